@@ -1,0 +1,137 @@
+"""What made an artifact, and how an artifact appears: whole or not at all.
+
+An artifact carries the fingerprint of its inputs and parameters. A stage that finds the
+right fingerprint does nothing; with any other it makes the artifact anew, beside its
+place, and renames it into place when it is whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from pathology_scaat.errors import SlideOpenError, StoreError
+
+PARTIAL_MARK = ".partial-"
+"""Part of the name of everything that is not whole yet; never read, free to delete."""
+
+SAMPLE_BYTES = 1 << 16
+SAMPLE_COUNT = 64
+
+
+def canonical_json(value: Any) -> str:
+    """JSON with one spelling for one value (sorted keys, no spaces, no NaN)."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def fingerprint(inputs: Mapping[str, Any]) -> str:
+    """SHA-256 (hex) of the canonical JSON of a mapping of inputs and parameters."""
+    return hashlib.sha256(canonical_json(inputs).encode()).hexdigest()
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 (hex) of a file's bytes."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _slide_files(path: Path) -> list[Path]:
+    if path.is_dir():
+        return sorted(p for p in path.rglob("*") if p.is_file())
+    companions = path.with_suffix("")
+    if path.suffix.lower() == ".mrxs" and companions.is_dir():
+        return [path, *sorted(p for p in companions.rglob("*") if p.is_file())]
+    return [path]
+
+
+def slide_fingerprint(path: Path) -> str:
+    """Content fingerprint of a slide: size and evenly spread samples of its bytes.
+
+    A whole-slide image is gigabytes; hashing all of it would cost more than tiling it.
+    The first, the last and 62 blocks of 64 KiB between are hashed with the size, over every
+    file that belongs to the slide (companion folder of MIRAX, instances of DICOM). Names and
+    times do not enter, so that a copied or renamed slide keeps its fingerprint.
+    """
+    digest = hashlib.sha256()
+    try:
+        for file in _slide_files(path):
+            size = file.stat().st_size
+            digest.update(size.to_bytes(8, "little"))
+            with file.open("rb") as stream:
+                last = max(size - SAMPLE_BYTES, 0)
+                offsets = sorted({last * i // (SAMPLE_COUNT - 1) for i in range(SAMPLE_COUNT)})
+                for offset in offsets:
+                    stream.seek(offset)
+                    digest.update(stream.read(SAMPLE_BYTES))
+    except OSError as error:
+        raise SlideOpenError(
+            path.name, f"cannot be read ({error.strerror})", "check the file and its permissions"
+        ) from None
+    return digest.hexdigest()
+
+
+def versions() -> dict[str, str]:
+    """Versions of this package and of the libraries that decide its results."""
+    names = (
+        "pathology-scaat", "torch", "timm", "numpy", "zarr", "tensorstore", "openslide-python",
+        "openslide-bin", "tifffile", "imagecodecs", "scikit-image", "shapely", "dask",
+    )  # fmt: skip
+    found = {}
+    for name in names:
+        with suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_path(final: Path) -> Iterator[Path]:
+    """Yield a path beside ``final``; rename it into place when the block ends well.
+
+    Works for files and folders. If the block raises, what was written is removed and
+    ``final`` is as it was before.
+    """
+    final.parent.mkdir(parents=True, exist_ok=True)
+    partial = final.parent / f"{final.name}{PARTIAL_MARK}{uuid.uuid4().hex[:12]}"
+    try:
+        yield partial
+        if not partial.exists():
+            raise StoreError(final.name, "was not written", "report this as a defect")
+        if partial.is_file():
+            with partial.open("rb") as stream:
+                os.fsync(stream.fileno())
+        if final.is_dir() and not final.is_symlink():
+            old = final.parent / f"{final.name}{PARTIAL_MARK}old-{uuid.uuid4().hex[:12]}"
+            final.rename(old)
+            partial.rename(final)
+            _remove(old)
+        else:
+            partial.replace(final)
+    finally:
+        _remove(partial)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write indented JSON with sorted keys, atomically."""
+    with atomic_path(path) as partial:
+        partial.write_text(
+            json.dumps(value, indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n",
+            encoding="utf-8",
+        )

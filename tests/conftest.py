@@ -1,0 +1,30 @@
+"""What tests share: where the real slides are, and how much each test may use."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+settings.register_profile(
+    "default", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True
+)
+settings.load_profile("default")
+
+
+def find_data_dir() -> Path | None:
+    """The folder of real slides: SCAAT_DATA, else shared/data beside the checkout."""
+    named = os.environ.get("SCAAT_DATA")
+    candidates = [Path(named)] if named else []
+    candidates.append(Path(__file__).resolve().parents[2] / "shared" / "data")
+    return next((path for path in candidates if (path / "slides").is_dir()), None)
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    path = find_data_dir()
+    if path is None:
+        pytest.skip("the real slides are not here: set SCAAT_DATA to their folder")
+    return path
