@@ -153,9 +153,7 @@ def plan_read(
     mpps = [slide_mpp * d for d in level_downsamples]
     nearest = min(range(len(mpps)), key=lambda i: abs(math.log(mpps[i] / requested_mpp)))
     if abs(mpps[nearest] / requested_mpp - 1) <= tolerance:
-        return ReadPlan(
-            nearest, level_downsamples[nearest], 1.0, requested_mpp, mpps[nearest]
-        )
+        return ReadPlan(nearest, level_downsamples[nearest], 1.0, requested_mpp, mpps[nearest])
     finer = [i for i, mpp in enumerate(mpps) if mpp < requested_mpp]
     level = max(finer, key=lambda i: mpps[i]) if finer else 0
     return ReadPlan(
@@ -266,6 +264,8 @@ def parse_overlap(text: str, patch_size_px: int) -> int:
     step_px = round(patch_size_px - overlap_px) if math.isfinite(overlap_px) else 0
     if not (0 <= overlap_px < patch_size_px) or step_px < 1:
         raise UsageError(
-            "--overlap", f"'{text}' is not an overlap", "give a ratio from 0 to below 1, or e.g. 64px"
+            "--overlap",
+            f"'{text}' is not an overlap",
+            "give a ratio from 0 to below 1, or e.g. 64px",
         )
     return step_px
