@@ -1,0 +1,1 @@
+"""Metrics of explanation quality: pure functions in ``functional``, streaming classes beside."""
