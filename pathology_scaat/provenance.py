@@ -10,8 +10,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import secrets
 import shutil
-import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from importlib import metadata
@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from pathology_scaat.errors import SlideOpenError, StoreError
+from pathology_scaat.processes import owner_tag
 
 PARTIAL_MARK = ".partial-"
 """Part of the name of everything that is not whole yet; never read, free to delete."""
@@ -94,11 +95,36 @@ def versions() -> dict[str, str]:
     return found
 
 
-def _remove(path: Path) -> None:
+def remove_path(path: Path) -> None:
+    """Remove a file, link or folder; nothing happens where there is none."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
+
+
+def _partial_path(final: Path, mark: str = "") -> Path:
+    return final.parent / f"{final.name}{PARTIAL_MARK}{mark}{owner_tag()}-{secrets.token_hex(4)}"
+
+
+def _publish(partial: Path, final: Path) -> None:
+    """Move a whole artifact to its place, also where another run does the same right now."""
+    for _ in range(10):
+        if final.is_dir() and not final.is_symlink():
+            old = _partial_path(final, "old-")
+            with suppress(FileNotFoundError):
+                final.rename(old)
+            with suppress(OSError):  # another run was first: try again
+                partial.rename(final)
+            remove_path(old)
+        else:
+            with suppress(IsADirectoryError, NotADirectoryError, FileExistsError):
+                partial.replace(final)
+        if not partial.exists():
+            return
+    raise StoreError(
+        final.name, "cannot be moved to its place", "end what keeps it open, then run again"
+    )
 
 
 @contextmanager
@@ -106,10 +132,11 @@ def atomic_path(final: Path) -> Iterator[Path]:
     """Yield a path beside ``final``; rename it into place when the block ends well.
 
     Works for files and folders. If the block raises, what was written is removed and
-    ``final`` is as it was before.
+    ``final`` is as it was before. The name of the unfinished file says which process makes
+    it (:func:`pathology_scaat.processes.owner_tag`), so that a later run may remove it.
     """
     final.parent.mkdir(parents=True, exist_ok=True)
-    partial = final.parent / f"{final.name}{PARTIAL_MARK}{uuid.uuid4().hex[:12]}"
+    partial = _partial_path(final)
     try:
         yield partial
         if not partial.exists():
@@ -117,15 +144,9 @@ def atomic_path(final: Path) -> Iterator[Path]:
         if partial.is_file():
             with partial.open("rb") as stream:
                 os.fsync(stream.fileno())
-        if final.is_dir() and not final.is_symlink():
-            old = final.parent / f"{final.name}{PARTIAL_MARK}old-{uuid.uuid4().hex[:12]}"
-            final.rename(old)
-            partial.rename(final)
-            _remove(old)
-        else:
-            partial.replace(final)
+        _publish(partial, final)
     finally:
-        _remove(partial)
+        remove_path(partial)
 
 
 def write_json(path: Path, value: Any) -> None:
