@@ -203,8 +203,11 @@ class PatchGrid:
 
     def exact_origins_px(self, grid_index: NDArray[np.integer]) -> NDArray[np.float64]:
         """Exact level-0 top-left corners, (N, 2) float64 as x, y, of (N, 2) column, row pairs."""
-        offset = np.asarray(grid_index, dtype=np.float64) * (self.step_px * self.scale)
-        return offset + np.array([self.anchor_x_px, self.anchor_y_px])
+        origins: NDArray[np.float64] = np.asarray(grid_index, dtype=np.float64) * (
+            self.step_px * self.scale
+        )
+        origins = origins + np.array([self.anchor_x_px, self.anchor_y_px], dtype=np.float64)
+        return origins
 
     def origins_px(self, grid_index: NDArray[np.integer]) -> NDArray[np.int64]:
         """Level-0 top-left corners rounded once, (N, 2) int64 as x, y."""

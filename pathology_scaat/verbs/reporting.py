@@ -1,0 +1,56 @@
+"""How a verb tells of its progress, without knowing who listens."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+
+class Reporter(Protocol):
+    """Listens to a running verb. All methods return at once."""
+
+    def begin(self, stage: str, total: int) -> None:
+        """A stage of ``total`` units (slides, or epochs) begins."""
+
+    def advance(self, stage: str, text: str = "") -> None:
+        """One unit is done."""
+
+    def update(self, stage: str, completed: float, text: str = "") -> None:
+        """``completed`` units are done, a fraction allowed."""
+
+    def end(self, stage: str) -> None:
+        """The stage is over."""
+
+    def note(self, text: str) -> None:
+        """One sentence that the user should read."""
+
+
+class Silent:
+    """The reporter of Python callers who gave none."""
+
+    def begin(self, stage: str, total: int) -> None: ...
+
+    def advance(self, stage: str, text: str = "") -> None: ...
+
+    def update(self, stage: str, completed: float, text: str = "") -> None: ...
+
+    def end(self, stage: str) -> None: ...
+
+    def note(self, text: str) -> None: ...
+
+
+@dataclass
+class StageReport:
+    """What one stage did, by slide id.
+
+    ``failed`` holds the reason in words; a skipped slide already had the right artifact.
+    """
+
+    stage: str
+    done: list[str] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def usable(self) -> tuple[str, ...]:
+        return tuple(sorted([*self.done, *self.skipped]))

@@ -1,0 +1,125 @@
+"""What every stage over slides has in common: jobs out, results into the status table."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+from pathology_scaat.engine import EngineConfig, map_jobs
+from pathology_scaat.errors import ScaatError, UsageError
+from pathology_scaat.status import StatusTable
+from pathology_scaat.verbs.reporting import Reporter, StageReport
+from pathology_scaat.verbs.workspace import Workspace
+
+
+class SlideResult(Protocol):
+    """What a per-slide function returns, as far as a stage needs to know."""
+
+    @property
+    def skipped(self) -> bool: ...
+
+
+def no_facts(result: Any) -> Mapping[str, Any]:
+    """No extra columns for the status table."""
+    return {}
+
+
+def slides_to_do(
+    space: Workspace, stage_before: str, slide_ids: Sequence[str] | None
+) -> tuple[str, ...]:
+    """The slides that the stage before left whole, of those asked for.
+
+    Raises
+    ------
+    UsageError
+        If no particular slides were asked for and the stage before left none.
+    """
+    have = space.slide_ids_with(stage_before)
+    if slide_ids is None:
+        if not have:
+            raise UsageError(
+                "--out", f"has no result of 'scaat {stage_before}'", "run that stage first"
+            )
+        return have
+    return tuple(slide_id for slide_id in slide_ids if slide_id in set(have))
+
+
+class StageRecorder:
+    """Keeps the stage report, the status table and the listener in step."""
+
+    def __init__(
+        self, stage: str, slide_ids: Sequence[str], status: StatusTable, reporter: Reporter
+    ) -> None:
+        self.report = StageReport(stage)
+        self._status = status
+        self._reporter = reporter
+        self._started = time.monotonic()
+        self._units = 0
+        for slide_id in slide_ids:
+            status.update(slide_id, stage, "pending")
+        reporter.begin(stage, len(slide_ids))
+
+    def failed(self, slide_id: str, error: ScaatError) -> None:
+        self.report.failed[slide_id] = str(error)
+        self._status.update(slide_id, self.report.stage, "failed", str(error))
+        self._advance()
+
+    def succeeded(self, slide_id: str, result: SlideResult, facts: Mapping[str, Any]) -> None:
+        (self.report.skipped if result.skipped else self.report.done).append(slide_id)
+        self._status.update(slide_id, self.report.stage, "done", **facts)
+        if not result.skipped:
+            self._units += int(facts.get("n_patches", 0))
+        self._advance()
+
+    def _advance(self) -> None:
+        seconds = max(time.monotonic() - self._started, 1e-3)
+        parts = [f"{self._units / seconds:,.0f} patches/s"] if self._units else []
+        if self.report.failed:
+            parts.append(f"{len(self.report.failed)} failed")
+        self._reporter.advance(self.report.stage, ", ".join(parts))
+
+    def close(self) -> StageReport:
+        self._reporter.end(self.report.stage)
+        return self.report
+
+
+def run_stage(
+    stage: str,
+    slide_ids: Sequence[str],
+    function: Callable[[Any], SlideResult],
+    jobs: Sequence[Any],
+    engine: EngineConfig | None,
+    status: StatusTable,
+    reporter: Reporter,
+    facts: Callable[[Any], Mapping[str, Any]] = no_facts,
+) -> StageReport:
+    """Run one job a slide wherever the engine says; a failed slide stops no other.
+
+    Parameters
+    ----------
+    stage : str
+        Column of the status table.
+    slide_ids : sequence of str
+        One id a job.
+    function : callable
+        Importable function of one job; returns something with ``skipped``.
+    jobs : sequence
+        Picklable values.
+    engine : EngineConfig or None
+        Where the work runs; the default engine if None.
+    status : StatusTable
+        Where status is written.
+    reporter : Reporter
+        Listens to progress.
+    facts : callable
+        Extra columns of the status table from a result.
+    """
+    recorder = StageRecorder(stage, slide_ids, status, reporter)
+    for outcome in map_jobs(function, jobs, engine or EngineConfig()):
+        slide_id = slide_ids[outcome.index]
+        if outcome.error is not None:
+            recorder.failed(slide_id, outcome.error)
+        else:
+            recorder.succeeded(slide_id, outcome.result, facts(outcome.result))
+    return recorder.close()
