@@ -156,3 +156,33 @@ def write_json(path: Path, value: Any) -> None:
             json.dumps(value, indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n",
             encoding="utf-8",
         )
+
+
+MAX_JSON_BYTES = 1 << 28
+
+
+def read_json(path: Path, *, max_bytes: int = MAX_JSON_BYTES) -> dict[str, Any]:
+    """Read a JSON object that may come from anywhere: bounded in size.
+
+    Raises
+    ------
+    StoreError
+        If the file is absent, too large, damaged or not a JSON object.
+    """
+    try:
+        if path.stat().st_size > max_bytes:
+            raise StoreError(path.name, f"is larger than {max_bytes >> 20} MiB", "check the file")
+        value = json.loads(path.read_bytes())
+    except StoreError:
+        raise
+    except FileNotFoundError:
+        raise StoreError(path.name, "is not there", "make it again") from None
+    except OSError as error:
+        raise StoreError(
+            path.name, f"cannot be read ({error.strerror})", "check its permissions"
+        ) from None
+    except (ValueError, RecursionError):
+        raise StoreError(path.name, "is not valid JSON", "make it again") from None
+    if not isinstance(value, dict):
+        raise StoreError(path.name, "is not a JSON object", "make it again")
+    return value
