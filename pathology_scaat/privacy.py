@@ -15,6 +15,7 @@ import re
 import secrets
 import socket
 from collections.abc import Iterable
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ _QUOTED_PATH = re.compile(
     r"""(?P<quote>["'`])(?:file:)?(?:[A-Za-z]:[\\/]|\\\\|/)(?:(?!(?P=quote))[^\n])*(?P=quote)"""
 )
 _BARE_PATH = re.compile(
-    r"""(?<![\w./:<])(?:file:/{1,3}(?=\S)|[A-Za-z]:[\\/]|\\\\(?=\w)|/(?=[^\s/'"]+/))[^\s'"<>|,;]*"""
+    r"""(?<![\w./:<])(?:file:/{1,3}(?=\S)|[A-Za-z]:[\\/]|\\\\(?=\w)|/(?=[^\s/'"]+/))[^\s'"<>|,;]*(?<![:.)\]])"""
 )
 
 
@@ -97,10 +98,9 @@ def load_salt(path: Path, out_dir: Path) -> bytes:
 def _names_of_this_place() -> tuple[tuple[str, str], ...]:
     """User, host and home folder of this process with what stands for them, longest first."""
     names: dict[str, str] = {}
-    try:
+    # A container may have no table of users: then there is no name to hide.
+    with suppress(OSError, KeyError, ImportError):
         names[getpass.getuser()] = "<user>"
-    except (OSError, KeyError, ImportError):
-        pass  # a container without a user table: there is no name to hide
     host = socket.gethostname()
     names |= {host: "<host>", host.split(".")[0]: "<host>"}
     names[Path("~").expanduser().name] = "<user>"
