@@ -28,7 +28,7 @@ Fact = str | int | float | None
 
 STAGES: Final = ("tile", "explain", "stitch", "export")
 STATES: Final = ("pending", "running", "done", "skipped", "failed")
-FACTS: Final = ("n_patches", "n_unreadable", "mpp", "mpp_source", "reader", "notes")
+FACTS: Final = ("n_patches", "n_unreadable", "mpp", "mpp_source", "reader", "split", "notes")
 COLUMNS: Final = ("slide_id", *STAGES, "reason", *FACTS)
 
 MAX_TEXT = 500

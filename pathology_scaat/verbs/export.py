@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pathology_scaat.engine import EngineConfig
 from pathology_scaat.export import ExportConfig, ExportResult, export_slide
@@ -42,10 +41,6 @@ def run_export_job(job: ExportJob) -> ExportResult:
         tissue_path=job.tissue_path,
         overwrite=job.overwrite,
     )
-
-
-def _facts(result: ExportResult) -> Mapping[str, Any]:
-    return {"notes": "; ".join(result.notes)}
 
 
 def export(
@@ -100,5 +95,5 @@ def export(
         for slide_id in todo
     ]
     return run_stage(
-        "export", todo, run_export_job, jobs, engine, StatusTable(out), reporter or Silent(), _facts
+        "export", todo, run_export_job, jobs, engine, StatusTable(out), reporter or Silent()
     )

@@ -56,17 +56,19 @@ class StageRecorder:
         self._reporter = reporter
         self._started = time.monotonic()
         self._units = 0
-        for slide_id in slide_ids:
-            status.update(slide_id, stage, "pending")
+        status.plan(slide_ids)
+        status.update_many([(slide_id, stage, "pending", "", {}) for slide_id in slide_ids])
         reporter.begin(stage, len(slide_ids))
 
     def failed(self, slide_id: str, error: ScaatError) -> None:
         self.report.failed[slide_id] = str(error)
-        self._status.update(slide_id, self.report.stage, "failed", str(error))
+        self._status.update(slide_id, self.report.stage, "failed", reason_for(error))
         self._advance()
 
     def succeeded(self, slide_id: str, result: SlideResult, facts: Mapping[str, Any]) -> None:
         (self.report.skipped if result.skipped else self.report.done).append(slide_id)
+        for note in getattr(result, "notes", ()):
+            self._reporter.note(f"{slide_id}: {note}")
         self._status.update(slide_id, self.report.stage, "done", **facts)
         if not result.skipped:
             self._units += int(facts.get("n_patches", 0))
