@@ -1,0 +1,208 @@
+"""One block of the map from the patches that touch it.
+
+For map pixel x and patches i with window w_i (separable, resampled by area overlap)::
+
+    value(x) = sum_i w_i(x) v_i(x) / sum_i w_i(x)
+
+so the windows form a partition of unity wherever a patch is, tissue edges included: a
+constant goes in and the same constant comes out. Sums are float64 in slide order, the result
+is float32: blocks of any size and stores in any order give the same bits.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pathology_scaat.geometry import BoxPx
+from pathology_scaat.stitching.config import StitchConfig
+from pathology_scaat.stitching.resample import AxisTaps, axis_taps, window_1d
+from pathology_scaat.stitching.source import SaliencySource
+
+BATCH_BYTES = 8 << 20
+"""Float64 patch pixels weighted and resampled at once."""
+
+
+def saliency_factor(
+    target_probability: NDArray[np.float64], config: StitchConfig
+) -> NDArray[np.float64]:
+    """(N,) factor on each patch's saliency, by :class:`StitchConfig`'s ``weighting``."""
+    if config.weighting == "probability":
+        return target_probability
+    if config.weighting == "threshold":
+        return (target_probability >= config.weight_threshold).astype(np.float64)
+    return np.ones_like(target_probability)
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where the patches of a grid lie on the map (all in map pixels)."""
+
+    scale_px: float
+    ratio: float
+    side: int
+    origin_x_px: float
+    origin_y_px: float
+    step_px: float
+
+    @classmethod
+    def of(cls, source: SaliencySource, scale_px: float) -> Placement:
+        grid, frame = source.meta.grid, source.meta.slide.frame_px
+        return cls(
+            scale_px=scale_px,
+            ratio=source.meta.stride_px * grid.scale / scale_px,
+            side=source.side,
+            origin_x_px=(grid.anchor_x_px - frame.x) / scale_px,
+            origin_y_px=(grid.anchor_y_px - frame.y) / scale_px,
+            step_px=grid.step_level0_px / scale_px,
+        )
+
+    def column_taps(self, column: int) -> AxisTaps:
+        return axis_taps(self.origin_x_px + column * self.step_px, self.ratio, self.side)
+
+    def row_taps(self, row: int) -> AxisTaps:
+        return axis_taps(self.origin_y_px + row * self.step_px, self.ratio, self.side)
+
+    def touching(self, low_px: int, high_px: int, origin_px: float) -> tuple[int, int]:
+        """First and last grid line whose patches may touch map pixels low <= p < high."""
+        length = self.side * self.ratio
+        first = int(np.floor((low_px - origin_px - length) / self.step_px)) - 1
+        last = int(np.ceil((high_px - origin_px) / self.step_px)) + 1
+        return max(first, 0), max(last, 0)
+
+
+class Band:
+    """Patches of all grid rows that touch a band of map rows, read once where they fit."""
+
+    def __init__(
+        self, source: SaliencySource, place: Placement, y_px: tuple[int, int], budget_bytes: int
+    ) -> None:
+        self.source = source
+        self.rows = place.touching(y_px[0], y_px[1], place.origin_y_px)
+        row_of = source.grid_index[:, 1]
+        self.start = int(np.searchsorted(row_of, self.rows[0], side="left"))
+        self.stop = int(np.searchsorted(row_of, self.rows[1], side="right"))
+        # float32 in memory is twice the stored float16
+        fits = (self.stop - self.start) * source.side**2 * 4 <= budget_bytes
+        self._held = source.read(self.start, self.stop) if fits else None
+
+    def read(self, start: int, stop: int) -> NDArray[np.float32]:
+        if self._held is not None:
+            return self._held[start - self.start : stop - self.start]
+        return self.source.read(start, stop)
+
+    def row_range(self, row: int, columns: tuple[int, int]) -> tuple[int, int]:
+        """Patches of one grid row between two columns (both included)."""
+        row_of = self.source.grid_index[self.start : self.stop, 1]
+        low = self.start + int(np.searchsorted(row_of, row, side="left"))
+        high = self.start + int(np.searchsorted(row_of, row, side="right"))
+        column_of = self.source.grid_index[low:high, 0]
+        return (
+            low + int(np.searchsorted(column_of, columns[0], side="left")),
+            low + int(np.searchsorted(column_of, columns[1], side="right")),
+        )
+
+
+@dataclass
+class Sums:
+    """Running sums of a block: weighted saliency, weighted probabilities, weights, count."""
+
+    saliency: NDArray[np.float64]
+    probability: NDArray[np.float64]
+    weight: NDArray[np.float64]
+    count: NDArray[np.float32]
+
+    @classmethod
+    def zeros(cls, n_classes: int, box: BoxPx) -> Sums:
+        shape = (box.height, box.width)
+        return cls(
+            np.zeros(shape), np.zeros((n_classes, *shape)), np.zeros(shape),
+            np.zeros(shape, np.float32),
+        )  # fmt: skip
+
+    def values(self) -> NDArray[np.float32]:
+        """(K + 2, h, w) float32: probabilities, saliency, count; NaN where no patch is."""
+        seen = self.count > 0
+        weight = np.where(seen, self.weight, 1.0)
+        out = np.empty((self.probability.shape[0] + 2, *self.count.shape), np.float32)
+        for k, channel in enumerate(self.probability):
+            out[k] = np.where(seen, channel / weight, np.nan)
+        out[-2] = np.where(seen, self.saliency / weight, np.nan)
+        out[-1] = self.count
+        return out
+
+
+def blend_block(
+    band: Band, place: Placement, box: BoxPx, config: StitchConfig
+) -> NDArray[np.float32]:
+    """Values of a block of the map.
+
+    Parameters
+    ----------
+    band : Band
+        Patches of the band of map rows that ``box`` lies in.
+    box : BoxPx
+        The block in map pixels.
+
+    Returns
+    -------
+    (K + 2, height, width) float32
+    """
+    source = band.source
+    sums = Sums.zeros(len(source.meta.class_names), box)
+    factor = saliency_factor(source.target_probability, config)
+    window = window_1d(source.side, config.window)
+    columns = place.touching(box.x, box.right, place.origin_x_px)
+    taps_of: dict[int, AxisTaps] = {}
+    batch = max(BATCH_BYTES // (source.side**2 * 8), 1)
+    for row in range(band.rows[0], band.rows[1] + 1):
+        y_taps = place.row_taps(row)
+        if y_taps.start_px >= box.bottom or y_taps.start_px + y_taps.n_px <= box.y:
+            continue
+        low, high = band.row_range(row, columns)
+        for start in range(low, high, batch):
+            stop = min(start + batch, high)
+            _add_patches(sums, band, place, box, y_taps, taps_of, window, factor, start, stop)
+    return sums.values()
+
+
+def _add_patches(
+    sums: Sums,
+    band: Band,
+    place: Placement,
+    box: BoxPx,
+    y_taps: AxisTaps,
+    taps_of: dict[int, AxisTaps],
+    window: NDArray[np.float64],
+    factor: NDArray[np.float64],
+    start: int,
+    stop: int,
+) -> None:
+    """Add patches of one grid row, west to east."""
+    source = band.source
+    values = band.read(start, stop).astype(np.float64)
+    values *= factor[start:stop, None, None]
+    values *= window[:, None] * window
+    along_y = values if y_taps.is_identity else y_taps.apply(values, axis=1)
+    weight_y = y_taps.apply(window, axis=0)
+    top, bottom = max(y_taps.start_px, box.y), min(y_taps.start_px + y_taps.n_px, box.bottom)
+    ys = slice(top - box.y, bottom - box.y)
+    cut_y = slice(top - y_taps.start_px, bottom - y_taps.start_px)
+    for i in range(stop - start):
+        column = int(source.grid_index[start + i, 0])
+        taps = taps_of.get(column)
+        if taps is None:
+            taps = taps_of[column] = place.column_taps(column)
+        left, right = max(taps.start_px, box.x), min(taps.start_px + taps.n_px, box.right)
+        if left >= right:
+            continue
+        xs = slice(left - box.x, right - box.x)
+        cut_x = slice(left - taps.start_px, right - taps.start_px)
+        patch = along_y[i] if taps.is_identity else taps.apply(along_y[i], axis=1)
+        weight = weight_y[cut_y, None] * taps.apply(window, axis=0)[cut_x]
+        sums.saliency[ys, xs] += patch[cut_y, cut_x]
+        sums.weight[ys, xs] += weight
+        sums.probability[:, ys, xs] += source.probability[start + i, :, None, None] * weight
+        sums.count[ys, xs] += y_taps.covered[cut_y, None] & taps.covered[cut_x]

@@ -1,0 +1,109 @@
+"""Reading a slide map."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pathology_scaat.errors import StoreError, UsageError
+from pathology_scaat.geometry import BoxPx, SizePx
+from pathology_scaat.patches.schema import ATTRIBUTES_KEY
+from pathology_scaat.stitching.ome_zarr import open_image_group
+from pathology_scaat.stitching.schema import SlideMapMeta
+
+
+class SlideMap:
+    """A stitched map, read lazily.
+
+    Parameters
+    ----------
+    path : Path
+        The OME-Zarr folder.
+
+    Raises
+    ------
+    StoreError
+        If it is missing, partial or of another schema.
+    """
+
+    def __init__(self, path: Path) -> None:
+        try:
+            group, self.ngff = open_image_group(path)
+            attributes = group.attrs.asdict().get(ATTRIBUTES_KEY)
+            if not isinstance(attributes, dict):
+                raise KeyError(ATTRIBUTES_KEY)
+            self.meta = SlideMapMeta.from_attributes(dict(attributes), path.name)
+            self._levels: list[Any] = [group[str(k)] for k in range(self.meta.n_levels)]
+        except StoreError:
+            raise
+        except (OSError, KeyError, ValueError):
+            raise StoreError(
+                path.name, "is missing or not a slide map", "make it with 'scaat stitch'"
+            ) from None
+        self.name = path.name
+
+    @property
+    def channel_names(self) -> tuple[str, ...]:
+        return self.meta.channel_names
+
+    @property
+    def scale_px(self) -> float:
+        """Level-0 slide pixels per map pixel of map level 0."""
+        return self.meta.scale_px
+
+    @property
+    def mpp(self) -> float:
+        """µm per map pixel of map level 0."""
+        return self.meta.mpp
+
+    @property
+    def frame_px(self) -> BoxPx:
+        """The level-0 box of the slide that the map covers."""
+        return self.meta.frame_px
+
+    @property
+    def n_levels(self) -> int:
+        return self.meta.n_levels
+
+    def size_px(self, level: int = 0) -> SizePx:
+        _, height, width = self._levels[level].shape
+        return SizePx(width, height)
+
+    def level_scale_px(self, level: int) -> float:
+        """Level-0 slide pixels per map pixel of a map level."""
+        return self.scale_px * float(1 << level)
+
+    def level_for(self, max_px: int) -> int:
+        """The finest level of which neither side is longer than ``max_px`` (else the last)."""
+        for level in range(self.n_levels):
+            size = self.size_px(level)
+            if max(size.width, size.height) <= max_px:
+                return level
+        return self.n_levels - 1
+
+    def channel_index(self, channel: str | int) -> int:
+        if isinstance(channel, int) and 0 <= channel < len(self.channel_names):
+            return channel
+        if channel in self.channel_names:
+            return self.channel_names.index(str(channel))
+        raise UsageError(
+            f"channel '{channel}'",
+            f"{self.name} does not hold it",
+            f"choose one of {', '.join(self.channel_names)}",
+        )
+
+    def read(
+        self, channel: str | int, level: int = 0, box: BoxPx | None = None
+    ) -> NDArray[np.float32]:
+        """Values of one channel, (h, w) float32, NaN where there is no data.
+
+        ``box`` is in map pixels of ``level``; None reads the whole level.
+        """
+        array = self._levels[level]
+        index = self.channel_index(channel)
+        if box is None:
+            return np.asarray(array[index], dtype=np.float32)
+        return np.asarray(array[index, box.y : box.bottom, box.x : box.right], dtype=np.float32)

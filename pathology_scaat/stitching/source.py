@@ -1,0 +1,102 @@
+"""The saliency store as stitching reads it: in slide order, in bounded pieces."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+
+from pathology_scaat.errors import StoreError
+from pathology_scaat.patches.schema import ATTRIBUTES_KEY
+from pathology_scaat.saliency.schema import SaliencyStoreMeta
+
+
+class SaliencySource:
+    """Patches of one slide sorted by grid row and column, whatever order the store has.
+
+    Attributes
+    ----------
+    meta : SaliencyStoreMeta
+    grid_index : (N, 2) int64
+        Column and row, sorted by row, then column.
+    probability : (N, K) float64
+    side : int
+        Saliency pixels along a patch side.
+    """
+
+    def __init__(self, path: Path) -> None:
+        try:
+            group = zarr.open_group(path, mode="r")
+            attributes = group.attrs.asdict().get(ATTRIBUTES_KEY)
+            if not isinstance(attributes, dict):
+                raise KeyError(ATTRIBUTES_KEY)
+            saliency: Any = group["saliency"]
+            probability = np.asarray(group["probability"][:], dtype=np.float64)  # type: ignore[index]
+            grid_index = np.asarray(group["grid_index"][:], dtype=np.int64)  # type: ignore[index]
+        except (OSError, KeyError, ValueError):
+            raise StoreError(
+                path.name, "is missing or not a saliency store", "make it with 'scaat explain'"
+            ) from None
+        self.name = path.name
+        self.meta = SaliencyStoreMeta.from_attributes(dict(attributes), path.name)
+        self._check(saliency.shape, probability, grid_index)
+        self._saliency = saliency
+        self.side = int(saliency.shape[1])
+        self._order = np.lexsort((grid_index[:, 0], grid_index[:, 1]))
+        self.grid_index = grid_index[self._order]
+        self.probability = probability[self._order]
+
+    def _check(
+        self, shape: tuple[int, ...], probability: NDArray[Any], grid_index: NDArray[Any]
+    ) -> None:
+        n_classes = len(self.meta.class_names)
+        whole = (
+            len(shape) == 3
+            and shape[1] == shape[2]
+            and shape[1] * self.meta.stride_px == self.meta.grid.patch_size_px
+            and probability.shape == (shape[0], n_classes)
+            and grid_index.shape == (shape[0], 2)
+        )
+        if not whole:
+            raise StoreError(
+                self.name, "has arrays that do not fit its schema", "make it with 'scaat explain'"
+            )
+        if not np.isfinite(probability).all():
+            raise StoreError(
+                self.name,
+                "has probabilities that are not finite",
+                "check the model, then make it again with 'scaat explain'",
+            )
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+    @property
+    def patch_bytes(self) -> int:
+        return self.side * self.side * int(self._saliency.dtype.itemsize)
+
+    @property
+    def target_probability(self) -> NDArray[np.float64]:
+        """(N,) probability of the target class, in slide order."""
+        return np.ascontiguousarray(self.probability[:, self.meta.target_index])
+
+    def read(self, start: int, stop: int) -> NDArray[np.float32]:
+        """Saliency of patches ``start`` to ``stop`` in slide order, (n, side, side) float32."""
+        rows = self._order[start:stop]
+        if rows.size == 0:
+            return np.zeros((0, self.side, self.side), np.float32)
+        if int(rows[-1]) - int(rows[0]) == rows.size - 1 and np.all(np.diff(rows) == 1):
+            block = self._saliency[int(rows[0]) : int(rows[-1]) + 1]
+        else:
+            block = self._saliency.get_orthogonal_selection((rows, slice(None), slice(None)))
+        values = np.asarray(block, dtype=np.float32)
+        if not np.isfinite(values).all():
+            raise StoreError(
+                self.name,
+                "has saliency that is not finite",
+                "explain the slide again with a smaller scale or another method",
+            )
+        return values

@@ -1,0 +1,190 @@
+"""From the saliency of patches to a map of the slide."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import zarr
+
+from pathology_scaat.errors import ConfigError, StoreError
+from pathology_scaat.geometry import BoxPx, SizePx
+from pathology_scaat.provenance import atomic_path, fingerprint, versions
+from pathology_scaat.stitching.blend import Band, Placement, blend_block
+from pathology_scaat.stitching.config import StitchConfig
+from pathology_scaat.stitching.ome_zarr import (
+    BLOCK_PX,
+    create_arrays,
+    level_sizes,
+    write_attributes,
+    write_pyramid_level,
+)
+from pathology_scaat.stitching.schema import (
+    SCHEMA_VERSION,
+    SlideMapMeta,
+    channel_names,
+)
+from pathology_scaat.stitching.slide_map import SlideMap
+from pathology_scaat.stitching.source import SaliencySource
+from pathology_scaat.stitching.statistics import Histogram
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class StitchResult:
+    """What stitching a slide did.
+
+    ``skipped`` means that the map was there already, made of the same input in the same way.
+    """
+
+    slide_id: str
+    n_patches: int
+    size_px: SizePx
+    mpp: float
+    skipped: bool
+    seconds: float
+    fingerprint: str
+    notes: tuple[str, ...] = ()
+
+
+def map_fingerprint(saliency_fingerprint: str, config: StitchConfig) -> str:
+    """Fingerprint of the map of a saliency store under a configuration."""
+    return fingerprint(
+        {
+            "schema_version": SCHEMA_VERSION,
+            "saliency": saliency_fingerprint,
+            "parameters": config.parameters(),
+        }
+    )
+
+
+def _scale_px(source: SaliencySource, config: StitchConfig) -> float:
+    """Level-0 pixels per map pixel; the saliency pixel unless a µm/px is asked for."""
+    meta = source.meta
+    if config.mpp is None:
+        return meta.stride_px * meta.grid.scale
+    scale = config.mpp / meta.slide.mpp
+    if scale > meta.grid.patch_size_level0_px / 2:
+        raise ConfigError(
+            "--map-mpp",
+            f"{config.mpp:g} µm/px makes map pixels larger than half a patch",
+            f"give at most {meta.grid.patch_size_level0_px / 2 * meta.slide.mpp:g}",
+        )
+    return scale
+
+
+def _existing(map_path: Path, wanted: str) -> SlideMapMeta | None:
+    try:
+        meta = SlideMap(map_path).meta
+    except StoreError:
+        return None
+    return meta if meta.fingerprint == wanted else None
+
+
+def stitch_slide(
+    saliency_path: Path,
+    map_path: Path,
+    config: StitchConfig | None = None,
+    overwrite: bool = False,
+) -> StitchResult:
+    """Blend a slide's patches into one map and write it as an OME-Zarr pyramid.
+
+    Parameters
+    ----------
+    saliency_path : Path
+        Saliency store of the slide.
+    map_path : Path
+        Folder to make, ``<id>.ome.zarr``; it appears whole or not at all.
+    config : StitchConfig, optional
+    overwrite : bool
+        Make it again even if the same map is there.
+
+    Raises
+    ------
+    StoreError
+        If the saliency store is missing or damaged.
+    ConfigError
+        If the asked-for µm/px cannot hold the patches.
+    """
+    config = config or StitchConfig()
+    started = time.perf_counter()
+    source = SaliencySource(Path(saliency_path))
+    wanted = map_fingerprint(source.meta.fingerprint, config)
+    map_path = Path(map_path)
+    found = None if overwrite else _existing(map_path, wanted)
+    if found is not None:
+        return StitchResult(
+            found.slide_id, found.n_patches, found.size_px, found.mpp, True,
+            time.perf_counter() - started, wanted,
+        )  # fmt: skip
+    scale_px = _scale_px(source, config)
+    frame = source.meta.slide.frame_px
+    # a whisker below the ceiling: rounding noise in the scale must not add a column
+    size = SizePx(
+        math.ceil(frame.width / scale_px - 1e-6), math.ceil(frame.height / scale_px - 1e-6)
+    )
+    with atomic_path(map_path) as partial:
+        levels = create_arrays(partial, len(source.meta.class_names) + 2, size, config.ngff)
+        histograms = _fill_level0(source, levels[0], size, scale_px, config)
+        for fine, coarse in itertools.pairwise(levels):
+            write_pyramid_level(fine, coarse)
+        meta = _meta(source, config, wanted, scale_px, size, histograms)
+        write_attributes(partial, meta, config.ngff)
+    notes = () if len(source) else ("no patches: the map is empty",)
+    return StitchResult(
+        meta.slide_id, len(source), size, meta.mpp, False,
+        time.perf_counter() - started, wanted, notes,
+    )  # fmt: skip
+
+
+def _fill_level0(
+    source: SaliencySource, array: zarr.Array[Any], size: SizePx, scale_px: float,
+    config: StitchConfig,
+) -> list[Histogram]:  # fmt: skip
+    """Compute and write level 0, band by band and shard by shard."""
+    place = Placement.of(source, scale_px)
+    histograms = [Histogram() for _ in range(array.shape[0])]
+    for y in range(0, size.height, BLOCK_PX):
+        bottom = min(y + BLOCK_PX, size.height)
+        band = Band(source, place, (y, bottom), config.memory_budget_bytes)
+        for x in range(0, size.width, BLOCK_PX):
+            box = BoxPx(x, y, min(BLOCK_PX, size.width - x), bottom - y)
+            values = blend_block(band, place, box, config)
+            for histogram, channel in zip(histograms, values, strict=True):
+                histogram.add(channel)
+            array[:, box.y : box.bottom, box.x : box.right] = values
+    return histograms
+
+
+def _meta(
+    source: SaliencySource, config: StitchConfig, wanted: str, scale_px: float, size: SizePx,
+    histograms: list[Histogram],
+) -> SlideMapMeta:  # fmt: skip
+    given = source.meta
+    names = channel_names(given.class_names)
+    return SlideMapMeta(
+        slide_id=given.slide_id,
+        slide_fingerprint=given.slide_fingerprint,
+        fingerprint=wanted,
+        saliency_fingerprint=given.fingerprint,
+        model_fingerprint=given.model_fingerprint,
+        slide=given.slide,
+        scale_px=scale_px,
+        mpp=given.slide.mpp * scale_px,
+        size_px=size,
+        n_levels=len(level_sizes(size)),
+        class_names=given.class_names,
+        target_class=given.target_class,
+        method=given.method,
+        formula=config.formula(),
+        n_patches=len(source),
+        statistics={n: h.summary() for n, h in zip(names, histograms, strict=True)},
+        parameters=config.parameters(),
+        versions=versions(),
+    )
