@@ -11,19 +11,24 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import secrets
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Generic, TypeVar
 
 from pathology_scaat.errors import LeaseError, StoreError
 from pathology_scaat.locks import describe_os_error, file_lock
 from pathology_scaat.processes import owner_is_dead, place, start_ticks
 from pathology_scaat.provenance import PARTIAL_MARK, remove_path
+
+J = TypeVar("J")
+R = TypeVar("R")
 
 LOGGER = logging.getLogger(__name__)
 
@@ -172,7 +177,7 @@ def lease(
         except LeaseError:
             if time.monotonic() >= deadline:
                 raise
-            time.sleep(min(1.0, wait_s / 10))
+            time.sleep(min(1.0, max(wait_s / 10, 0.05)))
     ended = threading.Event()
     heart = threading.Thread(
         target=_keep_alive, args=(held, ended, heartbeat_s), name="lease", daemon=True
@@ -187,6 +192,49 @@ def lease(
         with suppress(OSError, LeaseError), file_lock(held.path.parent / _LOCK_NAME):
             if _is_ours(held):
                 held.path.unlink(missing_ok=True)
+
+
+@contextmanager
+def lease_if_writable(artifact: Path, wait_s: float = 0.0) -> Iterator[None]:
+    """Hold the lease of an artifact; in a folder that cannot be written, go on without.
+
+    What runs inside finds its artifact right and does nothing, or says itself what is wrong.
+
+    Raises
+    ------
+    LeaseError
+        If another run makes the artifact (still, after `wait_s` seconds).
+    """
+    with ExitStack() as stack:
+        with suppress(StoreError):
+            stack.enter_context(lease(artifact, wait_s=wait_s))
+        yield
+
+
+@dataclass(frozen=True)
+class LeasedJob(Generic[J, R]):
+    """A job with the artifact it makes, as a value that travels to a worker.
+
+    ``wait`` is False where a busy artifact raises :class:`LeaseError` at once, True where
+    the other run is waited for: it ends, or it dies and its lease goes stale.
+    """
+
+    function: Callable[[J], R]
+    job: J
+    artifact: Path
+    wait: bool = False
+
+
+def run_leased(leased: LeasedJob[J, R]) -> R:
+    """Run a job while holding the lease of its artifact (:func:`lease_if_writable`).
+
+    Raises
+    ------
+    LeaseError
+        If another run makes the artifact and the job does not wait.
+    """
+    with lease_if_writable(leased.artifact, math.inf if leased.wait else 0.0):
+        return leased.function(leased.job)
 
 
 def _newest_mtime(path: Path) -> float:

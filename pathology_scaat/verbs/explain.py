@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from pathology_scaat.errors import ScaatError
+from pathology_scaat.errors import LeaseError, ScaatError
+from pathology_scaat.leases import lease_if_writable
 from pathology_scaat.saliency import ExplainConfig, explain_slide
 from pathology_scaat.status import StatusTable
 from pathology_scaat.verbs.reporting import Reporter, Silent, StageReport
@@ -51,12 +53,14 @@ def explain(
     space = Workspace(out)
     todo = slides_to_do(space, "tile", slide_ids)
     recorder = StageRecorder("explain", todo, StatusTable(out), listener)
-    for number, slide_id in enumerate(todo):
+    busy: list[str] = []
+    number = 0
 
-        def tell(done: int, total: int, number: int = number) -> None:
-            listener.update("explain", number + done / max(total, 1))
+    def tell(done: int, total: int) -> None:
+        listener.update("explain", number + done / max(total, 1))
 
-        try:
+    def attempt(slide_id: str, wait_s: float) -> None:
+        with lease_if_writable(space.saliency(slide_id), wait_s):
             result = explain_slide(
                 space.patches(slide_id),
                 model or space.model,
@@ -66,8 +70,21 @@ def explain(
                 overwrite=overwrite,
                 progress=tell,
             )
+        recorder.succeeded(slide_id, result, {})
+
+    for slide_id in todo:
+        try:
+            attempt(slide_id, 0.0)
+        except LeaseError:
+            busy.append(slide_id)
+            continue
         except ScaatError as error:
             recorder.failed(slide_id, error)
-        else:
-            recorder.succeeded(slide_id, result, {})
+        number += 1
+    for slide_id in busy:  # another run makes them: wait for it, then look
+        try:
+            attempt(slide_id, math.inf)
+        except ScaatError as error:
+            recorder.failed(slide_id, error)
+        number += 1
     return recorder.close()

@@ -95,5 +95,12 @@ def export(
         for slide_id in todo
     ]
     return run_stage(
-        "export", todo, run_export_job, jobs, engine, StatusTable(out), reporter or Silent()
+        "export",
+        todo,
+        run_export_job,
+        jobs,
+        [space.overlays / slide_id for slide_id in todo],
+        engine,
+        StatusTable(out),
+        reporter or Silent(),
     )

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 from pathology_scaat.engine import EngineConfig, map_jobs
-from pathology_scaat.errors import ScaatError, UsageError
+from pathology_scaat.errors import LeaseError, ScaatError, UsageError
+from pathology_scaat.leases import LeasedJob, run_leased
+from pathology_scaat.privacy import reason_for
 from pathology_scaat.status import StatusTable
 from pathology_scaat.verbs.reporting import Reporter, StageReport
 from pathology_scaat.verbs.workspace import Workspace
@@ -56,7 +59,8 @@ class StageRecorder:
         self._reporter = reporter
         self._started = time.monotonic()
         self._units = 0
-        status.plan(slide_ids)
+        if stage == "tile":  # the stage that sees the whole cohort gives the rows their order
+            status.plan(slide_ids)
         status.update_many([(slide_id, stage, "pending", "", {}) for slide_id in slide_ids])
         reporter.begin(stage, len(slide_ids))
 
@@ -91,6 +95,7 @@ def run_stage(
     slide_ids: Sequence[str],
     function: Callable[[Any], SlideResult],
     jobs: Sequence[Any],
+    artifacts: Sequence[Path],
     engine: EngineConfig | None,
     status: StatusTable,
     reporter: Reporter,
@@ -108,6 +113,9 @@ def run_stage(
         Importable function of one job; returns something with ``skipped``.
     jobs : sequence
         Picklable values.
+    artifacts : sequence of Path
+        What each job makes: it is leased, so that of two runs on one folder one makes it.
+        Slides that the other run is making come last, and wait for it.
     engine : EngineConfig or None
         Where the work runs; the default engine if None.
     status : StatusTable
@@ -118,10 +126,19 @@ def run_stage(
         Extra columns of the status table from a result.
     """
     recorder = StageRecorder(stage, slide_ids, status, reporter)
-    for outcome in map_jobs(function, jobs, engine or EngineConfig()):
-        slide_id = slide_ids[outcome.index]
-        if outcome.error is not None:
-            recorder.failed(slide_id, outcome.error)
-        else:
-            recorder.succeeded(slide_id, outcome.result, facts(outcome.result))
+    todo = list(range(len(jobs)))
+    for wait in (False, True):
+        leased = [LeasedJob(function, jobs[i], artifacts[i], wait) for i in todo]
+        busy = []
+        for outcome in map_jobs(run_leased, leased, engine or EngineConfig()):
+            index = todo[outcome.index]
+            if outcome.error is None:
+                recorder.succeeded(slide_ids[index], outcome.result, facts(outcome.result))
+            elif isinstance(outcome.error, LeaseError) and not wait:
+                busy.append(index)
+            else:
+                recorder.failed(slide_ids[index], outcome.error)
+        todo = sorted(busy)
+        if not todo:
+            break
     return recorder.close()

@@ -64,5 +64,12 @@ def stitch(
     settings = config or StitchConfig()
     jobs = [StitchJob(space.saliency(i), space.map(i), settings, overwrite) for i in todo]
     return run_stage(
-        "stitch", todo, run_stitch_job, jobs, engine, StatusTable(out), reporter or Silent()
+        "stitch",
+        todo,
+        run_stitch_job,
+        jobs,
+        [job.map_path for job in jobs],
+        engine,
+        StatusTable(out),
+        reporter or Silent(),
     )

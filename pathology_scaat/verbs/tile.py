@@ -114,6 +114,7 @@ def tile(
         [job.slide_id for job in jobs],
         tile_slide,
         jobs,
+        [job.store_path for job in jobs],
         engine,
         StatusTable(out),
         listener,
