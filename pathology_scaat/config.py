@@ -20,6 +20,9 @@ from pathology_scaat.training.config import TrainConfig
 MAX_CONFIG_BYTES = 1 << 20
 """A pipeline file is a page of text; more is a mistake or an attack."""
 
+RUN_DEFAULTS: Mapping[str, Any] = {"tile": {"overlap": "0.5"}}
+"""Where a run differs from the single stages: maps need overlap to have no block edges."""
+
 
 class RunConfig(BaseModel):
     """Everything that decides the result of a run, and where it goes."""
@@ -113,7 +116,7 @@ def load_run_config(path: Path | None, overrides: Mapping[str, Any]) -> RunConfi
     """
     base = read_yaml(path) if path else {}
     subject = path.name if path else "options"
-    values = merged(base, overrides)
+    values = merged(merged(RUN_DEFAULTS, base), overrides)
     for name, option in (("manifest", "--manifest"), ("out", "--out")):
         if name not in values:
             raise ConfigError(subject, f"'{name}' is missing", f"give {option}")
