@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from pathology_scaat.errors import StoreError, TrainingError
+from pathology_scaat.leases import lease_if_writable
 from pathology_scaat.manifest import Manifest, ManifestRow, assign_splits
 from pathology_scaat.patches import PatchStore
 from pathology_scaat.status import StatusTable
@@ -123,15 +125,17 @@ def train(
             begun = True
         listener.update("train", progress.epochs_done, progress.text)
 
-    result = train_model(
-        slides,
-        Workspace(out).model,
-        settings,
-        device=device,
-        seed=seed,
-        overwrite=overwrite,
-        progress=tell,
-    )
+    model = Workspace(out).model
+    with lease_if_writable(model, math.inf):
+        result = train_model(
+            slides,
+            model,
+            settings,
+            device=device,
+            seed=seed,
+            overwrite=overwrite,
+            progress=tell,
+        )
     if begun:
         listener.end("train")
     for note in result.notes:
