@@ -22,9 +22,6 @@ _FORMULA_START = ("=", "+", "-", "@")
 _RESERVED = {"con", "prn", "aux", "nul", "conin$", "conout$"} | {
     f"{port}{digit}" for port in ("com", "lpt") for digit in "0123456789¹²³"
 }
-_HIDDEN_CATEGORIES = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
-"""Unicode categories that cannot be seen: control, format (bidi), surrogate, line separators."""
-
 _REMEDY = "give the slide another slide_id in the manifest"
 
 
@@ -38,7 +35,7 @@ def id_problem(text: str) -> str | None:
     """What makes a text unusable as an id, in words, or None where nothing does."""
     if not text.strip():
         return "is empty"
-    if any(unicodedata.category(c) in _HIDDEN_CATEGORIES for c in text):
+    if not text.isprintable():
         return "contains a control or invisible character"
     if bad := sorted(_FORBIDDEN.intersection(text)):
         return f"contains {' '.join(bad)}, which cannot stand in a file name"
