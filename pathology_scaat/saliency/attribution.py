@@ -1,0 +1,282 @@
+"""Pixel attribution of a classifier's decision: one call, several methods, torch tensors.
+
+The value of a pixel is the absolute attribution summed over the colour channels. Nothing is
+normalised here: maps of two patches under the same model can be compared and blended.
+
+References
+----------
+Simonyan et al. 2014 (gradient); Shrikumar et al. 2017 (gradient x input); Smilkov et al. 2017
+(SmoothGrad); Sundararajan et al. 2017 (Integrated Gradients, computed by Captum);
+Selvaraju et al. 2017 (Grad-CAM); Chattopadhyay et al. 2018 (Grad-CAM++).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from pathology_scaat.errors import UsageError
+
+Method = Literal[
+    "gradient", "gradient-x-input", "smoothgrad", "integrated-gradients", "grad-cam", "grad-cam++"
+]
+Output = Literal["margin", "margin-best", "logit"]
+Target = int | str | Tensor
+
+METHODS: tuple[str, ...] = get_args(Method)
+OUTPUTS: tuple[str, ...] = get_args(Output)
+
+Scorer = Callable[[Tensor, Tensor], Tensor]
+
+
+def target_score(logits: Tensor, target: Tensor, output: Output = "margin") -> Tensor:
+    """The number per image whose attribution is asked.
+
+    Parameters
+    ----------
+    logits : Tensor, (N, K)
+        K of 1 is read as the logit of class 1 against class 0.
+    target : Tensor, (N,) int64
+        Class of each image.
+    output : {"margin", "margin-best", "logit"}
+        ``"logit"`` is :math:`z_t`; ``"margin"`` is :math:`z_t - \\log\\sum_{j \\ne t} e^{z_j}`
+        (the log-odds of the class); ``"margin-best"`` is :math:`z_t - \\max_{j \\ne t} z_j`.
+
+    Returns
+    -------
+    Tensor, (N,)
+
+    Examples
+    --------
+    >>> import torch
+    >>> target_score(torch.tensor([[1.0, 3.0]]), torch.tensor([1]))
+    tensor([2.])
+    """
+    if logits.ndim == 1:
+        logits = logits[:, None]
+    if logits.shape[1] == 1:
+        return torch.where(target == 1, logits[:, 0], -logits[:, 0])
+    chosen = logits.gather(1, target[:, None])[:, 0]
+    if output == "logit":
+        return chosen
+    others = logits.scatter(1, target[:, None], float("-inf"))
+    if output == "margin":
+        return chosen - torch.logsumexp(others, dim=1)
+    if output == "margin-best":
+        return chosen - others.max(dim=1).values
+    raise UsageError("output", f"'{output}' is not known", f"use one of {', '.join(OUTPUTS)}")
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[nn.Module]:
+    """The model in eval mode, each module's mode put back afterwards."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield model
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+def resolve_target(model: nn.Module, images: Tensor, target: Target) -> Tensor:
+    """Class index per image, (N,) int64, from an index, a tensor or ``"predicted"``."""
+    if isinstance(target, Tensor):
+        if target.shape != (images.shape[0],):
+            raise UsageError("target", f"has shape {tuple(target.shape)}", "give one class a patch")
+        return target.to(device=images.device, dtype=torch.int64)
+    if isinstance(target, str):
+        if target != "predicted":
+            raise UsageError(
+                "target", f"'{target}' is not known", "give a class index or 'predicted'"
+            )
+        with torch.no_grad():
+            logits: Tensor = model(images)
+        if logits.ndim == 1 or logits.shape[1] == 1:
+            return (logits.reshape(-1) > 0).to(torch.int64)
+        return logits.argmax(dim=1)
+    return torch.full((images.shape[0],), int(target), dtype=torch.int64, device=images.device)
+
+
+def input_gradient(
+    model: nn.Module, images: Tensor, target: Tensor, output: Output = "margin"
+) -> tuple[Tensor, Tensor]:
+    """Signed gradient of the score by the pixels, (N, C, H, W), and the logits, in one pass.
+
+    No weight gradient is computed and none is touched. Call it with the model in eval mode:
+    batch statistics would mix the images.
+    """
+    with torch.enable_grad():
+        leaf = images.detach().requires_grad_(True)
+        logits = model(leaf)
+        score = target_score(logits, target, output)
+        (gradient,) = torch.autograd.grad(score.sum(), [leaf])
+    return gradient.detach(), logits.detach()
+
+
+def _smoothgrad(
+    model: nn.Module,
+    images: Tensor,
+    target: Tensor,
+    output: Output,
+    n_samples: int,
+    noise_std: float,
+    seed: int,
+) -> tuple[Tensor, Tensor]:
+    # One sample at a time: memory stays that of a single pass. The noise is drawn on the CPU,
+    # so that a seed means the same noise on every device.
+    generator = torch.Generator().manual_seed(seed)
+    total = torch.zeros_like(images)
+    for _ in range(n_samples):
+        noise = torch.randn(images.shape, generator=generator).to(images)
+        gradient, _logits = input_gradient(model, images + noise_std * noise, target, output)
+        total += gradient
+    with torch.no_grad():
+        logits = model(images)
+    return total / n_samples, logits
+
+
+def _integrated_gradients(
+    model: nn.Module,
+    images: Tensor,
+    target: Tensor,
+    output: Output,
+    n_samples: int,
+    baseline: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    from captum.attr import IntegratedGradients
+
+    def score(inputs: Tensor, classes: Tensor) -> Tensor:
+        return target_score(model(inputs), classes, output)
+
+    start = torch.ones_like(images) if baseline is None else baseline.expand_as(images).to(images)
+    with torch.enable_grad():
+        result = IntegratedGradients(score).attribute(
+            images.detach(),
+            baselines=start,
+            additional_forward_args=(target,),
+            n_steps=n_samples,
+            internal_batch_size=images.shape[0],
+        )
+    with torch.no_grad():
+        logits = model(images)
+    return result.detach(), logits
+
+
+def attribute_with_logits(
+    model: nn.Module,
+    images: Tensor,
+    target: Target,
+    method: Method = "gradient",
+    output: Output = "margin",
+    *,
+    n_samples: int = 16,
+    noise_std: float = 0.1,
+    baseline: Tensor | None = None,
+    layer: nn.Module | None = None,
+    seed: int = 0,
+) -> tuple[Tensor, Tensor]:
+    """:func:`attribution` together with the logits (N, K) that the same pass computed."""
+    if method not in METHODS:
+        raise UsageError("method", f"'{method}' is not known", f"use one of {', '.join(METHODS)}")
+    if images.ndim != 4 or not images.is_floating_point():
+        raise UsageError(
+            "images", f"are {tuple(images.shape)} {images.dtype}", "give float N, C, H, W in 0..1"
+        )
+    if n_samples < 1:
+        raise UsageError("n_samples", f"is {n_samples}", "give 1 or more")
+    with evaluating(model):
+        classes = resolve_target(model, images, target)
+        if method in ("grad-cam", "grad-cam++"):
+            from pathology_scaat.saliency.cam import grad_cam
+
+            return grad_cam(
+                model, images, classes, output, layer=layer, plus_plus=method == "grad-cam++"
+            )
+        if method == "smoothgrad":
+            signed, logits = _smoothgrad(model, images, classes, output, n_samples, noise_std, seed)
+        elif method == "integrated-gradients":
+            signed, logits = _integrated_gradients(
+                model, images, classes, output, n_samples, baseline
+            )
+        else:
+            signed, logits = input_gradient(model, images, classes, output)
+            if method == "gradient-x-input":
+                signed = signed * images
+    return signed.float().abs().sum(dim=1), logits.float()
+
+
+def attribution(
+    model: nn.Module,
+    images: Tensor,
+    target: Target,
+    method: Method = "gradient",
+    output: Output = "margin",
+    *,
+    n_samples: int = 16,
+    noise_std: float = 0.1,
+    baseline: Tensor | None = None,
+    layer: nn.Module | None = None,
+    seed: int = 0,
+) -> Tensor:
+    """Absolute attribution of a class's score to each pixel.
+
+    Parameters
+    ----------
+    model : nn.Module
+        (N, C, H, W) in 0..1 to logits (N, K), normalisation inside; run in eval mode here.
+    images : Tensor, (N, C, H, W), float
+        On the model's device.
+    target : int, Tensor (N,) or "predicted"
+        The class that is explained.
+    method : str
+        ``gradient`` (one forward and one input backward), ``gradient-x-input``,
+        ``smoothgrad``, ``integrated-gradients``, ``grad-cam``, ``grad-cam++``.
+    output : {"margin", "margin-best", "logit"}
+        See :func:`target_score`.
+    n_samples : int
+        Noise samples of SmoothGrad, steps of Integrated Gradients.
+    noise_std : float
+        Standard deviation of SmoothGrad's noise in pixel units of 0..1.
+    baseline : Tensor, optional
+        Start of Integrated Gradients, broadcast to the images. Default white: the glass of a
+        slide, where black would be ink or a fold.
+    layer : nn.Module, optional
+        Layer of Grad-CAM; by default the last one with a spatial output.
+    seed : int
+        Of SmoothGrad's noise.
+
+    Returns
+    -------
+    Tensor, (N, H, W), float32, >= 0
+        Absolute attribution, summed over channels.
+
+    Raises
+    ------
+    UsageError
+        For an unknown method, output or target, or images of another shape.
+
+    Examples
+    --------
+    >>> import torch
+    >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 2, bias=False))
+    >>> attribution(model, torch.rand(5, 3, 2, 2), target=1).shape
+    torch.Size([5, 2, 2])
+    """
+    maps, _ = attribute_with_logits(
+        model,
+        images,
+        target,
+        method,
+        output,
+        n_samples=n_samples,
+        noise_std=noise_std,
+        baseline=baseline,
+        layer=layer,
+        seed=seed,
+    )
+    return maps

@@ -1,0 +1,79 @@
+"""What a user can choose about explaining, and what comes back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class ExplainConfig(BaseModel):
+    """How saliency is computed; the same for every patch of every slide."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    method: Literal[
+        "gradient",
+        "gradient-x-input",
+        "smoothgrad",
+        "integrated-gradients",
+        "grad-cam",
+        "grad-cam++",
+    ] = Field(
+        default="gradient", description="Attribution method; gradient costs one backward pass."
+    )
+    target: str | None = Field(
+        default=None,
+        description="Class that is explained on every patch; None is the positive class.",
+    )
+    output: Literal["margin", "margin-best", "logit"] = Field(
+        default="margin",
+        description="Score whose attribution is taken: log-odds of the class, or logit.",
+    )
+    stride_px: int = Field(
+        default=4, ge=1, description="Output pixels averaged into one stored value, each way."
+    )
+    n_samples: int = Field(
+        default=16, ge=1, description="SmoothGrad samples, Integrated Gradients steps."
+    )
+    noise_std: float = Field(
+        default=0.1, ge=0, le=1, description="SmoothGrad noise, pixel units of 0..1."
+    )
+    seed: int = Field(default=0, ge=0, description="Seed of SmoothGrad's noise.")
+    precision: Literal["float32", "bfloat16"] = Field(
+        default="float32", description="Arithmetic of the model; bfloat16 is for GPUs."
+    )
+    saliency_scale: float = Field(
+        default=1024.0,
+        gt=0,
+        description=(
+            "Stored value = attribution x this, the same for all slides, so that small "
+            "gradients do not vanish in float16. Readers divide by it."
+        ),
+    )
+    batch_size: int = Field(
+        default=32, ge=1, description="Patches at once; does not enter fingerprints."
+    )
+    patches_per_shard: int = Field(
+        default=1024, ge=1, description="Patches in one file of the store; bounds the memory used."
+    )
+
+
+@dataclass(frozen=True)
+class ExplainResult:
+    """What explaining one slide did.
+
+    ``n_clipped`` counts stored values beyond float16's range (cut to its largest number).
+    """
+
+    slide_id: str
+    path: Path
+    fingerprint: str
+    n_patches: int
+    seconds: float
+    skipped: bool
+    mean_probability: float
+    n_clipped: int = 0
+    notes: tuple[str, ...] = ()

@@ -1,0 +1,290 @@
+"""The saliency store: written shard by shard in slide order, read in random batches.
+
+Saliency is stored as ``value * saliency_scale`` in float16. The scale is a parameter of the
+run, the same for every patch and slide (default 1024), so that the small gradients of a
+robust model do not vanish in float16 (its smallest step is 6e-8) and maps of different slides
+stay comparable. :meth:`SaliencyStore.read_saliency` divides it out again.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorstore as ts
+import zarr
+from numpy.typing import NDArray
+from zarr.codecs import BytesCodec, ZstdCodec
+
+from pathology_scaat.errors import StoreError, UsageError
+from pathology_scaat.patches.schema import ATTRIBUTES_KEY
+from pathology_scaat.provenance import atomic_path
+from pathology_scaat.saliency.schema import SaliencyStoreMeta
+
+DEFAULT_SCALE = 1024.0
+DEFAULT_PATCHES_PER_SHARD = 1024
+FLOAT16_MAX = 65504.0
+_TARGET_CHUNK_BYTES = 128 * 1024
+
+
+class SaliencyStoreWriter:
+    """Writes a saliency store in slide order; memory is bounded by one shard.
+
+    Parameters
+    ----------
+    path : Path
+        Folder that is made; publish it with :func:`provenance.atomic_path`.
+    meta : SaliencyStoreMeta
+    n_patches : int
+    patches_per_shard : int
+
+    Attributes
+    ----------
+    n_clipped : int
+        Values beyond float16's range, cut to its largest number.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        meta: SaliencyStoreMeta,
+        n_patches: int,
+        patches_per_shard: int = DEFAULT_PATCHES_PER_SHARD,
+    ) -> None:
+        if meta.grid.patch_size_px % meta.stride_px:
+            raise UsageError(
+                "stride_px",
+                f"{meta.stride_px} does not divide the patch size {meta.grid.patch_size_px}",
+                "use a divisor such as 1, 2 or 4",
+            )
+        self.meta = meta
+        self.side = meta.grid.patch_size_px // meta.stride_px
+        self.scale = float(meta.parameters.get("saliency_scale", DEFAULT_SCALE))
+        self.n_patches = n_patches
+        self.n_clipped = 0
+        self._written = 0
+        # Whole chunks of about 128 KiB, whole chunks in a shard.
+        per_chunk = max(1, min(_TARGET_CHUNK_BYTES // (2 * self.side**2), patches_per_shard))
+        self._shard = math.ceil(min(patches_per_shard, max(n_patches, 1)) / per_chunk) * per_chunk
+        self._group = zarr.create_group(store=path, zarr_format=3)
+        attributes = meta.to_attributes()
+        attributes["parameters"] = {**meta.parameters, "saliency_scale": self.scale}
+        self._group.attrs[ATTRIBUTES_KEY] = attributes
+        self._saliency = self._group.create_array(
+            "saliency",
+            shape=(n_patches, self.side, self.side),
+            dtype="float16",
+            chunks=(per_chunk, self.side, self.side),
+            shards=(self._shard, self.side, self.side),
+            serializer=BytesCodec(endian="little"),
+            compressors=[ZstdCodec(level=1)],
+            fill_value=0,
+        )
+        self._buffer = np.zeros((self._shard, self.side, self.side), dtype=np.float16)
+        self._filled = 0
+        self._probability = np.zeros((n_patches, len(meta.class_names)), dtype=np.float32)
+
+    def append(
+        self, saliency: NDArray[np.floating[Any]], probability: NDArray[np.floating[Any]]
+    ) -> None:
+        """Add the next patches: (n, h, h) attribution in true units and (n, K) probability."""
+        count = len(saliency)
+        if saliency.shape[1:] != (self.side, self.side) or len(probability) != count:
+            raise UsageError(
+                "saliency",
+                f"has shape {saliency.shape} where ({count}, {self.side}, {self.side}) is due",
+                "",
+            )
+        if self._written + self._filled + count > self.n_patches:
+            raise UsageError("saliency", "has more patches than the store was made for", "")
+        start = self._written + self._filled
+        self._probability[start : start + count] = probability
+        scaled = np.asarray(saliency, dtype=np.float32) * np.float32(self.scale)
+        self.n_clipped += int(np.count_nonzero(scaled > FLOAT16_MAX))
+        np.minimum(scaled, FLOAT16_MAX, out=scaled)
+        done = 0
+        while done < count:
+            take = min(count - done, self._shard - self._filled)
+            self._buffer[self._filled : self._filled + take] = scaled[done : done + take]
+            self._filled += take
+            done += take
+            if self._filled == self._shard:
+                self._flush()
+
+    def _flush(self) -> None:
+        if self._filled:
+            stop = self._written + self._filled
+            self._saliency[self._written : stop] = self._buffer[: self._filled]
+            self._written, self._filled = stop, 0
+
+    def close(self, origins_px: NDArray[np.integer], grid_index: NDArray[np.integer]) -> None:
+        """Write what is left and the small arrays."""
+        self._flush()
+        if self._written != self.n_patches:
+            raise StoreError(
+                "saliency store",
+                f"got {self._written} of {self.n_patches} patches",
+                "report this as a defect",
+            )
+        for name, values, dtype in (
+            ("probability", self._probability, "float32"),
+            ("origin_px", origins_px, "int64"),
+            ("grid_index", grid_index, "int32"),
+        ):
+            data = np.ascontiguousarray(values, dtype=dtype)
+            self._group.create_array(
+                name,
+                data=data,
+                chunks=(max(len(data), 1), data.shape[1]),
+                serializer=BytesCodec(endian="little"),
+                compressors=[ZstdCodec(level=1)],
+            )
+
+
+@contextmanager
+def saliency_store_writer(
+    path: Path,
+    meta: SaliencyStoreMeta,
+    n_patches: int,
+    origins_px: NDArray[np.integer],
+    grid_index: NDArray[np.integer],
+    patches_per_shard: int = DEFAULT_PATCHES_PER_SHARD,
+) -> Iterator[SaliencyStoreWriter]:
+    """A writer whose store appears at ``path`` only when the block ends well."""
+    with atomic_path(path) as partial:
+        writer = SaliencyStoreWriter(partial, meta, n_patches, patches_per_shard)
+        yield writer
+        writer.close(origins_px, grid_index)
+
+
+def write_saliency_store(
+    path: Path,
+    meta: SaliencyStoreMeta,
+    saliency: NDArray[np.floating[Any]],
+    probability: NDArray[np.floating[Any]],
+    origins_px: NDArray[np.integer],
+    grid_index: NDArray[np.integer],
+) -> None:
+    """Write a whole saliency store from arrays, atomically.
+
+    Parameters
+    ----------
+    path : Path
+        Folder of the store (``<slide_id>.zarr``).
+    meta : SaliencyStoreMeta
+        ``parameters["saliency_scale"]`` (default 1024) is what stored values are multiplied by.
+    saliency : ndarray, (N, h, h)
+        Attribution in true units, >= 0, with ``h = patch_size_px / stride_px``.
+    probability : ndarray, (N, K)
+    origins_px : ndarray, (N, 2)
+        Level-0 top-left corners.
+    grid_index : ndarray, (N, 2)
+
+    Raises
+    ------
+    UsageError
+        If the shapes do not fit the meta data.
+    """
+    with saliency_store_writer(path, meta, len(saliency), origins_px, grid_index) as writer:
+        writer.append(saliency, probability)
+
+
+def _open_array(path: Path) -> ts.TensorStore:
+    return ts.open(
+        {"driver": "zarr3", "kvstore": {"driver": "file", "path": str(path.resolve())}},
+        open=True,
+        read=True,
+    ).result()
+
+
+class SaliencyStore:
+    """A saliency store, opened for reading; the large array is read lazily by TensorStore.
+
+    Parameters
+    ----------
+    path : Path
+        Folder of the store.
+
+    Raises
+    ------
+    StoreError
+        If it is missing, partial or of another schema.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path)
+        try:
+            group = zarr.open_group(self.path, mode="r", zarr_format=3)
+            attributes = group.attrs[ATTRIBUTES_KEY]
+        except (OSError, KeyError, ValueError):
+            raise StoreError(
+                self.path.name, "is not a saliency store", "make it with 'scaat explain'"
+            ) from None
+        if not isinstance(attributes, dict):
+            raise StoreError(
+                self.path.name, "has damaged attributes", "make it again with 'scaat explain'"
+            )
+        self.meta = SaliencyStoreMeta.from_attributes(attributes, self.path.name)
+
+    def _small(self, name: str) -> NDArray[Any]:
+        try:
+            return np.asarray(_open_array(self.path / name).read().result())
+        except ValueError:
+            raise StoreError(
+                self.path.name, f"has no readable '{name}'", "make it again with 'scaat explain'"
+            ) from None
+
+    @cached_property
+    def _array(self) -> ts.TensorStore:
+        try:
+            return _open_array(self.path / "saliency")
+        except ValueError:
+            raise StoreError(
+                self.path.name,
+                "has no readable 'saliency'",
+                "make it again with 'scaat explain'",
+            ) from None
+
+    def __len__(self) -> int:
+        return int(self._array.shape[0])
+
+    @property
+    def saliency(self) -> ts.TensorStore:
+        """The stored array, (N, h, h) float16, lazily; values are multiplied by ``scale``."""
+        return self._array
+
+    @property
+    def scale(self) -> float:
+        """What stored values are multiplied by."""
+        return float(self.meta.parameters.get("saliency_scale", 1.0))
+
+    def read_saliency(self, indices: NDArray[np.integer] | slice) -> NDArray[np.float32]:
+        """Attribution in true units, (n, h, h) float32, of some patches."""
+        stored = np.asarray(self._array[indices].read().result())
+        return stored.astype(np.float32) / np.float32(self.scale)
+
+    @cached_property
+    def probability(self) -> NDArray[np.float32]:
+        """(N, K) float32."""
+        return self._small("probability")
+
+    @cached_property
+    def target_probability(self) -> NDArray[np.float32]:
+        """(N,) float32, of the class that is explained."""
+        column: NDArray[np.float32] = self.probability[:, self.meta.target_index]
+        return column
+
+    @cached_property
+    def origins_px(self) -> NDArray[np.int64]:
+        """(N, 2) int64 level-0 top-left corners, x, y."""
+        return self._small("origin_px")
+
+    @cached_property
+    def grid_index(self) -> NDArray[np.int32]:
+        """(N, 2) int32 column, row."""
+        return self._small("grid_index")

@@ -1,0 +1,163 @@
+"""Attribution against closed forms and against Captum."""
+
+from __future__ import annotations
+
+import captum.attr
+import pytest
+import torch
+
+from pathology_scaat.errors import UsageError
+from pathology_scaat.saliency.attribution import (
+    METHODS,
+    attribute_with_logits,
+    attribution,
+    input_gradient,
+    target_score,
+)
+from pathology_scaat.saliency.cam import find_cam_layer
+
+
+def linear_model(n_classes: int = 2, side: int = 4) -> tuple[torch.nn.Module, torch.Tensor]:
+    torch.manual_seed(3)
+    layer = torch.nn.Linear(3 * side * side, n_classes)
+    return torch.nn.Sequential(torch.nn.Flatten(), layer), layer.weight.detach()
+
+
+def test_gradient_of_a_linear_margin_is_the_difference_of_its_weights() -> None:
+    model, weight = linear_model()
+    images = torch.rand(5, 3, 4, 4)
+    maps = attribution(model, images, 1)
+    expected = (weight[1] - weight[0]).reshape(3, 4, 4).abs().sum(0)
+    torch.testing.assert_close(maps, expected.expand(5, 4, 4))
+
+
+def test_gradient_times_input_of_a_linear_logit() -> None:
+    model, weight = linear_model()
+    images = torch.rand(5, 3, 4, 4)
+    maps = attribution(model, images, 0, "gradient-x-input", "logit")
+    expected = (weight[0].reshape(3, 4, 4) * images).abs().sum(1)
+    torch.testing.assert_close(maps, expected)
+
+
+def test_integrated_gradients_of_a_linear_margin_from_white() -> None:
+    model, weight = linear_model()
+    images = torch.rand(7, 3, 4, 4)
+    maps = attribution(model, images, 1, "integrated-gradients", n_samples=8)
+    difference = (weight[1] - weight[0]).reshape(3, 4, 4)
+    torch.testing.assert_close(maps, (difference * (images - 1)).abs().sum(1), atol=1e-5, rtol=1e-4)
+
+
+def test_gradient_is_that_of_captum(small_cnn: torch.nn.Module, rgb_batch: torch.Tensor) -> None:
+    small_cnn.eval()
+    expected = captum.attr.Saliency(small_cnn).attribute(rgb_batch.clone().requires_grad_(), 2)
+    maps = attribution(small_cnn, rgb_batch, 2, output="logit")
+    torch.testing.assert_close(maps, expected.sum(1))
+
+
+def test_grad_cam_is_that_of_captum(small_cnn: torch.nn.Module, rgb_batch: torch.Tensor) -> None:
+    small_cnn.eval()
+    layer = small_cnn[3]
+    raw = captum.attr.LayerGradCam(small_cnn, layer).attribute(rgb_batch, 1).detach()
+    expected = torch.nn.functional.interpolate(
+        raw.relu(), size=(16, 16), mode="bilinear", align_corners=False
+    )[:, 0]
+    maps = attribution(small_cnn, rgb_batch, 1, "grad-cam", "logit", layer=layer)
+    torch.testing.assert_close(maps, expected)
+
+
+def test_smoothgrad_without_noise_is_the_gradient(
+    small_cnn: torch.nn.Module, rgb_batch: torch.Tensor
+) -> None:
+    smooth = attribution(small_cnn, rgb_batch, 0, "smoothgrad", noise_std=0.0, n_samples=3)
+    torch.testing.assert_close(smooth, attribution(small_cnn, rgb_batch, 0))
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("target", [1, "predicted"])
+def test_every_method_gives_one_finite_map_an_image_twice_the_same(
+    method: str, target: int | str, small_cnn: torch.nn.Module, rgb_batch: torch.Tensor
+) -> None:
+    small_cnn.train()
+    maps, logits = attribute_with_logits(small_cnn, rgb_batch, target, method, n_samples=4)
+    again = attribution(small_cnn, rgb_batch, target, method, n_samples=4)
+    assert maps.shape == (5, 16, 16)
+    assert maps.dtype == torch.float32
+    assert logits.shape == (5, 3)
+    assert bool((maps >= 0).all())
+    assert bool(maps.isfinite().all())
+    assert torch.equal(maps, again)
+    assert small_cnn.training
+    assert all(p.grad is None for p in small_cnn.parameters())
+
+
+def test_an_image_does_not_change_its_neighbours_map(
+    small_cnn: torch.nn.Module, rgb_batch: torch.Tensor
+) -> None:
+    together = attribution(small_cnn, rgb_batch, 1)
+    alone = attribution(small_cnn, rgb_batch[2:3], 1)
+    torch.testing.assert_close(together[2:3], alone)
+
+
+def test_targets_may_differ_by_image(small_cnn: torch.nn.Module, rgb_batch: torch.Tensor) -> None:
+    targets = torch.tensor([0, 1, 2, 1, 0])
+    mixed = attribution(small_cnn, rgb_batch, targets)
+    for index, target in enumerate(targets.tolist()):
+        torch.testing.assert_close(
+            mixed[index], attribution(small_cnn, rgb_batch[index : index + 1], target)[0]
+        )
+
+
+def test_scores() -> None:
+    logits = torch.tensor([[1.0, 2.0, 4.0]])
+    target = torch.tensor([2])
+    assert target_score(logits, target, "logit").item() == 4.0
+    assert target_score(logits, target, "margin-best").item() == 2.0
+    probability = logits.softmax(1)[0, 2]
+    log_odds = torch.log(probability / (1 - probability))
+    torch.testing.assert_close(target_score(logits, target)[0], log_odds)
+
+
+def test_one_logit_is_read_as_class_one_against_zero() -> None:
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 1))
+    gradient, _ = input_gradient(model, torch.rand(2, 3, 2, 2), torch.tensor([1, 0]))
+    torch.testing.assert_close(gradient[0], -gradient[1])
+
+
+@pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "resnet18", "convnext_atto"])
+def test_grad_cam_finds_a_layer_of_timm_models(name: str) -> None:
+    import timm
+
+    options = {"img_size": 64} if name.startswith("vit") else {}
+    model = timm.create_model(name, pretrained=False, num_classes=2, **options)
+    maps = attribution(model, torch.rand(2, 3, 64, 64), 1, "grad-cam++")
+    assert maps.shape == (2, 64, 64)
+    assert bool(maps.isfinite().all())
+
+
+def test_grad_cam_says_when_no_layer_fits() -> None:
+    model, _ = linear_model()
+    with pytest.raises(UsageError, match="no layer with a spatial output"):
+        find_cam_layer(model, torch.rand(1, 3, 4, 4))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"method": "magic"}, "is not known"),
+        ({"target": "tumour"}, "is not known"),
+        ({"target": torch.tensor([1])}, "give one class a patch"),
+        ({"output": "odds"}, "is not known"),
+        ({"n_samples": 0}, "give 1 or more"),
+    ],
+)
+def test_wrong_arguments_are_named(arguments: dict, message: str) -> None:
+    model, _ = linear_model()
+    with pytest.raises(UsageError, match=message):
+        attribution(model, torch.rand(2, 3, 4, 4), **{"target": 1, **arguments})
+
+
+def test_images_must_be_float_batches() -> None:
+    model, _ = linear_model()
+    with pytest.raises(UsageError, match=r"0\.\.1"):
+        attribution(model, torch.zeros(3, 4, 4), 0)
