@@ -7,11 +7,13 @@ place, and renames it into place when it is whole.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import secrets
 import shutil
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from importlib import metadata
@@ -107,21 +109,34 @@ def _partial_path(final: Path, mark: str = "") -> Path:
     return final.parent / f"{final.name}{PARTIAL_MARK}{mark}{owner_tag()}-{secrets.token_hex(4)}"
 
 
+_TAKEN = {errno.ENOTEMPTY, errno.EEXIST, errno.EISDIR, errno.ENOTDIR}
+"""What a rename says when another run has put its artifact there in between."""
+
+
+def _moved(partial: Path, final: Path) -> bool:
+    try:
+        partial.replace(final)
+    except OSError as error:
+        if error.errno not in _TAKEN:
+            raise
+        return False
+    return True
+
+
 def _publish(partial: Path, final: Path) -> None:
     """Move a whole artifact to its place, also where another run does the same right now."""
-    for _ in range(10):
+    for attempt in range(20):
         if final.is_dir() and not final.is_symlink():
             old = _partial_path(final, "old-")
             with suppress(FileNotFoundError):
                 final.rename(old)
-            with suppress(OSError):  # another run was first: try again
-                partial.rename(final)
+            moved = _moved(partial, final)
             remove_path(old)
         else:
-            with suppress(IsADirectoryError, NotADirectoryError, FileExistsError):
-                partial.replace(final)
-        if not partial.exists():
+            moved = _moved(partial, final)
+        if moved:
             return
+        time.sleep(0.001 * attempt)
     raise StoreError(
         final.name, "cannot be moved to its place", "end what keeps it open, then run again"
     )
