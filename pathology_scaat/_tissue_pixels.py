@@ -1,0 +1,189 @@
+"""Which thumbnail pixels are stain, ink, border or glass."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+from skimage import filters, measure, morphology
+
+from pathology_scaat.slides.base import RgbImage
+
+DEFAULT_GLASS = 243.0
+"""Brightness taken for glass where a picture shows none (tissue from edge to edge)."""
+
+DARK_LEVEL = 60
+"""Pixels whose brightest channel is below this are border, black ink or nothing."""
+
+MIN_STAIN_OD, MAX_STAIN_OD = 0.022, 0.08
+"""Bounds for the colour threshold (difference of optical densities between channels)."""
+
+
+@dataclass(frozen=True)
+class PixelClasses:
+    """(h, w) bool arrays, and quality words for the slide."""
+
+    stain: NDArray[np.bool_]
+    ink: NDArray[np.bool_]
+    dark: NDArray[np.bool_]
+    flags: tuple[str, ...]
+
+
+def glass_colour(rgb: RgbImage) -> tuple[NDArray[np.float64], bool]:
+    """Colour of the empty glass, (3,) float, and whether any was seen.
+
+    It is the commonest brightness among bright, nearly grey pixels; the channels are then
+    averaged around it, because glass of many scanners is a little yellow or blue.
+    """
+    low, high = rgb.min(axis=2).astype(np.int16), rgb.max(axis=2).astype(np.int16)
+    bright = (low >= 190) & (high - low <= 24)
+    if bright.sum() < max(rgb.shape[0] * rgb.shape[1] * 0.002, 16):
+        return np.full(3, DEFAULT_GLASS), False
+    counts = np.bincount(low[bright], minlength=256).astype(float)
+    mode = int(np.argmax(ndimage.uniform_filter1d(counts, 5)))
+    near = bright & (np.abs(low - mode) <= 4)
+    return rgb[near].mean(axis=0, dtype=np.float64), True
+
+
+def classify_pixels(
+    rgb: RgbImage, readable: NDArray[np.bool_], sensitivity: float = 1.0
+) -> PixelClasses:
+    """Tell stain from ink, dark borders and glass.
+
+    Stain is judged by the range of the optical densities of the three channels,
+    ``max_c OD_c - min_c OD_c`` with ``OD_c = -log10(I_c / glass_c)``: zero for everything
+    grey however dark, large for haematoxylin, eosin and DAB. Its threshold is Otsu's,
+    clipped so that neither a pale nor a dark slide moves it far.
+    """
+    flags: list[str] = []
+    glass, seen = glass_colour(rgb)
+    if not seen:
+        flags.append("no-glass")
+    density = -np.log10((rgb.astype(np.float32) + 1.0) / (glass.astype(np.float32) + 1.0))
+    np.clip(density, 0.0, None, out=density)
+    brightest = rgb.max(axis=2)
+    spread = brightest.astype(np.int16) - rgb.min(axis=2)
+    dark = (brightest < DARK_LEVEL) & (spread < 30)
+    ink = _ink(rgb, density) & ~dark
+    colour = density.max(axis=2) - density.min(axis=2)
+    usable = readable & ~dark & ~ink
+    if usable.any() and float(np.percentile(spread[usable], 99.5)) <= 3:
+        return _grey(density, dark, usable, seen, flags)
+    threshold = _otsu(colour[usable], MIN_STAIN_OD, MAX_STAIN_OD) / sensitivity
+    stain = usable & (ndimage.gaussian_filter(colour, 0.7) > threshold)
+    if ink.mean() > 0.0005:
+        flags.append("ink")
+    if _touches_edge(dark) and dark.mean() > 0.01:
+        flags.append("black-border")
+    if dark.mean() > 0.99:
+        flags.append("blank-black")
+    if stain.any() and float(np.median(density.mean(axis=2)[stain])) < 0.06:
+        flags.append("pale")
+    if not stain.any() and "blank-black" not in flags:
+        flags.append("blank-white")
+    return PixelClasses(stain, ink, dark, tuple(flags))
+
+
+def _otsu(values: NDArray[np.float32], low: float, high: float) -> float:
+    if values.size == 0 or float(values.max()) - float(values.min()) < 1e-6:
+        return high
+    found = float(filters.threshold_otsu(values, nbins=256))
+    return min(max(found * 0.5, low), high)
+
+
+def _grey(
+    density: NDArray[np.float32],
+    dark: NDArray[np.bool_],
+    usable: NDArray[np.bool_],
+    glass_seen: bool,
+    flags: list[str],
+) -> PixelClasses:
+    """A slide without colour: brightness alone decides, if there is anything to decide."""
+    none = np.zeros_like(dark)
+    mean = density.mean(axis=2)
+    values = mean[usable]
+    if float(np.percentile(values, 99.5)) - float(np.percentile(values, 0.5)) < 0.03:
+        word = "blank-white" if glass_seen else "blank-grey"
+        return PixelClasses(none, none, dark, (*flags, word))
+    threshold = _otsu(values, 0.04, 0.12)
+    return PixelClasses(usable & (mean > threshold), none, dark, (*flags, "greyscale"))
+
+
+def _ink(rgb: RgbImage, density: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Colours of felt pens that no common stain has.
+
+    Green and blue-green ink absorb green light least; blue ink absorbs red clearly more than
+    green, where haematoxylin absorbs green at least as much; red ink absorbs blue as strongly
+    as green and red hardly at all, where eosin spares blue.
+    """
+    red, green, blue = density[..., 0], density[..., 1], density[..., 2]
+    strong = density.max(axis=2) > 0.15
+    green_ink = strong & (green < 0.75 * np.minimum(red, blue) + 0.0) & (red - green > 0.06)
+    blue_ink = strong & (red > 1.35 * green + 0.05) & (red > 2.0 * blue)
+    cyan_ink = strong & (red > 1.6 * green + 0.05) & (red > 1.2 * blue)
+    red_ink = (green > 0.45) & (blue > 0.85 * green) & (red < 0.3 * green) & (rgb[..., 0] > 140)
+    seeds = green_ink | blue_ink | cyan_ink | red_ink
+    seeds = ndimage.binary_opening(seeds, np.ones((2, 2)))
+    if not seeds.any():
+        return np.zeros(seeds.shape, dtype=bool)
+    seeds = morphology.remove_small_objects(seeds, max_size=12)
+    # The rim of a stroke is ink mixed with glass: paler, but of the same kind.
+    weak = (density.max(axis=2) > 0.03) & ((red > 1.15 * green) | (blue > 0.85 * green))
+    rim = ndimage.binary_dilation(seeds, iterations=3) & weak
+    found: NDArray[np.bool_] = seeds | rim
+    return found
+
+
+def _touches_edge(area: NDArray[np.bool_]) -> bool:
+    return bool(area[0].any() or area[-1].any() or area[:, 0].any() or area[:, -1].any())
+
+
+def clean_mask(
+    stain: NDArray[np.bool_],
+    forbidden: NDArray[np.bool_],
+    min_area_px: float,
+    max_hole_px: float,
+    close_radius_px: float,
+    grow: bool = False,
+) -> NDArray[np.bool_]:
+    """Bridge gaps, fill holes, drop specks and what hugs the slide's edge as a thin line."""
+    mask = stain.copy()
+    if grow:
+        mask = ndimage.binary_dilation(mask) & ~forbidden
+    if not mask.any():
+        return mask
+    if not grow:
+        mask = morphology.remove_small_objects(mask, max_size=max(int(min_area_px / 16), 1))
+    radius = round(close_radius_px)
+    if radius >= 1:
+        padded = np.pad(mask, radius + 1)
+        closed = ndimage.distance_transform_edt(~padded) <= radius
+        closed = ndimage.distance_transform_edt(closed) > radius
+        mask |= closed[radius + 1 : -radius - 1, radius + 1 : -radius - 1]
+    if max_hole_px >= 1:
+        mask = morphology.remove_small_holes(mask, max_size=math.floor(max_hole_px))
+    # Ink over glass is never tissue; small dark spots inside tissue (pigment, folds) stay.
+    big_forbidden = morphology.remove_small_objects(forbidden, max_size=max(int(max_hole_px), 1))
+    mask &= ~big_forbidden
+    if min_area_px >= 1:
+        mask = morphology.remove_small_objects(mask, max_size=math.ceil(min_area_px) - 1)
+    return _without_edge_lines(mask)
+
+
+def _without_edge_lines(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Drop long thin components at the border: the edge of the glass or of the cover slip."""
+    height, width = mask.shape
+    labels = measure.label(mask)
+    out = mask.copy()
+    for region in measure.regionprops(labels):
+        top, left, bottom, right = region.bbox
+        at_edge = top == 0 or left == 0 or bottom == height or right == width
+        long_side, thick = max(bottom - top, right - left), region.area
+        thickness = thick / long_side
+        limit = 0.02 * max(height, width)
+        if at_edge and long_side > 0.3 * max(height, width) and thickness < limit:
+            out[labels == region.label] = False
+    return out
