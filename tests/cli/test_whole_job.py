@@ -1,0 +1,106 @@
+"""The whole job through the real command: artifacts, status, exit codes, doing nothing twice."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+SMALL = ("--mpp", "1.0", "--patch-size", "64", "--overlap", "0.5", "--workers", "1")
+
+
+def statuses(out: Path) -> dict[str, dict[str, str]]:
+    with (out / "slides.csv").open(newline="", encoding="utf-8") as stream:
+        return {row["slide_id"]: row for row in csv.DictReader(stream)}
+
+
+def snapshot(out: Path) -> dict[str, tuple[int, int]]:
+    return {
+        str(path.relative_to(out)): (path.stat().st_mtime_ns, path.stat().st_size)
+        for path in sorted(out.rglob("*"))
+        if path.is_file() and path.parts[-1] not in {"slides.csv", "run.json"}
+        and "logs" not in path.relative_to(out).parts
+        and not path.name.startswith(".")
+    }
+
+
+@pytest.fixture(scope="module")
+def whole(scaat: Any, cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
+    out = tmp_path_factory.mktemp("whole") / "out"
+    done = scaat("run", "--manifest", cohort, "--out", out, "--epochs", 2, *SMALL)
+    return out, done
+
+
+def test_a_broken_slide_gives_exit_code_three_and_stops_no_other(whole: tuple[Path, Any]) -> None:
+    out, done = whole
+    assert done.returncode == 3, done.stderr
+    assert "broken.svs" in done.stderr
+    assert "Traceback" not in done.stderr
+    rows = statuses(out)
+    assert rows["slide-broken"]["tile"] == "failed"
+    assert rows["slide-broken"]["reason"]
+    for number in range(3):
+        assert [rows[f"slide-{number}"][s] for s in ("tile", "explain", "stitch", "export")] == [
+            "done"
+        ] * 4
+
+
+def test_the_output_folder_holds_what_the_contract_says(whole: tuple[Path, Any]) -> None:
+    out, _ = whole
+    assert json.loads((out / "run.json").read_text())["config"]["tile"]["mpp"] == 1.0
+    for number in range(3):
+        for name in (
+            f"tissue/slide-{number}.png",
+            f"patches/slide-{number}.zarr",
+            f"saliency/slide-{number}.zarr",
+            f"maps/slide-{number}.ome.zarr",
+            f"overlays/slide-{number}.geojson.gz",
+            f"overlays/slide-{number}.ome.tiff",
+            f"overlays/slide-{number}.png",
+        ):
+            assert (out / name).exists(), name
+    assert (out / "model" / "model.safetensors").exists()
+    assert (out / "model" / "config.json").exists()
+    assert not list(out.rglob("*.partial-*"))
+
+
+def test_running_again_does_nothing(scaat: Any, cohort: Path, whole: tuple[Path, Any]) -> None:
+    out, _ = whole
+    before = snapshot(out)
+    done = scaat("run", "--manifest", cohort, "--out", out, "--epochs", 2, *SMALL)
+    assert done.returncode == 3
+    assert "tile: 0 done, 3 already there, 1 failed" in done.stdout
+    assert "export: 0 done, 3 already there, 0 failed" in done.stdout
+    assert snapshot(out) == before
+
+
+def test_a_trained_model_is_applied_without_training(
+    scaat: Any, cohort: Path, whole: tuple[Path, Any], tmp_path: Path
+) -> None:
+    out, _ = whole
+    new = tmp_path / "new.csv"
+    new.write_text(f"slide_path,slide_id\n{cohort.parent / 's2.tiff'},fresh\n")
+    done = scaat(
+        "run", "--manifest", new, "--out", tmp_path / "out", "--model", out / "model", "--workers", 1
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out" / "overlays" / "fresh.geojson.gz").exists()
+    assert not (tmp_path / "out" / "model").exists()
+    assert statuses(tmp_path / "out")["fresh"]["export"] == "done"
+
+
+def test_single_verbs_redo_only_what_a_setting_changes(
+    scaat: Any, whole: tuple[Path, Any]
+) -> None:
+    out, _ = whole
+    done = scaat("explain", "--out", out)
+    assert "explain: 0 done, 3 already there, 0 failed" in done.stdout
+    done = scaat("stitch", "--out", out, "--weighting", "none", "--workers", 1)
+    assert done.returncode == 0, done.stderr
+    assert "stitch: 3 done, 0 already there, 0 failed" in done.stdout
+    done = scaat("export", "--out", out, "--formats", "geojson", "--workers", 1)
+    assert done.returncode == 0, done.stderr
+    assert "export: 3 done" in done.stdout
