@@ -82,7 +82,7 @@ class SaliencyStoreWriter:
             chunks=(per_chunk, self.side, self.side),
             shards=(self._shard, self.side, self.side),
             serializer=BytesCodec(endian="little"),
-            compressors=[ZstdCodec(level=1)],
+            compressors=[ZstdCodec(level=1, checksum=True)],
             fill_value=0,
         )
         self._buffer = np.zeros((self._shard, self.side, self.side), dtype=np.float16)
@@ -142,7 +142,7 @@ class SaliencyStoreWriter:
                 data=data,
                 chunks=(max(len(data), 1), data.shape[1]),
                 serializer=BytesCodec(endian="little"),
-                compressors=[ZstdCodec(level=1)],
+                compressors=[ZstdCodec(level=1, checksum=True)],
             )
 
 

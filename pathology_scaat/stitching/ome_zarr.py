@@ -10,7 +10,7 @@ import numcodecs  # type: ignore[import-untyped]
 import numpy as np
 import zarr
 from numpy.typing import NDArray
-from zarr.codecs import BloscCodec
+from zarr.codecs import BloscCodec, Crc32cCodec
 
 from pathology_scaat.geometry import SizePx
 from pathology_scaat.patches.schema import ATTRIBUTES_KEY
@@ -45,7 +45,11 @@ def create_arrays(path: Path, n_channels: int, size_px: SizePx, ngff: str) -> li
                 chunks=(1, CHUNK_PX, CHUNK_PX),
                 shards=(1, BLOCK_PX, BLOCK_PX),
                 dtype="float32",
-                compressors=BloscCodec(cname="zstd", clevel=1, shuffle="shuffle", typesize=4),
+                # Blosc checks nothing: with the checksum a flipped bit is an error, not a value
+                compressors=(
+                    BloscCodec(cname="zstd", clevel=1, shuffle="shuffle", typesize=4),
+                    Crc32cCodec(),
+                ),
                 fill_value=float("nan"),
                 dimension_names=("c", "y", "x"),
             )
