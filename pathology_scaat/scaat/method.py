@@ -1,0 +1,187 @@
+"""What every training method has in common: one step, its losses, its random numbers."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from pathology_scaat.scaat.modes import batch_norm_policy, frozen_parameters
+from pathology_scaat.scaat.objective import Objective, SingleLabelObjective
+
+Backward = Callable[[Tensor, bool], None]
+"""Runs a backward pass; the flag says whether it is the last before the optimiser's step."""
+
+
+def plain_backward(loss: Tensor, last: bool) -> None:
+    """Accumulate gradients; nothing needs to know which pass is the last."""
+    loss.backward()  # type: ignore[no-untyped-call]
+
+
+@dataclass(frozen=True)
+class Visit:
+    """Which patches a batch shows, and how they are turned.
+
+    Attributes
+    ----------
+    index : Tensor of shape (B,)
+        Number of each patch in the training set, int64 on the CPU.
+    orientation : Tensor of shape (B,)
+        Code 0 to 7 of the turn and flip applied to it, int64 on the CPU
+        (:mod:`pathology_scaat.scaat.orientation`).
+    """
+
+    index: Tensor
+    orientation: Tensor
+
+
+@dataclass(frozen=True)
+class StepLosses:
+    """Detached results of a training step; scalars stay on the device until somebody looks.
+
+    Attributes
+    ----------
+    total, clean, robust : Tensor
+        Scalar losses: what was minimised, its clean part, its perturbed part before weighting.
+    logits : Tensor of shape (B, K)
+        Float32 predictions on the clean images (on the perturbed ones where the method never
+        sees the clean ones).
+    perturbed : Tensor or None
+        The perturbed images, (B, C, H, W), where there are some.
+    """
+
+    total: Tensor
+    clean: Tensor
+    robust: Tensor
+    logits: Tensor
+    perturbed: Tensor | None = None
+
+
+class Method(ABC):
+    """A way to train a classifier on images in [0, 1].
+
+    Parameters
+    ----------
+    model : nn.Module
+        Maps (B, C, H, W) float images in [0, 1] to (B, K) logits; normalisation is inside.
+    objective : Objective, optional
+        What the logits are trained for; cross-entropy on integer labels by default.
+    seed : int
+        Seed of the method's own random numbers; the global generators are never drawn from.
+    autocast_dtype : torch.dtype, optional
+        Run forward passes under autocast (``torch.bfloat16``). Perturbed images are built in
+        float32 all the same: bfloat16 steps by 1/256 near 1.
+    """
+
+    name: ClassVar[str] = ""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        objective: Objective | None = None,
+        seed: int = 0,
+        autocast_dtype: torch.dtype | None = None,
+    ) -> None:
+        self.model = model
+        self.objective = objective or SingleLabelObjective()
+        self.autocast_dtype = autocast_dtype
+        self.progress = 1.0
+        self.steps_done = 0
+        self._seed = seed
+        self._generators: dict[torch.device, torch.Generator] = {}
+
+    # -- hooks of the training loop
+    def start_epoch(self, seed: int) -> None:
+        """Reseed, so that an epoch's random numbers depend on nothing before it."""
+        self._seed = seed
+        self._generators.clear()
+
+    def set_progress(self, fraction: float) -> None:
+        """Tell how much of the training is over, 0 to 1 (schedules hang on it)."""
+        self.progress = fraction
+
+    def after_update(self) -> None:  # noqa: B027 - optional hook
+        """Called after each optimiser step."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What an exact resume needs beside the model: tensors and numbers."""
+        return {"steps_done": self.steps_done}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.steps_done = int(state["steps_done"])
+
+    # -- the step
+    @abstractmethod
+    def training_step(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        *,
+        visit: Visit | None = None,
+        backward: Backward = plain_backward,
+    ) -> StepLosses:
+        """Accumulate the gradients of one batch into the model's parameters.
+
+        Parameters
+        ----------
+        images : Tensor of shape (B, C, H, W)
+            Float images in [0, 1].
+        labels : Tensor
+            As the objective wants them.
+        visit : Visit, optional
+            Identity and orientation of the patches; only amortised methods need it.
+        backward : callable
+            How to run a backward pass.
+        """
+
+    # -- tools for methods
+    def forward(self, images: Tensor) -> Tensor:
+        """Float32 logits, under autocast where asked."""
+        context: AbstractContextManager[object] = nullcontext()
+        if self.autocast_dtype is not None:
+            context = torch.autocast(images.device.type, dtype=self.autocast_dtype)
+        with context:
+            logits: Tensor = self.model(images)
+        return logits.float()
+
+    def generator(self, device: torch.device) -> torch.Generator:
+        """This method's random numbers on a device."""
+        if device not in self._generators:
+            self._generators[device] = torch.Generator(device).manual_seed(self._seed)
+        return self._generators[device]
+
+    def input_gradient(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Gradient of the summed loss by the images alone: one forward, one input backward.
+
+        BatchNorm's running statistics and the parameters' gradients are left as they are.
+        """
+        x = images.detach().requires_grad_()
+        with (
+            torch.enable_grad(),
+            frozen_parameters(self.model),
+            batch_norm_policy(self.model, "clean"),
+        ):
+            loss = self.objective.per_image(self.forward(x), labels).sum()
+            (gradient,) = torch.autograd.grad(loss, x)
+        return gradient
+
+    def plain_step(self, images: Tensor, labels: Tensor, backward: Backward) -> StepLosses:
+        """The step that every method falls back to where it has nothing to add."""
+        logits = self.forward(images)
+        loss = self.objective.per_image(logits, labels).mean()
+        backward(loss, True)
+        clean = loss.detach()
+        return StepLosses(clean, clean, torch.zeros_like(clean), logits.detach())
+
+    def uniform(self, images: Tensor) -> Tensor:
+        """Uniform numbers in [-1, 1] of the images' shape."""
+        noise = torch.rand(
+            images.shape, generator=self.generator(images.device), device=images.device
+        )
+        return noise.mul_(2).sub_(1)
