@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import zarr
 from numpy.typing import NDArray
 
 from pathology_scaat.errors import StoreError
-from pathology_scaat.patches.schema import ATTRIBUTES_KEY
 from pathology_scaat.saliency.schema import SaliencyStoreMeta
+from pathology_scaat.saliency.store import SaliencyStore
 
 
 class SaliencySource:
@@ -28,23 +27,14 @@ class SaliencySource:
     """
 
     def __init__(self, path: Path) -> None:
-        try:
-            group = zarr.open_group(path, mode="r")
-            attributes = group.attrs.asdict().get(ATTRIBUTES_KEY)
-            if not isinstance(attributes, dict):
-                raise KeyError(ATTRIBUTES_KEY)
-            saliency: Any = group["saliency"]
-            probability = np.asarray(group["probability"][:], dtype=np.float64)  # type: ignore[index]
-            grid_index = np.asarray(group["grid_index"][:], dtype=np.int64)  # type: ignore[index]
-        except (OSError, KeyError, ValueError):
-            raise StoreError(
-                path.name, "is missing or not a saliency store", "make it with 'scaat explain'"
-            ) from None
+        self._store = SaliencyStore(path)
         self.name = path.name
-        self.meta = SaliencyStoreMeta.from_attributes(dict(attributes), path.name)
-        self._check(saliency.shape, probability, grid_index)
-        self._saliency = saliency
-        self.side = int(saliency.shape[1])
+        self.meta: SaliencyStoreMeta = self._store.meta
+        probability = np.asarray(self._store.probability, dtype=np.float64)
+        grid_index = np.asarray(self._store.grid_index, dtype=np.int64)
+        shape = tuple(int(n) for n in self._store.saliency.shape)
+        self._check(shape, probability, grid_index)
+        self.side = shape[1]
         self._order = np.lexsort((grid_index[:, 0], grid_index[:, 1]))
         self.grid_index = grid_index[self._order]
         self.probability = probability[self._order]
@@ -75,10 +65,6 @@ class SaliencySource:
         return len(self._order)
 
     @property
-    def patch_bytes(self) -> int:
-        return self.side * self.side * int(self._saliency.dtype.itemsize)
-
-    @property
     def target_probability(self) -> NDArray[np.float64]:
         """(N,) probability of the target class, in slide order."""
         return np.ascontiguousarray(self.probability[:, self.meta.target_index])
@@ -89,10 +75,9 @@ class SaliencySource:
         if rows.size == 0:
             return np.zeros((0, self.side, self.side), np.float32)
         if int(rows[-1]) - int(rows[0]) == rows.size - 1 and np.all(np.diff(rows) == 1):
-            block = self._saliency[int(rows[0]) : int(rows[-1]) + 1]
+            values = self._store.read_saliency(slice(int(rows[0]), int(rows[-1]) + 1))
         else:
-            block = self._saliency.get_orthogonal_selection((rows, slice(None), slice(None)))
-        values = np.asarray(block, dtype=np.float32)
+            values = self._store.read_saliency(rows)
         if not np.isfinite(values).all():
             raise StoreError(
                 self.name,

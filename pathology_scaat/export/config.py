@@ -1,0 +1,82 @@
+"""What exporting can be told."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Format = Literal[
+    "geojson",
+    "geojson-plain",
+    "ome-tiff",
+    "rgb-tiff",
+    "tile-png",
+    "png",
+    "figure",
+    "csv",
+    "annotation-store",
+    "dicom",
+]
+
+
+class ExportConfig(BaseModel):
+    """Which files are written, in whose coordinates, and what is left out of them."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    formats: tuple[Format, ...] = Field(
+        default=("geojson", "ome-tiff", "png"), description="Files to write for each slide."
+    )
+    qupath_origin: Literal["bounds", "full"] = Field(
+        default="bounds",
+        description="Frame of the QuPath files: 'bounds' as QuPath opens a slide (cropped to the "
+        "scanned area where the scanner states one), 'full' as OpenSlide sees the canvas.",
+    )
+    tile_shape: Literal["cell", "patch"] = Field(
+        default="cell",
+        description="'cell': overlapping patches are drawn as abutting cells of one step, in the "
+        "middle of the patch; 'patch': whole patches, which then overlap.",
+    )
+    max_tiles: int = Field(
+        default=250_000, ge=0, description="Most tiles in a GeoJSON; the most probable are kept."
+    )
+    max_regions: int = Field(
+        default=300, ge=0, le=2000, description="Most annotations in a GeoJSON; largest are kept."
+    )
+    region_mpp: float = Field(
+        default=8.0, gt=0, description="µm/px at which high-saliency regions are outlined."
+    )
+    region_quantile: float = Field(
+        default=0.9,
+        ge=0,
+        le=1,
+        description="Regions hold the pixels above this quantile of the slide's saliency.",
+    )
+    region_threshold: float | None = Field(
+        default=None, ge=0, description="Saliency that makes a region, instead of the quantile."
+    )
+    region_min_probability: float = Field(
+        default=0.5, ge=0, le=1, description="Target probability that a region needs as well."
+    )
+    min_region_um2: float = Field(default=5000.0, ge=0, description="Smaller regions are left out.")
+    png_max_px: int = Field(
+        default=2048, ge=64, le=16384, description="Longest side of the map in pictures."
+    )
+    vmax: float | None = Field(
+        default=None,
+        gt=0,
+        description="Saliency at the top of the colour scale, for a cohort on one scale; none: "
+        "the slide's own 99.5th percentile.",
+    )
+    colormap: Literal["viridis", "cividis", "magma", "inferno"] = Field(
+        default="viridis", description="Colour-blind-safe colour map of the pictures."
+    )
+    identified: bool = Field(
+        default=False,
+        description="Allow DICOM objects, which carry the patient's data of their source.",
+    )
+
+    def parameters(self) -> dict[str, Any]:
+        """The settings as JSON, as artifacts record them."""
+        return self.model_dump(mode="json")

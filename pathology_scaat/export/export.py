@@ -1,0 +1,287 @@
+"""Everything that one slide's map is exported to."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from pathology_scaat.errors import ExportError
+from pathology_scaat.export.config import ExportConfig
+from pathology_scaat.export.frame import ExportFrame
+from pathology_scaat.export.geojson import region_features, tile_features, write_geojson
+from pathology_scaat.export.ome_tiff import write_ome_tiff
+from pathology_scaat.export.palette import qupath_classes, qupath_name
+from pathology_scaat.export.picture import ColourScale, write_overlay_png
+from pathology_scaat.export.regions import RegionSet, find_regions
+from pathology_scaat.export.sidecar import (
+    SCHEMA_VERSION,
+    file_entry,
+    is_current,
+    read_sidecar,
+    sidecar_path,
+    write_sidecar,
+)
+from pathology_scaat.export.thumbnail import blank, frame_thumbnail
+from pathology_scaat.export.tiles import TileTable, tile_table
+from pathology_scaat.provenance import fingerprint, versions
+from pathology_scaat.slides import open_slide
+from pathology_scaat.slides.base import RgbImage
+from pathology_scaat.stitching.config import StitchConfig
+from pathology_scaat.stitching.slide_map import SlideMap
+from pathology_scaat.stitching.source import SaliencySource
+
+
+@dataclass(frozen=True)
+class ExportResult:
+    """What exporting a slide did.
+
+    ``files`` are names in the overlay folder; ``skipped`` means that they were there already.
+    """
+
+    slide_id: str
+    files: tuple[str, ...]
+    n_tiles: int
+    n_regions: int
+    skipped: bool
+    seconds: float
+    fingerprint: str
+    notes: tuple[str, ...] = ()
+
+
+@dataclass
+class Context:
+    """What the writers of one slide share; each part is made when first asked for."""
+
+    slide_map: SlideMap
+    source: SaliencySource
+    config: ExportConfig
+    slide_path: Path | None
+    mpp: float | None
+    tissue_path: Path | None
+    notes: list[str] = field(default_factory=list)
+    n_tiles: int = 0
+
+    @cached_property
+    def qupath_frame(self) -> ExportFrame:
+        return ExportFrame.of(self.slide_map.meta.slide, self.config.qupath_origin)
+
+    @cached_property
+    def map_frame(self) -> ExportFrame:
+        return ExportFrame.of(self.slide_map.meta.slide, "bounds")
+
+    @cached_property
+    def full_frame(self) -> ExportFrame:
+        return ExportFrame.of(self.slide_map.meta.slide, "full")
+
+    @cached_property
+    def stitch_config(self) -> StitchConfig:
+        return StitchConfig(**self.slide_map.meta.parameters)
+
+    @cached_property
+    def tiles(self) -> TileTable:
+        return tile_table(self.source, self.stitch_config, self.config.tile_shape)
+
+    @cached_property
+    def regions(self) -> RegionSet:
+        found = find_regions(self.slide_map, self.qupath_frame, self.config)
+        if found.n_left_out:
+            self.notes.append(
+                f"{found.n_left_out} of {found.n_found} high-saliency regions left out "
+                f"(the largest {len(found.regions)} are kept)"
+            )
+        return found
+
+    @cached_property
+    def scale(self) -> ColourScale:
+        return ColourScale.of(self.slide_map, self.config)
+
+    @cached_property
+    def picture_level(self) -> int:
+        return self.slide_map.level_for(self.config.png_max_px)
+
+    @cached_property
+    def base(self) -> RgbImage:
+        """The slide under the map; grey where the slide is not at hand."""
+        size = self.slide_map.size_px(self.picture_level)
+        if self.slide_path is None:
+            self.notes.append("pictures show no slide: it was not given")
+            return blank(size)
+        with open_slide(self.slide_path, mpp=self.mpp) as slide:
+            if slide.info.frame_px != self.slide_map.frame_px:
+                raise ExportError(
+                    self.slide_map.name,
+                    "the slide at hand has another frame than the map",
+                    "give the slide that was tiled",
+                )
+            return frame_thumbnail(slide, size, self.slide_map.level_scale_px(self.picture_level))
+
+
+def _geojson(path: Path, context: Context) -> ExportFrame:
+    table, config = context.tiles, context.config
+    meta = context.slide_map.meta
+    key = f"{meta.slide_fingerprint}/{meta.model_fingerprint}"
+    chosen = table.top(config.max_tiles)
+    if len(chosen) < len(table):
+        context.notes.append(
+            f"{len(table) - len(chosen)} of {len(table)} tiles left out (the {len(chosen)} of "
+            f"highest {qupath_name(meta.target_class)} probability are kept); the raster shows all"
+        )
+    found = context.regions
+    metadata = {
+        "model": meta.model_fingerprint[:16],
+        "method": meta.method,
+        "threshold": f"{found.threshold:.5g}",
+        "outlined at um/px": f"{found.level_mpp:.5g}",
+    }
+    target = qupath_name(meta.target_class)
+    regions = region_features(found, key, target, metadata)
+    tiles = tile_features(
+        table, chosen, qupath_classes(meta.class_names), context.qupath_frame, key
+    )
+    written = write_geojson(path, itertools.chain(regions, tiles))
+    context.n_tiles = written - len(found.regions)
+    return context.qupath_frame
+
+
+def _ome_tiff(path: Path, context: Context) -> ExportFrame:
+    write_ome_tiff(path, context.slide_map)
+    return context.map_frame
+
+
+def _png(path: Path, context: Context) -> ExportFrame:
+    level = context.picture_level
+    write_overlay_png(path, context.slide_map, level, context.base, context.scale)
+    return context.map_frame
+
+
+Writer = Callable[[Path, Context], ExportFrame]
+
+WRITERS: dict[str, tuple[str, Writer]] = {
+    "geojson": (".geojson.gz", _geojson),
+    "geojson-plain": (".geojson", _geojson),
+    "ome-tiff": (".ome.tiff", _ome_tiff),
+    "png": (".png", _png),
+}
+"""Suffix and writer of each format."""
+
+
+def export_fingerprint(slide_map: SlideMap, config: ExportConfig, with_slide: bool) -> str:
+    """Fingerprint of a slide's exports; pictures differ with and without the slide."""
+    return fingerprint(
+        {
+            "schema_version": SCHEMA_VERSION,
+            "map": slide_map.meta.fingerprint,
+            "parameters": config.parameters(),
+            "with_slide": with_slide,
+        }
+    )
+
+
+def export_slide(
+    map_path: Path,
+    saliency_path: Path,
+    overlay_dir: Path,
+    config: ExportConfig | None = None,
+    *,
+    slide_path: Path | None = None,
+    mpp: float | None = None,
+    tissue_path: Path | None = None,
+    overwrite: bool = False,
+) -> ExportResult:
+    """Write a slide's map as the files that viewers open.
+
+    Parameters
+    ----------
+    map_path, saliency_path : Path
+        Slide map and the saliency store that it was stitched from.
+    overlay_dir : Path
+        Folder for ``<slide_id>.*``; ``<slide_id>.json`` records frame, offset and hashes.
+    config : ExportConfig, optional
+    slide_path : Path, optional
+        The slide, for the pictures; without it they are drawn on grey.
+    mpp : float, optional
+        The manifest's µm/px of the slide.
+    tissue_path : Path, optional
+        Picture of the tissue mask, for the figure.
+    overwrite : bool
+        Write anew even where the right files are.
+
+    Raises
+    ------
+    StoreError
+        If the map or the saliency store is missing or damaged.
+    ExportError
+        If map, saliency and slide do not belong together, or a format cannot be written.
+    """
+    config = config or ExportConfig()
+    started = time.perf_counter()
+    slide_map, source = SlideMap(Path(map_path)), SaliencySource(Path(saliency_path))
+    if slide_map.meta.saliency_fingerprint != source.meta.fingerprint:
+        raise ExportError(
+            slide_map.name, "was stitched from other saliency than this", "stitch the slide again"
+        )
+    slide_id = slide_map.meta.slide_id
+    overlay_dir = Path(overlay_dir)
+    overlay_dir.mkdir(parents=True, exist_ok=True)
+    record_path = sidecar_path(overlay_dir, slide_id)
+    wanted = export_fingerprint(slide_map, config, slide_path is not None)
+    old = read_sidecar(record_path)
+    if old is not None and not overwrite and is_current(old, overlay_dir, wanted):
+        return _result(old, True, time.perf_counter() - started)
+    context = Context(slide_map, source, config, slide_path and Path(slide_path), mpp, tissue_path)
+    record_path.unlink(missing_ok=True)  # from here on the files are of no known state
+    files: dict[str, Any] = {}
+    for kind in config.formats:
+        suffix, writer = WRITERS[kind]
+        path = overlay_dir / f"{slide_id}{suffix}"
+        frame = writer(path, context)
+        files[path.name] = file_entry(path, kind, frame)
+    for name in (old or {}).get("files", {}).keys() - files.keys():
+        (overlay_dir / Path(name).name).unlink(missing_ok=True)
+    record = _record(context, wanted, files)
+    write_sidecar(record_path, record)
+    return _result(record, False, time.perf_counter() - started)
+
+
+def _record(context: Context, wanted: str, files: dict[str, Any]) -> dict[str, Any]:
+    meta, frame = context.slide_map.meta, context.qupath_frame
+    return {
+        "slide_id": meta.slide_id,
+        "fingerprint": wanted,
+        "map_fingerprint": meta.fingerprint,
+        "slide_fingerprint": meta.slide_fingerprint,
+        "model_fingerprint": meta.model_fingerprint,
+        "coordinates": {
+            "origin": frame.origin,
+            "offset_px": [frame.offset_x_px, frame.offset_y_px],
+            "frame_size_px": [frame.width_px, frame.height_px],
+            "slide_size_px": [meta.slide.size_px.width, meta.slide.size_px.height],
+            "slide_mpp": meta.slide.mpp,
+        },
+        "map": {"scale_px": meta.scale_px, "mpp": meta.mpp, "formula": meta.formula},
+        "colour_scale": {"vmax": context.scale.vmax, "source": context.scale.source},
+        "n_tiles": context.n_tiles,
+        "n_regions": len(context.regions.regions) if "regions" in context.__dict__ else 0,
+        "files": files,
+        "notes": context.notes,
+        "parameters": context.config.parameters(),
+        "versions": versions(),
+    }
+
+
+def _result(record: dict[str, Any], skipped: bool, seconds: float) -> ExportResult:
+    return ExportResult(
+        slide_id=str(record["slide_id"]),
+        files=tuple(record["files"]),
+        n_tiles=int(record["n_tiles"]),
+        n_regions=int(record["n_regions"]),
+        skipped=skipped,
+        seconds=seconds,
+        fingerprint=str(record["fingerprint"]),
+        notes=tuple(record["notes"]),
+    )

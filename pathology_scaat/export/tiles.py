@@ -1,0 +1,73 @@
+"""Patches as tiles: a box on the slide and a few numbers each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pathology_scaat.stitching.blend import saliency_factor
+from pathology_scaat.stitching.config import StitchConfig
+from pathology_scaat.stitching.source import SaliencySource
+
+BATCH_BYTES = 32 << 20
+
+
+@dataclass(frozen=True)
+class TileTable:
+    """All patches of a slide in slide order.
+
+    Attributes
+    ----------
+    edges_px : (N, 4) int64
+        Level-0 left, top, right, bottom of the box that is drawn.
+    patch_px : (N, 4) int64
+        The same of the whole patch.
+    probability : (N, K) float64
+    saliency_mean, saliency_max : (N,) float64
+        Over the patch, weighted as the map is.
+    """
+
+    edges_px: NDArray[np.int64]
+    patch_px: NDArray[np.int64]
+    probability: NDArray[np.float64]
+    saliency_mean: NDArray[np.float64]
+    saliency_max: NDArray[np.float64]
+    target_index: int
+
+    def __len__(self) -> int:
+        return len(self.edges_px)
+
+    def top(self, count: int) -> NDArray[np.int64]:
+        """The ``count`` tiles of highest target probability (then saliency), in slide order."""
+        if count >= len(self):
+            return np.arange(len(self))
+        keys = (-self.saliency_mean, -self.probability[:, self.target_index])
+        return np.sort(np.lexsort(keys)[:count])
+
+
+def _edges(origin_px: NDArray[np.float64], inset_px: float, side_px: float) -> NDArray[np.int64]:
+    """Each edge rounded once from its exact place, so that neighbours abut."""
+    low, high = origin_px + inset_px, origin_px + inset_px + side_px
+    return np.floor(np.concatenate([low, high], axis=1) + 0.5).astype(np.int64)
+
+
+def tile_table(source: SaliencySource, config: StitchConfig, shape: str = "cell") -> TileTable:
+    """Boxes and measurements of all patches, reading the saliency once in bounded batches."""
+    grid = source.meta.grid
+    origins = grid.exact_origins_px(source.grid_index)
+    patch = _edges(origins, 0.0, grid.patch_size_level0_px)
+    edges = patch
+    if shape == "cell" and grid.step_px < grid.patch_size_px:
+        inset = (grid.patch_size_level0_px - grid.step_level0_px) / 2
+        edges = _edges(origins, inset, grid.step_level0_px)
+    factor = saliency_factor(source.target_probability, config)
+    mean, top = np.zeros(len(source)), np.zeros(len(source))
+    batch = max(BATCH_BYTES // (source.side**2 * 4), 1)
+    for start in range(0, len(source), batch):
+        values = source.read(start, min(start + batch, len(source)))
+        stop = start + len(values)
+        mean[start:stop] = values.mean(axis=(1, 2), dtype=np.float64) * factor[start:stop]
+        top[start:stop] = values.max(axis=(1, 2)) * factor[start:stop]
+    return TileTable(edges, patch, source.probability, mean, top, source.meta.target_index)
