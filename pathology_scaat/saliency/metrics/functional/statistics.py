@@ -1,0 +1,180 @@
+"""Averages over images with intervals over patients."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from pathology_scaat.errors import UsageError
+
+N_RESAMPLES = 2000
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate with a percentile bootstrap interval; ``n`` images with a value, ``n_clusters``
+    patients among them. All NaN where nothing could be measured."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+    n_clusters: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON: NaN becomes None."""
+        return {
+            k: None if isinstance(v, float) and math.isnan(v) else v
+            for k, v in asdict(self).items()
+        }
+
+
+def _clusters(clusters: Sequence[Any] | NDArray[Any], n: int) -> NDArray[np.int64]:
+    if len(clusters) != n:
+        raise UsageError("patients", f"are {len(clusters)} for {n} values", "name one a value")
+    _, codes = np.unique(np.asarray(clusters), return_inverse=True)
+    return codes.astype(np.int64).ravel()
+
+
+def _draws(n_clusters: int, n_resamples: int, seed: int) -> NDArray[np.int64]:
+    """How often each patient is drawn: (n_resamples, n_clusters)."""
+    rng = np.random.default_rng(seed)
+    share = np.full(n_clusters, 1 / n_clusters)
+    return rng.multinomial(n_clusters, share, size=n_resamples).astype(np.int64)
+
+
+def clustered_mean(
+    values: ArrayLike,
+    clusters: Sequence[Any] | NDArray[Any],
+    *,
+    n_resamples: int = N_RESAMPLES,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> Interval:
+    """Mean of values with an interval from resampling whole patients.
+
+    Values of one patient are alike: resampling images would make the interval far too narrow.
+    NaN values take no part. For a paired comparison give the differences.
+
+    Parameters
+    ----------
+    values : (N,)
+    clusters : (N,)
+        Patient of each value.
+    n_resamples : int
+    confidence : float
+    seed : int
+
+    Returns
+    -------
+    Interval
+        The interval is NaN with fewer than two patients.
+
+    Examples
+    --------
+    >>> clustered_mean([1.0, 1.0, 1.0], ["a", "a", "b"])
+    Interval(value=1.0, low=1.0, high=1.0, n=3, n_clusters=2)
+    """
+    data = np.asarray(values, dtype=np.float64).ravel()
+    codes = _clusters(clusters, data.size)
+    there = ~np.isnan(data)
+    data, codes = data[there], codes[there]
+    if data.size == 0:
+        return Interval(math.nan, math.nan, math.nan, 0, 0)
+    _, codes = np.unique(codes, return_inverse=True)
+    sums = np.bincount(codes, weights=data)
+    counts = np.bincount(codes)
+    mean = float(data.mean())
+    if sums.size < 2:
+        return Interval(mean, math.nan, math.nan, int(data.size), 1)
+    weights = _draws(sums.size, n_resamples, seed)
+    means = (weights @ sums) / (weights @ counts)
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(means, [tail, 1 - tail])
+    return Interval(mean, float(low), float(high), int(data.size), int(sums.size))
+
+
+def weighted_auc(
+    scores: NDArray[np.floating[Any]], positive: NDArray[np.bool_], weights: NDArray[Any]
+) -> float:
+    """ROC AUC with a weight for each item, ties counted half; NaN with one class only."""
+    order = np.argsort(scores, kind="stable")
+    ranked = scores[order]
+    up, down = (weights * positive)[order], (weights * ~positive)[order]
+    ends = np.flatnonzero(np.append(np.diff(ranked) != 0, True))
+    ups = np.diff(np.cumsum(up)[ends], prepend=0.0)
+    downs = np.diff(np.cumsum(down)[ends], prepend=0.0)
+    below = np.cumsum(downs) - downs
+    total = float(ups.sum() * downs.sum())
+    return float(np.sum(ups * (below + downs / 2)) / total) if total > 0 else math.nan
+
+
+def clustered_auc(
+    scores: ArrayLike,
+    positive: ArrayLike,
+    clusters: Sequence[Any] | NDArray[Any],
+    *,
+    minus: ArrayLike | None = None,
+    n_resamples: int = 500,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> Interval:
+    """ROC AUC with an interval over patients; with ``minus``, the difference of two AUCs.
+
+    Parameters
+    ----------
+    scores : (N,)
+    positive : (N,) bool
+    clusters : (N,)
+    minus : (N,), optional
+        Scores of another model on the same items: the result is AUC - AUC(minus), paired.
+    n_resamples, confidence, seed
+
+    Examples
+    --------
+    >>> clustered_auc([0.1, 0.9], [False, True], ["a", "b"]).value
+    1.0
+    """
+    first = np.asarray(scores, dtype=np.float64).ravel()
+    truth = np.asarray(positive, dtype=bool).ravel()
+    other = None if minus is None else np.asarray(minus, dtype=np.float64).ravel()
+    codes = _clusters(clusters, first.size)
+
+    def value(weights: NDArray[Any]) -> float:
+        auc = weighted_auc(first, truth, weights)
+        return auc if other is None else auc - weighted_auc(other, truth, weights)
+
+    if first.size == 0:
+        return Interval(math.nan, math.nan, math.nan, 0, 0)
+    n_clusters = int(codes.max()) + 1
+    estimate = value(np.ones(first.size))
+    drawn = [value(w[codes].astype(float)) for w in _draws(n_clusters, n_resamples, seed)]
+    kept = np.array([v for v in drawn if not math.isnan(v)])
+    if n_clusters < 2 or kept.size < n_resamples // 2:
+        return Interval(estimate, math.nan, math.nan, int(first.size), n_clusters)
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(kept, [tail, 1 - tail])
+    return Interval(estimate, float(low), float(high), int(first.size), n_clusters)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's step-down correction of p-values for many comparisons.
+
+    Examples
+    --------
+    >>> holm([0.01, 0.04, 0.03])
+    [0.03, 0.06, 0.06]
+    """
+    order = np.argsort(p_values)
+    corrected = [0.0] * len(p_values)
+    largest = 0.0
+    for position, index in enumerate(order):
+        raised = min(1.0, float(p_values[index]) * (len(p_values) - position))
+        largest = max(largest, raised)
+        corrected[int(index)] = largest
+    return corrected
