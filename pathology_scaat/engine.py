@@ -1,0 +1,245 @@
+"""Where the work runs: here, in local processes, or on a cluster, through Dask.
+
+Jobs are submitted lazily, a few for each worker, and their results let go as they come, so
+that a thousand slides never become a graph of a million tasks. Slides are opened where the
+job runs; only small job descriptions and results travel.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from pathology_scaat.errors import ConfigError, ScaatError, UsageError
+
+LOGGER = logging.getLogger(__name__)
+
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+
+AHEAD = 2
+"""Jobs submitted for each worker: one it works on, one waiting."""
+
+CONNECT_TIMEOUT_S = 30
+
+LOST_WORKERS_ALLOWED = 2
+"""A job whose worker died is given to another so many times before it counts as its killer."""
+
+
+class EngineConfig(BaseModel):
+    """Where jobs run. Decides speed only, never a result."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    workers: int | None = Field(
+        None, ge=0, le=4096, description="local processes; 0 or 1 work inside this one"
+    )
+    scheduler: str | None = Field(
+        None, description="address of a running dask.distributed scheduler (tcp://host:8786)"
+    )
+    cluster: Path | None = Field(None, description="cluster profile (YAML) for a job queue")
+
+
+@dataclass(frozen=True)
+class JobOutcome(Generic[Result]):
+    """What became of a job: ``result`` where ``error`` is None."""
+
+    index: int
+    result: Result | None
+    error: ScaatError | None
+
+
+class JobError(ScaatError, RuntimeError):
+    """A job that ended in a way nobody foresaw."""
+
+
+_threads_of_job = 1
+
+
+def job_threads() -> int:
+    """How many threads the running job may use."""
+    return _threads_of_job
+
+
+def _guarded(
+    function: Callable[[Job], Result], job: Job, threads: int
+) -> tuple[Result | None, ScaatError | None]:
+    """Run a job; its error is a value, so that it stops no other and needs no traceback."""
+    global _threads_of_job
+    _threads_of_job = threads
+    try:
+        return function(job), None
+    except ScaatError as error:
+        return None, error
+    except MemoryError:
+        return None, JobError(_subject(job), "ran out of memory", "use fewer workers")
+    except Exception as error:
+        # The words of foreign errors may hold paths: they go to the log, not to artifacts.
+        LOGGER.exception("a job failed")
+        kind = type(error).__name__
+        return None, JobError(
+            _subject(job), f"failed in an unforeseen way ({kind})", "report it with the log"
+        )
+    finally:
+        _threads_of_job = 1
+
+
+def _subject(job: object) -> str:
+    inner = getattr(job, "job", job)
+    return str(getattr(inner, "slide_id", "") or "a job")
+
+
+def usable_cores() -> int:
+    """Cores that this process may use."""
+    try:
+        return len(os.sched_getaffinity(0)) or 1
+    except AttributeError:  # not on Linux
+        return os.cpu_count() or 1
+
+
+def map_jobs(
+    function: Callable[[Job], Result], jobs: Sequence[Job], config: EngineConfig | None = None
+) -> Iterator[JobOutcome[Result]]:
+    """Run one function over many jobs and yield what becomes of each, as it comes.
+
+    Parameters
+    ----------
+    function : callable
+        Importable function of one job (it is named to other processes, not sent).
+    jobs : sequence
+        Picklable values; they hold no open files.
+    config : EngineConfig, optional
+        Where to run; by default local processes, as many as there are cores and jobs.
+        Local processes are spawned: a script that calls this needs the usual
+        ``if __name__ == "__main__"``.
+
+    Yields
+    ------
+    JobOutcome
+        In order of completion. A failing job never stops the others.
+
+    Raises
+    ------
+    UsageError
+        If no scheduler answers at the given address.
+    ConfigError
+        If the cluster profile cannot be used.
+    """
+    config = config or EngineConfig()
+    if config.scheduler and config.cluster:
+        raise UsageError("--scheduler/--cluster", "both were given", "give one of them")
+    if not jobs:
+        return
+    if config.scheduler or config.cluster:
+        yield from _distributed(function, jobs, config, 0)
+        return
+    workers = usable_cores() if config.workers is None else max(config.workers, 1)
+    processes = min(workers, len(jobs))
+    if processes > 1:
+        yield from _distributed(function, jobs, config, processes, workers // processes)
+        return
+    for index, job in enumerate(jobs):
+        result, error = _guarded(function, job, workers)
+        yield JobOutcome(index, result, error)
+
+
+def _distributed(
+    function: Callable[[Job], Result],
+    jobs: Sequence[Job],
+    config: EngineConfig,
+    processes: int,
+    threads: int = 1,
+) -> Iterator[JobOutcome[Result]]:
+    from distributed import as_completed
+
+    with ExitStack() as stack:
+        client = _client(stack, config, processes)
+
+        def submit(index: int) -> Any:
+            # Not pure: equal jobs are still run each, and nothing is kept by content.
+            return client.submit(
+                _guarded, function, jobs[index], threads, pure=False, retries=LOST_WORKERS_ALLOWED
+            )
+
+        width = max(1, len(client.scheduler_info(n_workers=-1)["workers"])) * AHEAD
+        pending = {submit(index): index for index in range(min(width, len(jobs)))}
+        following = len(pending)
+        completed = as_completed(pending)
+        for future in completed:
+            index = pending.pop(future)
+            outcome = _outcome(index, future, jobs[index])
+            future.release()
+            if following < len(jobs):
+                later = submit(following)
+                pending[later] = following
+                following += 1
+                completed.add(later)
+            yield outcome
+
+
+def _outcome(index: int, future: Any, job: object) -> JobOutcome[Any]:
+    if future.status == "finished":
+        result, error = future.result()
+        return JobOutcome(index, result, error)
+    LOGGER.error("job %d was lost with its worker (%s)", index, future.status)
+    return JobOutcome(
+        index,
+        None,
+        JobError(
+            _subject(job),
+            "its worker process died (out of memory?)",
+            "try again with fewer workers",
+        ),
+    )
+
+
+def _client(stack: ExitStack, config: EngineConfig, processes: int) -> Any:
+    from distributed import Client
+
+    if config.scheduler:
+        try:
+            return stack.enter_context(Client(config.scheduler, timeout=CONNECT_TIMEOUT_S))
+        except (OSError, ValueError, ImportError, TypeError):
+            raise UsageError(
+                "--scheduler",
+                f"no dask scheduler answers at {config.scheduler}",
+                "start one with 'dask scheduler', or leave the option out",
+            ) from None
+    if config.cluster:
+        from pathology_scaat.cluster_profile import start_cluster
+
+        cluster = stack.enter_context(start_cluster(config.cluster))
+    else:
+        cluster = stack.enter_context(_local_cluster(processes))
+    client = stack.enter_context(Client(cluster))
+    if config.cluster:
+        try:
+            client.wait_for_workers(1, timeout=3600)
+        except TimeoutError:
+            raise ConfigError(
+                config.cluster.name, "the queue started no worker within an hour", "check the queue"
+            ) from None
+    return client
+
+
+def _local_cluster(processes: int) -> Any:
+    from distributed import LocalCluster
+
+    return LocalCluster(
+        n_workers=processes,
+        threads_per_worker=1,
+        processes=True,
+        # No web page, no open port beyond loopback, and no memory limit: jobs bound their
+        # own memory, and a limit guessed from the machine would kill healthy workers.
+        dashboard_address=None,
+        host="127.0.0.1",
+        memory_limit=0,
+        silence_logs=logging.ERROR,
+    )

@@ -1,0 +1,124 @@
+"""What decides the patches of a slide."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from pathology_scaat.errors import UsageError
+from pathology_scaat.geometry import is_plausible_mpp, parse_overlap
+from pathology_scaat.tissue import TissueConfig
+
+DEFAULT_SHARD_BYTES = 64 << 20
+
+
+class TileConfig(BaseModel):
+    """How slides are cut into patches. Same config and slide, same bytes of store."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    mpp: float = Field(0.5, gt=0, description="µm/px of the patches")
+    mpp_tolerance: float = Field(
+        0.02, ge=0, lt=0.5, description="a level this near (ratio) to mpp is taken as it is"
+    )
+    patch_size_px: int = Field(256, ge=8, le=4096, description="side of a patch in output pixels")
+    overlap: str = Field("0", description="overlap of neighbours: a ratio (0.5) or pixels (64px)")
+    min_tissue: float = Field(
+        0.5, ge=0, le=1, description="share of a patch that must be tissue for it to be kept"
+    )
+    tissue: TissueConfig = Field(default_factory=TissueConfig, description="the tissue mask")
+    class_names: tuple[str, ...] = Field((), description="classes of the labels, in order")
+    min_coverage: float = Field(
+        0.5, gt=0, le=1, description="share of a patch that a class must cover to label it"
+    )
+    only_labelled: bool = Field(False, description="keep only patches that have a label")
+    max_unreadable_share: float = Field(
+        0.05, ge=0, le=1, description="a slide with more unreadable patches than this fails"
+    )
+    reader: Literal["auto", "tiff", "openslide", "tiatoolbox"] = Field(
+        "auto", description="which library reads the slides"
+    )
+    shard_bytes: int = Field(
+        DEFAULT_SHARD_BYTES, ge=1 << 16, le=1 << 30, description="uncompressed bytes of a shard"
+    )
+    compression_level: int = Field(1, ge=1, le=19, description="zstd level of the pixels")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if not is_plausible_mpp(self.mpp):
+            raise ValueError(f"{self.mpp} is not a plausible µm/px")
+        if len(set(self.class_names)) != len(self.class_names):
+            raise ValueError("class_names holds a name twice")
+        try:
+            parse_overlap(self.overlap, self.patch_size_px)
+        except UsageError as error:
+            raise ValueError(str(error)) from None
+        return self
+
+    @property
+    def step_px(self) -> int:
+        """Distance of neighbouring patches in output pixels."""
+        return parse_overlap(self.overlap, self.patch_size_px)
+
+    @property
+    def patches_per_shard(self) -> int:
+        return max(1, self.shard_bytes // (self.patch_size_px**2 * 3))
+
+
+@dataclass(frozen=True)
+class TileJob:
+    """One slide to tile; picklable, holds no open file.
+
+    Attributes
+    ----------
+    slide_path, store_path : Path or str
+        The slide, and the store to make; either may be an fsspec URL.
+    slide_id : str
+        Name of the slide in every artifact.
+    tissue_path : Path, optional
+        Where to put the tissue overlay (PNG).
+    annotation_path : Path, optional
+        Labelled polygons.
+    label : str, optional
+        Class of the whole slide: labels every patch where there is no annotation file.
+    mask_path : Path, optional
+        A given tissue mask (PNG over the slide's frame, non-zero is tissue).
+    mpp : float, optional
+        µm per level-0 pixel that wins over the file's.
+    overwrite : bool
+        Make the store anew even where one with the right fingerprint exists.
+    """
+
+    slide_path: Path | str
+    slide_id: str
+    store_path: Path | str
+    config: TileConfig = field(default_factory=TileConfig)
+    tissue_path: Path | None = None
+    annotation_path: Path | None = None
+    label: str | None = None
+    mask_path: Path | None = None
+    mpp: float | None = None
+    overwrite: bool = False
+
+
+@dataclass(frozen=True)
+class TileResult:
+    """What tiling a slide came to.
+
+    ``n_unreadable`` patches touch pixels that cannot be decoded and are left out;
+    ``n_labelled`` have a label; ``skipped`` tells that the store was already right.
+    """
+
+    slide_id: str
+    n_patches: int
+    n_unreadable: int
+    n_labelled: int
+    skipped: bool
+    seconds: float
+    fingerprint: str
+    reader: str
+    mpp: float
+    notes: tuple[str, ...] = ()

@@ -1,0 +1,132 @@
+"""Area averaging onto the output grid, one cell at a time, the same however it is cut.
+
+An output pixel i along an axis covers the level pixels [start + i s, start + (i + 1) s); its
+value is the mean of the picture over that interval, level pixels being constant squares. The
+weights depend only on the absolute index i, and are summed in one order, so that a pixel has
+one value in whatever cell, band or worker it is made.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+from pathology_scaat.geometry import BoxPx
+from pathology_scaat.slides.base import RgbImage
+
+
+@dataclass(frozen=True, eq=False)
+class AxisWeights:
+    """Weights of n output pixels along one axis.
+
+    ``first`` is the first level pixel of the whole stretch, ``count`` how many it needs;
+    ``begin`` (n,) int32 is relative to ``first``; ``weights`` (n, taps) float32, rows sum to 1.
+    """
+
+    first: int
+    count: int
+    begin: NDArray[np.int32]
+    weights: NDArray[np.float32]
+
+
+def axis_weights(start: float, shrink: float, index: int, n: int) -> AxisWeights:
+    """Weights of the output pixels ``index`` to ``index + n`` along one axis.
+
+    Parameters
+    ----------
+    start : float
+        Level position of output pixel 0.
+    shrink : float
+        Level pixels per output pixel.
+    index, n : int
+        First output pixel and how many.
+    """
+    edges = start + np.arange(index, index + n + 1, dtype=np.float64) * shrink
+    # Positions within a billionth of a pixel border are on it: else rounding would add a
+    # pixel of no weight, and the box to read would grow by it.
+    nearest = np.round(edges)
+    edges = np.where(np.abs(edges - nearest) < 1e-6, nearest, edges)
+    low, high = edges[:-1], edges[1:]
+    begin = np.floor(low).astype(np.int64)
+    taps = int((np.ceil(high).astype(np.int64) - begin).max())
+    pixel = begin[:, None] + np.arange(taps)[None, :]
+    cover = np.minimum(high[:, None], pixel + 1.0) - np.maximum(low[:, None], pixel)
+    cover = np.clip(cover, 0.0, None)
+    weights = (cover / cover.sum(axis=1, keepdims=True)).astype(np.float32)
+    first = int(begin[0])
+    # The last pixels may have fewer taps than the widest; their spare taps weigh nothing
+    # and are moved inside the stretch that is read.
+    count = math.ceil(float(high[-1])) - first
+    count = max(count, taps)
+    spare = begin - first + taps - count
+    for row in np.flatnonzero(spare > 0):
+        shift = int(spare[row])
+        begin[row] -= shift
+        weights[row] = np.concatenate([np.zeros(shift, np.float32), weights[row][:-shift]])
+    return AxisWeights(first, count, (begin - first).astype(np.int32), weights)
+
+
+def source_box(columns: AxisWeights, rows: AxisWeights) -> BoxPx:
+    """The box of level pixels that a cell is made from."""
+    return BoxPx(columns.first, rows.first, columns.count, rows.count)
+
+
+@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+def _average(
+    source: NDArray[np.uint8],
+    row_begin: NDArray[np.int32],
+    row_weights: NDArray[np.float32],
+    col_begin: NDArray[np.int32],
+    col_weights: NDArray[np.float32],
+    out: NDArray[np.uint8],
+) -> None:
+    width = source.shape[1]
+    row_taps, col_taps = row_weights.shape[1], col_weights.shape[1]
+    line = np.empty(width, dtype=np.float32)
+    for y in range(out.shape[0]):
+        top = row_begin[y]
+        for x in range(width):
+            line[x] = row_weights[y, 0] * source[top, x]
+        for tap in range(1, row_taps):
+            weight = row_weights[y, tap]
+            if weight != 0:
+                for x in range(width):
+                    line[x] += weight * source[top + tap, x]
+        for x in range(out.shape[1] // 3):
+            left = col_begin[x] * 3
+            red = np.float32(0.5)
+            green = np.float32(0.5)
+            blue = np.float32(0.5)
+            for tap in range(col_taps):
+                weight = col_weights[x, tap]
+                red += weight * line[left + 3 * tap]
+                green += weight * line[left + 3 * tap + 1]
+                blue += weight * line[left + 3 * tap + 2]
+            out[y, 3 * x] = np.uint8(red)
+            out[y, 3 * x + 1] = np.uint8(green)
+            out[y, 3 * x + 2] = np.uint8(blue)
+
+
+def average(source: RgbImage, columns: AxisWeights, rows: AxisWeights) -> RgbImage:
+    """Area-average a box of level pixels, rounded half up.
+
+    Parameters
+    ----------
+    source : (rows.count, columns.count, 3) uint8
+        Level pixels of :func:`source_box`.
+    columns, rows : AxisWeights
+        Weights along x and y.
+
+    Returns
+    -------
+    (n_rows, n_columns, 3) uint8
+    """
+    height, width = len(rows.begin), len(columns.begin)
+    out = np.empty((height, width * 3), dtype=np.uint8)
+    flat = np.ascontiguousarray(source).reshape(source.shape[0], -1)
+    _average(flat, rows.begin, rows.weights, columns.begin, columns.weights, out)
+    return out.reshape(height, width, 3)

@@ -1,0 +1,270 @@
+"""One slide into one patch store."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pathology_scaat.engine import job_threads
+from pathology_scaat.errors import SlideReadError, StoreError
+from pathology_scaat.geometry import PatchGrid, plan_grid, plan_read
+from pathology_scaat.patches.config import TileConfig, TileJob, TileResult
+from pathology_scaat.patches.cutter import CutterLimits, PatchCutter
+from pathology_scaat.patches.given_mask import read_given_mask
+from pathology_scaat.patches.schema import (
+    SCHEMA_VERSION,
+    UNLABELLED,
+    PatchStoreMeta,
+    SlideGeometry,
+)
+from pathology_scaat.patches.store import PatchStore
+from pathology_scaat.patches.writer import PatchStoreWriter
+from pathology_scaat.provenance import (
+    atomic_path,
+    file_sha256,
+    fingerprint,
+    slide_fingerprint,
+    versions,
+)
+from pathology_scaat.slides import Slide, SlideInfo, open_slide
+from pathology_scaat.slides.spacing import require_mpp
+from pathology_scaat.slides.tiles import as_tiled
+from pathology_scaat.tissue import TissueMask, find_tissue, save_tissue_overlay
+
+
+@dataclass(frozen=True, eq=False)
+class _Wanted:
+    """Patches to cut: grid index (N, 2), tissue (N,), label (N,), coverage (N, K)."""
+
+    index: NDArray[np.int32]
+    tissue: NDArray[np.float32]
+    label: NDArray[np.int16]
+    coverage: NDArray[np.float32]
+
+    def where(self, keep: NDArray[np.bool_]) -> _Wanted:
+        return _Wanted(self.index[keep], self.tissue[keep], self.label[keep], self.coverage[keep])
+
+
+def _parameters(config: TileConfig) -> dict[str, Any]:
+    """The settings that decide the store's content."""
+    return config.model_dump(mode="json")
+
+
+def tile_fingerprint(job: TileJob, slide_print: str) -> str:
+    """Fingerprint of the store that a job makes: slide, parameters, labels, masks."""
+    return fingerprint(
+        {
+            "stage": "tile",
+            "schema": SCHEMA_VERSION,
+            "slide": slide_print,
+            "slide_id": job.slide_id,
+            "parameters": _parameters(job.config),
+            "mpp": job.mpp,
+            "label": job.label,
+            "annotation": file_sha256(job.annotation_path) if job.annotation_path else None,
+            "mask": file_sha256(job.mask_path) if job.mask_path else None,
+        }
+    )
+
+
+def _existing(job: TileJob, wanted_print: str) -> PatchStore | None:
+    if job.overwrite:
+        return None
+    try:
+        store = PatchStore(job.store_path)
+        return store if store.meta.fingerprint == wanted_print else None
+    except StoreError:
+        return None
+
+
+def _labels(
+    job: TileJob, info: SlideInfo, grid: PatchGrid, index: NDArray[np.int32]
+) -> tuple[NDArray[np.int16], NDArray[np.float32], tuple[str, ...]]:
+    """Labels (N,) and coverages (N, K): annotations decide where there are any, else the slide."""
+    names = job.config.class_names
+    label = np.full(len(index), UNLABELLED, dtype=np.int16)
+    coverage = np.zeros((len(index), len(names)), dtype=np.float32)
+    if job.annotation_path is not None:
+        if not names:
+            return label, coverage, ("annotations were not used: no class names were given",)
+        from pathology_scaat.annotations import label_patches, read_annotations
+
+        bounds = info.bounds_px
+        offset = (bounds.x, bounds.y) if bounds else (0, 0)
+        polygons = read_annotations(job.annotation_path, offset_px=offset)
+        found, share = label_patches(
+            polygons,
+            names,
+            grid.exact_origins_px(index),
+            grid.patch_size_level0_px,
+            job.config.min_coverage,
+        )
+        return found.astype(np.int16), share.astype(np.float32).reshape(coverage.shape), ()
+    if job.label is not None and names:
+        if job.label not in names:
+            return label, coverage, (f"its label '{job.label}' is none of the classes",)
+        label[:] = names.index(job.label)
+        coverage[:, names.index(job.label)] = 1.0
+    return label, coverage, ()
+
+
+def _choose(
+    job: TileJob, info: SlideInfo, grid: PatchGrid, tissue: TissueMask
+) -> tuple[_Wanted, tuple[str, ...]]:
+    """Which patches of the grid are wanted, a few grid rows at a time."""
+    config = job.config
+    rows_at_once = max(1, (1 << 18) // grid.n_cols)
+    kept_index, kept_tissue = [], []
+    for first in range(0, grid.n_rows, rows_at_once):
+        rows, cols = np.mgrid[first : min(first + rows_at_once, grid.n_rows), 0 : grid.n_cols]
+        index = np.stack([cols.ravel(), rows.ravel()], axis=1).astype(np.int32)
+        share = tissue.fractions(grid.exact_origins_px(index), grid.patch_size_level0_px)
+        keep = (share >= config.min_tissue) & (share > 0)
+        kept_index.append(index[keep])
+        kept_tissue.append(share[keep])
+    index = np.concatenate(kept_index)
+    label, coverage, notes = _labels(job, info, grid, index)
+    wanted = _Wanted(index, np.concatenate(kept_tissue).astype(np.float32), label, coverage)
+    if config.only_labelled:
+        wanted = wanted.where(label != UNLABELLED)
+    return wanted, notes
+
+
+def _write(
+    partial: Path,
+    job: TileJob,
+    slide: Slide,
+    meta: PatchStoreMeta,
+    plan: Any,
+    wanted: _Wanted,
+    limits: CutterLimits | None,
+) -> PatchStoreMeta:
+    config = job.config
+    writer = PatchStoreWriter(
+        partial,
+        len(wanted.index),
+        config.patch_size_px,
+        shard_bytes=config.shard_bytes,
+        compression_level=config.compression_level,
+    )
+    with PatchCutter(
+        as_tiled(slide), plan, meta.grid, threads=job_threads(), limits=limits
+    ) as cutter:
+        readable = cutter.cut(wanted.index, writer.next_slot, writer.advance)
+    n_unreadable = int((~readable).sum())
+    if n_unreadable > config.max_unreadable_share * len(readable):
+        raise SlideReadError(
+            Path(job.slide_path).name,
+            f"{n_unreadable} of {len(readable)} patches cannot be decoded",
+            "copy the slide again, or raise max_unreadable_share",
+        )
+    kept = wanted.where(readable)
+    meta = PatchStoreMeta(**{**meta.__dict__, "n_unreadable": n_unreadable})
+    writer.finish(
+        meta,
+        grid_index=kept.index,
+        tissue_fraction=kept.tissue,
+        label=kept.label,
+        label_coverage=kept.coverage,
+    )
+    return meta
+
+
+def tile_slide(job: TileJob, *, limits: CutterLimits | None = None) -> TileResult:
+    """Cut one slide into a patch store.
+
+    A store with the right fingerprint is left as it is. Otherwise it is made beside its
+    place and renamed into it when whole; same slide and settings give the same bytes,
+    whatever threads, workers or limits made them.
+
+    Parameters
+    ----------
+    job : TileJob
+        The slide, the store and the settings.
+    limits : CutterLimits, optional
+        How much is held in memory.
+
+    Returns
+    -------
+    TileResult
+
+    Raises
+    ------
+    SlideError
+        If the slide cannot be opened, its µm/px is unknown, or too much of it is unreadable.
+    AnnotationError
+        If its annotations cannot be read.
+    """
+    began = time.monotonic()
+    slide_path = Path(job.slide_path)
+    with open_slide(slide_path, reader=job.config.reader, mpp=job.mpp) as slide:
+        info = slide.info
+        mpp = require_mpp(info, slide_path.name)
+        slide_print = slide_fingerprint(slide_path)
+        store_print = tile_fingerprint(job, slide_print)
+        present = _existing(job, store_print)
+        if present is not None and (job.tissue_path is None or job.tissue_path.exists()):
+            return _result(job, info, present.meta, present.labels, True, began, ())
+        tissue = (
+            read_given_mask(job.mask_path, info)
+            if job.mask_path is not None
+            else find_tissue(slide, job.config.tissue)
+        )
+        if job.tissue_path is not None:
+            save_tissue_overlay(tissue, job.tissue_path)
+        plan = plan_read(mpp, info.level_downsamples, job.config.mpp, job.config.mpp_tolerance)
+        grid = plan_grid(info.frame_px, plan, job.config.patch_size_px, job.config.step_px)
+        wanted, notes = _choose(job, info, grid, tissue)
+        if tissue.flags:
+            notes = (*notes, "tissue: " + ", ".join(tissue.flags))
+        meta = PatchStoreMeta(
+            slide_id=job.slide_id,
+            slide_fingerprint=slide_print,
+            fingerprint=store_print,
+            slide=SlideGeometry(
+                size_px=info.size_px,
+                mpp=mpp,
+                mpp_source=info.mpp_source,
+                bounds_px=info.bounds_px,
+                vendor=info.vendor,
+                reader=info.reader,
+            ),
+            grid=grid,
+            requested_mpp=plan.requested_mpp,
+            effective_mpp=plan.effective_mpp,
+            level_read=plan.level,
+            class_names=job.config.class_names,
+            parameters={**_parameters(job.config), "tissue_flags": list(tissue.flags)},
+            versions=versions(),
+        )
+        with atomic_path(Path(job.store_path)) as partial:
+            meta = _write(partial, job, slide, meta, plan, wanted, limits)
+    return _result(job, info, meta, PatchStore(job.store_path).labels, False, began, notes)
+
+
+def _result(
+    job: TileJob,
+    info: SlideInfo,
+    meta: PatchStoreMeta,
+    labels: NDArray[np.int16],
+    skipped: bool,
+    began: float,
+    notes: tuple[str, ...],
+) -> TileResult:
+    return TileResult(
+        slide_id=job.slide_id,
+        n_patches=len(labels),
+        n_unreadable=meta.n_unreadable,
+        n_labelled=int((labels != UNLABELLED).sum()),
+        skipped=skipped,
+        seconds=time.monotonic() - began,
+        fingerprint=meta.fingerprint,
+        reader=info.reader,
+        mpp=meta.slide.mpp,
+        notes=(*info.notes, *notes),
+    )

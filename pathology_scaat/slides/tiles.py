@@ -1,0 +1,165 @@
+"""The native tiles of a slide's levels, so that each is decoded once and no more.
+
+A level is covered by a lattice of tiles. Readers that know the file's own tiles serve them;
+for every other slide :class:`LatticeSlide` cuts the level into tiles of one size.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+
+from pathology_scaat.errors import SlideReadError
+from pathology_scaat.geometry import BoxPx, SizePx
+from pathology_scaat.slides.base import RgbImage, Slide
+
+WHITE = 255
+LATTICE_SIDE_PX = 512
+"""Tile side for readers without native tiles: few calls, little read beyond what is wanted."""
+
+CACHE_BYTES = 48 << 20
+
+
+@dataclass(frozen=True)
+class TileLattice:
+    """Tiles of one level: tile (0, 0) begins at level pixel (0, 0)."""
+
+    level_size_px: SizePx
+    tile_size_px: SizePx
+
+    @property
+    def n_cols(self) -> int:
+        return math.ceil(self.level_size_px.width / self.tile_size_px.width)
+
+    @property
+    def n_rows(self) -> int:
+        return math.ceil(self.level_size_px.height / self.tile_size_px.height)
+
+    def box(self, col: int, row: int) -> BoxPx:
+        """The part of the level that a tile covers (cut at the level's edge)."""
+        x, y = col * self.tile_size_px.width, row * self.tile_size_px.height
+        return BoxPx(
+            x,
+            y,
+            min(self.tile_size_px.width, self.level_size_px.width - x),
+            min(self.tile_size_px.height, self.level_size_px.height - y),
+        )
+
+    def tiles_of(self, box: BoxPx) -> Iterator[tuple[int, int]]:
+        """(column, row) of every tile that a box of level pixels touches, row by row."""
+        width, height = self.tile_size_px.width, self.tile_size_px.height
+        first_col, first_row = max(box.x // width, 0), max(box.y // height, 0)
+        end_col = min(-(-box.right // width), self.n_cols)
+        end_row = min(-(-box.bottom // height), self.n_rows)
+        for row in range(first_row, end_row):
+            for col in range(first_col, end_col):
+                yield col, row
+
+
+@runtime_checkable
+class TiledSlide(Protocol):
+    """A slide that serves its native tiles."""
+
+    def lattice(self, level: int) -> TileLattice: ...
+
+    def read_tile(self, level: int, col: int, row: int) -> RgbImage | None:
+        """Pixels of one tile, cut at the level's edge; None where the tile is blank (white).
+
+        Raises :class:`SlideReadError` where it cannot be decoded.
+        """
+        ...
+
+
+class LatticeSlide:
+    """Serves any :class:`Slide` in tiles of one size."""
+
+    def __init__(self, slide: Slide, side_px: int = LATTICE_SIDE_PX) -> None:
+        self._slide = slide
+        self._side_px = side_px
+
+    def lattice(self, level: int) -> TileLattice:
+        size = self._slide.info.levels[level].size_px
+        return TileLattice(size, SizePx(self._side_px, self._side_px))
+
+    def read_tile(self, level: int, col: int, row: int) -> RgbImage | None:
+        return self._slide.read_level(level, self.lattice(level).box(col, row))
+
+
+def as_tiled(slide: Slide) -> TiledSlide:
+    """The slide itself where it serves tiles, else a lattice over it."""
+    return slide if isinstance(slide, TiledSlide) else LatticeSlide(slide)
+
+
+def assemble_into(
+    out: RgbImage,
+    box: BoxPx,
+    lattice: TileLattice,
+    tile: Callable[[int, int], RgbImage | None],
+) -> None:
+    """Fill ``out`` with the pixels of a box; white where there is no tile or a blank one."""
+    covered = 0
+    parts = []
+    for col, row in lattice.tiles_of(box):
+        pixels = tile(col, row)
+        place = lattice.box(col, row)
+        common = place.intersection(box)
+        if pixels is not None and common is not None:
+            covered += common.area
+            parts.append((pixels, place, common))
+    if covered < box.area:
+        out[...] = WHITE
+    for pixels, place, common in parts:
+        sy, sx = common.y - place.y, common.x - place.x
+        dy, dx = common.y - box.y, common.x - box.x
+        out[dy : dy + common.height, dx : dx + common.width] = pixels[
+            sy : sy + common.height, sx : sx + common.width
+        ]
+
+
+def assemble(
+    box: BoxPx, lattice: TileLattice, tile: Callable[[int, int], RgbImage | None]
+) -> RgbImage:
+    """Pixels of a box out of tiles; white where there is no tile or a blank one."""
+    out = np.empty((box.height, box.width, 3), dtype=np.uint8)
+    assemble_into(out, box, lattice, tile)
+    return out
+
+
+class TileCache:
+    """The most recently used tiles of a slide, at most so many bytes of them."""
+
+    def __init__(self, max_bytes: int = CACHE_BYTES) -> None:
+        self._max_bytes = max_bytes
+        self._bytes = 0
+        self._tiles: OrderedDict[tuple[int, int, int], RgbImage | None] = OrderedDict()
+
+    def get(
+        self, key: tuple[int, int, int], make: Callable[[int, int, int], RgbImage | None]
+    ) -> RgbImage | None:
+        if key in self._tiles:
+            self._tiles.move_to_end(key)
+            return self._tiles[key]
+        pixels = make(*key)
+        self._tiles[key] = pixels
+        self._bytes += 0 if pixels is None else pixels.nbytes
+        while self._bytes > self._max_bytes and len(self._tiles) > 1:
+            _, dropped = self._tiles.popitem(last=False)
+            self._bytes -= 0 if dropped is None else dropped.nbytes
+        return pixels
+
+    def clear(self) -> None:
+        self._tiles.clear()
+        self._bytes = 0
+
+
+def check_box(box: BoxPx, subject: str) -> None:
+    """Refuse a box without pixels."""
+    if box.width < 1 or box.height < 1:
+        raise SlideReadError(
+            subject, f"a box of {box.width} x {box.height} px was asked for", "ask for pixels"
+        )
