@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image, PngImagePlugin
 from pydantic import BaseModel, ConfigDict, Field
-from skimage.segmentation import find_boundaries
+from scipy import ndimage
 
 from pathology_scaat._tissue_pixels import classify_pixels, clean_mask
 from pathology_scaat._tissue_thumbnail import make_thumbnail
@@ -122,7 +122,8 @@ class TissueMask:
         table = self._integral
         top = table[row, col] * (1 - fx) + table[row, col + 1] * fx
         low = table[row + 1, col] * (1 - fx) + table[row + 1, col + 1] * fx
-        return top * (1 - fy) + low * fy
+        area: NDArray[np.float64] = top * (1 - fy) + low * fy
+        return area
 
     def fractions(self, origins_px: ArrayLike, side_px: float) -> NDArray[np.float32]:
         """Tissue share of square boxes, exact for boxes at any fraction of a pixel.
@@ -233,7 +234,7 @@ def save_tissue_overlay(
     thickness = 1 + max(mask.mask.shape) // 1500
     for area, colour in ((mask.ink, _INK_RGB), (mask.mask, _OUTLINE_RGB)):
         if area.any():
-            line = find_boundaries(np.pad(area, 1), mode="inner")[1:-1, 1:-1]
+            line = area & ~ndimage.binary_erosion(area, border_value=False)
             for _ in range(thickness - 1):
                 line |= np.roll(line, 1, 0) | np.roll(line, 1, 1)
             picture[line] = colour

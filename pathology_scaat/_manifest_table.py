@@ -1,0 +1,150 @@
+"""A cohort table as text cells, from CSV in any of its spellings, or Parquet."""
+
+from __future__ import annotations
+
+import csv
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pathology_scaat.errors import ManifestError
+
+MAX_TABLE_BYTES = 64 << 20
+MAX_ROWS = 1_000_000
+_PARQUET_MARK = b"PAR1"
+_CSV_HELP = "save it as CSV (UTF-8) with a heading line"
+
+
+@dataclass(frozen=True)
+class Table:
+    """Heading and rows as text; ``lines[i]`` is where row i stands in the file."""
+
+    header: list[str]
+    rows: list[list[str]]
+    lines: list[int]
+    notes: tuple[str, ...] = ()
+
+
+def read_table(path: Path) -> Table:
+    """Read a table; every cell becomes text, empty where there is none.
+
+    Raises
+    ------
+    ManifestError
+        If the file is missing, too large, no table, or its rows do not fit its heading.
+    """
+    name = path.name
+    try:
+        size = path.stat().st_size
+        if size > MAX_TABLE_BYTES:
+            raise ManifestError(
+                name, f"is larger than {MAX_TABLE_BYTES >> 20} MiB", "is it the cohort table?"
+            )
+        raw = path.read_bytes()
+    except FileNotFoundError:
+        raise ManifestError(name, "does not exist", "give a table or a folder of slides") from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "bad name"
+        raise ManifestError(name or "manifest", f"cannot be read ({reason})") from None
+    if raw.startswith(_PARQUET_MARK):
+        return _parquet(raw, name)
+    return _csv(raw, name)
+
+
+def _decoded(raw: bytes, name: str) -> tuple[str, tuple[str, ...]]:
+    try:
+        if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
+            return raw.decode("utf-16"), ()
+        if b"\0" in raw:
+            raise ManifestError(name, "is not a text table", _CSV_HELP)
+        return raw.decode("utf-8-sig"), ()
+    except UnicodeDecodeError:
+        if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
+            raise ManifestError(name, "is damaged UTF-16 text", _CSV_HELP) from None
+        # What a spreadsheet in Western Europe saves as plain CSV.
+        return raw.decode("cp1252", errors="replace"), ("read as Windows-1252, not UTF-8",)
+
+
+def _csv(raw: bytes, name: str) -> Table:
+    text, notes = _decoded(raw, name)
+    if "\0" in text:
+        raise ManifestError(name, "is not a text table", _CSV_HELP)
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    if not text.strip():
+        raise ManifestError(name, "is empty", "add a heading line and a row for each slide")
+    first, _, rest = text.partition("\n")
+    skipped = 0
+    if first.strip().lower().startswith("sep=") and len(first.strip()) == 5:
+        # Excel's own way to say which separator follows.
+        delimiter, text, skipped = first.strip()[4], rest, 1
+    else:
+        heading = next(line for line in text.split("\n") if line.strip())
+        delimiter = max(",;\t|", key=lambda d: (_outside_quotes(heading, d), d == ","))
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    header: list[str] | None = None
+    rows: list[list[str]] = []
+    lines: list[int] = []
+    try:
+        for cells in reader:
+            if not any(cell.strip() for cell in cells):
+                continue
+            if header is None:
+                header = cells
+                continue
+            while len(cells) > len(header) and not cells[-1].strip():
+                cells.pop()
+            if len(cells) > len(header):
+                raise ManifestError(
+                    f"{name}, line {reader.line_num + skipped}",
+                    f"has {len(cells)} cells where the heading has {len(header)}",
+                    "put cells that contain the separator in quotes",
+                )
+            if len(rows) >= MAX_ROWS:
+                raise ManifestError(name, f"has more than {MAX_ROWS} rows", "split the cohort")
+            rows.append(cells + [""] * (len(header) - len(cells)))
+            lines.append(reader.line_num + skipped)
+    except csv.Error:
+        raise ManifestError(
+            f"{name}, line {reader.line_num + skipped}", "has an unclosed or stray quote",
+            _CSV_HELP,
+        ) from None  # fmt: skip
+    return Table(header or [], rows, lines, notes)
+
+
+def _outside_quotes(line: str, delimiter: str) -> int:
+    return sum(part.count(delimiter) for part in line.split('"')[::2])
+
+
+def _parquet(raw: bytes, name: str) -> Table:
+    try:
+        import pyarrow
+        from pyarrow import parquet
+    except ImportError:
+        raise ManifestError(
+            name, "is Parquet, which needs pyarrow", "install pyarrow or save the table as CSV"
+        ) from None
+    try:
+        file = parquet.ParquetFile(io.BytesIO(raw))
+        if file.metadata.num_rows > MAX_ROWS:
+            raise ManifestError(name, f"has more than {MAX_ROWS} rows", "split the cohort")
+        table = file.read()
+        header = [str(column) for column in table.column_names]
+        columns: list[list[Any]] = [column.to_pylist() for column in table.columns]
+    except (pyarrow.ArrowException, OSError, ValueError, MemoryError) as error:
+        if isinstance(error, ManifestError):
+            raise
+        raise ManifestError(name, "is damaged Parquet", "write the table again") from None
+    rows = [[_text(cell, name) for cell in cells] for cells in zip(*columns, strict=True)]
+    return Table(header, rows, list(range(1, len(rows) + 1)))
+
+
+def _text(cell: object, name: str) -> str:
+    if cell is None:
+        return ""
+    if isinstance(cell, float) and cell.is_integer():
+        # Ids and labels that a table of numbers made 1.0 out of 1.
+        return str(int(cell))
+    if isinstance(cell, str | int | float):
+        return str(cell)
+    raise ManifestError(name, "has a cell that is neither text nor number", _CSV_HELP)

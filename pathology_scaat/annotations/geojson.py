@@ -1,0 +1,168 @@
+"""QuPath GeoJSON in all the shapes that QuPath and its friends write."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pathology_scaat.annotations.model import (
+    Area,
+    LabelledPolygon,
+    checked_points,
+    polygon_from_rings,
+    union_of,
+)
+from pathology_scaat.errors import AnnotationError
+
+log = logging.getLogger(__name__)
+
+_NOT_ANNOTATIONS = {"tile", "detection", "cell", "tmacore"}
+_GEOMETRIES = {
+    "Polygon", "MultiPolygon", "GeometryCollection",
+    "Point", "MultiPoint", "LineString", "MultiLineString",
+}  # fmt: skip
+_MAX_CLASS_CHARACTERS = 200
+_AGAIN = "export the annotations again"
+
+
+def parse_geojson(
+    text: str, subject: str, offset_px: tuple[float, float] = (0.0, 0.0)
+) -> list[LabelledPolygon]:
+    """Labelled polygons of a GeoJSON text; see :func:`read_annotations`."""
+    root = _loaded(text, subject)
+    found: list[LabelledPolygon] = []
+    skipped = n_objects = 0
+    for feature in _features(root, subject):
+        properties = feature.get("properties")
+        properties = properties if isinstance(properties, dict) else {}
+        n_objects += 1
+        kind = properties.get("objectType", properties.get("object_type", "annotation"))
+        if isinstance(kind, str) and kind.lower() in _NOT_ANNOTATIONS:
+            skipped += 1
+            continue
+        area = _area(feature.get("geometry"), subject, np.asarray(offset_px, dtype=np.float64))
+        if area is not None:
+            name = properties.get("name")
+            found.append(
+                LabelledPolygon(
+                    _class_name(properties, subject), area, name if isinstance(name, str) else ""
+                )
+            )
+    if skipped and skipped == n_objects:
+        raise AnnotationError(
+            subject,
+            f"holds {skipped} detections or tiles and no annotation",
+            "export the annotations from QuPath (File > Export objects as GeoJSON)",
+        )
+    if n_objects > len(found):
+        log.info("%s: %d of %d objects have no area", subject, n_objects - len(found), n_objects)
+    return found
+
+
+def _loaded(text: str, subject: str) -> Any:
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise AnnotationError(subject, "is nested too deeply to be GeoJSON", _AGAIN) from None
+    except json.JSONDecodeError as error:
+        cut = text.rstrip()[-1:] not in ("}", "]")
+        what = "ends in the middle (truncated)" if cut else "is not valid JSON"
+        raise AnnotationError(
+            subject, f"{what}, line {error.lineno} column {error.colno}", _AGAIN
+        ) from None
+    except ValueError:
+        raise AnnotationError(subject, "has a number of absurd length", _AGAIN) from None
+
+
+def _features(root: Any, subject: str) -> Iterator[dict[str, Any]]:
+    """Every feature, in order; children of hierarchies follow their parent."""
+    stack = [root]
+    first = True
+    while stack:
+        item = stack.pop()
+        if isinstance(item, list) and first:
+            stack.extend(reversed(item))
+            first = False
+            continue
+        first = False
+        if not isinstance(item, dict):
+            raise AnnotationError(subject, "holds something that is no GeoJSON object", _AGAIN)
+        kind = item.get("type")
+        if kind == "FeatureCollection":
+            features = item.get("features")
+            if not isinstance(features, list):
+                raise AnnotationError(subject, "has no list of features", _AGAIN)
+            stack.extend(reversed(features))
+        elif kind == "Feature":
+            yield item
+            properties = item.get("properties")
+            children = properties.get("childObjects") if isinstance(properties, dict) else None
+            if isinstance(children, list):
+                stack.extend(reversed(children))
+        elif isinstance(kind, str) and kind in _GEOMETRIES:
+            yield {"geometry": item}
+        else:
+            raise AnnotationError(
+                subject, "is JSON, but not GeoJSON", "export the annotations as GeoJSON"
+            )
+
+
+def _area(geometry: Any, subject: str, offset: NDArray[np.float64]) -> Area | None:
+    """The polygons of a geometry; None where it has no area."""
+    areas: list[Area] = []
+    stack = [geometry]
+    while stack:
+        item = stack.pop()
+        if item is None:
+            continue
+        if not isinstance(item, dict) or item.get("type") not in _GEOMETRIES:
+            raise AnnotationError(subject, "has a geometry of no known type", _AGAIN)
+        kind = item["type"]
+        if kind == "GeometryCollection":
+            stack.extend(_as_list(item.get("geometries"), subject))
+            continue
+        if kind not in ("Polygon", "MultiPolygon"):
+            continue
+        coordinates = _as_list(item.get("coordinates"), subject)
+        for polygon in [coordinates] if kind == "Polygon" else coordinates:
+            rings = [
+                checked_points(_as_list(ring, subject), subject) + offset
+                for ring in _as_list(polygon, subject)
+            ]
+            area = polygon_from_rings(rings, subject)
+            if area is not None:
+                areas.append(area)
+    return areas[0] if len(areas) == 1 else union_of(areas, subject)
+
+
+def _as_list(value: Any, subject: str) -> list[Any]:
+    if not isinstance(value, list):
+        raise AnnotationError(subject, "has a geometry without coordinates", _AGAIN)
+    return value
+
+
+def _class_name(properties: dict[str, Any], subject: str) -> str:
+    """Class of an object: QuPath's ``classification``, or the ``class``/``label`` of others."""
+    value: Any = None
+    for key in ("classification", "class", "label"):
+        value = properties.get(key)
+        if value is not None:
+            break
+    if isinstance(value, dict):
+        names = value.get("names")
+        value = names if isinstance(names, list) and names else value.get("name")
+    if isinstance(value, list):
+        value = ": ".join(part for part in value if isinstance(part, str))
+    if not isinstance(value, str):
+        return ""
+    name = " ".join(value.split())
+    if len(name) > _MAX_CLASS_CHARACTERS:
+        raise AnnotationError(
+            subject, f"has a class name of {len(name)} characters", "give the class a short name"
+        )
+    return name

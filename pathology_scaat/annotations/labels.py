@@ -1,0 +1,174 @@
+"""The label of a patch, from the area that each class covers of it.
+
+The rule, in four sentences. A class covers what its polygons cover; where polygons of
+different classes overlap, the smaller polygon lies on top (a detail drawn into an outline),
+of equal ones the later in the file. An area whose class is not asked for, or is ignored
+(``Ignore*``), belongs to no label, also inside another class; annotations without a class
+are no areas at all. A patch gets the class that covers most of it, if that is at least
+``min_coverage`` of its area; the first asked for wins a tie. All other patches stay
+undecided (-1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import shapely
+from numpy.typing import ArrayLike, NDArray
+
+from pathology_scaat.annotations.model import Area, LabelledPolygon, is_ignored_class
+from pathology_scaat.errors import UsageError
+from pathology_scaat.patches.schema import UNLABELLED
+
+MAX_PIECE_VERTICES = 256
+"""Areas with more vertices are cut up before they are intersected with single patches."""
+
+
+def match_class(class_name: str, class_names: Sequence[str]) -> int | None:
+    """Index of the asked-for class that a polygon's class stands for, or None.
+
+    Exact names first, then without regard to case, then the base of a derived class
+    ("Tumor: Positive" counts for "Tumor").
+    """
+    if not class_name or is_ignored_class(class_name):
+        return None
+    if class_name in class_names:
+        return list(class_names).index(class_name)
+    folded = [name.strip().casefold() for name in class_names]
+    for candidate in (class_name, class_name.split(":")[0]):
+        if (key := candidate.strip().casefold()) in folded:
+            return folded.index(key)
+    return None
+
+
+def class_areas(
+    polygons: Sequence[LabelledPolygon], class_names: Sequence[str]
+) -> list[list[Area]]:
+    """Disjoint areas of each class after overlaps are settled (smaller on top)."""
+    drawn = [p for p in polygons if p.class_name]
+    order = sorted(range(len(drawn)), key=lambda i: (drawn[i].geometry.area, -i))
+    geometries = [drawn[i].geometry for i in order]
+    owners = [match_class(drawn[i].class_name, class_names) for i in order]
+    areas: list[list[Area]] = [[] for _ in class_names]
+    if not order:
+        return areas
+    tree = shapely.STRtree(geometries)
+    pairs = tree.query(geometries, predicate="intersects")
+    above: list[list[int]] = [[] for _ in order]
+    for lower, upper in pairs.T:
+        if upper < lower:
+            above[int(lower)].append(int(upper))
+    for index, owner in enumerate(owners):
+        if owner is None:
+            continue
+        area = geometries[index]
+        if above[index]:
+            # All that lies on top is cut away, also of the same class: it counts there.
+            area = shapely.difference(
+                area, shapely.union_all([geometries[j] for j in above[index]])
+            )
+        areas[owner].extend(p for p in shapely.get_parts(area) if p.geom_type == "Polygon")
+    return areas
+
+
+def _pieces(area: Area) -> list[Area]:
+    """Cut an area into pieces of few vertices; together they are the area."""
+    done: list[Area] = []
+    stack = [area]
+    while stack:
+        item = stack.pop()
+        x0, y0, x1, y1 = item.bounds
+        if shapely.get_num_coordinates(item) <= MAX_PIECE_VERTICES or min(x1 - x0, y1 - y0) < 1:
+            done.append(item)
+            continue
+        mid_x, mid_y = (x0 + x1) / 2, (y0 + y1) / 2
+        halves = (
+            ((x0, y0, mid_x, y1), (mid_x, y0, x1, y1))
+            if x1 - x0 >= y1 - y0
+            else ((x0, y0, x1, mid_y), (x0, mid_y, x1, y1))
+        )
+        for box in halves:
+            piece = shapely.clip_by_rect(item, *box)
+            stack.extend(p for p in shapely.get_parts(piece) if p.area > 0)
+    return done
+
+
+def _covered(areas: Sequence[Area], boxes: NDArray[np.object_], side: float) -> NDArray[np.float64]:
+    """Area of each box that disjoint areas cover, (N,) in square pixels."""
+    covered = np.zeros(len(boxes))
+    if not areas or not len(boxes):
+        return covered
+    tree = shapely.STRtree(boxes)
+    for area in areas:
+        touched = tree.query(area, predicate="intersects")
+        if not len(touched):
+            continue
+        shapely.prepare(area)
+        inside = shapely.covers(area, boxes[touched])
+        covered[touched[inside]] += side * side
+        rim = touched[~inside]
+        if not len(rim):
+            continue
+        pieces = np.asarray(_pieces(area), dtype=object)
+        piece_index, rim_index = shapely.STRtree(boxes[rim]).query(pieces, predicate="intersects")
+        common = shapely.area(shapely.intersection(pieces[piece_index], boxes[rim[rim_index]]))
+        np.add.at(covered, rim[rim_index], common)
+    return covered
+
+
+def label_patches(
+    polygons: Sequence[LabelledPolygon],
+    class_names: Sequence[str],
+    origins_px: ArrayLike,
+    side_px: float,
+    min_coverage: float = 0.5,
+) -> tuple[NDArray[np.int16], NDArray[np.float32]]:
+    """Labels and class coverages of square patches; the rule stands in the module's head.
+
+    Parameters
+    ----------
+    polygons : sequence of LabelledPolygon
+        Annotated areas, level-0 pixels.
+    class_names : sequence of str
+        Classes asked for; a label is an index into them.
+    origins_px : (N, 2) array of float
+        Level-0 top-left corners, x and y.
+    side_px : float
+        Side of the patches in level-0 pixels.
+    min_coverage : float
+        Share of the patch, above 0 and up to 1, that its class must cover at least.
+
+    Returns
+    -------
+    labels : (N,) int16 array
+        Index into ``class_names``, -1 where undecided.
+    coverage : (N, K) float32 array
+        Exact share of each patch that each class covers; a row sums to at most 1.
+
+    Raises
+    ------
+    UsageError
+        If a class is asked for twice, or the side or ``min_coverage`` is out of range.
+    """
+    if len({name.strip().casefold() for name in class_names}) != len(class_names):
+        raise UsageError("class names", "one class is named twice", "name each class once")
+    if not (np.isfinite(side_px) and side_px > 0):
+        raise UsageError("patch side", f"{side_px} is not a length in pixels")
+    if not 0 < min_coverage <= 1:
+        raise UsageError("min_coverage", f"{min_coverage} is not above 0 and up to 1")
+    origins = np.asarray(origins_px, dtype=np.float64).reshape(-1, 2)
+    coverage = np.zeros((len(origins), len(class_names)))
+    labels = np.full(len(origins), UNLABELLED, dtype=np.int16)
+    if not len(origins) or not len(class_names):
+        return labels, coverage.astype(np.float32)
+    x, y = origins.T
+    boxes = shapely.box(x, y, x + side_px, y + side_px)
+    for index, areas in enumerate(class_areas(polygons, class_names)):
+        coverage[:, index] = _covered(areas, boxes, side_px) / side_px**2
+    np.clip(coverage, 0.0, 1.0, out=coverage)
+    best = coverage.argmax(axis=1)
+    # Rounding of the intersection must not decide a patch that is covered exactly enough.
+    enough = coverage[np.arange(len(best)), best] >= min_coverage - 1e-9
+    labels[enough] = best[enough]
+    return labels, coverage.astype(np.float32)
