@@ -124,7 +124,7 @@ def region_features(
         yield json.dumps(feature, separators=(",", ":"), allow_nan=False)
 
 
-def _write(stream: IO[bytes], features: Iterator[str]) -> int:
+def _write(stream: IO[bytes] | gzip.GzipFile, features: Iterator[str]) -> int:
     stream.write(b'{"type":"FeatureCollection","features":[')
     count = 0
     held: list[str] = []

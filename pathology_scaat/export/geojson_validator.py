@@ -83,6 +83,7 @@ def _geometry_problems(geometry: Any, where: str, size: tuple[int, int] | None) 
         yield f"{where}: has no geometry"
         return
     kind, coordinates = geometry.get("type"), geometry.get("coordinates")
+    polygons: list[Any]
     if kind == "Polygon":
         polygons = [coordinates]
     elif kind == "MultiPolygon" and isinstance(coordinates, list) and coordinates:
@@ -95,7 +96,7 @@ def _geometry_problems(geometry: Any, where: str, size: tuple[int, int] | None) 
     if size is None or found:
         return
     for rings in polygons:
-        points = np.asarray(rings[0], dtype=float)
+        points = np.array(rings[0], dtype=np.float64)
         if points.min() < 0 or points[:, 0].max() > size[0] or points[:, 1].max() > size[1]:
             yield f"{where}: reaches out of the image of {size[0]} x {size[1]} px"
 

@@ -20,6 +20,9 @@ from pathology_scaat.stitching.schema import SALIENCY_CHANNEL
 from pathology_scaat.stitching.slide_map import SlideMap
 
 DPI = 100
+MAX_DPI = 220
+LONG_SIDE_IN = 9.6
+"""Long side of the map in a picture, in inches."""
 MAX_ALPHA = 0.75
 SCALE_BAR_STEPS = (1, 2, 5)
 
@@ -85,10 +88,10 @@ def add_scale_bar(axes: Any, width_px: int, height_px: int, pixel_um: float) -> 
     )  # fmt: skip
 
 
-def save_figure(figure: Figure, path: Path) -> None:
+def save_figure(figure: Figure, path: Path, dpi: float = DPI) -> None:
     """Write a PNG without software or time in it, whole or not at all."""
     with atomic_path(path) as partial:
-        figure.savefig(partial, format="png", dpi=DPI, metadata={"Software": None})
+        figure.savefig(partial, format="png", dpi=dpi, metadata={"Software": None})
 
 
 def new_figure(width_in: float, height_in: float) -> Figure:
@@ -105,18 +108,27 @@ def write_overlay_png(
     values = slide_map.read(SALIENCY_CHANNEL, level)
     picture = over(base, colourize(values, scale.vmax, scale.colormap))
     height, width = values.shape
-    fit = 10 / max(width, height)
-    figure = new_figure(max(width * fit, 4.5) + 2.4, max(height * fit, 3.0) + 1.2)
-    axes = figure.add_axes((0.02, 0.06, 0.80, 0.84))
+    fit = LONG_SIDE_IN / max(width, height)
+    wide, high = max(width * fit, 3.5), max(height * fit, 3.0)
+    total = (wide + 1.9, high + 0.9)
+    figure = new_figure(*total)
+    axes = figure.add_axes((0.2 / total[0], 0.4 / total[1], wide / total[0], high / total[1]))
     axes.imshow(picture, interpolation="antialiased", interpolation_stage="rgba")
     axes.set_axis_off()
     meta = slide_map.meta
     add_scale_bar(axes, width, height, slide_map.mpp * 2**level)
     axes.set_title(f"{meta.slide_id}: saliency for {meta.target_class}", fontsize=13)
-    bar = figure.add_axes((0.85, 0.2, 0.025, 0.56))
+    bar = figure.add_axes(
+        (
+            (wide + 0.4) / total[0],
+            (0.4 + high * 0.1) / total[1],
+            0.2 / total[0],
+            0.8 * high / total[1],
+        )
+    )
     mappable = mpl.cm.ScalarMappable(mpl.colors.Normalize(0, scale.vmax), scale.colormap)
     colour_bar = figure.colorbar(mappable, cax=bar)
     colour_bar.set_label(f"saliency, one scale for the slide\n(top: {scale.source})", fontsize=9)
     note = f"{meta.method}; {meta.formula}"
-    figure.text(0.02, 0.02, note, fontsize=7, color="0.35")
-    save_figure(figure, path)
+    figure.text(0.2 / total[0], 0.12 / total[1], note, fontsize=7, color="0.35")
+    save_figure(figure, path, dpi=min(max(max(width, height) / LONG_SIDE_IN, DPI), MAX_DPI))

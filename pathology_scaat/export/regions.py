@@ -74,7 +74,8 @@ def find_regions(slide_map: SlideMap, frame: ExportFrame, config: ExportConfig) 
         mask = (saliency >= threshold) & (saliency > 0)
         mask &= probability >= config.region_min_probability
     min_px = config.min_region_um2 / level_mpp**2
-    kept = [p for p in regionprops(label(mask, connectivity=1)) if p.area >= min_px]
+    components = regionprops(label(mask, connectivity=1))  # type: ignore[no-untyped-call]
+    kept = [p for p in components if p.area >= min_px]
     kept.sort(key=lambda p: (-p.area, p.bbox))
     regions: list[Region] = []
     for prop in kept[: config.max_regions]:
