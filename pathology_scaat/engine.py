@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from typing import Any, Generic, TypeVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from pathology_scaat.errors import ConfigError, ScaatError, UsageError
+from pathology_scaat.privacy import redact
 
 LOGGER = logging.getLogger(__name__)
 
@@ -57,7 +59,9 @@ class JobOutcome(Generic[Result]):
 
 
 class JobError(ScaatError, RuntimeError):
-    """A job that ended in a way nobody foresaw."""
+    """A job that ended in a way nobody foresaw; ``trace`` is for the log."""
+
+    trace: str = ""
 
 
 _threads_of_job = 1
@@ -80,15 +84,31 @@ def _guarded(
         return None, error
     except MemoryError:
         return None, JobError(_subject(job), "ran out of memory", "use fewer workers")
+    except OSError as error:
+        words = error.strerror or type(error).__name__
+        return None, _unforeseen(
+            JobError(
+                _subject(job),
+                f"a file could not be read or written ({words})",
+                "check free disk space and permissions, then run again",
+            )
+        )
     except Exception as error:
-        # The words of foreign errors may hold paths: they go to the log, not to artifacts.
-        LOGGER.exception("a job failed")
         kind = type(error).__name__
-        return None, JobError(
-            _subject(job), f"failed in an unforeseen way ({kind})", "report it with the log"
+        return None, _unforeseen(
+            JobError(_subject(job), f"failed in an unforeseen way ({kind})", "report it")
         )
     finally:
         _threads_of_job = 1
+
+
+def _unforeseen(error: JobError) -> JobError:
+    """The error with the present traceback, for the log of the process that asked.
+
+    The words of foreign errors may hold paths and names: they are redacted where they arise.
+    """
+    error.trace = redact(traceback.format_exc())
+    return error
 
 
 def _subject(job: object) -> str:

@@ -56,7 +56,7 @@ def patches_metadata(
                         {"name": "bytes"},
                         {
                             "name": "zstd",
-                            "configuration": {"level": compression_level, "checksum": False},
+                            "configuration": {"level": compression_level, "checksum": True},
                         },
                     ],
                     "index_codecs": [
@@ -86,7 +86,7 @@ def column_metadata(
         },
         "codecs": [
             {"name": "bytes", "configuration": {"endian": "little"}},
-            {"name": "zstd", "configuration": {"level": 3, "checksum": False}},
+            {"name": "zstd", "configuration": {"level": 3, "checksum": True}},
         ],
     }
 

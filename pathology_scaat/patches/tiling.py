@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pathology_scaat.engine import job_threads
-from pathology_scaat.errors import SlideReadError, StoreError
+from pathology_scaat.errors import AnnotationError, SlideReadError, StoreError
 from pathology_scaat.geometry import PatchGrid, plan_grid, plan_read
 from pathology_scaat.patches.config import TileConfig, TileJob, TileResult
 from pathology_scaat.patches.cutter import CutterLimits, PatchCutter
@@ -55,21 +55,35 @@ def _parameters(config: TileConfig) -> dict[str, Any]:
     return config.model_dump(mode="json")
 
 
+def _sha256(path: Path | None) -> str | None:
+    if path is None:
+        return None
+    try:
+        return file_sha256(path)
+    except OSError as error:
+        raise AnnotationError(
+            path.name, f"cannot be read ({error.strerror})", "check the manifest's paths"
+        ) from None
+
+
+def tile_inputs(job: TileJob, slide_print: str) -> dict[str, Any]:
+    """All that decides a store's content: slide, parameters, labels, masks."""
+    return {
+        "stage": "tile",
+        "schema": SCHEMA_VERSION,
+        "slide": slide_print,
+        "slide_id": job.slide_id,
+        "parameters": _parameters(job.config),
+        "mpp": job.mpp,
+        "label": job.label,
+        "annotation": _sha256(job.annotation_path),
+        "mask": _sha256(job.mask_path),
+    }
+
+
 def tile_fingerprint(job: TileJob, slide_print: str) -> str:
-    """Fingerprint of the store that a job makes: slide, parameters, labels, masks."""
-    return fingerprint(
-        {
-            "stage": "tile",
-            "schema": SCHEMA_VERSION,
-            "slide": slide_print,
-            "slide_id": job.slide_id,
-            "parameters": _parameters(job.config),
-            "mpp": job.mpp,
-            "label": job.label,
-            "annotation": file_sha256(job.annotation_path) if job.annotation_path else None,
-            "mask": file_sha256(job.mask_path) if job.mask_path else None,
-        }
-    )
+    """Fingerprint of the store that a job makes."""
+    return fingerprint(tile_inputs(job, slide_print))
 
 
 def _existing(job: TileJob, wanted_print: str) -> PatchStore | None:
@@ -206,7 +220,8 @@ def tile_slide(job: TileJob, *, limits: CutterLimits | None = None) -> TileResul
         info = slide.info
         mpp = require_mpp(info, slide_path.name)
         slide_print = slide_fingerprint(slide_path)
-        store_print = tile_fingerprint(job, slide_print)
+        inputs = tile_inputs(job, slide_print)
+        store_print = fingerprint(inputs)
         present = _existing(job, store_print)
         if present is not None and (job.tissue_path is None or job.tissue_path.exists()):
             return _result(job, info, present.meta, present.labels, True, began, ())
@@ -239,7 +254,11 @@ def tile_slide(job: TileJob, *, limits: CutterLimits | None = None) -> TileResul
             effective_mpp=plan.effective_mpp,
             level_read=plan.level,
             class_names=job.config.class_names,
-            parameters={**_parameters(job.config), "tissue_flags": list(tissue.flags)},
+            parameters={
+                **_parameters(job.config),
+                "tissue_flags": list(tissue.flags),
+                "inputs": {k: inputs[k] for k in ("mpp", "label", "annotation", "mask")},
+            },
             versions=versions(),
         )
         with atomic_path(Path(job.store_path)) as partial:
