@@ -248,13 +248,12 @@ def _newest_mtime(path: Path) -> float:
 
 
 def find_partials(out_dir: Path) -> list[Path]:
-    """All unfinished files and folders below an output folder, sorted."""
-    found: list[Path] = []
-    for folder, folders, files in os.walk(out_dir):
-        marked = {name for name in (*folders, *files) if PARTIAL_MARK in name}
-        found += [Path(folder, name) for name in marked]
-        folders[:] = [name for name in folders if name not in marked]
-    return sorted(found)
+    """All unfinished files and folders of an output folder, sorted.
+
+    Artifacts stand in the folder and one below it; inside of artifacts nothing is unfinished.
+    """
+    found = [*out_dir.glob(f"*{PARTIAL_MARK}*"), *out_dir.glob(f"*/*{PARTIAL_MARK}*")]
+    return sorted(path for path in found if PARTIAL_MARK not in path.parent.name)
 
 
 def sweep_partials(out_dir: Path, *, older_than_s: float = PARTIAL_KEEP_S) -> list[str]:

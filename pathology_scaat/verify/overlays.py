@@ -1,0 +1,113 @@
+"""Re-reading a slide's exported files against their record and against the slide map."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from pathology_scaat.export.frame import ExportFrame
+from pathology_scaat.export.geojson_validator import geojson_problems
+from pathology_scaat.export.sidecar import read_sidecar, sidecar_path
+from pathology_scaat.provenance import PARTIAL_MARK, file_sha256
+from pathology_scaat.stitching.schema import SlideMapMeta
+from pathology_scaat.verify.findings import Report
+
+MAX_PROBLEMS = 5
+
+
+def overlay_ids(overlay_dir: Path) -> set[str]:
+    """Ids of the slides that have a record in the overlay folder."""
+    return {p.stem for p in overlay_dir.glob("*.json") if PARTIAL_MARK not in p.name}
+
+
+def check_overlays(
+    overlay_dir: Path, slide_id: str, slide_map: SlideMapMeta | None, deep: bool, report: Report
+) -> None:
+    """Report on the record and on each file that it names."""
+    name = f"overlays/{slide_id}.json"
+    record = read_sidecar(sidecar_path(overlay_dir, slide_id))
+    if record is None:
+        report.add(name, ["is no record of this version; export again"], "")
+        return
+    try:
+        report.add(name, _record_problems(record, slide_id, slide_map), "record of the exports")
+        files = dict(record["files"])
+        for file, entry in sorted(files.items()):
+            problems = _file_problems(overlay_dir, str(file), dict(entry), slide_map, deep)
+            report.add(f"overlays/{file}", problems, str(entry["format"]))
+    except (KeyError, TypeError, ValueError):
+        report.add(name, ["is damaged; export again"], "")
+
+
+def _record_problems(
+    record: dict[str, Any], slide_id: str, slide_map: SlideMapMeta | None
+) -> list[str]:
+    problems = []
+    if record["slide_id"] != slide_id:
+        problems.append("is named after another slide than the one it holds")
+    if slide_map is None:
+        return problems
+    if record["map_fingerprint"] != slide_map.fingerprint:
+        problems.append("was made of another map than the one that is here; export again")
+    origin = str(record["coordinates"]["origin"])
+    frame = ExportFrame.of(slide_map.slide, origin)
+    if record["coordinates"]["offset_px"] != [frame.offset_x_px, frame.offset_y_px] or record[
+        "coordinates"
+    ]["frame_size_px"] != [frame.width_px, frame.height_px]:
+        problems.append("places its objects in another frame than the slide has")
+    return problems
+
+
+def _file_problems(
+    overlay_dir: Path,
+    name: str,
+    entry: dict[str, Any],
+    slide_map: SlideMapMeta | None,
+    deep: bool,
+) -> list[str]:
+    if Path(name).name != name:
+        return ["is named with a path; export again"]
+    path = overlay_dir / name
+    if not path.is_file():
+        return ["is missing; export again"]
+    if path.stat().st_size != entry["bytes"]:
+        return ["has another size than when it was written; export again"]
+    if not deep:
+        return []
+    if file_sha256(path) != entry["sha256"]:
+        return ["has other bytes than when they were written; export again"]
+    frame = ExportFrame(**entry["frame"])
+    problems = []
+    if slide_map is not None and asdict(ExportFrame.of(slide_map.slide, frame.origin)) != asdict(
+        frame
+    ):
+        problems.append("lies in another frame than the slide map")
+    if name.endswith((".geojson", ".geojson.gz")):
+        problems += geojson_problems(path, (frame.width_px, frame.height_px))[:MAX_PROBLEMS]
+    elif name.endswith(".ome.tiff"):
+        problems += _ome_tiff_problems(path, frame, slide_map)
+    return problems
+
+
+def _ome_tiff_problems(path: Path, frame: ExportFrame, slide_map: SlideMapMeta | None) -> list[str]:
+    """Whether its pixels, times their size in µm, lie on the slide's frame."""
+    import tifffile
+
+    try:
+        with tifffile.TiffFile(path) as tiff:
+            height, width = tiff.series[0].levels[0].shape[-2:]
+            resolution = tiff.pages.first.tags["XResolution"].value
+    except (OSError, ValueError, KeyError, IndexError, tifffile.TiffFileError):
+        return ["cannot be opened as OME-TIFF; export again"]
+    if slide_map is None:
+        return []
+    wanted = [math.ceil(s / slide_map.scale_px - 1e-6) for s in (frame.width_px, frame.height_px)]
+    problems = []
+    if [width, height] != wanted:
+        problems.append("does not cover the slide's frame")
+    mpp = 1e4 * resolution[1] / resolution[0]
+    if not math.isclose(mpp, slide_map.mpp, rel_tol=1e-3):
+        problems.append("states another µm/px than the map has")
+    return problems

@@ -1,0 +1,193 @@
+"""Verifying a whole output folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pathology_scaat.errors import BundleError, ScaatError, StoreError
+from pathology_scaat.leases import find_partials
+from pathology_scaat.processes import owner_is_dead, place
+from pathology_scaat.provenance import PARTIAL_MARK
+from pathology_scaat.run_record import FILE_NAME as RUN_RECORD
+from pathology_scaat.run_record import read_run_record
+from pathology_scaat.saliency.schema import SaliencyStoreMeta
+from pathology_scaat.status import FILE_NAME as STATUS_TABLE
+from pathology_scaat.status import STAGES, STATES, StatusTable
+from pathology_scaat.stitching.schema import SlideMapMeta
+from pathology_scaat.verify.findings import Finding, Report
+from pathology_scaat.verify.overlays import check_overlays, overlay_ids
+from pathology_scaat.verify.stores import check_map, check_patches, check_saliency
+
+FOLDERS = {
+    "patches": ".zarr",
+    "saliency": ".zarr",
+    "maps": ".ome.zarr",
+}
+
+
+def verify_run(out_dir: Path, *, deep: bool = True) -> list[Finding]:
+    """Re-read every artifact of an output folder.
+
+    Parameters
+    ----------
+    out_dir : Path
+        Output folder of a run.
+    deep : bool
+        Decode every pixel (a checksum stands in every chunk) and hash every exported file;
+        without it only metadata, columns, sizes and the chain of fingerprints are checked.
+
+    Returns
+    -------
+    list of Finding
+        One line of each sound artifact and of each fault, in a fixed order.
+
+    Raises
+    ------
+    StoreError
+        If the folder does not exist or is no output folder.
+    """
+    out_dir = Path(out_dir)
+    if not out_dir.is_dir():
+        raise StoreError(out_dir.name, "is no folder", "name the --out folder of a run")
+    ids = _artifact_ids(out_dir)
+    if not any(ids.values()) and not (out_dir / STATUS_TABLE).exists():
+        raise StoreError(out_dir.name, "holds no results", "name the --out folder of a run")
+    report = Report()
+    _check_record(out_dir, report)
+    _check_partials(out_dir, report)
+    model = _check_model(out_dir, report)
+    for slide_id in sorted(set().union(*ids.values())):
+        _check_slide(out_dir, slide_id, ids, model, deep, report)
+    _check_status(out_dir, ids, report)
+    return report.findings
+
+
+def _artifact_ids(out_dir: Path) -> dict[str, set[str]]:
+    found = {
+        folder: {
+            path.name.removesuffix(suffix)
+            for path in (out_dir / folder).glob(f"*{suffix}")
+            if PARTIAL_MARK not in path.name
+        }
+        for folder, suffix in FOLDERS.items()
+    }
+    return found | {"overlays": overlay_ids(out_dir / "overlays")}
+
+
+def _check_record(out_dir: Path, report: Report) -> None:
+    if not (out_dir / RUN_RECORD).exists():
+        return  # made stage by stage: the artifacts carry their own parameters
+    try:
+        record = read_run_record(out_dir)
+    except StoreError as error:
+        report.add(RUN_RECORD, [f"{error.problem}; {error.remedy}"], "")
+        return
+    report.add(RUN_RECORD, [], f"settings of the run, {len(record['versions'])} versions")
+
+
+def _check_partials(out_dir: Path, report: Report) -> None:
+    for path in find_partials(out_dir):
+        name = path.relative_to(out_dir).as_posix().split(PARTIAL_MARK)[0]
+        tag = path.name.split(PARTIAL_MARK)[1].removeprefix("old-")
+        tag = "-".join(tag.split("-")[:2])
+        if tag.partition("-")[0] == place() and not owner_is_dead(tag):
+            report.add(name, [], "is being made right now")
+        else:
+            report.add(name, ["was left unfinished by a run that ended early; run again"], "")
+
+
+def _check_model(out_dir: Path, report: Report) -> str | None:
+    """Load the bundle, which checks its hashes; return its fingerprint."""
+    if not (out_dir / "model").is_dir():
+        return None
+    from pathology_scaat.training.bundle import load_bundle
+
+    try:
+        bundle = load_bundle(out_dir / "model")
+    except (BundleError, StoreError) as error:
+        report.add("model", [f"{error.problem}; {error.remedy}"], "")
+        return None
+    config = bundle.config
+    report.add(
+        "model", [], f"{config.backbone}, {config.method}, {len(config.class_names)} classes"
+    )
+    return str(bundle.fingerprint)
+
+
+def _check_slide(
+    out_dir: Path,
+    slide_id: str,
+    ids: dict[str, set[str]],
+    model: str | None,
+    deep: bool,
+    report: Report,
+) -> None:
+    patches = saliency = None
+    slide_map: SlideMapMeta | None = None
+    if slide_id in ids["patches"]:
+        name = f"patches/{slide_id}.zarr"
+        patches, problems, summary = check_patches(out_dir / name, slide_id, deep)
+        report.add(name, problems, summary)
+        _check_tissue(out_dir, slide_id, report)
+    if slide_id in ids["saliency"]:
+        name = f"saliency/{slide_id}.zarr"
+        saliency, problems, summary = check_saliency(out_dir / name, slide_id, patches, deep)
+        problems += _model_problems(saliency, model)
+        report.add(name, problems, summary)
+    if slide_id in ids["maps"]:
+        name = f"maps/{slide_id}.ome.zarr"
+        slide_map, problems, summary = check_map(out_dir / name, slide_id, saliency, deep)
+        report.add(name, problems, summary)
+    if slide_id in ids["overlays"]:
+        check_overlays(out_dir / "overlays", slide_id, slide_map, deep, report)
+
+
+def _model_problems(saliency: SaliencyStoreMeta | None, model: str | None) -> list[str]:
+    if saliency is not None and model is not None and saliency.model_fingerprint != model:
+        return ["was made by another model than the one in this folder"]
+    return []
+
+
+def _check_tissue(out_dir: Path, slide_id: str, report: Report) -> None:
+    path = out_dir / "tissue" / f"{slide_id}.png"
+    if not path.exists():
+        return
+    from PIL import Image
+
+    problems = []
+    try:
+        with Image.open(path) as image:
+            image.load()
+    except (OSError, ValueError, SyntaxError):
+        problems = ["is not a whole picture; tile again"]
+    report.add(f"tissue/{slide_id}.png", problems, "tissue overlay")
+
+
+def _check_status(out_dir: Path, ids: dict[str, set[str]], report: Report) -> None:
+    """Whether the table says of each slide what the folder shows."""
+    try:
+        rows = StatusTable(out_dir).rows()
+    except ScaatError as error:
+        report.add(STATUS_TABLE, [f"{error.problem}; {error.remedy}"], "")
+        return
+    folder_of = dict(zip(STAGES, ("patches", "saliency", "maps", "overlays"), strict=True))
+    problems = []
+    for row in rows:
+        slide_id = row["slide_id"]
+        for stage in STAGES:
+            state = row[stage]
+            if state not in STATES:
+                problems.append(f"'{slide_id}' has an unknown state of {stage}: '{state}'")
+            elif state == "done" and slide_id not in ids[folder_of[stage]]:
+                problems.append(f"'{slide_id}' is called done in {stage}, but has no artifact")
+            elif state == "failed" and not row["reason"]:
+                problems.append(f"'{slide_id}' failed in {stage} without a reason")
+            elif state == "running":
+                problems.append(f"'{slide_id}' was interrupted in {stage}; run again")
+    known = {row["slide_id"] for row in rows}
+    problems += [
+        f"'{slide_id}' has artifacts, but no row"
+        for slide_id in sorted(set().union(*ids.values()) - known)
+    ]
+    failed = sum(any(row[stage] == "failed" for stage in STAGES) for row in rows)
+    report.add(STATUS_TABLE, problems, f"{len(rows)} slides, {failed} failed")
