@@ -9,9 +9,10 @@ from typing import Any, Protocol
 
 from pathology_scaat.engine import EngineConfig, map_jobs
 from pathology_scaat.errors import LeaseError, ScaatError, UsageError
-from pathology_scaat.leases import LeasedJob, run_leased
+from pathology_scaat.failure_log import log_failure
+from pathology_scaat.leases import LeasedJob, run_leased, sweep_partials
 from pathology_scaat.privacy import reason_for
-from pathology_scaat.status import StatusTable
+from pathology_scaat.status import Fact, Stage, State, StatusTable
 from pathology_scaat.verbs.reporting import Reporter, StageReport
 from pathology_scaat.verbs.workspace import Workspace
 
@@ -52,28 +53,34 @@ class StageRecorder:
     """Keeps the stage report, the status table and the listener in step."""
 
     def __init__(
-        self, stage: str, slide_ids: Sequence[str], status: StatusTable, reporter: Reporter
+        self, stage: Stage, slide_ids: Sequence[str], status: StatusTable, reporter: Reporter
     ) -> None:
         self.report = StageReport(stage)
+        self._stage: Stage = stage
         self._status = status
         self._reporter = reporter
         self._started = time.monotonic()
         self._units = 0
+        changes: list[tuple[str, Stage, State, str, Mapping[str, Fact]]] = []
+        sweep_partials(status.path.parent)
         if stage == "tile":  # the stage that sees the whole cohort gives the rows their order
             status.plan(slide_ids)
-        status.update_many([(slide_id, stage, "pending", "", {}) for slide_id in slide_ids])
+        for slide_id in slide_ids:
+            changes.append((slide_id, stage, "pending", "", {}))
+        status.update_many(changes)
         reporter.begin(stage, len(slide_ids))
 
     def failed(self, slide_id: str, error: ScaatError) -> None:
         self.report.failed[slide_id] = str(error)
-        self._status.update(slide_id, self.report.stage, "failed", reason_for(error))
+        log_failure(self._status.path.parent, self.report.stage, slide_id, error)
+        self._status.update(slide_id, self._stage, "failed", reason_for(error))
         self._advance()
 
     def succeeded(self, slide_id: str, result: SlideResult, facts: Mapping[str, Any]) -> None:
         (self.report.skipped if result.skipped else self.report.done).append(slide_id)
         for note in getattr(result, "notes", ()):
             self._reporter.note(f"{slide_id}: {note}")
-        self._status.update(slide_id, self.report.stage, "done", **facts)
+        self._status.update(slide_id, self._stage, "done", **facts)
         if not result.skipped:
             self._units += int(facts.get("n_patches", 0))
         self._advance()
@@ -91,7 +98,7 @@ class StageRecorder:
 
 
 def run_stage(
-    stage: str,
+    stage: Stage,
     slide_ids: Sequence[str],
     function: Callable[[Any], SlideResult],
     jobs: Sequence[Any],
@@ -132,11 +139,11 @@ def run_stage(
         busy = []
         for outcome in map_jobs(run_leased, leased, engine or EngineConfig()):
             index = todo[outcome.index]
-            if outcome.error is None:
+            if outcome.result is not None:
                 recorder.succeeded(slide_ids[index], outcome.result, facts(outcome.result))
             elif isinstance(outcome.error, LeaseError) and not wait:
                 busy.append(index)
-            else:
+            elif outcome.error is not None:
                 recorder.failed(slide_ids[index], outcome.error)
         todo = sorted(busy)
         if not todo:

@@ -63,6 +63,7 @@ def _facts(result: TileResult) -> Mapping[str, Any]:
     return {
         "n_patches": result.n_patches,
         "n_unreadable": result.n_unreadable,
+        "mpp": result.mpp,
         "reader": result.reader,
         "notes": "; ".join(result.notes),
     }
