@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from pathology_scaat.verbs.run import RunReport
 
 INTERRUPTED = 130
+TERMINATED = 143
 INTERNAL_ERROR = 70
 
 app = typer.Typer(
@@ -356,6 +358,28 @@ def _print_run(report: RunReport) -> None:
 
 
 @app.command()
+def verify(
+    out: opt.Out = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Decode no pixels and hash no files.")
+    ] = False,
+    quiet: opt.Quiet = False,
+) -> None:
+    """Re-read every artifact of a run and say in one line each what is wrong."""
+    from pathology_scaat.verbs.verify import verify as verb
+
+    findings = verb(_needed(out, "--out"), quick=quick)
+    faults = [finding for finding in findings if not finding.ok]
+    for finding in faults if quiet else findings:
+        mark = "ok   " if finding.ok else "FAULT"
+        text = f"{mark} {finding.artifact}: {finding.message}"
+        stdout.print(text, markup=False, highlight=False, soft_wrap=True)
+    if faults:
+        raise BatchError(f"{len(faults)} fault(s)", "were found", "they are listed above")
+    stdout.print(f"{len(findings)} artifacts are sound", markup=False, highlight=False)
+
+
+@app.command()
 def demo(
     out: Annotated[Path, typer.Argument(help="Folder to make.")] = Path("scaat-demo"),
     workers: opt.Workers = None,
@@ -403,6 +427,14 @@ def doctor() -> None:
         )
 
 
+class Terminated(KeyboardInterrupt):
+    """A job queue asks the command to end: as Ctrl-C, with its own exit code."""
+
+
+def _on_terminate(number: int, frame: object) -> None:
+    raise Terminated
+
+
 def run_command(command: Callable[[], Any]) -> int:
     """Call a command; turn what it raises into one sentence and an exit code."""
     try:
@@ -412,9 +444,9 @@ def run_command(command: Callable[[], Any]) -> int:
         return error.exit_code
     except typer.Exit as stop:
         return int(stop.exit_code)
-    except (KeyboardInterrupt, typer.Abort):
+    except (KeyboardInterrupt, typer.Abort) as stop:
         stderr.print("scaat: interrupted; run the same command again to go on.", markup=False)
-        return INTERRUPTED
+        return TERMINATED if isinstance(stop, Terminated) else INTERRUPTED
     except Exception as error:  # the last line of defence: never a traceback at the user
         show = getattr(error, "show", None)  # a wrong option, as the parser reports it
         if callable(show) and hasattr(error, "exit_code"):
@@ -436,4 +468,5 @@ def run_command(command: Callable[[], Any]) -> int:
 
 def main() -> None:
     """Entry point of the ``scaat`` command."""
+    signal.signal(signal.SIGTERM, _on_terminate)
     sys.exit(run_command(lambda: app(standalone_mode=False)))

@@ -19,7 +19,7 @@ from typing import Any, Generic, TypeVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from pathology_scaat.errors import ConfigError, ScaatError, UsageError
-from pathology_scaat.privacy import redact
+from pathology_scaat.privacy import Redactor
 
 LOGGER = logging.getLogger(__name__)
 
@@ -41,12 +41,13 @@ class EngineConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     workers: int | None = Field(
-        None, ge=0, le=4096, description="local processes; 0 or 1 work inside this one"
+        default=None, ge=0, le=4096, description="local processes; 0 or 1 work inside this one"
     )
     scheduler: str | None = Field(
-        None, description="address of a running dask.distributed scheduler (tcp://host:8786)"
+        default=None,
+        description="address of a running dask.distributed scheduler (tcp://host:8786)",
     )
-    cluster: Path | None = Field(None, description="cluster profile (YAML) for a job queue")
+    cluster: Path | None = Field(default=None, description="cluster profile (YAML) for a job queue")
 
 
 @dataclass(frozen=True)
@@ -87,27 +88,32 @@ def _guarded(
     except OSError as error:
         words = error.strerror or type(error).__name__
         return None, _unforeseen(
+            job,
             JobError(
                 _subject(job),
                 f"a file could not be read or written ({words})",
                 "check free disk space and permissions, then run again",
-            )
+            ),
         )
     except Exception as error:
         kind = type(error).__name__
         return None, _unforeseen(
-            JobError(_subject(job), f"failed in an unforeseen way ({kind})", "report it")
+            job, JobError(_subject(job), f"failed in an unforeseen way ({kind})", "report it")
         )
     finally:
         _threads_of_job = 1
 
 
-def _unforeseen(error: JobError) -> JobError:
+def _unforeseen(job: object, error: JobError) -> JobError:
     """The error with the present traceback, for the log of the process that asked.
 
     The words of foreign errors may hold paths and names: they are redacted where they arise.
     """
-    error.trace = redact(traceback.format_exc())
+    redactor = Redactor()
+    slide_path = getattr(getattr(job, "job", job), "slide_path", None)
+    if slide_path:
+        redactor.hide_path(Path(slide_path), _subject(job))
+    error.trace = redactor(traceback.format_exc())
     return error
 
 
