@@ -33,12 +33,17 @@ def level_sizes(size_px: SizePx) -> list[SizePx]:
     return sizes
 
 
-def create_arrays(path: Path, n_channels: int, size_px: SizePx, ngff: str) -> list[Any]:
-    """Empty pyramid arrays "0", "1", ..., (C, H, W) float32 filled with NaN."""
+def level_array(path: Path, level: int, ngff: str) -> Any:
+    """A level of a map that is being made."""
+    return zarr.open_array(path / ("0" if ngff == "0.4" else "") / str(level), mode="r+")
+
+
+def create_arrays(path: Path, n_channels: int, size_px: SizePx, ngff: str) -> None:
+    """Make empty pyramid arrays "0", "1", ..., (C, H, W) float32 filled with NaN."""
     sizes = level_sizes(size_px)
     if ngff == "0.5":
         group = zarr.create_group(path, zarr_format=3)
-        return [
+        for level, size in enumerate(sizes):
             group.create_array(
                 str(level),
                 shape=(n_channels, size.height, size.width),
@@ -53,11 +58,10 @@ def create_arrays(path: Path, n_channels: int, size_px: SizePx, ngff: str) -> li
                 fill_value=float("nan"),
                 dimension_names=("c", "y", "x"),
             )
-            for level, size in enumerate(sizes)
-        ]
+        return
     zarr.create_group(path, zarr_format=2).create_group("OME")
     group = zarr.create_group(path / "0", zarr_format=2)
-    return [
+    for level, size in enumerate(sizes):
         group.create_array(
             str(level),
             shape=(n_channels, size.height, size.width),
@@ -68,8 +72,6 @@ def create_arrays(path: Path, n_channels: int, size_px: SizePx, ngff: str) -> li
             fill_value=float("nan"),
             chunk_key_encoding={"name": "v2", "separator": "/"},
         )
-        for level, size in enumerate(sizes)
-    ]
 
 
 def open_image_group(path: Path) -> tuple[zarr.Group, str]:
@@ -182,12 +184,12 @@ def halve(values: NDArray[np.float32]) -> NDArray[np.float32]:
     return out.astype(np.float32)
 
 
-def write_pyramid_level(fine: Any, coarse: Any) -> None:
-    """Fill one level from the one below it, shard by shard."""
+def halve_rows(fine: Any, coarse: Any, top: int) -> None:
+    """Fill one row of shards of a level, from row ``top`` on, from the level below it."""
     n_channels, height, width = coarse.shape
+    bottom = min(top + BLOCK_PX, height)
     for channel in range(n_channels):
-        for y in range(0, height, BLOCK_PX):
-            for x in range(0, width, BLOCK_PX):
-                bottom, right = min(y + BLOCK_PX, height), min(x + BLOCK_PX, width)
-                block = np.asarray(fine[channel, 2 * y : 2 * bottom, 2 * x : 2 * right])
-                coarse[channel, y:bottom, x:right] = halve(block)
+        for x in range(0, width, BLOCK_PX):
+            right = min(x + BLOCK_PX, width)
+            block = np.asarray(fine[channel, 2 * top : 2 * bottom, 2 * x : 2 * right])
+            coarse[channel, top:bottom, x:right] = halve(block)

@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import itertools
-import logging
 import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import zarr
-
+from pathology_scaat.engine import EngineConfig
 from pathology_scaat.errors import ConfigError, StoreError
-from pathology_scaat.geometry import BoxPx, SizePx
+from pathology_scaat.geometry import SizePx
 from pathology_scaat.provenance import atomic_path, fingerprint, versions
-from pathology_scaat.stitching.blend import Band, Placement, blend_block
+from pathology_scaat.stitching.bands import IN_THIS_PROCESS, BandJob, fill_level0, fill_pyramid
 from pathology_scaat.stitching.config import StitchConfig
 from pathology_scaat.stitching.ome_zarr import (
     BLOCK_PX,
     create_arrays,
     level_sizes,
     write_attributes,
-    write_pyramid_level,
 )
 from pathology_scaat.stitching.schema import (
     SCHEMA_VERSION,
@@ -33,7 +28,8 @@ from pathology_scaat.stitching.slide_map import SlideMap
 from pathology_scaat.stitching.source import SaliencySource
 from pathology_scaat.stitching.statistics import Histogram
 
-logger = logging.getLogger(__name__)
+BANDS_A_JOB = 2
+"""Rows of shards that one worker takes at a time."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +88,8 @@ def stitch_slide(
     map_path: Path,
     config: StitchConfig | None = None,
     overwrite: bool = False,
+    *,
+    engine: EngineConfig | None = None,
 ) -> StitchResult:
     """Blend a slide's patches into one map and write it as an OME-Zarr pyramid.
 
@@ -104,6 +102,9 @@ def stitch_slide(
     config : StitchConfig, optional
     overwrite : bool
         Make it again even if the same map is there.
+    engine : EngineConfig, optional
+        Where the bands of this one map are computed; in this process by default, since
+        a cohort keeps its workers busy with one slide each. Never changes the result.
 
     Raises
     ------
@@ -113,6 +114,7 @@ def stitch_slide(
         If the asked-for µm/px cannot hold the patches.
     """
     config = config or StitchConfig()
+    engine = engine or IN_THIS_PROCESS
     started = time.perf_counter()
     source = SaliencySource(Path(saliency_path))
     wanted = map_fingerprint(source.meta.fingerprint, config)
@@ -130,10 +132,15 @@ def stitch_slide(
         math.ceil(frame.width / scale_px - 1e-6), math.ceil(frame.height / scale_px - 1e-6)
     )
     with atomic_path(map_path) as partial:
-        levels = create_arrays(partial, len(source.meta.class_names) + 2, size, config.ngff)
-        histograms = _fill_level0(source, levels[0], size, scale_px, config)
-        for fine, coarse in itertools.pairwise(levels):
-            write_pyramid_level(fine, coarse)
+        n_channels = len(source.meta.class_names) + 2
+        create_arrays(partial, n_channels, size, config.ngff)
+        jobs = [
+            BandJob(Path(saliency_path), partial, config, scale_px, tops)
+            for tops in _shares(size.height, engine)
+        ]
+        histograms = fill_level0(jobs, n_channels, engine)
+        heights = [one.height for one in level_sizes(size)]
+        fill_pyramid(partial, heights, config.ngff, engine)
         meta = _meta(source, config, wanted, scale_px, size, histograms)
         write_attributes(partial, meta, config.ngff)
     notes = () if len(source) else ("no patches: the map is empty",)
@@ -143,23 +150,12 @@ def stitch_slide(
     )  # fmt: skip
 
 
-def _fill_level0(
-    source: SaliencySource, array: zarr.Array[Any], size: SizePx, scale_px: float,
-    config: StitchConfig,
-) -> list[Histogram]:  # fmt: skip
-    """Compute and write level 0, band by band and shard by shard."""
-    place = Placement.of(source, scale_px)
-    histograms = [Histogram() for _ in range(array.shape[0])]
-    for y in range(0, size.height, BLOCK_PX):
-        bottom = min(y + BLOCK_PX, size.height)
-        band = Band(source, place, (y, bottom), config.memory_budget_bytes)
-        for x in range(0, size.width, BLOCK_PX):
-            box = BoxPx(x, y, min(BLOCK_PX, size.width - x), bottom - y)
-            values = blend_block(band, place, box, config)
-            for histogram, channel in zip(histograms, values, strict=True):
-                histogram.add(channel)
-            array[:, box.y : box.bottom, box.x : box.right] = values
-    return histograms
+def _shares(height: int, engine: EngineConfig) -> list[tuple[int, ...]]:
+    """Rows of shards dealt into jobs: one job here, or a few rows a job for workers."""
+    tops = tuple(range(0, height, BLOCK_PX))
+    alone = engine.scheduler is None and engine.cluster is None and (engine.workers or 0) <= 1
+    share = len(tops) if alone else BANDS_A_JOB
+    return [tops[i : i + share] for i in range(0, len(tops), share)]
 
 
 def _meta(

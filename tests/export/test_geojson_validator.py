@@ -140,8 +140,14 @@ def test_what_qupath_refuses_is_refused(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "value", ["Tumor", None, {"name": "a", "color": [1, 2, 3, 255]}, {"names": ["a", "b"], "color": [0, 0, 0]}]
-)  # fmt: skip
+    "value",
+    [
+        "Tumor",
+        None,
+        {"name": "a", "color": [1, 2, 3, 255]},
+        {"names": ["a", "b"], "color": [0, 0, 0]},
+    ],
+)
 def test_classes_that_qupath_takes(tmp_path: Path, value: Any) -> None:
     written(tmp_path / "x.geojson", json.dumps(changed(CLASS, value)))
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from map_stores import make_saliency_store
 
+from pathology_scaat.engine import EngineConfig
 from pathology_scaat.errors import ConfigError, StoreError
 from pathology_scaat.geometry import BoxPx, PatchGrid
 from pathology_scaat.stitching import SlideMap, StitchConfig, stitch_slide
@@ -167,3 +168,11 @@ def test_the_map_covers_the_scanned_frame_exactly(tmp_path: Path) -> None:
     assert (found.size_px().width, found.size_px().height) == (49, 47)
     assert found.scale_px == 4
     assert found.mpp == pytest.approx(2.0)
+
+
+def test_workers_change_no_bit(tmp_path: Path) -> None:
+    tall = PatchGrid(0, 0, 1.0, 64, 40, 4, 80)  # several rows of shards
+    store = make_saliency_store(tmp_path / "s.zarr", tall, stride_px=1)
+    stitch_slide(store, tmp_path / "a.ome.zarr")
+    stitch_slide(store, tmp_path / "b.ome.zarr", engine=EngineConfig(workers=2))
+    assert folder_digest(tmp_path / "a.ome.zarr") == folder_digest(tmp_path / "b.ome.zarr")

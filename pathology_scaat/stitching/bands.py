@@ -1,0 +1,90 @@
+"""Bands of a map as jobs: each computes and writes whole shards that no other job touches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pathology_scaat.engine import EngineConfig, map_jobs
+from pathology_scaat.geometry import BoxPx
+from pathology_scaat.stitching.blend import Band, Placement, blend_block
+from pathology_scaat.stitching.config import StitchConfig
+from pathology_scaat.stitching.ome_zarr import BLOCK_PX, halve_rows, level_array
+from pathology_scaat.stitching.source import SaliencySource
+from pathology_scaat.stitching.statistics import Histogram
+
+IN_THIS_PROCESS = EngineConfig(workers=0, scheduler=None, cluster=None)
+
+
+@dataclass(frozen=True)
+class BandJob:
+    """One or more rows of shards of level 0, as a value that travels to a worker."""
+
+    saliency_path: Path
+    map_path: Path
+    config: StitchConfig
+    scale_px: float
+    tops: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class HalveJob:
+    """One row of shards of a coarser level."""
+
+    map_path: Path
+    ngff: str
+    level: int
+    top: int
+
+
+def run_band(job: BandJob) -> list[Histogram]:
+    """Blend and write bands; returns the histogram of each channel."""
+    source = SaliencySource(job.saliency_path)
+    array = level_array(job.map_path, 0, job.config.ngff)
+    n_channels, height, width = array.shape
+    place = Placement.of(source, job.scale_px)
+    histograms = [Histogram() for _ in range(n_channels)]
+    for top in job.tops:
+        bottom = min(top + BLOCK_PX, height)
+        band = Band(source, place, (top, bottom), job.config.memory_budget_bytes)
+        for x in range(0, width, BLOCK_PX):
+            box = BoxPx(x, top, min(BLOCK_PX, width - x), bottom - top)
+            values = blend_block(band, place, box, job.config)
+            for histogram, channel in zip(histograms, values, strict=True):
+                histogram.add(channel)
+            array[:, box.y : box.bottom, box.x : box.right] = values
+    return histograms
+
+
+def run_halve(job: HalveJob) -> None:
+    fine, coarse = (level_array(job.map_path, k, job.ngff) for k in (job.level - 1, job.level))
+    halve_rows(fine, coarse, job.top)
+
+
+def fill_level0(jobs: Sequence[BandJob], n_channels: int, engine: EngineConfig) -> list[Histogram]:
+    """Run all bands; counts add up the same in whatever order bands end.
+
+    Raises
+    ------
+    ScaatError
+        The first error of any band.
+    """
+    total = [Histogram() for _ in range(n_channels)]
+    for outcome in map_jobs(run_band, jobs, engine):
+        if outcome.error is not None:
+            raise outcome.error
+        for mine, theirs in zip(total, outcome.result or [], strict=True):
+            mine.merge(theirs)
+    return total
+
+
+def fill_pyramid(map_path: Path, heights: Sequence[int], ngff: str, engine: EngineConfig) -> None:
+    """Fill levels 1 and up, each from the one below; ``heights`` are of all levels."""
+    for level, height in enumerate(heights[1:], start=1):
+        jobs = [HalveJob(map_path, ngff, level, top) for top in range(0, height, BLOCK_PX)]
+        # a small level is done sooner than workers are started
+        here = engine if len(jobs) > 4 else IN_THIS_PROCESS
+        for outcome in map_jobs(run_halve, jobs, here):
+            if outcome.error is not None:
+                raise outcome.error
