@@ -115,7 +115,7 @@ def tile(
         [job.slide_id for job in jobs],
         tile_slide,
         jobs,
-        [job.store_path for job in jobs],
+        [space.patches(row.slide_id) for row in cohort.rows],
         engine,
         StatusTable(out),
         listener,
