@@ -1,0 +1,38 @@
+"""The arms of the comparison: a method of the registry, its options, its share of epochs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Arm:
+    method: str
+    options: dict[str, Any] = field(default_factory=dict)
+    epochs_factor: float = 1.0
+    note: str = ""
+
+
+def _scaat(eps_255: float, **options: Any) -> Arm:
+    return Arm("scaat", {"eps": eps_255 / 255, **options})
+
+
+ARMS: dict[str, Arm] = {
+    "plain": Arm("plain"),
+    "plain-2x": Arm("plain", {}, 2.0, "twice the epochs: SCAAT's wall clock"),
+    "sgt": Arm("sgt", {}, 1.0, "Saliency Guided Training, |gradient|"),
+    "fgsm": Arm("fgsm", {"eps": 16 / 255}, 1.0, "same mean |delta| as scaat-32"),
+    "random-mask": Arm("random-mask", {"eps": 32 / 255}),
+    "random-noise": Arm("random-noise", {"eps": 32 / 255}),
+    "inverted-mask": Arm("inverted-mask", {"eps": 32 / 255}),
+    "gradient-penalty": Arm("gradient-penalty", {"lam": 0.1}),
+    "scaat-8": _scaat(8),
+    "scaat-16": _scaat(16),
+    "scaat-32": _scaat(32),
+    "scaat-64": _scaat(64),
+    "scaat-soft-32": _scaat(32, gamma=1.0, sample_scale="confidence"),
+    "scaat-32-every2": _scaat(32, every=2),
+    "scaat-32-unmasked25": _scaat(32, unmasked_share=0.25),
+    "scaat-amortised": Arm("scaat-amortised", {"eps": 32 / 255}),
+}

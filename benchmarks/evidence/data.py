@@ -1,0 +1,122 @@
+"""The data sets of the comparison: each split by patient into train, val and test."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from planted import add_shortcut, make_patches
+
+from pathology_scaat.saliency.evaluation_set import EvaluationSet
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """Three disjoint sets, and the test set with a shortcut on every image where there is one."""
+
+    name: str
+    train: EvaluationSet
+    val: EvaluationSet
+    test: EvaluationSet
+    marked_test: EvaluationSet | None = None
+    """Test images, each with the shortcut; its masks are the shortcut's place."""
+
+
+def data_root() -> Path:
+    """Folder of the patch sets: SCAAT_DATA, else shared/data beside or inside the checkout."""
+    named = os.environ.get("SCAAT_DATA")
+    here = Path(__file__).resolve().parents[2]
+    for path in ([Path(named)] if named else []) + [here.parent / "shared/data", here / "shared/data"]:
+        if (path / "patches").is_dir():
+            return path
+    raise SystemExit("The patch sets are not here: set SCAAT_DATA to their folder.")
+
+
+def _hold_out(
+    groups: NDArray[np.str_], share: float, seed: int
+) -> NDArray[np.bool_]:
+    """True for the images of a random share of the groups."""
+    names = np.unique(groups)
+    rng = np.random.default_rng(seed)
+    held = rng.permutation(names)[: max(1, round(share * len(names)))]
+    return np.isin(groups, held)
+
+
+def _three(
+    name: str, images: NDArray[np.uint8], labels: NDArray[np.int64], groups: NDArray[np.str_],
+    is_test: NDArray[np.bool_], limits: tuple[int, int, int],
+) -> Benchmark:  # fmt: skip
+    """The given test split; a fifth of the other groups for validation; thinned evenly."""
+    held = ~is_test & _hold_out(groups, 0.2, 0)
+    parts = []
+    for flags, limit in zip((~is_test & ~held, held, is_test), limits, strict=True):
+        where = np.flatnonzero(flags)
+        part = EvaluationSet(images[where], labels[where], groups[where], name=name)
+        parts.append(part.take(part.spread(limit, 0)))
+    return Benchmark(name, *parts)
+
+
+def load_idc(limits: tuple[int, int, int]) -> Benchmark:
+    """IDC breast, 48 px at about 4 µm/px; test: the patient-disjoint split as given."""
+    with np.load(data_root() / "patches/idc_breast_50px/idc_50px.npz") as stored:
+        images = stored["images"][:, 1:49, 1:49]
+        return _three(
+            "idc", images, stored["labels"].astype(np.int64), stored["patient"].astype(str),
+            stored["split"].astype(str) == "val", limits,
+        )  # fmt: skip
+
+
+def load_colon(limits: tuple[int, int, int], side_px: int = 56) -> Benchmark:
+    """LC25000 colon, area-averaged to 56 px; split by source tile as given."""
+    import pandas as pd
+    from PIL import Image
+
+    folder = data_root() / "patches/lc25000_colon_224"
+    table = pd.read_csv(folder / "index.csv")
+    images = np.stack([
+        np.asarray(Image.open(folder / f).convert("RGB").resize((side_px, side_px), Image.Resampling.BOX))
+        for f in table["file"]
+    ])  # fmt: skip
+    return _three(
+        "colon", images, table["label"].to_numpy(np.int64),
+        table["source_tile_group"].astype(str).to_numpy(), (table["split"] == "val").to_numpy(), limits,
+    )  # fmt: skip
+
+
+def load_planted(limits: tuple[int, int, int], shortcut: str | None = None) -> Benchmark:
+    """Synthetic tumour with masks; with a shortcut, it agrees with the class in 90 % of the
+    training and validation patches and is absent from the test set."""
+    per_patient = 30
+    parts = []
+    for seed, limit, planted in zip((11, 12, 13), limits, (True, True, False), strict=True):
+        made = make_patches(
+            max(limit // per_patient, 2), per_patient, seed,
+            shortcut=shortcut, agreement=0.9 if planted else None,
+        )  # fmt: skip
+        parts.append(
+            EvaluationSet(made.images, made.labels, made.patients, masks=made.masks, name="planted")
+        )
+    name = f"planted-{shortcut}" if shortcut else "planted"
+    if shortcut is None:
+        return Benchmark(name, *parts)
+    rng = np.random.default_rng(14)
+    images, marks = zip(*(add_shortcut(i, shortcut, rng) for i in parts[2].images), strict=True)
+    test = parts[2]
+    marked = EvaluationSet(
+        np.stack(images), test.labels, test.groups, masks=np.stack(marks), name=f"{name}-marked"
+    )
+    return Benchmark(name, *parts, marked_test=marked)
+
+
+def load(name: str, limits: tuple[int, int, int]) -> Benchmark:
+    """A benchmark by name: idc, colon, planted, planted-ink, planted-tag, planted-tint."""
+    if name == "idc":
+        return load_idc(limits)
+    if name == "colon":
+        return load_colon(limits)
+    if name.startswith("planted"):
+        return load_planted(limits, name.partition("-")[2] or None)
+    raise SystemExit(f"Unknown data set: {name}")

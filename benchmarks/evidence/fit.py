@@ -1,0 +1,78 @@
+"""The training loop of the comparison: the same for every arm but for the method's step."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from arms import Arm
+from networks import make_network
+from torch import nn
+
+from pathology_scaat.saliency.evaluation_set import EvaluationSet
+from pathology_scaat.scaat.method import Visit
+from pathology_scaat.scaat.methods import make_method
+from pathology_scaat.scaat.orientation import orient
+
+
+@dataclass(frozen=True)
+class Fitted:
+    model: nn.Module
+    wall_s: float
+    cpu_s: float
+    steps: int
+
+
+def as_tensor(data: EvaluationSet, device: torch.device) -> torch.Tensor:
+    return torch.from_numpy(data.images).to(device).permute(0, 3, 1, 2).contiguous()
+
+
+def fit(
+    data: EvaluationSet, network: str, arm: Arm, *, epochs: int, seed: int,
+    device: torch.device, batch: int = 64, learning_rate: float = 2e-3,
+) -> Fitted:  # fmt: skip
+    """Train an arm: AdamW, one cosine cycle, turns and flips, colour jitter; last weights kept.
+
+    Initial weights, order of the data and augmentation depend on the seed alone: the arms of a
+    seed differ in nothing but the method. No choice is made on validation or test data.
+    """
+    torch.manual_seed(seed)
+    model = make_network(network, data.images.shape[1]).to(device)
+    rng = torch.Generator().manual_seed(seed)
+    options = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=0.01)
+    epochs = max(1, round(epochs * arm.epochs_factor))
+    per_epoch = len(data) // batch
+    schedule = torch.optim.lr_scheduler.OneCycleLR(options, learning_rate, epochs * per_epoch)
+    method = make_method(arm.method, model, seed=seed, **arm.options)
+    pixels = as_tensor(data, device)
+    labels = torch.from_numpy(data.labels).to(device)
+    wall, cpu, done = time.perf_counter(), time.process_time(), 0
+    model.train()
+    for epoch in range(epochs):
+        method.start_epoch(seed * 1000 + epoch)
+        order = torch.randperm(len(data), generator=rng)
+        for step in range(per_epoch):
+            chosen = order[step * batch : (step + 1) * batch]
+            turns = torch.randint(8, (batch,), generator=rng)
+            gain = 1 + 0.1 * (2 * torch.rand((batch, 3, 1, 1), generator=rng) - 1)
+            images = pixels[chosen.to(device)].float().div_(255)
+            images = (orient(images, turns) * gain.to(device)).clamp_(0, 1)
+            method.set_progress(done / (epochs * per_epoch))
+            options.zero_grad(set_to_none=True)
+            method.training_step(images, labels[chosen.to(device)], visit=Visit(chosen, turns))
+            options.step()
+            method.after_update()
+            schedule.step()
+            done += 1
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return Fitted(model.eval(), time.perf_counter() - wall, time.process_time() - cpu, done)
+
+
+@torch.no_grad()
+def logits_of(model: nn.Module, data: EvaluationSet, device: torch.device) -> np.ndarray:
+    pixels = as_tensor(data, device)
+    parts = [model(part.float() / 255).float().cpu() for part in pixels.split(256)]
+    return torch.cat(parts).numpy()
