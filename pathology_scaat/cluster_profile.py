@@ -32,8 +32,10 @@ class ClusterProfile(BaseModel):
     queue_system: Literal["slurm", "pbs", "sge", "lsf", "htcondor", "oar"] = Field(
         description="which job queue"
     )
-    jobs: int = Field(4, ge=1, description="queue jobs to ask for; with adaptive, at most so many")
-    adaptive: bool = Field(False, description="start and end queue jobs as the work needs")
+    jobs: int = Field(
+        default=4, ge=1, description="queue jobs to ask for; with adaptive, at most so many"
+    )
+    adaptive: bool = Field(default=False, description="start and end queue jobs as the work needs")
     options: dict[str, Any] = Field(
         default_factory=dict,
         description="cores, processes, memory, walltime, queue, account, ...: see dask-jobqueue",

@@ -7,12 +7,14 @@ job runs; only small job descriptions and results travel.
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -31,8 +33,8 @@ AHEAD = 2
 
 CONNECT_TIMEOUT_S = 30
 
-LOST_WORKERS_ALLOWED = 2
-"""A job whose worker died is given to another so many times before it counts as its killer."""
+LOST_WORKERS_ALLOWED = 1
+"""A job that was on so many dying workers and one more is set apart and tried alone."""
 
 
 class EngineConfig(BaseModel):
@@ -183,31 +185,43 @@ def _distributed(
     processes: int,
     threads: int = 1,
 ) -> Iterator[JobOutcome[Result]]:
-    from distributed import as_completed
-
     with ExitStack() as stack:
         client = _client(stack, config, processes)
 
         def submit(index: int) -> Any:
             # Not pure: equal jobs are still run each, and nothing is kept by content.
-            return client.submit(
-                _guarded, function, jobs[index], threads, pure=False, retries=LOST_WORKERS_ALLOWED
-            )
+            return client.submit(_guarded, function, jobs[index], threads, pure=False)
 
         width = max(1, len(client.scheduler_info(n_workers=-1)["workers"])) * AHEAD
-        pending = {submit(index): index for index in range(min(width, len(jobs)))}
-        following = len(pending)
-        completed = as_completed(pending)
-        for future in completed:
-            index = pending.pop(future)
-            outcome = _outcome(index, future, jobs[index])
-            future.release()
-            if following < len(jobs):
-                later = submit(following)
-                pending[later] = following
-                following += 1
-                completed.add(later)
-            yield outcome
+        suspects = []
+        for index, future in _in_flight(submit, range(len(jobs)), width):
+            if future.status == "finished":
+                yield JobOutcome(index, *future.result())
+            else:
+                suspects.append(index)
+        # A worker that dies takes the job that waits behind the guilty one with it: each is
+        # tried once more, alone.
+        for index, future in _in_flight(submit, suspects, 1):
+            yield _outcome(index, future, jobs[index])
+
+
+def _in_flight(
+    submit: Callable[[int], Any], indices: Sequence[int], width: int
+) -> Iterator[tuple[int, Any]]:
+    """Keep ``width`` jobs submitted; yield each that ended, and let its result go."""
+    remaining = iter(indices)
+    pending = {submit(index): index for index in islice(remaining, width)}
+    if not pending:
+        return
+    completed = _distributed_library().as_completed(pending)
+    for future in completed:
+        index = pending.pop(future)
+        for following in islice(remaining, 1):
+            later = submit(following)
+            pending[later] = following
+            completed.add(later)
+        yield index, future
+        future.release()
 
 
 def _outcome(index: int, future: Any, job: object) -> JobOutcome[Any]:
@@ -226,12 +240,16 @@ def _outcome(index: int, future: Any, job: object) -> JobOutcome[Any]:
     )
 
 
-def _client(stack: ExitStack, config: EngineConfig, processes: int) -> Any:
-    from distributed import Client
+def _distributed_library() -> Any:
+    """dask.distributed, imported when it is needed: it takes a second."""
+    return importlib.import_module("distributed")
 
+
+def _client(stack: ExitStack, config: EngineConfig, processes: int) -> Any:
+    library = _distributed_library()
     if config.scheduler:
         try:
-            return stack.enter_context(Client(config.scheduler, timeout=CONNECT_TIMEOUT_S))
+            return stack.enter_context(library.Client(config.scheduler, timeout=CONNECT_TIMEOUT_S))
         except (OSError, ValueError, ImportError, TypeError):
             raise UsageError(
                 "--scheduler",
@@ -243,8 +261,10 @@ def _client(stack: ExitStack, config: EngineConfig, processes: int) -> Any:
 
         cluster = stack.enter_context(start_cluster(config.cluster))
     else:
+        settings = {"distributed.scheduler.allowed-failures": LOST_WORKERS_ALLOWED}
+        stack.enter_context(importlib.import_module("dask").config.set(settings))
         cluster = stack.enter_context(_local_cluster(processes))
-    client = stack.enter_context(Client(cluster))
+    client = stack.enter_context(library.Client(cluster))
     if config.cluster:
         try:
             client.wait_for_workers(1, timeout=3600)
@@ -256,9 +276,7 @@ def _client(stack: ExitStack, config: EngineConfig, processes: int) -> Any:
 
 
 def _local_cluster(processes: int) -> Any:
-    from distributed import LocalCluster
-
-    return LocalCluster(
+    return _distributed_library().LocalCluster(
         n_workers=processes,
         threads_per_worker=1,
         processes=True,
@@ -267,5 +285,5 @@ def _local_cluster(processes: int) -> Any:
         dashboard_address=None,
         host="127.0.0.1",
         memory_limit=0,
-        silence_logs=logging.ERROR,
+        silence_logs=logging.CRITICAL,
     )

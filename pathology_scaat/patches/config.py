@@ -20,31 +20,41 @@ class TileConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    mpp: float = Field(0.5, gt=0, description="µm/px of the patches")
+    mpp: float = Field(default=0.5, gt=0, description="µm/px of the patches")
     mpp_tolerance: float = Field(
-        0.02, ge=0, lt=0.5, description="a level this near (ratio) to mpp is taken as it is"
+        default=0.02, ge=0, lt=0.5, description="a level this near (ratio) to mpp is taken as it is"
     )
-    patch_size_px: int = Field(256, ge=8, le=4096, description="side of a patch in output pixels")
-    overlap: str = Field("0", description="overlap of neighbours: a ratio (0.5) or pixels (64px)")
+    patch_size_px: int = Field(
+        default=256, ge=8, le=4096, description="side of a patch in output pixels"
+    )
+    overlap: str = Field(
+        default="0", description="overlap of neighbours: a ratio (0.5) or pixels (64px)"
+    )
     min_tissue: float = Field(
-        0.5, ge=0, le=1, description="share of a patch that must be tissue for it to be kept"
+        default=0.5,
+        ge=0,
+        le=1,
+        description="share of a patch that must be tissue for it to be kept",
     )
     tissue: TissueConfig = Field(default_factory=TissueConfig, description="the tissue mask")
-    class_names: tuple[str, ...] = Field((), description="classes of the labels, in order")
+    class_names: tuple[str, ...] = Field(default=(), description="classes of the labels, in order")
     min_coverage: float = Field(
-        0.5, gt=0, le=1, description="share of a patch that a class must cover to label it"
+        default=0.5, gt=0, le=1, description="share of a patch that a class must cover to label it"
     )
-    only_labelled: bool = Field(False, description="keep only patches that have a label")
+    only_labelled: bool = Field(default=False, description="keep only patches that have a label")
     max_unreadable_share: float = Field(
-        0.05, ge=0, le=1, description="a slide with more unreadable patches than this fails"
+        default=0.05, ge=0, le=1, description="a slide with more unreadable patches than this fails"
     )
-    reader: Literal["auto", "tiff", "openslide", "tiatoolbox"] = Field(
-        "auto", description="which library reads the slides"
+    reader: Literal["auto", "tiff", "openslide", "ngff", "tiatoolbox"] = Field(
+        default="auto", description="which library reads the slides"
     )
     shard_bytes: int = Field(
-        DEFAULT_SHARD_BYTES, ge=1 << 16, le=1 << 30, description="uncompressed bytes of a shard"
+        default=DEFAULT_SHARD_BYTES,
+        ge=1 << 16,
+        le=1 << 30,
+        description="uncompressed bytes of a shard",
     )
-    compression_level: int = Field(1, ge=1, le=19, description="zstd level of the pixels")
+    compression_level: int = Field(default=1, ge=1, le=19, description="zstd level of the pixels")
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -95,7 +105,7 @@ class TileJob:
     slide_path: Path | str
     slide_id: str
     store_path: Path | str
-    config: TileConfig = field(default_factory=TileConfig)
+    config: TileConfig = field(default_factory=lambda: TileConfig())
     tissue_path: Path | None = None
     annotation_path: Path | None = None
     label: str | None = None

@@ -66,7 +66,8 @@ class PatchStoreWriter:
         """Where the next patch goes, (P, P, 3) uint8, to be filled before :meth:`advance`."""
         if self._filled >= len(self._shard):
             raise StoreError(self._path.name, "holds more patches than were announced")
-        return self._shard[self._filled]
+        slot: NDArray[np.uint8] = self._shard[self._filled]
+        return slot
 
     def advance(self) -> None:
         """The slot is filled."""

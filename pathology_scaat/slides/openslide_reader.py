@@ -97,20 +97,21 @@ def over_white(image: Image.Image) -> RgbImage:
     return ((mixed + 127) // 255).astype(np.uint8)
 
 
-def open_handle(path: Path) -> openslide.OpenSlide:
+def open_handle(path: Path, subject: str | None = None) -> openslide.OpenSlide:
     """Open a file with OpenSlide, in one sentence where that fails."""
+    name = subject or path.name
     try:
         return openslide.OpenSlide(path)
     except openslide.OpenSlideUnsupportedFormatError:
         raise SlideOpenError(
-            path.name,
+            name,
             "is not a slide that can be opened (empty, cut off, or of another format)",
             "copy it again, or convert it",
         ) from None
     except (openslide.OpenSlideError, OSError, UnicodeError):
         # OpenSlide's own words may hold the path.
         raise SlideOpenError(
-            path.name, "is damaged or incomplete", "copy the slide again with all its files"
+            name, "is damaged or incomplete", "copy the slide again with all its files"
         ) from None
 
 
@@ -121,10 +122,11 @@ class OpenSlideSlide:
     that pixels there may be shifted by up to half a level-0 pixel.
     """
 
-    def __init__(self, path: Path, mpp: float | None = None) -> None:
+    def __init__(self, path: Path, mpp: float | None = None, *, subject: str | None = None) -> None:
         self._path = path
-        self._handle = open_handle(path)
-        self._info = with_override(describe(self._handle, "openslide"), mpp, path.name)
+        self._subject = subject or path.name
+        self._handle = open_handle(path, self._subject)
+        self._info = with_override(describe(self._handle, "openslide"), mpp, self._subject)
         self._factors = tuple(self._handle.level_downsamples)
 
     @property
@@ -132,7 +134,7 @@ class OpenSlideSlide:
         return self._info
 
     def read_level(self, level: int, box_px: BoxPx) -> RgbImage:
-        check_box(box_px, self._path.name)
+        check_box(box_px, self._subject)
         factor = self._factors[level]
         # A region that begins left of or above the slide is asked for from its first pixel
         # on: OpenSlide would be given a negative place otherwise, which some formats refuse.
@@ -148,7 +150,7 @@ class OpenSlideSlide:
         except openslide.OpenSlideError:
             self._reopen()
             raise SlideReadError(
-                self._path.name, "pixels cannot be decoded", "copy the slide again"
+                self._subject, "pixels cannot be decoded", "copy the slide again"
             ) from None
         if (width, height) == (box_px.width, box_px.height):
             return region
@@ -159,7 +161,7 @@ class OpenSlideSlide:
     def _reopen(self) -> None:
         """OpenSlide's errors latch: after one, every later call on the handle fails."""
         self._handle.close()
-        self._handle = open_handle(self._path)
+        self._handle = open_handle(self._path, self._subject)
 
     def icc_profile(self) -> bytes | None:
         profile: ImageCms.ImageCmsProfile | None = self._handle.color_profile

@@ -1,0 +1,45 @@
+"""Slides by fsspec URL (s3://, gs://, az://, file://): tiled TIFFs, read tile by tile."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from pathology_scaat.errors import SlideOpenError
+from pathology_scaat.slides.base import Slide
+from pathology_scaat.slides.tiff_levels import UnsuitableError, check_samples
+from pathology_scaat.slides.tiff_reader import TIFF_ERRORS, TiffSlide
+
+BLOCK_BYTES = 1 << 20
+
+
+def open_remote(url: str, *, reader: str = "auto", mpp: float | None = None) -> Slide:
+    """Open a slide by URL; only tiled TIFFs can be read in part over the network.
+
+    Raises
+    ------
+    SlideOpenError
+        If it cannot be reached, or only a reader of local files can open it.
+    """
+    import fsspec
+    import tifffile
+
+    name = url.rstrip("/").rpartition("/")[2]
+    if reader not in ("auto", "tiff"):
+        raise SlideOpenError(name, f"the reader '{reader}' needs a local file", "download it")
+    try:
+        stream: Any = fsspec.open(url, "rb", block_size=BLOCK_BYTES).open()
+    except Exception as error:
+        # fsspec passes on what its many backends raise; their words hold hosts and paths.
+        kind = type(error).__name__
+        raise SlideOpenError(name, f"cannot be reached ({kind})", "check URL and access") from None
+    try:
+        with tifffile.TiffFile(stream, name=name) as tiff:
+            problem = check_samples(tiff)
+        if problem is not None:
+            raise SlideOpenError(name, problem, "convert it to 8-bit RGB")
+        return cast(Slide, TiffSlide(stream, name, mpp=mpp))
+    except (UnsuitableError, *TIFF_ERRORS) as error:
+        stream.close()
+        if isinstance(error, SlideOpenError):
+            raise
+        raise SlideOpenError(name, "cannot be read over the network", "download it") from None

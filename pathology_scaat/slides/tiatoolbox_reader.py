@@ -1,0 +1,103 @@
+"""tiatoolbox: what OpenSlide cannot open (JPEG 2000 files, odd flavours of DICOM).
+
+Its import takes seconds, so that this module is imported only for such files.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+
+from pathology_scaat.errors import SlideOpenError, SlideReadError
+from pathology_scaat.geometry import BoxPx, SizePx, snapped_downsample
+from pathology_scaat.slides.base import LevelInfo, RgbImage, SlideInfo
+from pathology_scaat.slides.spacing import spacing_from_file, with_override
+from pathology_scaat.slides.tiles import check_box
+
+
+def _import_reader() -> Any:
+    from tiatoolbox.wsicore.wsireader import WSIReader
+
+    # It announces every second codec at import and every µm/px it cannot find.
+    logging.getLogger("tiatoolbox").setLevel(logging.ERROR)
+    return WSIReader
+
+
+class TiatoolboxSlide:
+    """A slide read by tiatoolbox."""
+
+    def __init__(self, path: Path, mpp: float | None = None) -> None:
+        self._name = path.name
+        reader = _import_reader()
+        try:
+            self._reader = reader.open(path)
+            meta = self._reader.info
+            sizes = [SizePx(int(w), int(h)) for w, h in meta.level_dimensions]
+        except Exception as error:
+            # It raises whatever its readers raise; all of it means that it cannot be opened.
+            logging.getLogger(__name__).debug("tiatoolbox: %s", type(error).__name__)
+            raise SlideOpenError(
+                path.name, "is not a slide that can be opened", "convert it to a tiled TIFF"
+            ) from None
+        stated = (None, None) if meta.mpp is None else tuple(meta.mpp)
+        spacing = spacing_from_file(*stated)
+        info = SlideInfo(
+            reader="tiatoolbox",
+            vendor=str(meta.vendor or "unknown").lower(),
+            levels=tuple(LevelInfo(s, snapped_downsample(sizes[0], s)) for s in sizes),
+            mpp=spacing.mpp,
+            mpp_source=spacing.source,
+            objective_power=meta.objective_power,
+            notes=spacing.notes,
+        )
+        self._info = with_override(info, mpp, path.name)
+
+    @property
+    def info(self) -> SlideInfo:
+        return self._info
+
+    def read_level(self, level: int, box_px: BoxPx) -> RgbImage:
+        check_box(box_px, self._name)
+        out = np.full((box_px.height, box_px.width, 3), 255, dtype=np.uint8)
+        size = self._info.levels[level].size_px
+        inside = box_px.intersection(BoxPx(0, 0, size.width, size.height))
+        if inside is None:
+            return out
+        factor = self._info.levels[level].downsample
+        try:
+            pixels = self._reader.read_rect(
+                (round(inside.x * factor), round(inside.y * factor)),
+                (inside.width, inside.height),
+                resolution=level,
+                units="level",
+            )
+        except Exception:
+            raise SlideReadError(
+                self._name, "pixels cannot be decoded", "copy the slide again"
+            ) from None
+        x, y = inside.x - box_px.x, inside.y - box_px.y
+        out[y : y + inside.height, x : x + inside.width] = np.asarray(pixels)[..., :3]
+        return out
+
+    def icc_profile(self) -> bytes | None:
+        return None
+
+    def close(self) -> None:
+        handle = getattr(self._reader, "openslide_wsi", None)
+        if handle is not None:
+            handle.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
