@@ -1,0 +1,214 @@
+"""From a plan to pixels: two stain maps, then light through them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from pathology_scaat.demo.layout import LAYOUT_UM, Layout, smooth_noise
+from pathology_scaat.demo.nuclei import (
+    BENIGN_SPACING_UM,
+    TUMOR_SPACING_UM,
+    jittered_points,
+    make_banks,
+    stamp,
+)
+from pathology_scaat.slides.base import RgbImage
+
+HEMATOXYLIN = (0.60, 0.73, 0.33)
+EOSIN = (0.13, 0.88, 0.46)
+BAND_ROWS = 512
+
+
+@dataclass(frozen=True)
+class Look:
+    """How one laboratory and scanner show colour."""
+
+    hematoxylin: NDArray[np.float64]
+    eosin: NDArray[np.float64]
+    hematoxylin_gain: float
+    eosin_gain: float
+    glass: NDArray[np.float64]
+    gamma: float
+    ink_rgb: tuple[int, int, int] = (38, 62, 150)
+
+
+def make_look(rng: np.random.Generator) -> Look:
+    """A laboratory and scanner by chance, within what is seen in practice."""
+    return Look(
+        hematoxylin=np.array(HEMATOXYLIN) + rng.normal(0, 0.025, 3),
+        eosin=np.array(EOSIN) + rng.normal(0, 0.035, 3),
+        hematoxylin_gain=rng.uniform(0.9, 1.15),
+        eosin_gain=rng.uniform(0.82, 1.2),
+        glass=np.array([243.0, 242.0, 243.0]) + rng.uniform(-4, 4, 3),
+        gamma=rng.uniform(0.94, 1.06),
+    )
+
+
+class _Upsampler:
+    """Linear interpolation of layout fields to rows of slide pixels."""
+
+    def __init__(self, size_px: int, mpp: float) -> None:
+        self.position = (np.arange(size_px, dtype=np.float32) + 0.5) * (mpp / LAYOUT_UM) - 0.5
+        self.position = np.clip(self.position, 0, None)
+
+    def rows(self, values: NDArray[np.float32], start: int, stop: int) -> NDArray[np.float32]:
+        last = values.shape[0] - 2
+        r = np.minimum(self.position[start:stop].astype(int), last)
+        fr = (self.position[start:stop] - r)[:, None].astype(np.float32)
+        lines: NDArray[np.float32] = values[r] * (1 - fr) + values[r + 1] * fr
+        c = np.minimum(self.position.astype(int), last)
+        fc = (self.position - c).astype(np.float32)
+        out: NDArray[np.float32] = lines[:, c] * (1 - fc) + lines[:, c + 1] * fc
+        return out
+
+
+def _soft(values: NDArray[np.float32], width: float) -> NDArray[np.float32]:
+    out: NDArray[np.float32] = np.clip(values / width + 0.5, 0, 1)
+    return out
+
+
+def _fibre_tile(rng: np.random.Generator, side: int, px_per_um: float) -> NDArray[np.float32]:
+    """Wavy collagen bundles that repeat without a seam, values about -1 to 1."""
+
+    def strands(across_um: float, along_um: float) -> NDArray[np.float32]:
+        noise = rng.standard_normal((side, side)).astype(np.float32)
+        sigma = (across_um * px_per_um, along_um * px_per_um)
+        noise = ndimage.gaussian_filter(noise, sigma, mode="wrap")
+        out: NDArray[np.float32] = noise / noise.std()
+        return out
+
+    mix = 0.55 * strands(0.55, 5) + 0.7 * strands(1.2, 12) + 0.75 * strands(4.5, 16)
+    rows, cols = np.mgrid[0:side, 0:side].astype(np.float32)
+    turn = 2 * np.pi / side
+    wave = (
+        5.0 * px_per_um * np.sin(turn * (5 * cols + 2 * rows))
+        + 3.0 * px_per_um * np.sin(turn * (9 * cols - 6 * rows) + 1.0)
+        + 14 * px_per_um * np.sin(turn * (cols - 2 * rows) + 2.0)
+    )
+    warped = ndimage.map_coordinates(mix, [rows + wave, cols], order=1, mode="grid-wrap")
+    grain = ndimage.gaussian_filter(
+        rng.standard_normal((side, side)).astype(np.float32), 0.4 * px_per_um, mode="wrap"
+    )
+    out: NDArray[np.float32] = np.clip(warped / 1.9 + 0.25 * grain / grain.std(), -1.2, 1.2)
+    return out
+
+
+def _tiled(tile: NDArray[np.float32], start: int, stop: int, width: int) -> NDArray[np.float32]:
+    rows = np.arange(start, stop) % tile.shape[0]
+    cols = np.arange(width) % tile.shape[1]
+    return tile[rows][:, cols]
+
+
+def paint_stains(
+    rng: np.random.Generator, layout: Layout, size_px: int, mpp: float
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Haematoxylin and eosin of a slide, (size, size) uint8 in optical density x 100."""
+    px_per_um = 1 / mpp
+    up = _Upsampler(size_px, mpp)
+    hema = np.empty((size_px, size_px), dtype=np.uint8)
+    eosin = np.empty_like(hema)
+    tiles = [_fibre_tile(rng, round(s * px_per_um), px_per_um) for s in (620, 451)]
+    tiles[1] = np.ascontiguousarray(tiles[1].T)
+    grain = smooth_noise(rng, (round(350 * px_per_um),) * 2, 1.3 * px_per_um)
+    # Which of the two directions the collagen runs in, changing slowly over the slide.
+    turn = _soft(smooth_noise(rng, layout.nest.shape, 40.0), 1.2)
+    for start in range(0, size_px, BAND_ROWS):
+        stop = min(start + BAND_ROWS, size_px)
+        tissue = up.rows(layout.tissue, start, stop)
+        tissue = _soft(tissue, 0.05)
+        nest_field = up.rows(layout.nest, start, stop)
+        nest = _soft(nest_field, 0.05)
+        cleft = np.exp(-(((nest_field + 0.10) / 0.055) ** 2))
+        lumen = _soft(up.rows(layout.lumen, start, stop), 0.5)
+        shade = up.rows(layout.shade, start, stop)
+        side = up.rows(turn, start, stop)
+        fibre = side * _tiled(tiles[0], start, stop, size_px)
+        fibre += (1 - side) * _tiled(tiles[1], start, stop, size_px)
+        cytoplasm = _tiled(grain, start, stop, size_px)
+        pink = (1 - nest) * (0.20 + 0.10 * fibre) + nest * (0.20 + 0.020 * cytoplasm)
+        pink *= (1 - 0.55 * cleft) * (1 - 0.93 * lumen) * tissue * shade
+        blue = (1 - nest) * (0.035 + 0.015 * fibre) + nest * (0.115 + 0.016 * cytoplasm)
+        blue *= (1 - 0.5 * cleft) * (1 - 0.93 * lumen) * tissue * shade
+        eosin[start:stop] = np.clip(pink * 100 + 0.5, 0, 255)
+        hema[start:stop] = np.clip(blue * 100 + 0.5, 0, 255)
+    _stamp_nuclei(rng, layout, hema, eosin, mpp)
+    return hema, eosin
+
+
+def _stamp_nuclei(
+    rng: np.random.Generator,
+    layout: Layout,
+    hema: NDArray[np.uint8],
+    eosin: NDArray[np.uint8],
+    mpp: float,
+) -> None:
+    size_px, px_per_um = hema.shape[0], 1 / mpp
+    banks = make_banks(rng, px_per_um)
+
+    def at(values: NDArray[Any], points: NDArray[np.float64]) -> NDArray[Any]:
+        index = np.minimum((points * (mpp / LAYOUT_UM)).astype(int), values.shape[0] - 1)
+        found: NDArray[Any] = values[index[:, 1], index[:, 0]]
+        return found
+
+    def choose(points: NDArray[np.float64], bank: list[object]) -> NDArray[np.int64]:
+        return rng.integers(0, len(bank), len(points))
+
+    plans = (
+        (banks.benign, BENIGN_SPACING_UM, 0.23, False),
+        (banks.tumor, TUMOR_SPACING_UM, 0.34, True),
+    )
+    for bank, spacing_um, jitter, is_tumor in plans:
+        points = jittered_points(rng, size_px, spacing_um * px_per_um, jitter)
+        keep = (at(layout.nest, points) > 0.06) & (at(layout.tissue, points) > 0.04)
+        keep &= (at(layout.lumen, points) < -0.6) & (at(layout.tumor, points) == is_tumor)
+        points = points[keep]
+        stamp(hema, eosin, points, choose(points, list(bank)), bank, 1.0)
+    points = jittered_points(rng, size_px, 26 * px_per_um, 0.5)
+    keep = (at(layout.nest, points) < -0.18) & (at(layout.tissue, points) > 0.08)
+    points = points[keep]
+    stamp(hema, eosin, points, choose(points, list(banks.spindle)), banks.spindle, 1.0)
+    points = jittered_points(rng, size_px, 60 * px_per_um, 0.5)
+    keep = (at(layout.nest, points) < -0.12) & (at(layout.tissue, points) > 0.08)
+    points = points[keep]
+    stamp(hema, eosin, points, choose(points, list(banks.lymphocyte)), banks.lymphocyte, 1.0)
+
+
+def develop(
+    rng: np.random.Generator,
+    layout: Layout,
+    hema: NDArray[np.uint8],
+    eosin: NDArray[np.uint8],
+    look: Look,
+    mpp: float,
+) -> RgbImage:
+    """Light through the stains (Beer-Lambert), ink on the glass, and the camera's noise."""
+    size_px = hema.shape[0]
+    level = np.arange(256) / 100.0
+    absorbed = (level * look.hematoxylin_gain)[:, None, None] * look.hematoxylin + (
+        level * look.eosin_gain
+    )[None, :, None] * look.eosin
+    light = look.glass * 10.0 ** (-absorbed * look.gamma)
+    # Through float32, so that the last bit of the power function does not decide a pixel.
+    table = np.clip(light, 0, 255).astype(np.float32).astype(np.uint8).reshape(-1, 3)
+    noise = np.round(rng.normal(0, 1.6, (509, 521, 3))).astype(np.int16)
+    rgb = np.empty((size_px, size_px, 3), dtype=np.uint8)
+    up = _Upsampler(size_px, mpp)
+    ink_field = ndimage.gaussian_filter(layout.ink.astype(np.float32), 1.0)
+    inked = bool(layout.ink.any())
+    for start in range(0, size_px, BAND_ROWS):
+        stop = min(start + BAND_ROWS, size_px)
+        index = hema[start:stop].astype(np.uint16) << 8
+        index |= eosin[start:stop]
+        band = table[index].astype(np.int16)
+        if inked:
+            cover = _soft(up.rows(ink_field, start, stop) - 0.5, 0.3)[..., None] * 0.86
+            band = (band * (1 - cover + cover * np.array(look.ink_rgb) / 255.0)).astype(np.int16)
+        rows, cols = np.arange(start, stop) % 509, np.arange(size_px) % 521
+        band += noise[rows][:, cols]
+        rgb[start:stop] = np.clip(band, 0, 255)
+    return rgb
