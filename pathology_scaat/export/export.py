@@ -17,7 +17,9 @@ from pathology_scaat.export.geojson import region_features, tile_features, write
 from pathology_scaat.export.ome_tiff import write_ome_tiff
 from pathology_scaat.export.palette import qupath_classes, qupath_name
 from pathology_scaat.export.picture import ColourScale, write_overlay_png
+from pathology_scaat.export.rasters import write_rgb_tiff, write_tile_png
 from pathology_scaat.export.regions import RegionSet, find_regions
+from pathology_scaat.export.scores import write_annotation_store, write_csv
 from pathology_scaat.export.sidecar import (
     SCHEMA_VERSION,
     file_entry,
@@ -64,7 +66,14 @@ class Context:
     mpp: float | None
     tissue_path: Path | None
     notes: list[str] = field(default_factory=list)
+    extras: dict[str, dict[str, Any]] = field(default_factory=dict)
     n_tiles: int = 0
+
+    @property
+    def key(self) -> str:
+        """What object ids are made from, beside the object itself."""
+        meta = self.slide_map.meta
+        return f"{meta.slide_fingerprint}/{meta.model_fingerprint}"
 
     @cached_property
     def qupath_frame(self) -> ExportFrame:
@@ -124,7 +133,6 @@ class Context:
 def _geojson(path: Path, context: Context) -> ExportFrame:
     table, config = context.tiles, context.config
     meta = context.slide_map.meta
-    key = f"{meta.slide_fingerprint}/{meta.model_fingerprint}"
     chosen = table.top(config.max_tiles)
     if len(chosen) < len(table):
         context.notes.append(
@@ -139,9 +147,9 @@ def _geojson(path: Path, context: Context) -> ExportFrame:
         "outlined at um/px": f"{found.level_mpp:.5g}",
     }
     target = qupath_name(meta.target_class)
-    regions = region_features(found, key, target, metadata)
+    regions = region_features(found, context.key, target, metadata)
     tiles = tile_features(
-        table, chosen, qupath_classes(meta.class_names), context.qupath_frame, key
+        table, chosen, qupath_classes(meta.class_names), context.qupath_frame, context.key
     )
     written = write_geojson(path, itertools.chain(regions, tiles))
     context.n_tiles = written - len(found.regions)
@@ -159,13 +167,42 @@ def _png(path: Path, context: Context) -> ExportFrame:
     return context.map_frame
 
 
+def _rgb_tiff(path: Path, context: Context) -> ExportFrame:
+    write_rgb_tiff(path, context.slide_map, context.scale)
+    return context.map_frame
+
+
+def _tile_png(path: Path, context: Context) -> ExportFrame:
+    extra = write_tile_png(path, context.source, context.tiles, context.config.colormap)
+    frame = context.qupath_frame
+    x, y, width, height = extra["region_px"]
+    extra["region_px"] = [x - frame.offset_x_px, y - frame.offset_y_px, width, height]
+    context.extras[path.name] = extra
+    return frame
+
+
+def _csv(path: Path, context: Context) -> ExportFrame:
+    write_csv(path, context.tiles, context.slide_map.meta.class_names)
+    return context.full_frame
+
+
+def _annotation_store(path: Path, context: Context) -> ExportFrame:
+    names = context.slide_map.meta.class_names
+    write_annotation_store(path, context.tiles, names, context.key)
+    return context.full_frame
+
+
 Writer = Callable[[Path, Context], ExportFrame]
 
 WRITERS: dict[str, tuple[str, Writer]] = {
     "geojson": (".geojson.gz", _geojson),
     "geojson-plain": (".geojson", _geojson),
     "ome-tiff": (".ome.tiff", _ome_tiff),
+    "rgb-tiff": (".rgb.tiff", _rgb_tiff),
+    "tile-png": (".tiles.png", _tile_png),
     "png": (".png", _png),
+    "csv": (".csv", _csv),
+    "annotation-store": (".db", _annotation_store),
 }
 """Suffix and writer of each format."""
 
@@ -240,7 +277,7 @@ def export_slide(
         suffix, writer = WRITERS[kind]
         path = overlay_dir / f"{slide_id}{suffix}"
         frame = writer(path, context)
-        files[path.name] = file_entry(path, kind, frame)
+        files[path.name] = {**file_entry(path, kind, frame), **context.extras.get(path.name, {})}
     for name in (old or {}).get("files", {}).keys() - files.keys():
         (overlay_dir / Path(name).name).unlink(missing_ok=True)
     record = _record(context, wanted, files)

@@ -8,7 +8,7 @@ on the machine or the time: tifffile's own UUID would hold the network card's ad
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -37,11 +37,13 @@ def pyramid_levels(slide_map: SlideMap) -> list[int]:
     return levels
 
 
-def _tiles(slide_map: SlideMap, level: int) -> Iterator[NDArray[np.float32]]:
-    """Tiles of all channels of a level, read in bands of a few tile rows."""
+def map_tiles(
+    slide_map: SlideMap, channels: Iterable[str], level: int, fill: float = 0.0
+) -> Iterator[NDArray[np.float32]]:
+    """Tiles of channels of a level, read in bands of a few tile rows; edges are filled up."""
     size = slide_map.size_px(level)
     rows = 4 * TILE_PX  # a row of shards: each is decoded once
-    for channel in range(len(slide_map.channel_names)):
+    for channel in channels:
         for y in range(0, size.height, rows):
             box = BoxPx(0, y, size.width, min(rows, size.height - y))
             band = slide_map.read(channel, level, box)
@@ -49,7 +51,7 @@ def _tiles(slide_map: SlideMap, level: int) -> Iterator[NDArray[np.float32]]:
                 for left in range(0, box.width, TILE_PX):
                     tile = band[top : top + TILE_PX, left : left + TILE_PX]
                     if tile.shape != (TILE_PX, TILE_PX):
-                        whole = np.zeros((TILE_PX, TILE_PX), np.float32)
+                        whole = np.full((TILE_PX, TILE_PX), fill, np.float32)
                         whole[: tile.shape[0], : tile.shape[1]] = tile
                         tile = whole
                     yield np.ascontiguousarray(tile)
@@ -79,7 +81,7 @@ def write_ome_tiff(path: Path, slide_map: SlideMap) -> None:
             size = slide_map.size_px(level)
             per_cm = 1e4 / (mpp * 2**level)
             writer.write(
-                _tiles(slide_map, level),
+                map_tiles(slide_map, slide_map.channel_names, level),
                 shape=(len(slide_map.channel_names), size.height, size.width),
                 dtype=np.float32,
                 photometric="minisblack",

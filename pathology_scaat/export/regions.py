@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import shapely
 from numpy.typing import NDArray
+from scipy import ndimage
 from shapely.geometry import Polygon
-from skimage.measure import label, regionprops
 
 from pathology_scaat.export.config import ExportConfig
 from pathology_scaat.export.frame import ExportFrame
@@ -17,7 +17,7 @@ from pathology_scaat.export.polygons import clean_polygons, component_outline
 from pathology_scaat.stitching.schema import PROBABILITY_PREFIX, SALIENCY_CHANNEL
 from pathology_scaat.stitching.slide_map import SlideMap
 
-MAX_REGION_PX = 16_000_000
+MAX_REGION_PX = 4_000_000
 """Map pixels looked at for regions; larger maps are outlined one level coarser."""
 
 
@@ -74,27 +74,34 @@ def find_regions(slide_map: SlideMap, frame: ExportFrame, config: ExportConfig) 
         mask = (saliency >= threshold) & (saliency > 0)
         mask &= probability >= config.region_min_probability
     min_px = config.min_region_um2 / level_mpp**2
-    components = regionprops(label(mask, connectivity=1))  # type: ignore[no-untyped-call]
-    kept = [p for p in components if p.area >= min_px]
-    kept.sort(key=lambda p: (-p.area, p.bbox))
+    labels, n_labels = ndimage.label(mask)  # joins along edges only
+    size = np.bincount(labels.ravel(), minlength=n_labels + 1)
+    size[0] = 0
+    kept = np.flatnonzero(size >= max(min_px, 1))
+    kept = kept[np.argsort(-size[kept], kind="stable")]
+    places = ndimage.find_objects(labels)
     regions: list[Region] = []
-    for prop in kept[: config.max_regions]:
-        regions.extend(_outline(prop, saliency, probability, slide_map, level, frame))
+    for number in kept[: config.max_regions].tolist():
+        part = places[number - 1]
+        cut = (labels[part] == number, saliency[part], probability[part])
+        origin = (part[1].start, part[0].start)
+        regions.extend(_outline(*cut, origin, slide_map, level, frame))
     regions = regions[: config.max_regions]
     n_found = max(len(kept), len(regions))
     return RegionSet(tuple(regions), threshold, level_mpp, n_found)
 
 
 def _outline(
-    prop: object,
+    mask: NDArray[np.bool_],
     saliency: NDArray[np.float32],
     probability: NDArray[np.float32],
+    corner: tuple[int, int],
     slide_map: SlideMap,
     level: int,
     frame: ExportFrame,
 ) -> list[Region]:
-    top, left, bottom, right = prop.bbox  # type: ignore[attr-defined]
-    mask: NDArray[np.bool_] = prop.image  # type: ignore[attr-defined]
+    """One component as regions: one, or several where the frame cuts it."""
+    left, top = corner
     scale = slide_map.level_scale_px(level)
     box = slide_map.frame_px
     origin = (
@@ -104,10 +111,7 @@ def _outline(
     outline = component_outline(mask, origin, scale)
     bounds = shapely.box(0, 0, frame.width_px, frame.height_px)
     slide_mpp = slide_map.meta.slide.mpp
-    means = [
-        float(np.mean(channel[top:bottom, left:right][mask], dtype=np.float64))
-        for channel in (saliency, probability)
-    ]
+    means = [float(np.mean(channel[mask], dtype=np.float64)) for channel in (saliency, probability)]
     return [
         Region(polygon, polygon.area * slide_mpp**2, means[0], means[1])
         for polygon in clean_polygons(outline, bounds)
