@@ -45,12 +45,15 @@ class RunConfig(BaseModel):
     engine: EngineConfig = Field(default_factory=EngineConfig)
 
 
+_NO_ALIASES = "aliases are not accepted"
+
+
 class _PlainLoader(yaml.SafeLoader):
     """YAML without aliases: no pipeline needs them, and nested ones fill any memory."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.events.AliasEvent):
-            raise yaml.constructor.ConstructorError(None, None, "aliases are not accepted")
+            raise yaml.constructor.ConstructorError(None, None, _NO_ALIASES)
         return super().compose_node(parent, index)
 
 
@@ -67,6 +70,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
             raise ConfigError(path.name, "is larger than 1 MiB", "this is no pipeline file")
         text = path.read_text(encoding="utf-8-sig")
         value = yaml.load(text, Loader=_PlainLoader)  # noqa: S506  (a SafeLoader)
+    except ConfigError:
+        raise
     except OSError as error:
         raise ConfigError(
             path.name, f"cannot be read ({error.strerror})", "check the path"
@@ -74,6 +79,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f" in line {mark.line + 1}" if mark else ""
+        if getattr(error, "problem", None) == _NO_ALIASES:
+            where = f" for a pipeline ({_NO_ALIASES})"
         raise ConfigError(path.name, f"is not valid YAML{where}", "correct it") from None
     if not isinstance(value, dict):
         raise ConfigError(path.name, "holds no settings", "write 'name: value' lines")

@@ -172,14 +172,16 @@ def reason_for(error: ScaatError) -> str:
 
     The row says which slide it is; a file name may hold a patient's name.
     """
-    if isinstance(error, SlideError):
-        subject = "slide"
-    elif isinstance(error, AnnotationError):
-        subject = "annotation file"
+    redactor = Redactor()
+    if isinstance(error, SlideError | AnnotationError):
+        subject = "slide" if isinstance(error, SlideError) else "annotation file"
+        # Sentences of ours set names in quotes; a bare stem may be any word of the sentence.
+        redactor.hide(error.subject, subject)
+        redactor.hide(f"'{Path(error.subject).stem}'", f"of the {subject}")
+        sentence = f"{subject}: {error.problem}"
     else:
-        subject = ""
-    sentence = f"{subject} {error.problem}" if subject else f"{error.subject}: {error.problem}"
-    return redact(f"{sentence}; {error.remedy}." if error.remedy else f"{sentence}.")
+        sentence = f"{error.subject}: {error.problem}"
+    return redactor(f"{sentence}; {error.remedy}." if error.remedy else f"{sentence}.")
 
 
 def scrub(value: Any) -> Any:

@@ -105,8 +105,8 @@ def test_log_lines_and_tracebacks_are_redacted() -> None:
 
 def test_reasons_name_the_kind_of_file_only() -> None:
     assert "CANARY" not in reason_for(SlideOpenError("CANARY.svs", "is empty", "copy it again"))
-    assert reason_for(SlideOpenError("C.svs", "is empty")) == "slide is empty."
-    assert reason_for(AnnotationError("C.geojson", "is empty")) == "annotation file is empty."
+    assert reason_for(SlideOpenError("C.svs", "is empty")) == "slide: is empty."
+    assert reason_for(AnnotationError("C.geojson", "is empty")) == "annotation file: is empty."
     assert reason_for(StoreError("s1.zarr", "is damaged")) == "s1.zarr: is damaged."
 
 

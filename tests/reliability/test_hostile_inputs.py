@@ -1,0 +1,91 @@
+"""Every hostile input gives one sentence and its row: no traceback, no hang, nothing outside."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hostile_inputs import (
+    ANNOTATIONS,
+    MADE,
+    MANIFESTS,
+    SETTINGS,
+    Maker,
+    annotation_message,
+    manifest_message,
+    settings_message,
+    slides,
+    tile_all,
+)
+from reliability_tools import digest
+
+CAN_BE_TILED = {
+    "`blank_black.tiff`",
+    "`blank_white.tiff`",
+    "`comma_mpp.svs`",
+    "`corrupt_tiles.svs`",
+}
+
+
+def assert_one_sentence(text: str) -> None:
+    assert text, "no message"
+    assert "Traceback" not in text
+    assert "\n" not in text
+    assert "internal error" not in text
+    assert "unforeseen" not in text
+    assert 20 < len(text) < 500
+    assert text.endswith(".")
+
+
+def test_every_slide_of_a_hostile_batch_has_its_row(tmp_path: Path) -> None:
+    rows, done = tile_all(tmp_path)
+    assert done.returncode == 3, done.stderr
+    assert "Traceback" not in done.stderr + done.stdout
+    assert set(rows) == set(slides())
+    for title, row in rows.items():
+        assert row["tile"] in {"done", "failed"}, title
+        if title.startswith("a name "):
+            assert row["tile"] == "done", row["reason"]
+            assert int(row["n_patches"]) > 0
+        if row["tile"] == "failed":
+            assert title not in CAN_BE_TILED, (title, row["reason"])
+            assert_one_sentence(row["reason"])
+    if "`corrupt_tiles.svs`" in rows:
+        assert int(rows["`corrupt_tiles.svs`"]["n_unreadable"]) > 0
+        assert int(rows["`corrupt_tiles.svs`"]["n_patches"]) > 0
+    # Nothing but the manifest, the inputs and the output folder: no write outside.
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["cohort.csv", "in", "out"]
+    assert not list(tmp_path.rglob("*.partial-*"))
+    assert not (Path.cwd() / "x").exists()
+    assert len(MADE) >= 10
+
+
+REFUSED = [
+    pytest.param(make, message, id=title)
+    for group, message in ((MANIFESTS, manifest_message), (SETTINGS, settings_message))
+    for title, make in group.items()
+]
+
+
+@pytest.mark.parametrize(("make", "message"), REFUSED)
+def test_hostile_tables_and_settings_are_refused(
+    make: Maker, message: Callable[[Maker, Path], tuple[str, int]], tmp_path: Path
+) -> None:
+    began = time.monotonic()
+    text, code = message(make, tmp_path)
+    assert code == 2
+    assert_one_sentence(text)
+    assert str(tmp_path) not in text
+    assert time.monotonic() - began < 20
+    assert not (Path.cwd() / "x").exists()
+    assert not (tmp_path / "out").exists() or not digest(tmp_path / "out")
+
+
+@pytest.mark.parametrize("make", ANNOTATIONS.values(), ids=ANNOTATIONS.keys())
+def test_hostile_annotations_fail_their_slide_only(make: Maker, tmp_path: Path) -> None:
+    text, code = annotation_message(make, tmp_path)
+    assert code == 3
+    assert_one_sentence(text)
+    assert "root:" not in text
