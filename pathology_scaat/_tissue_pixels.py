@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,13 +33,25 @@ class PixelClasses:
     flags: tuple[str, ...]
 
 
+def _channel_max(pixels: NDArray[Any]) -> NDArray[Any]:
+    """Largest channel, (h, w); ten times the speed of a reduction over an axis of three."""
+    largest: NDArray[Any] = np.maximum(np.maximum(pixels[..., 0], pixels[..., 1]), pixels[..., 2])
+    return largest
+
+
+def _channel_min(pixels: NDArray[Any]) -> NDArray[Any]:
+    """Smallest channel, (h, w)."""
+    smallest: NDArray[Any] = np.minimum(np.minimum(pixels[..., 0], pixels[..., 1]), pixels[..., 2])
+    return smallest
+
+
 def glass_colour(rgb: RgbImage) -> tuple[NDArray[np.float64], bool]:
     """Colour of the empty glass, (3,) float, and whether any was seen.
 
     It is the commonest brightness among bright, nearly grey pixels; the channels are then
     averaged around it, because glass of many scanners is a little yellow or blue.
     """
-    low, high = rgb.min(axis=2).astype(np.int16), rgb.max(axis=2).astype(np.int16)
+    low, high = _channel_min(rgb).astype(np.int16), _channel_max(rgb).astype(np.int16)
     bright = (low >= 190) & (high - low <= 24)
     if bright.sum() < max(rgb.shape[0] * rgb.shape[1] * 0.002, 16):
         return np.full(3, DEFAULT_GLASS), False
@@ -62,13 +75,16 @@ def classify_pixels(
     glass, seen = glass_colour(rgb)
     if not seen:
         flags.append("no-glass")
-    density = -np.log10((rgb.astype(np.float32) + 1.0) / (glass.astype(np.float32) + 1.0))
-    np.clip(density, 0.0, None, out=density)
-    brightest = rgb.max(axis=2)
-    spread = brightest.astype(np.int16) - rgb.min(axis=2)
+    # A table of the 256 levels of each channel: the logarithm of every pixel costs seconds.
+    levels = np.arange(256, dtype=np.float32)[:, None]
+    table = -np.log10((levels + 1.0) / (glass.astype(np.float32) + 1.0))
+    np.clip(table, 0.0, None, out=table)
+    density = np.stack([table[:, c][rgb[..., c]] for c in range(3)], axis=2)
+    brightest = _channel_max(rgb)
+    spread = brightest.astype(np.int16) - _channel_min(rgb)
     dark = (brightest < DARK_LEVEL) & (spread < 30)
-    ink = _ink(rgb, density) & ~dark
-    colour = density.max(axis=2) - density.min(axis=2)
+    ink = _ink(density) & ~dark
+    colour = _channel_max(density) - _channel_min(density)
     usable = readable & ~dark & ~ink
     if usable.any() and float(np.percentile(spread[usable], 99.5)) <= 3:
         return _grey(density, dark, usable, seen, flags)
@@ -112,7 +128,7 @@ def _grey(
     return PixelClasses(usable & (mean > threshold), none, dark, (*flags, "greyscale"))
 
 
-def _ink(rgb: RgbImage, density: NDArray[np.float32]) -> NDArray[np.bool_]:
+def _ink(density: NDArray[np.float32]) -> NDArray[np.bool_]:
     """Colours of felt pens that no common stain has.
 
     Green and blue-green ink absorb green light least; blue ink absorbs red clearly more than
@@ -120,19 +136,23 @@ def _ink(rgb: RgbImage, density: NDArray[np.float32]) -> NDArray[np.bool_]:
     as green and red hardly at all, where eosin spares blue.
     """
     red, green, blue = density[..., 0], density[..., 1], density[..., 2]
-    strong = density.max(axis=2) > 0.15
-    green_ink = strong & (green < 0.75 * np.minimum(red, blue) + 0.0) & (red - green > 0.06)
-    blue_ink = strong & (red > 1.35 * green + 0.05) & (red > 2.0 * blue)
-    cyan_ink = strong & (red > 1.6 * green + 0.05) & (red > 1.2 * blue)
-    red_ink = (green > 0.45) & (blue > 0.85 * green) & (red < 0.3 * green) & (rgb[..., 0] > 140)
+    strong = _channel_max(density) > 0.15
+    green_ink = strong & (green < 0.75 * np.minimum(red, blue)) & (red - green > 0.06)
+    # In stained tissue the density of red is about 0.4 to 0.8 of that of green, below 1.05
+    # even in dense nuclei; blue ink turns that round.
+    blue_ink = strong & (red > 1.1 * green + 0.02) & (red > 1.3 * blue)
+    blue_ink |= (red > 0.7) & (red > 1.03 * green) & (red > 1.3 * blue)
+    cyan_ink = strong & (red > 1.5 * green + 0.03) & (red > blue)
+    red_ink = (green > 0.45) & (blue > 0.82 * green) & (red < 0.3 * green)
+    red_ink |= (green > 0.9) & (blue > 0.85 * green) & (red < 0.5 * green)
     seeds = green_ink | blue_ink | cyan_ink | red_ink
     seeds = ndimage.binary_opening(seeds, np.ones((2, 2)))
     if not seeds.any():
         return np.zeros(seeds.shape, dtype=bool)
     seeds = morphology.remove_small_objects(seeds, max_size=12)
     # The rim of a stroke is ink mixed with glass: paler, but of the same kind.
-    weak = (density.max(axis=2) > 0.03) & ((red > 1.15 * green) | (blue > 0.85 * green))
-    rim = ndimage.binary_dilation(seeds, iterations=3) & weak
+    weak = (_channel_max(density) > 0.03) & ((red > 0.95 * green) | (blue > 0.85 * green))
+    rim = ndimage.binary_dilation(seeds, iterations=4) & weak
     found: NDArray[np.bool_] = seeds | rim
     return found
 

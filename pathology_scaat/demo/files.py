@@ -61,8 +61,7 @@ def write_slide(path: Path, rgb: RgbImage, mpp: float, aperio: bool) -> None:
                 )
             tiff.write(
                 level,
-                photometric="ycbcr",
-                subsampling=(2, 2),
+                photometric="rgb",
                 tile=(TILE_PX, TILE_PX),
                 compression="jpeg",
                 compressionargs={"level": JPEG_QUALITY},

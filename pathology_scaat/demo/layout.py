@@ -13,7 +13,7 @@ LAYOUT_UM = 4.0
 
 NEST_SIGMA_UM = 21.0
 NEST_QUANTILE = 0.53
-REGION_MARGIN = 0.28
+REGION_MARGIN = 0.14
 """Tissue nearer than this to the border between tumour and normal stays unannotated."""
 
 
@@ -51,7 +51,7 @@ class Layout:
     def region(self, tumor: bool) -> NDArray[np.bool_]:
         """The annotated part of the tumour or of the normal tissue."""
         side = self.field > REGION_MARGIN if tumor else self.field < -REGION_MARGIN
-        inner = ndimage.distance_transform_edt(self.tissue > 0) > 80 / LAYOUT_UM
+        inner = ndimage.distance_transform_edt(self.tissue > 0) > 40 / LAYOUT_UM
         kept: NDArray[np.bool_] = ndimage.binary_opening(side & inner, iterations=6)
         return kept
 

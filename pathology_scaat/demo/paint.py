@@ -101,7 +101,8 @@ def _fibre_tile(rng: np.random.Generator, side: int, px_per_um: float) -> NDArra
 def _tiled(tile: NDArray[np.float32], start: int, stop: int, width: int) -> NDArray[np.float32]:
     rows = np.arange(start, stop) % tile.shape[0]
     cols = np.arange(width) % tile.shape[1]
-    return tile[rows][:, cols]
+    out: NDArray[np.float32] = tile[rows][:, cols]
+    return out
 
 
 def paint_stains(
