@@ -1,0 +1,211 @@
+"""Networks by name: ours, or any of timm's, with weights from local files only."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from pathology_scaat.errors import TrainingError, UsageError
+from pathology_scaat.training.small import SmallNet
+
+logger = logging.getLogger(__name__)
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+MIN_MATCHED_SHARE = 0.5
+"""A weight file that fills less of the network than this belongs to another one."""
+
+
+class Classifier(nn.Module):
+    """A backbone with its normalisation inside: [0, 1] RGB in, raw logits out.
+
+    Parameters
+    ----------
+    backbone : nn.Module
+        Takes normalised (B, 3, H, W).
+    mean, std : sequences of 3 floats
+        Per channel, on the [0, 1] scale.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self, backbone: nn.Module, mean: tuple[float, ...], std: tuple[float, ...]
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.register_buffer("mean", torch.tensor(mean).reshape(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(std).reshape(1, 3, 1, 1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) float in [0, 1] to (B, K) logits; normalised in float32."""
+        normalised = (images - self.mean) / self.std
+        return self.backbone(normalised)  # type: ignore[no-any-return]
+
+
+def create_backbone(
+    name: str, num_classes: int, patch_size_px: int, options: dict[str, Any] | None = None
+) -> nn.Module:
+    """A network with random weights.
+
+    Raises
+    ------
+    UsageError
+        If the name or an option is unknown.
+    """
+    extra = dict(options or {})
+    if name == "scaat-small":
+        try:
+            return SmallNet(num_classes, **extra)
+        except (TypeError, KeyError):
+            raise UsageError(
+                "backbone_options", f"do not fit '{name}'", "known: norm, widths"
+            ) from None
+    if not timm.is_model(name):
+        raise UsageError(
+            "--backbone",
+            f"'{name}' is unknown",
+            "use 'scaat-small' or a name that timm knows",
+        )
+    fixed = bool(getattr(timm.get_pretrained_cfg(name), "fixed_input_size", False))
+    if fixed:
+        extra.setdefault("img_size", patch_size_px)
+    try:
+        model: nn.Module = timm.create_model(
+            name, pretrained=False, num_classes=num_classes, **extra
+        )
+    except (TypeError, AssertionError, ValueError) as error:
+        raise UsageError(
+            "--backbone",
+            f"'{name}' cannot be made for {patch_size_px} px patches ({error})",
+            "choose another patch size or backbone_options",
+        ) from None
+    return model
+
+
+def read_weight_file(path: Path) -> dict[str, Tensor]:
+    """Tensors of a local weight file; nothing but tensors is ever unpickled.
+
+    Raises
+    ------
+    TrainingError
+        If the file is missing or holds anything but tensors.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise TrainingError(path.name, "is not there", "check backbone_weights") from None
+    except Exception as error:
+        raise TrainingError(
+            path.name,
+            f"is not a weight file that can be read safely ({type(error).__name__})",
+            "convert it to safetensors",
+        ) from None
+    for key in ("state_dict", "model", "teacher"):
+        if isinstance(state, dict) and isinstance(state.get(key), dict):
+            state = state[key]
+    if not isinstance(state, dict):
+        raise TrainingError(path.name, "holds no weights", "give a state dict")
+    return {str(k): v for k, v in state.items() if isinstance(v, Tensor)}
+
+
+def load_backbone_weights(backbone: nn.Module, path: Path) -> str:
+    """Fill a network from a file, leaving out a head of another width; says what was matched.
+
+    Raises
+    ------
+    TrainingError
+        If less than half of the network's weights are in the file.
+    """
+    given = {
+        key.removeprefix("module.").removeprefix("backbone."): value
+        for key, value in read_weight_file(path).items()
+    }
+    own = backbone.state_dict()
+    fitting = {k: v for k, v in given.items() if k in own and v.shape == own[k].shape}
+    matched = sum(own[k].numel() for k in fitting)
+    total = sum(v.numel() for v in own.values())
+    if matched < MIN_MATCHED_SHARE * total:
+        raise TrainingError(
+            path.name,
+            f"fits only {matched / max(total, 1):.0%} of the network",
+            "check that backbone and backbone_options are those of the weights",
+        )
+    backbone.load_state_dict(fitting, strict=False)
+    return (
+        f"{path.name}: {len(fitting)} of {len(own)} tensors, {matched / total:.1%} of the weights"
+    )
+
+
+def set_trainable(backbone: nn.Module, trainable: str) -> None:
+    """Freeze all but the head (``head``), or all but the last blocks and the head (``last-N``).
+
+    Frozen modules are also kept in evaluation mode by :func:`train_mode`, so that their
+    BatchNorm statistics stay those of the weights.
+    """
+    if trainable == "all":
+        return
+    backbone.requires_grad_(False)
+    head = getattr(backbone, "get_classifier", None)
+    if head is None:
+        raise UsageError("trainable", "this backbone names no head", "use trainable=all")
+    head().requires_grad_(True)
+    if trainable == "head":
+        return
+    count = int(trainable.removeprefix("last-"))
+    blocks = _blocks(backbone)
+    if count > len(blocks):
+        raise UsageError(
+            "trainable",
+            f"the backbone has {len(blocks)} blocks",
+            f"give last-1 to last-{len(blocks)}",
+        )
+    for block in blocks[len(blocks) - count :]:
+        block.requires_grad_(True)
+    for name in ("norm", "fc_norm", "norm_pre"):
+        final = getattr(backbone, name, None)
+        if isinstance(final, nn.Module):
+            final.requires_grad_(True)
+
+
+def _blocks(backbone: nn.Module) -> list[nn.Module]:
+    """The repeated parts of a network from input to output."""
+    for name in ("blocks", "stages", "layers"):
+        found = getattr(backbone, name, None)
+        if isinstance(found, nn.Sequential | nn.ModuleList):
+            return list(found)
+    numbered = [m for n, m in backbone.named_children() if n.startswith("layer")]
+    return numbered or list(backbone.children())[:-1]
+
+
+def train_mode(model: nn.Module) -> None:
+    """Training mode for what is trained; frozen parts stay in evaluation mode."""
+    model.train()
+    for module in model.modules():
+        own = list(module.parameters())
+        if own and not any(p.requires_grad for p in own):
+            module.eval()
+
+
+def normalisation_of(
+    kind: str, backbone: nn.Module, has_weights: bool, measured: tuple[Any, Any] | None
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation, per channel, by the setting ``normalisation``."""
+    if kind == "auto" and has_weights:
+        settings = getattr(backbone, "pretrained_cfg", None) or {}
+        return tuple(settings.get("mean", IMAGENET_MEAN)), tuple(settings.get("std", IMAGENET_STD))
+    if kind == "imagenet":
+        return IMAGENET_MEAN, IMAGENET_STD
+    if kind == "half" or measured is None:
+        return (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
+    return measured

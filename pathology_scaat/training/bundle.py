@@ -1,0 +1,225 @@
+"""The model bundle: weights, what they mean, and the same model for QuPath and WSInfer.
+
+::
+
+    model/  model.safetensors                weights; tensors only
+            config.json                      schema, hashes, classes, patch size, method, metrics
+            training_log.csv                 one row an epoch
+            wsinfer/torchscript_model.pt     raw logits, normalisation inside
+            wsinfer/config.json              the WSInfer model format
+
+Loading a bundle reads safetensors and JSON and checks both against their SHA-256; nothing is
+unpickled. The TorchScript is for other programs and is never loaded here.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from pathology_scaat.errors import BundleError, ScaatError
+from pathology_scaat.provenance import atomic_path, file_sha256, fingerprint, versions, write_json
+from pathology_scaat.training.backbones import Classifier, create_backbone
+from pathology_scaat.training.wsinfer import write_wsinfer_model
+
+SCHEMA_NAME = "pathology_scaat.model"
+SCHEMA_VERSION = 1
+WEIGHTS_NAME = "model.safetensors"
+CONFIG_NAME = "config.json"
+WSINFER_DIR = "wsinfer"
+MAX_CONFIG_BYTES = 4 << 20
+
+
+class BundleConfig(BaseModel):
+    """What a bundle says about its model."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    schema_name: str = Field(SCHEMA_NAME, description="always pathology_scaat.model")
+    schema_version: int = Field(SCHEMA_VERSION, description="version of this file's form")
+    class_names: tuple[str, ...] = Field(min_length=1, description="in the order of the logits")
+    positive_class: str = Field(description="class the saliency speaks of by default")
+    multi_label: bool = Field(False, description="sigmoid for each class instead of softmax")
+    patch_size_px: int = Field(gt=0, description="side of a patch, px")
+    mpp: float = Field(gt=0, description="µm per patch px")
+    backbone: str = Field(description="network name")
+    backbone_options: dict[str, Any] = Field(default_factory=dict)
+    mean: tuple[float, float, float] = Field(description="subtracted inside the model, [0, 1]")
+    std: tuple[float, float, float] = Field(description="divided by inside the model, [0, 1]")
+    method: str = Field("plain", description="training method")
+    method_options: dict[str, Any] = Field(default_factory=dict)
+    training: dict[str, Any] = Field(default_factory=dict, description="training settings, seed")
+    dataset_fingerprint: str = Field("", description="of patches, labels and splits")
+    training_fingerprint: str = Field("", description="of data, settings and seed")
+    metrics: dict[str, float] = Field(default_factory=dict)
+    temperature: float = Field(
+        1.0, gt=0, description="divide logits by it for calibrated probabilities; not applied"
+    )
+    weights_sha256: str = Field("", description="of model.safetensors")
+    versions: dict[str, str] = Field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ModelBundle:
+    """A loaded model in evaluation mode.
+
+    Attributes
+    ----------
+    model : nn.Module
+        (B, 3, P, P) float in [0, 1] to (B, K) raw logits.
+    config : BundleConfig
+    fingerprint : str
+        SHA-256 over weights and meaning; other for any other model.
+    """
+
+    model: nn.Module
+    config: BundleConfig
+    fingerprint: str
+
+
+def model_fingerprint(config: BundleConfig) -> str:
+    """Fingerprint of a bundle; library versions and measured metrics do not enter."""
+    return fingerprint(config.model_dump(mode="json", exclude={"versions", "metrics"}))
+
+
+def save_bundle(
+    path: Path,
+    model: Classifier,
+    config: BundleConfig,
+    *,
+    training_log: str | None = None,
+    wsinfer: bool = True,
+) -> BundleConfig:
+    """Write a bundle; it appears whole or not at all.
+
+    Parameters
+    ----------
+    path : Path
+        The bundle's folder; one that is there is replaced.
+    model : Classifier
+        On any device; saved in float32 as it is.
+    config : BundleConfig
+        Hash and versions are filled in.
+    training_log : str, optional
+        CSV text kept beside the weights.
+    wsinfer : bool
+        Also write the TorchScript and the WSInfer configuration.
+
+    Returns
+    -------
+    BundleConfig
+        As written.
+    """
+    with atomic_path(path) as partial:
+        partial.mkdir()
+        state = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
+        save_file(state, partial / WEIGHTS_NAME)
+        config = config.model_copy(
+            update={
+                "weights_sha256": file_sha256(partial / WEIGHTS_NAME),
+                "versions": config.versions or versions(),
+            }
+        )
+        write_json(
+            partial / CONFIG_NAME,
+            {**config.model_dump(mode="json"), "fingerprint": model_fingerprint(config)},
+        )
+        if training_log is not None:
+            (partial / "training_log.csv").write_text(training_log, encoding="utf-8")
+        if wsinfer:
+            write_wsinfer_model(partial / WSINFER_DIR, model, config)
+    return config
+
+
+def read_bundle_config(path: Path) -> BundleConfig:
+    """The configuration of a bundle, checked; no weights are read.
+
+    Raises
+    ------
+    BundleError
+        If it is missing, altered, or of another schema.
+    """
+    file = path / CONFIG_NAME
+    remedy = "train it again, or copy the whole folder anew"
+    try:
+        if file.stat().st_size > MAX_CONFIG_BYTES:
+            raise BundleError(path.name, "has a config.json of absurd size", remedy)
+        value = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise BundleError(
+            path.name,
+            "is not a model bundle (no config.json)",
+            "give the folder 'scaat train' made",
+        ) from None
+    except (OSError, ValueError, RecursionError):
+        raise BundleError(path.name, "has a config.json that cannot be read", remedy) from None
+    if not isinstance(value, dict) or value.get("schema_name") != SCHEMA_NAME:
+        raise BundleError(path.name, "is not a model bundle", "give the folder 'scaat train' made")
+    if value.get("schema_version") != SCHEMA_VERSION:
+        raise BundleError(
+            path.name,
+            f"is of schema version {value.get('schema_version')}, not {SCHEMA_VERSION}",
+            "train it again with this version",
+        )
+    stated = value.pop("fingerprint", None)
+    try:
+        config = BundleConfig.model_validate(value)
+    except ValidationError:
+        raise BundleError(path.name, "has a damaged config.json", remedy) from None
+    if stated != model_fingerprint(config):
+        raise BundleError(path.name, "has a config.json that was altered", remedy)
+    if config.positive_class not in config.class_names:
+        raise BundleError(path.name, "names a positive class it does not have", remedy)
+    return config
+
+
+def build_model(config: BundleConfig) -> Classifier:
+    """The network a configuration describes, with random weights."""
+    backbone = create_backbone(
+        config.backbone, len(config.class_names), config.patch_size_px, config.backbone_options
+    )
+    return Classifier(backbone, config.mean, config.std)
+
+
+def load_bundle(path: str | Path, device: str = "cpu") -> ModelBundle:
+    """Load a bundle for use.
+
+    Parameters
+    ----------
+    path : str or Path
+        The bundle's folder.
+    device : str
+        ``cpu``, ``cuda`` or ``cuda:N``.
+
+    Raises
+    ------
+    BundleError
+        If a file is missing, altered, or does not fit the others.
+    """
+    folder = Path(path)
+    config = read_bundle_config(folder)
+    weights = folder / WEIGHTS_NAME
+    remedy = "train it again, or copy the whole folder anew"
+    if not weights.is_file():
+        raise BundleError(folder.name, f"has no {WEIGHTS_NAME}", remedy)
+    if file_sha256(weights) != config.weights_sha256:
+        raise BundleError(
+            folder.name, f"has a {WEIGHTS_NAME} that is not the one it was saved with", remedy
+        )
+    try:
+        model = build_model(config)
+        model.load_state_dict(load_file(weights))
+    except (SafetensorError, RuntimeError, ScaatError) as error:
+        raise BundleError(
+            folder.name, f"cannot be loaded ({type(error).__name__})", remedy
+        ) from None
+    model.eval().requires_grad_(False)
+    return ModelBundle(model.to(torch.device(device)), config, model_fingerprint(config))

@@ -1,0 +1,143 @@
+"""All labelled patches of a split as one numbered set, read from many patch stores."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pathology_scaat.patches.store import PatchStore
+from pathology_scaat.training.types import TrainingSlide
+
+
+@dataclass(frozen=True)
+class PatchTable:
+    """Which patch is number i: the store it is in, its row there, and its label.
+
+    Attributes
+    ----------
+    stores : tuple of PatchStore
+    store_index, row : (N,) int64
+    labels : (N,) int64, or (N, K) float32 for several labels
+    """
+
+    stores: tuple[PatchStore, ...]
+    store_index: NDArray[np.int64]
+    row: NDArray[np.int64]
+    labels: NDArray[Any]
+
+    def __len__(self) -> int:
+        return len(self.row)
+
+    def select(self, index: NDArray[Any]) -> PatchTable:
+        """The patches of an index or mask, in its order."""
+        return PatchTable(self.stores, self.store_index[index], self.row[index], self.labels[index])
+
+    def read(self, index: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """(n, P, P, 3) uint8 in the order asked for; one request a store, all at once."""
+        where = self.store_index[index]
+        rows = self.row[index]
+        parts = []
+        for number in np.unique(where):
+            mine = np.flatnonzero(where == number)
+            parts.append((mine, self.stores[number].read_async(rows[mine])))
+        if len(parts) == 1:
+            return np.asarray(parts[0][1].result())
+        side = self.stores[0].patch_size_px
+        patches = np.empty((len(index), side, side, 3), np.uint8)
+        for mine, pending in parts:
+            patches[mine] = pending.result()
+        return patches
+
+
+def patch_labels(store: PatchStore, multi_label: bool, min_coverage: float) -> NDArray[Any]:
+    """Labels of a store's patches, -1 (all of a row, for several labels) where undecided."""
+    if not multi_label:
+        return store.labels.astype(np.int64)
+    coverage = store.label_coverage
+    labels = (coverage >= min_coverage).astype(np.float32)
+    labels[coverage.sum(axis=1) <= 0] = -1
+    return labels
+
+
+def make_table(
+    slides: Sequence[TrainingSlide], multi_label: bool, min_coverage: float
+) -> PatchTable:
+    """The labelled patches of some slides, in the slides' order."""
+    stores = tuple(PatchStore(slide.store) for slide in slides)
+    store_index, rows, labels = [], [], []
+    for number, store in enumerate(stores):
+        own = patch_labels(store, multi_label, min_coverage)
+        chosen = np.flatnonzero((own if own.ndim == 1 else own[:, 0]) >= 0)
+        store_index.append(np.full(len(chosen), number, np.int64))
+        rows.append(chosen.astype(np.int64))
+        labels.append(own[chosen])
+    if not stores:
+        none = np.zeros(0, np.int64)
+        return PatchTable((), none, none, none)
+    return PatchTable(
+        stores, np.concatenate(store_index), np.concatenate(rows), np.concatenate(labels)
+    )
+
+
+class BatchLoader:
+    """Reads batches ahead of the device, from memory where the set fits.
+
+    Parameters
+    ----------
+    table : PatchTable
+    cache_bytes : int
+        Keep the whole set in memory if it is no larger.
+    device : torch.device
+        Batches for a GPU come from pinned memory.
+    ahead : int
+        Batches read in advance.
+    """
+
+    def __init__(
+        self, table: PatchTable, cache_bytes: int, device: torch.device, ahead: int = 3
+    ) -> None:
+        self.table = table
+        self.device = device
+        self.ahead = ahead
+        self.wait_s = 0.0
+        side = table.stores[0].patch_size_px if table.stores else 0
+        self._cache: NDArray[np.uint8] | None = None
+        self._may_cache = 0 < len(table) * side * side * 3 <= cache_bytes
+
+    def _read(self, index: NDArray[np.int64]) -> Tensor:
+        if self._may_cache and self._cache is None:
+            self._cache = self._read_all()
+        pixels = self._cache[index] if self._cache is not None else self.table.read(index)
+        patches = torch.from_numpy(pixels)
+        return patches.pin_memory() if self.device.type == "cuda" else patches
+
+    def _read_all(self) -> NDArray[np.uint8]:
+        numbers = np.arange(len(self.table))
+        parts = [self.table.read(numbers[i : i + 512]) for i in range(0, len(numbers), 512)]
+        return np.concatenate(parts)
+
+    def __call__(
+        self, batches: Sequence[NDArray[np.int64]]
+    ) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
+        """Yield (index, (n, P, P, 3) uint8 on the device) for each batch.
+
+        The time spent waiting for a batch to arrive is added to ``wait_s``.
+        """
+        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="patches") as executor:
+            pending = [executor.submit(self._read, b) for b in batches[: self.ahead]]
+            for number, index in enumerate(batches):
+                begin = perf_counter()
+                patches = pending.pop(0).result()
+                self.wait_s += perf_counter() - begin
+                following = number + self.ahead
+                if following < len(batches):
+                    pending.append(executor.submit(self._read, batches[following]))
+                yield index, patches.to(self.device, non_blocking=True)

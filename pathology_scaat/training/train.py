@@ -1,0 +1,245 @@
+"""``train_model``: checks, fingerprint, processes; the work itself is in :mod:`.trainer`."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from pathology_scaat.errors import BundleError, TrainingError, UsageError
+from pathology_scaat.patches.store import PatchStore
+from pathology_scaat.provenance import file_sha256, fingerprint
+from pathology_scaat.training.bundle import SCHEMA_VERSION, model_fingerprint, read_bundle_config
+from pathology_scaat.training.config import TrainConfig
+from pathology_scaat.training.pool import patch_labels
+from pathology_scaat.training.trainer import Job, Trainer, work_folder
+from pathology_scaat.training.types import TrainingSlide, TrainProgress, TrainResult
+
+logger = logging.getLogger(__name__)
+
+PROCESS_TIMEOUT = timedelta(minutes=15)
+EXECUTION_ONLY = {"cache_bytes", "tensorboard", "devices", "backbone_weights"}
+"""Settings that do not decide the result, and the path of the weights (their hash does)."""
+
+
+def train_model(
+    slides: Sequence[TrainingSlide],
+    out_dir: str | Path,
+    config: TrainConfig | None = None,
+    *,
+    device: str = "auto",
+    seed: int = 0,
+    overwrite: bool = False,
+    progress: Callable[[TrainProgress], None] | None = None,
+) -> TrainResult:
+    """Train a classifier on labelled patches and save it as a model bundle.
+
+    Parameters
+    ----------
+    slides : sequence of TrainingSlide
+        Patch stores with their splits. Where none is for validation, blocks of the training
+        slides are held out (and the result says so).
+    out_dir : str or Path
+        The bundle's folder. The checkpoint lies beside it in ``<name>.training`` until training
+        ends; a stopped training of the same data, settings and seed goes on from there, to the
+        same result bit for bit on a CPU.
+    config : TrainConfig, optional
+        Network, method, schedule.
+    device : str
+        ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+    seed : int
+        Seed of everything random.
+    overwrite : bool
+        Train anew even where the right bundle or a checkpoint exists.
+    progress : callable, optional
+        Told about each epoch (and within long ones). Raising in it stops the training after the
+        last checkpoint.
+
+    Returns
+    -------
+    TrainResult
+
+    Raises
+    ------
+    TrainingError
+        If a patient is in two splits, stores do not belong together, or labels do not suffice.
+    UsageError
+        If an option of backbone or method is unknown.
+    """
+    settings = config or TrainConfig()
+    out = Path(out_dir)
+    classes = check_slides(slides)
+    identity = training_fingerprint(slides, settings, seed)
+    if not overwrite and (done := _finished(out, identity)) is not None:
+        return done
+    job = Job(tuple(slides), out, settings, classes, identity, _device_name(device), seed)
+    if overwrite:
+        (work_folder(out) / "checkpoint.pt").unlink(missing_ok=True)
+    if "RANK" in os.environ and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        return _under_torchrun(job, progress)
+    if settings.devices > 1:
+        return _with_processes(job, progress)
+    return Trainer(job, progress).run()
+
+
+def check_slides(slides: Sequence[TrainingSlide]) -> tuple[str, ...]:
+    """Check splits, patients and stores; returns the class names they share."""
+    if not slides:
+        raise TrainingError("the cohort", "has no slide to train on", "tile labelled slides first")
+    of_patient: dict[str, str] = {}
+    kinds: set[tuple[Any, ...]] = set()
+    for slide in slides:
+        if slide.split not in ("train", "val", "test"):
+            raise TrainingError(
+                slide.slide_id, f"has the split '{slide.split}'", "use train, val or test"
+            )
+        before = of_patient.setdefault(slide.patient_id, slide.split)
+        if before != slide.split:
+            raise TrainingError(
+                slide.slide_id,
+                f"its patient is in both '{before}' and '{slide.split}'",
+                "keep all slides of a patient in one split",
+            )
+        meta = PatchStore(slide.store).meta
+        kinds.add((meta.class_names, meta.grid.patch_size_px, round(meta.requested_mpp, 6)))
+    if len(kinds) > 1:
+        raise TrainingError(
+            "the patch stores",
+            "differ in classes, patch size or µm/px",
+            "tile all slides with the same settings",
+        )
+    names: tuple[str, ...] = next(iter(kinds))[0]
+    if not names:
+        raise TrainingError(
+            "the patch stores", "name no classes", "tile with annotations or labels"
+        )
+    return names
+
+
+def training_fingerprint(slides: Sequence[TrainingSlide], config: TrainConfig, seed: int) -> str:
+    """Fingerprint of everything that decides the trained model."""
+    data = []
+    for slide in sorted(slides, key=lambda s: s.slide_id):
+        store = PatchStore(slide.store)
+        labels = patch_labels(store, config.multi_label, config.multi_label_min_coverage)
+        digest = hashlib.sha256(labels.tobytes()).hexdigest()
+        data.append([slide.slide_id, slide.split, store.meta.fingerprint, digest])
+    weights = config.backbone_weights
+    return fingerprint(
+        {
+            "schema_version": SCHEMA_VERSION,
+            "data": data,
+            "config": config.model_dump(mode="json", exclude=EXECUTION_ONLY),
+            "weights": file_sha256(weights) if weights and weights.is_file() else None,
+            "seed": seed,
+        }
+    )
+
+
+def _finished(out: Path, identity: str) -> TrainResult | None:
+    """The result of an earlier training of the same, where its bundle stands."""
+    try:
+        config = read_bundle_config(out)
+    except BundleError:
+        return None
+    if config.training_fingerprint != identity:
+        return None
+    metrics = dict(config.metrics)
+    return TrainResult(
+        bundle_path=out,
+        fingerprint=identity,
+        model_fingerprint=model_fingerprint(config),
+        metrics=metrics,
+        n_epochs=int(metrics.get("n_epochs", 0)),
+        best_epoch=int(metrics.get("best_epoch", 0)),
+        skipped=True,
+    )
+
+
+def _device_name(device: str) -> str:
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        kind = torch.device(device).type
+    except RuntimeError:
+        raise UsageError("--device", f"'{device}' is unknown", "use auto, cpu or cuda") from None
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise UsageError("--device", "there is no CUDA GPU here", "use auto or cpu")
+    return device
+
+
+def _backend(job: Job) -> str:
+    return "nccl" if job.device.startswith("cuda") else "gloo"
+
+
+def _check_devices(job: Job, n: int) -> None:
+    if job.device.startswith("cuda") and torch.cuda.device_count() < n:
+        raise UsageError(
+            "devices", f"{n} asked for, {torch.cuda.device_count()} here", "ask for fewer"
+        )
+
+
+def _under_torchrun(job: Job, progress: Callable[[TrainProgress], None] | None) -> TrainResult:
+    """All processes are here already; each does its part, the first writes."""
+    own = not dist.is_initialized()
+    if own:
+        dist.init_process_group(_backend(job), timeout=PROCESS_TIMEOUT)
+    try:
+        return Trainer(job, progress if dist.get_rank() == 0 else None).run()
+    finally:
+        if own:
+            dist.destroy_process_group()
+
+
+def _with_processes(job: Job, progress: Callable[[TrainProgress], None] | None) -> TrainResult:
+    """Be the first process and start the others; progress stays in this one."""
+    n = job.config.devices
+    _check_devices(job, n)
+    with ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="scaat-"))
+        address = f"file://{folder}/meeting"
+        context = mp.get_context("spawn")
+        others = [
+            context.Process(target=_member, args=(job, address, rank, n), daemon=True)
+            for rank in range(1, n)
+        ]
+        for process in others:
+            process.start()
+        try:
+            dist.init_process_group(
+                _backend(job), init_method=address, rank=0, world_size=n, timeout=PROCESS_TIMEOUT
+            )
+            stack.callback(dist.destroy_process_group)
+            result = Trainer(job, progress).run()
+            for process in others:
+                process.join(timeout=60)
+            return result
+        finally:
+            for process in others:
+                if process.is_alive():
+                    process.terminate()
+
+
+def _member(job: Job, address: str, rank: int, world_size: int) -> None:
+    """One of the other processes."""
+    dist.init_process_group(
+        _backend(job),
+        init_method=address,
+        rank=rank,
+        world_size=world_size,
+        timeout=PROCESS_TIMEOUT,
+    )
+    try:
+        Trainer(job, None).run()
+    finally:
+        dist.destroy_process_group()

@@ -1,0 +1,95 @@
+"""The trained model in the WSInfer format: for QuPath's extension and ``wsinfer run``.
+
+A folder with one TorchScript file and ``config.json``. Both programs resize a patch to
+``patch_size_pixels``, make it float in [0, 1], run the script and apply the softmax themselves,
+so the script gives raw logits and normalises inside.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from pathology_scaat.provenance import write_json
+
+if TYPE_CHECKING:
+    from pathology_scaat.training.bundle import BundleConfig
+
+SCRIPT_NAME = "torchscript_model.pt"
+SPEC_VERSION = "1.0"
+DEBUG_SUFFIX = ".debug_pkl"
+MANGLED = re.compile(rb"___torch_mangle_[0-9]+")
+OWN_RECORDS = frozenset(
+    {"version", "byteorder", ".data/serialization_id", ".format_version", ".storage_alignment"}
+)
+"""Records that the archive writer adds itself."""
+
+
+def wsinfer_config(config: BundleConfig) -> dict[str, Any]:
+    """The model configuration of the WSInfer zoo, specification 1.0."""
+    return {
+        "spec_version": SPEC_VERSION,
+        "architecture": config.backbone,
+        "num_classes": len(config.class_names),
+        "class_names": list(config.class_names),
+        "patch_size_pixels": config.patch_size_px,
+        "spacing_um_px": config.mpp,
+        "transform": [
+            {"name": "Resize", "arguments": {"size": config.patch_size_px}},
+            {"name": "ToTensor"},
+        ],
+    }
+
+
+def write_wsinfer_model(folder: Path, model: nn.Module, config: BundleConfig) -> None:
+    """Write the TorchScript and its configuration into a new folder."""
+    folder.mkdir()
+    side = config.patch_size_px
+    plain = copy.deepcopy(model).cpu().eval().requires_grad_(False)
+    example = torch.linspace(0, 1, 2 * 3 * side * side).reshape(2, 3, side, side)
+    with warnings.catch_warnings(), torch.no_grad():
+        # tracing is how these programs want it; torch announces its successor at each call
+        warnings.simplefilter("ignore", DeprecationWarning)
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)  # type: ignore[attr-defined]
+        # the first trace in a process leaves class names unnumbered: the second numbers them all
+        # (not frozen: frozen weights are constants, which .to(device) does not move)
+        for _ in range(2):
+            script = torch.jit.trace(plain, example, check_trace=False)  # type: ignore[no-untyped-call]
+    raw = folder / f"traced-{SCRIPT_NAME}"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        torch.jit.save(script, str(raw))
+    _rewrite_reproducibly(raw, folder / SCRIPT_NAME)
+    raw.unlink()
+    write_json(folder / "config.json", wsinfer_config(config))
+
+
+def _rewrite_reproducibly(source: Path, target: Path) -> None:
+    """Copy a TorchScript archive without what depends on the machine and the process.
+
+    Debug records hold the paths of the Python files on the machine that traced the model; class
+    names hold a counter of the process, which is numbered anew here.
+    """
+    reader = torch._C.PyTorchFileReader(str(source))
+    writer = torch._C.PyTorchFileWriter(str(target))
+    numbers: dict[bytes, bytes] = {}
+
+    def renumber(text: bytes) -> bytes:
+        return MANGLED.sub(
+            lambda m: numbers.setdefault(m[0], b"___torch_mangle_%d" % len(numbers)), text
+        )
+
+    for name in reader.get_all_records():
+        if name.endswith(DEBUG_SUFFIX) or name.startswith("traced_inputs") or name in OWN_RECORDS:
+            continue
+        data = reader.get_record(name)
+        if name.endswith((".py", ".pkl")):
+            data = renumber(data)
+        writer.write_record(renumber(name.encode()).decode(), data, len(data))
+    writer.write_end_of_file()
