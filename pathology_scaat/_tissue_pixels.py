@@ -19,8 +19,11 @@ DEFAULT_GLASS = 243.0
 DARK_LEVEL = 60
 """Pixels whose brightest channel is below this are border, black ink or nothing."""
 
-MIN_STAIN_OD, MAX_STAIN_OD = 0.022, 0.08
+MIN_STAIN_OD, MAX_STAIN_OD = 0.015, 0.04
 """Bounds for the colour threshold (difference of optical densities between channels)."""
+
+NOISE_FACTOR = 6.0
+"""How many deviations of the glass above its middle stain begins."""
 
 
 @dataclass(frozen=True)
@@ -68,8 +71,9 @@ def classify_pixels(
 
     Stain is judged by the range of the optical densities of the three channels,
     ``max_c OD_c - min_c OD_c`` with ``OD_c = -log10(I_c / glass_c)``: zero for everything
-    grey however dark, large for haematoxylin, eosin and DAB. Its threshold is Otsu's,
-    clipped so that neither a pale nor a dark slide moves it far.
+    grey however dark, large for haematoxylin, eosin and DAB. Stain begins above what the
+    glass itself shows: a threshold between tissue and glass, such as Otsu's, would lie
+    higher the darker the tissue is, and lose the pale.
     """
     flags: list[str] = []
     glass, seen = glass_colour(rgb)
@@ -88,8 +92,10 @@ def classify_pixels(
     usable = readable & ~dark & ~ink
     if usable.any() and float(np.percentile(spread[usable], 99.5)) <= 3:
         return _grey(density, dark, usable, seen, flags)
-    threshold = _otsu(colour[usable], MIN_STAIN_OD, MAX_STAIN_OD) / sensitivity
-    stain = usable & (ndimage.gaussian_filter(colour, 0.7) > threshold)
+    smooth = ndimage.gaussian_filter(colour, 0.7)
+    threshold = _above_glass(smooth, rgb, glass, usable) / sensitivity
+    near_ink = ndimage.binary_dilation(ink, iterations=2) if ink.any() else ink
+    stain = usable & ~near_ink & (smooth > threshold)
     if ink.mean() > 0.0005:
         flags.append("ink")
     if _touches_edge(dark) and dark.mean() > 0.01:
@@ -101,6 +107,22 @@ def classify_pixels(
     if not stain.any() and "blank-black" not in flags:
         flags.append("blank-white")
     return PixelClasses(stain, ink, dark, tuple(flags))
+
+
+def _above_glass(
+    colour: NDArray[np.float32],
+    rgb: RgbImage,
+    glass: NDArray[np.float64],
+    usable: NDArray[np.bool_],
+) -> float:
+    """Where stain begins: the glass's own colour range plus its noise (median, MAD)."""
+    away = np.abs(rgb.astype(np.float32) - glass.astype(np.float32))
+    empty = colour[usable & (_channel_max(away) <= 5)]
+    if empty.size < 100:
+        return MAX_STAIN_OD / 2
+    middle = float(np.median(empty))
+    noise = 1.4826 * float(np.median(np.abs(empty - middle)))
+    return min(max(middle + NOISE_FACTOR * noise, MIN_STAIN_OD), MAX_STAIN_OD)
 
 
 def _otsu(values: NDArray[np.float32], low: float, high: float) -> float:
@@ -163,7 +185,8 @@ def _touches_edge(area: NDArray[np.bool_]) -> bool:
 
 def clean_mask(
     stain: NDArray[np.bool_],
-    forbidden: NDArray[np.bool_],
+    dark: NDArray[np.bool_],
+    ink: NDArray[np.bool_],
     min_area_px: float,
     max_hole_px: float,
     close_radius_px: float,
@@ -172,7 +195,7 @@ def clean_mask(
     """Bridge gaps, fill holes, drop specks and what hugs the slide's edge as a thin line."""
     mask = stain.copy()
     if grow:
-        mask = ndimage.binary_dilation(mask) & ~forbidden
+        mask = ndimage.binary_dilation(mask) & ~dark
     if not mask.any():
         return mask
     if not grow:
@@ -185,9 +208,8 @@ def clean_mask(
         mask |= closed[radius + 1 : -radius - 1, radius + 1 : -radius - 1]
     if max_hole_px >= 1:
         mask = morphology.remove_small_holes(mask, max_size=math.floor(max_hole_px))
-    # Ink over glass is never tissue; small dark spots inside tissue (pigment, folds) stay.
-    big_forbidden = morphology.remove_small_objects(forbidden, max_size=max(int(max_hole_px), 1))
-    mask &= ~big_forbidden
+    # Ink is never tissue; small dark spots inside tissue (pigment, folds) are.
+    mask &= ~ink & ~morphology.remove_small_objects(dark, max_size=max(int(max_hole_px), 1))
     if min_area_px >= 1:
         mask = morphology.remove_small_objects(mask, max_size=math.ceil(min_area_px) - 1)
     return _without_edge_lines(mask)

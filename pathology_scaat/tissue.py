@@ -192,7 +192,8 @@ def find_tissue(slide: Slide, config: TissueConfig | None = None) -> TissueMask:
     stain = pixels.stain & ~pixels.ink if config.drop_ink else pixels.stain | pixels.ink
     mask = clean_mask(
         stain,
-        forbidden=pixels.dark | pixels.ink if config.drop_ink else pixels.dark,
+        dark=pixels.dark,
+        ink=pixels.ink if config.drop_ink else np.zeros_like(pixels.ink),
         min_area_px=config.min_area_um2 / px_um**2,
         max_hole_px=config.max_hole_um2 / px_um**2,
         close_radius_px=config.close_radius_um / px_um,
@@ -235,8 +236,9 @@ def save_tissue_overlay(
     for area, colour in ((mask.ink, _INK_RGB), (mask.mask, _OUTLINE_RGB)):
         if area.any():
             line = area & ~ndimage.binary_erosion(area, border_value=False)
-            for _ in range(thickness - 1):
-                line |= np.roll(line, 1, 0) | np.roll(line, 1, 1)
+            line = (
+                ndimage.binary_dilation(line, iterations=thickness - 1) if thickness > 1 else line
+            )
             picture[line] = colour
     info = PngImagePlugin.PngInfo()
     stated = {**(metadata or {}), "flags": list(mask.flags), "scale_px": mask.scale_px}
