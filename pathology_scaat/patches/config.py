@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from pathology_scaat.errors import UsageError
 from pathology_scaat.geometry import is_plausible_mpp, parse_overlap
+from pathology_scaat.patches.layout import Codec
 from pathology_scaat.tissue import TissueConfig
 
 DEFAULT_SHARD_BYTES = 64 << 20
@@ -54,7 +55,9 @@ class TileConfig(BaseModel):
         le=1 << 30,
         description="uncompressed bytes of a shard",
     )
-    compression_level: int = Field(default=1, ge=1, le=19, description="zstd level of the pixels")
+    codec: Codec = Field(
+        default="lz4", description="lossless compression: lz4 is faster, zstd a little smaller"
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -57,7 +57,7 @@ class PatchStoreMeta:
     ==================  ==================  ====================================================
     name                shape, dtype        meaning
     ==================  ==================  ====================================================
-    ``patches``         (N, P, P, 3) uint8  pixels; chunk = one patch, sharded, zstd
+    ``patches``         (N, P, P, 3) uint8  pixels; chunk = one patch, sharded
     ``origin_px``       (N, 2) int64        level-0 top-left corner, x, y
     ``grid_index``      (N, 2) int32        column, row in the grid (exact origins come from it)
     ``tissue_fraction`` (N,) float32        tissue share of the patch area, 0 to 1

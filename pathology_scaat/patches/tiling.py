@@ -164,7 +164,7 @@ def _write(
         len(wanted.index),
         config.patch_size_px,
         shard_bytes=config.shard_bytes,
-        compression_level=config.compression_level,
+        codec=config.codec,
     )
     with PatchCutter(
         as_tiled(slide), plan, meta.grid, threads=job_threads(), limits=limits

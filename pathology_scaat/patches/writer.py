@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from pathology_scaat.errors import StoreError
 from pathology_scaat.patches.config import DEFAULT_SHARD_BYTES
 from pathology_scaat.patches.layout import (
+    Codec,
     column_metadata,
     create_array,
     patches_metadata,
@@ -39,23 +40,24 @@ class PatchStoreWriter:
         patch_size_px: int,
         *,
         shard_bytes: int = DEFAULT_SHARD_BYTES,
-        compression_level: int = 1,
+        codec: Codec = "lz4",
     ) -> None:
         self._path = path
         self._n = max_patches
         self._side = patch_size_px
         per_shard = max(1, shard_bytes // (patch_size_px**2 * 3))
-        metadata = patches_metadata(max_patches, patch_size_px, per_shard, compression_level)
+        metadata = patches_metadata(max_patches, patch_size_px, per_shard, codec)
         self._per_shard: int = metadata["chunk_grid"]["configuration"]["chunk_shape"][0]
         path.mkdir(parents=True, exist_ok=True)
         self._array = create_array(path, "patches", metadata)
         self._done = 0
         self._filled = 0
         self._shard = self._new_shard()
+        self._spare: NDArray[np.uint8] | None = None
         self._pending: Any = None
 
     def _new_shard(self) -> NDArray[np.uint8]:
-        count = min(self._per_shard, self._n - self._done)
+        count = min(self._per_shard, self._n)
         return np.empty((count, self._side, self._side, 3), dtype=np.uint8)
 
     @property
@@ -64,7 +66,7 @@ class PatchStoreWriter:
 
     def next_slot(self) -> NDArray[np.uint8]:
         """Where the next patch goes, (P, P, 3) uint8, to be filled before :meth:`advance`."""
-        if self._filled >= len(self._shard):
+        if self.n_written >= self._n:
             raise StoreError(self._path.name, "holds more patches than were announced")
         slot: NDArray[np.uint8] = self._shard[self._filled]
         return slot
@@ -72,7 +74,7 @@ class PatchStoreWriter:
     def advance(self) -> None:
         """The slot is filled."""
         self._filled += 1
-        if self._filled == len(self._shard):
+        if self._filled == len(self._shard) or self.n_written == self._n:
             self._flush()
 
     def append(self, patch: NDArray[np.uint8]) -> None:
@@ -86,8 +88,10 @@ class PatchStoreWriter:
         self._pending = self._array[self._done : self._done + self._filled].write(filled)
         self._done += self._filled
         self._filled = 0
-        # A new buffer: TensorStore may still be reading the old one.
-        self._shard = self._new_shard()
+        # Two buffers in turn: TensorStore may still be reading the one just given to it.
+        if self._done < self._n:
+            spare = self._new_shard() if self._spare is None else self._spare
+            self._shard, self._spare = spare, self._shard
 
     def _wait(self) -> None:
         if self._pending is not None:
@@ -155,7 +159,7 @@ def write_patch_store(
     tissue_fraction: NDArray[np.floating] | None = None,
     label_coverage: NDArray[np.floating] | None = None,
     shard_bytes: int = DEFAULT_SHARD_BYTES,
-    compression_level: int = 1,
+    codec: Codec = "lz4",
 ) -> None:
     """Make a patch store out of patches at hand; it appears whole or not at all.
 
@@ -196,7 +200,7 @@ def write_patch_store(
             n,
             meta.grid.patch_size_px,
             shard_bytes=shard_bytes,
-            compression_level=compression_level,
+            codec=codec,
         )
         for patch in patches:
             writer.append(patch)
