@@ -29,15 +29,16 @@ def data_root() -> Path:
     """Folder of the patch sets: SCAAT_DATA, else shared/data beside or inside the checkout."""
     named = os.environ.get("SCAAT_DATA")
     here = Path(__file__).resolve().parents[2]
-    for path in ([Path(named)] if named else []) + [here.parent / "shared/data", here / "shared/data"]:
+    for path in ([Path(named)] if named else []) + [
+        here.parent / "shared/data",
+        here / "shared/data",
+    ]:
         if (path / "patches").is_dir():
             return path
     raise SystemExit("The patch sets are not here: set SCAAT_DATA to their folder.")
 
 
-def _hold_out(
-    groups: NDArray[np.str_], share: float, seed: int
-) -> NDArray[np.bool_]:
+def _hold_out(groups: NDArray[np.str_], share: float, seed: int) -> NDArray[np.bool_]:
     """True for the images of a random share of the groups."""
     names = np.unique(groups)
     rng = np.random.default_rng(seed)

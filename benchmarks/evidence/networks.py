@@ -27,7 +27,9 @@ class Residual(nn.Module):
         self.skip = (
             nn.Identity()
             if stride == 1 and inside == outside
-            else nn.Sequential(nn.Conv2d(inside, outside, 1, stride, bias=False), nn.BatchNorm2d(outside))
+            else nn.Sequential(
+                nn.Conv2d(inside, outside, 1, stride, bias=False), nn.BatchNorm2d(outside)
+            )
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -36,8 +38,8 @@ class Residual(nn.Module):
 
 def small_resnet(width: int = 16) -> nn.Module:
     return nn.Sequential(
-        nn.Conv2d(3, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU(),
-        Residual(width, width, 2), Residual(width, 2 * width, 2), Residual(2 * width, 4 * width, 2),
+        nn.Conv2d(3, width, 3, 2, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU(),
+        Residual(width, width, 1), Residual(width, 2 * width, 2), Residual(2 * width, 4 * width, 2),
         nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4 * width, 2),
     )  # fmt: skip
 
@@ -47,7 +49,11 @@ def small_vgg(width: int = 24) -> nn.Module:
     layers: list[nn.Module] = []
     inside = 3
     for outside in (width, 2 * width, 4 * width):
-        layers += [nn.Conv2d(inside, outside, 3, 1, 1), nn.BatchNorm2d(outside), nn.ReLU(), nn.MaxPool2d(2)]
+        stride = 2 if inside == 3 else 1
+        layers += [
+            nn.Conv2d(inside, outside, 5 if stride == 2 else 3, stride, 2 if stride == 2 else 1)
+        ]
+        layers += [nn.BatchNorm2d(outside), nn.ReLU(), nn.MaxPool2d(2)]
         inside = outside
     return nn.Sequential(*layers, nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(inside, 2))
 

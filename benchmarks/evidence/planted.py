@@ -31,7 +31,9 @@ class PlantedPatches:
     shortcut_masks: NDArray[np.bool_]
 
 
-def _ellipse(shape: int, y: float, x: float, ry: float, rx: float, turn: float) -> NDArray[np.float64]:
+def _ellipse(
+    shape: int, y: float, x: float, ry: float, rx: float, turn: float
+) -> NDArray[np.float64]:
     """Squared relative distance from an ellipse's centre."""
     grid_y, grid_x = np.mgrid[0:shape, 0:shape]
     dy, dx = grid_y - y, grid_x - x
@@ -50,8 +52,9 @@ def _nucleus(
     if vesicular:
         # Pale inside, dark rim, one nucleolus.
         body *= np.where(distance < 0.5, 0.55, 1.15)
-        body += amount * np.clip(1.2 - _ellipse(size, y + rng.uniform(-1, 1),
-                                                x + rng.uniform(-1, 1), 1.1, 1.1, 0), 0, 1)
+        body += amount * np.clip(
+            1.2 - _ellipse(size, y + rng.uniform(-1, 1), x + rng.uniform(-1, 1), 1.1, 1.1, 0), 0, 1
+        )
     np.maximum(stain, body, out=stain)
     return distance <= 1.3
 
@@ -64,13 +67,28 @@ def _patch(
     cloud = gaussian_filter(rng.normal(size=(size, size)), 6.0)
     e = 0.35 + 0.10 * fibres / fibres.std() + 0.06 * cloud / cloud.std()
     for _ in range(rng.integers(5, 10)):
-        _nucleus(h, rng, *rng.uniform(2, size - 2, 2), rng.uniform(2.0, 3.0),
-                 rng.uniform(0.6, 0.9), rng.uniform(1.0, 1.5), False)
+        _nucleus(
+            h,
+            rng,
+            *rng.uniform(2, size - 2, 2),
+            rng.uniform(2.0, 3.0),
+            rng.uniform(0.6, 0.9),
+            rng.uniform(1.0, 1.5),
+            False,
+        )
     if rng.random() < 0.6:
         cy, cx = rng.uniform(6, size - 6, 2)
         for _ in range(rng.integers(5, 12)):
-            _nucleus(h, rng, cy + rng.normal(0, 4), cx + rng.normal(0, 4),
-                     rng.uniform(1.6, 2.2), rng.uniform(0.9, 1.1), 1.0, False)
+            _nucleus(
+                h,
+                rng,
+                cy + rng.normal(0, 4),
+                cx + rng.normal(0, 4),
+                rng.uniform(1.6, 2.2),
+                rng.uniform(0.9, 1.1),
+                1.0,
+                False,
+            )
     centre = rng.uniform(size * 0.2, size * 0.8, 2)
     spread = rng.uniform(6, 11) * size / 64
     nest = np.zeros((size, size), dtype=bool)
@@ -80,12 +98,28 @@ def _patch(
     for _ in range(count):
         y, x = centre + rng.normal(0, spread * 0.6, 2)
         if tumour:
-            nest |= _nucleus(h, rng, y, x, rng.uniform(3.3, 4.8), rng.uniform(0.6, 0.8),
-                             rng.uniform(1.0, 1.35), True)
+            nest |= _nucleus(
+                h,
+                rng,
+                y,
+                x,
+                rng.uniform(3.3, 4.8),
+                rng.uniform(0.6, 0.8),
+                rng.uniform(1.0, 1.35),
+                True,
+            )
         else:
-            nest |= _nucleus(h, rng, y, x, rng.uniform(2.2, 2.9), rng.uniform(0.65, 0.85),
-                             rng.uniform(1.0, 1.25), False)
-    density = (strength[0] * h[..., None] * HAEMATOXYLIN + strength[1] * e.clip(0)[..., None] * EOSIN)
+            nest |= _nucleus(
+                h,
+                rng,
+                y,
+                x,
+                rng.uniform(2.2, 2.9),
+                rng.uniform(0.65, 0.85),
+                rng.uniform(1.0, 1.25),
+                False,
+            )
+    density = strength[0] * h[..., None] * HAEMATOXYLIN + strength[1] * e.clip(0)[..., None] * EOSIN
     noise = rng.normal(0, 0.015, (size, size, 3))
     image = gaussian_filter(np.exp(-density), (0.6, 0.6, 0)) + noise
     return (image.clip(0, 1) * 255).round().astype(np.uint8), nest & tumour
@@ -117,7 +151,7 @@ def add_shortcut(
 
 
 def make_patches(
-    n_patients: int, per_patient: int, seed: int, *, size: int = 64,
+    n_patients: int, per_patient: int, seed: int, *, size: int = 56,
     shortcut: str | None = None, agreement: float | None = None,
 ) -> PlantedPatches:  # fmt: skip
     """Patches of synthetic patients, half of them tumour.

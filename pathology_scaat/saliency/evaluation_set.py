@@ -6,13 +6,16 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pathology_scaat.errors import UsageError
 from pathology_scaat.patches.schema import UNLABELLED
+
+if TYPE_CHECKING:
+    from pathology_scaat.patches import PatchStore
 
 
 @dataclass(frozen=True)
@@ -111,6 +114,7 @@ def evaluation_set_from_stores(
     positive_class: str,
     *,
     patients: Mapping[str, str] | None = None,
+    annotations: Mapping[str, Path] | None = None,
     max_patches: int = 2000,
     seed: int = 0,
     name: str = "patches",
@@ -125,6 +129,9 @@ def evaluation_set_from_stores(
     positive_class : str
     patients : mapping of slide id to patient id, optional
         A slide that is not named is a patient of its own.
+    annotations : mapping of slide id to annotation file, optional
+        Gives the patches their masks of the positive class; patches of other slides have
+        empty masks. Without any the set has no masks.
     max_patches : int
         At most so many, spread over classes and slides.
     seed : int
@@ -153,14 +160,43 @@ def evaluation_set_from_stores(
     # The choice is made on labels and patients alone; only chosen pixels are read.
     blank = np.zeros((len(slides), 1, 1, 3), dtype=np.uint8)
     chosen = EvaluationSet(blank, all_labels, groups, name=name).spread(max_patches, seed)
-    pixels = [
-        opened[slide_id].read(all_places[chosen[slides[chosen] == slide_id]])
-        for slide_id in dict.fromkeys(slides[chosen])
-    ]
+    pixels: list[NDArray[np.uint8]] = []
+    masks: list[NDArray[np.bool_]] = []
+    # ``chosen`` is sorted, and patches stand slide by slide: order is kept.
+    for slide_id in dict.fromkeys(slides[chosen]):
+        store, own = opened[slide_id], all_places[chosen[slides[chosen] == slide_id]]
+        pixels.append(store.read(own))
+        masks.append(
+            _masks(store, own, (annotations or {}).get(slide_id), positive_class)
+            if annotations
+            else np.zeros((0, 1, 1), dtype=bool)
+        )
     return EvaluationSet(
         np.concatenate(pixels),
         all_labels[chosen],
         groups[chosen],
         positive_class=known[positive_class],
+        masks=np.concatenate(masks) if annotations else None,
         name=name,
+    )
+
+
+def _masks(
+    store: PatchStore, places: NDArray[np.int64], annotation: Path | None, positive_class: str
+) -> NDArray[np.bool_]:
+    from pathology_scaat.annotations import read_annotations
+    from pathology_scaat.saliency.annotated_patches import patch_masks
+
+    grid = store.meta.grid
+    side = grid.patch_size_px
+    if annotation is None:
+        return np.zeros((len(places), side, side), dtype=bool)
+    bounds = store.meta.slide.bounds_px
+    offset = (bounds.x, bounds.y) if bounds else (0, 0)
+    return patch_masks(
+        read_annotations(annotation, offset_px=offset),
+        positive_class,
+        grid.exact_origins_px(store.grid_index[places]),
+        grid.patch_size_level0_px,
+        side,
     )

@@ -82,9 +82,11 @@ def explain_batch(
     target_index: int,
     config: ExplainConfig,
     device: torch.device,
+    multi_label: bool = False,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Saliency (n, h, h) and probability (n, K) of (n, P, P, 3) uint8 patches.
 
+    Probability is the softmax over the classes, or each class's sigmoid (``multi_label``).
     Where the GPU's memory does not hold the batch, it is halved and tried again.
     """
     try:
@@ -106,9 +108,9 @@ def explain_batch(
                 noise_std=config.noise_std,
                 seed=config.seed,
             )
-        if logits.shape[1] == 1:
+        if logits.shape[1] == 1 and not multi_label:
             logits = torch.cat([torch.zeros_like(logits), logits], dim=1)
-        probability = logits.softmax(dim=1)
+        probability = logits.sigmoid() if multi_label else logits.softmax(dim=1)
         return (
             _average(maps, config.stride_px).cpu().numpy(),
             probability.cpu().numpy().astype(np.float32),
@@ -120,7 +122,7 @@ def explain_batch(
         half = len(patches) // 2
         logger.warning("GPU memory is short: explaining %d patches at a time", half)
         parts = [
-            explain_batch(model, p, target_index, config, device)
+            explain_batch(model, p, target_index, config, device, multi_label)
             for p in (patches[:half], patches[half:])
         ]
         return np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts])
@@ -192,16 +194,25 @@ def explain_slide(
         If patches and model do not fit (size, µm/px), or the target is not a class.
     """
     from pathology_scaat.patches import PatchStore
-    from pathology_scaat.training.bundle import load_bundle
+    from pathology_scaat.training.bundle import (
+        load_bundle,
+        model_fingerprint,
+        read_bundle_config,
+    )
 
     config = config or ExplainConfig()
     started = time.perf_counter()
     store = PatchStore(store_path)
     chosen = choose_device(device)
-    bundle = load_bundle(bundle_path, device=str(chosen))
-    _check_match(store, bundle.config, Path(store_path).name)
-    class_names = tuple(bundle.config.class_names)
-    target_class = config.target or bundle.config.positive_class
+    # The configuration is enough to see that nothing is to be done; weights are read after.
+    model_config = read_bundle_config(Path(bundle_path))
+    model_print = model_fingerprint(model_config)
+    _check_match(store, model_config, Path(store_path).name)
+    class_names = tuple(model_config.class_names)
+    target_class = config.target or model_config.positive_class
+    if model_config.multi_label and config.output != "logit":
+        # Classes do not exclude each other: there is no margin between them.
+        config = config.model_copy(update={"output": "logit"})
     if target_class not in class_names:
         raise UsageError(
             "target", f"'{target_class}' is no class of the model", f"use one of {class_names}"
@@ -213,7 +224,7 @@ def explain_slide(
             "schema": SCHEMA_NAME,
             "schema_version": SCHEMA_VERSION,
             "patches": store.meta.fingerprint,
-            "model": bundle.fingerprint,
+            "model": model_print,
             "parameters": parameters,
         }
     )
@@ -235,7 +246,7 @@ def explain_slide(
         slide_fingerprint=store.meta.slide_fingerprint,
         fingerprint=wanted,
         patch_fingerprint=store.meta.fingerprint,
-        model_fingerprint=bundle.fingerprint,
+        model_fingerprint=model_print,
         slide=store.meta.slide,
         grid=store.meta.grid,
         effective_mpp=store.meta.effective_mpp,
@@ -246,6 +257,7 @@ def explain_slide(
         parameters=parameters,
         versions=versions(),
     )
+    bundle = load_bundle(bundle_path, device=str(chosen))
     total = len(store)
     target_index = class_names.index(target_class)
     probability_sum = 0.0
@@ -265,7 +277,9 @@ def explain_slide(
         done = 0
         starts = range(0, total, config.batch_size)
         for patches in _read_ahead(store, starts, config.batch_size, reader):
-            maps, probability = explain_batch(bundle.model, patches, target_index, config, chosen)
+            maps, probability = explain_batch(
+                bundle.model, patches, target_index, config, chosen, model_config.multi_label
+            )
             written.append(writer_pool.submit(writer.append, maps, probability))
             if len(written) > READ_AHEAD_BATCHES:
                 written.popleft().result()

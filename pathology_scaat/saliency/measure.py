@@ -9,7 +9,6 @@ positive images with a mask, with ``_chance``, ``_centre``, ``_haematoxylin`` an
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ from torch import Tensor, nn
 
 from pathology_scaat.saliency.attribution import attribute_with_logits, input_gradient
 from pathology_scaat.saliency.evaluation_set import EvaluationSet
+from pathology_scaat.saliency.measurement import Measurement, Values
 from pathology_scaat.saliency.metrics.functional import baselines, ranking, robustness, sparsity
 from pathology_scaat.saliency.metrics.functional.faithfulness import (
     Score,
@@ -32,44 +32,7 @@ from pathology_scaat.saliency.metrics.functional.randomisation import (
 )
 from pathology_scaat.saliency.protocol import ProtocolConfig
 
-Values = NDArray[np.float64]
 Progress = Callable[[str, int, int], None]
-
-HIGHER_IS_BETTER = {
-    "gini": None, "entropy": None, "sensitivity": False, "infidelity": False, "srg": True,
-    "deletion": True, "insertion": True, "referee_srg": True, "pixel_ap": True,
-    "pixel_auroc": True, "rank_accuracy": True, "pointing": True, "mosaic_ap": True,
-    "mosaic_auroc": True, "stability_ssim": True, "stability_spearman": True,
-    "weight_randomisation": False,
-}  # fmt: skip
-"""By the first part of a measure's name; None: a description, neither good nor bad."""
-
-
-@dataclass
-class Measurement:
-    """What one model did on one evaluation set.
-
-    Attributes
-    ----------
-    logits : ndarray, (N, K)
-        On all images.
-    values : dict of str to ndarray
-        Measure to one value an image; NaN where it is not defined or the image was not among
-        those measured. Mosaic measures have one value a mosaic.
-    scalars : dict of str to float
-        What is one number for the model.
-    """
-
-    logits: NDArray[np.float32]
-    values: dict[str, Values] = field(default_factory=dict)
-    scalars: dict[str, float] = field(default_factory=dict)
-
-    def mean(self, name: str) -> float:
-        """Mean over the images that have a value; NaN where none has or it was not measured."""
-        found = self.values.get(name)
-        if found is None or np.isnan(found).all():
-            return float("nan")
-        return float(np.nanmean(found))
 
 
 class _Batches:

@@ -18,13 +18,14 @@ N_RESAMPLES = 2000
 @dataclass(frozen=True)
 class Interval:
     """An estimate with a percentile bootstrap interval; ``n`` images with a value, ``n_clusters``
-    patients among them. All NaN where nothing could be measured."""
+    patients among them; ``p_value`` two-sided against zero. NaN where nothing could be measured."""
 
     value: float
     low: float
     high: float
     n: int
     n_clusters: int
+    p_value: float = math.nan
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON: NaN becomes None."""
@@ -77,8 +78,9 @@ def clustered_mean(
 
     Examples
     --------
-    >>> clustered_mean([1.0, 1.0, 1.0], ["a", "a", "b"])
-    Interval(value=1.0, low=1.0, high=1.0, n=3, n_clusters=2)
+    >>> found = clustered_mean([1.0, 1.0, 1.0], ["a", "a", "b"])
+    >>> found.value, found.low, found.high, found.n, found.n_clusters
+    (1.0, 1.0, 1.0, 3, 2)
     """
     data = np.asarray(values, dtype=np.float64).ravel()
     codes = _clusters(clusters, data.size)
@@ -96,7 +98,10 @@ def clustered_mean(
     means = (weights @ sums) / (weights @ counts)
     tail = (1 - confidence) / 2
     low, high = np.quantile(means, [tail, 1 - tail])
-    return Interval(mean, float(low), float(high), int(data.size), int(sums.size))
+    below, above = float(np.mean(means <= 0)), float(np.mean(means >= 0))
+    # A bootstrap never shows less than one sample beyond zero.
+    p_value = min(1.0, 2 * max(min(below, above), 1 / n_resamples))
+    return Interval(mean, float(low), float(high), int(data.size), int(sums.size), float(p_value))
 
 
 def weighted_auc(
@@ -128,10 +133,11 @@ def clustered_auc(
 
     Parameters
     ----------
-    scores : (N,)
+    scores : (N,) or (S, N)
+        Of one model, or of S seeds, whose AUCs are averaged within each resample.
     positive : (N,) bool
     clusters : (N,)
-    minus : (N,), optional
+    minus : as scores, optional
         Scores of another model on the same items: the result is AUC - AUC(minus), paired.
     n_resamples, confidence, seed
 
@@ -140,26 +146,28 @@ def clustered_auc(
     >>> clustered_auc([0.1, 0.9], [False, True], ["a", "b"]).value
     1.0
     """
-    first = np.asarray(scores, dtype=np.float64).ravel()
+    first = np.atleast_2d(np.asarray(scores, dtype=np.float64))
+    other = None if minus is None else np.atleast_2d(np.asarray(minus, dtype=np.float64))
     truth = np.asarray(positive, dtype=bool).ravel()
-    other = None if minus is None else np.asarray(minus, dtype=np.float64).ravel()
-    codes = _clusters(clusters, first.size)
+    codes = _clusters(clusters, truth.size)
 
     def value(weights: NDArray[Any]) -> float:
-        auc = weighted_auc(first, truth, weights)
-        return auc if other is None else auc - weighted_auc(other, truth, weights)
+        auc = float(np.mean([weighted_auc(row, truth, weights) for row in first]))
+        if other is None:
+            return auc
+        return auc - float(np.mean([weighted_auc(row, truth, weights) for row in other]))
 
-    if first.size == 0:
+    if truth.size == 0:
         return Interval(math.nan, math.nan, math.nan, 0, 0)
     n_clusters = int(codes.max()) + 1
-    estimate = value(np.ones(first.size))
+    estimate = value(np.ones(truth.size))
     drawn = [value(w[codes].astype(float)) for w in _draws(n_clusters, n_resamples, seed)]
     kept = np.array([v for v in drawn if not math.isnan(v)])
     if n_clusters < 2 or kept.size < n_resamples // 2:
-        return Interval(estimate, math.nan, math.nan, int(first.size), n_clusters)
+        return Interval(estimate, math.nan, math.nan, int(truth.size), n_clusters)
     tail = (1 - confidence) / 2
     low, high = np.quantile(kept, [tail, 1 - tail])
-    return Interval(estimate, float(low), float(high), int(first.size), n_clusters)
+    return Interval(estimate, float(low), float(high), int(truth.size), n_clusters)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

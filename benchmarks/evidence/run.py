@@ -1,0 +1,168 @@
+"""Train and measure every arm of a configuration; stop and go on at will.
+
+    python benchmarks/evidence/run.py benchmarks/evidence/cpu.yaml --work /tmp/evidence
+    python benchmarks/evidence/report.py benchmarks/evidence/cpu.yaml --work /tmp/evidence
+
+One file an arm and seed; what is there is not made again. ``--budget-s`` ends between two arms.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from arms import ARMS, Arm
+from data import Benchmark, load
+from fit import fit, logits_of
+from networks import make_network
+from torch import nn
+
+from pathology_scaat.provenance import atomic_path, fingerprint
+from pathology_scaat.saliency.attribution import attribution
+from pathology_scaat.saliency.explain import choose_device
+from pathology_scaat.saliency.measure import measure_model
+from pathology_scaat.saliency.metrics.functional.calibration import (
+    expected_calibration_error,
+    fit_temperature,
+)
+from pathology_scaat.saliency.metrics.functional.ranking import mass_accuracy
+from pathology_scaat.saliency.protocol import ProtocolConfig
+
+
+def cells(config: dict[str, Any]) -> Iterator[tuple[str, str, int, str]]:
+    """(network, data, seed, arm): all data sets of a seed before the next seed."""
+    most = max(len(run["seeds"]) for run in config["runs"])
+    for network, turn in itertools.product(config["networks"], range(most)):
+        for run in config["runs"]:
+            for seed in run["seeds"][turn : turn + 1]:
+                for arm in run["arms"]:
+                    yield network, run["data"], seed, arm
+
+
+def cell_path(work: Path, config: dict[str, Any], cell: tuple[str, str, int, str]) -> Path:
+    """Where an arm's result is kept; the name changes with the settings that decide it."""
+    network, data, seed, arm = cell
+    settings = {
+        k: config[k] for k in ("epochs", "batch", "learning_rate", "limits", "protocol", "referees")
+    }
+    arm_settings = [ARMS[arm].method, ARMS[arm].options, ARMS[arm].epochs_factor]
+    mark = fingerprint({"settings": settings, "arm": arm_settings})[:10]
+    return work / f"{network}__{data}__s{seed}__{arm}__{mark}.npz"
+
+
+def shortcut_scores(
+    model: nn.Module, bench: Benchmark, device: torch.device
+) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+    """How much of the map sits on a shortcut that is on every test image."""
+    marked = bench.marked_test
+    assert marked is not None
+    assert marked.masks is not None
+    pixels = torch.from_numpy(marked.images).permute(0, 3, 1, 2)
+    target = torch.from_numpy(marked.labels)
+    shares = []
+    for start in range(0, len(marked), 128):
+        part = slice(start, start + 128)
+        maps = attribution(model, pixels[part].to(device).float() / 255, target[part].to(device))
+        masks = torch.from_numpy(marked.masks[part]).to(device)
+        shares.append(mass_accuracy(maps, masks).cpu())
+    share = torch.cat(shares).numpy()
+    area = marked.masks.mean((1, 2))
+    logits = logits_of(model, marked, device)
+    return (
+        {"shortcut_mass": float(share.mean()), "shortcut_area": float(area.mean()),
+         "called_positive_with_shortcut": float((logits.argmax(1) == 1).mean())},
+        {"shortcut_mass_per_area": share / area},
+    )  # fmt: skip
+
+
+class Bench:
+    """A data set in use, with the referees trained on it."""
+
+    def __init__(self, name: str, config: dict[str, Any], work: Path, device: torch.device) -> None:
+        self.data = load(name, tuple(config["limits"]))
+        self.referees = []
+        for k in range(config["referees"] if not self.data.marked_test else 0):
+            path = cell_path(work, config, ("referee", name, 1000 + k, "plain")).with_suffix(".pt")
+            if not path.exists():
+                fitted = fit(self.data.train, "referee", Arm("plain"), epochs=config["epochs"],
+                             seed=1000 + k, device=device, batch=config["batch"],
+                             learning_rate=config["learning_rate"])  # fmt: skip
+                with atomic_path(path) as partial:
+                    torch.save(fitted.model.state_dict(), partial)
+            model = make_network("referee", self.data.train.images.shape[1])
+            model.load_state_dict(torch.load(path, weights_only=True))
+            self.referees.append(model.to(device).eval())
+
+
+def run_cell(bench: Bench, cell: tuple[str, str, int, str], config: dict[str, Any],
+             device: torch.device, path: Path) -> str:  # fmt: skip
+    network, name, seed, arm = cell
+    data = bench.data
+    fitted = fit(data.train, network, ARMS[arm], epochs=config["epochs"], seed=seed, device=device,
+                 batch=config["batch"], learning_rate=config["learning_rate"])  # fmt: skip
+    val_logits = torch.from_numpy(logits_of(fitted.model, data.val, device))
+    temperature = fit_temperature(val_logits, torch.from_numpy(data.val.labels))
+    started = time.perf_counter()
+    result = measure_model(
+        fitted.model, data.test, ProtocolConfig(**config["protocol"]), temperature=temperature,
+        referees=bench.referees, device=device,
+    )  # fmt: skip
+    facts: dict[str, Any] = {
+        "network": network, "data": name, "seed": seed, "arm": arm, "temperature": temperature,
+        "train_wall_s": fitted.wall_s, "train_cpu_s": fitted.cpu_s, "steps": fitted.steps,
+        "measure_wall_s": time.perf_counter() - started,
+        "ece": expected_calibration_error(
+            torch.from_numpy(result.logits) / temperature, torch.from_numpy(data.test.labels)
+        ),
+    }  # fmt: skip
+    values: dict[str, np.ndarray[Any, Any]] = {}
+    if data.marked_test is not None:
+        extra, values = shortcut_scores(fitted.model, data, device)
+        facts |= extra
+    result.values.update(values)
+    result.facts.update(facts)
+    result.save(path)
+    accuracy = float((result.logits.argmax(1) == data.test.labels).mean())
+    return (f"accuracy {accuracy:.3f}, pixel AP {result.mean('pixel_ap'):.3f}, "
+            f"SRG {result.mean('srg/blur/probability'):.3f}, {fitted.wall_s:.0f} s")  # fmt: skip
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("config", type=Path)
+    parser.add_argument("--work", type=Path, default=Path("evidence-work"))
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--budget-s", type=float, default=float("inf"))
+    arguments = parser.parse_args()
+    config = yaml.safe_load(arguments.config.read_text())
+    device = choose_device(arguments.device)
+    arguments.work.mkdir(parents=True, exist_ok=True)
+    started = time.perf_counter()
+    todo = [c for c in cells(config) if not cell_path(arguments.work, config, c).exists()]
+    print(f"{len(todo)} of {len(list(cells(config)))} arms to do on {device}", flush=True)
+    bench, loaded = None, None
+    for number, cell in enumerate(todo):
+        if time.perf_counter() - started > arguments.budget_s:
+            print("time is up; the rest at the next call", flush=True)
+            return 0
+        if loaded != cell[1]:
+            bench, loaded = Bench(cell[1], config, arguments.work, device), cell[1]
+        assert bench is not None
+        told = run_cell(bench, cell, config, device, cell_path(arguments.work, config, cell))
+        print(f"{number + 1}/{len(todo)} {' '.join(map(str, cell))}: {told}", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

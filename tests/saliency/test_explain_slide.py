@@ -1,0 +1,138 @@
+"""Explaining a slide: the right values, once, whole, and the same bytes."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pathology_scaat.errors import UsageError
+from pathology_scaat.patches import PatchStore
+from pathology_scaat.saliency import ExplainConfig, SaliencyStore, explain_slide
+from pathology_scaat.saliency.attribution import attribution
+from pathology_scaat.saliency.explain import choose_device
+from pathology_scaat.training.bundle import load_bundle
+
+
+def tree_hash(path: Path) -> dict[str, str]:
+    return {
+        str(p.relative_to(path)): hashlib.sha256(p.read_bytes()).hexdigest()
+        for p in sorted(path.rglob("*"))
+        if p.is_file()
+    }
+
+
+def test_values_are_the_attribution_averaged_over_the_stride(run_folder, tmp_path: Path) -> None:
+    patches = run_folder.add_slide("a")
+    seen: list[tuple[int, int]] = []
+    result = explain_slide(
+        patches, run_folder.model, tmp_path / "a.zarr", ExplainConfig(batch_size=5),
+        device="cpu", progress=lambda done, total: seen.append((done, total)),
+    )  # fmt: skip
+    assert seen == [(5, 12), (10, 12), (12, 12)]
+    assert (result.slide_id, result.n_patches, result.skipped) == ("a", 12, False)
+    store, source = SaliencyStore(tmp_path / "a.zarr"), PatchStore(patches)
+    images = torch.from_numpy(source.read(np.arange(12))).permute(0, 3, 1, 2).float() / 255
+    model = load_bundle(run_folder.model).model
+    full = attribution(model, images, 1)
+    expected = torch.nn.functional.avg_pool2d(full[:, None], 4)[:, 0].numpy()
+    np.testing.assert_allclose(store.read_saliency(slice(None)), expected, rtol=2e-3, atol=1e-7)
+    with torch.no_grad():
+        probability = model(images).softmax(1).numpy()
+    np.testing.assert_allclose(store.probability, probability, atol=1e-6)
+    assert result.mean_probability == pytest.approx(probability[:, 1].mean(), abs=1e-5)
+    assert store.meta.target_class == "tumour"
+    assert store.meta.fingerprint == result.fingerprint
+    np.testing.assert_array_equal(store.origins_px, source.origins_px)
+    np.testing.assert_array_equal(store.grid_index, source.grid_index)
+
+
+def test_what_is_there_is_not_made_again_and_what_differs_is(run_folder, tmp_path: Path) -> None:
+    patches, out = run_folder.add_slide("a"), tmp_path / "a.zarr"
+    first = explain_slide(patches, run_folder.model, out, device="cpu")
+    again = explain_slide(patches, run_folder.model, out, device="cpu")
+    assert again.skipped
+    assert again.fingerprint == first.fingerprint
+    assert again.mean_probability == pytest.approx(first.mean_probability)
+    other_batch = ExplainConfig(batch_size=3)
+    assert explain_slide(patches, run_folder.model, out, other_batch, device="cpu").skipped
+    changed = ExplainConfig(target="normal")
+    assert not explain_slide(patches, run_folder.model, out, changed, device="cpu").skipped
+    run_folder.save_model(run_folder.model, seed=1)
+    assert not explain_slide(patches, run_folder.model, out, changed, device="cpu").skipped
+    assert not explain_slide(
+        patches, run_folder.model, out, changed, device="cpu", overwrite=True
+    ).skipped
+
+
+def test_a_damaged_store_is_made_again(run_folder, tmp_path: Path) -> None:
+    patches, out = run_folder.add_slide("a"), tmp_path / "a.zarr"
+    explain_slide(patches, run_folder.model, out, device="cpu")
+    (out / "zarr.json").write_text("{}")
+    assert not explain_slide(patches, run_folder.model, out, device="cpu").skipped
+
+
+def test_bytes_are_the_same_each_time_and_name_no_place(run_folder, tmp_path: Path) -> None:
+    patches = run_folder.add_slide("a")
+    for name in ("x.zarr", "y.zarr"):
+        explain_slide(patches, run_folder.model, tmp_path / name, device="cpu")
+    assert tree_hash(tmp_path / "x.zarr") == tree_hash(tmp_path / "y.zarr")
+    for file in (tmp_path / "x.zarr").rglob("zarr.json"):
+        assert str(tmp_path) not in file.read_text()
+
+
+def test_a_slide_without_patches(run_folder, tmp_path: Path) -> None:
+    patches = run_folder.add_slide("empty", n=0)
+    result = explain_slide(patches, run_folder.model, tmp_path / "e.zarr", device="cpu")
+    assert result.n_patches == 0
+    assert np.isnan(result.mean_probability)
+    assert explain_slide(patches, run_folder.model, tmp_path / "e.zarr", device="cpu").skipped
+
+
+@pytest.mark.parametrize("method", ["smoothgrad", "integrated-gradients", "grad-cam"])
+def test_other_methods(method: str, run_folder, tmp_path: Path) -> None:
+    patches = run_folder.add_slide("a", n=4)
+    config = ExplainConfig(method=method, n_samples=2)
+    explain_slide(patches, run_folder.model, tmp_path / "a.zarr", config, device="cpu")
+    assert SaliencyStore(tmp_path / "a.zarr").meta.method == method
+
+
+def test_several_labels_are_explained_by_their_logit(run_folder, tmp_path: Path) -> None:
+    patches = run_folder.add_slide("a", n=4)
+    run_folder.save_model(run_folder.model, seed=0, multi_label=True)
+    explain_slide(patches, run_folder.model, tmp_path / "a.zarr", device="cpu")
+    store = SaliencyStore(tmp_path / "a.zarr")
+    assert store.meta.parameters["output"] == "logit"
+    images = torch.from_numpy(PatchStore(patches).read(np.arange(4))).permute(0, 3, 1, 2) / 255
+    with torch.no_grad():
+        expected = load_bundle(run_folder.model).model(images).sigmoid().numpy()
+    np.testing.assert_allclose(store.probability, expected, atol=1e-6)
+
+
+def test_a_model_that_does_not_fit_is_refused_with_the_remedy(run_folder, tmp_path: Path) -> None:
+    patches = run_folder.add_slide("a", n=4)
+    run_folder.save_model(run_folder.model, seed=0, patch_size_px=64)
+    with pytest.raises(UsageError, match="--patch-size 64"):
+        explain_slide(patches, run_folder.model, tmp_path / "a.zarr", device="cpu")
+    run_folder.save_model(run_folder.model, seed=0, mpp=1.0)
+    with pytest.raises(UsageError, match="--mpp 1"):
+        explain_slide(patches, run_folder.model, tmp_path / "a.zarr", device="cpu")
+    run_folder.save_model(run_folder.model, seed=0)
+    with pytest.raises(UsageError, match="is no class of the model"):
+        explain_slide(
+            patches, run_folder.model, tmp_path / "a.zarr", ExplainConfig(target="stroma"),
+            device="cpu",
+        )  # fmt: skip
+    assert not (tmp_path / "a.zarr").exists()
+
+
+def test_devices() -> None:
+    assert choose_device("cpu").type == "cpu"
+    with pytest.raises(UsageError, match="is not a device"):
+        choose_device("quantum")
+    if not torch.cuda.is_available():
+        with pytest.raises(UsageError, match="no CUDA"):
+            choose_device("cuda")
