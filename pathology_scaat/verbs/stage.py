@@ -12,7 +12,7 @@ from pathology_scaat.errors import LeaseError, ScaatError, UsageError
 from pathology_scaat.failure_log import log_failure
 from pathology_scaat.leases import LeasedJob, run_leased, sweep_partials
 from pathology_scaat.privacy import reason_for
-from pathology_scaat.status import Fact, Stage, State, StatusTable
+from pathology_scaat.status import STAGES, Fact, Stage, State, StatusTable
 from pathology_scaat.verbs.reporting import Reporter, StageReport
 from pathology_scaat.verbs.workspace import Workspace
 
@@ -73,6 +73,7 @@ class StageRecorder:
     def failed(self, slide_id: str, error: ScaatError) -> None:
         self.report.failed[slide_id] = str(error)
         log_failure(self._status.path.parent, self.report.stage, slide_id, error)
+        self._outdate(slide_id)
         self._status.update(slide_id, self._stage, "failed", reason_for(error))
         self._advance()
 
@@ -80,10 +81,17 @@ class StageRecorder:
         (self.report.skipped if result.skipped else self.report.done).append(slide_id)
         for note in getattr(result, "notes", ()):
             self._reporter.note(f"{slide_id}: {note}")
+        if not result.skipped:
+            self._outdate(slide_id)
         self._status.update(slide_id, self._stage, "done", **facts)
         if not result.skipped:
             self._units += int(facts.get("n_patches", 0))
         self._advance()
+
+    def _outdate(self, slide_id: str) -> None:
+        """What later stages made of another artifact than the present one is done no more."""
+        later = STAGES[STAGES.index(self._stage) + 1 :]
+        self._status.update_many([(slide_id, stage, "pending", "", {}) for stage in later])
 
     def _advance(self) -> None:
         seconds = max(time.monotonic() - self._started, 1e-3)

@@ -90,11 +90,11 @@ def run_scaat(
     )
 
 
-VOLATILE = ("logs/", ".leases.lock", ".slides.csv.lock")
+VOLATILE = ("logs/", "model.training/", ".leases.lock", ".slides.csv.lock")
 
 
 def digest(out: Path) -> dict[str, str]:
-    """SHA-256 of every file of an output folder, by its path; locks and logs left out."""
+    """SHA-256 of every file of an output folder by its path, without locks, logs, checkpoints."""
     found = {}
     for path in sorted(out.rglob("*")):
         name = path.relative_to(out).as_posix()
