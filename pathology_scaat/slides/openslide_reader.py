@@ -144,9 +144,12 @@ class OpenSlideSlide:
         height = min(box_px.bottom, size.height) - (box_px.y + skip_y)
         if width < 1 or height < 1:
             return np.full((box_px.height, box_px.width, 3), 255, dtype=np.uint8)
-        place = (round((box_px.x + skip_x) * factor), round((box_px.y + skip_y) * factor))
+        # Rounded up: OpenSlide divides by the factor and rounds down, so that a place rounded
+        # to the nearest pixel may be read one level pixel too early (Leica).
+        left = math.ceil((box_px.x + skip_x) * factor - 1e-6)
+        top = math.ceil((box_px.y + skip_y) * factor - 1e-6)
         try:
-            region = over_white(self._handle.read_region(place, level, (width, height)))
+            region = over_white(self._handle.read_region((left, top), level, (width, height)))
         except openslide.OpenSlideError:
             self._reopen()
             raise SlideReadError(
