@@ -6,11 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tifffile
 import zarr
 from numpy.typing import NDArray
 
 from pathology_scaat.geometry import BoxPx, PatchGrid, SizePx
+from pathology_scaat.patches import PatchStore
 from pathology_scaat.patches.schema import ATTRIBUTES_KEY, SlideGeometry
+from pathology_scaat.saliency import write_saliency_store
 from pathology_scaat.saliency.schema import SaliencyStoreMeta
 
 
@@ -82,3 +85,64 @@ def make_saliency_store(
             array[:] = data
     group.attrs[ATTRIBUTES_KEY] = meta.to_attributes()
     return path
+
+
+def darkness_store(patches: Path, path: Path, stride_px: int = 4) -> Path:
+    """Saliency made of a patch store's own pixels: what is dark is salient.
+
+    A map stitched from it must look like the slide, pixel for pixel, in its place.
+    """
+    store = PatchStore(patches)
+    meta = store.meta
+    side = meta.grid.patch_size_px // stride_px
+    grey = 1 - store.read(slice(None)).astype(np.float32).mean(axis=3) / 255
+    dark = grey.reshape(-1, side, stride_px, side, stride_px).mean(axis=(2, 4))
+    mean = dark.mean(axis=(1, 2))
+    write_saliency_store(
+        path,
+        SaliencyStoreMeta(
+            slide_id=meta.slide_id,
+            slide_fingerprint=meta.slide_fingerprint,
+            fingerprint="b" * 64,
+            patch_fingerprint=meta.fingerprint,
+            model_fingerprint="d" * 64,
+            slide=meta.slide,
+            grid=meta.grid,
+            effective_mpp=meta.effective_mpp,
+            stride_px=stride_px,
+            class_names=("normal", "tumour"),
+            target_class="tumour",
+            method="gradient",
+        ),
+        dark,
+        np.stack([1 - mean, mean], axis=1),
+        store.origins_px,
+        store.grid_index,
+    )
+    return path
+
+
+def write_marked_slide(path: Path, marks: list[BoxPx], size: SizePx, mpp: float) -> Path:
+    """A white pyramidal TIFF that OpenSlide opens, with black marks at known places."""
+    image = np.full((size.height, size.width, 3), 255, np.uint8)
+    for mark in marks:
+        image[mark.y : mark.bottom, mark.x : mark.right] = 0
+    with tifffile.TiffWriter(path) as writer:
+        level, scale = image, 1
+        while True:
+            per_cm = 1e4 / (mpp * scale)
+            writer.write(
+                level,
+                tile=(256, 256),
+                photometric="rgb",
+                compression="deflate",
+                resolution=(per_cm, per_cm),
+                resolutionunit="CENTIMETER",
+                subfiletype=0 if scale == 1 else 1,
+                metadata=None,
+            )
+            if max(level.shape[:2]) < 800:
+                return path
+            height, width = (n // 2 * 2 for n in level.shape[:2])
+            halves = level[:height, :width].reshape(height // 2, 2, width // 2, 2, 3)
+            level, scale = halves.mean(axis=(1, 3)).astype(np.uint8), scale * 2
