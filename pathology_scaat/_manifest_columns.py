@@ -33,7 +33,7 @@ def find_columns(header: Sequence[str], subject: str) -> tuple[dict[str, int], l
     for index, heading in enumerate(header):
         key = "_".join(heading.strip().casefold().replace("-", " ").split())
         for column, aliases in COLUMNS.items():
-            if key != column and key not in aliases:
+            if key != column and key not in {alias.casefold() for alias in aliases}:
                 continue
             is_exact = key == column
             if column in names and exact[column] == is_exact:

@@ -202,7 +202,9 @@ def _checked(
     values = [
         {k: ("" if v.casefold() in _EMPTY_WORDS else v) for k, v in row.items()} for row in cells
     ]
-    paths = [_path(v.get("slide_path", ""), base, where(i)) for i, v in enumerate(values)]
+    # File names found in a folder may hold anything; cells of a table may not.
+    strict = lines is not None
+    paths = [_path(v.get("slide_path", ""), base, where(i), strict) for i, v in enumerate(values)]
     slides: list[Path] = []
     for index, slide in enumerate(paths):
         if slide is None:
@@ -226,7 +228,7 @@ def _checked(
                 label=_label(value.get("label", ""), where(index)),
                 split=_split(value.get("split", ""), where(index)),
                 mpp=_mpp(value.get("mpp", ""), where(index)),
-                annotation_path=_path(value.get("annotation_path", ""), base, where(index)),
+                annotation_path=_path(value.get("annotation_path", ""), base, where(index), strict),
                 mask_path=_path(value.get("mask_path", ""), base, where(index)),
             )
         )
@@ -234,12 +236,12 @@ def _checked(
     return Manifest(tuple(rows), tuple(notes))
 
 
-def _path(text: str, base: Path, where: str) -> Path | None:
+def _path(text: str, base: Path, where: str, strict: bool = True) -> Path | None:
     if not text:
         return None
-    if "\0" in text or "\n" in text or "\r" in text or len(text) > 4096:
+    if "\0" in text or len(text) > 4096 or (strict and not {"\n", "\r"}.isdisjoint(text)):
         raise ManifestError(where, "holds a path that no file can have", "correct the path")
-    if "://" in text:
+    if strict and "://" in text:
         raise ManifestError(where, "names a remote address", "copy the file and give its path")
     path = base / Path(text).expanduser() if text.startswith("~/") else base / text
     if "\\" in text and not path.exists():

@@ -94,26 +94,28 @@ def _pieces(area: Area) -> list[Area]:
     return done
 
 
-def _covered(areas: Sequence[Area], boxes: NDArray[np.object_], side: float) -> NDArray[np.float64]:
+def _covered(
+    areas: Sequence[Area], origins: NDArray[np.float64], side: float
+) -> NDArray[np.float64]:
     """Area of each box that disjoint areas cover, (N,) in square pixels."""
-    covered = np.zeros(len(boxes))
-    if not areas or not len(boxes):
+    covered = np.zeros(len(origins))
+    if not areas or not len(origins):
         return covered
-    tree = shapely.STRtree(boxes)
-    for area in areas:
-        touched = tree.query(area, predicate="intersects")
-        if not len(touched):
-            continue
-        shapely.prepare(area)
-        inside = shapely.covers(area, boxes[touched])
-        covered[touched[inside]] += side * side
-        rim = touched[~inside]
-        if not len(rim):
-            continue
-        pieces = np.asarray(_pieces(area), dtype=object)
-        piece_index, rim_index = shapely.STRtree(boxes[rim]).query(pieces, predicate="intersects")
-        common = shapely.area(shapely.intersection(pieces[piece_index], boxes[rim[rim_index]]))
-        np.add.at(covered, rim[rim_index], common)
+    x, y = origins.T
+    boxes = shapely.box(x, y, x + side, y + side)
+    pieces = np.asarray([piece for area in areas for piece in _pieces(area)], dtype=object)
+    piece, patch = shapely.STRtree(boxes).query(pieces, predicate="intersects")
+    shapely.prepare(pieces)
+    inside = shapely.covers(pieces[piece], boxes[patch])
+    np.add.at(covered, patch[inside], side * side)
+    # Clipping by a rectangle is ten times as fast as the general intersection.
+    rim_piece, rim_patch = piece[~inside], patch[~inside]
+    lefts, tops = x[rim_patch].tolist(), y[rim_patch].tolist()
+    common = [
+        shapely.clip_by_rect(item, left, top, left + side, top + side)
+        for item, left, top in zip(pieces[rim_piece], lefts, tops, strict=True)
+    ]
+    np.add.at(covered, rim_patch, shapely.area(common))
     return covered
 
 
@@ -162,10 +164,8 @@ def label_patches(
     labels = np.full(len(origins), UNLABELLED, dtype=np.int16)
     if not len(origins) or not len(class_names):
         return labels, coverage.astype(np.float32)
-    x, y = origins.T
-    boxes = shapely.box(x, y, x + side_px, y + side_px)
     for index, areas in enumerate(class_areas(polygons, class_names)):
-        coverage[:, index] = _covered(areas, boxes, side_px) / side_px**2
+        coverage[:, index] = _covered(areas, origins, side_px) / side_px**2
     np.clip(coverage, 0.0, 1.0, out=coverage)
     best = coverage.argmax(axis=1)
     # Rounding of the intersection must not decide a patch that is covered exactly enough.
