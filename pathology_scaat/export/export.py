@@ -5,13 +5,17 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from PIL import Image
+
 from pathology_scaat.errors import ExportError
 from pathology_scaat.export.config import ExportConfig
+from pathology_scaat.export.figure import TopPatch, top_patches, write_figure
 from pathology_scaat.export.frame import ExportFrame
 from pathology_scaat.export.geojson import region_features, tile_features, write_geojson
 from pathology_scaat.export.ome_tiff import write_ome_tiff
@@ -33,6 +37,7 @@ from pathology_scaat.export.tiles import TileTable, tile_table
 from pathology_scaat.provenance import fingerprint, versions
 from pathology_scaat.slides import open_slide
 from pathology_scaat.slides.base import RgbImage
+from pathology_scaat.stitching.blend import saliency_factor
 from pathology_scaat.stitching.config import StitchConfig
 from pathology_scaat.stitching.slide_map import SlideMap
 from pathology_scaat.stitching.source import SaliencySource
@@ -167,6 +172,21 @@ def _png(path: Path, context: Context) -> ExportFrame:
     return context.map_frame
 
 
+def _figure(path: Path, context: Context) -> ExportFrame:
+    patches: list[TopPatch] = []
+    if context.slide_path is not None:
+        factor = saliency_factor(context.source.target_probability, context.stitch_config)
+        with open_slide(context.slide_path, mpp=context.mpp) as slide:
+            patches = top_patches(context.source, context.tiles, factor, slide)
+    tissue: RgbImage | None = None
+    if context.tissue_path is not None:
+        with Image.open(context.tissue_path) as picture:
+            tissue = np.asarray(picture.convert("RGB"))
+    level = context.picture_level
+    write_figure(path, context.slide_map, level, context.base, context.scale, patches, tissue)
+    return context.map_frame
+
+
 def _rgb_tiff(path: Path, context: Context) -> ExportFrame:
     write_rgb_tiff(path, context.slide_map, context.scale)
     return context.map_frame
@@ -201,6 +221,7 @@ WRITERS: dict[str, tuple[str, Writer]] = {
     "rgb-tiff": (".rgb.tiff", _rgb_tiff),
     "tile-png": (".tiles.png", _tile_png),
     "png": (".png", _png),
+    "figure": (".figure.png", _figure),
     "csv": (".csv", _csv),
     "annotation-store": (".db", _annotation_store),
 }
@@ -300,6 +321,11 @@ def _record(context: Context, wanted: str, files: dict[str, Any]) -> dict[str, A
             "slide_size_px": [meta.slide.size_px.width, meta.slide.size_px.height],
             "slide_mpp": meta.slide.mpp,
         },
+        "scanned_px": asdict(meta.slide.frame_px),
+        "classes": [
+            {"name": given, "qupath_name": shown.name, "color": list(shown.colour)}
+            for given, shown in zip(meta.class_names, qupath_classes(meta.class_names), strict=True)
+        ],
         "map": {"scale_px": meta.scale_px, "mpp": meta.mpp, "formula": meta.formula},
         "colour_scale": {"vmax": context.scale.vmax, "source": context.scale.source},
         "n_tiles": context.n_tiles,
