@@ -26,8 +26,8 @@ Stage = Literal["tile", "explain", "stitch", "export"]
 State = Literal["pending", "running", "done", "skipped", "failed"]
 Fact = str | int | float | None
 
-STAGES: Final = ("tile", "explain", "stitch", "export")
-STATES: Final = ("pending", "running", "done", "skipped", "failed")
+STAGES: Final[tuple[Stage, ...]] = ("tile", "explain", "stitch", "export")
+STATES: Final[tuple[State, ...]] = ("pending", "running", "done", "skipped", "failed")
 FACTS: Final = ("n_patches", "n_unreadable", "mpp", "mpp_source", "reader", "split", "notes")
 COLUMNS: Final = ("slide_id", *STAGES, "reason", *FACTS)
 

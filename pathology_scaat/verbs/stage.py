@@ -90,8 +90,8 @@ class StageRecorder:
 
     def _outdate(self, slide_id: str) -> None:
         """What later stages made of another artifact than the present one is done no more."""
-        later = STAGES[STAGES.index(self._stage) + 1 :]
-        self._status.update_many([(slide_id, stage, "pending", "", {}) for stage in later])
+        for stage in STAGES[STAGES.index(self._stage) + 1 :]:
+            self._status.update(slide_id, stage, "pending")
 
     def _advance(self) -> None:
         seconds = max(time.monotonic() - self._started, 1e-3)

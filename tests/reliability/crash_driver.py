@@ -44,7 +44,7 @@ MADE_BY: dict[str, tuple[str, ...]] = {
 """What is taken away so that a run begins its work with a stage."""
 
 
-def make_cohort(folder: Path, side_px: int = 640) -> Path:
+def make_cohort(folder: Path, side_px: int = 352) -> Path:
     """Three slides of three patients with annotations; the manifest."""
     lines = ["slide_path,slide_id,patient_id,split,annotation_path"]
     for number, split in enumerate(("train", "val", "test")):
@@ -78,7 +78,7 @@ def settings(manifest: Path, out: Path) -> Any:
             "out": out,
             "device": "cpu",
             "tile": {"mpp": 1.0, "patch_size_px": 32, "overlap": "0.5"},
-            "train": {"epochs": 2},
+            "train": {"epochs": 2, "batch_size": 32},
             "engine": {"workers": 1},
         }
     )
