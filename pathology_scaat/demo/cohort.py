@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 
 from pathology_scaat.demo.files import (
-    layout_scale_px,
     mask_polygons,
     write_annotations,
     write_slide,
@@ -138,7 +137,7 @@ def _make_slide(out: Path, seed: int, index: int, size_px: int) -> DemoSlide:
     rgb = develop(rng, layout, hema, eosin, look, mpp)
     slide_path = out / "slides" / f"{slide_id}{'.svs' if aperio else '.tiff'}"
     write_slide(slide_path, rgb, mpp, aperio)
-    scale_px = layout_scale_px(LAYOUT_UM, mpp)
+    scale_px = LAYOUT_UM / mpp
     drawn = []
     for class_name in CLASS_NAMES:
         region = layout.region(class_name == POSITIVE_CLASS)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -124,11 +123,3 @@ def write_annotations(
     with atomic_path(path) as partial:
         text = json.dumps({"type": "FeatureCollection", "features": features}, allow_nan=False)
         partial.write_text(text + "\n", encoding="utf-8")
-
-
-def layout_scale_px(layout_um: float, mpp: float) -> float:
-    """Slide pixels per layout pixel."""
-    scale = layout_um / mpp
-    if not math.isfinite(scale):
-        raise ValueError("µm/px must be positive")
-    return scale
