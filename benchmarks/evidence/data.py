@@ -77,13 +77,15 @@ def load_colon(limits: tuple[int, int, int], side_px: int = 56) -> Benchmark:
 
     folder = data_root() / "patches/lc25000_colon_224"
     table = pd.read_csv(folder / "index.csv")
+    size = (side_px, side_px)
     images = np.stack([
-        np.asarray(Image.open(folder / f).convert("RGB").resize((side_px, side_px), Image.Resampling.BOX))
+        np.asarray(Image.open(folder / f).convert("RGB").resize(size, Image.Resampling.BOX))
         for f in table["file"]
     ])  # fmt: skip
     return _three(
         "colon", images, table["label"].to_numpy(np.int64),
-        table["source_tile_group"].astype(str).to_numpy(), (table["split"] == "val").to_numpy(), limits,
+        table["source_tile_group"].astype(str).to_numpy(),
+        (table["split"] == "val").to_numpy(), limits,
     )  # fmt: skip
 
 

@@ -41,13 +41,13 @@ from pathology_scaat.saliency.protocol import ProtocolConfig
 
 
 def cells(config: dict[str, Any]) -> Iterator[tuple[str, str, int, str]]:
-    """(network, data, seed, arm): all data sets of a seed before the next seed."""
-    most = max(len(run["seeds"]) for run in config["runs"])
-    for network, turn in itertools.product(config["networks"], range(most)):
-        for run in config["runs"]:
-            for seed in run["seeds"][turn : turn + 1]:
-                for arm in run["arms"]:
-                    yield network, run["data"], seed, arm
+    """(network, data, seed, arm): tier by tier, all data sets of a seed before the next seed."""
+    for tier, network in itertools.product(config["tiers"], config["networks"]):
+        for turn in range(max(len(run["seeds"]) for run in tier)):
+            for run in tier:
+                for seed in run["seeds"][turn : turn + 1]:
+                    for arm in run["arms"]:
+                        yield network, run["data"], seed, arm
 
 
 def cell_path(work: Path, config: dict[str, Any], cell: tuple[str, str, int, str]) -> Path:
