@@ -15,8 +15,14 @@ from pathology_scaat.annotations.model import LabelledPolygon
 from pathology_scaat.annotations.xml_files import parse_xml
 from pathology_scaat.errors import AnnotationError
 
-MAX_TEXT_BYTES = 256 << 20
+MAX_TEXT_BYTES = 128 << 20
 """Uncompressed text read at most; a file of 100,000 annotated nuclei is below 100 MB."""
+
+MAX_ITEMS = 6_000_000
+"""Lists and objects of JSON at most: each costs a hundred bytes once it is read."""
+
+MAX_XML_TAGS = 2_000_000
+"""Tags of XML at most: each costs four hundred bytes."""
 
 _ACCEPTED = "give QuPath GeoJSON (also .gz or .zip), ASAP/CAMELYON XML or Aperio ImageScope XML"
 
@@ -60,8 +66,10 @@ def read_annotations(
         text = _decoded(raw, path.name)
         start = text.lstrip()[:1]
         if start in ("{", "["):
+            _not_too_many(text.count("[") + text.count("{"), path.name)
             found.extend(parse_geojson(text, path.name, offset_px))
         elif start == "<":
+            _not_too_many(text.count("<"), path.name, MAX_XML_TAGS)
             found.extend(parse_xml(raw if _is_utf8(raw) else text.encode(), path.name))
         elif not start:
             raise AnnotationError(path.name, "is empty", "export the annotations again")
@@ -127,6 +135,15 @@ def _zip_entries(stream: BinaryIO, name: str, max_bytes: int) -> Iterator[bytes]
                 raw = _capped(unzipped, name, left)  # type: ignore[arg-type]
             left -= len(raw)
             yield raw
+
+
+def _not_too_many(count: int, name: str, limit: int = MAX_ITEMS) -> None:
+    if count > limit:
+        raise AnnotationError(
+            name,
+            f"holds more than {limit // 1_000_000} million points or objects",
+            "export annotations only, without detections",
+        )
 
 
 def _is_utf8(raw: bytes) -> bool:

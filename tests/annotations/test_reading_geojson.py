@@ -164,6 +164,7 @@ BROKEN = {
     "html": (b"<html><body>log in</body></html>", "another kind"),
     "nested": (b"[" * 200_000, "nested too deeply"),
     "nested objects": (b'{"type":' * 100_000, "nested too deeply"),
+    "many lists": (b"[" + b"[]," * 7_000_000 + b"[]]", "more than 6 million"),
     "long number": (b"[" + b"1" * 10_000 + b"]", "absurd length"),
     "no features": (b'{"type":"FeatureCollection"}', "no list of features"),
     "detections only": (
