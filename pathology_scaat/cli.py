@@ -20,6 +20,7 @@ from pathology_scaat.errors import BatchError, ScaatError, UsageError
 
 if TYPE_CHECKING:
     from pathology_scaat.cli_progress import TerminalReporter
+    from pathology_scaat.manifest import Manifest
     from pathology_scaat.verbs.reporting import StageReport
     from pathology_scaat.verbs.run import RunReport
 
@@ -44,6 +45,15 @@ def _needed(value: T | None, option: str) -> T:
     if value is None:
         raise UsageError(option, "is missing", f"give {option}")
     return value
+
+
+def _cohort(manifest: Path, salt: Path | None, out: Path) -> Path | Manifest:
+    """What a verb takes for its manifest: the path, or the cohort under pseudonyms."""
+    if salt is None:
+        return manifest
+    from pathology_scaat.verbs.tile import load_cohort
+
+    return load_cohort(manifest, salt, out)
 
 
 def _reporter(quiet: bool) -> TerminalReporter:
@@ -126,6 +136,7 @@ def tile(
     workers: opt.Workers = None,
     scheduler: opt.Scheduler = None,
     cluster: opt.Cluster = None,
+    pseudonymize: opt.Pseudonymize = None,
     overwrite: opt.Overwrite = False,
     quiet: opt.Quiet = False,
 ) -> None:
@@ -139,7 +150,7 @@ def tile(
     folder = _needed(out, "--out")
     with _reporter(quiet) as reporter:
         report = verb(
-            _needed(manifest, "--manifest"),
+            _cohort(_needed(manifest, "--manifest"), pseudonymize, folder),
             folder,
             config=_checked(TileConfig, values, "tile options"),
             engine=_checked(EngineConfig, engine, "engine options"),
@@ -159,6 +170,7 @@ def train(
     eps: Annotated[float | None, typer.Option("--eps", help="SCAAT's budget in [0, 1].")] = None,
     device: opt.Device = "auto",
     seed: opt.Seed = None,
+    pseudonymize: opt.Pseudonymize = None,
     overwrite: opt.Overwrite = False,
     quiet: opt.Quiet = False,
 ) -> None:
@@ -170,7 +182,7 @@ def train(
     folder = _needed(out, "--out")
     with _reporter(quiet) as reporter:
         result = verb(
-            _needed(manifest, "--manifest"),
+            _cohort(_needed(manifest, "--manifest"), pseudonymize, folder),
             folder,
             config=_checked(TrainConfig, values, "train options"),
             device=device,
@@ -274,6 +286,7 @@ def export(
     workers: opt.Workers = None,
     scheduler: opt.Scheduler = None,
     cluster: opt.Cluster = None,
+    pseudonymize: opt.Pseudonymize = None,
     overwrite: opt.Overwrite = False,
     quiet: opt.Quiet = False,
 ) -> None:
@@ -288,7 +301,7 @@ def export(
     with _reporter(quiet) as reporter:
         report = verb(
             folder,
-            manifest=manifest,
+            manifest=_cohort(manifest, pseudonymize, folder) if manifest else None,
             config=_checked(ExportConfig, values, "export options"),
             engine=_checked(EngineConfig, engine, "engine options"),
             overwrite=overwrite,
@@ -323,6 +336,7 @@ def run(
     audit: Annotated[
         str | None, typer.Option("--audit", help="standard, or full: also paths, user, time.")
     ] = None,
+    pseudonymize: opt.Pseudonymize = None,
     overwrite: opt.Overwrite = False,
     quiet: opt.Quiet = False,
 ) -> None:
@@ -339,6 +353,7 @@ def run(
             "seed": seed,
             "device": device,
             "audit": audit,
+            "pseudonymize": pseudonymize,
             "tile": opt.tile_overrides(mpp, mag, patch_size, overlap, classes, reader),
             "train": train_overrides(method, backbone, epochs, eps),
             "engine": opt.engine_overrides(workers, scheduler, cluster),

@@ -44,6 +44,14 @@ Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Make artifacts anew even where the right ones exist.")
 ]
 Model = Annotated[Path | None, typer.Option("--model", help="Model bundle to apply.")]
+Pseudonymize = Annotated[
+    Path | None,
+    typer.Option(
+        "--pseudonymize",
+        metavar="SALT",
+        help="Give slides and patients pseudonyms; SALT is a file outside of --out.",
+    ),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print results and errors only.")]
 
 

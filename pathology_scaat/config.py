@@ -34,6 +34,9 @@ class RunConfig(BaseModel):
     model: Path | None = Field(None, description="bundle to apply; without it one is trained")
     seed: int = Field(0, ge=0, description="seed of the split, the training and the methods")
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
+    pseudonymize: Path | None = Field(
+        None, description="file of the salt, outside of out: slides and patients get pseudonyms"
+    )
     audit: Literal["standard", "full"] = Field(
         "standard", description="full also records paths, user, host and time in run.json"
     )

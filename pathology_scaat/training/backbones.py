@@ -49,6 +49,13 @@ class Classifier(nn.Module):
         return self.backbone(normalised)  # type: ignore[no-any-return]
 
 
+_FILES_AND_NETWORK = {
+    "cache_dir", "checkpoint_path", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay",
+    "pretrained_strict", "scriptable",
+}  # fmt: skip
+"""Options of timm that read files or the network: a bundle is data and must not name them."""
+
+
 def create_backbone(
     name: str, num_classes: int, patch_size_px: int, options: dict[str, Any] | None = None
 ) -> nn.Module:
@@ -60,6 +67,10 @@ def create_backbone(
         If the name or an option is unknown.
     """
     extra = dict(options or {})
+    if unsafe := sorted(extra.keys() & _FILES_AND_NETWORK):
+        raise UsageError(
+            "backbone_options", f"'{unsafe[0]}' is not accepted", "use backbone_weights for weights"
+        )
     if name == "scaat-small":
         try:
             return SmallNet(num_classes, **extra)

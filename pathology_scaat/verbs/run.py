@@ -32,7 +32,9 @@ class RunReport:
     @property
     def failed(self) -> dict[str, str]:
         """Slide id and reason of every slide that failed in any stage."""
-        return {slide_id: reason for stage in self.stages for slide_id, reason in stage.failed.items()}
+        return {
+            slide_id: reason for stage in self.stages for slide_id, reason in stage.failed.items()
+        }
 
     @property
     def completed(self) -> tuple[str, ...]:
@@ -76,8 +78,8 @@ def run(
         What was done and what failed; ``slides.csv`` in the output folder says the same.
     """
     listener = reporter or Silent()
-    cohort: Manifest = load_cohort(config.manifest)
     out = config.out
+    cohort: Manifest = load_cohort(config.manifest, config.pseudonymize, out)
     tile_config = config.tile
     inputs: dict[str, str] = {}
     if config.manifest.is_file():

@@ -11,19 +11,29 @@ from pathology_scaat.engine import EngineConfig
 from pathology_scaat.errors import AnnotationError, ManifestError
 from pathology_scaat.manifest import Manifest, ManifestRow, read_manifest
 from pathology_scaat.patches import TileConfig, TileJob, TileResult, tile_slide
+from pathology_scaat.pseudonyms import pseudonymous
 from pathology_scaat.status import StatusTable
 from pathology_scaat.verbs.reporting import Reporter, Silent, StageReport
 from pathology_scaat.verbs.stage import run_stage
 from pathology_scaat.verbs.workspace import Workspace
 
 
-def load_cohort(manifest: Path | Manifest) -> Manifest:
-    """A manifest from a table, from a folder of slides, or as it is."""
+def load_cohort(
+    manifest: Path | Manifest, salt: Path | None = None, out: Path | None = None
+) -> Manifest:
+    """A manifest from a table, from a folder of slides, or as it is.
+
+    With a salt file its slides and patients get pseudonyms; the salt must not lie in ``out``.
+    """
     if isinstance(manifest, Manifest):
-        return manifest
-    if manifest.is_dir():
-        return Manifest.from_folder(manifest)
-    return read_manifest(manifest)
+        cohort = manifest
+    elif manifest.is_dir():
+        cohort = Manifest.from_folder(manifest)
+    else:
+        cohort = read_manifest(manifest)
+    if salt is None or out is None:
+        return cohort
+    return pseudonymous(cohort, salt, out)
 
 
 def discover_class_names(rows: Sequence[ManifestRow]) -> tuple[str, ...]:
