@@ -23,7 +23,8 @@ DPI = 100
 MAX_DPI = 220
 LONG_SIDE_IN = 9.6
 """Long side of the map in a picture, in inches."""
-MAX_ALPHA = 0.75
+MAX_ALPHA = 0.8
+ALPHA_POWER = 0.7
 SCALE_BAR_STEPS = (1, 2, 5)
 
 
@@ -48,8 +49,8 @@ def colourize(values: NDArray[np.float32], vmax: float, colormap: str) -> NDArra
     """RGBA, (H, W, 4) uint8: colour and opacity grow with the value; no data is transparent."""
     share = np.clip(np.nan_to_num(values, nan=0.0) / vmax, 0, 1)
     rgba = mpl.colormaps[colormap](share, bytes=True)
-    # opacity rises fast at first, so that middling values are seen and zero hides nothing
-    rgba[..., 3] = np.round(255 * MAX_ALPHA * np.sqrt(share)).astype(np.uint8)
+    # opacity rises a little faster than the value: middling values are seen, low ones hide nothing
+    rgba[..., 3] = np.round(255 * MAX_ALPHA * share**ALPHA_POWER).astype(np.uint8)
     rgba[np.isnan(values), 3] = 0
     out: NDArray[np.uint8] = rgba
     return out
@@ -83,7 +84,7 @@ def add_scale_bar(axes: Any, width_px: int, height_px: int, pixel_um: float) -> 
         Rectangle((pad, y), length, thick, facecolor="black", edgecolor="white", linewidth=0.8)
     )
     axes.text(
-        pad + length / 2, y - thick, length_text(length_um), ha="center", va="bottom",
+        pad, y - thick, length_text(length_um), ha="left", va="bottom",
         color="black", fontsize=11, bbox={"facecolor": "white", "alpha": 0.7, "lw": 0, "pad": 1.5},
     )  # fmt: skip
 

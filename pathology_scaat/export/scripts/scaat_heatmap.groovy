@@ -65,7 +65,7 @@ try {
                 argb[x] = 0
             } else {
                 double share = Math.min(1.0d, Math.max(0.0d, row[x] / top))
-                int alpha = (int) Math.round(255 * Math.sqrt(share))
+                int alpha = (int) Math.round(255 * 0.8 * Math.pow(share, 0.7))
                 argb[x] = (alpha << 24) | (colours.getColor(share, 0, 1) & 0xFFFFFF)
             }
         }
