@@ -1,0 +1,163 @@
+"""Nothing that identifies a slide is in any output: names, texts, label images, people, places."""
+
+from __future__ import annotations
+
+import csv
+import getpass
+import os
+import platform
+import uuid
+from pathlib import Path
+
+import numpy as np
+import pytest
+from canaries import CANARY, aperio_slide, canary, find_words, format_slides, has_label_colour
+from PIL import Image
+from reliability_tools import run_scaat
+
+SMALL = ("--mpp", "2.0", "--patch-size", "32", "--workers", "1", "--quiet")
+
+
+def people_and_places(tmp_path: Path) -> list[str]:
+    """Words of this machine that must not be told, where they are long enough to be told apart."""
+    mac = f"{uuid.getnode():012x}"
+    words = [str(tmp_path), str(Path.cwd()), platform.node(), getpass.getuser(), mac]
+    words += [":".join(mac[i : i + 2] for i in range(0, 12, 2)), "1999:12:31", "1999-12-31"]
+    common = {"root", "user", "runner", "localhost", "/", "/root"}
+    return [word for word in words if len(word) > 4 and word not in common]
+
+
+def canary_cohort(folder: Path, *, named: bool) -> Path:
+    """Three loud slides with annotations that hold canaries too; the manifest."""
+    lines = ["slide_path,patient_id,split,annotation_path" + (",slide_id" if named else "")]
+    for number, split in enumerate(("train", "val", "test")):
+        path = folder / f"{canary('name')} {number}.svs"
+        aperio_slide(path, number)
+        features = ",".join(
+            '{"type":"Feature","geometry":{"type":"Polygon","coordinates":'
+            f"[[[{a},0],[{b},0],[{b},768],[{a},768],[{a},0]]]}},"
+            f'"properties":{{"name":"{canary("annotation")}","classification":{{"name":"{name}"}},'
+            f'"metadata":{{"author":"{canary("author")}"}}}}}}'
+            for name, a, b in (("Normal", 0, 384), ("Tumor", 384, 768))
+        )
+        path.with_suffix(".geojson").write_text(
+            f'{{"type":"FeatureCollection","features":[{features}]}}', encoding="utf-8"
+        )
+        patient = f"patient-{number}" if named else canary(f"patient{number}")
+        row = f"{path.name},{patient},{split},{path.stem}.geojson"
+        lines.append(row + (f",case-{number}" if named else ""))
+    broken = folder / f"{canary('broken')}.svs"
+    broken.write_bytes(b"II*\x00 " + canary("content").encode())
+    row = f"{broken.name},{'patient-9' if named else canary('patient9')},,"
+    lines.append(row + (",case-9" if named else ""))
+    manifest = folder / f"{canary('manifest')}.csv"
+    manifest.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return manifest
+
+
+def all_pixels(out: Path) -> list[np.ndarray]:  # type: ignore[type-arg]
+    """Every picture and every patch of an output folder."""
+    from pathology_scaat.patches import PatchStore
+
+    pictures = []
+    for path in out.rglob("*.png"):
+        with Image.open(path) as image:
+            pictures.append(np.asarray(image.convert("RGB")))
+    stores = [PatchStore(path) for path in sorted((out / "patches").glob("*.zarr"))]
+    return pictures + [store.read(slice(0, len(store))) for store in stores]
+
+
+@pytest.fixture(scope="module")
+def named(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The output folder of a whole run on loud slides that the manifest gives ids."""
+    folder = tmp_path_factory.mktemp("named")
+    place = folder / canary("folder")
+    place.mkdir()
+    out = folder / "out"
+    done = run_scaat(
+        "run", "--manifest", canary_cohort(place, named=True), "--out", out, "--epochs", 1, *SMALL,
+        in_process=True,
+    )  # fmt: skip
+    assert done.returncode == 3, done.stderr
+    return out
+
+
+def test_no_canary_is_in_any_output(named: Path) -> None:
+    for part in ("patches", "model", "saliency", "maps", "overlays", "tissue", "logs"):
+        assert any((named / part).iterdir()), part
+    assert find_words(named, [CANARY]) == []
+
+
+def test_nobody_and_no_place_is_named(named: Path) -> None:
+    assert find_words(named, people_and_places(named.parent)) == []
+
+
+def test_no_label_or_macro_image_is_read(named: Path) -> None:
+    pictures = all_pixels(named)
+    assert len(pictures) >= 9
+    assert not any(has_label_colour(pixels) for pixels in pictures)
+
+
+def test_the_search_finds_what_it_looks_for(tmp_path: Path) -> None:
+    import gzip
+
+    (tmp_path / "a.gz").write_bytes(gzip.compress(canary("x").encode()))
+    (tmp_path / "b.bin").write_bytes(canary("x").encode("utf-16-le"))
+    aperio_slide(tmp_path / "c.tiff", 0)
+    with Image.new("RGB", (300, 300), (3, 251, 7)) as image:
+        image.save(tmp_path / "d.png")
+    found = find_words(tmp_path, [CANARY])
+    assert {line.split()[0] for line in found} == {"a.gz", "b.bin", "c.tiff"}
+    assert find_words(tmp_path, ["1999:12:31"])
+    with Image.open(tmp_path / "d.png") as image:
+        assert has_label_colour(np.asarray(image))
+
+
+def test_every_format_under_the_model_keeps_silent(named: Path, tmp_path: Path) -> None:
+    place = tmp_path / canary("formats")
+    place.mkdir()
+    slides = format_slides(place)
+    if not slides:
+        pytest.skip("the real slides are not here: set SCAAT_DATA to their folder")
+    manifest = tmp_path / "cohort.csv"
+    with manifest.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["slide_path", "slide_id", "mpp"])
+        for number, path in enumerate(slides.values()):
+            writer.writerow([str(path), f"case-{number}", "0.5"])
+    out = tmp_path / "out"
+    done = run_scaat(
+        "run", "--manifest", manifest, "--out", out, "--model", named / "model", *SMALL,
+        in_process=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert len(list((out / "overlays").glob("*.geojson.gz"))) == len(slides)
+    assert find_words(out, [CANARY, *people_and_places(tmp_path)]) == []
+
+
+def test_pseudonyms_hide_names_that_would_be_ids(named: Path, tmp_path: Path) -> None:
+    place = tmp_path / canary("folder")
+    place.mkdir()
+    out, salt = tmp_path / "out", tmp_path / "salt"
+    done = run_scaat(
+        "run", "--manifest", canary_cohort(place, named=False), "--out", out,
+        "--model", named / "model", "--pseudonymize", salt, *SMALL, in_process=True,
+    )  # fmt: skip
+    assert done.returncode == 3, done.stderr
+    assert find_words(out, [CANARY]) == []
+    key = salt.with_name("salt.key.csv")
+    assert key.read_text(encoding="utf-8").count(CANARY) >= 4
+    if os.name == "posix":
+        assert key.stat().st_mode & 0o077 == 0
+        assert salt.stat().st_mode & 0o077 == 0
+
+
+def test_full_audit_says_what_it_was_asked_to_say(named: Path, tmp_path: Path) -> None:
+    place = tmp_path / "in"
+    place.mkdir()
+    out = tmp_path / "out"
+    run_scaat(
+        "run", "--manifest", canary_cohort(place, named=True), "--out", out,
+        "--model", named / "model", "--audit", "full", *SMALL, in_process=True,
+    )  # fmt: skip
+    assert {line.split(" ")[0] for line in find_words(out, [CANARY])} == {"run.json"}
