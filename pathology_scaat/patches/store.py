@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import tensorstore as ts
+import zarr
 from numpy.typing import NDArray
 
 from pathology_scaat.errors import StoreError
@@ -22,8 +23,11 @@ Indices = Sequence[int] | NDArray[np.integer] | slice
 class PatchStore:
     """The patches of one slide, N of them in slide order (row by row).
 
-    Opening reads only the metadata; arrays are opened when first used, anew in each process
-    (safe under fork and spawn; a pickled store is a path).
+    Opening reads only the metadata; a pickled store is a path, opened anew where it arrives.
+    Pixels are read by TensorStore, whose threads forbid a process to fork once it has read
+    any: fork before, as ``torch.utils.data.DataLoader`` does in an ordinary script, or use
+    spawn, or :class:`~pathology_scaat.patches.loader.PatchLoader`, which needs no processes.
+    Everything else (labels, origins, lengths) may be read before a fork.
 
     Parameters
     ----------
@@ -49,12 +53,17 @@ class PatchStore:
         self.__init__(state["path"])  # type: ignore[misc]
 
     def _array(self, name: str) -> Any:
-        if self._pid != os.getpid():  # forked: TensorStore's threads did not come along
+        if self._pid != os.getpid():  # forked before anything was read
             self._arrays, self._pid = {}, os.getpid()
         if name not in self._arrays:
             try:
                 self._arrays[name] = ts.open(
-                    {"driver": "zarr3", "kvstore": kvstore(self.path, name)},
+                    {
+                        "driver": "zarr3",
+                        "kvstore": kvstore(self.path, name),
+                        # A shard that is not there is damage, not a black picture.
+                        "fill_missing_data_reads": False,
+                    },
                     context=_context(),
                     read=True,
                     open=True,
@@ -70,12 +79,19 @@ class PatchStore:
 
     def _column(self, name: str) -> NDArray[Any]:
         try:
-            return np.asarray(self._array(name).read().result())
-        except ValueError:
+            return np.asarray(zarr.open_array(self.path / name, mode="r")[...])
+        except (OSError, ValueError, RuntimeError, KeyError):
             raise self._damaged(name) from None
 
+    @cached_property
+    def _length(self) -> int:
+        try:
+            return int(zarr.open_array(self.path / "patches", mode="r").shape[0])
+        except (OSError, ValueError, KeyError):
+            raise self._damaged("patches") from None
+
     def __len__(self) -> int:
-        return int(self._array("patches").shape[0])
+        return self._length
 
     @property
     def patch_size_px(self) -> int:

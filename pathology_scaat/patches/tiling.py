@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ from pathology_scaat.provenance import (
     versions,
 )
 from pathology_scaat.slides import Slide, SlideInfo, open_slide
+from pathology_scaat.slides.remote import remote_fingerprint
 from pathology_scaat.slides.spacing import require_mpp
 from pathology_scaat.slides.tiles import as_tiled
 from pathology_scaat.tissue import TissueMask, find_tissue, save_tissue_overlay
@@ -159,34 +160,51 @@ def _write(
     limits: CutterLimits | None,
 ) -> PatchStoreMeta:
     config = job.config
-    writer = PatchStoreWriter(
-        partial,
-        len(wanted.index),
-        config.patch_size_px,
-        shard_bytes=config.shard_bytes,
-        codec=config.codec,
-    )
-    with PatchCutter(
-        as_tiled(slide), plan, meta.grid, threads=job_threads(), limits=limits
-    ) as cutter:
+    with (
+        PatchStoreWriter(
+            partial,
+            len(wanted.index),
+            config.patch_size_px,
+            shard_bytes=config.shard_bytes,
+            codec=config.codec,
+        ) as writer,
+        PatchCutter(
+            as_tiled(slide), plan, meta.grid, threads=job_threads(), limits=limits
+        ) as cutter,
+    ):
         readable = cutter.cut(wanted.index, writer.next_slot, writer.advance)
-    n_unreadable = int((~readable).sum())
-    if n_unreadable > config.max_unreadable_share * len(readable):
-        raise SlideReadError(
-            Path(job.slide_path).name,
-            f"{n_unreadable} of {len(readable)} patches cannot be decoded",
-            "copy the slide again, or raise max_unreadable_share",
+        n_unreadable = int((~readable).sum())
+        if n_unreadable > config.max_unreadable_share * len(readable):
+            raise SlideReadError(
+                _name(job.slide_path),
+                f"{n_unreadable} of {len(readable)} patches cannot be decoded",
+                "copy the slide again, or raise max_unreadable_share",
+            )
+        kept = wanted.where(readable)
+        meta = replace(meta, n_unreadable=n_unreadable)
+        writer.finish(
+            meta,
+            grid_index=kept.index,
+            tissue_fraction=kept.tissue,
+            label=kept.label,
+            label_coverage=kept.coverage,
         )
-    kept = wanted.where(readable)
-    meta = PatchStoreMeta(**{**meta.__dict__, "n_unreadable": n_unreadable})
-    writer.finish(
-        meta,
-        grid_index=kept.index,
-        tissue_fraction=kept.tissue,
-        label=kept.label,
-        label_coverage=kept.coverage,
-    )
     return meta
+
+
+def _name(slide_path: Path | str) -> str:
+    return str(slide_path).rstrip("/").rpartition("/")[2]
+
+
+def _tissue(job: TileJob, slide: Slide) -> TissueMask:
+    """The tissue mask, given or found, and its overlay where one is asked for."""
+    if job.mask_path is not None:
+        tissue = read_given_mask(job.mask_path, slide.info)
+    else:
+        tissue = find_tissue(slide, job.config.tissue)
+    if job.tissue_path is not None:
+        save_tissue_overlay(tissue, job.tissue_path)
+    return tissue
 
 
 def tile_slide(job: TileJob, *, limits: CutterLimits | None = None) -> TileResult:
@@ -215,23 +233,22 @@ def tile_slide(job: TileJob, *, limits: CutterLimits | None = None) -> TileResul
         If its annotations cannot be read.
     """
     began = time.monotonic()
-    slide_path = Path(job.slide_path)
-    with open_slide(slide_path, reader=job.config.reader, mpp=job.mpp) as slide:
+    with open_slide(job.slide_path, reader=job.config.reader, mpp=job.mpp) as slide:
         info = slide.info
-        mpp = require_mpp(info, slide_path.name)
-        slide_print = slide_fingerprint(slide_path)
+        mpp = require_mpp(info, _name(job.slide_path))
+        slide_print = (
+            remote_fingerprint(str(job.slide_path))
+            if "://" in str(job.slide_path)
+            else slide_fingerprint(Path(job.slide_path))
+        )
         inputs = tile_inputs(job, slide_print)
         store_print = fingerprint(inputs)
         present = _existing(job, store_print)
-        if present is not None and (job.tissue_path is None or job.tissue_path.exists()):
+        if present is not None:
+            if job.tissue_path is not None and not job.tissue_path.exists():
+                _tissue(job, slide)
             return _result(job, info, present.meta, present.labels, True, began, ())
-        tissue = (
-            read_given_mask(job.mask_path, info)
-            if job.mask_path is not None
-            else find_tissue(slide, job.config.tissue)
-        )
-        if job.tissue_path is not None:
-            save_tissue_overlay(tissue, job.tissue_path)
+        tissue = _tissue(job, slide)
         plan = plan_read(mpp, info.level_downsamples, job.config.mpp, job.config.mpp_tolerance)
         grid = plan_grid(info.frame_px, plan, job.config.patch_size_px, job.config.step_px)
         wanted, notes = _choose(job, info, grid, tissue)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +23,7 @@ from pathology_scaat.patches.layout import (
     write_group,
 )
 from pathology_scaat.patches.schema import UNLABELLED, PatchStoreMeta
-from pathology_scaat.provenance import atomic_path, versions
+from pathology_scaat.provenance import PARTIAL_MARK, atomic_path, versions
 
 
 class PatchStoreWriter:
@@ -43,6 +45,7 @@ class PatchStoreWriter:
         codec: Codec = "lz4",
     ) -> None:
         self._path = path
+        self._name = path.name.partition(PARTIAL_MARK)[0]
         self._n = max_patches
         self._side = patch_size_px
         per_shard = max(1, shard_bytes // (patch_size_px**2 * 3))
@@ -67,7 +70,7 @@ class PatchStoreWriter:
     def next_slot(self) -> NDArray[np.uint8]:
         """Where the next patch goes, (P, P, 3) uint8, to be filled before :meth:`advance`."""
         if self.n_written >= self._n:
-            raise StoreError(self._path.name, "holds more patches than were announced")
+            raise StoreError(self._name, "holds more patches than were announced")
         slot: NDArray[np.uint8] = self._shard[self._filled]
         return slot
 
@@ -81,6 +84,22 @@ class PatchStoreWriter:
         """Add one patch, (P, P, 3) uint8."""
         self.next_slot()[...] = patch
         self.advance()
+
+    def close(self) -> None:
+        """Wait for what is being written; after it nothing touches the folder any more."""
+        with suppress(StoreError):
+            self._wait()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
 
     def _flush(self) -> None:
         self._wait()
@@ -99,9 +118,10 @@ class PatchStoreWriter:
                 self._pending.result()
             except ValueError:
                 raise StoreError(
-                    self._path.name, "cannot be written", "check free disk space and permissions"
+                    self._name, "cannot be written", "check free disk space and permissions"
                 ) from None
-            self._pending = None
+            finally:
+                self._pending = None
 
     def finish(
         self,
@@ -119,7 +139,7 @@ class PatchStoreWriter:
         n, k = self._done, len(meta.class_names)
         if n != len(grid_index):
             raise StoreError(
-                self._path.name,
+                self._name,
                 f"holds {n} patches where {len(grid_index)} were expected",
                 "tile the slide again",
             )
@@ -194,14 +214,12 @@ def write_patch_store(
         coverage = np.asarray(label_coverage, dtype=np.float32)
     if not meta.versions:
         meta = replace(meta, versions=versions())
-    with atomic_path(Path(path)) as partial:
-        writer = PatchStoreWriter(
-            partial,
-            n,
-            meta.grid.patch_size_px,
-            shard_bytes=shard_bytes,
-            codec=codec,
-        )
+    with (
+        atomic_path(Path(path)) as partial,
+        PatchStoreWriter(
+            partial, n, meta.grid.patch_size_px, shard_bytes=shard_bytes, codec=codec
+        ) as writer,
+    ):
         for patch in patches:
             writer.append(patch)
         writer.finish(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any, cast
 
 from pathology_scaat.errors import SlideOpenError
+from pathology_scaat.provenance import SAMPLE_BYTES, SAMPLE_COUNT
 from pathology_scaat.slides.base import Slide
 from pathology_scaat.slides.tiff_levels import UnsuitableError, check_samples
 from pathology_scaat.slides.tiff_reader import TIFF_ERRORS, TiffSlide
@@ -43,3 +45,28 @@ def open_remote(url: str, *, reader: str = "auto", mpp: float | None = None) -> 
         if isinstance(error, SlideOpenError):
             raise
         raise SlideOpenError(name, "cannot be read over the network", "download it") from None
+
+
+def remote_fingerprint(url: str) -> str:
+    """Content fingerprint of a remote file, equal to that of a local copy of it.
+
+    Raises
+    ------
+    SlideOpenError
+        If it cannot be read.
+    """
+    import fsspec
+
+    name = url.rstrip("/").rpartition("/")[2]
+    digest = hashlib.sha256()
+    try:
+        filesystem, path = fsspec.core.url_to_fs(url)
+        size = int(filesystem.size(path))
+        digest.update(size.to_bytes(8, "little"))
+        last = max(size - SAMPLE_BYTES, 0)
+        for offset in sorted({last * i // (SAMPLE_COUNT - 1) for i in range(SAMPLE_COUNT)}):
+            digest.update(filesystem.cat_file(path, offset, min(offset + SAMPLE_BYTES, size)))
+    except Exception as error:
+        kind = type(error).__name__
+        raise SlideOpenError(name, f"cannot be read ({kind})", "check URL and access") from None
+    return digest.hexdigest()
