@@ -88,6 +88,9 @@ def pixel_budget(
         ranked = places.view_as(ranked)
     threshold = quantile_per_image(ranked, options.mask_ratio, region=inside)[:, :, None, None]
     chosen = ranked <= threshold
+    if options.where != "random":
+        # a loss so small that its gradient is rounded to zero says nothing about any pixel
+        chosen = chosen & (saliency.amax(dim=(1, 2, 3), keepdim=True) > 0)
     if inside is not None:
         chosen = chosen & inside
     if options.gamma == 0:

@@ -16,8 +16,8 @@ from pathology_scaat.scaat.adversary import SCAAT
 from pathology_scaat.scaat.objective import Objective
 from pathology_scaat.scaat.options import ScaatOptions
 
-SUSPICIOUS_RATIO = 3.0
-SUSPICIOUS_GAP = 0.3
+SUSPICIOUS_RATIO = 5.0
+SUSPICIOUS_GAP = 0.7
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +37,7 @@ class OverfittingCheck:
 
     @property
     def is_suspicious(self) -> bool:
-        """Several steps do over three times the harm of one, and harm that matters."""
+        """Several steps do over five times the harm of one, and more than a coin's worth (0.7)."""
         return self.pgd_gap > SUSPICIOUS_GAP and self.pgd_gap > SUSPICIOUS_RATIO * max(
             self.step_gap, 0.0
         )

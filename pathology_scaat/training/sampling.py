@@ -16,7 +16,7 @@ BLOCK_PATCHES = 4
 def class_counts(labels: NDArray[Any], n_classes: int) -> NDArray[np.int64]:
     """Patches of each class, (K,)."""
     if labels.ndim == 2:
-        return (labels > 0.5).sum(axis=0).astype(np.int64)
+        return np.asarray((labels > 0.5).sum(axis=0), np.int64)
     return np.asarray(np.bincount(labels, minlength=n_classes), np.int64)
 
 

@@ -21,8 +21,9 @@ from pathology_scaat.patches.store import PatchStore
 from pathology_scaat.provenance import file_sha256, fingerprint
 from pathology_scaat.training.bundle import SCHEMA_VERSION, model_fingerprint, read_bundle_config
 from pathology_scaat.training.config import TrainConfig
+from pathology_scaat.training.job import Job, work_folder
 from pathology_scaat.training.pool import patch_labels
-from pathology_scaat.training.trainer import Job, Trainer, work_folder
+from pathology_scaat.training.trainer import Trainer
 from pathology_scaat.training.types import TrainingSlide, TrainProgress, TrainResult
 
 logger = logging.getLogger(__name__)
@@ -219,8 +220,10 @@ def _with_processes(job: Job, progress: Callable[[TrainProgress], None] | None) 
             dist.init_process_group(
                 _backend(job), init_method=address, rank=0, world_size=n, timeout=PROCESS_TIMEOUT
             )
-            stack.callback(dist.destroy_process_group)
-            result = Trainer(job, progress).run()
+            try:
+                result = Trainer(job, progress).run()
+            finally:
+                dist.destroy_process_group()  # the others wait for it before they end
             for process in others:
                 process.join(timeout=60)
             return result

@@ -12,8 +12,6 @@ import logging
 import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
-from pathlib import Path
 from time import perf_counter
 from typing import Any
 
@@ -24,55 +22,25 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pathology_scaat.errors import TrainingError
-from pathology_scaat.provenance import fingerprint
 from pathology_scaat.scaat.method import Visit
 from pathology_scaat.scaat.monitor import check_overfitting
 from pathology_scaat.training import setup
 from pathology_scaat.training.augment import apply, draw, to_float
 from pathology_scaat.training.averaging import GradientAverager, average_buffers
 from pathology_scaat.training.backbones import train_mode
-from pathology_scaat.training.bundle import BundleConfig, model_fingerprint, save_bundle
+from pathology_scaat.training.bundle import model_fingerprint, save_bundle
 from pathology_scaat.training.checkpoint import CHECKPOINT_NAME, load_checkpoint, save_checkpoint
-from pathology_scaat.training.config import TrainConfig
+from pathology_scaat.training.describe import bundle_config
+from pathology_scaat.training.job import Job, TrainingState, work_folder
 from pathology_scaat.training.logs import log_text, write_tensorboard
 from pathology_scaat.training.pool import BatchLoader, PatchTable
 from pathology_scaat.training.sampling import epoch_batches
 from pathology_scaat.training.scores import fit_temperature, scores
-from pathology_scaat.training.types import TrainingSlide, TrainProgress, TrainResult
+from pathology_scaat.training.types import TrainProgress, TrainResult
 
 logger = logging.getLogger(__name__)
 
 REPORT_INTERVAL_S = 0.5
-
-
-def work_folder(out: Path) -> Path:
-    """Where the checkpoint and the log lie: beside the bundle."""
-    return out.with_name(f"{out.name}.training")
-
-
-@dataclass(frozen=True)
-class Job:
-    """A training as a value that other processes can be given."""
-
-    slides: tuple[TrainingSlide, ...]
-    out: Path
-    config: TrainConfig
-    class_names: tuple[str, ...]
-    fingerprint: str
-    device: str
-    seed: int
-
-
-@dataclass
-class _State:
-    """What changes from epoch to epoch, beside the weights."""
-
-    epoch: int = 0
-    best: float = -math.inf
-    best_at: int = 0
-    chosen_epoch: int = 0
-    chosen: dict[str, Tensor] | None = None
-    rows: list[dict[str, Any]] | None = None
 
 
 class Trainer:
@@ -160,8 +128,8 @@ class Trainer:
         )
 
     # -- checkpoints
-    def _resume(self) -> _State:
-        state = _State(rows=[])
+    def _resume(self) -> TrainingState:
+        state = TrainingState(rows=[])
         saved = load_checkpoint(self.folder, self.job.fingerprint)
         if saved is None:
             return state
@@ -175,7 +143,7 @@ class Trainer:
         logger.info("going on after epoch %d", state.epoch)
         return state
 
-    def _checkpoint(self, state: _State) -> None:
+    def _checkpoint(self, state: TrainingState) -> None:
         if self.rank != 0:
             return
         save_checkpoint(
@@ -195,7 +163,7 @@ class Trainer:
             write_tensorboard(self.folder / "tensorboard", rows[-1:])
 
     # -- one epoch
-    def _epoch(self, state: _State) -> None:
+    def _epoch(self, state: TrainingState) -> None:
         begin = perf_counter()
         seed = int(np.random.SeedSequence([self.job.seed, state.epoch, 2]).generate_state(1)[0])
         torch.manual_seed(seed)
@@ -276,7 +244,7 @@ class Trainer:
             else:
                 slow.copy_(fast)
 
-    def _watch(self, state: _State, index_limit: int) -> dict[str, float]:
+    def _watch(self, state: TrainingState, index_limit: int) -> dict[str, float]:
         """The overfitting monitor on a few training patches, always the same."""
         if self.monitor is None:
             return {}
@@ -294,7 +262,8 @@ class Trainer:
                 "is likely; use more steps or a smaller eps."
             )
             logger.warning(note)
-            self.notes.append(note)
+            if not any("catastrophic" in earlier for earlier in self.notes):
+                self.notes.append(note)
         return {"masked_step_gap": check.step_gap, "masked_pgd_gap": check.pgd_gap}
 
     # -- judging
@@ -320,7 +289,7 @@ class Trainer:
             labels = np.concatenate([g[1] for g in gathered if len(g[1])])
         return (scores(logits, labels) if len(logits) else {}), logits, labels
 
-    def _choose(self, state: _State, row: dict[str, Any]) -> None:
+    def _choose(self, state: TrainingState, row: dict[str, Any]) -> None:
         """Keep the latest epoch that is as good as the best, warm-up left out.
 
         Saliency goes on improving while the AUC stands still, so of equals the latest is kept.
@@ -339,17 +308,17 @@ class Trainer:
             state.chosen_epoch = state.epoch
         state.best = max(state.best, value)
 
-    def _should_stop(self, state: _State) -> bool:
+    def _should_stop(self, state: TrainingState) -> bool:
         return state.epoch > 0 and state.epoch - state.best_at >= self.config.patience
 
-    def _tell(self, state: _State, fraction: float) -> None:
+    def _tell(self, state: TrainingState, fraction: float) -> None:
         if self.progress is None:
             return
         metrics = dict(state.rows[-1]) if state.rows else None
         self.progress(TrainProgress(state.epoch, self.config.epochs, fraction, metrics))
 
     # -- the end
-    def _finish(self, state: _State, seconds: float) -> TrainResult:
+    def _finish(self, state: TrainingState, seconds: float) -> TrainResult:
         if state.chosen is None:
             raise TrainingError("the training", "ended before its first epoch", "give more epochs")
         self.average = None
@@ -369,7 +338,7 @@ class Trainer:
                 "n_test_patches": float(len(self.tables.test)),
             }
         )
-        config = self._bundle_config(found, temperature)
+        config = bundle_config(self.job, self.model, self.method, self.tables, found, temperature)
         if self.rank == 0:
             self.model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
             config = save_bundle(
@@ -390,38 +359,4 @@ class Trainer:
             best_epoch=state.chosen_epoch,
             seconds=seconds,
             notes=tuple(self.notes),
-        )
-
-    def _bundle_config(self, metrics: dict[str, float], temperature: float) -> BundleConfig:
-        config, names = self.config, self.job.class_names
-        store = self.tables.train.stores[0]
-        positive = config.positive_class or setup.default_positive_class(names)
-        if positive not in names:
-            raise TrainingError(
-                "positive_class", f"'{positive}' is no class", f"choose from {', '.join(names)}"
-            )
-        options = getattr(self.method, "options", None)
-        stores = [s for t in (self.tables.train, self.tables.val) for s in t.stores]
-        return BundleConfig(
-            class_names=names,
-            positive_class=positive,
-            multi_label=config.multi_label,
-            patch_size_px=store.patch_size_px,
-            mpp=store.meta.requested_mpp,
-            backbone=config.backbone,
-            backbone_options=config.backbone_options,
-            mean=tuple(self.model.mean.flatten().tolist()),
-            std=tuple(self.model.std.flatten().tolist()),
-            method=config.method,
-            method_options=options.to_dict() if options is not None else config.method_options,
-            training={
-                **config.model_dump(mode="json", exclude={"backbone_weights", "cache_bytes"}),
-                "seed": self.job.seed,
-            },
-            dataset_fingerprint=fingerprint(
-                {"stores": sorted({s.meta.fingerprint for s in stores})}
-            ),
-            training_fingerprint=self.job.fingerprint,
-            metrics=metrics,
-            temperature=temperature,
         )

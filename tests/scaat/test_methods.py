@@ -1,0 +1,195 @@
+"""Every method by name: it steps, it learns, and it is what it says."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from pathology_scaat.errors import UsageError
+from pathology_scaat.scaat import METHOD_NAMES, MultiLabelObjective, make_method
+from pathology_scaat.scaat.bitstore import BitStore, pack_bits, unpack_bits
+from pathology_scaat.scaat.methods import Visit
+from pathology_scaat.scaat.monitor import check_overfitting
+from pathology_scaat.scaat.options import ScaatOptions
+from pathology_scaat.scaat.orientation import N_ORIENTATIONS, orient
+from pathology_scaat.training.small import SmallNet
+
+
+def net(norm: str = "batch") -> SmallNet:
+    torch.manual_seed(0)
+    return SmallNet(2, norm=norm, widths=(8, 16))
+
+
+def task(n: int = 16, side: int = 16) -> tuple[Tensor, Tensor]:
+    """Dark squares on the left or on the right."""
+    generator = torch.Generator().manual_seed(2)
+    images = 0.7 + 0.2 * torch.rand((n, 3, side, side), generator=generator)
+    labels = torch.arange(n) % 2
+    for image, label in zip(images, labels, strict=True):
+        at = 2 if label == 0 else side // 2 + 2
+        image[:, 4:10, at : at + 5] *= 0.2 if label == 0 else 0.6
+    return images, labels
+
+
+@pytest.mark.parametrize("name", METHOD_NAMES)
+def test_every_method_learns(name: str) -> None:
+    images, labels = task()
+    model = net()
+    method = make_method(name, model, seed=1)
+    visit = Visit(torch.arange(len(images)), torch.arange(len(images)) % 8)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    clean = []
+    for step in range(40):
+        method.set_progress((step + 1) / 40)
+        optimizer.zero_grad()
+        losses = method.training_step(images, labels, visit=visit)
+        optimizer.step()
+        method.after_update()
+        clean.append(float(losses.total))
+        assert losses.logits.shape == (16, 2)
+    model.eval()
+    with torch.no_grad():
+        accuracy = float((model(images).argmax(1) == labels).float().mean())
+    assert accuracy > 0.9, clean
+
+
+@pytest.mark.parametrize("name", METHOD_NAMES)
+def test_several_labels(name: str) -> None:
+    images, _ = task()
+    labels = torch.tensor([[1.0, 0.0], [1.0, 1.0]]).repeat(8, 1)
+    method = make_method(name, net(), objective=MultiLabelObjective())
+    losses = method.training_step(images, labels, visit=Visit(torch.arange(16), torch.zeros(16)))
+    assert bool(torch.isfinite(losses.total))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"saliency": source} for source in ("gradient-input", "smoothgrad", "gradcam", "ema-teacher")]
+    + [
+        {"loss": "ce"},
+        {"loss": "mse"},
+        {"stop_gradient": False},
+        {"batch_norm": "frozen"},
+        {"batch_norm": "shared"},
+        {"fill": "mean"},
+        {"fill": "random"},
+        {"direction": "gaussian"},
+        {"sample_scale": "instance"},
+        {"region": "tissue"},
+        {"colour_space": "optical-density", "eps": 0.5},
+        {"unmasked_share": 0.5},
+        {"steps": 3},
+        {"random_start": "before"},
+    ],
+    ids=str,
+)
+def test_every_option_steps(options: dict[str, Any]) -> None:
+    images, labels = task()
+    model = net()
+    method = make_method("scaat", model, **options)
+    losses = method.training_step(images, labels)
+    method.after_update()
+    assert bool(torch.isfinite(losses.total))
+    assert float(losses.robust) > 0
+    assert all(p.grad is not None and p.requires_grad for p in model.parameters())
+    fresh = make_method("scaat", net(), **options)
+    fresh.load_state_dict(method.state_dict())
+    assert fresh.steps_done == 1
+
+
+def test_amortised_costs_a_plain_step() -> None:
+    images, labels = task(side=32)
+    model = net()
+    visit = Visit(torch.arange(16), torch.arange(16) % 8)
+    plain = FlopCounterMode(display=False)
+    with plain:
+        make_method("plain", model).training_step(images, labels)
+    method = make_method("scaat-amortised", model)
+    for _ in range(2):
+        amortised = FlopCounterMode(display=False)
+        with amortised:
+            losses = method.training_step(images, labels, visit=visit)
+    assert amortised.get_total_flops() <= 1.25 * plain.get_total_flops()
+    assert float(losses.robust) > 0
+
+
+def test_amortised_direction_follows_the_orientation() -> None:
+    """The kept signs, turned as the patch is, are the signs of the turned patch's gradient."""
+
+    class Weighted(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.w = nn.Parameter(torch.randn(3, 8, 8, generator=torch.Generator().manual_seed(0)))
+
+        def forward(self, x: Tensor) -> Tensor:
+            score = (x * self.w).sum(dim=(1, 2, 3))
+            return torch.stack([-score, score], 1)
+
+    images = torch.rand(8, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    labels = torch.zeros(8, dtype=torch.int64)
+    codes = torch.arange(8)
+    method = make_method("scaat-amortised", Weighted(), mask_ratio=1.0, refresh=1.0, warmup=0.0)
+    method.training_step(images, labels, visit=Visit(torch.arange(8), codes))
+    kept, _ = method.store.read(torch.arange(8), torch.device("cpu"))  # type: ignore[attr-defined]
+    shown = orient(kept, codes)
+    weights = next(method.model.parameters())
+    expected = weights.detach().sign().expand(8, -1, -1, -1)
+    assert torch.equal(shown, expected)
+
+
+def test_orientations_are_exact_inverses() -> None:
+    images = torch.arange(8 * 3 * 5 * 5.0).reshape(8, 3, 5, 5)
+    codes = torch.arange(N_ORIENTATIONS)
+    turned = orient(images, codes)
+    assert torch.equal(orient(turned, codes, inverse=True), images)
+    same = orient(images[:1].repeat(8, 1, 1, 1), codes)
+    assert len({tuple(t.flatten().tolist()) for t in same}) == 8
+
+
+def test_bits_round_trip() -> None:
+    bits = torch.rand(5, 3, 7, 7, generator=torch.Generator().manual_seed(0)) > 0.5
+    assert torch.equal(unpack_bits(pack_bits(bits), (3, 7, 7)), bits)
+    assert pack_bits(bits).shape == (5, -(-3 * 49 // 8))
+
+
+def test_bit_store_grows_and_keeps() -> None:
+    store = BitStore()
+    signs = torch.randint(-1, 2, (2, 3, 6, 6), generator=torch.Generator().manual_seed(0)).float()
+    signs[:, :, :3] = 0
+    index = torch.tensor([7, 2])
+    assert not bool(store.knows(index).any())
+    store.write(index, signs, torch.eye(2))
+    read, logits = store.read(index, torch.device("cpu"))
+    mask = (signs != 0).any(dim=1, keepdim=True)
+    expected = torch.where(signs > 0, 1.0, -1.0) * mask
+    assert torch.equal(read, expected)
+    assert torch.equal(logits, torch.eye(2))
+    copy = BitStore()
+    copy.load_state_dict(store.state_dict())
+    assert copy.knows(torch.tensor([2, 7, 3, 40])).tolist() == [True, True, False, False]
+
+
+def test_unknown_names_are_refused() -> None:
+    with pytest.raises(UsageError, match="choose from"):
+        make_method("magic", net())
+    with pytest.raises(UsageError, match="unknown: epsilon"):
+        make_method("scaat", net(), epsilon=1)
+    with pytest.raises(UsageError, match="unknown: eps"):
+        make_method("plain", net(), eps=1)
+    with pytest.raises(UsageError, match="bits"):
+        make_method("scaat-amortised", net(), gamma=1.0)
+
+
+def test_monitor_sees_that_many_steps_do_more_and_leaves_the_model() -> None:
+    images, labels = task()
+    model = net().train()
+    objective = make_method("plain", model).objective
+    check = check_overfitting(model, objective, images, labels, ScaatOptions(eps=0.05))
+    assert check.pgd_gap >= check.step_gap - 1e-3
+    assert not check.is_suspicious
+    assert all(m.training for m in model.modules())
+    assert all(p.grad is None for p in model.parameters())

@@ -1,0 +1,266 @@
+"""Training end to end on tiny stores: it learns, repeats itself, resumes and skips."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from pathology_scaat.errors import TrainingError, UsageError
+from pathology_scaat.scaat import METHOD_NAMES
+from pathology_scaat.training import (
+    TrainConfig,
+    TrainingSlide,
+    TrainProgress,
+    load_bundle,
+    train_model,
+)
+from pathology_scaat.training.job import work_folder
+
+Slides = tuple[TrainingSlide, ...]
+StoreMaker = Callable[..., TrainingSlide]
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+class InterruptedTestError(Exception):
+    """Stands for a kill between two epochs."""
+
+
+def stop_after(epoch: int) -> Any:
+    def told(progress: TrainProgress) -> None:
+        if progress.epochs_done == epoch and progress.epoch_fraction == 0:
+            raise InterruptedTestError
+
+    return told
+
+
+def test_it_learns_and_reports(slides: Slides, tmp_path: Path, quick: TrainConfig) -> None:
+    seen: list[TrainProgress] = []
+    config = quick.model_copy(update={"epochs": 10})
+    result = train_model(slides, tmp_path / "model", config, device="cpu", progress=seen.append)
+    assert result.metrics["val_auc"] > 0.95
+    assert result.metrics["test_auc"] > 0.95
+    assert seen[-1].epochs_done == result.n_epochs
+    assert "val AUC" in seen[-1].text
+    bundle = load_bundle(result.bundle_path)
+    assert bundle.fingerprint == result.model_fingerprint
+    assert bundle.config.positive_class == "tumour"
+    assert bundle.config.method == "scaat"
+    assert bundle.config.method_options["eps"] == pytest.approx(32 / 255)
+    assert not bundle.model.training
+    log = (result.bundle_path / "training_log.csv").read_text()
+    rows = list(csv.DictReader(log.splitlines()))
+    assert len(rows) == result.n_epochs
+    assert float(rows[-1]["masked_pgd_gap"]) >= 0
+    assert not (work_folder(result.bundle_path) / "checkpoint.pt").exists()
+
+
+def test_same_seed_same_bytes_and_resume_is_exact(
+    slides: Slides, tmp_path: Path, quick: TrainConfig
+) -> None:
+    whole = train_model(slides, tmp_path / "whole" / "model", quick, device="cpu", seed=3)
+    again = tmp_path / "again" / "model"
+    for epoch in (1, 3):
+        with pytest.raises(InterruptedTestError):
+            train_model(slides, again, quick, device="cpu", seed=3, progress=stop_after(epoch))
+        assert not again.exists()
+    resumed = train_model(slides, again, quick, device="cpu", seed=3)
+    assert files(resumed.bundle_path) == files(whole.bundle_path)
+    other = train_model(slides, tmp_path / "other" / "model", quick, device="cpu", seed=4)
+    assert other.model_fingerprint != whole.model_fingerprint
+
+
+@pytest.mark.parametrize("method", ["scaat-amortised", "free"])
+def test_methods_with_memory_resume_exactly(
+    slides: Slides, tmp_path: Path, quick: TrainConfig, method: str
+) -> None:
+    config = quick.model_copy(update={"method": method, "ema_decay": 0.9, "epochs": 3})
+    whole = train_model(slides, tmp_path / "whole" / "model", config, device="cpu")
+    with pytest.raises(InterruptedTestError):
+        train_model(slides, tmp_path / "b" / "model", config, device="cpu", progress=stop_after(2))
+    resumed = train_model(slides, tmp_path / "b" / "model", config, device="cpu")
+    assert files(resumed.bundle_path) == files(whole.bundle_path)
+
+
+def test_checkpoint_of_another_training_is_not_used(
+    slides: Slides, tmp_path: Path, quick: TrainConfig
+) -> None:
+    out = tmp_path / "model"
+    with pytest.raises(InterruptedTestError):
+        train_model(slides, out, quick, device="cpu", progress=stop_after(1))
+    changed = quick.model_copy(update={"learning_rate": 1e-3})
+    result = train_model(slides, out, changed, device="cpu")
+    alone = train_model(slides, tmp_path / "alone" / "model", changed, device="cpu")
+    assert result.model_fingerprint == alone.model_fingerprint
+
+
+def test_damaged_checkpoint_starts_anew(slides: Slides, tmp_path: Path, quick: TrainConfig) -> None:
+    out = tmp_path / "model"
+    with pytest.raises(InterruptedTestError):
+        train_model(slides, out, quick, device="cpu", progress=stop_after(1))
+    checkpoint = work_folder(out) / "checkpoint.pt"
+    checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
+    assert train_model(slides, out, quick, device="cpu").n_epochs == quick.epochs
+
+
+def test_checkpoint_never_unpickles_code(
+    slides: Slides, tmp_path: Path, quick: TrainConfig
+) -> None:
+    out = tmp_path / "model"
+    trap = tmp_path / "sprung"
+
+    class Trap:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return Path.touch, (trap,)
+
+    work_folder(out).mkdir(parents=True)
+    torch.save({"version": 1, "fingerprint": Trap()}, work_folder(out) / "checkpoint.pt")
+    train_model(slides, out, quick.model_copy(update={"epochs": 1}), device="cpu")
+    assert not trap.exists()
+
+
+def test_finished_training_is_skipped(slides: Slides, tmp_path: Path, quick: TrainConfig) -> None:
+    first = train_model(slides, tmp_path / "model", quick, device="cpu")
+    second = train_model(slides, tmp_path / "model", quick, device="cpu")
+    assert second.skipped
+    assert second.metrics == first.metrics
+    assert second.model_fingerprint == first.model_fingerprint
+    assert not train_model(slides, tmp_path / "model", quick, device="cpu", overwrite=True).skipped
+
+
+@pytest.mark.parametrize("method", METHOD_NAMES)
+def test_every_method_trains(
+    slides: Slides, tmp_path: Path, quick: TrainConfig, method: str
+) -> None:
+    config = quick.model_copy(
+        update={"method": method, "epochs": 1, "max_steps_per_epoch": 3, "monitor_images": 8}
+    )
+    result = train_model(slides, tmp_path / "model", config, device="cpu")
+    assert json.loads((result.bundle_path / "config.json").read_text())["method"] == method
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"class_balance": "sampling"},
+        {"label_smoothing": 0.1},
+        {"noise_tolerance": 0.5},
+        {"precision": "bf16"},
+        {"normalisation": "imagenet"},
+        {"channels_last": False, "cache_bytes": 0},
+        {"ema_decay": 0.9},
+        {"trainable": "last-1"},
+        {"tensorboard": True},
+        {"backbone_options": {"widths": (8, 16), "norm": "group"}},
+    ],
+    ids=str,
+)
+def test_settings_train(
+    slides: Slides, tmp_path: Path, quick: TrainConfig, change: dict[str, Any]
+) -> None:
+    config = quick.model_copy(update={"epochs": 2, **change})
+    result = train_model(slides, tmp_path / "model", config, device="cpu")
+    assert np.isfinite(result.metrics["val_loss"])
+
+
+def test_frozen_parts_do_not_move(slides: Slides, tmp_path: Path, quick: TrainConfig) -> None:
+    config = quick.model_copy(update={"trainable": "head"})
+    models = [
+        load_bundle(
+            train_model(
+                slides, tmp_path / str(n) / "model", config.model_copy(update={"epochs": n}),
+                device="cpu",
+            ).bundle_path
+        ).model.state_dict()
+        for n in (1, 3)
+    ]  # fmt: skip
+    for key, value in models[0].items():
+        moved = not torch.equal(value, models[1][key])
+        assert moved == ("head" in key), key
+
+
+def test_several_labels(make_slide: StoreMaker, tmp_path: Path, quick: TrainConfig) -> None:
+    rng = np.random.default_rng(0)
+    coverage = (rng.random((64, 2)) * [1, 0.6]).astype(np.float32)
+    labels = (coverage[:, 1] >= 0.25).astype(np.int64)
+    made = [
+        make_slide(f"m-{split}", split, 64, 9, labels=labels, coverage=coverage)
+        for split in ("train", "val")
+    ]
+    config = quick.model_copy(update={"multi_label": True, "epochs": 3})
+    result = train_model(made, tmp_path / "model", config, device="cpu")
+    assert load_bundle(result.bundle_path).config.multi_label
+    assert result.metrics["val_auc"] > 0.5
+
+
+def test_three_classes(make_slide: StoreMaker, tmp_path: Path, quick: TrainConfig) -> None:
+    names = ("stroma", "tumor", "vessel")
+    made = [make_slide(f"k-{s}", s, 60, 5, class_names=names) for s in ("train", "val")]
+    result = train_model(made, tmp_path / "model", quick, device="cpu")
+    assert load_bundle(result.bundle_path).config.positive_class == "tumor"
+
+
+def test_one_slide_is_split_by_blocks(
+    make_slide: StoreMaker, tmp_path: Path, quick: TrainConfig
+) -> None:
+    only = make_slide("lonely", "train", 256, 6)
+    result = train_model([only], tmp_path / "model", quick, device="cpu")
+    assert any("optimistic" in note for note in result.notes)
+    held = result.metrics["n_val_patches"]
+    assert 0 < held < 128
+    assert held + result.metrics["n_train_patches"] <= 256
+
+
+def test_what_cannot_be_trained_is_said(
+    make_slide: StoreMaker, slides: Slides, tmp_path: Path, quick: TrainConfig
+) -> None:
+    out = tmp_path / "model"
+    with pytest.raises(TrainingError, match="no slide"):
+        train_model([], out, quick)
+    twice = TrainingSlide(slides[2].store, "x", slides[0].patient_id, "val")
+    with pytest.raises(TrainingError, match="both 'train' and 'val'"):
+        train_model([*slides, twice], out, quick)
+    one_class = make_slide("flat", "train", 32, 7, labels=np.zeros(32, np.int64))
+    with pytest.raises(TrainingError, match="fewer than two classes"):
+        train_model([one_class], out, quick)
+    unlabelled = make_slide("none", "train", 32, 8, labels=np.full(32, -1))
+    with pytest.raises(TrainingError, match="fewer than two classes"):
+        train_model([unlabelled], out, quick)
+    other = make_slide("other", "val", 32, 9, class_names=("a", "b", "c"))
+    with pytest.raises(TrainingError, match="differ"):
+        train_model([slides[0], other], out, quick)
+    with pytest.raises(UsageError, match="unknown"):
+        train_model(slides, out, quick.model_copy(update={"backbone": "no-such-net"}))
+    with pytest.raises(UsageError, match="unknown"):
+        train_model(slides, out, quick.model_copy(update={"method_options": {"epsilon": 1}}))
+    with pytest.raises(UsageError, match="device"):
+        train_model(slides, out, quick, device="toaster")
+    with pytest.raises(TrainingError, match="no class"):
+        train_model(slides, out, quick.model_copy(update={"positive_class": "x", "epochs": 1}))
+    assert not out.exists()
+
+
+def test_two_processes_equal_one(slides: Slides, tmp_path: Path) -> None:
+    """Half a batch each, gradients averaged: the same weights as one process on the whole."""
+    config = TrainConfig(
+        backbone_options={"widths": (8, 16), "norm": "group"},
+        epochs=2,
+        batch_size=16,
+        method_options={"random_start": "none"},
+    )
+    one = train_model(slides, tmp_path / "one" / "model", config, device="cpu")
+    config = config.model_copy(update={"devices": 2})
+    two = train_model(slides, tmp_path / "two" / "model", config, device="cpu")
+    mine, theirs = (load_bundle(r.bundle_path).model.state_dict() for r in (one, two))
+    for key, value in mine.items():
+        torch.testing.assert_close(value, theirs[key], rtol=1e-3, atol=1e-4)
+    assert two.metrics["val_auc"] == pytest.approx(one.metrics["val_auc"], abs=0.01)
