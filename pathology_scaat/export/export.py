@@ -15,6 +15,7 @@ from PIL import Image
 
 from pathology_scaat.errors import ExportError
 from pathology_scaat.export.config import ExportConfig
+from pathology_scaat.export.dicom import write_dicom
 from pathology_scaat.export.figure import TopPatch, top_patches, write_figure
 from pathology_scaat.export.frame import ExportFrame
 from pathology_scaat.export.geojson import region_features, tile_features, write_geojson
@@ -72,6 +73,7 @@ class Context:
     tissue_path: Path | None
     notes: list[str] = field(default_factory=list)
     extras: dict[str, dict[str, Any]] = field(default_factory=dict)
+    beside: list[Path] = field(default_factory=list)
     n_tiles: int = 0
 
     @property
@@ -212,6 +214,15 @@ def _annotation_store(path: Path, context: Context) -> ExportFrame:
     return context.full_frame
 
 
+def _dicom(path: Path, context: Context) -> ExportFrame:
+    beside = write_dicom(
+        path, context.slide_map, context.tiles, context.slide_path, context.scale.vmax,
+        context.config.identified,
+    )  # fmt: skip
+    context.beside.append(beside)
+    return context.full_frame
+
+
 Writer = Callable[[Path, Context], ExportFrame]
 
 WRITERS: dict[str, tuple[str, Writer]] = {
@@ -224,6 +235,7 @@ WRITERS: dict[str, tuple[str, Writer]] = {
     "figure": (".figure.png", _figure),
     "csv": (".csv", _csv),
     "annotation-store": (".db", _annotation_store),
+    "dicom": (".ann.dcm", _dicom),
 }
 """Suffix and writer of each format."""
 
@@ -298,6 +310,9 @@ def export_slide(
         suffix, writer = WRITERS[kind]
         path = overlay_dir / f"{slide_id}{suffix}"
         frame = writer(path, context)
+        for other in context.beside:
+            files[other.name] = file_entry(other, kind, frame)
+        context.beside.clear()
         files[path.name] = {**file_entry(path, kind, frame), **context.extras.get(path.name, {})}
     for name in (old or {}).get("files", {}).keys() - files.keys():
         (overlay_dir / Path(name).name).unlink(missing_ok=True)
