@@ -90,6 +90,12 @@ _WORDS: dict[Verdict, str] = {
 }
 
 
+def _words(verdict: Verdict, interval: Interval) -> str:
+    if verdict != "described" and math.isnan(interval.low):
+        return "one patient only: no interval, so nothing follows for other patients"
+    return _WORDS[verdict]
+
+
 class _Builder:
     def __init__(self, result: Measurement, data: EvaluationSet, config: ProtocolConfig) -> None:
         self.result, self.data, self.config = result, data, config
@@ -118,9 +124,7 @@ class _Builder:
             self.missing(question, measure, why_missing)
             return
         verdict: Verdict = "described" if chance is None else _judge(found, chance)
-        told = words or _WORDS[verdict]
-        if math.isnan(found.low):
-            told += " (one patient: no interval)"
+        told = words or _words(verdict, found)
         self.entries.append(TrustEntry(question, measure, found, chance, verdict, told))
 
 
@@ -178,8 +182,7 @@ def _prediction(build: _Builder) -> None:
         build.missing(question, "auc", "the images are all of one class")
         return
     verdict = _judge(auc, 0.5)
-    words = _WORDS[verdict] + (" (one patient: no interval)" if math.isnan(auc.low) else "")
-    build.entries.append(TrustEntry(question, "auc", auc, 0.5, verdict, words))
+    build.entries.append(TrustEntry(question, "auc", auc, 0.5, verdict, _words(verdict, auc)))
 
 
 def format_interval(interval: Interval | None) -> str:
@@ -189,6 +192,10 @@ def format_interval(interval: Interval | None) -> str:
     if math.isnan(interval.low):
         return f"{interval.value:.3f}"
     return f"{interval.value:.3f} ({interval.low:.3f} to {interval.high:.3f})"
+
+
+def _count(n: int, one: str, many: str) -> str:
+    return f"{n} {one if n == 1 else many}"
 
 
 def card_markdown(card: TrustCard) -> str:
@@ -203,7 +210,8 @@ def card_markdown(card: TrustCard) -> str:
         "",
         f"Model `{card.model_fingerprint[:12]}`, trained by *{card.training_method}*, "
         f"explained by *{card.explanation_method}* for the class **{card.target_class}**.",
-        f"Measured on {card.n_images} patches of {card.n_patients} patients ({card.data}). "
+        f"Measured on {_count(card.n_images, 'patch', 'patches')} of "
+        f"{_count(card.n_patients, 'patient', 'patients')} ({card.data}). "
         "Intervals are 95 %, over patients.",
         warning,
         "| question | result | chance | verdict | meaning |",
