@@ -119,7 +119,7 @@ def evaluate_run(
     data = evaluation_set_from_stores(
         _stores(out_dir, slides), bundle.config.class_names, bundle.config.positive_class,
         patients=patients, annotations=annotations, max_patches=config.max_images,
-        seed=config.seed, name=words,
+        max_pixels=config.max_pixels, seed=config.seed, name=words,
     )  # fmt: skip
     if data is None:
         raise UsageError(

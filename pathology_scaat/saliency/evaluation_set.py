@@ -116,6 +116,7 @@ def evaluation_set_from_stores(
     patients: Mapping[str, str] | None = None,
     annotations: Mapping[str, Path] | None = None,
     max_patches: int = 2000,
+    max_pixels: int = 100_000_000,
     seed: int = 0,
     name: str = "patches",
 ) -> EvaluationSet | None:
@@ -134,6 +135,8 @@ def evaluation_set_from_stores(
         empty masks. Without any the set has no masks.
     max_patches : int
         At most so many, spread over classes and slides.
+    max_pixels : int
+        At most so many pixels in all (memory).
     seed : int
     name : str
     """
@@ -159,7 +162,9 @@ def evaluation_set_from_stores(
     groups = np.array([(patients or {}).get(s, s) for s in slide_of])
     # The choice is made on labels and patients alone; only chosen pixels are read.
     blank = np.zeros((len(slides), 1, 1, 3), dtype=np.uint8)
-    chosen = EvaluationSet(blank, all_labels, groups, name=name).spread(max_patches, seed)
+    side = max(store.meta.grid.patch_size_px for store in opened.values())
+    limit = max(1, min(max_patches, max_pixels // side**2))
+    chosen = EvaluationSet(blank, all_labels, groups, name=name).spread(limit, seed)
     pixels: list[NDArray[np.uint8]] = []
     masks: list[NDArray[np.bool_]] = []
     # ``chosen`` is sorted, and patches stand slide by slide: order is kept.

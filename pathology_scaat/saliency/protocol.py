@@ -28,6 +28,11 @@ class ProtocolConfig(BaseModel):
     max_images: int = Field(
         default=10_000, ge=1, description="Images for prediction, sparsity and localisation."
     )
+    max_pixels: int = Field(
+        default=100_000_000,
+        ge=1,
+        description="Pixels of all images together, which bounds the memory: 7 bytes each.",
+    )
     n_occluded: int = Field(
         default=192, ge=0, description="Images for deletion and insertion (the costly part)."
     )

@@ -265,7 +265,12 @@ class SaliencyStore:
 
     def read_saliency(self, indices: NDArray[np.integer] | slice) -> NDArray[np.float32]:
         """Attribution in true units, (n, h, h) float32, of some patches."""
-        stored = np.asarray(self._array[indices].read().result())
+        try:
+            stored = np.asarray(self._array[indices].read().result())
+        except ValueError:
+            raise StoreError(
+                self.path.name, "has damaged values", "make it again with 'scaat explain'"
+            ) from None
         return stored.astype(np.float32) / np.float32(self.scale)
 
     @cached_property

@@ -130,3 +130,16 @@ def test_what_is_not_a_store_is_said_to_be_none(
     (tmp_path / "s.zarr/probability/zarr.json").write_text("{")
     with pytest.raises(StoreError, match="no readable 'probability'"):
         _ = SaliencyStore(tmp_path / "s.zarr").probability
+
+
+def test_a_flipped_bit_is_an_error_not_a_value(
+    tmp_path: Path, saliency_meta: SaliencyStoreMeta
+) -> None:
+    maps, probability, origins, index = content()
+    write_saliency_store(tmp_path / "s.zarr", saliency_meta, maps, probability, origins, index)
+    shard = next(p for p in (tmp_path / "s.zarr/saliency/c").rglob("*") if p.is_file())
+    data = bytearray(shard.read_bytes())
+    data[len(data) // 4] ^= 0x10
+    shard.write_bytes(data)
+    with pytest.raises(StoreError, match="damaged values"):
+        SaliencyStore(tmp_path / "s.zarr").read_saliency(slice(None))
