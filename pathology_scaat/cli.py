@@ -442,7 +442,7 @@ def doctor() -> None:
         )
 
 
-class Terminated(KeyboardInterrupt):
+class Terminated(BaseException):
     """A job queue asks the command to end: as Ctrl-C, with its own exit code."""
 
 
@@ -453,15 +453,17 @@ def _on_terminate(number: int, frame: object) -> None:
 def run_command(command: Callable[[], Any]) -> int:
     """Call a command; turn what it raises into one sentence and an exit code."""
     try:
-        command()
+        # The parser turns Exit and Ctrl-C into a returned exit code.
+        returned = command()
     except ScaatError as error:
         stderr.print(f"scaat: {error}", markup=False, highlight=False, soft_wrap=True)
         return error.exit_code
     except typer.Exit as stop:
         return int(stop.exit_code)
-    except (KeyboardInterrupt, typer.Abort) as stop:
-        stderr.print("scaat: interrupted; run the same command again to go on.", markup=False)
-        return TERMINATED if isinstance(stop, Terminated) else INTERRUPTED
+    except (KeyboardInterrupt, typer.Abort):
+        returned = INTERRUPTED
+    except Terminated:
+        returned = TERMINATED
     except Exception as error:  # the last line of defence: never a traceback at the user
         show = getattr(error, "show", None)  # a wrong option, as the parser reports it
         if callable(show) and hasattr(error, "exit_code"):
@@ -478,7 +480,9 @@ def run_command(command: Callable[[], Any]) -> int:
             soft_wrap=True,
         )
         return INTERNAL_ERROR
-    return 0
+    if returned in (INTERRUPTED, TERMINATED):
+        stderr.print("scaat: interrupted; run the same command again to go on.", markup=False)
+    return returned if isinstance(returned, int) else 0
 
 
 def main() -> None:
