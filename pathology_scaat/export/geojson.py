@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO
 
@@ -26,6 +27,7 @@ from pathology_scaat.provenance import atomic_path
 
 NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "pathology_scaat")
 FEATURES_A_WRITE = 2000
+TILES_A_BATCH = 10_000
 
 
 def object_id(*parts: object) -> str:
@@ -42,8 +44,8 @@ def measurement_name(text: str) -> str:
     return f"SCAAT: {text}"
 
 
-def _measurements(pairs: Sequence[tuple[str, float]]) -> str:
-    return ",".join(f"{name}:{number(value)}" for name, value in pairs if np.isfinite(value))
+def _measurements(pairs: Iterable[tuple[str, float]]) -> str:
+    return ",".join(f"{name}:{number(value)}" for name, value in pairs if math.isfinite(value))
 
 
 def tile_features(
@@ -61,26 +63,28 @@ def tile_features(
         json.dumps({"name": c.name, "color": list(c.colour)}, separators=(",", ":"))
         for c in classes
     ]
-    boxes = frame.boxes(table.edges_px[chosen]).tolist()
-    looks_of = np.argmax(table.probability[chosen], axis=1).tolist()
-    edges = table.edges_px[chosen].tolist()
-    for position, i in enumerate(chosen.tolist()):
-        left, top, right, bottom = boxes[position]
-        if left >= right or top >= bottom:
-            continue
-        x, y, x1, y1 = edges[position]
-        pairs = [
-            *zip(names, table.probability[i].tolist(), strict=True),
-            (mean_name, float(table.saliency_mean[i])),
-            (max_name, float(table.saliency_max[i])),
-        ]
-        yield (
-            f'{{"type":"Feature","id":"{object_id(key, "tile", x, y, x1 - x, y1 - y)}",'
-            f'"geometry":{{"type":"Polygon","coordinates":[[[{left},{top}],[{right},{top}],'
-            f"[{right},{bottom}],[{left},{bottom}],[{left},{top}]]]}},"
-            f'"properties":{{"objectType":"tile","classification":{looks[looks_of[position]]},'
-            f'"measurements":{{{_measurements(pairs)}}}}}}}'
-        )
+    for start in range(0, len(chosen), TILES_A_BATCH):  # Python numbers for a batch at a time
+        part = chosen[start : start + TILES_A_BATCH]
+        boxes = frame.boxes(table.edges_px[part]).tolist()
+        edges = table.edges_px[part].tolist()
+        probability = table.probability[part]
+        best = np.argmax(probability, axis=1).tolist()
+        scores = np.column_stack(
+            [probability, table.saliency_mean[part], table.saliency_max[part]]
+        ).tolist()
+        for (left, top, right, bottom), (x, y, x1, y1), k, values in zip(
+            boxes, edges, best, scores, strict=True
+        ):
+            if left >= right or top >= bottom:
+                continue
+            pairs = zip([*names, mean_name, max_name], values, strict=True)
+            yield (
+                f'{{"type":"Feature","id":"{object_id(key, "tile", x, y, x1 - x, y1 - y)}",'
+                f'"geometry":{{"type":"Polygon","coordinates":[[[{left},{top}],[{right},{top}],'
+                f"[{right},{bottom}],[{left},{bottom}],[{left},{top}]]]}},"
+                f'"properties":{{"objectType":"tile","classification":{looks[k]},'
+                f'"measurements":{{{_measurements(pairs)}}}}}}}'
+            )
 
 
 def polygon_geometry(polygon: Polygon) -> dict[str, object]:

@@ -172,7 +172,8 @@ def _meta(
         model_fingerprint=given.model_fingerprint,
         slide=given.slide,
         scale_px=scale_px,
-        mpp=given.slide.mpp * scale_px,
+        # rounding noise off: 3.9999999999999996 µm/px in every file would look like a defect
+        mpp=float(f"{given.slide.mpp * scale_px:.12g}"),
         size_px=size,
         n_levels=len(level_sizes(size)),
         class_names=given.class_names,
