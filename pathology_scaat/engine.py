@@ -282,7 +282,9 @@ def _local_cluster(processes: int) -> Any:
         processes=True,
         # No web page, no open port beyond loopback, and no memory limit: jobs bound their
         # own memory, and a limit guessed from the machine would kill healthy workers.
-        dashboard_address=None,
+        # (None would ask for port 8787 and warn where another run has it.)
+        dashboard_address="127.0.0.1:0",
+        scheduler_kwargs={"dashboard": False},
         host="127.0.0.1",
         memory_limit=0,
         silence_logs=logging.CRITICAL,
