@@ -11,6 +11,7 @@ class Arm:
     method: str
     options: dict[str, Any] = field(default_factory=dict)
     epochs_factor: float = 1.0
+    shuffled_labels: bool = False
     note: str = ""
 
 
@@ -20,9 +21,9 @@ def _scaat(eps_255: float, **options: Any) -> Arm:
 
 ARMS: dict[str, Arm] = {
     "plain": Arm("plain"),
-    "plain-2x": Arm("plain", {}, 2.0, "twice the epochs: SCAAT's wall clock"),
-    "sgt": Arm("sgt", {}, 1.0, "Saliency Guided Training, |gradient|"),
-    "fgsm": Arm("fgsm", {"eps": 16 / 255}, 1.0, "same mean |delta| as scaat-32"),
+    "plain-2x": Arm("plain", {}, 2.0, note="twice the epochs: SCAAT's wall clock"),
+    "sgt": Arm("sgt", {}, 1.0, note="Saliency Guided Training, |gradient|"),
+    "fgsm": Arm("fgsm", {"eps": 16 / 255}, 1.0, note="same mean |delta| as scaat-32"),
     "random-mask": Arm("random-mask", {"eps": 32 / 255}),
     "random-noise": Arm("random-noise", {"eps": 32 / 255}),
     "inverted-mask": Arm("inverted-mask", {"eps": 32 / 255}),
@@ -34,5 +35,6 @@ ARMS: dict[str, Arm] = {
     "scaat-soft-32": _scaat(32, gamma=1.0, sample_scale="confidence"),
     "scaat-32-every2": _scaat(32, every=2),
     "scaat-32-unmasked25": _scaat(32, unmasked_share=0.25),
+    "plain-shuffled-labels": Arm("plain", shuffled_labels=True, note="label randomisation"),
     "scaat-amortised": Arm("scaat-amortised", {"eps": 32 / 255}),
 }

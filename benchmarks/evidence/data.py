@@ -10,7 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from planted import add_shortcut, make_patches
 
-from pathology_scaat.saliency.evaluation_set import EvaluationSet
+from pathology_scaat.saliency.evaluate import read_splits
+from pathology_scaat.saliency.evaluation_set import EvaluationSet, evaluation_set_from_stores
+from pathology_scaat.training.bundle import read_bundle_config
 
 
 @dataclass(frozen=True)
@@ -114,12 +116,38 @@ def load_planted(limits: tuple[int, int, int], shortcut: str | None = None) -> B
     return Benchmark(name, *parts, marked_test=marked)
 
 
+def load_run(limits: tuple[int, int, int]) -> Benchmark:
+    """The labelled patches of a finished run, the folder that SCAAT_RUN names, by its splits.
+
+    Masks come from ``<slide id>.geojson`` files in the folder SCAAT_RUN_ANNOTATIONS.
+    """
+    out = Path(os.environ["SCAAT_RUN"])
+    drawn = Path(os.environ.get("SCAAT_RUN_ANNOTATIONS", out / "annotations"))
+    config = read_bundle_config(out / "model")
+    splits = read_splits(out)
+    parts = []
+    for split, limit in zip(("train", "val", "test"), limits, strict=True):
+        stores = {i: out / f"patches/{i}.zarr" for i, s in splits.items() if s == split}
+        found = evaluation_set_from_stores(
+            stores, config.class_names, config.positive_class,
+            annotations={i: drawn / f"{i}.geojson" for i in stores
+                         if (drawn / f"{i}.geojson").is_file()} or None,
+            max_patches=limit, name="run",
+        )  # fmt: skip
+        if found is None:
+            raise SystemExit(f"The run has no labelled patches for {split}.")
+        parts.append(found)
+    return Benchmark("run", *parts)
+
+
 def load(name: str, limits: tuple[int, int, int]) -> Benchmark:
-    """A benchmark by name: idc, colon, planted, planted-ink, planted-tag, planted-tint."""
+    """A benchmark by name: idc, colon, run, planted, planted-ink, planted-tag, planted-tint."""
     if name == "idc":
         return load_idc(limits)
     if name == "colon":
         return load_colon(limits)
     if name.startswith("planted"):
         return load_planted(limits, name.partition("-")[2] or None)
+    if name == "run":
+        return load_run(limits)
     raise SystemExit(f"Unknown data set: {name}")

@@ -48,6 +48,8 @@ def fit(
     method = make_method(arm.method, model, seed=seed, **arm.options)
     pixels = as_tensor(data, device)
     labels = torch.from_numpy(data.labels).to(device)
+    if arm.shuffled_labels:
+        labels = labels[torch.randperm(len(labels), generator=rng).to(device)]
     wall, cpu, done = time.perf_counter(), time.process_time(), 0
     model.train()
     for epoch in range(epochs):

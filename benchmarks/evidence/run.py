@@ -56,7 +56,8 @@ def cell_path(work: Path, config: dict[str, Any], cell: tuple[str, str, int, str
     settings = {
         k: config[k] for k in ("epochs", "batch", "learning_rate", "limits", "protocol", "referees")
     }
-    arm_settings = [ARMS[arm].method, ARMS[arm].options, ARMS[arm].epochs_factor]
+    arm_settings: list[Any] = [ARMS[arm].method, ARMS[arm].options, ARMS[arm].epochs_factor]
+    arm_settings += ["shuffled labels"] if ARMS[arm].shuffled_labels else []
     mark = fingerprint({"settings": settings, "arm": arm_settings})[:10]
     return work / f"{network}__{data}__s{seed}__{arm}__{mark}.npz"
 
