@@ -14,9 +14,11 @@ from pathology_scaat.verbs.run import RunReport, run
 from pathology_scaat.verbs.scoring import MapScore, PatchScore, map_score, patch_score
 
 TRUTH_CLASS = "Tumor"
+N_SLIDES = 6
 
 DEMO_SETTINGS = {
     "tile": {"mpp": 1.0, "patch_size_px": 128, "overlap": "0.5", "class_names": ["Normal", "Tumor"]},
+    "train": {"epochs": 8, "patience": 4, "positive_class": TRUTH_CLASS},
     "explain": {"target": TRUTH_CLASS},
 }
 """Half the usual resolution, so that two cores do the whole job in minutes."""
@@ -102,7 +104,14 @@ def demo(
         The run's report, held-out patch AUC and map scores; also in ``results/demo.json``.
     """
     listener = reporter or Silent()
-    cohort = make_demo_cohort(out / "slides", seed=seed, progress=_slide_listener(listener))
+    listener.begin("slides", N_SLIDES)
+    cohort = make_demo_cohort(
+        out / "slides",
+        seed=seed,
+        n_slides=N_SLIDES,
+        progress=lambda done, total, slide_id: listener.update("slides", done, slide_id),
+    )
+    listener.end("slides")
     config = load_run_config(
         None,
         {
@@ -115,13 +124,14 @@ def demo(
         },
     )
     report = run(config, overwrite=overwrite, reporter=listener)
-    held_out_ids = [i for i in cohort.test_slide_ids if i in set(report.completed)]
+    truths = {s.slide_id: s.truth_path for s in cohort.slides if s.split == "test"}
+    held_out_ids = [slide_id for slide_id in truths if slide_id in set(report.completed)]
     result = DemoReport(
         cohort=cohort,
         run=report,
         held_out=patch_score(report.out, held_out_ids),
         maps=tuple(
-            map_score(report.out, slide_id, cohort.truth_paths[slide_id], TRUTH_CLASS)
+            map_score(report.out, slide_id, truths[slide_id], TRUTH_CLASS)
             for slide_id in held_out_ids
         ),
     )

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pathology_scaat.engine import EngineConfig
 from pathology_scaat.export import ExportConfig, ExportResult, export_slide
+from pathology_scaat.export.cohort import write_cohort
 from pathology_scaat.manifest import Manifest
 from pathology_scaat.status import StatusTable
 from pathology_scaat.verbs.reporting import Reporter, Silent, StageReport
@@ -94,7 +95,7 @@ def export(
         )
         for slide_id in todo
     ]
-    return run_stage(
+    report = run_stage(
         "export",
         todo,
         run_export_job,
@@ -104,3 +105,6 @@ def export(
         StatusTable(out),
         reporter or Silent(),
     )
+    if report.done:
+        write_cohort(space.overlays)
+    return report
