@@ -24,6 +24,7 @@ from pathology_scaat.errors import UsageError
 from pathology_scaat.saliency.evaluation_set import EvaluationSet
 from pathology_scaat.saliency.measurement import Measurement, Values, direction
 from pathology_scaat.saliency.metrics.functional.statistics import (
+    MIN_PATIENTS,
     Interval,
     clustered_auc,
     clustered_mean,
@@ -53,9 +54,14 @@ class MeasureRow:
 
     @property
     def improves(self) -> bool | None:
-        """Whether the gain's interval excludes zero on the good side; None if not defined."""
+        """Whether the gain's interval excludes zero on the good side; None if not defined.
+
+        Not defined for descriptions and with too few patients.
+        """
         sign = direction(self.measure)
         if self.gain is None or sign == 0 or math.isnan(self.gain.low):
+            return None
+        if self.gain.n_clusters < MIN_PATIENTS:
             return None
         return self.gain.low > 0 if sign > 0 else self.gain.high < 0
 

@@ -11,6 +11,7 @@ from pathology_scaat.provenance import atomic_path, write_json
 from pathology_scaat.saliency.evaluation_set import EvaluationSet
 from pathology_scaat.saliency.measurement import Measurement
 from pathology_scaat.saliency.metrics.functional.statistics import (
+    MIN_PATIENTS,
     Interval,
     clustered_auc,
     clustered_mean,
@@ -74,7 +75,7 @@ class TrustCard:
 
 
 def _judge(interval: Interval, chance: float) -> Verdict:
-    if math.isnan(interval.low):
+    if interval.n_clusters < MIN_PATIENTS or math.isnan(interval.low):
         return "unclear"
     if interval.low > chance:
         return "good"
@@ -91,8 +92,11 @@ _WORDS: dict[Verdict, str] = {
 
 
 def _words(verdict: Verdict, interval: Interval) -> str:
-    if verdict != "described" and math.isnan(interval.low):
-        return "one patient only: no interval, so nothing follows for other patients"
+    if verdict != "described" and interval.n_clusters < MIN_PATIENTS:
+        return (
+            f"{_count(interval.n_clusters, 'patient', 'patients')} only: too few to say what "
+            "follows for others"
+        )
     return _WORDS[verdict]
 
 
@@ -254,7 +258,7 @@ def draw_card(card: TrustCard, path: Path) -> None:
     axis.set_ylim(-0.7, max(len(shown), 1) - 0.3)
     axis.axvline(0, color="#cccccc", linewidth=0.8, zorder=0)
     axis.set_xlabel("value with 95 % interval over patients; black bar: chance")
-    axis.set_title(
+    figure.suptitle(
         f"Trust card: model {card.model_fingerprint[:12]}, class {card.target_class}"
         + ("" if card.held_out else " — images seen in training"),
         fontsize=10,

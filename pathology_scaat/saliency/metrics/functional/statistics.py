@@ -14,6 +14,9 @@ from pathology_scaat.errors import UsageError
 
 N_RESAMPLES = 2000
 
+MIN_PATIENTS = 5
+"""With fewer, a bootstrap over patients is far too narrow: nothing is concluded from it."""
+
 
 @dataclass(frozen=True)
 class Interval:
