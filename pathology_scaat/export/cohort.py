@@ -5,9 +5,11 @@ from __future__ import annotations
 import base64
 import html
 import io
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from PIL import Image, ImageDraw, ImageFont
 
@@ -17,7 +19,12 @@ from pathology_scaat.provenance import atomic_path
 
 CELL_PX = 420
 CAPTION_PX = 22
-PAGE_PICTURE_PX = 1100
+MIN_COLUMNS = 4
+MAX_SHEET_PX = 40_000_000
+"""Pixels of a contact sheet; the pictures of a large cohort are made smaller."""
+MAX_EMBEDDED = 100
+"""Slides up to which a page holds its pictures; beyond, it shows the files beside it."""
+PAGE_PICTURE_PX = 900
 CONTACT_SHEET = "contact_sheet.png"
 PAGE = "index.html"
 
@@ -39,13 +46,16 @@ def _picture(overlay_dir: Path, record: dict[str, Any], *kinds: str) -> Path | N
 
 
 def _small(path: Path, side_px: int) -> Image.Image:
-    with Image.open(path) as picture:
-        small = picture.convert("RGB")
-        small.thumbnail((side_px, side_px), Image.Resampling.LANCZOS)
+    try:
+        with Image.open(path) as picture:
+            small = picture.convert("RGB")
+    except OSError:
+        raise ExportError(path.name, "is a damaged picture", "export the slide again") from None
+    small.thumbnail((side_px, side_px), Image.Resampling.LANCZOS)
     return small
 
 
-def write_contact_sheet(overlay_dir: Path, columns: int = 4) -> Path:
+def write_contact_sheet(overlay_dir: Path) -> Path:
     """Write ``contact_sheet.png``: the overlay picture of every slide, small, with its id.
 
     Raises
@@ -60,17 +70,18 @@ def write_contact_sheet(overlay_dir: Path, columns: int = 4) -> Path:
     ]
     if not found:
         raise ExportError(overlay_dir.name, "holds no pictures", "export with the format 'png'")
-    columns = min(columns, len(found))
+    columns = max(math.ceil(math.sqrt(len(found))), min(len(found), MIN_COLUMNS))
     rows = -(-len(found) // columns)
-    cell = (CELL_PX, CELL_PX + CAPTION_PX)
+    side = min(CELL_PX, math.isqrt(MAX_SHEET_PX // (columns * rows)))
+    cell = (side, side + CAPTION_PX)
     sheet = Image.new("RGB", (columns * cell[0], rows * cell[1]), "white")
     draw = ImageDraw.Draw(sheet)
     font = ImageFont.load_default(14)
     for position, (slide_id, picture) in enumerate(found):
         x, y = position % columns * cell[0], position // columns * cell[1]
-        small = _small(picture, CELL_PX - 8)
+        small = _small(picture, side - 8)
         sheet.paste(small, (x + (cell[0] - small.width) // 2, y + CAPTION_PX))
-        draw.text((x + 6, y + 3), slide_id[:50], fill="black", font=font)
+        draw.text((x + 6, y + 3), slide_id[: side // 8], fill="black", font=font)
     path = overlay_dir / CONTACT_SHEET
     with atomic_path(path) as partial:
         sheet.save(partial, format="PNG")
@@ -84,7 +95,7 @@ _STYLE = (
     "border-bottom:1px solid #ddd}code{font-size:90%}.note{color:#8a4b00}"
 )
 # nothing but what is in the page: no script, no network
-_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+_POLICY = "default-src 'none'; img-src data: 'self' file:; style-src 'unsafe-inline'"
 
 
 def _data_uri(path: Path) -> str:
@@ -93,7 +104,7 @@ def _data_uri(path: Path) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode()
 
 
-def _section(overlay_dir: Path, record: dict[str, Any]) -> str:
+def _section(overlay_dir: Path, record: dict[str, Any], embed: bool) -> str:
     text = html.escape
     slide_id = text(str(record["slide_id"]))
     scale = record["colour_scale"]
@@ -108,10 +119,13 @@ def _section(overlay_dir: Path, record: dict[str, Any]) -> str:
         ("model", str(record["model_fingerprint"])[:16]),
     ]  # fmt: skip
     rows = "".join(f"<tr><th>{text(name)}<td>{text(str(value))}" for name, value in facts)
-    files = ", ".join(f'<a href="{text(n)}">{text(n)}</a>' for n in sorted(record["files"]))
+    files = ", ".join(f'<a href="{quote(n)}">{text(n)}</a>' for n in sorted(record["files"]))
     notes = "".join(f'<p class="note">{text(str(note))}</p>' for note in record["notes"])
     picture = _picture(overlay_dir, record, "figure", "png")
-    shown = f'<img alt="{slide_id}" src="{_data_uri(picture)}">' if picture else ""
+    shown = ""
+    if picture:
+        source = _data_uri(picture) if embed else quote(picture.name)
+        shown = f'<img alt="{slide_id}" loading="lazy" src="{source}">'
     return (
         f'<section id="{slide_id}"><h2>{slide_id}</h2>{shown}<table>{rows}</table>'
         f"<p>{files}</p>{notes}</section>"
@@ -122,7 +136,8 @@ def write_page(overlay_dir: Path, title: str = "Saliency maps") -> Path:
     """Write ``index.html``: every slide's picture, scale, frame, files and notes.
 
     One file that holds its pictures and asks for nothing else: it opens offline, from a USB
-    stick or an e-mail. Raises :class:`ExportError` if no slide was exported there.
+    stick or an e-mail. Beyond 100 slides it shows the pictures beside it instead. Raises
+    :class:`ExportError` if no slide was exported there.
     """
     records = exported_slides(overlay_dir)
     if not records:
@@ -142,7 +157,7 @@ def write_page(overlay_dir: Path, title: str = "Saliency maps") -> Path:
     with atomic_path(path) as partial, partial.open("w", encoding="utf-8") as stream:
         stream.write(head)
         for record in records:
-            stream.write(_section(overlay_dir, record))
+            stream.write(_section(overlay_dir, record, len(records) <= MAX_EMBEDDED))
         stream.write("</html>\n")
     return path
 

@@ -240,14 +240,17 @@ WRITERS: dict[str, tuple[str, Writer]] = {
 """Suffix and writer of each format."""
 
 
-def export_fingerprint(slide_map: SlideMap, config: ExportConfig, with_slide: bool) -> str:
-    """Fingerprint of a slide's exports; pictures differ with and without the slide."""
+def export_fingerprint(
+    slide_map: SlideMap, config: ExportConfig, with_slide: bool, with_tissue: bool = False
+) -> str:
+    """Fingerprint of a slide's exports; pictures differ with and without slide and tissue."""
     return fingerprint(
         {
             "schema_version": SCHEMA_VERSION,
             "map": slide_map.meta.fingerprint,
             "parameters": config.parameters(),
             "with_slide": with_slide,
+            "with_tissue": with_tissue,
         }
     )
 
@@ -299,7 +302,7 @@ def export_slide(
     overlay_dir = Path(overlay_dir)
     overlay_dir.mkdir(parents=True, exist_ok=True)
     record_path = sidecar_path(overlay_dir, slide_id)
-    wanted = export_fingerprint(slide_map, config, slide_path is not None)
+    wanted = export_fingerprint(slide_map, config, slide_path is not None, tissue_path is not None)
     old = read_sidecar(record_path)
     if old is not None and not overwrite and is_current(old, overlay_dir, wanted):
         return _result(old, True, time.perf_counter() - started)
