@@ -283,6 +283,16 @@ def export(
     formats: Annotated[
         str | None, typer.Option("--formats", help="Comma-separated, e.g. geojson,ome-tiff,png.")
     ] = None,
+    qupath_origin: Annotated[
+        str | None,
+        typer.Option("--qupath-origin", help="bounds: as QuPath crops a slide; full: canvas."),
+    ] = None,
+    vmax: Annotated[
+        float | None, typer.Option("--vmax", help="Top of the colour scale, for a whole cohort.")
+    ] = None,
+    identified: Annotated[
+        bool, typer.Option("--identified", help="Allow DICOM objects that name the patient.")
+    ] = False,
     workers: opt.Workers = None,
     scheduler: opt.Scheduler = None,
     cluster: opt.Cluster = None,
@@ -297,7 +307,12 @@ def export(
 
     folder = _needed(out, "--out")
     engine = opt.engine_overrides(workers, scheduler, cluster)
-    values = {"formats": [name.strip() for name in formats.split(",")] if formats else None}
+    values: dict[str, Any] = {
+        "formats": [name.strip() for name in formats.split(",")] if formats else None,
+        "qupath_origin": qupath_origin,
+        "vmax": vmax,
+        "identified": identified or None,
+    }
     with _reporter(quiet) as reporter:
         report = verb(
             folder,
@@ -308,6 +323,28 @@ def export(
             reporter=reporter,
         )
     _finish([report], folder)
+
+
+@app.command("import-annotations")
+def import_annotations(
+    source: Annotated[Path, typer.Argument(help="GeoJSON from QuPath, or a folder of it.")],
+    out: opt.Out = None,
+    to: Annotated[
+        Path | None, typer.Option("--to", help="Folder for the labels; OUT/annotations if none.")
+    ] = None,
+    manifest: opt.Manifest = None,
+) -> None:
+    """Bring annotations corrected in QuPath back as labels for the next training."""
+    from pathology_scaat.export.import_annotations import import_annotations as verb
+
+    folder = _needed(out, "--out")
+    target = to or folder / "annotations"
+    for one in verb(source, folder / "overlays", target, manifest=manifest):
+        kept = ", ".join(f"{count} {name}" for name, count in one.classes.items()) or "nothing"
+        stdout.print(
+            f"{one.slide_id}: {'; '.join([kept, *one.notes])}", markup=False, highlight=False
+        )
+    stdout.print(f"labels: {target}", markup=False, highlight=False)
 
 
 @app.command()
