@@ -181,14 +181,15 @@ class SCAAT(Method):
         backward(clean, False)
         logits = logits.detach()
         if separate is None:
-            # the batch loss is a mean: times B gives each image's own gradient back
-            gradient = x.grad[:n] * len(x) if x.grad is not None else torch.zeros_like(x[:n])
             inputs = x.detach()[:n]
+            # the batch loss is a mean: times B gives each image's own gradient back
+            gradient = torch.zeros_like(x) if x.grad is None else x.grad.mul_(len(x))
             noise = None if options.random_start == "none" else self.uniform(inputs)
-            perturbed = self._perturbed(inputs, labels[:n], gradient, logits[:n], noise)
+            perturbed = self._perturbed(inputs, labels[:n], gradient[:n], logits[:n], noise)
+            del gradient, noise, inputs, x  # nothing of the first pass outlives it
         else:
             perturbed = separate
-        robust = self._robust_loss(logits[:n], perturbed, labels[:n]) * (n / len(x))
+        robust = self._robust_loss(logits[:n], perturbed, labels[:n]) * (n / len(images))
         backward(options.lam * robust, True)
         robust = robust.detach()
         clean = clean.detach()

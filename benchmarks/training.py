@@ -1,0 +1,288 @@
+"""What each training method costs, as multiples of a plain step in the same run.
+
+    python benchmarks/training.py --device cpu --out benchmarks/results/training-cpu.json
+    python benchmarks/training.py --device cuda --backbone resnet50 --side 224 --batch 256 \
+        --precision bf16 --out benchmarks/results/training-gpu.json
+
+Measured for each method: FLOPs (torch.utils.flop_counter), wall clock (medians of interleaved
+rounds, so that a busy machine slows all methods alike), peak memory (CUDA's own count; on a CPU
+the high-water mark of live tensors seen by the allocator's profile), images/s. Then the training
+loop: images/s and the share of time the device waits for data, from memory and from the patch
+store; and 1 to 2 processes. Needs torch and timm only, where no patch store can be written
+(``--no-loop``).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
+
+from pathology_scaat.scaat import METHOD_NAMES, make_method
+from pathology_scaat.scaat.method import Method, Visit
+
+
+class LiveBytes(TorchDispatchMode):
+    """High-water mark of the bytes of live tensors made inside, for CPUs.
+
+    Follows storages by weak reference; kernels' own scratch is not seen.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 0
+        self.peak = 0
+        self._known: set[int] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for tensor in result if isinstance(result, tuple | list) else (result,):
+            if isinstance(tensor, Tensor):
+                self._follow(tensor)
+        return result
+
+    def _follow(self, tensor: Tensor) -> None:
+        import weakref
+
+        storage = tensor.untyped_storage()
+        key = storage._cdata
+        if key in self._known:
+            return
+        size = storage.nbytes()
+        self._known.add(key)
+        self.now += size
+        self.peak = max(self.peak, self.now)
+
+        def gone(key: int = key, size: int = size) -> None:
+            self._known.discard(key)
+            self.now -= size
+
+        weakref.finalize(storage, gone)
+
+
+class NoModules:
+    """Stands in for the FLOP counter's module tracker, whose hooks forbid autograd.grad."""
+
+    parents = frozenset({"Global"})
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, *args: object) -> None: ...
+
+
+def make_network(name: str, side: int, device: torch.device) -> nn.Module:
+    """A backbone with random weights, channels last."""
+    torch.manual_seed(0)
+    model: nn.Module
+    if name == "scaat-small":
+        from pathology_scaat.training.small import SmallNet
+
+        model = SmallNet(2)
+    else:
+        import timm
+
+        size = {"img_size": side} if name.startswith(("vit", "deit", "swin")) else {}
+        model = timm.create_model(name, pretrained=False, num_classes=2, **size)
+    return model.to(device).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload, no-any-return]
+
+
+def synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+class Bench:
+    """One network, one batch, all methods."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self.device = torch.device(args.device)
+        self.model = make_network(args.backbone, args.side, self.device)
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-4)
+        dtype = torch.bfloat16 if args.precision == "bf16" else None
+        network = torch.compile(self.model) if args.compile else self.model
+        self.methods: dict[str, Method] = {
+            name: make_method(name, network, autocast_dtype=dtype)  # type: ignore[arg-type]
+            for name in args.methods
+        }
+        self.images = torch.rand(args.batch, 3, args.side, args.side, device=self.device)
+        self.images = self.images.contiguous(memory_format=torch.channels_last)
+        self.labels = torch.arange(args.batch, device=self.device) % 2
+        self.visit = Visit(torch.arange(args.batch), torch.arange(args.batch) % 8)
+
+    def step(self, name: str) -> None:
+        self.optimizer.zero_grad(set_to_none=True)
+        self.methods[name].training_step(self.images, self.labels, visit=self.visit)
+        self.optimizer.step()
+
+    def flops(self, name: str) -> int:
+        counter = FlopCounterMode(display=False)
+        counter.mod_tracker = NoModules()  # type: ignore[assignment]
+        with counter:
+            self.optimizer.zero_grad(set_to_none=True)
+            self.methods[name].training_step(self.images, self.labels, visit=self.visit)
+        return int(counter.get_total_flops())
+
+    def seconds(self, name: str) -> float:
+        synchronize(self.device)
+        begin = perf_counter()
+        self.step(name)
+        synchronize(self.device)
+        return perf_counter() - begin
+
+    def peak_bytes(self, name: str) -> int:
+        """High-water mark above what the model and optimiser hold, plus what they hold."""
+        self.optimizer.zero_grad(set_to_none=True)
+        held = sum(p.numel() * p.element_size() * 3 for p in self.model.parameters())
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+            self.step(name)
+            synchronize(self.device)
+            return int(torch.cuda.max_memory_allocated(self.device))
+        with LiveBytes() as live:
+            self.methods[name].training_step(self.images, self.labels, visit=self.visit)
+        self.optimizer.zero_grad(set_to_none=True)
+        return live.peak + held
+
+
+def measure_steps(args: argparse.Namespace) -> dict[str, dict[str, float]]:
+    """Cost of each method's step."""
+    bench = Bench(args)
+    names = list(bench.methods)
+    for name in names:  # fills stores, caches and compiled graphs
+        for _ in range(2):
+            bench.step(name)
+    flops = {} if args.compile else {name: bench.flops(name) for name in names}
+    memory = {name: bench.peak_bytes(name) for name in names}
+    times: dict[str, list[float]] = {name: [] for name in names}
+    for _ in range(args.rounds):
+        for name in names:
+            times[name].append(bench.seconds(name))
+    median = {name: statistics.median(times[name]) for name in names}
+    # each round's own ratio, so that what disturbs the machine disturbs both
+    ratio = {
+        name: statistics.median(t / p for t, p in zip(times[name], times["plain"], strict=True))
+        for name in names
+    }
+    rows = {}
+    for name in names:
+        rows[name] = {
+            "wall_multiple": round(ratio[name], 3),
+            "seconds_per_step": round(median[name], 5),
+            "images_per_s": round(args.batch / median[name], 1),
+            "peak_bytes": memory[name],
+            "memory_multiple": round(memory[name] / memory["plain"], 3),
+        }
+        if flops:
+            rows[name]["flop_multiple"] = round(flops[name] / flops["plain"], 4)
+    return rows
+
+
+def measure_loop(args: argparse.Namespace) -> dict[str, Any]:
+    """images/s and waiting of the whole training loop, and its scaling over processes."""
+    import numpy as np
+
+    from pathology_scaat.geometry import PatchGrid, SizePx
+    from pathology_scaat.patches.schema import PatchStoreMeta, SlideGeometry
+    from pathology_scaat.patches.writer import write_patch_store
+    from pathology_scaat.training import TrainConfig, TrainingSlide, train_model
+
+    side, n = args.side, args.loop_patches
+    rng = np.random.default_rng(0)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        slides = []
+        for split, count in (("train", n), ("val", 32)):
+            index = np.stack([np.arange(count) % 16, np.arange(count) // 16], 1)
+            meta = PatchStoreMeta(
+                slide_id=split, slide_fingerprint="0" * 64, fingerprint=split,
+                slide=SlideGeometry(SizePx(16 * side, count * side), 0.5, "manifest"),
+                grid=PatchGrid(0.0, 0.0, 1.0, side, side, 16, -(-count // 16)),
+                requested_mpp=0.5, effective_mpp=0.5, level_read=0, class_names=("a", "b"),
+            )  # fmt: skip
+            patches = (rng.integers(0, 255, (side, side, 3), dtype=np.uint8) for _ in range(count))
+            write_patch_store(
+                folder / f"{split}.zarr", meta, patches,
+                grid_index=index, label=np.arange(count) % 2,
+            )  # fmt: skip
+            slides.append(TrainingSlide(folder / f"{split}.zarr", split, split, split))
+
+        def loop(method: str, **settings: Any) -> dict[str, float]:
+            config = TrainConfig(
+                backbone=args.backbone, method=method, epochs=3, patience=9, monitor_images=0,
+                batch_size=args.batch, precision=args.precision, compile=args.compile,
+                deterministic=args.device == "cpu", **settings,
+            )  # fmt: skip
+            seen: list[dict[str, float]] = []
+            tell: Callable[[Any], None] = lambda p: (  # noqa: E731
+                seen.append(p.metrics) if p.epoch_fraction == 0 and p.metrics else None
+            )
+            train_model(
+                slides, folder / f"model-{method}-{len(settings)}", config,
+                device=args.device, overwrite=True, progress=tell,
+            )  # fmt: skip
+            best = max(seen[1:], key=lambda row: row["images_per_s"])
+            return {
+                "images_per_s": round(best["images_per_s"], 1),
+                "wait_share": round(best["wait_share"], 4),
+            }
+
+        return {
+            "plain, from memory": loop("plain"),
+            "scaat, from memory": loop("scaat"),
+            "scaat, from the store": loop("scaat", cache_bytes=0),
+            "scaat, 2 processes": loop("scaat", devices=2) if args.processes else None,
+        }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--backbone", default="resnet18")
+    parser.add_argument("--side", type=int, default=96)
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
+    parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--methods", nargs="+", default=list(METHOD_NAMES))
+    parser.add_argument("--loop-patches", type=int, default=512)
+    parser.add_argument("--no-loop", dest="loop", action="store_false")
+    parser.add_argument("--processes", action="store_true", help="also time 2 processes")
+    parser.add_argument("--out", type=Path)
+    args = parser.parse_args()
+    if "plain" not in args.methods:
+        args.methods.insert(0, "plain")
+    device = torch.device(args.device)
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
+    report: dict[str, Any] = {
+        "device": name,
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "backbone": args.backbone,
+        "side_px": args.side,
+        "batch": args.batch,
+        "precision": args.precision,
+        "compile": args.compile,
+        "steps": measure_steps(args),
+    }
+    if args.loop:
+        report["loop"] = measure_loop(args)
+    text = json.dumps(report, indent=1) + "\n"
+    print(text)
+    if args.out:
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        args.out.write_text(text)
+
+
+if __name__ == "__main__":
+    main()

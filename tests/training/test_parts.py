@@ -1,0 +1,207 @@
+"""Backbones, augmentation, scores, sampling: the parts training is made of."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.torch import save_file
+from sklearn.metrics import roc_auc_score
+
+from pathology_scaat.errors import TrainingError, UsageError
+from pathology_scaat.training.augment import AugmentDraw, apply, draw, to_float
+from pathology_scaat.training.backbones import (
+    create_backbone,
+    load_backbone_weights,
+    read_weight_file,
+    set_trainable,
+    train_mode,
+)
+from pathology_scaat.training.config import AugmentConfig, TrainConfig
+from pathology_scaat.training.sampling import class_weights, epoch_batches
+from pathology_scaat.training.scores import binary_auc, fit_temperature, scores, softmax
+from pathology_scaat.training.setup import default_positive_class, learning_rate
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 6), st.booleans()), min_size=4, max_size=60).filter(
+        lambda v: len({b for _, b in v}) == 2
+    )
+)
+def test_auc_equals_sklearn_ties_included(values: list[tuple[int, bool]]) -> None:
+    score = np.array([v for v, _ in values], float)
+    positive = np.array([b for _, b in values])
+    assert binary_auc(score, positive) == pytest.approx(roc_auc_score(positive, score))
+
+
+def test_scores_of_a_perfect_and_a_blind_model() -> None:
+    labels = np.array([0, 1, 2, 0, 1, 2])
+    perfect = scores(np.eye(3)[labels] * 20, labels)
+    assert perfect["auc"] == 1
+    assert perfect["accuracy"] == 1
+    assert perfect["ece"] == pytest.approx(0, abs=1e-6)
+    blind = scores(np.zeros((6, 3)), labels)
+    assert blind["auc"] == pytest.approx(0.5)
+    assert blind["loss"] == pytest.approx(math.log(3))
+    assert "auc" not in scores(np.zeros((3, 2)), np.zeros(3, int))
+
+
+def test_temperature_undoes_overconfidence() -> None:
+    rng = np.random.default_rng(0)
+    honest = rng.normal(0, 1.5, (4000, 2))
+    labels = (rng.random(4000) < softmax(honest)[:, 1]).astype(int)
+    assert fit_temperature(honest * 3, labels) == pytest.approx(3, rel=0.15)
+
+
+def test_class_weights_are_even_and_have_mean_one() -> None:
+    labels = np.array([0] * 90 + [1] * 10)
+    weights = class_weights(labels, 2)
+    assert weights[labels].mean() == pytest.approx(1)
+    assert 90 * weights[0] == pytest.approx(10 * weights[1])
+    assert class_weights(np.zeros(5, int), 2).tolist() == [1.0, 0.0]
+
+
+def test_balanced_sampling_evens_out_the_classes() -> None:
+    labels = np.array([0] * 950 + [1] * 50)
+    batches = epoch_batches(labels, 2, 50, np.random.default_rng(0), balanced=True, max_steps=None)
+    assert labels[np.concatenate(batches)].mean() == pytest.approx(0.5, abs=0.06)
+
+
+def test_plain_epochs_show_everything_once() -> None:
+    batches = epoch_batches(
+        np.zeros(100, int), 2, 25, np.random.default_rng(0), balanced=False, max_steps=None
+    )
+    assert sorted(np.concatenate(batches)) == list(range(100))
+    few = epoch_batches(
+        np.zeros(3, int), 2, 25, np.random.default_rng(0), balanced=False, max_steps=None
+    )
+    assert [len(b) for b in few] == [3]
+
+
+@given(seed=st.integers(0, 1000), stain=st.floats(0, 1), colour=st.floats(0, 1))
+def test_augmented_patches_stay_images(seed: int, stain: float, colour: float) -> None:
+    rng = np.random.default_rng(seed)
+    config = AugmentConfig(
+        stain=stain, stain_shift=stain / 10, brightness=colour, contrast=colour, saturation=colour
+    )
+    patches = torch.from_numpy(rng.integers(0, 256, (4, 8, 8, 3), dtype=np.uint8))
+    x = apply(patches, draw(4, config, rng))
+    assert x.shape == (4, 3, 8, 8)
+    assert bool(torch.isfinite(x).all())
+    assert float(x.min()) >= 0
+    assert float(x.max()) <= 1
+
+
+def test_no_augmentation_is_the_patch() -> None:
+    patches = torch.randint(0, 256, (2, 6, 6, 3), dtype=torch.uint8)
+    drawn = draw(2, AugmentConfig.off(), np.random.default_rng(0))
+    torch.testing.assert_close(apply(patches, drawn), to_float(patches))
+
+
+def test_stain_matrix_of_no_change_is_the_patch() -> None:
+    patches = torch.randint(1, 256, (2, 6, 6, 3), dtype=torch.uint8)
+    same = torch.cat([torch.eye(3), torch.zeros(1, 3)]).expand(2, 4, 3)
+    drawn = AugmentDraw(torch.zeros(2, dtype=torch.int64), same, None, None)
+    torch.testing.assert_close(apply(patches, drawn), to_float(patches), rtol=1e-5, atol=1e-5)
+
+
+def test_parts_of_a_draw_are_the_whole() -> None:
+    patches = torch.randint(0, 256, (6, 8, 8, 3), dtype=torch.uint8)
+    drawn = draw(6, AugmentConfig(), np.random.default_rng(1))
+    whole = apply(patches, drawn)
+    for part in (slice(0, None, 2), slice(1, None, 2)):
+        torch.testing.assert_close(apply(patches[part], drawn.part(part)), whole[part])
+
+
+@pytest.mark.parametrize(
+    ("name", "side"), [("scaat-small", 48), ("resnet18", 64), ("vit_tiny_patch16_224", 96)]
+)
+def test_weights_from_a_local_file(name: str, side: int, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    source = create_backbone(name, 7, side)  # another head than the target
+    save_file(
+        {k: v.contiguous() for k, v in source.state_dict().items()}, tmp_path / "w.safetensors"
+    )
+    torch.save({"state_dict": source.state_dict()}, tmp_path / "w.pt")
+    for file in ("w.safetensors", "w.pt"):
+        target = create_backbone(name, 2, side)
+        said = load_backbone_weights(target, tmp_path / file)
+        assert file in said
+        assert str(tmp_path) not in said
+        head = {id(p) for p in target.get_classifier().parameters()}  # type: ignore[operator]
+        for key, parameter in target.named_parameters():
+            if id(parameter) not in head:
+                assert torch.equal(parameter, source.state_dict()[key])
+
+
+def test_weight_files_that_do_not_fit_or_are_code(tmp_path: Path) -> None:
+    save_file({"x": torch.zeros(3)}, tmp_path / "other.safetensors")
+    with pytest.raises(TrainingError, match="fits only"):
+        load_backbone_weights(create_backbone("scaat-small", 2, 32), tmp_path / "other.safetensors")
+    with pytest.raises(TrainingError, match="not there"):
+        read_weight_file(tmp_path / "no.pt")
+    sprung = tmp_path / "sprung"
+
+    class Trap:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return Path.touch, (sprung,)
+
+    torch.save({"w": Trap()}, tmp_path / "trap.pt")
+    with pytest.raises(TrainingError, match="safely"):
+        read_weight_file(tmp_path / "trap.pt")
+    assert not sprung.exists()
+
+
+@pytest.mark.parametrize(
+    "name", ["scaat-small", "resnet18", "convnext_atto", "vit_tiny_patch16_224"]
+)
+def test_partial_fine_tuning(name: str) -> None:
+    counts = []
+    for trainable in ("head", "last-1", "all"):
+        model = create_backbone(name, 2, 32)
+        set_trainable(model, trainable)
+        counts.append(sum(p.numel() for p in model.parameters() if p.requires_grad))
+        train_mode(model)
+        for module in model.modules():
+            own = list(module.parameters())
+            if own and not any(p.requires_grad for p in own):
+                assert not module.training
+    assert 0 < counts[0] < counts[1] < counts[2]
+    with pytest.raises(UsageError, match="blocks"):
+        set_trainable(create_backbone(name, 2, 32), "last-99")
+
+
+def test_unknown_backbone() -> None:
+    with pytest.raises(UsageError, match="unknown"):
+        create_backbone("resnet_of_nobody", 2, 32)
+    with pytest.raises(UsageError, match="norm"):
+        create_backbone("scaat-small", 2, 32, {"norm": "layer"})
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (("Normal", "Tumor"), "Tumor"),
+        (("Tumor", "normal"), "Tumor"),
+        (("non-tumour", "tumour"), "tumour"),
+        (("a", "b"), "b"),
+        (("Metaplasia", "background"), "Metaplasia"),
+    ],
+)
+def test_positive_class_by_name(names: tuple[str, ...], expected: str) -> None:
+    assert default_positive_class(names) == expected
+
+
+def test_learning_rate_rises_and_falls() -> None:
+    config = TrainConfig(learning_rate=1.0, warmup_share=0.1, final_rate_share=0.01)
+    rates = [learning_rate(config, step, 100) for step in range(100)]
+    assert max(rates) == pytest.approx(1.0, abs=0.01)
+    assert rates.index(max(rates)) == 10
+    assert rates[-1] == pytest.approx(0.01, abs=0.01)
+    assert rates[0] > 0
