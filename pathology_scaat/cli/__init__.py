@@ -1,0 +1,69 @@
+"""The ``scaat`` command: parse, call, print. What it calls is imported when it is called."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import typer
+
+from pathology_scaat.cli import stages, whole  # noqa: F401  (their import registers the commands)
+from pathology_scaat.cli.application import app
+from pathology_scaat.cli.common import stderr
+from pathology_scaat.errors import ScaatError
+
+INTERRUPTED = 130
+TERMINATED = 143
+INTERNAL_ERROR = 70
+
+
+class Terminated(BaseException):
+    """A job queue asks the command to end: as Ctrl-C, with its own exit code."""
+
+
+def _on_terminate(number: int, frame: object) -> None:
+    raise Terminated
+
+
+def run_command(command: Callable[[], Any]) -> int:
+    """Call a command; turn what it raises into one sentence and an exit code."""
+    try:
+        # The parser turns Exit and Ctrl-C into a returned exit code.
+        returned = command()
+    except ScaatError as error:
+        stderr.print(f"scaat: {error}", markup=False, highlight=False, soft_wrap=True)
+        return error.exit_code
+    except typer.Exit as stop:
+        return int(stop.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        returned = INTERRUPTED
+    except Terminated:
+        returned = TERMINATED
+    except Exception as error:  # the last line of defence: never a traceback at the user
+        show = getattr(error, "show", None)  # a wrong option, as the parser reports it
+        if callable(show) and hasattr(error, "exit_code"):
+            show()
+            return int(error.exit_code)
+        from pathology_scaat.privacy import redact
+
+        logging.getLogger(__name__).debug("internal error", exc_info=True)
+        words = redact(f"{type(error).__name__}: {error}")
+        stderr.print(
+            f"scaat: internal error ({words}); please report it, with the command that you gave.",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
+        return INTERNAL_ERROR
+    if returned in (INTERRUPTED, TERMINATED):
+        stderr.print("scaat: interrupted; run the same command again to go on.", markup=False)
+    return returned if isinstance(returned, int) else 0
+
+
+def main() -> None:
+    """Entry point of the ``scaat`` command."""
+    signal.signal(signal.SIGTERM, _on_terminate)
+    sys.exit(run_command(lambda: app(standalone_mode=False)))

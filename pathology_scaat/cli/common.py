@@ -1,0 +1,111 @@
+"""What the commands share: required options, settings from options, and the last lines."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from rich.console import Console
+from rich.table import Table
+
+from pathology_scaat.errors import BatchError, UsageError
+
+if TYPE_CHECKING:
+    from pathology_scaat.cli.progress import TerminalReporter
+    from pathology_scaat.manifest import Manifest
+    from pathology_scaat.verbs.reporting import StageReport
+    from pathology_scaat.verbs.run import RunReport
+
+stdout = Console()
+stderr = Console(stderr=True)
+T = TypeVar("T")
+
+
+def folded(*heads: str) -> Table:
+    """A plain table whose long cells go on in the next line instead of being cut."""
+    table = Table(box=None, show_header=bool(heads))
+    for head in heads:
+        table.add_column(head, overflow="fold")
+    return table
+
+
+def needed(value: T | None, option: str) -> T:
+    if value is None:
+        raise UsageError(option, "is missing", f"give {option}")
+    return value
+
+
+def cohort(manifest: Path, salt: Path | None, out: Path) -> Path | Manifest:
+    """What a verb takes for its manifest: the path, or the cohort under pseudonyms."""
+    if salt is None:
+        return manifest
+    from pathology_scaat.verbs.tile import load_cohort
+
+    return load_cohort(manifest, salt, out)
+
+
+def progress_of(quiet: bool) -> TerminalReporter:
+    from pathology_scaat.cli.progress import TerminalReporter
+
+    return TerminalReporter(stderr, quiet)
+
+
+def checked(model: type[T], values: dict[str, Any], subject: str) -> T:
+    """Build a settings object from the options that were given."""
+    from pydantic import ValidationError
+
+    from pathology_scaat.config import merged, validation_error
+
+    try:
+        return model(**merged({}, values))
+    except ValidationError as error:
+        raise validation_error(subject, error) from None
+
+
+def finish(reports: list[StageReport], out: Path) -> None:
+    """Last lines of a batch: counts, failed slides, where the status stands."""
+    failed = {slide: why for report in reports for slide, why in report.failed.items()}
+    for report in reports:
+        stdout.print(
+            f"{report.stage}: {len(report.done)} done, {len(report.skipped)} already there, "
+            f"{len(report.failed)} failed",
+            markup=False,
+            highlight=False,
+        )
+    for slide, why in failed.items():
+        stderr.print(f"failed: {slide}: {why}", markup=False, highlight=False, soft_wrap=True)
+    stdout.print(f"status of every slide: {out / 'slides.csv'}", markup=False, highlight=False)
+    if failed:
+        raise BatchError(
+            f"{len(failed)} slide(s)", "failed", "the reasons are above and in slides.csv"
+        )
+
+
+def train_overrides(
+    method: str | None, backbone: str | None, epochs: int | None, eps: float | None
+) -> dict[str, Any]:
+    """The training settings that the command line names."""
+    return {
+        "method": method,
+        "backbone": backbone,
+        "epochs": epochs,
+        "method_options": {"eps": eps} if eps is not None else None,
+    }
+
+
+def print_metrics(metrics: dict[str, Any]) -> None:
+    table = folded("measure", "value")
+    for name, value in metrics.items():
+        if isinstance(value, int | float):
+            table.add_row(name, f"{value:.4g}")
+        elif isinstance(value, str):
+            table.add_row(name, value)
+    stdout.print(table)
+
+
+def print_run(report: RunReport) -> None:
+    if report.training is not None:
+        print_metrics(report.training.metrics)
+    if report.completed:
+        stdout.print(f"overlays: {report.out / 'overlays'}", markup=False, highlight=False)
+    finish(report.stages, report.out)

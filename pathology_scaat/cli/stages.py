@@ -1,0 +1,223 @@
+"""The stages one by one: tile, train, explain, stitch, export, import-annotations."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pathology_scaat.cli import options as opt
+from pathology_scaat.cli.application import app
+from pathology_scaat.cli.common import (
+    checked,
+    cohort,
+    finish,
+    needed,
+    print_metrics,
+    progress_of,
+    stdout,
+    train_overrides,
+)
+
+
+@app.command()
+def tile(
+    manifest: opt.Manifest = None,
+    out: opt.Out = None,
+    mpp: opt.Mpp = None,
+    mag: opt.Mag = None,
+    patch_size: opt.PatchSize = None,
+    overlap: opt.Overlap = None,
+    classes: opt.Classes = None,
+    reader: opt.Reader = None,
+    workers: opt.Workers = None,
+    scheduler: opt.Scheduler = None,
+    cluster: opt.Cluster = None,
+    pseudonymize: opt.Pseudonymize = None,
+    overwrite: opt.Overwrite = False,
+    quiet: opt.Quiet = False,
+) -> None:
+    """Cut slides into zarr patch stores."""
+    from pathology_scaat.engine import EngineConfig
+    from pathology_scaat.patches import TileConfig
+    from pathology_scaat.verbs.tile import tile as verb
+
+    values = opt.tile_overrides(mpp, mag, patch_size, overlap, classes, reader)
+    engine = opt.engine_overrides(workers, scheduler, cluster)
+    folder = needed(out, "--out")
+    with progress_of(quiet) as reporter:
+        report = verb(
+            cohort(needed(manifest, "--manifest"), pseudonymize, folder),
+            folder,
+            config=checked(TileConfig, values, "tile options"),
+            engine=checked(EngineConfig, engine, "engine options"),
+            overwrite=overwrite,
+            reporter=reporter,
+        )
+    finish([report], folder)
+
+
+@app.command()
+def train(
+    manifest: opt.Manifest = None,
+    out: opt.Out = None,
+    method: Annotated[str | None, typer.Option("--method", help="Training method.")] = None,
+    backbone: Annotated[str | None, typer.Option("--backbone", help="Network by name.")] = None,
+    epochs: Annotated[int | None, typer.Option("--epochs", help="Most epochs.")] = None,
+    eps: Annotated[float | None, typer.Option("--eps", help="SCAAT's budget in [0, 1].")] = None,
+    device: opt.Device = "auto",
+    seed: opt.Seed = None,
+    pseudonymize: opt.Pseudonymize = None,
+    overwrite: opt.Overwrite = False,
+    quiet: opt.Quiet = False,
+) -> None:
+    """Train a classifier on the labelled patches, with SCAAT unless told otherwise."""
+    from pathology_scaat.training import TrainConfig
+    from pathology_scaat.verbs.train import train as verb
+
+    values = train_overrides(method, backbone, epochs, eps)
+    folder = needed(out, "--out")
+    with progress_of(quiet) as reporter:
+        result = verb(
+            cohort(needed(manifest, "--manifest"), pseudonymize, folder),
+            folder,
+            config=checked(TrainConfig, values, "train options"),
+            device=device,
+            seed=seed or 0,
+            overwrite=overwrite,
+            reporter=reporter,
+        )
+    print_metrics(result.metrics)
+
+
+@app.command()
+def explain(
+    out: opt.Out = None,
+    model: opt.Model = None,
+    method: Annotated[str | None, typer.Option("--method", help="Attribution method.")] = None,
+    target: Annotated[
+        str | None, typer.Option("--target", help="Class to explain; the positive one by default.")
+    ] = None,
+    device: opt.Device = "auto",
+    overwrite: opt.Overwrite = False,
+    quiet: opt.Quiet = False,
+) -> None:
+    """Compute class probabilities and pixel saliency of every patch."""
+    from pathology_scaat.saliency import ExplainConfig
+    from pathology_scaat.verbs.explain import explain as verb
+
+    folder = needed(out, "--out")
+    values = {"method": method, "target": target}
+    with progress_of(quiet) as reporter:
+        report = verb(
+            folder,
+            model=model,
+            config=checked(ExplainConfig, values, "explain options"),
+            device=device,
+            overwrite=overwrite,
+            reporter=reporter,
+        )
+    finish([report], folder)
+
+
+@app.command()
+def stitch(
+    out: opt.Out = None,
+    weighting: Annotated[
+        str | None,
+        typer.Option("--weighting", help="How probability weights saliency: see the docs."),
+    ] = None,
+    workers: opt.Workers = None,
+    scheduler: opt.Scheduler = None,
+    cluster: opt.Cluster = None,
+    overwrite: opt.Overwrite = False,
+    quiet: opt.Quiet = False,
+) -> None:
+    """Blend patch saliency into slide maps."""
+    from pathology_scaat.engine import EngineConfig
+    from pathology_scaat.stitching import StitchConfig
+    from pathology_scaat.verbs.stitch import stitch as verb
+
+    folder = needed(out, "--out")
+    engine = opt.engine_overrides(workers, scheduler, cluster)
+    with progress_of(quiet) as reporter:
+        report = verb(
+            folder,
+            config=checked(StitchConfig, {"weighting": weighting}, "stitch options"),
+            engine=checked(EngineConfig, engine, "engine options"),
+            overwrite=overwrite,
+            reporter=reporter,
+        )
+    finish([report], folder)
+
+
+@app.command()
+def export(
+    out: opt.Out = None,
+    manifest: opt.Manifest = None,
+    formats: Annotated[
+        str | None, typer.Option("--formats", help="Comma-separated, e.g. geojson,ome-tiff,png.")
+    ] = None,
+    qupath_origin: Annotated[
+        str | None,
+        typer.Option("--qupath-origin", help="bounds: as QuPath crops a slide; full: canvas."),
+    ] = None,
+    vmax: Annotated[
+        float | None, typer.Option("--vmax", help="Top of the colour scale, for a whole cohort.")
+    ] = None,
+    identified: Annotated[
+        bool, typer.Option("--identified", help="Allow DICOM objects that name the patient.")
+    ] = False,
+    workers: opt.Workers = None,
+    scheduler: opt.Scheduler = None,
+    cluster: opt.Cluster = None,
+    pseudonymize: opt.Pseudonymize = None,
+    overwrite: opt.Overwrite = False,
+    quiet: opt.Quiet = False,
+) -> None:
+    """Write slide maps as files that QuPath and other viewers open."""
+    from pathology_scaat.engine import EngineConfig
+    from pathology_scaat.export import ExportConfig
+    from pathology_scaat.verbs.export import export as verb
+
+    folder = needed(out, "--out")
+    engine = opt.engine_overrides(workers, scheduler, cluster)
+    values: dict[str, Any] = {
+        "formats": [name.strip() for name in formats.split(",")] if formats else None,
+        "qupath_origin": qupath_origin,
+        "vmax": vmax,
+        "identified": identified or None,
+    }
+    with progress_of(quiet) as reporter:
+        report = verb(
+            folder,
+            manifest=cohort(manifest, pseudonymize, folder) if manifest else None,
+            config=checked(ExportConfig, values, "export options"),
+            engine=checked(EngineConfig, engine, "engine options"),
+            overwrite=overwrite,
+            reporter=reporter,
+        )
+    finish([report], folder)
+
+
+@app.command("import-annotations")
+def import_annotations(
+    source: Annotated[Path, typer.Argument(help="GeoJSON from QuPath, or a folder of it.")],
+    out: opt.Out = None,
+    to: Annotated[
+        Path | None, typer.Option("--to", help="Folder for the labels; OUT/annotations if none.")
+    ] = None,
+    manifest: opt.Manifest = None,
+) -> None:
+    """Bring annotations corrected in QuPath back as labels for the next training."""
+    from pathology_scaat.export.import_annotations import import_annotations as verb
+
+    folder = needed(out, "--out")
+    target = to or folder / "annotations"
+    for one in verb(source, folder / "overlays", target, manifest=manifest):
+        kept = ", ".join(f"{count} {name}" for name, count in one.classes.items()) or "nothing"
+        stdout.print(
+            f"{one.slide_id}: {'; '.join([kept, *one.notes])}", markup=False, highlight=False
+        )
+    stdout.print(f"labels: {target}", markup=False, highlight=False)
