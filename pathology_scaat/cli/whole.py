@@ -13,6 +13,7 @@ from pathology_scaat.cli import options as opt
 from pathology_scaat.cli.application import app
 from pathology_scaat.cli.common import (
     finish,
+    folded,
     needed,
     print_run,
     progress_of,
