@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pathology_scaat.errors import ConfigError
 
-_CLASSES = {
+CLASSES = {
     "slurm": "SLURMCluster",
     "pbs": "PBSCluster",
     "sge": "SGECluster",
@@ -85,7 +85,7 @@ def start_cluster(path: Path) -> Any:
             path.name, "needs dask-jobqueue", "pip install 'pathology-scaat[cluster]'"
         ) from None
     try:
-        cluster = getattr(dask_jobqueue, _CLASSES[profile.queue_system])(**profile.options)
+        cluster = getattr(dask_jobqueue, CLASSES[profile.queue_system])(**profile.options)
     except (TypeError, ValueError) as error:
         raise ConfigError(
             path.name, f"its options are not accepted ({error})", "see dask-jobqueue's manual"

@@ -13,7 +13,8 @@ from pathology_scaat.geometry import is_plausible_mpp, parse_overlap
 from pathology_scaat.patches.layout import Codec
 from pathology_scaat.tissue import TissueConfig
 
-DEFAULT_SHARD_BYTES = 64 << 20
+DEFAULT_SHARD_BYTES = 16 << 20
+"""A shard is one file; larger ones cost memory and, through fresh pages, time."""
 
 
 class TileConfig(BaseModel):

@@ -112,7 +112,7 @@ class PatchStoreMeta:
                 parameters=dict(value["parameters"]),
                 versions=dict(value["versions"]),
             )
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
             raise StoreError(
                 subject, "has damaged attributes", "make it again with 'scaat tile'"
             ) from None
