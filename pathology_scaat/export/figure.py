@@ -66,7 +66,7 @@ def top_patches(
 ) -> list[TopPatch]:
     """The patches of highest mean saliency, most salient first; overlapping ones only once."""
     chosen: list[TopPatch] = []
-    taken: list[NDArray[np.int64]] = []
+    taken: list[NDArray[np.int32]] = []
     side = source.meta.grid.patch_size_level0_px
     for i in np.argsort(-table.saliency_mean, kind="stable")[: 50 * N_TOP].tolist():
         corner = table.patch_px[i, :2]

@@ -38,7 +38,7 @@ class ExportFrame:
             box = BoxPx(0, 0, slide.size_px.width, slide.size_px.height)
         return cls(origin, box.x, box.y, box.width, box.height)
 
-    def boxes(self, edges_px: NDArray[np.int64]) -> NDArray[np.int64]:
+    def boxes(self, edges_px: NDArray[np.integer]) -> NDArray[np.int64]:
         """Level-0 boxes (N, 4) as left, top, right, bottom, in this frame and clipped to it."""
         shift = np.array([self.offset_x_px, self.offset_y_px] * 2)
         high = np.array([self.width_px, self.height_px] * 2)

@@ -93,6 +93,6 @@ def write_ome_tiff(path: Path, slide_map: SlideMap) -> None:
                 subifds=len(levels) - 1 if position == 0 else None,
                 subfiletype=0 if position == 0 else 1,
                 metadata=metadata if position == 0 else None,
-                maxworkers=1,
+                maxworkers=2,
                 buffersize=BUFFER_BYTES,
             )

@@ -79,10 +79,12 @@ def find_regions(slide_map: SlideMap, frame: ExportFrame, config: ExportConfig) 
     size[0] = 0
     kept = np.flatnonzero(size >= max(min_px, 1))
     kept = kept[np.argsort(-size[kept], kind="stable")]
-    places = ndimage.find_objects(labels)
+    # only the kept ones get a place: a noisy map has a million components
+    rank = np.zeros(n_labels + 1, np.int32)
+    rank[kept[: config.max_regions]] = np.arange(1, len(kept[: config.max_regions]) + 1)
+    labels = rank[labels]
     regions: list[Region] = []
-    for number in kept[: config.max_regions].tolist():
-        part = places[number - 1]
+    for number, part in enumerate(ndimage.find_objects(labels), start=1):
         cut = (labels[part] == number, saliency[part], probability[part])
         origin = (part[1].start, part[0].start)
         regions.extend(_outline(*cut, origin, slide_map, level, frame))

@@ -11,7 +11,7 @@ from pathology_scaat.stitching.blend import saliency_factor
 from pathology_scaat.stitching.config import StitchConfig
 from pathology_scaat.stitching.source import SaliencySource
 
-BATCH_BYTES = 32 << 20
+BATCH_BYTES = 8 << 20
 
 
 @dataclass(frozen=True)
@@ -20,17 +20,17 @@ class TileTable:
 
     Attributes
     ----------
-    edges_px : (N, 4) int64
+    edges_px : (N, 4) int32
         Level-0 left, top, right, bottom of the box that is drawn.
-    patch_px : (N, 4) int64
+    patch_px : (N, 4) int32
         The same of the whole patch.
     probability : (N, K) float64
     saliency_mean, saliency_max : (N,) float64
         Over the patch, weighted as the map is.
     """
 
-    edges_px: NDArray[np.int64]
-    patch_px: NDArray[np.int64]
+    edges_px: NDArray[np.int32]
+    patch_px: NDArray[np.int32]
     probability: NDArray[np.float64]
     saliency_mean: NDArray[np.float64]
     saliency_max: NDArray[np.float64]
@@ -47,21 +47,36 @@ class TileTable:
         return np.sort(np.lexsort(keys)[:count])
 
 
-def _edges(origin_px: NDArray[np.float64], inset_px: float, side_px: float) -> NDArray[np.int64]:
-    """Each edge rounded once from its exact place, so that neighbours abut."""
-    low, high = origin_px + inset_px, origin_px + inset_px + side_px
-    return np.floor(np.concatenate([low, high], axis=1) + 0.5).astype(np.int64)
+def _patch_edges(source: SaliencySource) -> NDArray[np.int32]:
+    """Edges of whole patches, each rounded once from its exact place."""
+    grid = source.meta.grid
+    out = np.empty((len(source), 4), np.int32)
+    origin = grid.exact_origins_px(source.grid_index)
+    out[:, :2] = np.floor(origin + 0.5)
+    out[:, 2:] = np.floor(origin + grid.patch_size_level0_px + 0.5)
+    return out
+
+
+def _cell_edges(source: SaliencySource) -> NDArray[np.int32]:
+    """Edges of cells of one step in the middle of patches.
+
+    A right edge is computed as the left edge of the next cell, so that the two are the same
+    whatever the rounding.
+    """
+    grid = source.meta.grid
+    inset = (grid.patch_size_level0_px - grid.step_level0_px) / 2
+    out = np.empty((len(source), 4), np.int32)
+    out[:, :2] = np.floor(grid.exact_origins_px(source.grid_index) + inset + 0.5)
+    out[:, 2:] = np.floor(grid.exact_origins_px(source.grid_index + 1) + inset + 0.5)
+    return out
 
 
 def tile_table(source: SaliencySource, config: StitchConfig, shape: str = "cell") -> TileTable:
     """Boxes and measurements of all patches, reading the saliency once in bounded batches."""
     grid = source.meta.grid
-    origins = grid.exact_origins_px(source.grid_index)
-    patch = _edges(origins, 0.0, grid.patch_size_level0_px)
-    edges = patch
-    if shape == "cell" and grid.step_px < grid.patch_size_px:
-        inset = (grid.patch_size_level0_px - grid.step_level0_px) / 2
-        edges = _edges(origins, inset, grid.step_level0_px)
+    patch = _patch_edges(source)
+    cells = shape == "cell" and grid.step_px < grid.patch_size_px
+    edges = _cell_edges(source) if cells else patch
     factor = saliency_factor(source.target_probability, config)
     mean, top = np.zeros(len(source)), np.zeros(len(source))
     batch = max(BATCH_BYTES // (source.side**2 * 4), 1)
