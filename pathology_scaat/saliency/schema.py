@@ -81,7 +81,7 @@ class SaliencyStoreMeta:
                 parameters=dict(value["parameters"]),
                 versions=dict(value["versions"]),
             )
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
             raise StoreError(
                 subject, "has damaged attributes", "make it again with 'scaat explain'"
             ) from None

@@ -149,8 +149,9 @@ def build_entries(
         "no referee models were given" if not n_referees else "no images",
     )  # fmt: skip
     build.add(
-        "In mosaics of both classes, is the target's tissue found?", "mosaic_ap", 0.5, one_class
-    )
+        "In mosaics of both classes, is the target's tissue found?", "mosaic_ap", 0.5, one_class,
+        "an absolute gradient does not tell evidence for the class from evidence against it",
+    )  # fmt: skip
     chance = result.mean("pixel_ap_chance")
     no_masks = "there are no annotated regions on these slides that leave other tissue in a patch"
     build.add(
