@@ -33,14 +33,14 @@ from pathology_scaat.scaat import METHOD_NAMES, make_method
 from pathology_scaat.scaat.method import Method, Visit
 
 
-class LiveBytes(TorchDispatchMode):
+class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """High-water mark of the bytes of live tensors made inside, for CPUs.
 
     Follows storages by weak reference; kernels' own scratch is not seen.
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.now = 0
         self.peak = 0
         self._known: set[int] = set()
@@ -92,7 +92,9 @@ def make_network(name: str, side: int, device: torch.device) -> nn.Module:
     else:
         import timm
 
-        size = {"img_size": side} if name.startswith(("vit", "deit", "swin")) else {}
+        size: dict[str, Any] = (
+            {"img_size": side} if name.startswith(("vit", "deit", "swin")) else {}
+        )
         model = timm.create_model(name, pretrained=False, num_classes=2, **size)
     return model.to(device).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload, no-any-return]
 
@@ -148,11 +150,11 @@ class Bench:
             torch.cuda.reset_peak_memory_stats(self.device)
             self.step(name)
             synchronize(self.device)
-            return int(torch.cuda.max_memory_allocated(self.device))
+            return torch.cuda.max_memory_allocated(self.device)
         with LiveBytes() as live:
             self.methods[name].training_step(self.images, self.labels, visit=self.visit)
         self.optimizer.zero_grad(set_to_none=True)
-        return live.peak + held
+        return int(live.peak + held)
 
 
 def measure_steps(args: argparse.Namespace) -> dict[str, dict[str, float]]:

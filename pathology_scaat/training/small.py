@@ -40,7 +40,9 @@ class SmallNet(nn.Module):
     num_classes : int
         Width of the head.
     norm : str
-        ``group`` or ``batch``.
+        ``batch`` trains about 1.5 times faster on a CPU and is a fixed scale and shift a pixel
+        when the model is explained; ``group`` keeps images apart in training too, but couples
+        all pixels of one in every layer and so in its saliency.
     widths : tuple of int
         Channels of the stem and of each stage.
     """

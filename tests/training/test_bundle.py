@@ -80,7 +80,7 @@ def test_torchscript_gives_the_same_logits(tmp_path: Path, backbone: str, side: 
     model = load_bundle(path).model
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
-        script = torch.jit.load(path / "wsinfer" / "torchscript_model.pt")
+        script = torch.jit.load(path / "wsinfer" / "torchscript_model.pt")  # type: ignore[no-untyped-call]
     for n in (1, 5):
         with torch.no_grad():
             x = images(side, n)

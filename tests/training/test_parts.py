@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 from sklearn.metrics import roc_auc_score
@@ -84,6 +84,7 @@ def test_plain_epochs_show_everything_once() -> None:
     assert [len(b) for b in few] == [3]
 
 
+@settings(max_examples=30)
 @given(seed=st.integers(0, 1000), stain=st.floats(0, 1), colour=st.floats(0, 1))
 def test_augmented_patches_stay_images(seed: int, stain: float, colour: float) -> None:
     rng = np.random.default_rng(seed)
