@@ -111,7 +111,7 @@ class SlideMapMeta:
                 parameters=dict(value["parameters"]),
                 versions=dict(value["versions"]),
             )
-        except (KeyError, TypeError, ValueError, AttributeError):
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
             raise StoreError(
                 subject, "has damaged attributes", "make it again with 'scaat stitch'"
             ) from None

@@ -1,0 +1,133 @@
+"""A model bundle is data: nothing in it runs, reaches out, or leaves its folder."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from pathology_scaat.errors import BundleError
+from pathology_scaat.provenance import file_sha256
+from pathology_scaat.training.bundle import (
+    BundleConfig,
+    build_model,
+    load_bundle,
+    model_fingerprint,
+    save_bundle,
+)
+
+
+class Bomb:
+    """Writes a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.write_text, (self.path, "unpickled")
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    config = BundleConfig(
+        class_names=("Normal", "Tumor"), positive_class="Tumor", patch_size_px=32, mpp=1.0,
+        backbone="scaat-small", mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2),
+    )  # fmt: skip
+    path = tmp_path / "model"
+    save_bundle(path, build_model(config), config)
+    return path
+
+
+def rewrite(bundle: Path, *, resealed: bool = False, **changes: Any) -> None:
+    """Change config.json; ``resealed``: as an attacker would, with hashes that fit."""
+    file = bundle / "config.json"
+    value = json.loads(file.read_text(encoding="utf-8")) | changes
+    if resealed:
+        value.pop("fingerprint")
+        value["weights_sha256"] = file_sha256(bundle / "model.safetensors")
+        value["fingerprint"] = model_fingerprint(BundleConfig.model_validate(value))
+    file.write_text(json.dumps(value), encoding="utf-8")
+
+
+def pickled_weights(bundle: Path) -> None:
+    """Weights that are a pickle, under the right hash."""
+    bomb = pickle.dumps(Bomb(bundle.parent / "unpickled"))
+    (bundle / "model.safetensors").write_bytes(bomb)
+    rewrite(bundle, resealed=True)
+
+
+def torch_pickle(bundle: Path) -> None:
+    torch.save({"x": Bomb(bundle.parent / "unpickled")}, bundle / "model.safetensors")
+    rewrite(bundle, resealed=True)
+
+
+def huge_header(bundle: Path) -> None:
+    """A safetensors header that claims to be exabytes long."""
+    (bundle / "model.safetensors").write_bytes(b"\xff" * 8 + b"{}")
+    rewrite(bundle, resealed=True)
+
+
+HOSTILE: dict[str, Callable[[Path], object]] = {
+    "weights that are a pickle": pickled_weights,
+    "weights that are a torch file": torch_pickle,
+    "weights with an impossible header": huge_header,
+    "other weights": lambda b: (b / "model.safetensors").write_bytes(b"x" * 100),
+    "no weights": lambda b: (b / "model.safetensors").unlink(),
+    "no config": lambda b: (b / "config.json").unlink(),
+    "a config that is binary": lambda b: (b / "config.json").write_bytes(bytes(range(256))),
+    "a config nested deeply": lambda b: (b / "config.json").write_text("[" * 200_000),
+    "a config of 5 MB": lambda b: (b / "config.json").write_text('"' + "x" * 5_000_000 + '"'),
+    "another major version": lambda b: rewrite(b, schema_version=2),
+    "a changed class": lambda b: rewrite(b, class_names=["Normal", "Other"]),
+    "an unknown setting": lambda b: rewrite(b, surprise=1),
+    "a network from a download": lambda b: rewrite(b, resealed=True, backbone="hf-hub:evil/model"),
+    "a network from a folder": lambda b: rewrite(b, resealed=True, backbone="local-dir:/tmp"),
+    "a network that is a path": lambda b: rewrite(b, resealed=True, backbone="../../x"),
+    "an option that reads a file": lambda b: rewrite(
+        b, resealed=True, backbone="resnet18", backbone_options={"checkpoint_path": "/etc/passwd"}
+    ),
+    "an option that downloads": lambda b: rewrite(
+        b, resealed=True, backbone="resnet18", backbone_options={"pretrained": True}
+    ),
+    "an option that is unknown": lambda b: rewrite(
+        b, resealed=True, backbone_options={"__class__": "x"}
+    ),
+    "a folder that is a file": lambda b: (
+        [p.unlink() for p in b.rglob("*") if p.is_file()],
+        [p.rmdir() for p in sorted(b.rglob("*"), reverse=True)],
+        b.rmdir(),
+        b.write_text("x"),
+    ),
+}
+
+
+@pytest.mark.parametrize("spoil", HOSTILE.values(), ids=HOSTILE.keys())
+def test_hostile_bundles_are_refused_in_one_sentence(
+    spoil: Callable[[Path], object], bundle: Path
+) -> None:
+    load_bundle(bundle)
+    spoil(bundle)
+    with pytest.raises(BundleError) as caught:
+        load_bundle(bundle)
+    assert "\n" not in str(caught.value)
+    assert str(bundle.parent) not in str(caught.value)
+    assert not (bundle.parent / "unpickled").exists()
+
+
+def test_another_version_is_named(bundle: Path) -> None:
+    rewrite(bundle, schema_version=2)
+    with pytest.raises(BundleError, match="schema version 2, not 1"):
+        load_bundle(bundle)
+
+
+def test_the_torchscript_is_never_loaded(bundle: Path) -> None:
+    (bundle / "wsinfer" / "torchscript_model.pt").write_bytes(
+        pickle.dumps(Bomb(bundle.parent / "unpickled"))
+    )
+    load_bundle(bundle)
+    assert not (bundle.parent / "unpickled").exists()
