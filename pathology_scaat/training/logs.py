@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
+import shutil
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -30,11 +32,18 @@ def log_text(rows: Sequence[dict[str, Any]], *, times: bool) -> str:
 
 
 def write_tensorboard(folder: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Write all epochs as TensorBoard scalars."""
+    """Write epochs as TensorBoard scalars, one event file an epoch.
+
+    The writer puts the host's name into the file's name; the file is renamed.
+    """
     from torch.utils.tensorboard import SummaryWriter
 
-    with SummaryWriter(str(folder)) as writer:
-        for row in rows:
-            for name, value in row.items():
-                if name != "epoch" and isinstance(value, int | float):
-                    writer.add_scalar(name, value, row["epoch"])
+    for row in rows:
+        with tempfile.TemporaryDirectory() as name:
+            with SummaryWriter(name) as writer:
+                for key, value in row.items():
+                    if key != "epoch" and isinstance(value, int | float):
+                        writer.add_scalar(key, value, row["epoch"])
+            folder.mkdir(parents=True, exist_ok=True)
+            for file in Path(name).glob("*tfevents*"):
+                shutil.move(file, folder / f"events.out.tfevents.{row['epoch']:06d}")

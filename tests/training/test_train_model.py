@@ -159,7 +159,6 @@ def test_every_method_trains(
         {"channels_last": False, "cache_bytes": 0},
         {"ema_decay": 0.9},
         {"trainable": "last-1"},
-        {"tensorboard": True},
         {"backbone_options": {"widths": (8, 16), "norm": "group"}},
     ],
     ids=str,
@@ -170,6 +169,13 @@ def test_settings_train(
     config = quick.model_copy(update={"epochs": 2, **change})
     result = train_model(slides, tmp_path / "model", config, device="cpu")
     assert np.isfinite(result.metrics["val_loss"])
+
+
+def test_tensorboard_files_name_no_host(slides: Slides, tmp_path: Path, quick: TrainConfig) -> None:
+    config = quick.model_copy(update={"tensorboard": True, "epochs": 2})
+    train_model(slides, tmp_path / "model", config, device="cpu")
+    names = sorted(p.name for p in (tmp_path / "model.training" / "tensorboard").iterdir())
+    assert names == ["events.out.tfevents.000001", "events.out.tfevents.000002"]
 
 
 def test_frozen_parts_do_not_move(slides: Slides, tmp_path: Path, quick: TrainConfig) -> None:

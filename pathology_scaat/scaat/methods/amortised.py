@@ -31,6 +31,9 @@ class AmortisedScaat(Method):
     ``CE(f(x~), y) + lam KL(kept clean prediction || f(x~))``. Every image is passed through the
     network once: 1.0 plain steps, whatever the share.
 
+    Records stay with the process that made them. Where several processes share a training, each
+    meets a patch less often, so more of its records are missing or old.
+
     Parameters
     ----------
     model : nn.Module
