@@ -29,7 +29,8 @@ def open_remote(url: str, *, reader: str = "auto", mpp: float | None = None) -> 
     if reader not in ("auto", "tiff"):
         raise SlideOpenError(name, f"the reader '{reader}' needs a local file", "download it")
     try:
-        stream: Any = fsspec.open(url, "rb", block_size=BLOCK_BYTES).open()
+        filesystem, path = fsspec.core.url_to_fs(url)
+        stream: Any = filesystem.open(path, "rb", block_size=BLOCK_BYTES)
     except Exception as error:
         # fsspec passes on what its many backends raise; their words hold hosts and paths.
         kind = type(error).__name__
@@ -65,7 +66,8 @@ def remote_fingerprint(url: str) -> str:
         digest.update(size.to_bytes(8, "little"))
         last = max(size - SAMPLE_BYTES, 0)
         for offset in sorted({last * i // (SAMPLE_COUNT - 1) for i in range(SAMPLE_COUNT)}):
-            digest.update(filesystem.cat_file(path, offset, min(offset + SAMPLE_BYTES, size)))
+            end = min(offset + SAMPLE_BYTES, size)
+            digest.update(filesystem.cat_file(path, start=offset, end=end))
     except Exception as error:
         kind = type(error).__name__
         raise SlideOpenError(name, f"cannot be read ({kind})", "check URL and access") from None

@@ -88,6 +88,7 @@ class TiffSlide:
         self._bytes = _Bytes(stream)
         self._cache = TileCache()
         try:
+            stream.seek(0)  # tifffile takes the present position for the beginning
             self._tiff = tifffile.TiffFile(stream, name=name)
             self._levels = read_levels(self._tiff)
             info = _info(self._tiff, self._levels, like)

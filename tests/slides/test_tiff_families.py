@@ -1,0 +1,149 @@
+"""TIFF flavours that the real slides do not cover, made here and read beside OpenSlide."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import imagecodecs
+import numpy as np
+import openslide
+import pytest
+import tifffile
+
+from pathology_scaat.errors import SlideOpenError
+from pathology_scaat.geometry import BoxPx
+from pathology_scaat.slides import open_slide
+from pathology_scaat.slides.tiff_levels import rgb_from_ycbcr
+
+SIDE = 256
+APERIO = "Aperio Image Library v11.2.1 \r\n512x512 (256x256) J2K/KDU Q=70|AppMag = 20|MPP = 0.5"
+
+
+def picture() -> np.ndarray:
+    """Smooth colours, so that lossy codecs have nothing to lose."""
+    y, x = np.mgrid[0 : 2 * SIDE, 0 : 2 * SIDE]
+    channels = [x / 2, y / 2, 128 + 100 * np.sin((x + y) / 80)]
+    return np.stack(channels, axis=-1).clip(0, 255).astype(np.uint8)
+
+
+def ycbcr(rgb: np.ndarray) -> np.ndarray:
+    red, green, blue = np.moveaxis(rgb.astype(float), -1, 0)
+    luma = 0.299 * red + 0.587 * green + 0.114 * blue
+    planes = [luma, 128 + (blue - luma) / 1.772, 128 + (red - luma) / 1.402]
+    return np.stack(planes, axis=-1).round().clip(0, 255).astype(np.uint8)
+
+
+def tiles(image: np.ndarray, encode: object) -> list[bytes]:
+    return [
+        encode(np.ascontiguousarray(image[y : y + SIDE, x : x + SIDE]))  # type: ignore[operator]
+        for y in range(0, image.shape[0], SIDE)
+        for x in range(0, image.shape[1], SIDE)
+    ]
+
+
+def write(path: Path, data: list[bytes], compression: int, **options: object) -> None:
+    with tifffile.TiffWriter(path) as writer:
+        writer.write(
+            iter(data),
+            shape=(2 * SIDE, 2 * SIDE, 3),
+            dtype=np.uint8,
+            tile=(SIDE, SIDE),
+            compression=compression,
+            metadata=None,
+            **options,  # type: ignore[arg-type]
+        )
+
+
+def agree(path: Path, expected: np.ndarray | None = None, tolerance: int = 2) -> None:
+    box = BoxPx(-7, 100, 400, 300)
+    with open_slide(path) as slide, open_slide(path, reader="openslide") as reference:
+        assert slide.info.reader == "tiff"
+        pixels = slide.read_level(0, box).astype(int)
+        assert np.abs(pixels - reference.read_level(0, box)).max() <= 2
+        if expected is not None:
+            whole = slide.read_level(0, BoxPx(0, 0, 2 * SIDE, 2 * SIDE)).astype(int)
+            assert np.abs(whole - expected).max() <= tolerance
+
+
+def jpeg2000(image: np.ndarray) -> bytes:
+    # No colour transform inside: what the planes mean is said by the TIFF tag.
+    return imagecodecs.jpeg2k_encode(image, codecformat="j2k", mct=False, reversible=True)
+
+
+def test_aperio_jpeg2000_rgb(tmp_path: Path) -> None:
+    path = tmp_path / "rgb.svs"
+    write(path, tiles(picture(), jpeg2000), 33005, photometric="rgb", description=APERIO)
+    agree(path, picture(), 0)
+
+
+def test_aperio_jpeg2000_ycbcr(tmp_path: Path) -> None:
+    path = tmp_path / "ycbcr.svs"
+    write(path, tiles(ycbcr(picture()), jpeg2000), 33003, photometric="rgb", description=APERIO)
+    agree(path, picture(), 2)
+
+
+@pytest.mark.parametrize("compression", ["zlib", "lzw", None])
+@pytest.mark.parametrize("bigtiff", [False, True])
+def test_generic_lossless(tmp_path: Path, compression: str | None, bigtiff: bool) -> None:
+    path = tmp_path / "plain.tiff"
+    tifffile.imwrite(
+        path, picture(), tile=(SIDE, SIDE), photometric="rgb", compression=compression,
+        predictor=compression is not None, bigtiff=bigtiff, metadata=None,
+        resolution=(20_000, 20_000), resolutionunit="centimeter",
+    )  # fmt: skip
+    agree(path, picture(), 0)
+    with open_slide(path) as slide:
+        assert slide.info.mpp == pytest.approx(0.5)
+
+
+def test_ycbcr_is_the_jfif_transform() -> None:
+    grid = np.stack(np.meshgrid(*[np.arange(0, 256, 15)] * 3), axis=-1).astype(np.uint8)[0]
+    assert np.abs(rgb_from_ycbcr(ycbcr(grid)).astype(int) - grid).max() <= 2
+
+
+def test_grey_is_equal_red_green_and_blue(tmp_path: Path) -> None:
+    path = tmp_path / "grey.tiff"
+    grey = picture()[..., 0]
+    tifffile.imwrite(path, grey, tile=(SIDE, SIDE), compression="zlib", metadata=None)
+    with open_slide(path) as slide:
+        pixels = slide.read_level(0, BoxPx(0, 0, 2 * SIDE, 2 * SIDE))
+    assert np.array_equal(pixels, np.repeat(grey[..., None], 3, axis=-1))
+
+
+def test_more_than_8_bits_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "deep.tiff"
+    tifffile.imwrite(path, picture().astype(np.uint16), tile=(SIDE, SIDE), photometric="rgb")
+    with pytest.raises(SlideOpenError, match="16 bits per channel"):
+        open_slide(path)
+
+
+def test_strips_go_to_openslide_or_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "strips.tiff"
+    tifffile.imwrite(path, picture(), photometric="rgb", metadata=None)
+    assert openslide.OpenSlide.detect_format(path) is None
+    with pytest.raises(SlideOpenError, match=r"strips\.tiff"):
+        open_slide(path)
+
+
+@pytest.mark.parametrize(("unit", "size"), [("µm", 0.25), ("nm", 250.0), ("mm", 0.00025)])
+def test_ome_units(tmp_path: Path, unit: str, size: float) -> None:
+    path = tmp_path / "unit.ome.tif"
+    tifffile.imwrite(
+        path, picture(), tile=(SIDE, SIDE), photometric="rgb",
+        metadata={"axes": "YXS", "PhysicalSizeX": size, "PhysicalSizeXUnit": unit,
+                  "PhysicalSizeY": size, "PhysicalSizeYUnit": unit},
+    )  # fmt: skip
+    with open_slide(path) as slide:
+        assert slide.info.reader == "tiff"
+        assert slide.info.mpp == pytest.approx(0.25)
+
+
+def test_missing_tiles_are_white(tmp_path: Path) -> None:
+    path = tmp_path / "sparse.tiff"
+    data = tiles(picture(), lambda tile: tile.tobytes())
+    data[1] = b""
+    write(path, data, 1, photometric="rgb")
+    with open_slide(path) as slide:
+        pixels = slide.read_level(0, BoxPx(0, 0, 2 * SIDE, 2 * SIDE))
+    assert (pixels[:SIDE, SIDE:] == 255).all()
+    assert np.array_equal(pixels[:SIDE, :SIDE], picture()[:SIDE, :SIDE])
