@@ -6,7 +6,9 @@ Each step runs in a process of its own, so that its peak memory is its own::
 
 Patches are 256 px at 0.5 µm/px, half overlapping, their saliency a smooth field with noise;
 ``--stride`` sets the size of a saliency pixel in patch pixels. Peak memory is that of the
-process (or, with workers, of the largest one), Python and libraries included.
+process (or, with workers, of the largest one), Python and libraries included. ``load`` is the
+load average of the machine after the step: far above the number of cores means that others
+were at work, and seconds are to be read as an upper bound.
 """
 
 from __future__ import annotations
@@ -109,6 +111,7 @@ def measure(n_patches: int, stride_px: int, workers: int, steps: list[str], root
             raise SystemExit(done.stderr)
         found = json.loads(done.stdout.splitlines()[-1])
         made = folder / ("map.ome.zarr" if step == "stitch" else step)
+        found["load"] = round(os.getloadavg()[0], 1)
         found["output_mib"] = round(folder_bytes(made) / 2**20, 1)
         row["steps"][step] = found
         print(f"{n_patches:>9,} patches  {step:<12} {found}", flush=True)
