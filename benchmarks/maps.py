@@ -136,8 +136,7 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory(dir=args.scratch) as scratch:
         rows = [
-            measure(n, args.stride, args.workers, args.formats, Path(scratch))
-            for n in args.patches
+            measure(n, args.stride, args.workers, args.formats, Path(scratch)) for n in args.patches
         ]
     report = {
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
