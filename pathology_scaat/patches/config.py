@@ -45,7 +45,7 @@ class TileConfig(BaseModel):
     )
     only_labelled: bool = Field(default=False, description="keep only patches that have a label")
     max_unreadable_share: float = Field(
-        default=0.05, ge=0, le=1, description="a slide with more unreadable patches than this fails"
+        default=0.1, ge=0, le=1, description="a slide with more unreadable patches than this fails"
     )
     reader: Literal["auto", "tiff", "openslide", "ngff", "tiatoolbox"] = Field(
         default="auto", description="which library reads the slides"

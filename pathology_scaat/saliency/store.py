@@ -221,7 +221,7 @@ class SaliencyStore:
         try:
             group = zarr.open_group(self.path, mode="r", zarr_format=3)
             attributes = group.attrs[ATTRIBUTES_KEY]
-        except (OSError, KeyError, ValueError):
+        except (OSError, KeyError, ValueError, TypeError, AttributeError, RecursionError):
             raise StoreError(
                 self.path.name, "is not a saliency store", "make it with 'scaat explain'"
             ) from None

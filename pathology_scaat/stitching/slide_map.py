@@ -39,7 +39,7 @@ class SlideMap:
             self._levels: list[Any] = [group[str(k)] for k in range(self.meta.n_levels)]
         except StoreError:
             raise
-        except (OSError, KeyError, ValueError):
+        except (OSError, KeyError, ValueError, TypeError, AttributeError, RecursionError):
             raise StoreError(
                 path.name, "is missing or not a slide map", "make it with 'scaat stitch'"
             ) from None

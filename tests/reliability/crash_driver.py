@@ -94,12 +94,13 @@ def start(manifest: Path, out: Path) -> int:
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, 1)
         os.dup2(null, 2)
-        from pathology_scaat.cli import _on_terminate, _print_run, run_command
+        from pathology_scaat.cli import _on_terminate, run_command
+        from pathology_scaat.cli.common import print_run
         from pathology_scaat.verbs.run import run
 
         signal.signal(signal.SIGTERM, _on_terminate)
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        code = run_command(lambda: _print_run(run(settings(manifest, out))))
+        code = run_command(lambda: print_run(run(settings(manifest, out))))
     finally:
         os._exit(code)
 

@@ -63,16 +63,17 @@ def run_scaat(
     """The real command; in this process where its start would cost more than its work."""
     words = [str(a) for a in arguments]
     if in_process:
-        from pathology_scaat import cli
+        from pathology_scaat.cli import app, run_command
+        from pathology_scaat.cli.common import stderr, stdout
 
         shown = io.StringIO()
-        old = cli.stderr.file, cli.stdout.file
-        cli.stderr.file = cli.stdout.file = shown
+        old = stderr.file, stdout.file
+        stderr.file = stdout.file = shown
         try:
             with contextlib.redirect_stderr(shown), contextlib.redirect_stdout(shown):
-                code = cli.run_command(lambda: cli.app(words, standalone_mode=False))
+                code = run_command(lambda: app(words, standalone_mode=False))
         finally:
-            cli.stderr.file, cli.stdout.file = old
+            stderr.file, stdout.file = old
         return subprocess.CompletedProcess(words, code, "", shown.getvalue())
 
     def limit() -> None:
