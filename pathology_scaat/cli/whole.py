@@ -75,7 +75,6 @@ def run(
 ) -> None:
     """Do the whole job: tile, train (unless --model is given), explain, stitch, export."""
     from pathology_scaat.config import load_run_config
-    from pathology_scaat.verbs.run import run as verb
 
     settings = load_run_config(
         config,
@@ -92,6 +91,8 @@ def run(
             "engine": opt.engine_overrides(workers, scheduler, cluster),
         },
     )
+    from pathology_scaat.verbs.run import run as verb  # torch is not loaded for a wrong setting
+
     with progress_of(quiet) as reporter:
         report = verb(settings, overwrite=overwrite, reporter=reporter)
     print_run(report)

@@ -6,7 +6,6 @@ import logging
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
 from torch import Tensor, nn
 
@@ -78,6 +77,8 @@ def create_backbone(
             raise UsageError(
                 "backbone_options", f"do not fit '{name}'", "known: norm, widths"
             ) from None
+    import timm  # seconds of import that our own network does not need
+
     if not timm.is_model(name):
         raise UsageError(
             "--backbone",
