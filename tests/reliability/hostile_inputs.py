@@ -274,9 +274,22 @@ def table() -> list[tuple[str, str]]:
     return lines
 
 
+HEADING = "| input | what the program says |\n|---|---|\n"
+BEGIN, END = "<!-- table of hostile inputs: begin -->\n", "<!-- table of hostile inputs: end -->\n"
+
+
 def main() -> None:
-    text = "".join(f"| {title} | {said.replace('|', chr(92) + '|')} |\n" for title, said in table())
-    sys.stdout.write("| input | what the program says |\n|---|---|\n" + text)
+    """Print the table, or put it into the file that is named."""
+    text = HEADING + "".join(
+        f"| {title} | {said.replace('|', chr(92) + '|')} |\n" for title, said in table()
+    )
+    if len(sys.argv) < 2:
+        sys.stdout.write(text)
+        return
+    file = Path(sys.argv[1])
+    before, _, rest = file.read_text(encoding="utf-8").partition(BEGIN)
+    after = rest.partition(END)[2]
+    file.write_text(before + BEGIN + text + END + after, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from hostile_inputs import (
     ANNOTATIONS,
+    BROKEN,
     MADE,
     MANIFESTS,
     SETTINGS,
@@ -73,12 +73,10 @@ REFUSED = [
 def test_hostile_tables_and_settings_are_refused(
     make: Maker, message: Callable[[Maker, Path], tuple[str, int]], tmp_path: Path
 ) -> None:
-    began = time.monotonic()
     text, code = message(make, tmp_path)
     assert code == 2
     assert_one_sentence(text)
     assert str(tmp_path) not in text
-    assert time.monotonic() - began < 20
     assert not (Path.cwd() / "x").exists()
     assert not (tmp_path / "out").exists() or not digest(tmp_path / "out")
 
@@ -89,3 +87,9 @@ def test_hostile_annotations_fail_their_slide_only(make: Maker, tmp_path: Path) 
     assert code == 3
     assert_one_sentence(text)
     assert "root:" not in text
+
+
+def test_the_documented_table_names_every_input() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "reliability.md").read_text(encoding="utf-8")
+    titles = [*MADE, *MANIFESTS, *SETTINGS, *ANNOTATIONS, *(f"`{name}`" for name in BROKEN)]
+    assert [title for title in titles if f"| {title} |" not in text] == []
