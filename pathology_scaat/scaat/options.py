@@ -33,7 +33,8 @@ class ScaatOptions:
     """What the adversary may do, where, and how it is judged.
 
     The abstract fixes only that adversarial samples are made under the guidance of the saliency
-    map; the defaults below are the setting that did best on H&E patches (see the benchmarks).
+    map. The defaults come from a first comparison on small H&E patches, where they cost about a
+    point of AUC; ``benchmarks/method_quality.py`` makes that table anew.
 
     Attributes
     ----------
