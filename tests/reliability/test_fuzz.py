@@ -35,7 +35,7 @@ from pathology_scaat.stitching.schema import SlideMapMeta
 from pathology_scaat.stitching.slide_map import SlideMap
 from pathology_scaat.training.bundle import read_bundle_config
 
-CASES = int(os.environ.get("SCAAT_FUZZ", "60"))
+CASES = int(os.environ.get("SCAAT_FUZZ", "25"))
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
