@@ -125,8 +125,11 @@ def report(
 ) -> dict[str, Any]:
     network, data = name
     bench = load(data, tuple(config["limits"]))
-    seeds = sorted(found["plain"])
+    # Seeds that the two arms in question both have: a run may have been stopped anywhere.
+    seeds = sorted(set(found["plain"]) & set(found.get("scaat-32", found["plain"])))
     stem = f"{network}-{data}"
+    if not seeds:
+        return {"network": network, "data": data, "seeds": {}}
     comparison, text = one_table(bench, found, seeds, config)
     content: dict[str, Any] = {"comparison": comparison.as_dict()}
     left_out = [a for a, v in found.items() if not set(seeds) <= set(v)]
