@@ -17,7 +17,12 @@ TRUTH_CLASS = "Tumor"
 N_SLIDES = 6
 
 DEMO_SETTINGS = {
-    "tile": {"mpp": 1.0, "patch_size_px": 128, "overlap": "0.5", "class_names": ["Normal", "Tumor"]},
+    "tile": {
+        "mpp": 1.0,
+        "patch_size_px": 128,
+        "overlap": "0.5",
+        "class_names": ["Normal", "Tumor"],
+    },
     "train": {"epochs": 8, "patience": 4, "positive_class": TRUTH_CLASS},
     "explain": {"target": TRUTH_CLASS},
 }
@@ -44,22 +49,29 @@ class DemoReport:
         ]
         patch_rows = [
             ["patches of unseen patients", "of them tumour", "AUC"],
-            [str(self.held_out.n_patches), str(self.held_out.n_positive), f"{self.held_out.auc:.3f}"],
+            [
+                str(self.held_out.n_patches),
+                str(self.held_out.n_positive),
+                f"{self.held_out.auc:.3f}",
+            ],
         ]
-        map_rows = [["slide", "saliency AP", "probability AP", "chance", "saliency / chance"]]
+        map_rows = [["slide", "saliency", "probability", "nuclear stain alone", "chance"]]
         map_rows += [
             [
                 score.slide_id,
                 f"{score.saliency.pixel_ap:.3f}",
                 f"{score.probability.pixel_ap:.3f}",
+                f"{score.nuclear_stain.pixel_ap:.3f}",
                 f"{score.saliency.chance:.3f}",
-                f"{score.saliency.pixel_ap / score.saliency.chance:.1f}x",
             ]
             for score in self.maps
         ]
         files = [
             ["what", "where"],
-            ["drag onto the open slide in QuPath", f"{self.run.out / 'overlays'}/<slide>.geojson.gz"],
+            [
+                "drag onto the open slide in QuPath",
+                f"{self.run.out / 'overlays'}/<slide>.geojson.gz",
+            ],
             ["the slides", str(self.cohort.manifest_path.parent)],
             ["pictures", f"{self.run.out / 'overlays'}/<slide>.png"],
             ["the model", str(self.run.out / "model")],
@@ -124,15 +136,16 @@ def demo(
         },
     )
     report = run(config, overwrite=overwrite, reporter=listener)
-    truths = {s.slide_id: s.truth_path for s in cohort.slides if s.split == "test"}
-    held_out_ids = [slide_id for slide_id in truths if slide_id in set(report.completed)]
+    held_out = [
+        s for s in cohort.slides if s.split == "test" and s.slide_id in set(report.completed)
+    ]
     result = DemoReport(
         cohort=cohort,
         run=report,
-        held_out=patch_score(report.out, held_out_ids),
+        held_out=patch_score(report.out, [s.slide_id for s in held_out]),
         maps=tuple(
-            map_score(report.out, slide_id, truths[slide_id], TRUTH_CLASS)
-            for slide_id in held_out_ids
+            map_score(report.out, s.slide_id, s.truth_path, TRUTH_CLASS, s.slide_path, s.mpp)
+            for s in held_out
         ),
     )
     write_json(
@@ -144,6 +157,7 @@ def demo(
                 score.slide_id: {
                     "saliency": score.saliency.as_dict(),
                     "probability": score.probability.as_dict(),
+                    "nuclear_stain": score.nuclear_stain.as_dict(),
                 }
                 for score in result.maps
             },

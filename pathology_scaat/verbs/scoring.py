@@ -5,21 +5,27 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
+from skimage.color import rgb2hed
+from skimage.draw import polygon
 
 from pathology_scaat.annotations import LabelledPolygon, read_annotations
+from pathology_scaat.export.thumbnail import frame_thumbnail
 from pathology_scaat.patches import PatchStore
 from pathology_scaat.saliency import SaliencyStore
 from pathology_scaat.saliency.metrics.functional.localisation import (
     SlideLocalisation,
     slide_localisation,
 )
+from pathology_scaat.slides import open_slide
 from pathology_scaat.stitching import SlideMap
 from pathology_scaat.stitching.schema import PROBABILITY_PREFIX, SALIENCY_CHANNEL
 from pathology_scaat.verbs.workspace import Workspace
+
+FloatImage = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -56,37 +62,58 @@ def patch_score(out: Path, slide_ids: Sequence[str]) -> PatchScore:
     return PatchScore(int(truth.size), int(truth.sum()), len(slide_ids), auc)
 
 
-def polygon_mask(
-    polygons: Sequence[LabelledPolygon], slide_map: SlideMap
-) -> NDArray[np.bool_]:
+def polygon_mask(polygons: Sequence[LabelledPolygon], slide_map: SlideMap) -> NDArray[np.bool_]:
     """Which map pixels lie in any polygon, (H, W) bool on the map's own grid."""
     size = slide_map.size_px(0)
-    image = Image.new("1", (size.width, size.height))
-    draw = ImageDraw.Draw(image)
+    shape = (size.height, size.width)
+    mask = np.zeros(shape, dtype=bool)
     frame, scale = slide_map.frame_px, slide_map.scale_px
 
-    def to_map(ring: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-        # PIL fills by pixel centres; map pixel p covers [p, p + 1)
-        return [((x - frame.x) / scale - 0.5, (y - frame.y) / scale - 0.5) for x, y in ring]
+    def fill(ring: Any, value: bool) -> None:
+        # a pixel belongs to a ring that holds its centre; map pixel p covers [p, p + 1)
+        corners = np.asarray(ring.coords)[:, :2]
+        columns, rows = ((corners - (frame.x, frame.y)) / scale - 0.5).T
+        mask[polygon(rows, columns, shape)] = value
 
-    for polygon in polygons:
-        for part in getattr(polygon.geometry, "geoms", [polygon.geometry]):
-            draw.polygon(to_map([(x, y) for x, y, *_ in part.exterior.coords]), fill=1)
+    for labelled in polygons:
+        for part in getattr(labelled.geometry, "geoms", [labelled.geometry]):
+            fill(part.exterior, True)
             for hole in part.interiors:
-                draw.polygon(to_map([(x, y) for x, y, *_ in hole.coords]), fill=0)
-    return np.asarray(image, dtype=bool)
+                fill(hole, False)
+    return mask
+
+
+def nuclear_stain(slide_path: Path, slide_map: SlideMap, mpp: float | None) -> FloatImage:
+    """Haematoxylin density of the slide on the map's grid, (H, W) float32, NaN off the map.
+
+    The baseline that a saliency map must beat: dark nuclei stand out without any model.
+    Colour deconvolution after Ruifrok and Johnston (2001).
+    """
+    with open_slide(slide_path, mpp=mpp) as slide:
+        image = frame_thumbnail(slide, slide_map.size_px(0), slide_map.scale_px)
+    density: FloatImage = rgb2hed(image)[..., 0].astype(np.float32)
+    density[np.isnan(slide_map.read(SALIENCY_CHANNEL))] = np.nan
+    return density
 
 
 @dataclass(frozen=True)
 class MapScore:
-    """One slide's maps against the truth: saliency, and probability beside it."""
+    """One slide's maps against the truth: saliency, and beside it probability and plain stain."""
 
     slide_id: str
     saliency: SlideLocalisation
     probability: SlideLocalisation
+    nuclear_stain: SlideLocalisation
 
 
-def map_score(out: Path, slide_id: str, truth_path: Path, truth_class: str) -> MapScore:
+def map_score(
+    out: Path,
+    slide_id: str,
+    truth_path: Path,
+    truth_class: str,
+    slide_path: Path,
+    mpp: float | None = None,
+) -> MapScore:
     """Pixel average precision of a slide's saliency and probability on the truth's polygons.
 
     Only pixels with data (tissue that was explained) take part; chance is the share of truth
@@ -101,4 +128,5 @@ def map_score(out: Path, slide_id: str, truth_path: Path, truth_class: str) -> M
         slide_id=slide_id,
         saliency=slide_localisation(saliency, mask),
         probability=slide_localisation(probability, mask),
+        nuclear_stain=slide_localisation(nuclear_stain(slide_path, slide_map, mpp), mask),
     )
