@@ -10,11 +10,13 @@ from __future__ import annotations
 import importlib
 import logging
 import os
+import signal
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import islice
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -275,7 +277,31 @@ def _client(stack: ExitStack, config: EngineConfig, processes: int) -> Any:
     return client
 
 
+@contextmanager
+def _no_interrupts() -> Iterator[None]:
+    """Threads and processes that begin in the block never see Ctrl-C.
+
+    A terminal sends it to every process of the command: only this one is to answer, and to
+    end the others. One that arrives within the block is kept for its end.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    # Its first start would unblock the signal again in the thread that starts it.
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _local_cluster(processes: int) -> Any:
+    with _no_interrupts():
+        return _started_cluster(processes)
+
+
+def _started_cluster(processes: int) -> Any:
     return _distributed_library().LocalCluster(
         n_workers=processes,
         threads_per_worker=1,
