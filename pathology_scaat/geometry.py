@@ -203,11 +203,9 @@ class PatchGrid:
 
     def exact_origins_px(self, grid_index: NDArray[np.integer]) -> NDArray[np.float64]:
         """Exact level-0 top-left corners, (N, 2) float64 as x, y, of (N, 2) column, row pairs."""
-        origins: NDArray[np.float64] = np.asarray(grid_index, dtype=np.float64) * (
-            self.step_px * self.scale
-        )
-        origins = origins + np.array([self.anchor_x_px, self.anchor_y_px], dtype=np.float64)
-        return origins
+        steps: NDArray[np.float64] = np.asarray(grid_index, dtype=np.float64)
+        anchor = np.array([self.anchor_x_px, self.anchor_y_px], dtype=np.float64)
+        return anchor + steps * (self.step_px * self.scale)
 
     def origins_px(self, grid_index: NDArray[np.integer]) -> NDArray[np.int64]:
         """Level-0 top-left corners rounded once, (N, 2) int64 as x, y."""

@@ -10,7 +10,7 @@ from typing import Any
 
 import typer
 
-from pathology_scaat.cli import stages, whole  # noqa: F401  (their import registers the commands)
+from pathology_scaat.cli import quality, stages, whole  # noqa: F401  (importing registers)
 from pathology_scaat.cli.application import app
 from pathology_scaat.cli.common import stderr
 from pathology_scaat.errors import ScaatError

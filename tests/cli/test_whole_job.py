@@ -21,7 +21,8 @@ def snapshot(out: Path) -> dict[str, tuple[int, int]]:
     return {
         str(path.relative_to(out)): (path.stat().st_mtime_ns, path.stat().st_size)
         for path in sorted(out.rglob("*"))
-        if path.is_file() and path.parts[-1] not in {"slides.csv", "run.json"}
+        if path.is_file()
+        and path.parts[-1] not in {"slides.csv", "run.json"}
         and "logs" not in path.relative_to(out).parts
         and not path.name.startswith(".")
     }
@@ -84,7 +85,15 @@ def test_a_trained_model_is_applied_without_training(
     new = tmp_path / "new.csv"
     new.write_text(f"slide_path,slide_id\n{cohort.parent / 's2.tiff'},fresh\n")
     done = scaat(
-        "run", "--manifest", new, "--out", tmp_path / "out", "--model", out / "model", "--workers", 1
+        "run",
+        "--manifest",
+        new,
+        "--out",
+        tmp_path / "out",
+        "--model",
+        out / "model",
+        "--workers",
+        1,
     )
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "out" / "overlays" / "fresh.geojson.gz").exists()
@@ -92,9 +101,7 @@ def test_a_trained_model_is_applied_without_training(
     assert statuses(tmp_path / "out")["fresh"]["export"] == "done"
 
 
-def test_single_verbs_redo_only_what_a_setting_changes(
-    scaat: Any, whole: tuple[Path, Any]
-) -> None:
+def test_single_verbs_redo_only_what_a_setting_changes(scaat: Any, whole: tuple[Path, Any]) -> None:
     out, _ = whole
     done = scaat("explain", "--out", out)
     assert "explain: 0 done, 3 already there, 0 failed" in done.stdout

@@ -49,7 +49,8 @@ def test_odd_level_sizes_snap_to_the_factor_they_were_made_with(
 
 
 def test_a_downsample_that_no_whole_factor_explains_is_kept_as_it_is() -> None:
-    assert snapped_downsample(SizePx(1000, 1000), SizePx(667, 667)) == pytest.approx(1.4993, abs=1e-4)
+    ratio = snapped_downsample(SizePx(1000, 1000), SizePx(667, 667))
+    assert ratio == pytest.approx(1.4993, abs=1e-4)
 
 
 @given(
@@ -76,9 +77,7 @@ def test_boxes_never_drift_over_a_hundred_thousand_px(
     grid = plan_grid(region, plan, patch_size_px, step_px)
     # the exact scale: the level's own factor where it is used as it is, else the ratio of µm/px
     exact_scale = (
-        Fraction(plan.level_downsample)
-        if plan.shrink == 1.0
-        else Fraction(request) / Fraction(mpp)
+        Fraction(plan.level_downsample) if plan.shrink == 1.0 else Fraction(request) / Fraction(mpp)
     )
     snap = plan.level_downsample if plan.shrink == 1.0 else 1.0
     corners = np.array([[0, 0], [grid.n_cols - 1, 0], [0, grid.n_rows - 1], [grid.n_cols // 2, 1]])

@@ -33,7 +33,9 @@ def out(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     lines = ["slide_path,slide_id,patient_id,annotation_path"]
     for name, slide_id, patient, annotated in COHORT:
         path = data_dir / "slides" / name
-        lines.append(f"{path},{slide_id},{patient},{path.with_suffix('.geojson') if annotated else ''}")
+        lines.append(
+            f"{path},{slide_id},{patient},{path.with_suffix('.geojson') if annotated else ''}"
+        )
     (folder / "cohort.csv").write_text("\n".join(lines) + "\n")
     done = subprocess.run(
         [sys.executable, "-m", "pathology_scaat", "run", "--manifest", str(folder / "cohort.csv"),
