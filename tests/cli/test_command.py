@@ -11,7 +11,10 @@ from typing import Any
 
 import pytest
 
-VERBS = ("info", "tile", "train", "explain", "stitch", "export", "run", "demo", "doctor")
+VERBS = (
+    "info", "tile", "train", "explain", "stitch", "export", "run", "demo", "doctor", "verify",
+    "evaluate", "compare", "import-annotations",
+)  # fmt: skip
 HEAVY = ("torch", "dask", "zarr", "tiatoolbox", "matplotlib", "openslide", "numpy", "pandas")
 
 

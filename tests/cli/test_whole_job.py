@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from pathology_scaat.annotations import read_annotations
+
 SMALL = ("--mpp", "1.0", "--patch-size", "64", "--overlap", "0.5", "--workers", "1")
 
 
@@ -111,3 +113,44 @@ def test_single_verbs_redo_only_what_a_setting_changes(scaat: Any, whole: tuple[
     done = scaat("export", "--out", out, "--formats", "geojson", "--workers", 1)
     assert done.returncode == 0, done.stderr
     assert "export: 3 done" in done.stdout
+
+
+def test_corrected_annotations_come_back_as_labels(
+    scaat: Any, cohort: Path, whole: tuple[Path, Any], tmp_path: Path
+) -> None:
+    out, _ = whole
+    corrected = tmp_path / "slide-1.geojson"
+    corrected.write_bytes((cohort.parent / "s1.geojson").read_bytes())
+    done = scaat("import-annotations", corrected, "--out", out, "--to", tmp_path / "labels")
+    assert done.returncode == 0, done.stderr
+    back = read_annotations(next((tmp_path / "labels").glob("slide-1*")))
+    given = read_annotations(cohort.parent / "s1.geojson")
+    assert {p.class_name: p.geometry.area for p in back} == pytest.approx(
+        {p.class_name: p.geometry.area for p in given}
+    )
+
+
+def test_verify_finds_a_sound_run_sound_and_names_a_fault(
+    scaat: Any, whole: tuple[Path, Any]
+) -> None:
+    out, _ = whole
+    assert scaat("verify", "--out", out).returncode == 0
+    overlay = out / "overlays" / "slide-0.geojson.gz"
+    whole_bytes = overlay.read_bytes()
+    try:
+        overlay.write_bytes(whole_bytes[:-20])
+        done = scaat("verify", "--out", out)
+        assert done.returncode == 3
+        assert "FAULT overlays/slide-0.geojson.gz" in done.stdout
+    finally:
+        overlay.write_bytes(whole_bytes)
+
+
+def test_evaluate_writes_a_trust_card(scaat: Any, cohort: Path, whole: tuple[Path, Any]) -> None:
+    out, _ = whole
+    done = scaat("evaluate", "--out", out, "--manifest", cohort)
+    assert done.returncode == 0, done.stderr
+    card = json.loads((out / "evaluation" / "trust_card.json").read_text())
+    assert card["held_out"] is True
+    assert card["n_patients"] == 1
+    assert "not measured" in (out / "evaluation" / "trust_card.md").read_text()
