@@ -129,6 +129,9 @@ def format_slides(folder: Path) -> dict[str, Path]:
     return made
 
 
+MIN_CODED = 10
+
+
 def spellings(word: str) -> list[bytes]:
     """A word as files may hold it: UTF-8, UTF-16, base64 at all offsets."""
     found = [
@@ -139,7 +142,8 @@ def spellings(word: str) -> list[bytes]:
     ]
     for shift in range(3):
         coded = base64.b64encode(b"x" * shift + word.encode())
-        found.append(coded[4:-4])
+        if len(coded[4:-4]) >= MIN_CODED:  # a shorter run of letters occurs in any picture
+            found.append(coded[4:-4])
     return found
 
 
