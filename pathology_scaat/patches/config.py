@@ -135,4 +135,5 @@ class TileResult:
     fingerprint: str
     reader: str
     mpp: float
+    mpp_source: str = ""
     notes: tuple[str, ...] = ()

@@ -302,5 +302,6 @@ def _result(
         fingerprint=meta.fingerprint,
         reader=info.reader,
         mpp=meta.slide.mpp,
+        mpp_source=meta.slide.mpp_source,
         notes=(*info.notes, *notes),
     )

@@ -74,6 +74,7 @@ def _facts(result: TileResult) -> Mapping[str, Any]:
         "n_patches": result.n_patches,
         "n_unreadable": result.n_unreadable,
         "mpp": result.mpp,
+        "mpp_source": result.mpp_source,
         "reader": result.reader,
         "notes": "; ".join(result.notes),
     }

@@ -45,6 +45,7 @@ def test_a_broken_slide_gives_exit_code_three_and_stops_no_other(whole: tuple[Pa
     rows = statuses(out)
     assert rows["slide-broken"]["tile"] == "failed"
     assert rows["slide-broken"]["reason"]
+    assert {rows[f"slide-{n}"]["mpp_source"] for n in range(3)} == {"slide"}
     for number in range(3):
         assert [rows[f"slide-{number}"][s] for s in ("tile", "explain", "stitch", "export")] == [
             "done"
