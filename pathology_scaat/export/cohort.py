@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from pathology_scaat.errors import ExportError
 from pathology_scaat.export.sidecar import read_sidecar
-from pathology_scaat.provenance import atomic_path
+from pathology_scaat.provenance import atomic_path, fingerprint
 
 CELL_PX = 420
 CAPTION_PX = 22
@@ -27,6 +27,8 @@ MAX_EMBEDDED = 100
 PAGE_PICTURE_PX = 900
 CONTACT_SHEET = "contact_sheet.png"
 PAGE = "index.html"
+HEAD_CHARACTERS = 400
+"""The fingerprint stands within so many characters of the page's beginning."""
 
 
 def exported_slides(overlay_dir: Path) -> list[dict[str, Any]]:
@@ -148,6 +150,7 @@ def write_page(overlay_dir: Path, title: str = "Saliency maps") -> Path:
     )
     head = (
         '<!doctype html><html lang="en"><meta charset="utf-8">'
+        f'<meta name="fingerprint" content="{cohort_fingerprint(records, title)}">'
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
         f"<title>{html.escape(title)}</title><style>{_STYLE}</style>"
         f"<h1>{html.escape(title)}</h1><p>{len(records)} slides. Research use: saliency shows "
@@ -162,9 +165,35 @@ def write_page(overlay_dir: Path, title: str = "Saliency maps") -> Path:
     return path
 
 
+def cohort_fingerprint(records: Sequence[dict[str, Any]], title: str) -> str:
+    """What the page and the sheet are made of: the slides' records, and with them their files."""
+    return fingerprint({"schema_version": 1, "title": title, "records": list(records)})
+
+
+def _is_current(overlay_dir: Path, wanted: str, pictured: bool) -> bool:
+    try:
+        with (overlay_dir / PAGE).open(encoding="utf-8") as stream:
+            head = stream.read(HEAD_CHARACTERS)
+    except (OSError, UnicodeDecodeError):
+        return False
+    return wanted in head and (not pictured or (overlay_dir / CONTACT_SHEET).is_file())
+
+
 def write_cohort(overlay_dir: Path, title: str = "Saliency maps") -> Sequence[Path]:
-    """Write what shows a whole cohort: the page, and the contact sheet if there are pictures."""
+    """Write what shows a whole cohort, unless it is there: the contact sheet, then the page.
+
+    The page comes last and carries the fingerprint of both, so that a run that was killed
+    between them makes them again.
+
+    Returns
+    -------
+    sequence of Path
+        What was written; empty where the right files were there.
+    """
     overlay_dir = Path(overlay_dir)
-    made = [write_page(overlay_dir, title)]
-    pictured = any(_picture(overlay_dir, r, "png", "figure") for r in exported_slides(overlay_dir))
-    return [*made, write_contact_sheet(overlay_dir)] if pictured else made
+    records = exported_slides(overlay_dir)
+    pictured = any(_picture(overlay_dir, r, "png", "figure") for r in records)
+    if _is_current(overlay_dir, cohort_fingerprint(records, title), pictured):
+        return []
+    made = [write_contact_sheet(overlay_dir)] if pictured else []
+    return [*made, write_page(overlay_dir, title)]

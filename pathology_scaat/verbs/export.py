@@ -105,6 +105,6 @@ def export(
         StatusTable(out),
         reporter or Silent(),
     )
-    if report.done:
+    if report.usable:
         write_cohort(space.overlays)
     return report

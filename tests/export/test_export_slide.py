@@ -278,6 +278,10 @@ def test_cohort_page_and_contact_sheet_need_nothing_else(tmp_path: Path) -> None
     assert str(tmp_path) not in page
     with Image.open(tmp_path / "o" / "contact_sheet.png") as sheet:
         assert sheet.width == 3 * 420
+    assert write_cohort(tmp_path / "o") == []
+    (tmp_path / "o" / "contact_sheet.png").unlink()
+    assert [file_sha256(path) for path in write_cohort(tmp_path / "o")] == first
+    (tmp_path / "o" / "index.html").unlink()
     assert [file_sha256(path) for path in write_cohort(tmp_path / "o")] == first
     with pytest.raises(ExportError):
         write_page(tmp_path)
