@@ -14,7 +14,6 @@ Three frames occur, and each name says which one it is in:
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -215,9 +214,6 @@ class PatchGrid:
         """(n_cols * n_rows, 2) int32 of column, row in slide order (row by row)."""
         rows, cols = np.mgrid[0 : self.n_rows, 0 : self.n_cols]
         return np.stack([cols.ravel(), rows.ravel()], axis=1).astype(np.int32)
-
-    def rows(self) -> Iterator[int]:
-        return iter(range(self.n_rows))
 
 
 def plan_grid(region: BoxPx, plan: ReadPlan, patch_size_px: int, step_px: int) -> PatchGrid:

@@ -27,7 +27,8 @@ Classes = Annotated[
     typer.Option("--classes", help="Class names, comma-separated; others are ignored."),
 ]
 Reader = Annotated[
-    str | None, typer.Option("--reader", help="Force a reader: tiff, openslide or tiatoolbox.")
+    str | None,
+    typer.Option("--reader", help="Force a reader: tiff, openslide, ngff or tiatoolbox."),
 ]
 Workers = Annotated[
     int | None, typer.Option("--workers", help="Local worker processes; the machine's by default.")

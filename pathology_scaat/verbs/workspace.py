@@ -13,18 +13,6 @@ class Workspace:
     out: Path
 
     @property
-    def run_record(self) -> Path:
-        return self.out / "run.json"
-
-    @property
-    def status_table(self) -> Path:
-        return self.out / "slides.csv"
-
-    @property
-    def logs(self) -> Path:
-        return self.out / "logs"
-
-    @property
     def model(self) -> Path:
         return self.out / "model"
 
