@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from granular import composites, read_tissue
 from planted import add_shortcut, make_patches
 
 from pathology_scaat.saliency.evaluate import read_splits
@@ -116,6 +117,21 @@ def load_planted(limits: tuple[int, int, int], shortcut: str | None = None) -> B
     return Benchmark(name, *parts, marked_test=marked)
 
 
+def load_granular(limits: tuple[int, int, int]) -> Benchmark:
+    """One annotated slide at 1 µm/px: regions for training, composites with masks as the test."""
+    tissue = read_tissue(data_root() / "slides")
+    parts = []
+    for role, limit in enumerate(limits[:2]):
+        where = np.flatnonzero(tissue.part == role)
+        part = EvaluationSet(
+            tissue.images[where], tissue.labels[where], tissue.blocks[where], name="granular"
+        )
+        parts.append(part.take(part.spread(limit, 0)))
+    images, labels, blocks, masks = composites(tissue, limits[2], 15)
+    test = EvaluationSet(images, labels, blocks, masks=masks, name="granular")
+    return Benchmark("granular", *parts, test)
+
+
 def load_run(limits: tuple[int, int, int]) -> Benchmark:
     """The labelled patches of a finished run, the folder that SCAAT_RUN names, by its splits.
 
@@ -141,11 +157,13 @@ def load_run(limits: tuple[int, int, int]) -> Benchmark:
 
 
 def load(name: str, limits: tuple[int, int, int]) -> Benchmark:
-    """A benchmark by name: idc, colon, run, planted, planted-ink, planted-tag, planted-tint."""
+    """A benchmark by name: idc, colon, granular, run, planted, planted-ink, planted-tag, planted-tint."""
     if name == "idc":
         return load_idc(limits)
     if name == "colon":
         return load_colon(limits)
+    if name == "granular":
+        return load_granular(limits)
     if name.startswith("planted"):
         return load_planted(limits, name.partition("-")[2] or None)
     if name == "run":
