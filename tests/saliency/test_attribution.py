@@ -12,9 +12,9 @@ from pathology_scaat.saliency.attribution import (
     attribute_with_logits,
     attribution,
     input_gradient,
-    target_score,
 )
 from pathology_scaat.saliency.cam import find_cam_layer
+from pathology_scaat.saliency.target import target_score
 
 
 def linear_model(n_classes: int = 2, side: int = 4) -> tuple[torch.nn.Module, torch.Tensor]:

@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pathology_scaat.saliency.attribution import evaluating, target_score
 from pathology_scaat.saliency.metrics.functional._checks import check_maps
 from pathology_scaat.saliency.metrics.functional.faithfulness import Explain
+from pathology_scaat.saliency.target import evaluating, target_score
 
 
 @torch.no_grad()
