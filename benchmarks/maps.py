@@ -4,6 +4,12 @@ Each step runs in a process of its own, so that its peak memory is its own::
 
     python benchmarks/maps.py --patches 10000 100000 1000000
 
+Figures are put into ``results/maps.json`` one by one. With ``--scratch`` the store and the map
+stay, so that one step of one size can be measured at a time::
+
+    python benchmarks/maps.py --scratch D --patches 1000000 --steps stitch
+    python benchmarks/maps.py --scratch D --patches 1000000 --steps geojson ome-tiff png
+
 Patches are 256 px at 0.5 µm/px, half overlapping, their saliency a smooth field with noise;
 ``--stride`` sets the size of a saliency pixel in patch pixels. Peak memory is that of the
 process (or, with workers, of the largest one), Python and libraries included. ``load`` is the
@@ -99,34 +105,49 @@ def folder_bytes(path: Path) -> int:
     return sum(file.stat().st_size for file in files)
 
 
-def measure(n_patches: int, stride_px: int, workers: int, steps: list[str], root: Path) -> dict:
-    folder = root / str(n_patches)
-    make_store(folder / "saliency.zarr", n_patches, stride_px)
-    row: dict = {"patches": n_patches, "saliency_mib": folder_bytes(folder) >> 20, "steps": {}}
-    for step in ["stitch", *steps]:
-        command = [sys.executable, __file__, "--step", step, "--folder", str(folder),
-                   "--workers", str(workers)]  # fmt: skip
-        done = subprocess.run(command, capture_output=True, text=True)
-        if done.returncode:
-            raise SystemExit(done.stderr)
-        found = json.loads(done.stdout.splitlines()[-1])
-        made = folder / ("map.ome.zarr" if step == "stitch" else step)
-        found["load"] = round(os.getloadavg()[0], 1)
-        found["output_mib"] = round(folder_bytes(made) / 2**20, 1)
-        row["steps"][step] = found
-        print(f"{n_patches:>9,} patches  {step:<12} {found}", flush=True)
-    shutil.rmtree(folder)
+def measured(step: str, folder: Path, workers: int) -> dict:
+    """Run one step in a process of its own; seconds, peak memory, load and size of what it made."""
+    command = [sys.executable, __file__, "--step", step, "--folder", str(folder),
+               "--workers", str(workers)]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(done.stderr)
+    found: dict = json.loads(done.stdout.splitlines()[-1])
+    made = folder / ("map.ome.zarr" if step == "stitch" else step)
+    found["load"] = round(os.getloadavg()[0], 1)
+    found["output_mib"] = round(folder_bytes(made) / 2**20, 1)
+    return found
+
+
+def add_to_results(path: Path, settings: dict, n_patches: int, step: str, found: dict) -> None:
+    """Put one figure into the file of results; figures of other settings are dropped."""
+    report = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    if any(report.get(name) != value for name, value in settings.items()):
+        report = {}
+    rows = {row["patches"]: row for row in report.get("rows", [])}
+    row = rows.setdefault(n_patches, {"patches": n_patches, "steps": {}})
+    row["steps"][step] = found
     row["total_seconds"] = round(sum(s["seconds"] for s in row["steps"].values()), 1)
-    return row
+    row["us_per_patch"] = round(row["total_seconds"] / n_patches * 1e6)
+    report = {**settings, "rows": [rows[n] for n in sorted(rows)]}
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--patches", type=int, nargs="+", default=[10_000, 100_000])
     parser.add_argument("--stride", type=int, default=8)
     parser.add_argument("--workers", type=int, default=0)
-    parser.add_argument("--formats", nargs="+", default=["geojson", "ome-tiff", "png"])
-    parser.add_argument("--scratch", type=Path, default=None)
+    parser.add_argument(
+        "--steps", nargs="+", default=["stitch", "geojson", "ome-tiff", "png"],
+        help="stitch, and formats of export; 'store' only makes the input",
+    )  # fmt: skip
+    parser.add_argument(
+        "--scratch", type=Path, help="folder that keeps stores and maps from call to call"
+    )
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--step", help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
@@ -134,17 +155,25 @@ def main() -> None:
     if args.step:
         run_step(args.step, args.folder, args.workers)
         return
-    with tempfile.TemporaryDirectory(dir=args.scratch) as scratch:
-        rows = [
-            measure(n, args.stride, args.workers, args.formats, Path(scratch)) for n in args.patches
-        ]
-    report = {
+    settings = {
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         "patch_px": PATCH_PX, "step_px": STEP_PX, "stride_px": args.stride,
-        "workers": args.workers, "rows": rows,
+        "workers": args.workers,
     }  # fmt: skip
-    args.results.parent.mkdir(exist_ok=True)
-    args.results.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    with tempfile.TemporaryDirectory() as temporary:
+        root = args.scratch or Path(temporary)
+        for n in args.patches:
+            folder = root / str(n)
+            if not (folder / "saliency.zarr").exists():
+                make_store(folder / "saliency.zarr", n, args.stride)
+            for step in args.steps:
+                if step == "store":
+                    continue
+                found = measured(step, folder, args.workers)
+                print(f"{n:>9,} patches  {step:<12} {found}", flush=True)
+                add_to_results(args.results, settings, n, step, found)
+            if args.scratch is None:
+                shutil.rmtree(folder)
 
 
 if __name__ == "__main__":

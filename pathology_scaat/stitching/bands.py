@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pathology_scaat.engine import EngineConfig, map_jobs
 from pathology_scaat.geometry import BoxPx
@@ -41,10 +43,11 @@ class HalveJob:
 def run_band(job: BandJob) -> list[Histogram]:
     """Blend and write bands; returns the histogram of each channel."""
     source = SaliencySource(job.saliency_path)
-    array = level_array(job.map_path, 0, job.config.ngff)
+    array = level_array(job.map_path, 0, job.config.ngff, write=True)
     n_channels, height, width = array.shape
     place = Placement.of(source, job.scale_px)
     histograms = [Histogram() for _ in range(n_channels)]
+    writing: Any = None
     for top in job.tops:
         bottom = min(top + BLOCK_PX, height)
         band = Band(source, place, (top, bottom), job.config.memory_budget_bytes)
@@ -53,12 +56,18 @@ def run_band(job: BandJob) -> list[Histogram]:
             values = blend_block(band, place, box, job.config)
             for histogram, channel in zip(histograms, values, strict=True):
                 histogram.add(channel)
-            array[:, box.y : box.bottom, box.x : box.right] = values
+            # a block is compressed while the next is blended; never more than one waits
+            if writing is not None:
+                writing.result()
+            writing = array[:, box.y : box.bottom, box.x : box.right].write(values)
+    if writing is not None:
+        writing.result()
     return histograms
 
 
 def run_halve(job: HalveJob) -> None:
-    fine, coarse = (level_array(job.map_path, k, job.ngff) for k in (job.level - 1, job.level))
+    fine = level_array(job.map_path, job.level - 1, job.ngff)
+    coarse = level_array(job.map_path, job.level, job.ngff, write=True)
     halve_rows(fine, coarse, job.top)
 
 
@@ -71,11 +80,13 @@ def fill_level0(jobs: Sequence[BandJob], n_channels: int, engine: EngineConfig) 
         The first error of any band.
     """
     total = [Histogram() for _ in range(n_channels)]
-    for outcome in map_jobs(run_band, jobs, engine):
-        if outcome.error is not None:
-            raise outcome.error
-        for mine, theirs in zip(total, outcome.result or [], strict=True):
-            mine.merge(theirs)
+    # Closed before the error leaves: no worker may write into a map that is being removed.
+    with closing(map_jobs(run_band, jobs, engine)) as outcomes:
+        for outcome in outcomes:
+            if outcome.error is not None:
+                raise outcome.error
+            for mine, theirs in zip(total, outcome.result or [], strict=True):
+                mine.merge(theirs)
     return total
 
 
@@ -85,6 +96,7 @@ def fill_pyramid(map_path: Path, heights: Sequence[int], ngff: str, engine: Engi
         jobs = [HalveJob(map_path, ngff, level, top) for top in range(0, height, BLOCK_PX)]
         # a small level is done sooner than workers are started
         here = engine if len(jobs) > 4 else IN_THIS_PROCESS
-        for outcome in map_jobs(run_halve, jobs, here):
-            if outcome.error is not None:
-                raise outcome.error
+        with closing(map_jobs(run_halve, jobs, here)) as outcomes:
+            for outcome in outcomes:
+                if outcome.error is not None:
+                    raise outcome.error

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +10,7 @@ from numpy.typing import NDArray
 from pathology_scaat.errors import StoreError, UsageError
 from pathology_scaat.geometry import BoxPx, SizePx
 from pathology_scaat.patches.schema import ATTRIBUTES_KEY
-from pathology_scaat.stitching.ome_zarr import open_image_group
+from pathology_scaat.stitching.ome_zarr import level_array, open_image_group
 from pathology_scaat.stitching.schema import SlideMapMeta
 
 
@@ -36,7 +35,8 @@ class SlideMap:
             if not isinstance(attributes, dict):
                 raise KeyError(ATTRIBUTES_KEY)
             self.meta = SlideMapMeta.from_attributes(dict(attributes), path.name)
-            self._levels: list[Any] = [group[str(k)] for k in range(self.meta.n_levels)]
+            levels = range(self.meta.n_levels)
+            self._levels = [level_array(path, level, self.ngff) for level in levels]
         except StoreError:
             raise
         except (OSError, KeyError, ValueError, TypeError, AttributeError, RecursionError):
@@ -100,10 +100,22 @@ class SlideMap:
     ) -> NDArray[np.float32]:
         """Values of one channel, (h, w) float32, NaN where there is no data.
 
-        ``box`` is in map pixels of ``level``; None reads the whole level.
+        ``box`` is in map pixels of ``level``, cut to its size; None reads the whole level.
+
+        Raises
+        ------
+        UsageError
+            If there is no such channel.
+        StoreError
+            If the pixels are damaged.
         """
-        array = self._levels[level]
-        index = self.channel_index(channel)
-        if box is None:
-            return np.asarray(array[index], dtype=np.float32)
-        return np.asarray(array[index, box.y : box.bottom, box.x : box.right], dtype=np.float32)
+        array = self._levels[level][self.channel_index(channel)]
+        if box is not None:
+            height, width = array.shape
+            array = array[box.y : min(box.bottom, height), box.x : min(box.right, width)]
+        try:
+            return np.asarray(array.read().result(), dtype=np.float32)
+        except ValueError:
+            raise StoreError(
+                self.name, "holds pixels that cannot be decoded", "stitch again"
+            ) from None
