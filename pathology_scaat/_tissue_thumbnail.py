@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import math
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+import numba
 import numpy as np
 from numpy.typing import NDArray
 
 from pathology_scaat.errors import SlideReadError
 from pathology_scaat.geometry import BoxPx
 from pathology_scaat.slides.base import RgbImage, Slide
+from pathology_scaat.slides.tiles import TiledSlide
 
 BAND_PX = 6_000_000
 """Level pixels held at once while a level is shrunk."""
+
+SCALE_TOLERANCE = 0.1
+"""How much coarser than asked for (a share) the thumbnail may be."""
 
 MAX_SAMPLES = 96 * 96
 SAMPLE_SIDE_PX = 48
@@ -31,17 +38,21 @@ class Thumbnail:
 
 
 def make_thumbnail(
-    slide: Slide, target_scale: float, max_side_px: int, budget_px: int
+    slide: Slide, target_scale: float, max_side_px: int, budget_px: int, threads: int = 1
 ) -> Thumbnail:
     """Shrink the slide's frame by about ``target_scale`` level-0 pixels per pixel.
 
     The factor is a whole number of level pixels, so that each thumbnail pixel is the plain
     mean of a block. Blocks that cannot be decoded are marked in ``readable``.
+
+    Where there is a choice the level is one that is shrunk by two at least: JPEG keeps the
+    colour of two by two pixels only, and spreads it over the edge of the tissue.
     """
     info = slide.info
     frame = info.frame_px
     target = max(target_scale, max(frame.width, frame.height) / max_side_px, 1.0)
-    fitting = [i for i, level in enumerate(info.levels) if level.downsample <= target * 1.001]
+    most = target * (1 + SCALE_TOLERANCE)
+    fitting = [i for i, level in enumerate(info.levels) if level.downsample <= most / 2]
     index = max(fitting, key=lambda i: info.levels[i].downsample) if fitting else 0
     level = info.levels[index]
     ds = level.downsample
@@ -55,28 +66,88 @@ def make_thumbnail(
         rgb, readable = _sample(slide, index, box, factor)
     else:
         least = math.ceil(max(box.width, box.height) / max_side_px)
-        factor = max(math.floor(target / ds + 0.001), least)
-        rgb, readable = _shrink(slide, index, box, factor)
+        nearest = round(target / ds)
+        factor = max(nearest if nearest * ds <= most else math.floor(target / ds), least)
+        if isinstance(slide, TiledSlide) and _in_whole_tiles(slide, index, box, factor):
+            rgb, readable = _shrink_tiles(slide, index, factor, threads)
+        else:
+            rgb, readable = _shrink(slide, index, box, factor)
     return Thumbnail(rgb, readable, factor * ds, (x0 * ds, y0 * ds), sampled)
 
 
-def _block_mean(pixels: RgbImage, factor: int) -> RgbImage:
+def _in_whole_tiles(slide: TiledSlide, level: int, box: BoxPx, factor: int) -> bool:
+    lattice = slide.lattice(level)
+    size, tile = lattice.level_size_px, lattice.tile_size_px
+    whole = box == BoxPx(0, 0, size.width, size.height)
+    return whole and tile.width % factor == 0 and tile.height % factor == 0
+
+
+@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+def _mean_of_blocks(
+    source: NDArray[np.uint8], factor: int, line: NDArray[np.uint32], out: NDArray[np.uint8]
+) -> None:
+    height, width = source.shape[0], source.shape[1] // 3
+    for y in range(out.shape[0]):
+        rows = min(factor, height - y * factor)
+        for i in range(3 * width):
+            line[i] = source[y * factor, i]
+        for row in range(1, rows):
+            for i in range(3 * width):
+                line[i] += source[y * factor + row, i]
+        for x in range(out.shape[1]):
+            cols = min(factor, width - x * factor)
+            count = np.uint32(rows * cols)
+            for channel in range(3):
+                total = np.uint32(0)
+                for col in range(cols):
+                    total += line[3 * (x * factor + col) + channel]
+                out[y, x, channel] = (total + count // 2) // count
+
+
+def _block_mean(pixels: RgbImage, factor: int, out: RgbImage | None = None) -> RgbImage:
     """Mean of factor x factor blocks, rounded half up; the last ones may be smaller."""
-    if factor == 1:
+    if factor == 1 and out is None:
         return pixels
     height, width = pixels.shape[:2]
-    rows = np.arange(0, height, factor)
-    cols = np.arange(0, width, factor)
-    # Rows first, by adding whole lines: contiguous, and without a widened copy of the band.
-    small = np.uint16 if factor <= 256 else np.uint32
-    lines = np.zeros((len(rows), width, 3), dtype=small)
-    for offset in range(factor):
-        part = pixels[offset::factor]
-        lines[: len(part)] += part
-    total = np.add.reduceat(lines, cols, axis=1, dtype=np.uint32)
-    count = np.outer(np.diff(np.append(rows, height)), np.diff(np.append(cols, width)))
-    mean: RgbImage = ((total + count[..., None] // 2) // count[..., None]).astype(np.uint8)
-    return mean
+    if out is None:
+        out = np.empty((-(-height // factor), -(-width // factor), 3), dtype=np.uint8)
+    flat = np.ascontiguousarray(pixels).reshape(height, width * 3)
+    _mean_of_blocks(flat, factor, np.empty(width * 3, dtype=np.uint32), out)
+    return out
+
+
+def _shrink_tiles(
+    slide: TiledSlide, level: int, factor: int, threads: int
+) -> tuple[RgbImage, NDArray[np.bool_]]:
+    """A whole level whose tiles are whole blocks: each tile is shrunk as it is decoded."""
+    lattice = slide.lattice(level)
+    size, tile = lattice.level_size_px, lattice.tile_size_px
+    high, wide = tile.height // factor, tile.width // factor
+    rgb = np.full((-(-size.height // factor), -(-size.width // factor), 3), 255, dtype=np.uint8)
+    readable = np.ones(rgb.shape[:2], dtype=bool)
+    own = threading.local()
+
+    def shrink(key: tuple[int, int]) -> None:
+        if not hasattr(own, "scratch"):
+            own.scratch = np.empty((tile.height, tile.width, 3), dtype=np.uint8)
+        col, row = key
+        place = slice(row * high, (row + 1) * high), slice(col * wide, (col + 1) * wide)
+        try:
+            pixels = slide.read_tile(level, col, row, own.scratch)
+        except SlideReadError:
+            readable[place] = False
+            return
+        if pixels is not None:
+            _block_mean(pixels, factor, rgb[place])
+
+    keys = [(col, row) for row in range(lattice.n_rows) for col in range(lattice.n_cols)]
+    if threads > 1:
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(shrink, keys))
+    else:
+        for key in keys:
+            shrink(key)
+    return rgb, readable
 
 
 def _shrink(

@@ -37,6 +37,13 @@ from pathology_scaat.slides.spacing import require_mpp
 from pathology_scaat.slides.tiles import as_tiled
 from pathology_scaat.tissue import TissueMask, find_tissue, save_tissue_overlay
 
+METHOD_VERSION = 2
+"""Counts up when other patches are chosen or other bytes written for one slide and settings.
+
+2: tissue is sought on a level that is shrunk by two at least, and patches are packed without
+bit shuffling.
+"""
+
 
 @dataclass(frozen=True, eq=False)
 class _Wanted:
@@ -72,6 +79,7 @@ def tile_inputs(job: TileJob, slide_print: str) -> dict[str, Any]:
     return {
         "stage": "tile",
         "schema": SCHEMA_VERSION,
+        "method": METHOD_VERSION,
         "slide": slide_print,
         "slide_id": job.slide_id,
         "parameters": _parameters(job.config),
@@ -201,7 +209,7 @@ def _tissue(job: TileJob, slide: Slide) -> TissueMask:
     if job.mask_path is not None:
         tissue = read_given_mask(job.mask_path, slide.info)
     else:
-        tissue = find_tissue(slide, job.config.tissue)
+        tissue = find_tissue(slide, job.config.tissue, threads=job_threads())
     if job.tissue_path is not None:
         save_tissue_overlay(tissue, job.tissue_path)
     return tissue

@@ -154,7 +154,9 @@ class NgffSlide:
     def lattice(self, level: int) -> TileLattice:
         return self._levels[level].lattice
 
-    def read_tile(self, level: int, col: int, row: int) -> RgbImage | None:
+    def read_tile(
+        self, level: int, col: int, row: int, scratch: RgbImage | None = None
+    ) -> RgbImage | None:
         """One chunk as RGB; None where it was never written."""
         of = self._levels[level]
         box = of.lattice.box(col, row)

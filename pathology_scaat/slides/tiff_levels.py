@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
 from collections.abc import Callable
@@ -25,6 +26,7 @@ from pathology_scaat.slides.tiles import TileLattice
 # would print that to the terminal, where one sentence of ours is enough.
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
+JPEG = 7
 APERIO_JP2000_YCBCR = 33003
 MAX_TILE_PX = 4096 * 4096
 MAX_TILE_BYTES = MAX_TILE_PX * 4
@@ -46,7 +48,7 @@ class TiffLevel:
     lattice: TileLattice
     offsets: NDArray[np.int64]
     lengths: NDArray[np.int64]
-    decode: Callable[[bytes, int], RgbImage]
+    decode: Callable[[bytes, int, RgbImage | None], RgbImage]
 
 
 def series_of(tiff: tifffile.TiffFile) -> Any:
@@ -107,13 +109,26 @@ def _level(page: Any) -> TiffLevel:
     return TiffLevel(lattice, offsets, lengths, _decoder(page))
 
 
-def _decoder(page: Any) -> Callable[[bytes, int], RgbImage]:
+def _decoder(page: Any) -> Callable[[bytes, int, RgbImage | None], RgbImage]:
     tables = page.jpegtables
     ycbcr_jp2 = int(page.compression) == APERIO_JP2000_YCBCR
+    plain_jpeg = int(page.compression) == JPEG and page.samplesperpixel == 3
+    if plain_jpeg:
+        colours, out_colours = tifffile.tifffile.jpeg_decode_colorspace(
+            page.photometric, page.planarconfig, page.extrasamples, page.is_jfif
+        )
 
-    def decode(data: bytes, index: int) -> RgbImage:
+    def decode(data: bytes, index: int, scratch: RgbImage | None) -> RgbImage:
         if ycbcr_jp2:
             return rgb_from_ycbcr(np.asarray(imagecodecs.jpeg2k_decode(data)))
+        if plain_jpeg and scratch is not None:
+            # Memory that is in use already: fresh pages for each tile cost nearly as much
+            # as decoding it. What does not fit into it is decoded below.
+            with contextlib.suppress(ValueError, RuntimeError):
+                imagecodecs.jpeg8_decode(
+                    data, tables=tables, colorspace=colours, outcolorspace=out_colours, out=scratch
+                )
+                return scratch
         pixels = page.decode(data, index, jpegtables=tables)[0]
         image: RgbImage = np.asarray(pixels)[0]
         if image.shape[-1] == 1:

@@ -111,7 +111,9 @@ class TiffSlide:
     def lattice(self, level: int) -> TileLattice:
         return self._levels[level].lattice
 
-    def read_tile(self, level: int, col: int, row: int) -> RgbImage | None:
+    def read_tile(
+        self, level: int, col: int, row: int, scratch: RgbImage | None = None
+    ) -> RgbImage | None:
         """Decode one native tile; None where it is blank. Safe from several threads."""
         of = self._levels[level]
         index = row * of.lattice.n_cols + col
@@ -122,7 +124,7 @@ class TiffSlide:
             raise self._unreadable()
         try:
             data = self._bytes.read(int(of.offsets[index]), length)
-            pixels = of.decode(data, index)
+            pixels = of.decode(data, index, scratch)
         except TIFF_ERRORS:
             raise self._unreadable() from None
         box = of.lattice.box(col, row)

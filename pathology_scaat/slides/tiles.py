@@ -67,9 +67,13 @@ class TiledSlide(Protocol):
 
     def lattice(self, level: int) -> TileLattice: ...
 
-    def read_tile(self, level: int, col: int, row: int) -> RgbImage | None:
+    def read_tile(
+        self, level: int, col: int, row: int, scratch: RgbImage | None = None
+    ) -> RgbImage | None:
         """Pixels of one tile, cut at the level's edge; None where the tile is blank (white).
 
+        ``scratch``, an array of the lattice's tile size, may be used for the pixels: what is
+        returned is then a view of it, to be used before the scratch is given again.
         Raises :class:`SlideReadError` where it cannot be decoded.
         """
         ...
@@ -86,7 +90,9 @@ class LatticeSlide:
         size = self._slide.info.levels[level].size_px
         return TileLattice(size, SizePx(self._side_px, self._side_px))
 
-    def read_tile(self, level: int, col: int, row: int) -> RgbImage | None:
+    def read_tile(
+        self, level: int, col: int, row: int, scratch: RgbImage | None = None
+    ) -> RgbImage | None:
         return self._slide.read_level(level, self.lattice(level).box(col, row))
 
 
