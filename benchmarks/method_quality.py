@@ -163,18 +163,17 @@ def run_arm(
 
 
 def table(rows: list[dict[str, object]]) -> str:
-    """Mean and spread over seeds of each arm, as Markdown."""
-    lines = ["| arm | seeds | val AUC | Gini | SRG |", "|---|---|---|---|---|"]
-    for arm in dict.fromkeys(str(row["arm"]) for row in rows):
-        mine = [row for row in rows if row["arm"] == arm]
+    """Mean and spread over seeds of each arm and number of epochs, as Markdown."""
+    lines = ["| arm | epochs | seeds | val AUC | Gini | SRG |", "|---|---|---|---|---|---|"]
+    for arm, epochs in dict.fromkeys((str(row["arm"]), row["epochs"]) for row in rows):
+        mine = [row for row in rows if (row["arm"], row["epochs"]) == (arm, epochs)]
 
         def shown(key: str, mine: list[dict[str, object]] = mine) -> str:
             values = np.array([row[key] for row in mine], float)
             return f"{values.mean():.4f} ± {values.std():.4f}"
 
-        lines.append(
-            f"| {arm} | {len(mine)} | {shown('val_auc')} | {shown('gini')} | {shown('srg')} |"
-        )
+        measured = " | ".join(shown(key) for key in ("val_auc", "gini", "srg"))
+        lines.append(f"| {arm} | {epochs} | {len(mine)} | {measured} |")
     return "\n".join(lines)
 
 
