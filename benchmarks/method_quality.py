@@ -196,7 +196,10 @@ def main() -> None:
             for arm in args.arms:
                 if (arm, seed, args.epochs) in done:
                     continue
-                rows.append(run_arm(arm, seed, args.epochs, slides, args.npz, folder))
+                row = run_arm(arm, seed, args.epochs, slides, args.npz, folder)
+                if args.out.is_file():  # somebody else may have added to it in the meantime
+                    rows = json.loads(args.out.read_text())["runs"]
+                rows.append(row)
                 args.out.parent.mkdir(parents=True, exist_ok=True)
                 report = {
                     "data": args.npz.name,

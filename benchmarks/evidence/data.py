@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from granular import composites, read_tissue
+from numpy.typing import NDArray
 from planted import add_shortcut, make_patches
 
 from pathology_scaat.saliency.evaluate import read_splits
@@ -157,7 +157,7 @@ def load_run(limits: tuple[int, int, int]) -> Benchmark:
 
 
 def load(name: str, limits: tuple[int, int, int]) -> Benchmark:
-    """A benchmark by name: idc, colon, granular, run, planted, planted-ink, planted-tag, planted-tint."""
+    """A benchmark: idc, colon, granular, run, planted, planted-ink, planted-tag, planted-tint."""
     if name == "idc":
         return load_idc(limits)
     if name == "colon":

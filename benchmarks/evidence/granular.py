@@ -50,9 +50,12 @@ def read_tissue(slides: Path, side_px: int = 64, mpp: float = 1.0) -> Tissue:
         )  # fmt: skip
         tile_slide(
             TileJob(
-                slide_path=slides / f"{STEM}.svs", slide_id="granular", store_path=path,
-                annotation_path=slides / f"{STEM}.geojson", config=config,
-            )  # fmt: skip
+                slide_path=slides / f"{STEM}.svs",
+                slide_id="granular",
+                store_path=path,
+                annotation_path=slides / f"{STEM}.geojson",
+                config=config,
+            )
         )
         store = PatchStore(path)
         images = store.read(np.arange(len(store)))
