@@ -216,13 +216,15 @@ class LeasedJob(Generic[J, R]):
     """A job with the artifact it makes, as a value that travels to a worker.
 
     ``wait`` is False where a busy artifact raises :class:`LeaseError` at once, True where
-    the other run is waited for: it ends, or it dies and its lease goes stale.
+    the other run is waited for: it ends, or it dies and its lease goes stale. ``slide_id``
+    is how errors name the job.
     """
 
     function: Callable[[J], R]
     job: J
     artifact: Path
     wait: bool = False
+    slide_id: str = ""
 
 
 def run_leased(leased: LeasedJob[J, R]) -> R:

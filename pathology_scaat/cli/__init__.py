@@ -18,6 +18,7 @@ from pathology_scaat.errors import ScaatError
 INTERRUPTED = 130
 TERMINATED = 143
 INTERNAL_ERROR = 70
+OUT_OF_MEMORY = 2
 
 
 class Terminated(BaseException):
@@ -47,6 +48,11 @@ def run_command(command: Callable[[], Any]) -> int:
         if callable(show) and hasattr(error, "exit_code"):
             show()
             return int(error.exit_code)
+        from pathology_scaat.memory import REMEDY, is_out_of_memory
+
+        if is_out_of_memory(error):
+            stderr.print(f"scaat: ran out of memory; {REMEDY}.", markup=False, highlight=False)
+            return OUT_OF_MEMORY
         from pathology_scaat.privacy import redact
 
         logging.getLogger(__name__).debug("internal error", exc_info=True)

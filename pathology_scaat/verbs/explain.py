@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from pathology_scaat.errors import LeaseError, ScaatError
+from pathology_scaat.engine import guarded
+from pathology_scaat.errors import LeaseError
 from pathology_scaat.leases import lease_if_writable
-from pathology_scaat.saliency import ExplainConfig, explain_slide
+from pathology_scaat.saliency import ExplainConfig, ExplainResult, explain_slide
 from pathology_scaat.status import StatusTable
 from pathology_scaat.verbs.reporting import Reporter, Silent, StageReport
 from pathology_scaat.verbs.stage import StageRecorder, slides_to_do
 from pathology_scaat.verbs.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class _Slide:
+    slide_id: str
+    wait_s: float
 
 
 def explain(
@@ -53,38 +61,34 @@ def explain(
     space = Workspace(out)
     todo = slides_to_do(space, "tile", slide_ids)
     recorder = StageRecorder("explain", todo, StatusTable(out), listener)
-    busy: list[str] = []
     number = 0
 
     def tell(done: int, total: int) -> None:
         listener.update("explain", number + done / max(total, 1))
 
-    def attempt(slide_id: str, wait_s: float) -> None:
-        with lease_if_writable(space.saliency(slide_id), wait_s):
-            result = explain_slide(
-                space.patches(slide_id),
+    def work(slide: _Slide) -> ExplainResult:
+        with lease_if_writable(space.saliency(slide.slide_id), slide.wait_s):
+            return explain_slide(
+                space.patches(slide.slide_id),
                 model or space.model,
-                space.saliency(slide_id),
+                space.saliency(slide.slide_id),
                 config or ExplainConfig(),
                 device=device,
                 overwrite=overwrite,
                 progress=tell,
             )
-        recorder.succeeded(slide_id, result, {})
 
-    for slide_id in todo:
-        try:
-            attempt(slide_id, 0.0)
-        except LeaseError:
-            busy.append(slide_id)
-            continue
-        except ScaatError as error:
-            recorder.failed(slide_id, error)
-        number += 1
-    for slide_id in busy:  # another run makes them: wait for it, then look
-        try:
-            attempt(slide_id, math.inf)
-        except ScaatError as error:
-            recorder.failed(slide_id, error)
-        number += 1
+    for wait_s in (0.0, math.inf):  # what another run makes comes last, and waits for it
+        busy: list[str] = []
+        for slide_id in todo:
+            result, error = guarded(work, _Slide(slide_id, wait_s))
+            if result is not None:
+                recorder.succeeded(slide_id, result, {})
+            elif isinstance(error, LeaseError) and not wait_s:
+                busy.append(slide_id)
+                continue
+            elif error is not None:
+                recorder.failed(slide_id, error)
+            number += 1
+        todo = tuple(busy)
     return recorder.close()

@@ -90,7 +90,14 @@ def run(
         tile_config = tile_config_for(bundle.config, config.tile)
     out.mkdir(parents=True, exist_ok=True)
     StatusTable(out).plan(row.slide_id for row in cohort.rows)
-    write_run_record(out, config.model_dump(mode="json"), inputs=inputs, audit=config.audit)
+    # Where the work runs decides no result, and a scheduler's address names a host.
+    write_run_record(
+        out,
+        config.model_dump(mode="json", exclude={"engine"}),
+        inputs=inputs,
+        audit=config.audit,
+        full_config=config.model_dump(mode="json"),
+    )
     report = RunReport(out)
 
     tiled = tile(

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Protocol
 
-from pathology_scaat.engine import EngineConfig, map_jobs
+from pathology_scaat.engine import EngineConfig, LostError, map_jobs
 from pathology_scaat.errors import LeaseError, ScaatError, UsageError
 from pathology_scaat.failure_log import log_failure
 from pathology_scaat.leases import LeasedJob, run_leased, sweep_partials
@@ -139,21 +140,35 @@ def run_stage(
         Listens to progress.
     facts : callable
         Extra columns of the status table from a result.
+
+    Raises
+    ------
+    LostError
+        If the cluster went away; the slides that are not done are ``failed``.
     """
     recorder = StageRecorder(stage, slide_ids, status, reporter)
     todo = list(range(len(jobs)))
+    lost: list[LostError] = []
     for wait in (False, True):
-        leased = [LeasedJob(function, jobs[i], artifacts[i], wait) for i in todo]
+        leased = [LeasedJob(function, jobs[i], artifacts[i], wait, slide_ids[i]) for i in todo]
         busy = []
-        for outcome in map_jobs(run_leased, leased, engine or EngineConfig()):
-            index = todo[outcome.index]
-            if outcome.result is not None:
-                recorder.succeeded(slide_ids[index], outcome.result, facts(outcome.result))
-            elif isinstance(outcome.error, LeaseError) and not wait:
-                busy.append(index)
-            elif outcome.error is not None:
-                recorder.failed(slide_ids[index], outcome.error)
+        # Closed before anything else happens: workers end with the loop, however it ends.
+        with closing(map_jobs(run_leased, leased, engine or EngineConfig())) as outcomes:
+            for outcome in outcomes:
+                index = todo[outcome.index]
+                if outcome.result is not None:
+                    recorder.succeeded(slide_ids[index], outcome.result, facts(outcome.result))
+                elif isinstance(outcome.error, LeaseError) and not wait:
+                    busy.append(index)
+                elif outcome.error is not None:
+                    recorder.failed(slide_ids[index], outcome.error)
+                    if isinstance(outcome.error, LostError):
+                        lost.append(outcome.error)
         todo = sorted(busy)
-        if not todo:
+        if lost or not todo:
             break
-    return recorder.close()
+    report = recorder.close()
+    if lost:
+        # Later stages would do without these slides; a model would even be trained without.
+        raise LostError("the cluster", f"{lost[0].problem}, {len(lost)} not done", lost[0].remedy)
+    return report

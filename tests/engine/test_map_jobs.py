@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
+import sys
+import threading
 from pathlib import Path
 
 import distributed
@@ -66,6 +69,62 @@ def test_local_processes_and_one_that_dies() -> None:
     assert "died" in str(outcomes[3].error)
 
 
+def test_a_job_whose_worker_dies_is_tried_twice_and_no_other_is() -> None:
+    outcomes = {o.index: o for o in map_jobs(engine_jobs.troubled, [3, 0], EngineConfig(workers=2))}
+    assert outcomes[1].result == 0
+    assert "died" in str(outcomes[0].error)
+
+
+def test_nobody_can_connect_to_local_workers() -> None:
+    outcomes = map_jobs(engine_jobs.listening, [0, 1], EngineConfig(workers=2))
+    assert [o.result for o in outcomes] == [[], []]
+
+
+def test_a_result_that_cannot_be_sent_is_an_error() -> None:
+    outcomes = list(map_jobs(engine_jobs.unsendable, [0, 1], EngineConfig(workers=2)))
+    assert all("unforeseen" in str(o.error) for o in outcomes)
+
+
+def test_workers_that_are_ended_clean_up(tmp_path: Path) -> None:
+    """Each of two jobs is ended by its worker's SIGTERM, and again when it is tried alone."""
+    ended: set[int] = set()
+    done = threading.Event()
+
+    def end_workers() -> None:
+        while not done.wait(0.05):
+            for path in tmp_path.glob("began-*"):
+                pid = int(path.name.split("-")[1])
+                if pid not in ended:
+                    ended.add(pid)
+                    os.kill(pid, signal.SIGTERM)
+
+    queue = threading.Thread(target=end_workers)
+    queue.start()
+    try:
+        settings = EngineConfig(workers=2)
+        outcomes = list(map_jobs(engine_jobs.waits_and_cleans_up, [tmp_path] * 2, settings))
+    finally:
+        done.set()
+        queue.join()
+    assert [str(o.error).count("its worker process died") for o in outcomes] == [1, 1], outcomes
+    assert len(list(tmp_path.glob("cleaned-*"))) == 4
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_memory_that_runs_out_is_one_sentence(workers: int) -> None:
+    outcomes = list(map_jobs(engine_jobs.allocates, [1, 1 << 60], EngineConfig(workers=workers)))
+    said = {o.index: o.error for o in outcomes}
+    assert said[0] is None
+    assert "ran out of memory" in str(said[1])
+
+
+def test_workers_that_cannot_start_are_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules["__main__"], "__spec__", None)
+    monkeypatch.setattr(sys.modules["__main__"], "__file__", "/nowhere/at/all.py", raising=False)
+    with pytest.raises(UsageError, match="no worker process can be started"):
+        list(map_jobs(engine_jobs.square, [1, 2], EngineConfig(workers=2)))
+
+
 @pytest.fixture
 def cluster():  # type: ignore[no-untyped-def]
     with distributed.LocalCluster(
@@ -110,7 +169,7 @@ def test_a_cluster_that_loses_a_worker_ends_with_the_same_bytes(
 
 
 def test_no_scheduler_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pathology_scaat.engine.CONNECT_TIMEOUT_S", 1)
+    monkeypatch.setattr("pathology_scaat._engine_dask.CONNECT_TIMEOUT_S", 1)
     with pytest.raises(UsageError, match="no dask scheduler answers"):
         list(map_jobs(engine_jobs.square, [1], EngineConfig(scheduler="tcp://127.0.0.1:9")))
 

@@ -1,0 +1,75 @@
+"""A real dask.distributed cluster on loopback whose parts can be killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+
+def wait_until(condition: Callable[[], Any], seconds: float, every_s: float = 0.01) -> bool:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if condition():
+            return True
+        time.sleep(every_s)
+    return False
+
+
+class LoopbackCluster:
+    """A scheduler and workers, each a process of its own without a nanny."""
+
+    def __init__(self, place: Path, workers: int, *worker_options: str) -> None:
+        self._place = place
+        self._file = place / "scheduler.json"
+        self.scheduler = self._start(
+            "dask_scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard",
+            "--dashboard-address", "127.0.0.1:0", "--scheduler-file", str(self._file),
+        )  # fmt: skip
+        assert wait_until(self._file.exists, 60), "no scheduler"
+        self.address = str(json.loads(self._file.read_text(encoding="utf-8"))["address"])
+        options = worker_options or ("--no-nanny", "--memory-limit", "0")
+        self.workers = [
+            self._start(
+                "dask_worker", self.address, "--nthreads", "1", "--no-dashboard", "--name", str(n),
+                "--local-directory", str(place / f"scratch{n}"), *options,
+            )
+            for n in range(workers)
+        ]  # fmt: skip
+
+    def _start(self, module: str, *words: str) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            [sys.executable, "-m", f"distributed.cli.{module}", *words],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            cwd=self._place,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            start_new_session=True,
+        )
+
+    @staticmethod
+    def kill(process: subprocess.Popen[bytes]) -> None:
+        """``kill -9`` of a process and all it started."""
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+@contextmanager
+def loopback_cluster(
+    place: Path, workers: int = 2, *worker_options: str
+) -> Iterator[LoopbackCluster]:
+    place.mkdir()
+    cluster = LoopbackCluster(place, workers, *worker_options)
+    try:
+        yield cluster
+    finally:
+        for process in (*cluster.workers, cluster.scheduler):
+            cluster.kill(process)
