@@ -10,22 +10,29 @@ a byte budget holds, and some cells are made again. The pixels do not depend on 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pathology_scaat.errors import SlideReadError
 from pathology_scaat.geometry import BoxPx, PatchGrid, ReadPlan, SizePx
+from pathology_scaat.patches.bank import Bank, Buffers, Key, Made
 from pathology_scaat.patches.resample import average, axis_weights, source_box
 from pathology_scaat.slides.base import RgbImage
-from pathology_scaat.slides.tiles import TiledSlide, TileLattice, assemble, assemble_into
+from pathology_scaat.slides.tiles import LatticeSlide, TiledSlide, TileLattice, assemble_into
 
-Key = tuple[int, int]
+Packed = TypeVar("Packed")
+_Place = tuple[int, int, int]
+"""Number, column and row of a patch."""
+
+_GROUP = 4
+"""Patches that a thread finishes at a time: fewer hand-overs than one by one."""
 
 
 @dataclass(frozen=True)
@@ -40,46 +47,6 @@ class CutterLimits:
     keep_bytes: int = 192 << 20
     segment_bytes: int = 64 << 20
     cell_source_px: int = 1536
-
-
-class Bank:
-    """Cells that were made and may be needed again."""
-
-    def __init__(self, make: Callable[[Key], RgbImage | None], keep_bytes: int) -> None:
-        self._make = make
-        self._keep_bytes = keep_bytes
-        self._bytes = 0
-        self._cells: dict[Key, RgbImage | None] = {}
-        self.n_made = 0
-
-    def __contains__(self, key: Key) -> bool:
-        return key in self._cells
-
-    def get(self, col: int, row: int) -> RgbImage | None:
-        return self._cells[(col, row)]
-
-    def need(self, keys: Iterable[Key], pool: ThreadPoolExecutor | None) -> None:
-        """Make those that are not there."""
-        missing = [key for key in dict.fromkeys(keys) if key not in self._cells]
-        made = pool.map(self._make, missing) if pool else map(self._make, missing)
-        for key, cell in zip(missing, made, strict=True):
-            self._cells[key] = cell
-            self._bytes += 0 if cell is None else cell.nbytes
-        self.n_made += len(missing)
-
-    def _drop(self, key: Key) -> None:
-        cell = self._cells.pop(key)
-        self._bytes -= 0 if cell is None else cell.nbytes
-
-    def retire(self, row: int) -> None:
-        """Let go of all cells above a row of the lattice."""
-        for key in [k for k in self._cells if k[1] < row]:
-            self._drop(key)
-
-    def trim(self) -> None:
-        """Keep to the budget; the newest go first, since the oldest are needed soonest."""
-        while self._bytes > self._keep_bytes and self._cells:
-            self._drop(next(reversed(self._cells)))
 
 
 def cell_side_px(grid: PatchGrid, shrink: float, source_px: int) -> int:
@@ -121,10 +88,13 @@ class PatchCutter:
         self._start_x = grid.anchor_x_px / plan.level_downsample
         self._start_y = grid.anchor_y_px / plan.level_downsample
         self._tile_lattice = slide.lattice(plan.level)
-        self._tiles = Bank(self._read_tile, self._limits.keep_bytes)
+        self._buffers = Buffers()
+        self._tiles = Bank(self._read_tile, self._limits.keep_bytes, self._buffers)
         self._bad: set[Key] = set()
+        self._threads = threads
         self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
         self._averaging = plan.shrink != 1.0
+        self._direct = not self._averaging and self._patches_are_tiles()
         if self._averaging:
             side = cell_side_px(grid, plan.shrink, self._limits.cell_source_px)
             size = SizePx(
@@ -132,19 +102,25 @@ class PatchCutter:
                 (grid.n_rows - 1) * grid.step_px + grid.patch_size_px,
             )
             self._cell_lattice = TileLattice(size, SizePx(side, side))
-            self._cells = Bank(self._average_cell, self._limits.keep_bytes)
+            self._cells = Bank(self._average_cell, self._limits.keep_bytes, self._buffers)
 
-    @property
-    def n_decoded(self) -> int:
-        """How many native tiles were decoded so far, counted each time."""
-        return self._tiles.n_made
+    def _patches_are_tiles(self) -> bool:
+        side, tile = self._grid.patch_size_px, self._tile_lattice.tile_size_px
+        places = (round(self._start_x), round(self._start_y), self._grid.step_px)
+        return tile == SizePx(side, side) and all(place % side == 0 for place in places)
 
-    def _read_tile(self, key: Key) -> RgbImage | None:
+    def _read_tile(self, key: Key) -> Made:
+        size = self._tile_lattice.tile_size_px
+        buffer = self._buffers.take(size.height, size.width)
         try:
-            return self._slide.read_tile(self._level, *key)
+            pixels = self._slide.read_tile(self._level, *key, buffer)
         except SlideReadError:
             self._bad.add(key)
-            return None
+            pixels = None
+        if pixels is None or pixels.base is not buffer.base:
+            self._buffers.give(buffer)
+            return pixels, None
+        return pixels, buffer
 
     def _axes_box(self, box: BoxPx) -> BoxPx:
         """Level pixels that a box of output pixels is made from."""
@@ -152,14 +128,21 @@ class PatchCutter:
         rows = axis_weights(self._start_y, self._shrink, box.y, box.height)
         return source_box(columns, rows)
 
-    def _average_cell(self, key: Key) -> RgbImage | None:
+    def _average_cell(self, key: Key) -> Made:
         box = self._cell_lattice.box(*key)
+        needed = self._axes_box(box)
+        if all(self._tiles.get(*k) is None for k in self._tile_lattice.tiles_of(needed)):
+            return None, None
+        source = self._buffers.take(needed.height, needed.width)
+        assemble_into(source, needed, self._tile_lattice, self._tiles.get)
+        cell = self._averaged(source, box)
+        self._buffers.give(source)
+        return cell, cell
+
+    def _averaged(self, source: RgbImage, box: BoxPx) -> RgbImage:
         columns = axis_weights(self._start_x, self._shrink, box.x, box.width)
         rows = axis_weights(self._start_y, self._shrink, box.y, box.height)
-        needed = source_box(columns, rows)
-        if all(self._tiles.get(*k) is None for k in self._tile_lattice.tiles_of(needed)):
-            return None
-        return average(assemble(needed, self._tile_lattice, self._tiles.get), columns, rows)
+        return average(source, columns, rows, self._buffers.take(box.height, box.width))
 
     def _output_box(self, col: int, row: int) -> BoxPx:
         step, side = self._grid.step_px, self._grid.patch_size_px
@@ -171,11 +154,11 @@ class PatchCutter:
             return self._axes_box(box)
         return box.shifted(round(self._start_x), round(self._start_y))
 
-    def _segments(self, index: NDArray[np.integer]) -> Iterator[list[tuple[int, int, int]]]:
+    def _segments(self, index: NDArray[np.integer]) -> Iterator[list[_Place]]:
         """Runs of (number, column, row) of one grid row that are worked on at once."""
         side = self._grid.patch_size_px * max(self._shrink, 1.0)
         most = max(1, int(self._limits.segment_bytes / (side * side * 3)))
-        run: list[tuple[int, int, int]] = []
+        run: list[_Place] = []
         for number, (col, row) in enumerate(index.tolist()):
             if run and (run[-1][2] != row or len(run) >= most):
                 yield run
@@ -212,8 +195,78 @@ class PatchCutter:
             self._cells.need(part, self._pool)
             self._tiles.trim()
 
+    def _reread(self, col: int, row: int) -> RgbImage | None:
+        """A patch on its own, where the block that holds it cannot be decoded as a whole."""
+        if not isinstance(self._slide, LatticeSlide):
+            return None  # its tiles are the file's own: there is nothing smaller to read
+        try:
+            pixels = self._slide.read_box(self._level, self._level_box(col, row))
+        except SlideReadError:
+            return None
+        return self._averaged(pixels, self._output_box(col, row)) if self._averaging else pixels
+
+    def _fill(self, patch: RgbImage, col: int, row: int) -> bool:
+        """Put a patch's pixels into an array; False where they cannot be decoded."""
+        box = self._level_box(col, row)
+        touched = self._tile_lattice.tiles_of(box)
+        if self._direct:
+            key = next(touched, None)
+            try:
+                pixels = None if key is None else self._slide.read_tile(self._level, *key, patch)
+            except SlideReadError:
+                pixels = self._reread(col, row)
+                if pixels is None:
+                    return False
+            if pixels is None or pixels.shape != patch.shape:
+                # Copied before it is spread out: it may lie in the array that is filled.
+                part = None if pixels is None else pixels.copy()
+                assemble_into(patch, box, self._tile_lattice, lambda c, r: part)
+            elif pixels.base is not patch.base:
+                patch[...] = pixels
+        elif self._bad and not self._bad.isdisjoint(touched):
+            pixels = self._reread(col, row)
+            if pixels is None:
+                return False
+            patch[...] = pixels
+        elif self._averaging:
+            assemble_into(patch, self._output_box(col, row), self._cell_lattice, self._cells.get)
+        else:
+            assemble_into(patch, box, self._tile_lattice, self._tiles.get)
+        return True
+
+    def _finished(
+        self, run: Sequence[_Place], pack: Callable[[RgbImage], Packed]
+    ) -> Iterator[Packed | None]:
+        """What ``pack`` makes of each patch of a run, in order; None where it is unreadable."""
+        side = self._grid.patch_size_px
+
+        def finish(places: Sequence[_Place]) -> list[Packed | None]:
+            done: list[Packed | None] = []
+            for _, col, row in places:
+                patch = self._buffers.take(side, side)
+                done.append(pack(patch) if self._fill(patch, col, row) else None)
+                self._buffers.give(patch)
+            return done
+
+        groups = [run[i : i + _GROUP] for i in range(0, len(run), _GROUP)]
+        if self._pool is None:
+            for group in groups:
+                yield from finish(group)
+            return
+        # A few groups ahead: enough to keep the threads busy, and no row of patches in memory.
+        pending: deque[Future[list[Packed | None]]] = deque()
+        for group in groups:
+            pending.append(self._pool.submit(finish, group))
+            if len(pending) > 2 * self._threads:
+                yield from pending.popleft().result()
+        while pending:
+            yield from pending.popleft().result()
+
     def cut(
-        self, index: NDArray[np.integer], slot: Callable[[], RgbImage], filled: Callable[[], None]
+        self,
+        index: NDArray[np.integer],
+        pack: Callable[[RgbImage], Packed],
+        take: Callable[[Packed], None],
     ) -> NDArray[np.bool_]:
         """Cut patches in the order given (slide order: row by row).
 
@@ -221,45 +274,48 @@ class PatchCutter:
         ----------
         index : (N, 2) int
             Column and row of each patch in the grid.
-        slot : callable
-            Gives the (P, P, 3) uint8 array that the next readable patch is put into.
-        filled : callable
-            Called when that array is filled.
+        pack : callable
+            Given each readable patch, (P, P, 3) uint8, on any thread; the array is used again
+            when it returns, so that what it returns must be its own.
+        take : callable
+            Given what ``pack`` returned, in order, on this thread.
 
         Returns
         -------
         (N,) bool
-            True where the patch was readable. The others touch a tile that cannot be
-            decoded and were left out.
+            True where the patch was readable. The others touch pixels that cannot be decoded
+            and were left out.
         """
         readable = np.ones(len(index), dtype=np.bool_)
         row_now = -1
         for run in self._segments(index):
-            if run[0][2] != row_now:
-                row_now = run[0][2]
-                self._retire_above(row_now)
-            outputs = [self._output_box(col, row) for _, col, row in run]
-            if self._averaging:
-                self._make_cells(outputs)
-                boxes, lattice, bank = outputs, self._cell_lattice, self._cells
-            else:
-                boxes = [self._level_box(col, row) for _, col, row in run]
-                lattice, bank = self._tile_lattice, self._tiles
-                bank.need((k for box in boxes for k in lattice.tiles_of(box)), self._pool)
-            for (number, col, row), box in zip(run, boxes, strict=True):
-                if self._bad and not self._bad.isdisjoint(
-                    self._tile_lattice.tiles_of(self._level_box(col, row))
-                ):
+            if not self._direct:
+                if run[0][2] != row_now:
+                    row_now = run[0][2]
+                    self._retire_above(row_now)
+                self._prepare(run)
+            for (number, _, _), packed in zip(run, self._finished(run, pack), strict=True):
+                if packed is None:
                     readable[number] = False
-                    continue
-                assemble_into(slot(), box, lattice, bank.get)
-                filled()
-            bank.trim()
+                else:
+                    take(packed)
+            self._tiles.trim()
+            if self._averaging:
+                self._cells.trim()
         return readable
+
+    def _prepare(self, run: Sequence[_Place]) -> None:
+        """Make the cells under a run of patches."""
+        if self._averaging:
+            self._make_cells([self._output_box(col, row) for _, col, row in run])
+        else:
+            boxes = (self._level_box(col, row) for _, col, row in run)
+            keys = (key for box in boxes for key in self._tile_lattice.tiles_of(box))
+            self._tiles.need(keys, self._pool)
 
     def close(self) -> None:
         if self._pool is not None:
-            self._pool.shutdown()
+            self._pool.shutdown(cancel_futures=True)
 
     def __enter__(self) -> Self:
         return self

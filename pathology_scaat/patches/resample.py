@@ -111,7 +111,9 @@ def _average(
             out[y, 3 * x + 2] = np.uint8(blue)
 
 
-def average(source: RgbImage, columns: AxisWeights, rows: AxisWeights) -> RgbImage:
+def average(
+    source: RgbImage, columns: AxisWeights, rows: AxisWeights, out: RgbImage | None = None
+) -> RgbImage:
     """Area-average a box of level pixels, rounded half up.
 
     Parameters
@@ -120,13 +122,17 @@ def average(source: RgbImage, columns: AxisWeights, rows: AxisWeights) -> RgbIma
         Level pixels of :func:`source_box`.
     columns, rows : AxisWeights
         Weights along x and y.
+    out : (n_rows, n_columns, 3) uint8, optional
+        Where to put them; C-contiguous.
 
     Returns
     -------
     (n_rows, n_columns, 3) uint8
     """
     height, width = len(rows.begin), len(columns.begin)
-    out = np.empty((height, width * 3), dtype=np.uint8)
+    if out is None:
+        out = np.empty((height, width, 3), dtype=np.uint8)
     flat = np.ascontiguousarray(source).reshape(source.shape[0], -1)
-    _average(flat, rows.begin, rows.weights, columns.begin, columns.weights, out)
-    return out.reshape(height, width, 3)
+    lines = out.reshape(height, width * 3)
+    _average(flat, rows.begin, rows.weights, columns.begin, columns.weights, lines)
+    return out

@@ -180,7 +180,7 @@ def _write(
             as_tiled(slide), plan, meta.grid, threads=job_threads(), limits=limits
         ) as cutter,
     ):
-        readable = cutter.cut(wanted.index, writer.next_slot, writer.advance)
+        readable = cutter.cut(wanted.index, writer.pack, writer.take)
         n_unreadable = int((~readable).sum())
         if n_unreadable > config.max_unreadable_share * len(readable):
             raise SlideReadError(

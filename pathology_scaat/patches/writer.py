@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -16,13 +15,14 @@ from pathology_scaat.errors import StoreError
 from pathology_scaat.patches.config import DEFAULT_SHARD_BYTES
 from pathology_scaat.patches.layout import (
     Codec,
-    column_metadata,
-    create_array,
     patches_metadata,
-    set_length,
+    write_array_metadata,
+    write_column,
     write_group,
 )
+from pathology_scaat.patches.packing import Packed, Packer
 from pathology_scaat.patches.schema import UNLABELLED, PatchStoreMeta
+from pathology_scaat.patches.shards import ShardWriter
 from pathology_scaat.provenance import PARTIAL_MARK, atomic_path, versions
 
 
@@ -30,9 +30,8 @@ class PatchStoreWriter:
     """Writes the patches of one slide, in order, into a folder that is not yet published.
 
     The greatest possible number of patches is given beforehand (unreadable ones are known
-    only afterwards); :meth:`finish` sets the true one. Patches are gathered into whole
-    shards; a shard is handed to TensorStore, which compresses and writes it while the next
-    one is gathered.
+    only afterwards); :meth:`finish` sets the true one. :meth:`pack` may be called by several
+    threads at once, :meth:`take` by one, in the order of the patches.
     """
 
     def __init__(
@@ -47,48 +46,41 @@ class PatchStoreWriter:
         self._path = path
         self._name = path.name.partition(PARTIAL_MARK)[0]
         self._n = max_patches
-        self._side = patch_size_px
         per_shard = max(1, shard_bytes // (patch_size_px**2 * 3))
-        metadata = patches_metadata(max_patches, patch_size_px, per_shard, codec)
-        self._per_shard: int = metadata["chunk_grid"]["configuration"]["chunk_shape"][0]
+        self._metadata = patches_metadata(max_patches, patch_size_px, per_shard, codec)
         path.mkdir(parents=True, exist_ok=True)
-        self._array = create_array(path, "patches", metadata)
-        self._done = 0
-        self._filled = 0
-        self._shard = self._new_shard()
-        self._spare: NDArray[np.uint8] | None = None
-        self._pending: Any = None
-
-    def _new_shard(self) -> NDArray[np.uint8]:
-        count = min(self._per_shard, self._n)
-        return np.empty((count, self._side, self._side, 3), dtype=np.uint8)
+        self._packer = Packer(patch_size_px, codec)
+        chunk_shape = self._metadata["chunk_grid"]["configuration"]["chunk_shape"]
+        self._shards = ShardWriter(path / "patches", chunk_shape[0])
 
     @property
     def n_written(self) -> int:
-        return self._done + self._filled
+        return self._shards.n_chunks
 
-    def next_slot(self) -> NDArray[np.uint8]:
-        """Where the next patch goes, (P, P, 3) uint8, to be filled before :meth:`advance`."""
+    def pack(self, patch: NDArray[np.uint8]) -> Packed:
+        """Compress one patch, (P, P, 3) uint8, on whatever thread."""
+        return self._packer.pack(patch)
+
+    def take(self, packed: Packed) -> None:
+        """Write what :meth:`pack` made of the next patch."""
         if self.n_written >= self._n:
             raise StoreError(self._name, "holds more patches than were announced")
-        slot: NDArray[np.uint8] = self._shard[self._filled]
-        return slot
-
-    def advance(self) -> None:
-        """The slot is filled."""
-        self._filled += 1
-        if self._filled == len(self._shard) or self.n_written == self._n:
-            self._flush()
+        try:
+            self._shards.append(packed)
+        except OSError:
+            raise self._unwritable() from None
+        self._packer.give(packed)
 
     def append(self, patch: NDArray[np.uint8]) -> None:
         """Add one patch, (P, P, 3) uint8."""
-        self.next_slot()[...] = patch
-        self.advance()
+        self.take(self.pack(np.ascontiguousarray(patch, dtype=np.uint8)))
+
+    def _unwritable(self) -> StoreError:
+        return StoreError(self._name, "cannot be written", "check free disk space and permissions")
 
     def close(self) -> None:
-        """Wait for what is being written; after it nothing touches the folder any more."""
-        with suppress(StoreError):
-            self._wait()
+        """Let go of everything; after it nothing touches the folder any more."""
+        self._shards.close()
 
     def __enter__(self) -> Self:
         return self
@@ -101,28 +93,6 @@ class PatchStoreWriter:
     ) -> None:
         self.close()
 
-    def _flush(self) -> None:
-        self._wait()
-        filled = self._shard[: self._filled]
-        self._pending = self._array[self._done : self._done + self._filled].write(filled)
-        self._done += self._filled
-        self._filled = 0
-        # Two buffers in turn: TensorStore may still be reading the one just given to it.
-        if self._done < self._n:
-            spare = self._new_shard() if self._spare is None else self._spare
-            self._shard, self._spare = spare, self._shard
-
-    def _wait(self) -> None:
-        if self._pending is not None:
-            try:
-                self._pending.result()
-            except ValueError:
-                raise StoreError(
-                    self._name, "cannot be written", "check free disk space and permissions"
-                ) from None
-            finally:
-                self._pending = None
-
     def finish(
         self,
         meta: PatchStoreMeta,
@@ -133,17 +103,19 @@ class PatchStoreWriter:
         label_coverage: NDArray[np.floating],
     ) -> None:
         """Write the columns and, last, the group metadata that makes it a store."""
-        if self._filled:
-            self._flush()
-        self._wait()
-        n, k = self._done, len(meta.class_names)
+        try:
+            self._shards.finish()
+        except OSError:
+            raise self._unwritable() from None
+        n, k = self.n_written, len(meta.class_names)
         if n != len(grid_index):
             raise StoreError(
                 self._name,
                 f"holds {n} patches where {len(grid_index)} were expected",
                 "tile the slide again",
             )
-        set_length(self._path, "patches", n)
+        self._metadata["shape"][0] = n
+        write_array_metadata(self._path, "patches", self._metadata)
         write_columns(
             self._path,
             {
@@ -164,9 +136,7 @@ def write_columns(path: Path, columns: dict[str, tuple[NDArray[Any], str]]) -> N
     """Write small arrays beside the patches; ``columns`` maps a name to values and dtype."""
     for name, (values, data_type) in columns.items():
         names = ["patch", _NAMES[name]] if values.ndim == 2 else ["patch"]
-        array = create_array(path, name, column_metadata(values.shape, data_type, names))
-        if values.size:
-            array[...].write(np.ascontiguousarray(values, dtype=data_type)).result()
+        write_column(path, name, values, data_type, names)
 
 
 def write_patch_store(

@@ -90,6 +90,10 @@ class LatticeSlide:
         size = self._slide.info.levels[level].size_px
         return TileLattice(size, SizePx(self._side_px, self._side_px))
 
+    def read_box(self, level: int, box_px: BoxPx) -> RgbImage:
+        """Any box of level pixels, beside the lattice."""
+        return self._slide.read_level(level, box_px)
+
     def read_tile(
         self, level: int, col: int, row: int, scratch: RgbImage | None = None
     ) -> RgbImage | None:

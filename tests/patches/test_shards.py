@@ -1,0 +1,99 @@
+"""Shards: the same bytes whatever the system allows, and an error where the disk is full."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorstore as ts
+import zarr
+
+from pathology_scaat.errors import StoreError
+from pathology_scaat.patches import shards
+from pathology_scaat.patches.layout import patches_metadata, write_array_metadata
+from pathology_scaat.patches.packing import Packer
+from pathology_scaat.patches.writer import PatchStoreWriter
+
+SIDE = 40
+
+
+def pixels(n: int) -> np.ndarray:
+    return np.random.default_rng(n).integers(0, 256, (n, SIDE, SIDE, 3), dtype=np.uint8)
+
+
+def write(path: Path, data: np.ndarray, per_shard: int, codec: str = "lz4") -> dict[str, bytes]:
+    packer = Packer(SIDE, codec)  # type: ignore[arg-type]
+    writer = shards.ShardWriter(path / "a", per_shard)
+    for patch in data:
+        packed = packer.pack(patch)
+        writer.append(packed)
+        packer.give(packed)
+    writer.finish()
+    writer.close()
+    metadata = patches_metadata(len(data), SIDE, per_shard, codec)  # type: ignore[arg-type]
+    write_array_metadata(path, "a", metadata)
+    return {str(f.relative_to(path)): f.read_bytes() for f in path.rglob("*") if f.is_file()}
+
+
+@pytest.mark.parametrize("codec", ["lz4", "zstd"])
+@pytest.mark.parametrize("block_bytes", [4096, 12288, shards.BLOCK_BYTES])
+def test_both_libraries_read_them(
+    tmp_path: Path, codec: str, block_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shards, "BLOCK_BYTES", block_bytes)
+    data = pixels(23)
+    write(tmp_path, data, 10, codec)
+    assert np.array_equal(zarr.open_array(tmp_path / "a", mode="r")[:], data)
+    spec = {"driver": "zarr3", "kvstore": {"driver": "file", "path": str(tmp_path / "a")}}
+    assert np.array_equal(ts.open(spec, read=True).result().read().result(), data)
+
+
+@pytest.mark.skipif(not hasattr(os, "O_DIRECT"), reason="the page cache is not avoided here")
+@pytest.mark.parametrize("refuses", ["open", "write", "nothing"])
+def test_the_page_cache_leaves_no_trace(
+    tmp_path: Path, refuses: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = pixels(23)
+    expected = write(tmp_path / "expected", data, 10)
+    monkeypatch.setattr(shards, "BLOCK_BYTES", 8192)
+    descriptors: set[int] = set()
+    real_open, real_write = os.open, os.write
+
+    def opened(path: Path, flags: int, mode: int = 0o777) -> int:
+        if flags & os.O_DIRECT and refuses == "open":
+            raise OSError(errno.EINVAL, "Invalid argument")
+        descriptor = real_open(path, flags, mode)
+        if flags & os.O_DIRECT:
+            descriptors.add(descriptor)
+        return descriptor
+
+    def written(descriptor: int, part: memoryview) -> int:
+        if refuses == "write" and descriptor in descriptors:
+            descriptors.discard(descriptor)
+            raise OSError(errno.EINVAL, "Invalid argument")
+        if refuses == "nothing":
+            part = part[: max(4096, len(part) // 2)]  # a part of it is taken
+        return real_write(descriptor, part)
+
+    monkeypatch.setattr(shards.os, "open", opened)
+    monkeypatch.setattr(shards.os, "write", written)
+    assert write(tmp_path / "got", data, 10) == expected
+
+
+def test_a_full_disk_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(descriptor: int, part: memoryview) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(shards.os, "write", full)
+    with PatchStoreWriter(tmp_path / "s.zarr", 99, SIDE, shard_bytes=1 << 13) as writer:
+        packed = [writer.pack(patch) for patch in pixels(99)]
+
+        def write_all() -> None:
+            for patch in packed:
+                writer.take(patch)
+
+        with pytest.raises(StoreError, match="disk space"):
+            write_all()
