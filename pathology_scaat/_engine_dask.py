@@ -142,7 +142,7 @@ class _Crew:
                 self._last_seen = now
                 self._threads = sum(int(worker.get("nthreads", 1)) for worker in workers)
             elif now - self._last_seen > self._patience_s:
-                raise _GoneError("the dask scheduler has no worker any more")
+                raise _GoneError("the dask scheduler has no worker that takes work")
         return max(1, self._threads) * AHEAD
 
     def _workers(self) -> list[dict[str, Any]]:
@@ -151,7 +151,8 @@ class _Crew:
             found = self.client.sync(identity, n_workers=-1, callback_timeout=ANSWER_TIMEOUT_S)
         except (OSError, TimeoutError, RuntimeError):
             raise _GoneError("the dask scheduler was lost") from None
-        return list(found["workers"].values())
+        # A worker near its memory limit is paused: it is there, and takes no work.
+        return [w for w in found["workers"].values() if w.get("status", "running") == "running"]
 
 
 def _in_flight(

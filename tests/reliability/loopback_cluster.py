@@ -50,7 +50,12 @@ class LoopbackCluster:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             cwd=self._place,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            # One worker lost is enough for a job to be given up: the engine tries it again.
+            env={
+                **os.environ,
+                "OMP_NUM_THREADS": "1",
+                "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "0",
+            },
             start_new_session=True,
         )
 

@@ -1,0 +1,158 @@
+"""Parts of a real cluster on loopback are killed in the middle of a whole run.
+
+The run ends in bounded time with the truth in slides.csv and the exit code, and the same
+command again ends in the bytes of an undisturbed run.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from crash_driver import make_cohort
+from loopback_cluster import loopback_cluster, wait_until
+from reliability_tools import digest, run_scaat
+
+BOUNDED_S = 60.0
+"""From the kill to the end of the command; the work itself takes seconds."""
+
+TILE = ("--mpp", "0.5", "--patch-size", "32", "--overlap", "0.5")
+RUN = (*TILE, "--epochs", "1", "--device", "cpu")
+MADE = {"tile": "patches/*.zarr", "stitch": "maps/*.ome.zarr", "export": "overlays/*.ome.tiff"}
+
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.name != "posix", reason="kill -9 of groups")]
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_cohort(tmp_path_factory.mktemp("cohort"), side_px=512)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    out = tmp_path_factory.mktemp("undisturbed") / "out"
+    done = run_scaat(
+        "run", "--manifest", cohort, "--out", out, "--workers", 1, *RUN, in_process=True
+    )
+    assert done.returncode == 0, done.stderr
+    return digest(out)
+
+
+def rows(out: Path) -> list[dict[str, str]]:
+    with (out / "slides.csv").open(newline="", encoding="utf-8") as stream:
+        return list(csv.DictReader(stream))
+
+
+def assert_rows_are_true(out: Path, code: int) -> None:
+    failed = 0
+    for row in rows(out):
+        for stage, pattern in MADE.items():
+            made = any(path.name.startswith(row["slide_id"] + ".") for path in out.glob(pattern))
+            assert made or row[stage] != "done", (row, stage)
+            failed += row[stage] == "failed"
+        assert not any(row[stage] == "failed" for stage in MADE) or row["reason"].endswith(".")
+    assert (code == 3) == (failed > 0)
+
+
+@pytest.mark.parametrize(
+    ("part", "folder", "codes"),
+    [
+        ("worker", "patches", {0}),
+        ("worker", "maps", {0}),
+        ("scheduler", "patches", {3}),
+        ("scheduler", "overlays", {0, 3}),  # its last job may have ended before
+    ],
+)
+def test_a_part_of_the_cluster_is_killed(
+    cohort: Path,
+    undisturbed: dict[str, str],
+    tmp_path: Path,
+    part: str,
+    folder: str,
+    codes: set[int],
+) -> None:
+    out = tmp_path / "out"
+    args = ("run", "--manifest", str(cohort), "--out", str(out), *RUN)
+    with loopback_cluster(tmp_path / "cluster") as cluster:
+        run = subprocess.Popen(
+            [sys.executable, "-m", "pathology_scaat", *args, "--scheduler", cluster.address],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env={**os.environ, "COLUMNS": "200"},
+        )
+
+        def at_work() -> bool:
+            return run.poll() is not None or any((out / folder).glob("*.partial-*"))
+
+        assert wait_until(at_work, 180, every_s=0.001)
+        cluster.kill(cluster.scheduler if part == "scheduler" else cluster.workers[0])
+        killed = time.monotonic()
+        said, _ = run.communicate(timeout=BOUNDED_S * (4 if part == "worker" else 1))
+        assert run.returncode in codes, said
+        assert "Traceback" not in said
+        assert "distributed" not in said
+        assert_rows_are_true(out, run.returncode)
+        if run.returncode == 3:
+            assert time.monotonic() - killed < BOUNDED_S
+            assert "the dask scheduler was lost" in said
+            # Workers end with their scheduler; what they still finish is whole.
+            assert wait_until(lambda: all(w.poll() is not None for w in cluster.workers), 60)
+        again = run_scaat(*args, "--workers", "1", in_process=True)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert digest(out) == undisturbed
+    assert not list(out.rglob("*.partial-*"))
+
+
+def test_a_cluster_whose_last_worker_died_is_given_up(
+    cohort: Path, undisturbed: dict[str, str], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    args = ("run", "--manifest", str(cohort), "--out", str(out), *RUN)
+    impatient = (
+        "from pathology_scaat import _engine_dask; _engine_dask.NO_WORKER_TIMEOUT_S = 3.0;"
+        "_engine_dask.LOOK_EVERY_S = 0.5; from pathology_scaat.cli import main; main()"
+    )
+    with loopback_cluster(tmp_path / "cluster", workers=1) as cluster:
+        run = subprocess.Popen(
+            [sys.executable, "-c", impatient, *args, "--scheduler", cluster.address]
+        )
+        assert wait_until(lambda: any((out / "patches").glob("*.partial-*")), 120, every_s=0.001)
+        cluster.kill(cluster.workers[0])
+        assert run.wait(BOUNDED_S) == 3
+    assert {row["reason"].partition(": ")[2] for row in rows(out)} >= {
+        "the dask scheduler has no worker that takes work; start it again, then run the same command."
+    }
+    assert_rows_are_true(out, 3)
+    again = run_scaat(*args, "--workers", "1", in_process=True)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert digest(out) == undisturbed
+
+
+def test_a_worker_over_its_memory_limit_is_one_sentence(
+    cohort: Path, undisturbed: dict[str, str], tmp_path: Path
+) -> None:
+    one = cohort.with_name("one.csv")
+    one.write_text("".join(cohort.read_text(encoding="utf-8").splitlines(True)[:2]))
+    out = tmp_path / "out"
+    args = ("tile", "--manifest", str(one), "--out", str(out), *TILE)
+    nanny = ("--nanny", "--memory-limit", "170 MiB")
+    with loopback_cluster(tmp_path / "cluster", 1, *nanny) as cluster:
+        done = run_scaat(*args, "--scheduler", cluster.address)
+    said = done.stdout + done.stderr
+    assert done.returncode == 3, said
+    assert "its worker process died (out of memory?)" in said
+    assert "Traceback" not in said
+    assert_rows_are_true(out, 3)
+    again = run_scaat(*args, "--workers", "1", in_process=True)
+    assert again.returncode == 0, again.stdout + again.stderr
+    same = {
+        name: value for name, value in undisturbed.items() if name.startswith("patches/slide-0")
+    }
+    assert same.items() <= digest(out).items()
+    assert not list(out.rglob("*.partial-*"))
