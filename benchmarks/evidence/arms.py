@@ -15,6 +15,10 @@ class Arm:
     note: str = ""
 
 
+HARD = {"gamma": 0.0}
+"""The hard mask: every pixel of the less salient half has the whole budget."""
+
+
 def _scaat(eps_255: float, **options: Any) -> Arm:
     return Arm("scaat", {"eps": eps_255 / 255, **options})
 
@@ -24,17 +28,19 @@ ARMS: dict[str, Arm] = {
     "plain-2x": Arm("plain", {}, 2.0, note="twice the epochs: SCAAT's wall clock"),
     "sgt": Arm("sgt", {}, 1.0, note="Saliency Guided Training, |gradient|"),
     "fgsm": Arm("fgsm", {"eps": 16 / 255}, 1.0, note="same mean |delta| as scaat-32"),
-    "random-mask": Arm("random-mask", {"eps": 32 / 255}),
-    "random-noise": Arm("random-noise", {"eps": 32 / 255}),
-    "inverted-mask": Arm("inverted-mask", {"eps": 32 / 255}),
+    "random-mask": Arm("random-mask", {"eps": 32 / 255, **HARD}),
+    "random-noise": Arm("random-noise", {"eps": 32 / 255, **HARD}),
+    "inverted-mask": Arm("inverted-mask", {"eps": 32 / 255, **HARD}),
     "gradient-penalty": Arm("gradient-penalty", {"lam": 0.1}),
-    "scaat-8": _scaat(8),
-    "scaat-16": _scaat(16),
-    "scaat-32": _scaat(32),
-    "scaat-64": _scaat(64),
-    "scaat-soft-32": _scaat(32, gamma=1.0, sample_scale="confidence"),
-    "scaat-32-every2": _scaat(32, every=2),
-    "scaat-32-unmasked25": _scaat(32, unmasked_share=0.25),
+    "scaat-8": _scaat(8, **HARD),
+    "scaat-16": _scaat(16, **HARD),
+    "scaat-32": _scaat(32, **HARD),
+    "scaat-64": _scaat(64, **HARD),
+    "scaat-soft-8": _scaat(8, gamma=1.0),
+    "scaat-soft-16": _scaat(16, gamma=1.0),
+    "scaat-soft-32": _scaat(32, gamma=1.0),
+    "scaat-32-every2": _scaat(32, every=2, **HARD),
+    "scaat-32-unmasked25": _scaat(32, unmasked_share=0.25, **HARD),
     "plain-shuffled-labels": Arm("plain", shuffled_labels=True, note="label randomisation"),
-    "scaat-amortised": Arm("scaat-amortised", {"eps": 32 / 255}),
+    "scaat-amortised": Arm("scaat-amortised", {"eps": 32 / 255, **HARD}),
 }
