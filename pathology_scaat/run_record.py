@@ -13,7 +13,8 @@ from typing import Any, Final, Literal
 from pathology_scaat.errors import StoreError
 from pathology_scaat.locks import describe_os_error
 from pathology_scaat.privacy import scrub
-from pathology_scaat.provenance import fingerprint, read_json, versions, write_json
+from pathology_scaat.provenance import fingerprint, read_json, versions
+from pathology_scaat.seals import write_sealed_json
 
 FILE_NAME = "run.json"
 SCHEMA_NAME = "pathology_scaat.run"
@@ -73,7 +74,7 @@ def write_run_record(
         }
     path = Path(out_dir) / FILE_NAME
     try:
-        write_json(path, record)
+        write_sealed_json(path, record)
     except OSError as error:
         if isinstance(error, StoreError):
             raise

@@ -26,7 +26,8 @@ class ExportConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     formats: tuple[Format, ...] = Field(
-        default=("geojson", "ome-tiff", "png"), description="Files to write for each slide."
+        default=("geojson", "ome-tiff", "png", "figure"),
+        description="Files to write for each slide.",
     )
     qupath_origin: Literal["bounds", "full"] = Field(
         default="bounds",

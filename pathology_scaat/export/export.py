@@ -170,7 +170,8 @@ def _ome_tiff(path: Path, context: Context) -> ExportFrame:
 
 def _png(path: Path, context: Context) -> ExportFrame:
     level = context.picture_level
-    write_overlay_png(path, context.slide_map, level, context.base, context.scale)
+    place = write_overlay_png(path, context.slide_map, level, context.base, context.scale)
+    context.extras[path.name] = {"picture_px": list(place)}
     return context.map_frame
 
 
@@ -185,7 +186,11 @@ def _figure(path: Path, context: Context) -> ExportFrame:
         with Image.open(context.tissue_path) as picture:
             tissue = np.asarray(picture.convert("RGB"))
     level = context.picture_level
-    write_figure(path, context.slide_map, level, context.base, context.scale, patches, tissue)
+    meta = context.source.meta
+    patch_um = float(f"{meta.grid.patch_size_level0_px * meta.slide.mpp:.3g}")
+    write_figure(
+        path, context.slide_map, level, context.base, context.scale, patches, tissue, patch_um
+    )
     return context.map_frame
 
 

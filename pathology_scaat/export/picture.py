@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import textwrap
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,7 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
@@ -23,9 +26,13 @@ DPI = 100
 MAX_DPI = 220
 LONG_SIDE_IN = 9.6
 """Long side of the map in a picture, in inches."""
-MAX_ALPHA = 0.8
+MAX_ALPHA = 0.85
 ALPHA_POWER = 0.7
+FAINTEST = 0.04
+"""Share of the scale below which nothing is drawn: else every patch casts a grey square."""
 SCALE_BAR_STEPS = (1, 2, 5)
+SMALL_PRINT_PER_IN = 17
+"""Characters of 8 points to an inch."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +57,8 @@ def colourize(values: NDArray[np.float32], vmax: float, colormap: str) -> NDArra
     share = np.clip(np.nan_to_num(values, nan=0.0) / vmax, 0, 1)
     rgba = mpl.colormaps[colormap](share, bytes=True)
     # opacity rises a little faster than the value: middling values are seen, low ones hide nothing
-    rgba[..., 3] = np.round(255 * MAX_ALPHA * share**ALPHA_POWER).astype(np.uint8)
+    seen = np.clip((share - FAINTEST) / (1 - FAINTEST), 0, 1) ** ALPHA_POWER
+    rgba[..., 3] = np.round(255 * MAX_ALPHA * seen).astype(np.uint8)
     rgba[np.isnan(values), 3] = 0
     out: NDArray[np.uint8] = rgba
     return out
@@ -61,6 +69,21 @@ def over(base: RgbImage, rgba: NDArray[np.uint8]) -> RgbImage:
     alpha = rgba[..., 3:].astype(np.float32) / 255
     mixed = base * (1 - alpha) + rgba[..., :3] * alpha
     return np.round(mixed).astype(np.uint8)
+
+
+def legend_colours(colormap: str, count: int = 256) -> NDArray[np.uint8]:
+    """Colours from none to the top as they look over white, (count, 3) uint8."""
+    shares = np.linspace(0, 1, count, dtype=np.float32)[None]
+    row: NDArray[np.uint8] = over(
+        np.full((1, count, 3), 255, np.uint8), colourize(shares, 1.0, colormap)
+    )[0]
+    return row
+
+
+def legend(vmax: float, colormap: str) -> mpl.cm.ScalarMappable:
+    """What a colour bar beside an overlay shows: the same colours with the same opacity."""
+    colours = ListedColormap(legend_colours(colormap) / 255)
+    return mpl.cm.ScalarMappable(mpl.colors.Normalize(0, vmax), colours)
 
 
 def scale_bar_um(width_um: float) -> float:
@@ -75,18 +98,26 @@ def length_text(length_um: float) -> str:
 
 
 def add_scale_bar(axes: Any, width_px: int, height_px: int, pixel_um: float) -> None:
-    """Draw a scale bar into the lower left corner of an image axes."""
+    """Draw a scale bar with its length into the lower left corner of an image axes."""
     length_um = scale_bar_um(width_px * pixel_um)
     length = length_um / pixel_um
     pad, thick = 0.03 * width_px, max(0.008 * height_px, 2.0)
     y = height_px - pad - thick
+    box = {"facecolor": "white", "alpha": 0.75, "lw": 0, "pad": 3}
     axes.add_patch(
-        Rectangle((pad, y), length, thick, facecolor="black", edgecolor="white", linewidth=0.8)
-    )
+        Rectangle((pad, y), length, thick, facecolor="black", edgecolor="white", linewidth=0.8,
+                  zorder=3)
+    )  # fmt: skip
     axes.text(
         pad, y - thick, length_text(length_um), ha="left", va="bottom",
-        color="black", fontsize=11, bbox={"facecolor": "white", "alpha": 0.7, "lw": 0, "pad": 1.5},
+        color="black", fontsize=11, bbox=box, zorder=2,
     )  # fmt: skip
+
+
+def wrapped(sentences: Sequence[str], width_in: float) -> str:
+    """Sentences as lines of small print that fit a figure's width."""
+    characters = int(width_in * SMALL_PRINT_PER_IN)
+    return "\n".join(line for one in sentences for line in textwrap.wrap(one, characters))
 
 
 def save_figure(figure: Figure, path: Path, dpi: float = DPI) -> None:
@@ -104,32 +135,45 @@ def new_figure(width_in: float, height_in: float) -> Figure:
 
 def write_overlay_png(
     path: Path, slide_map: SlideMap, level: int, base: RgbImage, scale: ColourScale
-) -> None:
-    """Slide, map over it, colour bar, scale bar; the title says what is shown."""
+) -> tuple[int, int, int, int]:
+    """Slide, map over it, colour bar, scale bar; the title says what is shown.
+
+    Returns
+    -------
+    (int, int, int, int)
+        Where the slide lies in the picture: x, y, width, height in its pixels.
+    """
     values = slide_map.read(SALIENCY_CHANNEL, level)
     picture = over(base, colourize(values, scale.vmax, scale.colormap))
     height, width = values.shape
     fit = LONG_SIDE_IN / max(width, height)
-    wide, high = max(width * fit, 3.5), max(height * fit, 3.0)
-    total = (wide + 1.9, high + 0.9)
+    wide, high = max(width * fit, 4.5), max(height * fit, 3.0)
+    total = (wide + 1.9, high + 1.2)
     figure = new_figure(*total)
-    axes = figure.add_axes((0.2 / total[0], 0.4 / total[1], wide / total[0], high / total[1]))
+    axes = figure.add_axes((0.2 / total[0], 0.7 / total[1], wide / total[0], high / total[1]))
     axes.imshow(picture, interpolation="antialiased", interpolation_stage="rgba")
     axes.set_axis_off()
     meta = slide_map.meta
     add_scale_bar(axes, width, height, slide_map.mpp * 2**level)
-    axes.set_title(f"{meta.slide_id}: saliency for {meta.target_class}", fontsize=13)
+    axes.set_title(f"{meta.slide_id}: saliency for {meta.target_class}", fontsize=14)
+    place = ((wide + 0.4), 0.7 + high * 0.1, 0.22, 0.8 * high)
     bar = figure.add_axes(
-        (
-            (wide + 0.4) / total[0],
-            (0.4 + high * 0.1) / total[1],
-            0.2 / total[0],
-            0.8 * high / total[1],
-        )
+        (place[0] / total[0], place[1] / total[1], place[2] / total[0], place[3] / total[1])
     )
-    mappable = mpl.cm.ScalarMappable(mpl.colors.Normalize(0, scale.vmax), scale.colormap)
-    colour_bar = figure.colorbar(mappable, cax=bar)
-    colour_bar.set_label(f"saliency, one scale for the slide\n(top: {scale.source})", fontsize=9)
-    note = f"{meta.method}; {meta.formula}"
-    figure.text(0.2 / total[0], 0.12 / total[1], note, fontsize=7, color="0.35")
-    save_figure(figure, path, dpi=min(max(max(width, height) / LONG_SIDE_IN, DPI), MAX_DPI))
+    colour_bar = figure.colorbar(legend(scale.vmax, scale.colormap), cax=bar)
+    colour_bar.set_label(f"saliency (top: {scale.source})", fontsize=10, labelpad=8)
+    said = wrapped(
+        (
+            f"Colour: how strongly a pixel moved the model's score of {meta.target_class}. "
+            "Bare slide: little or none, or no tissue found.",
+            f"{meta.method}; {meta.formula}",
+        ),
+        total[0],
+    )
+    figure.text(0.2 / total[0], 0.58 / total[1], said, fontsize=8, color="0.35", va="top")
+    dpi = min(max(max(width, height) / LONG_SIDE_IN, DPI), MAX_DPI)
+    save_figure(figure, path, dpi=dpi)
+    axes.apply_aspect()
+    left, bottom, right, top = np.array(axes.get_position().extents)
+    x, y = round(left * total[0] * dpi), round((1 - top) * total[1] * dpi)
+    return x, y, round((right - left) * total[0] * dpi), round((top - bottom) * total[1] * dpi)

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from pathology_scaat.export.frame import ExportFrame
-from pathology_scaat.provenance import file_sha256, write_json
+from pathology_scaat.provenance import file_sha256
+from pathology_scaat.seals import write_sealed_json
 
 SCHEMA_NAME = "pathology_scaat.overlay"
 SCHEMA_VERSION = 1
@@ -51,4 +52,4 @@ def file_entry(path: Path, kind: str, frame: ExportFrame) -> dict[str, Any]:
 
 
 def write_sidecar(path: Path, record: dict[str, Any]) -> None:
-    write_json(path, {"schema": SCHEMA_NAME, "schema_version": SCHEMA_VERSION, **record})
+    write_sealed_json(path, {"schema": SCHEMA_NAME, "schema_version": SCHEMA_VERSION, **record})

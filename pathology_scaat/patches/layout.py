@@ -21,6 +21,8 @@ from pathology_scaat.errors import StoreError
 from pathology_scaat.patches.schema import ATTRIBUTES_KEY
 
 GROUP_FILE = "zarr.json"
+LARGE_SHARDS = ("patches/c/",)
+"""What is too large to be read again for a checksum: each chunk in it has its own."""
 COLUMN_ROWS = 1 << 16
 """Rows of one chunk of the small arrays."""
 

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from pathology_scaat.errors import StoreError
 from pathology_scaat.patches.config import DEFAULT_SHARD_BYTES
 from pathology_scaat.patches.layout import (
+    GROUP_FILE,
+    LARGE_SHARDS,
     Codec,
     patches_metadata,
     write_array_metadata,
@@ -24,6 +26,7 @@ from pathology_scaat.patches.packing import Packed, Packer
 from pathology_scaat.patches.schema import UNLABELLED, PatchStoreMeta
 from pathology_scaat.patches.shards import ShardWriter
 from pathology_scaat.provenance import PARTIAL_MARK, atomic_path, versions
+from pathology_scaat.seals import seal_folder
 
 
 class PatchStoreWriter:
@@ -127,6 +130,7 @@ class PatchStoreWriter:
             },
         )
         write_group(self._path, meta.to_attributes())
+        seal_folder(self._path, GROUP_FILE, LARGE_SHARDS)
 
 
 _NAMES = {"origin_px": "axis", "grid_index": "axis", "label_coverage": "class"}

@@ -25,6 +25,7 @@ from pathology_scaat.errors import StoreError, UsageError
 from pathology_scaat.patches.schema import ATTRIBUTES_KEY
 from pathology_scaat.provenance import atomic_path
 from pathology_scaat.saliency.schema import SaliencyStoreMeta
+from pathology_scaat.seals import seal_folder
 
 DEFAULT_SCALE = 1024.0
 DEFAULT_PATCHES_PER_SHARD = 1024
@@ -63,6 +64,7 @@ class SaliencyStoreWriter:
                 "use a divisor such as 1, 2 or 4",
             )
         self.meta = meta
+        self._path = path
         self.side = meta.grid.patch_size_px // meta.stride_px
         self.scale = float(meta.parameters.get("saliency_scale", DEFAULT_SCALE))
         self.n_patches = n_patches
@@ -123,7 +125,7 @@ class SaliencyStoreWriter:
             self._written, self._filled = stop, 0
 
     def close(self, origins_px: NDArray[np.integer], grid_index: NDArray[np.integer]) -> None:
-        """Write what is left and the small arrays."""
+        """Write what is left and the small arrays; seal the store."""
         self._flush()
         if self._written != self.n_patches:
             raise StoreError(
@@ -144,6 +146,7 @@ class SaliencyStoreWriter:
                 serializer=BytesCodec(endian="little"),
                 compressors=[ZstdCodec(level=1, checksum=True)],
             )
+        seal_folder(self._path, "zarr.json")
 
 
 @contextmanager

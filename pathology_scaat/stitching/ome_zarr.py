@@ -144,6 +144,11 @@ def _omero_channel(meta: SlideMapMeta, name: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def attributes_file(ngff: str) -> str:
+    """The file of a map that holds its attributes."""
+    return "0/.zattrs" if ngff == "0.4" else "zarr.json"
+
+
 def write_attributes(path: Path, meta: SlideMapMeta, ngff: str) -> None:
     """Write NGFF and own metadata; for 0.4 also the bioformats2raw layout QuPath needs."""
     own = {ATTRIBUTES_KEY: meta.to_attributes()}

@@ -11,10 +11,12 @@ from pathology_scaat.engine import EngineConfig
 from pathology_scaat.errors import ConfigError, StoreError
 from pathology_scaat.geometry import SizePx
 from pathology_scaat.provenance import atomic_path, fingerprint, versions
+from pathology_scaat.seals import seal_folder
 from pathology_scaat.stitching.bands import IN_THIS_PROCESS, BandJob, fill_level0, fill_pyramid
 from pathology_scaat.stitching.config import StitchConfig
 from pathology_scaat.stitching.ome_zarr import (
     BLOCK_PX,
+    attributes_file,
     create_arrays,
     level_sizes,
     write_attributes,
@@ -143,6 +145,7 @@ def stitch_slide(
         fill_pyramid(partial, heights, config.ngff, engine)
         meta = _meta(source, config, wanted, scale_px, size, histograms)
         write_attributes(partial, meta, config.ngff)
+        seal_folder(partial, attributes_file(config.ngff))
     notes = () if len(source) else ("no patches: the map is empty",)
     return StitchResult(
         meta.slide_id, len(source), size, meta.mpp, False,

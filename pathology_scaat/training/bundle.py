@@ -27,6 +27,7 @@ from torch import nn
 
 from pathology_scaat.errors import BundleError, ScaatError
 from pathology_scaat.provenance import atomic_path, file_sha256, fingerprint, versions, write_json
+from pathology_scaat.seals import SEAL_KEY, seal_folder
 from pathology_scaat.training.backbones import Classifier, create_backbone
 from pathology_scaat.training.wsinfer import write_wsinfer_model
 
@@ -136,6 +137,7 @@ def save_bundle(
             (partial / "training_log.csv").write_text(training_log, encoding="utf-8")
         if wsinfer:
             write_wsinfer_model(partial / WSINFER_DIR, model, config)
+        seal_folder(partial, CONFIG_NAME)
     return config
 
 
@@ -170,6 +172,7 @@ def read_bundle_config(path: Path) -> BundleConfig:
             "train it again with this version",
         )
     stated = value.pop("fingerprint", None)
+    value.pop(SEAL_KEY, None)  # of all files, for 'scaat verify'
     try:
         config = BundleConfig.model_validate(value)
     except ValidationError:

@@ -7,10 +7,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from pathology_scaat.export.cohort import CONTACT_SHEET, PAGE, page_problem, stated_sheet
 from pathology_scaat.export.frame import ExportFrame
 from pathology_scaat.export.geojson_validator import geojson_problems
 from pathology_scaat.export.sidecar import read_sidecar, sidecar_path
 from pathology_scaat.provenance import PARTIAL_MARK, file_sha256
+from pathology_scaat.seals import BROKEN_SEAL, text_problem
 from pathology_scaat.stitching.schema import SlideMapMeta
 from pathology_scaat.verify.findings import Report
 
@@ -32,13 +34,33 @@ def check_overlays(
         report.add(name, ["is no record of this version; export again"], "")
         return
     try:
-        report.add(name, _record_problems(record, slide_id, slide_map), "record of the exports")
+        problems = _record_problems(record, slide_id, slide_map)
+        broken = text_problem(sidecar_path(overlay_dir, slide_id)) if deep else None
+        problems += [f"{broken}; export again"] if broken else []
+        report.add(name, problems, "record of the exports")
         files = dict(record["files"])
         for file, entry in sorted(files.items()):
             problems = _file_problems(overlay_dir, str(file), dict(entry), slide_map, deep)
             report.add(f"overlays/{file}", problems, str(entry["format"]))
     except (KeyError, TypeError, ValueError):
         report.add(name, ["is damaged; export again"], "")
+
+
+def check_cohort(overlay_dir: Path, deep: bool, report: Report) -> None:
+    """Report on the page and the contact sheet, where they are."""
+    page = overlay_dir / PAGE
+    if not page.is_file():
+        return
+    broken = page_problem(page) if deep else None
+    report.add(f"overlays/{PAGE}", [f"{broken}; export again"] if broken else [], "page")
+    sheet = overlay_dir / CONTACT_SHEET
+    stated = stated_sheet(page)
+    if not sheet.is_file():
+        problems = ["is missing; export again"] if stated else []
+    else:
+        problems = [f"{BROKEN_SEAL}; export again"] if deep and file_sha256(sheet) != stated else []
+    if stated or sheet.is_file():
+        report.add(f"overlays/{CONTACT_SHEET}", problems, "contact sheet")
 
 
 def _record_problems(

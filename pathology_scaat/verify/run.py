@@ -11,11 +11,12 @@ from pathology_scaat.provenance import PARTIAL_MARK
 from pathology_scaat.run_record import FILE_NAME as RUN_RECORD
 from pathology_scaat.run_record import read_run_record
 from pathology_scaat.saliency.schema import SaliencyStoreMeta
+from pathology_scaat.seals import folder_problem, png_problem, text_problem
 from pathology_scaat.status import FILE_NAME as STATUS_TABLE
 from pathology_scaat.status import STAGES, STATES, StatusTable
 from pathology_scaat.stitching.schema import SlideMapMeta
 from pathology_scaat.verify.findings import Finding, Report
-from pathology_scaat.verify.overlays import check_overlays, overlay_ids
+from pathology_scaat.verify.overlays import check_cohort, check_overlays, overlay_ids
 from pathology_scaat.verify.stores import check_map, check_patches, check_saliency
 
 FOLDERS = {
@@ -55,9 +56,10 @@ def verify_run(out_dir: Path, *, deep: bool = True) -> list[Finding]:
     report = Report()
     _check_record(out_dir, report)
     _check_partials(out_dir, report)
-    model = _check_model(out_dir, report)
+    model = _check_model(out_dir, deep, report)
     for slide_id in sorted(set().union(*ids.values())):
         _check_slide(out_dir, slide_id, ids, model, deep, report)
+    check_cohort(out_dir / "overlays", deep, report)
     _check_status(out_dir, ids, report)
     return report.findings
 
@@ -82,6 +84,10 @@ def _check_record(out_dir: Path, report: Report) -> None:
     except StoreError as error:
         report.add(RUN_RECORD, [f"{error.problem}; {error.remedy}"], "")
         return
+    broken = text_problem(out_dir / RUN_RECORD)
+    if broken:
+        report.add(RUN_RECORD, [f"{broken}; run again"], "")
+        return
     report.add(RUN_RECORD, [], f"settings of the run, {len(record['versions'])} versions")
 
 
@@ -96,11 +102,11 @@ def _check_partials(out_dir: Path, report: Report) -> None:
             report.add(name, ["was left unfinished by a run that ended early; run again"], "")
 
 
-def _check_model(out_dir: Path, report: Report) -> str | None:
+def _check_model(out_dir: Path, deep: bool, report: Report) -> str | None:
     """Load the bundle, which checks its hashes; return its fingerprint."""
     if not (out_dir / "model").is_dir():
         return None
-    from pathology_scaat.training.bundle import load_bundle
+    from pathology_scaat.training.bundle import CONFIG_NAME, load_bundle
 
     try:
         bundle = load_bundle(out_dir / "model")
@@ -108,8 +114,10 @@ def _check_model(out_dir: Path, report: Report) -> str | None:
         report.add("model", [f"{error.problem}; {error.remedy}"], "")
         return None
     config = bundle.config
+    broken = folder_problem(out_dir / "model", CONFIG_NAME) if deep else None
+    problems = [f"{broken}; train it again, or copy the whole folder anew"] if broken else []
     report.add(
-        "model", [], f"{config.backbone}, {config.method}, {len(config.class_names)} classes"
+        "model", problems, f"{config.backbone}, {config.method}, {len(config.class_names)} classes"
     )
     return str(bundle.fingerprint)
 
@@ -128,7 +136,7 @@ def _check_slide(
         name = f"patches/{slide_id}.zarr"
         patches, problems, summary = check_patches(out_dir / name, slide_id, deep)
         report.add(name, problems, summary)
-        _check_tissue(out_dir, slide_id, report)
+        _check_tissue(out_dir, slide_id, deep, report)
     if slide_id in ids["saliency"]:
         name = f"saliency/{slide_id}.zarr"
         saliency, problems, summary = check_saliency(out_dir / name, slide_id, patches, deep)
@@ -148,7 +156,7 @@ def _model_problems(saliency: SaliencyStoreMeta | None, model: str | None) -> li
     return []
 
 
-def _check_tissue(out_dir: Path, slide_id: str, report: Report) -> None:
+def _check_tissue(out_dir: Path, slide_id: str, deep: bool, report: Report) -> None:
     path = out_dir / "tissue" / f"{slide_id}.png"
     if not path.exists():
         return
@@ -160,6 +168,8 @@ def _check_tissue(out_dir: Path, slide_id: str, report: Report) -> None:
             image.load()
     except (OSError, ValueError, SyntaxError):
         problems = ["is not a whole picture; tile again"]
+    if deep and not problems and (broken := png_problem(path)):
+        problems = [f"{broken}; remove it and tile again"]
     report.add(f"tissue/{slide_id}.png", problems, "tissue overlay")
 
 

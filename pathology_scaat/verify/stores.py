@@ -14,13 +14,17 @@ import numpy as np
 from pathology_scaat.errors import StoreError
 from pathology_scaat.geometry import BoxPx, PatchGrid
 from pathology_scaat.patches import PatchStore
+from pathology_scaat.patches.layout import GROUP_FILE, LARGE_SHARDS
 from pathology_scaat.patches.schema import SCHEMA_VERSION as PATCHES_VERSION
 from pathology_scaat.patches.schema import PatchStoreMeta
+from pathology_scaat.patches.tiling import METHOD_VERSION
 from pathology_scaat.provenance import fingerprint
 from pathology_scaat.saliency.schema import SCHEMA_NAME as SALIENCY_SCHEMA
 from pathology_scaat.saliency.schema import SCHEMA_VERSION as SALIENCY_VERSION
 from pathology_scaat.saliency.schema import SaliencyStoreMeta
 from pathology_scaat.saliency.store import SaliencyStore
+from pathology_scaat.seals import folder_problem
+from pathology_scaat.stitching.ome_zarr import attributes_file
 from pathology_scaat.stitching.schema import SCHEMA_VERSION as MAP_VERSION
 from pathology_scaat.stitching.schema import SlideMapMeta
 from pathology_scaat.stitching.slide_map import SlideMap
@@ -70,6 +74,7 @@ def check_patches(
             problems.append("has columns that do not fit its number of patches and classes")
         elif n and not (store.labels.min() >= -1 and store.labels.max() < max(k, 1)):
             problems.append("has labels beyond its class names")
+        problems += _seal_problems(path, GROUP_FILE, deep, LARGE_SHARDS)
         if deep:
             for _ in store.iter_batches(batch_count(3 * meta.grid.patch_size_px**2)):
                 pass
@@ -102,6 +107,7 @@ def check_saliency(
             or meta.slide_fingerprint != patches.slide_fingerprint
         ):
             problems.append("was made of other patches than those that are here; explain again")
+        problems += _seal_problems(path, GROUP_FILE, deep)
         if deep:
             step = batch_count(4 * side**2)
             for start in range(0, n, step):
@@ -116,6 +122,12 @@ def check_saliency(
     return meta, problems, f"{n} patches, {meta.method}, target {meta.target_class}"
 
 
+def _seal_problems(path: Path, name: str, deep: bool, by_size: tuple[str, ...] = ()) -> list[str]:
+    """Whether the bytes of a store are those that were written."""
+    problem = folder_problem(path, name, by_size) if deep else None
+    return [f"{problem}; make it again"] if problem else []
+
+
 def fingerprint_of_patches(meta: PatchStoreMeta) -> str:
     """The fingerprint that a patch store's own inputs and parameters give."""
     parameters = dict(meta.parameters)
@@ -125,6 +137,7 @@ def fingerprint_of_patches(meta: PatchStoreMeta) -> str:
         {
             "stage": "tile",
             "schema": PATCHES_VERSION,
+            "method": METHOD_VERSION,
             "slide": meta.slide_fingerprint,
             "slide_id": meta.slide_id,
             "parameters": parameters,
@@ -170,6 +183,7 @@ def check_map(
         if saliency is not None and meta.saliency_fingerprint != saliency.fingerprint:
             problems.append("was made of other saliency than what is here; stitch again")
         problems += _frame_problems(slide_map, saliency)
+        problems += _seal_problems(path, attributes_file(slide_map.ngff), deep)
         if deep:
             problems += _pixel_problems(slide_map)
     except StoreError as error:

@@ -22,7 +22,9 @@ from PIL import Image
 
 from pathology_scaat.errors import ExportError, StoreError
 from pathology_scaat.export import ExportConfig, export_slide, validate_qupath_geojson
-from pathology_scaat.export.cohort import write_cohort, write_contact_sheet, write_page
+from pathology_scaat.export.cohort import read_cohort, write_cohort
+from pathology_scaat.export.contact_sheet import columns_for, write_contact_sheet
+from pathology_scaat.export.page import write_page
 from pathology_scaat.export.palette import qupath_class, qupath_classes
 from pathology_scaat.geometry import BoxPx, PatchGrid, SizePx
 from pathology_scaat.provenance import file_sha256
@@ -284,9 +286,17 @@ def test_cohort_page_and_contact_sheet_need_nothing_else(tmp_path: Path) -> None
     (tmp_path / "o" / "index.html").unlink()
     assert [file_sha256(path) for path in write_cohort(tmp_path / "o")] == first
     with pytest.raises(ExportError):
-        write_page(tmp_path)
+        write_page(read_cohort(tmp_path))
     with pytest.raises(ExportError):
-        write_contact_sheet(tmp_path)
+        write_contact_sheet(read_cohort(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("count", "columns"),
+    [(1, 1), (2, 2), (3, 3), (4, 4), (5, 5), (6, 3), (7, 4), (9, 3), (100, 10)],
+)
+def test_a_contact_sheet_is_about_square_and_full(count: int, columns: int) -> None:
+    assert columns_for(count) == columns
 
 
 def test_scripts_travel_with_the_package() -> None:

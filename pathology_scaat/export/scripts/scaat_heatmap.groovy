@@ -65,7 +65,9 @@ try {
                 argb[x] = 0
             } else {
                 double share = Math.min(1.0d, Math.max(0.0d, row[x] / top))
-                int alpha = (int) Math.round(255 * 0.8 * Math.pow(share, 0.7))
+                // little is transparent, as in the pictures: else every patch casts a grey square
+                double seen = Math.max(0.0d, (share - 0.04) / 0.96)
+                int alpha = (int) Math.round(255 * 0.85 * Math.pow(seen, 0.7))
                 argb[x] = (alpha << 24) | (colours.getColor(share, 0, 1) & 0xFFFFFF)
             }
         }
