@@ -1,8 +1,6 @@
-"""How a patch store lies on disk: zarr v3 by specification, read by TensorStore.
+"""How a patch store lies on disk: zarr v3 by specification, read by any zarr library.
 
-TensorStore reads a random batch about a hundred times faster than zarr-python: one request
-a chunk instead of whole shards. No times or names are in the files, so that one content has
-one spelling in bytes.
+No times or names are in the files, so that one content has one spelling in bytes.
 """
 
 from __future__ import annotations
@@ -18,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pathology_scaat.errors import StoreError
+from pathology_scaat.patches.places import Place
 from pathology_scaat.patches.schema import ATTRIBUTES_KEY
 
 GROUP_FILE = "zarr.json"
@@ -46,16 +45,6 @@ _CODECS: dict[str, dict[str, Any]] = {
     },
     "zstd": {"name": "zstd", "configuration": {"level": 1, "checksum": False}},
 }
-
-
-def is_url(path: str | Path) -> bool:
-    """Whether a place is an fsspec URL and not a path."""
-    return "://" in str(path)
-
-
-def kvstore(path: str | Path, name: str) -> dict[str, Any]:
-    """TensorStore's key-value store for an array of a store."""
-    return {"driver": "file", "path": str(Path(path) / name)}
 
 
 def patches_metadata(
@@ -158,7 +147,7 @@ def write_group(path: Path, attributes: dict[str, Any]) -> None:
     (path / GROUP_FILE).write_text(text + "\n", encoding="utf-8")
 
 
-def read_group(path: Path) -> dict[str, Any]:
+def read_group(place: Place) -> dict[str, Any]:
     """Attributes of a store's group.
 
     Raises
@@ -167,14 +156,14 @@ def read_group(path: Path) -> dict[str, Any]:
         If there is no such group, or it is damaged.
     """
     try:
-        value = json.loads((path / GROUP_FILE).read_text(encoding="utf-8"))
+        value = json.loads(place.read(GROUP_FILE))
         attributes = value["attributes"][ATTRIBUTES_KEY]
     except FileNotFoundError:
-        raise StoreError(path.name, "does not exist or is not whole", "run 'scaat tile'") from None
-    except (OSError, ValueError, KeyError, TypeError):
+        raise StoreError(place.name, "does not exist or is not whole", "run 'scaat tile'") from None
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         raise StoreError(
-            path.name, "is damaged or no store of this package", "make it again with 'scaat tile'"
+            place.name, "is damaged or no store of this package", "make it again with 'scaat tile'"
         ) from None
     if not isinstance(attributes, dict):
-        raise StoreError(path.name, "has damaged attributes", "make it again with 'scaat tile'")
+        raise StoreError(place.name, "has damaged attributes", "make it again with 'scaat tile'")
     return attributes

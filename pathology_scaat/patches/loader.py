@@ -73,14 +73,15 @@ class PatchDataset(Dataset[tuple[torch.Tensor, int]]):
         if wanted.size and (wanted.min() < 0 or wanted.max() >= len(self)):
             raise IndexError(f"there are {len(self)} patches")
         owner = np.searchsorted(self._ends, wanted, side="right")
+        side = self.stores[0].patch_size_px if self.stores else 0
+        images = np.empty((len(wanted), side, side, 3), dtype=np.uint8)
         parts = []
         for number in np.unique(owner):
             place = np.flatnonzero(owner == number)
             store = self.stores[number]
             local = wanted[place] - (self._ends[number] - len(store))
-            parts.append((place, store.labels[local], store.read_async(local)))
-        side = self.stores[0].patch_size_px if self.stores else 0
-        return _PendingBatch(wanted, side, parts)
+            parts.append((place, store.labels[local], store.read_into(local, images, place)))
+        return _PendingBatch(wanted, images, parts)
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
         batch = self.read_async(np.array([index])).result()
@@ -96,18 +97,16 @@ class PatchDataset(Dataset[tuple[torch.Tensor, int]]):
 @dataclass(frozen=True, eq=False)
 class _PendingBatch:
     wanted: NDArray[np.int64]
-    side: int
+    images: NDArray[np.uint8]
     parts: list[tuple[NDArray[np.intp], NDArray[np.int16], PendingRead]]
 
     def result(self) -> PatchBatch:
-        n = len(self.wanted)
-        images = np.empty((n, self.side, self.side, 3), dtype=np.uint8)
-        labels = np.empty(n, dtype=np.int64)
+        labels = np.empty(len(self.wanted), dtype=np.int64)
         for place, label, pending in self.parts:
-            images[place] = pending.result()
+            pending.result()
             labels[place] = label
         return PatchBatch(
-            torch.from_numpy(images).permute(0, 3, 1, 2),
+            torch.from_numpy(self.images).permute(0, 3, 1, 2),
             torch.from_numpy(labels),
             torch.from_numpy(self.wanted),
         )
@@ -116,7 +115,7 @@ class _PendingBatch:
 class PatchLoader:
     """Batches of a :class:`PatchDataset`, read some ahead of the one in use.
 
-    TensorStore reads in its own threads, so that no worker processes are needed and reading
+    The stores read in threads of their own, so that no worker processes are needed and reading
     overlaps with computing. Each pass over the loader shuffles anew, from ``seed`` and the
     number of the pass; with one seed every run gives the same batches.
 

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tensorstore as ts
-import zarr
 from numpy.typing import NDArray
 
 from pathology_scaat.errors import StoreError
-from pathology_scaat.patches.layout import kvstore, read_group
+from pathology_scaat.patches.layout import read_group
+from pathology_scaat.patches.places import is_url, place_of
+from pathology_scaat.patches.reading import ShardReader, read_column
 from pathology_scaat.patches.schema import PatchStoreMeta
 
 Indices = Sequence[int] | NDArray[np.integer] | slice
@@ -24,15 +24,13 @@ class PatchStore:
     """The patches of one slide, N of them in slide order (row by row).
 
     Opening reads only the metadata; a pickled store is a path, opened anew where it arrives.
-    Pixels are read by TensorStore, whose threads forbid a process to fork once it has read
-    any: fork before, as ``torch.utils.data.DataLoader`` does in an ordinary script, or use
-    spawn, or :class:`~pathology_scaat.patches.loader.PatchLoader`, which needs no processes.
-    Everything else (labels, origins, lengths) may be read before a fork.
+    Pixels are read by threads that begin when they are needed, and anew in a process that was
+    forked: a store may be used on both sides of a fork, though not while a read is under way.
 
     Parameters
     ----------
     path : str or Path
-        The store's folder.
+        The store's folder, or its fsspec URL.
 
     Raises
     ------
@@ -41,10 +39,9 @@ class PatchStore:
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
-        self.meta = PatchStoreMeta.from_attributes(read_group(self.path), self.path.name)
-        self._arrays: dict[str, Any] = {}
-        self._pid = os.getpid()
+        self.path: Path | str = str(path) if is_url(path) else Path(path)
+        self._place = place_of(path)
+        self.meta = PatchStoreMeta.from_attributes(read_group(self._place), self._place.name)
 
     def __getstate__(self) -> dict[str, Any]:
         return {"path": self.path}
@@ -52,46 +49,31 @@ class PatchStore:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(state["path"])  # type: ignore[misc]
 
-    def _array(self, name: str) -> Any:
-        if self._pid != os.getpid():  # forked before anything was read
-            self._arrays, self._pid = {}, os.getpid()
-        if name not in self._arrays:
-            try:
-                self._arrays[name] = ts.open(
-                    {
-                        "driver": "zarr3",
-                        "kvstore": kvstore(self.path, name),
-                        # A shard that is not there is damage, not a black picture.
-                        "fill_missing_data_reads": False,
-                    },
-                    context=_context(),
-                    read=True,
-                    open=True,
-                ).result()
-            except ValueError:
-                raise self._damaged(name) from None
-        return self._arrays[name]
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self._place.name
 
     def _damaged(self, name: str) -> StoreError:
         return StoreError(
-            self.path.name, f"its array '{name}' is damaged", "make it again with 'scaat tile'"
+            self.name, f"its array '{name}' is damaged", "make it again with 'scaat tile'"
         )
 
     def _column(self, name: str) -> NDArray[Any]:
         try:
-            return np.asarray(zarr.open_array(self.path / name, mode="r")[...])
-        except (OSError, ValueError, RuntimeError, KeyError):
+            return read_column(self._place, name)
+        except _DAMAGE:
             raise self._damaged(name) from None
 
     @cached_property
-    def _length(self) -> int:
+    def _shards(self) -> ShardReader:
         try:
-            return int(zarr.open_array(self.path / "patches", mode="r").shape[0])
-        except (OSError, ValueError, KeyError):
+            return ShardReader(self._place, self.patch_size_px)
+        except _DAMAGE:
             raise self._damaged("patches") from None
 
     def __len__(self) -> int:
-        return self._length
+        return self._shards.length
 
     @property
     def patch_size_px(self) -> int:
@@ -136,17 +118,23 @@ class PatchStore:
 
     def read_async(self, indices: Indices) -> PendingRead:
         """Start reading; ``.result()`` waits for the pixels."""
-        array = self._array("patches")
         if isinstance(indices, slice):
-            start, stop, step = indices.indices(len(self))
-            if step == 1:
-                return PendingRead(array[start : max(start, stop)].read(), self)
-            indices = np.arange(start, stop, step)
+            indices = np.arange(*indices.indices(len(self)))
         wanted = np.asarray(indices, dtype=np.int64).reshape(-1)
+        side = self.patch_size_px
+        out = np.empty((len(wanted), side, side, 3), dtype=np.uint8)
+        return self.read_into(wanted, out, np.arange(len(wanted)))
+
+    def read_into(
+        self, indices: NDArray[np.integer], out: NDArray[np.uint8], rows: NDArray[np.integer]
+    ) -> PendingRead:
+        """Start reading some patches into ``out[rows]``, (n, P, P, 3) uint8, C-contiguous."""
+        wanted = np.asarray(indices, dtype=np.int64)
         wanted = np.where(wanted < 0, wanted + len(self), wanted)
         if wanted.size and (wanted.min() < 0 or wanted.max() >= len(self)):
-            raise IndexError(f"{self.path.name} has {len(self)} patches")
-        return PendingRead(array[wanted].read(), self)
+            raise IndexError(f"{self.name} has {len(self)} patches")
+        tasks = self._shards.read(wanted, out, np.asarray(rows, dtype=np.int64))
+        return PendingRead(tasks, out, self)
 
     def iter_batches(self, size: int) -> Iterator[NDArray[np.uint8]]:
         """All patches in slide order, (<= size, P, P, 3) uint8 at a time, read one ahead."""
@@ -162,25 +150,20 @@ class PatchStore:
 class PendingRead:
     """Patches on their way."""
 
-    def __init__(self, future: Any, store: PatchStore) -> None:
-        self._future = future
-        self._store = store
+    def __init__(
+        self, tasks: list[Future[None]], out: NDArray[np.uint8], store: PatchStore
+    ) -> None:
+        self._tasks, self._out, self._store = tasks, out, store
 
     def result(self) -> NDArray[np.uint8]:
-        """(n, P, P, 3) uint8; waits for it."""
+        """The whole array that they are read into; waits for them."""
         try:
-            return np.asarray(self._future.result())
-        except ValueError:
+            for task in self._tasks:
+                task.result()
+        except _DAMAGE:
             raise self._store._damaged("patches") from None
+        return self._out
 
 
-_CONTEXTS: dict[int, Any] = {}
-
-
-def _context() -> Any:
-    """One TensorStore context a process: thread pools are shared and never cross a fork."""
-    pid = os.getpid()
-    if pid not in _CONTEXTS:
-        _CONTEXTS.clear()
-        _CONTEXTS[pid] = ts.Context({})
-    return _CONTEXTS[pid]
+_DAMAGE = (OSError, ValueError, KeyError, TypeError, IndexError, OverflowError, RuntimeError)
+"""What reading bytes that are not what they should be may raise."""

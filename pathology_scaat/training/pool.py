@@ -44,16 +44,14 @@ class PatchTable:
         """(n, P, P, 3) uint8 in the order asked for; one request a store, all at once."""
         where = self.store_index[index]
         rows = self.row[index]
-        parts = []
-        for number in np.unique(where):
-            mine = np.flatnonzero(where == number)
-            parts.append((mine, self.stores[number].read_async(rows[mine])))
-        if len(parts) == 1:
-            return np.asarray(parts[0][1].result())
         side = self.stores[0].patch_size_px
         patches = np.empty((len(index), side, side, 3), np.uint8)
-        for mine, pending in parts:
-            patches[mine] = pending.result()
+        pending = []
+        for number in np.unique(where):
+            mine = np.flatnonzero(where == number)
+            pending.append(self.stores[number].read_into(rows[mine], patches, mine))
+        for part in pending:
+            part.result()
         return patches
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import shutil
 import subprocess
@@ -9,6 +10,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import google_crc32c
 import numpy as np
 import pytest
 import torch
@@ -161,6 +163,29 @@ def drop_column(path: Path) -> None:
     shutil.rmtree(path / "label")
 
 
+def huge(path: Path) -> None:
+    """Metadata that ask for more memory than there is."""
+    file = path / "patches/zarr.json"
+    file.write_text(file.read_text().replace(str(SIDE), str(10**9)))
+
+
+def huge_column(path: Path) -> None:
+    file = path / "label/zarr.json"
+    file.write_text(file.read_text().replace("35", str(10**12)))
+
+
+def wild_index(path: Path) -> None:
+    """A shard whose index points anywhere, with the right checksum."""
+    file = path / "patches/c/1/0/0/0"
+    data = file.read_bytes()
+    n_bytes = int(json.loads((path / "patches/zarr.json").read_text())["chunk_grid"][
+        "configuration"]["chunk_shape"][0]) * 16  # fmt: skip
+    index = np.frombuffer(data[-n_bytes - 4 : -4], dtype="<u8").copy()
+    index[::2] = 2**62
+    check = google_crc32c.value(index.tobytes()).to_bytes(4, "little")
+    file.write_bytes(data[: -n_bytes - 4] + index.tobytes() + check)
+
+
 def _read_all(path: Path) -> None:
     store = PatchStore(path)
     store.read(slice(None))
@@ -169,7 +194,18 @@ def _read_all(path: Path) -> None:
 
 @pytest.mark.parametrize(
     "damage",
-    [drop_group, cut_group, other_schema, drop_shard, cut_shard, flip_byte, drop_column],
+    [
+        drop_group,
+        cut_group,
+        other_schema,
+        drop_shard,
+        cut_shard,
+        flip_byte,
+        drop_column,
+        huge,
+        huge_column,
+        wild_index,
+    ],
 )
 def test_damage_is_met_in_one_sentence(store_path: Path, damage: Callable[[Path], None]) -> None:
     damage(store_path)
