@@ -8,7 +8,7 @@ Figures are put into ``results/maps.json`` one by one. With ``--scratch`` the st
 stay, so that one step of one size can be measured at a time::
 
     python benchmarks/maps.py --scratch D --patches 1000000 --steps stitch
-    python benchmarks/maps.py --scratch D --patches 1000000 --steps geojson ome-tiff png
+    python benchmarks/maps.py --scratch D --patches 1000000 --steps geojson ome-tiff png figure
 
 Patches are 256 px at 0.5 µm/px, half overlapping, their saliency a smooth field with noise;
 ``--stride`` sets the size of a saliency pixel in patch pixels. Peak memory is that of the
@@ -142,7 +142,7 @@ def main() -> None:
     parser.add_argument("--stride", type=int, default=8)
     parser.add_argument("--workers", type=int, default=0)
     parser.add_argument(
-        "--steps", nargs="+", default=["stitch", "geojson", "ome-tiff", "png"],
+        "--steps", nargs="+", default=["stitch", "geojson", "ome-tiff", "png", "figure"],
         help="stitch, and formats of export; 'store' only makes the input",
     )  # fmt: skip
     parser.add_argument(

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from pathology_scaat.cli import map_options as mopt
 from pathology_scaat.cli import options as opt
 from pathology_scaat.cli.application import app
 from pathology_scaat.cli.common import (
@@ -124,10 +125,11 @@ def explain(
 @app.command()
 def stitch(
     out: opt.Out = None,
-    weighting: Annotated[
-        str | None,
-        typer.Option("--weighting", help="How probability weights saliency: see the docs."),
-    ] = None,
+    map_mpp: mopt.MapMpp = None,
+    ngff: mopt.Ngff = None,
+    weighting: mopt.Weighting = None,
+    weight_threshold: mopt.WeightThreshold = None,
+    window: mopt.Window = None,
     workers: opt.Workers = None,
     scheduler: opt.Scheduler = None,
     cluster: opt.Cluster = None,
@@ -141,10 +143,11 @@ def stitch(
 
     folder = needed(out, "--out")
     engine = opt.engine_overrides(workers, scheduler, cluster)
+    values = mopt.map_overrides(map_mpp, ngff, weighting, weight_threshold, window)
     with progress_of(quiet) as reporter:
         report = verb(
             folder,
-            config=checked(StitchConfig, {"weighting": weighting}, "stitch options"),
+            config=checked(StitchConfig, values, "stitch options"),
             engine=checked(EngineConfig, engine, "engine options"),
             overwrite=overwrite,
             reporter=reporter,
@@ -156,19 +159,20 @@ def stitch(
 def export(
     out: opt.Out = None,
     manifest: opt.Manifest = None,
-    formats: Annotated[
-        str | None, typer.Option("--formats", help="Comma-separated, e.g. geojson,ome-tiff,png.")
-    ] = None,
-    qupath_origin: Annotated[
-        str | None,
-        typer.Option("--qupath-origin", help="bounds: as QuPath crops a slide; full: canvas."),
-    ] = None,
-    vmax: Annotated[
-        float | None, typer.Option("--vmax", help="Top of the colour scale, for a whole cohort.")
-    ] = None,
-    identified: Annotated[
-        bool, typer.Option("--identified", help="Allow DICOM objects that name the patient.")
-    ] = False,
+    formats: mopt.Formats = None,
+    qupath_origin: mopt.QuPathOrigin = None,
+    vmax: mopt.Vmax = None,
+    colormap: mopt.Colormap = None,
+    tile_shape: mopt.TileShape = None,
+    max_tiles: mopt.MaxTiles = None,
+    max_regions: mopt.MaxRegions = None,
+    region_mpp: mopt.RegionMpp = None,
+    region_quantile: mopt.RegionQuantile = None,
+    region_threshold: mopt.RegionThreshold = None,
+    region_min_probability: mopt.RegionMinProbability = None,
+    min_region_um2: mopt.MinRegion = None,
+    png_max_px: mopt.PictureSize = None,
+    identified: mopt.Identified = False,
     workers: opt.Workers = None,
     scheduler: opt.Scheduler = None,
     cluster: opt.Cluster = None,
@@ -183,12 +187,22 @@ def export(
 
     folder = needed(out, "--out")
     engine = opt.engine_overrides(workers, scheduler, cluster)
-    values: dict[str, Any] = {
-        "formats": [name.strip() for name in formats.split(",")] if formats else None,
-        "qupath_origin": qupath_origin,
-        "vmax": vmax,
-        "identified": identified or None,
-    }
+    values = mopt.export_overrides(
+        formats,
+        qupath_origin,
+        vmax,
+        identified,
+        colormap=colormap,
+        tile_shape=tile_shape,
+        max_tiles=max_tiles,
+        max_regions=max_regions,
+        region_mpp=region_mpp,
+        region_quantile=region_quantile,
+        region_threshold=region_threshold,
+        region_min_probability=region_min_probability,
+        min_region_um2=min_region_um2,
+        png_max_px=png_max_px,
+    )
     with progress_of(quiet) as reporter:
         report = verb(
             folder,

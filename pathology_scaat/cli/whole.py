@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from pathology_scaat.cli import map_options as mopt
 from pathology_scaat.cli import options as opt
 from pathology_scaat.cli.application import app
 from pathology_scaat.cli.common import (
@@ -61,6 +62,13 @@ def run(
     backbone: Annotated[str | None, typer.Option("--backbone", help="Network by name.")] = None,
     epochs: Annotated[int | None, typer.Option("--epochs", help="Most epochs.")] = None,
     eps: Annotated[float | None, typer.Option("--eps", help="SCAAT's budget in [0, 1].")] = None,
+    map_mpp: mopt.MapMpp = None,
+    ngff: mopt.Ngff = None,
+    weighting: mopt.Weighting = None,
+    formats: mopt.Formats = None,
+    qupath_origin: mopt.QuPathOrigin = None,
+    vmax: mopt.Vmax = None,
+    identified: mopt.Identified = False,
     workers: opt.Workers = None,
     scheduler: opt.Scheduler = None,
     cluster: opt.Cluster = None,
@@ -88,6 +96,8 @@ def run(
             "pseudonymize": pseudonymize,
             "tile": opt.tile_overrides(mpp, mag, patch_size, overlap, classes, reader),
             "train": train_overrides(method, backbone, epochs, eps),
+            "stitch": mopt.map_overrides(map_mpp, ngff, weighting),
+            "export": mopt.export_overrides(formats, qupath_origin, vmax, identified),
             "engine": opt.engine_overrides(workers, scheduler, cluster),
         },
     )

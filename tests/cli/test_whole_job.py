@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from pathology_scaat.annotations import read_annotations
+from pathology_scaat.stitching import SlideMap
 
 SMALL = ("--mpp", "1.0", "--patch-size", "64", "--overlap", "0.5", "--workers", "1")
 
@@ -111,9 +112,17 @@ def test_single_verbs_redo_only_what_a_setting_changes(scaat: Any, whole: tuple[
     done = scaat("stitch", "--out", out, "--weighting", "none", "--workers", 1)
     assert done.returncode == 0, done.stderr
     assert "stitch: 3 done, 0 already there, 0 failed" in done.stdout
-    done = scaat("export", "--out", out, "--formats", "geojson", "--workers", 1)
+    done = scaat("stitch", "--out", out, "--map-mpp", 8, "--ngff", "0.4", "--workers", 1)
+    assert done.returncode == 0, done.stderr
+    made = SlideMap(next((out / "maps").glob("*.ome.zarr")))
+    assert (made.mpp, made.ngff) == (8.0, "0.4")
+    done = scaat("export", "--out", out, "--formats", "geojson", "--max-tiles", 3, "--workers", 1)
     assert done.returncode == 0, done.stderr
     assert "export: 3 done" in done.stdout
+    assert scaat("verify", "--out", out).returncode == 0
+    done = scaat("stitch", "--out", out, "--ngff", "0.6")
+    assert done.returncode == 2
+    assert "ngff" in done.stderr
 
 
 def test_corrected_annotations_come_back_as_labels(
