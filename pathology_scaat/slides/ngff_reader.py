@@ -8,15 +8,14 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import tensorstore as ts
 
 from pathology_scaat.errors import SlideOpenError, SlideReadError
 from pathology_scaat.geometry import BoxPx, SizePx, snapped_downsample
-from pathology_scaat.slides.base import LevelInfo, RgbImage, SlideInfo
+from pathology_scaat.slides.base import Closing, LevelInfo, RgbImage, SlideInfo
 from pathology_scaat.slides.spacing import Spacing, spacing_from_file, with_override
 from pathology_scaat.slides.tiles import TileCache, TileLattice, assemble, check_box
 
@@ -115,7 +114,7 @@ def _spacing(multiscale: dict[str, Any], axes: list[dict[str, Any]]) -> Spacing:
     return spacing_from_file(sizes["x"], sizes["y"])
 
 
-class NgffSlide:
+class NgffSlide(Closing):
     """An OME-Zarr image."""
 
     def __init__(self, path: Path, mpp: float | None = None) -> None:
@@ -189,14 +188,3 @@ class NgffSlide:
 
     def close(self) -> None:
         self._cache.clear()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()

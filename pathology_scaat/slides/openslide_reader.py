@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import numpy as np
 import openslide
@@ -14,7 +13,7 @@ from PIL import Image, ImageCms
 
 from pathology_scaat.errors import SlideOpenError, SlideReadError
 from pathology_scaat.geometry import BoxPx, SizePx, snapped_downsample
-from pathology_scaat.slides.base import LevelInfo, RgbImage, SlideInfo
+from pathology_scaat.slides.base import Closing, LevelInfo, RgbImage, SlideInfo
 from pathology_scaat.slides.spacing import Spacing, spacing_from_file, with_override
 from pathology_scaat.slides.tiles import check_box
 
@@ -115,7 +114,7 @@ def open_handle(path: Path, subject: str | None = None) -> openslide.OpenSlide:
         ) from None
 
 
-class OpenSlideSlide:
+class OpenSlideSlide(Closing):
     """A slide read by OpenSlide.
 
     Below level 0 OpenSlide places a region to the nearest level-0 pixel and interpolates, so
@@ -126,6 +125,7 @@ class OpenSlideSlide:
         self._path = path
         self._subject = subject or path.name
         self._handle = open_handle(path, self._subject)
+        self._lock = threading.Lock()
         self._info = with_override(describe(self._handle, "openslide"), mpp, self._subject)
         self._factors = tuple(self._handle.level_downsamples)
 
@@ -148,23 +148,33 @@ class OpenSlideSlide:
         # to the nearest pixel may be read one level pixel too early (Leica).
         left = math.ceil((box_px.x + skip_x) * factor - 1e-6)
         top = math.ceil((box_px.y + skip_y) * factor - 1e-6)
-        try:
-            region = over_white(self._handle.read_region((left, top), level, (width, height)))
-        except openslide.OpenSlideError:
-            self._reopen()
-            raise SlideReadError(
-                self._subject, "pixels cannot be decoded", "copy the slide again"
-            ) from None
+        region = over_white(self._read_region((left, top), level, (width, height)))
         if (width, height) == (box_px.width, box_px.height):
             return region
         out = np.full((box_px.height, box_px.width, 3), 255, dtype=np.uint8)
         out[skip_y : skip_y + height, skip_x : skip_x + width] = region
         return out
 
-    def _reopen(self) -> None:
-        """OpenSlide's errors latch: after one, every later call on the handle fails."""
-        self._handle.close()
-        self._handle = open_handle(self._path, self._subject)
+    def _read_region(
+        self, place: tuple[int, int], level: int, size: tuple[int, int]
+    ) -> Image.Image:
+        handle = self._handle
+        try:
+            return handle.read_region(place, level, size)
+        except openslide.OpenSlideError:
+            # Errors latch: every later call on the handle fails. Another thread may have met
+            # the damage, so that this region is read once more where nobody else reads. The
+            # old handle closes itself when the last thread has let go of it.
+            with self._lock:
+                if self._handle is handle:
+                    self._handle = open_handle(self._path, self._subject)
+        try:
+            with open_handle(self._path, self._subject) as own:
+                return own.read_region(place, level, size)
+        except openslide.OpenSlideError:
+            raise SlideReadError(
+                self._subject, "pixels cannot be decoded", "copy the slide again"
+            ) from None
 
     def icc_profile(self) -> bytes | None:
         profile: ImageCms.ImageCmsProfile | None = self._handle.color_profile
@@ -172,14 +182,3 @@ class OpenSlideSlide:
 
     def close(self) -> None:
         self._handle.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()

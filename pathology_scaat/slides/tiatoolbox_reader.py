@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 
 from pathology_scaat.errors import SlideOpenError, SlideReadError
 from pathology_scaat.geometry import BoxPx, SizePx, snapped_downsample
-from pathology_scaat.slides.base import LevelInfo, RgbImage, SlideInfo
+from pathology_scaat.slides.base import Closing, LevelInfo, RgbImage, SlideInfo
 from pathology_scaat.slides.spacing import spacing_from_file, with_override
 from pathology_scaat.slides.tiles import check_box
 
@@ -27,7 +26,7 @@ def _import_reader() -> Any:
     return WSIReader
 
 
-class TiatoolboxSlide:
+class TiatoolboxSlide(Closing):
     """A slide read by tiatoolbox."""
 
     def __init__(self, path: Path, mpp: float | None = None) -> None:
@@ -90,14 +89,3 @@ class TiatoolboxSlide:
         handle = getattr(self._reader, "openslide_wsi", None)
         if handle is not None:
             handle.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()

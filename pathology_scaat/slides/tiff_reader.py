@@ -8,15 +8,14 @@ import struct
 import threading
 from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
-from typing import Any, BinaryIO, Self
+from typing import Any, BinaryIO
 
 import numpy as np
 import tifffile
 
 from pathology_scaat.errors import SlideOpenError, SlideReadError
 from pathology_scaat.geometry import BoxPx, snapped_downsample
-from pathology_scaat.slides.base import LevelInfo, RgbImage, SlideInfo
+from pathology_scaat.slides.base import Closing, LevelInfo, RgbImage, SlideInfo
 from pathology_scaat.slides.spacing import with_override
 from pathology_scaat.slides.tiff_levels import (
     MAX_TILE_BYTES,
@@ -54,7 +53,7 @@ class _Bytes:
             return self._stream.read(length)
 
 
-class TiffSlide:
+class TiffSlide(Closing):
     """A tiled TIFF read by tifffile and imagecodecs.
 
     Parameters
@@ -154,17 +153,6 @@ class TiffSlide:
         self._cache.clear()
         self._tiff.close()
         self._stream.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def _share_beyond_end(tiff: tifffile.TiffFile, levels: tuple[TiffLevel, ...]) -> float:
