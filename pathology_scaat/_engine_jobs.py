@@ -11,6 +11,7 @@ from typing import Generic, TypeVar
 from pathology_scaat.errors import ScaatError
 from pathology_scaat.memory import REMEDY, is_out_of_memory
 from pathology_scaat.privacy import Redactor
+from pathology_scaat.urls import slide_place
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -99,7 +100,12 @@ def _foreign(job: object, error: Exception) -> JobError:
     redactor = Redactor()
     slide_path = getattr(getattr(job, "job", job), "slide_path", None)
     if slide_path:
-        redactor.hide_path(Path(slide_path), subject_of(job))
+        place = slide_place(slide_path)
+        if isinstance(place, Path):
+            redactor.hide_path(place, subject_of(job))
+        else:
+            for name in (place.url, place.name, place.stem):
+                redactor.hide(name, subject_of(job))
     ours.trace = redactor(traceback.format_exc())
     return ours
 

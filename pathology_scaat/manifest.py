@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from pathology_scaat._manifest_columns import COLUMNS, find_columns
 from pathology_scaat._manifest_folder import rows_of_folder
@@ -17,6 +18,7 @@ from pathology_scaat.geometry import is_plausible_mpp
 from pathology_scaat.ids import id_from_name, id_key, safe_id
 from pathology_scaat.provenance import atomic_path
 from pathology_scaat.splits import SPLITS, split_patients
+from pathology_scaat.urls import SlidePlace, is_url, slide_place
 
 _SPLIT_WORDS = {
     "train": "train", "training": "train",
@@ -43,7 +45,7 @@ Where = Callable[[int], str]
 class ManifestRow:
     """One slide. Paths are absolute; what the table did not say is None."""
 
-    slide_path: Path
+    slide_path: SlidePlace
     slide_id: str
     patient_id: str
     label: str | None = None
@@ -204,9 +206,9 @@ def _checked(
     ]
     # File names found in a folder may hold anything; cells of a table may not.
     strict = lines is not None
-    paths = [_path(v.get("slide_path", ""), base, where(i), strict) for i, v in enumerate(values)]
-    slides: list[Path] = []
-    for index, slide in enumerate(paths):
+    slides: list[SlidePlace] = []
+    for index, value in enumerate(values):
+        slide = _slide(value.get("slide_path", ""), base, where(index), strict)
         if slide is None:
             raise ManifestError(where(index), "names no slide", "fill in slide_path")
         slides.append(slide)
@@ -236,13 +238,28 @@ def _checked(
     return Manifest(tuple(rows), tuple(notes))
 
 
+def _slide(text: str, base: Path, where: str, strict: bool) -> SlidePlace | None:
+    """Where a slide lies; unlike the files that belong to it, it may be given by URL."""
+    if not (strict and is_url(text)):
+        return _path(text, base, where, strict)
+    if len(text) > 4096 or not text.isprintable():
+        raise ManifestError(where, "holds an address that no file can have", "correct it")
+    if urlsplit(text).password is not None:
+        raise ManifestError(
+            where, "holds a password in an address", "give access by the environment instead"
+        )
+    return slide_place(text)
+
+
 def _path(text: str, base: Path, where: str, strict: bool = True) -> Path | None:
     if not text:
         return None
     if "\0" in text or len(text) > 4096 or (strict and not {"\n", "\r"}.isdisjoint(text)):
         raise ManifestError(where, "holds a path that no file can have", "correct the path")
     if strict and "://" in text:
-        raise ManifestError(where, "names a remote address", "copy the file and give its path")
+        raise ManifestError(
+            where, "names a remote address that is not a slide's", "copy the file and give its path"
+        )
     path = base / Path(text).expanduser() if text.startswith("~/") else base / text
     if "\\" in text and not path.exists():
         # A table written on Windows and read elsewhere.
@@ -250,10 +267,12 @@ def _path(text: str, base: Path, where: str, strict: bool = True) -> Path | None
     return path
 
 
-def _no_twins(slides: Sequence[Path], where: Where) -> None:
+def _no_twins(slides: Sequence[SlidePlace], where: Where) -> None:
     seen: dict[str, int] = {}
     for index, slide in enumerate(slides):
-        key = str(slide.parent.resolve() / slide.name) if slide.name != ".." else str(slide)
+        key = str(slide)
+        if isinstance(slide, Path) and slide.name != "..":
+            key = str(slide.parent.resolve() / slide.name)
         if key in seen:
             raise ManifestError(
                 where(index), f"lists {slide.name} a second time", "keep one row for each slide"
@@ -261,7 +280,9 @@ def _no_twins(slides: Sequence[Path], where: Where) -> None:
         seen[key] = index
 
 
-def _slide_ids(given: Sequence[str], slides: Sequence[Path], base: Path, where: Where) -> list[str]:
+def _slide_ids(
+    given: Sequence[str], slides: Sequence[SlidePlace], base: Path, where: Where
+) -> list[str]:
     """Ids as given, checked; made from the file names where none are given."""
     ids: list[str] = []
     seen: dict[str, int] = {}
@@ -302,7 +323,7 @@ def _slide_ids(given: Sequence[str], slides: Sequence[Path], base: Path, where: 
     return ids
 
 
-def _stem(slide: Path) -> str:
+def _stem(slide: SlidePlace) -> str:
     name = slide.name
     for ending in (".ome.tiff", ".ome.tif", ".ome.zarr"):
         if name.lower().endswith(ending):
@@ -310,8 +331,10 @@ def _stem(slide: Path) -> str:
     return slide.stem
 
 
-def _folders(slide: Path, base: Path) -> list[str]:
+def _folders(slide: SlidePlace, base: Path) -> list[str]:
     """Folder names between the table and the slide; never those above the table."""
+    if not isinstance(slide, Path):
+        return [part for part in urlsplit(slide.url).path.split("/")[:-1] if part][-1:]
     if slide.is_relative_to(base):
         return [part for part in slide.relative_to(base).parts[:-1] if part not in ("..", ".")]
     return [slide.parent.name] if slide.parent.name else []

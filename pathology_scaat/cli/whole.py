@@ -26,7 +26,7 @@ from pathology_scaat.errors import BatchError, UsageError
 
 @app.command()
 def info(
-    slide: Annotated[Path, typer.Argument(help="Slide file or folder.")],
+    slide: Annotated[str, typer.Argument(help="Slide file, folder or URL.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     reader: opt.Reader = None,
     mpp: opt.Mpp = None,

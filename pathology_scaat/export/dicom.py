@@ -22,6 +22,7 @@ from pathology_scaat.export.tiles import TileTable
 from pathology_scaat.provenance import atomic_path
 from pathology_scaat.stitching.schema import SALIENCY_CHANNEL
 from pathology_scaat.stitching.slide_map import SlideMap
+from pathology_scaat.urls import SlidePlace
 
 WSI_CLASS = "1.2.840.10008.5.1.4.1.1.77.1.6"
 MAX_SEG_PX = 4096
@@ -40,7 +41,7 @@ def _highdicom() -> Any:
     return highdicom
 
 
-def read_source(slide_path: Path, identified: bool) -> Any:
+def read_source(slide_path: SlidePlace, identified: bool) -> Any:
     """Header of the full-resolution image of a DICOM slide, without its pixels.
 
     Raises
@@ -52,7 +53,9 @@ def read_source(slide_path: Path, identified: bool) -> Any:
     import pydicom
     from pydicom.errors import InvalidDicomError
 
-    path = Path(slide_path)
+    if not isinstance(slide_path, Path):
+        raise ExportError(slide_path.name, "lies in object storage", "download the DICOM slide")
+    path = slide_path
     files = sorted(path.iterdir()) if path.is_dir() else sorted(path.parent.iterdir())
     best: Any = None
     series = None
@@ -227,7 +230,7 @@ def write_segmentation(path: Path, slide_map: SlideMap, source: Any, vmax: float
 
 
 def write_dicom(
-    path: Path, slide_map: SlideMap, table: TileTable, slide_path: Path | None, vmax: float,
+    path: Path, slide_map: SlideMap, table: TileTable, slide_path: SlidePlace | None, vmax: float,
     identified: bool,
 ) -> Path:  # fmt: skip
     """Write annotations to ``path`` and the segmentation beside it (returned).

@@ -42,6 +42,7 @@ from pathology_scaat.stitching.blend import saliency_factor
 from pathology_scaat.stitching.config import StitchConfig
 from pathology_scaat.stitching.slide_map import SlideMap
 from pathology_scaat.stitching.source import SaliencySource
+from pathology_scaat.urls import SlidePlace, slide_place
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ class Context:
     slide_map: SlideMap
     source: SaliencySource
     config: ExportConfig
-    slide_path: Path | None
+    slide_path: SlidePlace | None
     mpp: float | None
     tissue_path: Path | None
     notes: list[str] = field(default_factory=list)
@@ -266,7 +267,7 @@ def export_slide(
     overlay_dir: Path,
     config: ExportConfig | None = None,
     *,
-    slide_path: Path | None = None,
+    slide_path: SlidePlace | None = None,
     mpp: float | None = None,
     tissue_path: Path | None = None,
     overwrite: bool = False,
@@ -280,7 +281,7 @@ def export_slide(
     overlay_dir : Path
         Folder for ``<slide_id>.*``; ``<slide_id>.json`` records frame, offset and hashes.
     config : ExportConfig, optional
-    slide_path : Path, optional
+    slide_path : Path or SlideUrl, optional
         The slide, for the pictures; without it they are drawn on grey.
     mpp : float, optional
         The manifest's µm/px of the slide.
@@ -311,7 +312,8 @@ def export_slide(
     old = read_sidecar(record_path)
     if old is not None and not overwrite and is_current(old, overlay_dir, wanted):
         return _result(old, True, time.perf_counter() - started)
-    context = Context(slide_map, source, config, slide_path and Path(slide_path), mpp, tissue_path)
+    place = None if slide_path is None else slide_place(slide_path)
+    context = Context(slide_map, source, config, place, mpp, tissue_path)
     record_path.unlink(missing_ok=True)  # from here on the files are of no known state
     files: dict[str, Any] = {}
     for kind in config.formats:

@@ -12,6 +12,7 @@ from pathology_scaat.errors import UsageError
 from pathology_scaat.geometry import is_plausible_mpp, parse_overlap
 from pathology_scaat.patches.layout import Codec
 from pathology_scaat.tissue import TissueConfig
+from pathology_scaat.urls import SlideUrl
 
 DEFAULT_SHARD_BYTES = 16 << 20
 """A shard is one file; larger ones cost memory and, through fresh pages, time."""
@@ -88,7 +89,7 @@ class TileJob:
 
     Attributes
     ----------
-    slide_path, store_path : Path or str
+    slide_path, store_path : Path, SlideUrl or str
         The slide, and the store to make; either may be an fsspec URL.
     slide_id : str
         Name of the slide in every artifact.
@@ -106,7 +107,7 @@ class TileJob:
         Make the store anew even where one with the right fingerprint exists.
     """
 
-    slide_path: Path | str
+    slide_path: Path | SlideUrl | str
     slide_id: str
     store_path: Path | str
     config: TileConfig = field(default_factory=lambda: TileConfig())

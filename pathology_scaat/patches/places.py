@@ -7,12 +7,9 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
+from pathology_scaat.urls import SlideUrl, slide_place
+
 Data = bytes | memoryview
-
-
-def is_url(path: str | Path) -> bool:
-    """Whether a place is an fsspec URL and not a path."""
-    return "://" in str(path)
 
 
 class RangeFile(Protocol):
@@ -73,9 +70,9 @@ class _LocalFile:
 class RemotePlace:
     """A folder by URL. Access is a matter of the environment, as fsspec documents it."""
 
-    def __init__(self, url: str) -> None:
-        self.name = url.rstrip("/").rpartition("/")[2]
-        self._url = url.rstrip("/")
+    def __init__(self, url: SlideUrl) -> None:
+        self.name = url.name
+        self._url = url.url
 
     def _system(self) -> tuple[Any, str]:
         import fsspec
@@ -113,4 +110,5 @@ class _RemoteFile:
 
 def place_of(path: str | Path) -> Place:
     """The place that a path or URL names."""
-    return RemotePlace(str(path)) if is_url(path) else LocalPlace(Path(path))
+    place = slide_place(path)
+    return LocalPlace(place) if isinstance(place, Path) else RemotePlace(place)

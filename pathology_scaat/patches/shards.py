@@ -23,8 +23,8 @@ import numpy as np
 from pathology_scaat.patches.packing import Packed
 
 BLOCK_BYTES = 4 << 20
-N_BLOCKS = 3
-"""One is filled, one is on its way to the disk, one waits."""
+N_BLOCKS = 6
+"""One is filled, one is on its way to the disk, and some may wait while it is slow."""
 
 _ALIGNED_BYTES = 4096
 _ABSENT = (1 << 64) - 1
@@ -69,9 +69,11 @@ class _File:
             fcntl.fcntl(self._descriptor, fcntl.F_SETFL, flags & ~self._direct)
             self._direct = 0
 
-    def finish(self, length: int) -> None:
-        """Cut off the padding and see the file on the disk."""
+    def finish(self, length: int, writing: list[Future[None]]) -> None:
+        """Cut off the padding and see the file on the disk, once all is written."""
         try:
+            for task in writing:
+                task.result()
             os.ftruncate(self._descriptor, length)
             os.fsync(self._descriptor)
         finally:
@@ -105,7 +107,9 @@ class ShardWriter:
         self._block: mmap.mmap | None = None
         self._filled = 0
         self._offset = 0
-        self._disk = ThreadPoolExecutor(1, thread_name_prefix="shards")
+        # One thread writes; another waits until the disk has what was written.
+        self._disk = ThreadPoolExecutor(1, thread_name_prefix="shards-write")
+        self._sync = ThreadPoolExecutor(1, thread_name_prefix="shards-sync")
         self._writing: list[tuple[Future[None], mmap.mmap]] = []
         self._finishing: list[Future[None]] = []
         self.n_chunks = 0
@@ -161,7 +165,8 @@ class ShardWriter:
         index = self._index.tobytes()
         self._put(memoryview(index + google_crc32c.value(index).to_bytes(4, "little")))
         self._send()
-        self._finishing.append(self._disk.submit(self._file.finish, self._offset))
+        writing = [task for task, _ in self._writing]
+        self._finishing.append(self._sync.submit(self._file.finish, self._offset, writing))
         self._file, self._offset = None, 0
         self._index[...] = _ABSENT
 
@@ -182,6 +187,7 @@ class ShardWriter:
     def close(self) -> None:
         """Let go of everything, whole or not; after it nothing touches the folder any more."""
         self._disk.shutdown()
+        self._sync.shutdown()
         if self._file is not None:
             with suppress(OSError):
                 self._file.close()

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 
 from pathology_scaat.errors import StoreError
 from pathology_scaat.patches.layout import read_group
-from pathology_scaat.patches.places import is_url, place_of
+from pathology_scaat.patches.places import place_of
 from pathology_scaat.patches.reading import ShardReader, read_column
 from pathology_scaat.patches.schema import PatchStoreMeta
+from pathology_scaat.urls import is_url
 
 Indices = Sequence[int] | NDArray[np.integer] | slice
 

@@ -16,6 +16,7 @@ from pathology_scaat.geometry import PatchGrid, plan_grid, plan_read
 from pathology_scaat.patches.config import TileConfig, TileJob, TileResult
 from pathology_scaat.patches.cutter import CutterLimits, PatchCutter
 from pathology_scaat.patches.given_mask import read_given_mask
+from pathology_scaat.patches.publishing import new_store
 from pathology_scaat.patches.schema import (
     SCHEMA_VERSION,
     UNLABELLED,
@@ -25,7 +26,6 @@ from pathology_scaat.patches.schema import (
 from pathology_scaat.patches.store import PatchStore
 from pathology_scaat.patches.writer import PatchStoreWriter
 from pathology_scaat.provenance import (
-    atomic_path,
     file_sha256,
     fingerprint,
     slide_fingerprint,
@@ -36,6 +36,7 @@ from pathology_scaat.slides.remote import remote_fingerprint
 from pathology_scaat.slides.spacing import require_mpp
 from pathology_scaat.slides.tiles import as_tiled
 from pathology_scaat.tissue import TissueMask, find_tissue, save_tissue_overlay
+from pathology_scaat.urls import slide_place
 
 METHOD_VERSION = 2
 """Counts up when other patches are chosen or other bytes written for one slide and settings.
@@ -184,7 +185,7 @@ def _write(
         n_unreadable = int((~readable).sum())
         if n_unreadable > config.max_unreadable_share * len(readable):
             raise SlideReadError(
-                _name(job.slide_path),
+                _name(job),
                 f"{n_unreadable} of {len(readable)} patches cannot be decoded",
                 "copy the slide again, or raise max_unreadable_share",
             )
@@ -200,8 +201,13 @@ def _write(
     return meta
 
 
-def _name(slide_path: Path | str) -> str:
-    return str(slide_path).rstrip("/").rpartition("/")[2]
+def _name(job: TileJob) -> str:
+    return slide_place(job.slide_path).name
+
+
+def _slide_fingerprint(job: TileJob) -> str:
+    place = slide_place(job.slide_path)
+    return slide_fingerprint(place) if isinstance(place, Path) else remote_fingerprint(place)
 
 
 def _tissue(job: TileJob, slide: Slide) -> TissueMask:
@@ -243,12 +249,8 @@ def tile_slide(job: TileJob, *, limits: CutterLimits | None = None) -> TileResul
     began = time.monotonic()
     with open_slide(job.slide_path, reader=job.config.reader, mpp=job.mpp) as slide:
         info = slide.info
-        mpp = require_mpp(info, _name(job.slide_path))
-        slide_print = (
-            remote_fingerprint(str(job.slide_path))
-            if "://" in str(job.slide_path)
-            else slide_fingerprint(Path(job.slide_path))
-        )
+        mpp = require_mpp(info, _name(job))
+        slide_print = _slide_fingerprint(job)
         inputs = tile_inputs(job, slide_print)
         store_print = fingerprint(inputs)
         present = _existing(job, store_print)
@@ -286,7 +288,7 @@ def tile_slide(job: TileJob, *, limits: CutterLimits | None = None) -> TileResul
             },
             versions=versions(),
         )
-        with atomic_path(Path(job.store_path)) as partial:
+        with new_store(job.store_path) as partial:
             meta = _write(partial, job, slide, meta, plan, wanted, limits)
     return _result(job, info, meta, PatchStore(job.store_path).labels, False, began, notes)
 

@@ -23,9 +23,10 @@ from pathology_scaat.patches.layout import (
     write_group,
 )
 from pathology_scaat.patches.packing import Packed, Packer
+from pathology_scaat.patches.publishing import new_store
 from pathology_scaat.patches.schema import UNLABELLED, PatchStoreMeta
 from pathology_scaat.patches.shards import ShardWriter
-from pathology_scaat.provenance import PARTIAL_MARK, atomic_path, versions
+from pathology_scaat.provenance import PARTIAL_MARK, versions
 from pathology_scaat.seals import seal_folder
 
 
@@ -160,7 +161,7 @@ def write_patch_store(
     Parameters
     ----------
     path : str or Path
-        The store's folder; one that is there is replaced.
+        The store's folder or fsspec URL; one that is there is replaced.
     meta : PatchStoreMeta
         Metadata; missing versions are filled in.
     patches : iterable of (P, P, 3) uint8, or (N, P, P, 3) uint8
@@ -189,7 +190,7 @@ def write_patch_store(
     if not meta.versions:
         meta = replace(meta, versions=versions())
     with (
-        atomic_path(Path(path)) as partial,
+        new_store(path) as partial,
         PatchStoreWriter(
             partial, n, meta.grid.patch_size_px, shard_bytes=shard_bytes, codec=codec
         ) as writer,

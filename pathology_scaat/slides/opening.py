@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pathology_scaat.errors import SlideOpenError, UsageError
 from pathology_scaat.slides.base import Slide
+from pathology_scaat.urls import SlideUrl, slide_place
 
 LOGGER = logging.getLogger(__name__)
 
@@ -23,12 +24,14 @@ _JP2_MAGIC = (b"\x00\x00\x00\x0cjP  ", b"\xff\x4f\xff\x51")
 _SUGGESTION = "convert it to a tiled TIFF, or copy it again if it should be a slide"
 
 
-def open_slide(path: str | Path, *, reader: str = "auto", mpp: float | None = None) -> Slide:
+def open_slide(
+    path: str | Path | SlideUrl, *, reader: str = "auto", mpp: float | None = None
+) -> Slide:
     """Open a whole-slide image.
 
     Parameters
     ----------
-    path : str or Path
+    path : str, Path or SlideUrl
         A slide file, a DICOM folder or one of its files, an OME-Zarr folder, or an fsspec
         URL of a tiled TIFF.
     reader : {"auto", "tiff", "openslide", "ngff", "tiatoolbox"}
@@ -52,11 +55,11 @@ def open_slide(path: str | Path, *, reader: str = "auto", mpp: float | None = No
     """
     if reader not in READERS:
         raise UsageError("--reader", f"there is no reader '{reader}'", f"use {', '.join(READERS)}")
-    if "://" in str(path):
+    path = slide_place(path)
+    if isinstance(path, SlideUrl):
         from pathology_scaat.slides.remote import open_remote
 
-        return open_remote(str(path), reader=reader, mpp=mpp)
-    path = Path(path)
+        return open_remote(path, reader=reader, mpp=mpp)
     try:
         mode = path.stat()
     except (OSError, ValueError) as error:

@@ -10,11 +10,12 @@ from pathology_scaat.provenance import SAMPLE_BYTES, SAMPLE_COUNT
 from pathology_scaat.slides.base import Slide
 from pathology_scaat.slides.tiff_levels import UnsuitableError, check_samples
 from pathology_scaat.slides.tiff_reader import TIFF_ERRORS, TiffSlide
+from pathology_scaat.urls import SlideUrl
 
 BLOCK_BYTES = 1 << 20
 
 
-def open_remote(url: str, *, reader: str = "auto", mpp: float | None = None) -> Slide:
+def open_remote(url: SlideUrl, *, reader: str = "auto", mpp: float | None = None) -> Slide:
     """Open a slide by URL; only tiled TIFFs can be read in part over the network.
 
     Raises
@@ -25,11 +26,11 @@ def open_remote(url: str, *, reader: str = "auto", mpp: float | None = None) -> 
     import fsspec
     import tifffile
 
-    name = url.rstrip("/").rpartition("/")[2]
+    name = url.name
     if reader not in ("auto", "tiff"):
         raise SlideOpenError(name, f"the reader '{reader}' needs a local file", "download it")
     try:
-        filesystem, path = fsspec.core.url_to_fs(url)
+        filesystem, path = fsspec.core.url_to_fs(url.url)
         stream: Any = filesystem.open(path, "rb", block_size=BLOCK_BYTES)
     except Exception as error:
         # fsspec passes on what its many backends raise; their words hold hosts and paths.
@@ -48,7 +49,7 @@ def open_remote(url: str, *, reader: str = "auto", mpp: float | None = None) -> 
         raise SlideOpenError(name, "cannot be read over the network", "download it") from None
 
 
-def remote_fingerprint(url: str) -> str:
+def remote_fingerprint(url: SlideUrl) -> str:
     """Content fingerprint of a remote file, equal to that of a local copy of it.
 
     Raises
@@ -58,10 +59,9 @@ def remote_fingerprint(url: str) -> str:
     """
     import fsspec
 
-    name = url.rstrip("/").rpartition("/")[2]
     digest = hashlib.sha256()
     try:
-        filesystem, path = fsspec.core.url_to_fs(url)
+        filesystem, path = fsspec.core.url_to_fs(url.url)
         size = int(filesystem.size(path))
         digest.update(size.to_bytes(8, "little"))
         last = max(size - SAMPLE_BYTES, 0)
@@ -70,5 +70,5 @@ def remote_fingerprint(url: str) -> str:
             digest.update(filesystem.cat_file(path, start=offset, end=end))
     except Exception as error:
         kind = type(error).__name__
-        raise SlideOpenError(name, f"cannot be read ({kind})", "check URL and access") from None
+        raise SlideOpenError(url.name, f"cannot be read ({kind})", "check URL and access") from None
     return digest.hexdigest()

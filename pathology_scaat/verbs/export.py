@@ -11,6 +11,7 @@ from pathology_scaat.export import ExportConfig, ExportResult, export_slide
 from pathology_scaat.export.cohort import write_cohort
 from pathology_scaat.manifest import Manifest
 from pathology_scaat.status import StatusTable
+from pathology_scaat.urls import SlidePlace
 from pathology_scaat.verbs.reporting import Reporter, Silent, StageReport
 from pathology_scaat.verbs.stage import run_stage, slides_to_do
 from pathology_scaat.verbs.tile import load_cohort
@@ -25,7 +26,7 @@ class ExportJob:
     saliency_path: Path
     overlay_dir: Path
     config: ExportConfig
-    slide_path: Path | None
+    slide_path: SlidePlace | None
     mpp: float | None
     tissue_path: Path | None
     overwrite: bool

@@ -9,6 +9,7 @@ from typing import Any
 from pathology_scaat.geometry import BoxPx
 from pathology_scaat.slides import open_slide
 from pathology_scaat.slides.base import SlideInfo
+from pathology_scaat.urls import SlideUrl
 
 COMMON_MPPS = (0.25, 0.5, 1.0, 2.0, 4.0)
 """µm/px that models are commonly trained at (40x, 20x, 10x, 5x, 2.5x)."""
@@ -72,13 +73,15 @@ def suggest_mpp(mpp: float | None) -> float | None:
     return min(coarser, key=lambda common: abs(common - 0.5)) if coarser else mpp
 
 
-def info(slide: Path, *, reader: str = "auto", mpp: float | None = None) -> SlideReport:
+def info(
+    slide: str | Path | SlideUrl, *, reader: str = "auto", mpp: float | None = None
+) -> SlideReport:
     """Open a slide and report its geometry; no associated image is opened.
 
     Parameters
     ----------
-    slide : Path
-        Slide file, or folder of a DICOM or OME-Zarr slide.
+    slide : Path, SlideUrl or str
+        Slide file, folder of a DICOM or OME-Zarr slide, or fsspec URL.
     reader : str
         Reader to force; ``auto`` chooses by what the file is.
     mpp : float, optional

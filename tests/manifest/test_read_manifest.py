@@ -151,7 +151,7 @@ HOSTILE = {
     "open quote": ('slide_path\n"a\n', "quote"),
     "zero byte": ("slide_path\na\0b\n", "not a text table"),
     "binary": (b"\x89PNG\r\n\x1a\n\0\0", "not a text table"),
-    "remote": ("slide_path\ns3://bucket/a.svs\n", "remote address"),
+    "remote": ("slide_path,mask_path\na.svs,s3://bucket/a.png\n", "remote address"),
     "line in a path": ('slide_path\n"a\nb"\n', "no file can have"),
     "long label": ("slide_path,label\na," + "x" * 5000 + "\n", "unusable label"),
     "huge cell": ("slide_path\n" + "x" * 200_000 + "\n", "quote|no file can have|cell"),
