@@ -21,7 +21,7 @@ from pathology_scaat.export.frame import ExportFrame
 from pathology_scaat.export.geojson import region_features, tile_features, write_geojson
 from pathology_scaat.export.ome_tiff import write_ome_tiff
 from pathology_scaat.export.palette import qupath_classes, qupath_name
-from pathology_scaat.export.picture import ColourScale, write_overlay_png
+from pathology_scaat.export.picture import ColourScale, write_overlay_png, zoom_of
 from pathology_scaat.export.rasters import write_rgb_tiff, write_tile_png
 from pathology_scaat.export.regions import RegionSet, find_regions
 from pathology_scaat.export.scores import write_annotation_store, write_csv
@@ -35,6 +35,7 @@ from pathology_scaat.export.sidecar import (
 )
 from pathology_scaat.export.thumbnail import blank, frame_thumbnail
 from pathology_scaat.export.tiles import TileTable, tile_table
+from pathology_scaat.geometry import SizePx
 from pathology_scaat.provenance import fingerprint, versions
 from pathology_scaat.slides import open_slide
 from pathology_scaat.slides.base import RgbImage
@@ -124,7 +125,9 @@ class Context:
     @cached_property
     def base(self) -> RgbImage:
         """The slide under the map; grey where the slide is not at hand."""
-        size = self.slide_map.size_px(self.picture_level)
+        zoom = zoom_of(self.slide_map, self.picture_level)
+        whole = self.slide_map.size_px(self.picture_level)
+        size = SizePx(whole.width * zoom, whole.height * zoom)
         if self.slide_path is None:
             self.notes.append("pictures show no slide: it was not given")
             return blank(size)
@@ -135,7 +138,8 @@ class Context:
                     "the slide at hand has another frame than the map",
                     "give the slide that was tiled",
                 )
-            return frame_thumbnail(slide, size, self.slide_map.level_scale_px(self.picture_level))
+            scale_px = self.slide_map.level_scale_px(self.picture_level) / zoom
+            return frame_thumbnail(slide, size, scale_px)
 
 
 def _geojson(path: Path, context: Context) -> ExportFrame:

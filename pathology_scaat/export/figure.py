@@ -17,11 +17,13 @@ from pathology_scaat.export.picture import (
     ColourScale,
     add_scale_bar,
     colourize,
+    enlarged,
     length_text,
     new_figure,
     over,
     save_figure,
     wrapped,
+    zoom_of,
 )
 from pathology_scaat.export.tiles import TileTable
 from pathology_scaat.geometry import BoxPx
@@ -116,9 +118,8 @@ def _solid_legend(vmax: float, colormap: str) -> mpl.cm.ScalarMappable:
     return mpl.cm.ScalarMappable(mpl.colors.Normalize(0, vmax), colormap)
 
 
-def _mark(axes: Any, patches: list[TopPatch], slide_map: SlideMap, level: int) -> None:
+def _mark(axes: Any, patches: list[TopPatch], frame: BoxPx, scale: float) -> None:
     """Numbers on the slide where the patches below come from."""
-    frame, scale = slide_map.frame_px, slide_map.level_scale_px(level)
     for number, patch in enumerate(patches, start=1):
         x, y = (patch.centre_px[0] - frame.x) / scale, (patch.centre_px[1] - frame.y) / scale
         axes.text(
@@ -182,11 +183,12 @@ def write_figure(
     _panel(axes[2], _solid(saliency, scale.vmax, scale.colormap), f"saliency for {name}")
     legend = _solid_legend(scale.vmax, scale.colormap)
     _bar(figure, legend, f"saliency (top: {scale.source})", ax=axes[2], **beside)
-    both = over(base, colourize(saliency, scale.vmax, scale.colormap))
+    both = over(base, colourize(enlarged(saliency, base), scale.vmax, scale.colormap))
     _panel(axes[3], both, "saliency on the slide")
-    add_scale_bar(axes[3], width, height, slide_map.mpp * 2**level)
+    zoom = zoom_of(slide_map, level)
+    add_scale_bar(axes[3], width * zoom, height * zoom, slide_map.mpp * 2**level / zoom)
     if patches:
-        _mark(axes[3], patches, slide_map, level)
+        _mark(axes[3], patches, slide_map.frame_px, slide_map.level_scale_px(level) / zoom)
         _patch_rows(figure, grid[1], patches, name, scale.colormap, patch_um)
     figure.suptitle(meta.slide_id, fontsize=TITLE_POINTS + 3, fontweight="bold")
     said = f"White: no tissue found, nothing computed.  {meta.method}; {meta.formula}"

@@ -24,8 +24,13 @@ from pathology_scaat.stitching.slide_map import SlideMap
 
 DPI = 100
 MAX_DPI = 220
+DETAILED_PX = 1536
+"""Small maps are drawn larger, by a whole number, as far as this: the slide shows its detail."""
 LONG_SIDE_IN = 9.6
 """Long side of the map in a picture, in inches."""
+HAIR_PX = 0.05
+MARGINS_IN = (0.2, 0.7, 0.5, 1.7)
+"""Left, below, above, right of a map in a picture."""
 MAX_ALPHA = 0.85
 ALPHA_POWER = 0.7
 FAINTEST = 0.04
@@ -69,6 +74,19 @@ def over(base: RgbImage, rgba: NDArray[np.uint8]) -> RgbImage:
     alpha = rgba[..., 3:].astype(np.float32) / 255
     mixed = base * (1 - alpha) + rgba[..., :3] * alpha
     return np.round(mixed).astype(np.uint8)
+
+
+def zoom_of(slide_map: SlideMap, level: int) -> int:
+    """Picture pixels along a map pixel: a whole number, so that both lie exactly."""
+    size = slide_map.size_px(level)
+    room = DETAILED_PX // max(size.width, size.height)
+    return max(1, min(room, int(slide_map.level_scale_px(level))))
+
+
+def enlarged(values: NDArray[np.float32], base: RgbImage) -> NDArray[np.float32]:
+    """Map values in the pixels of the picture under them, a whole number of times larger."""
+    zoom = base.shape[0] // values.shape[0]
+    return np.repeat(np.repeat(values, zoom, axis=0), zoom, axis=1) if zoom > 1 else values
 
 
 def legend_colours(colormap: str, count: int = 256) -> NDArray[np.uint8]:
@@ -141,24 +159,41 @@ def write_overlay_png(
     Returns
     -------
     (int, int, int, int)
-        Where the slide lies in the picture: x, y, width, height in its pixels.
+        Where the map lies in the picture: x, y, width, height in its pixels.
     """
-    values = slide_map.read(SALIENCY_CHANNEL, level)
+    values = enlarged(slide_map.read(SALIENCY_CHANNEL, level), base)
     picture = over(base, colourize(values, scale.vmax, scale.colormap))
     height, width = values.shape
-    fit = LONG_SIDE_IN / max(width, height)
-    wide, high = max(width * fit, 4.5), max(height * fit, 3.0)
-    total = (wide + 1.9, high + 1.2)
-    figure = new_figure(*total)
-    axes = figure.add_axes((0.2 / total[0], 0.7 / total[1], wide / total[0], high / total[1]))
-    axes.imshow(picture, interpolation="antialiased", interpolation_stage="rgba")
+    dpi = min(max(max(width, height) / LONG_SIDE_IN, DPI), MAX_DPI)
+    fit = LONG_SIDE_IN * dpi / max(width, height)
+    # all in whole pixels: else the slide would lie up to half a pixel beside where it is said to
+    wide, high = round(width * fit), round(height * fit)
+    left, below, above, right = (round(inches * dpi) for inches in MARGINS_IN)
+    room = (max(wide, round(4.5 * dpi)), max(high, round(3.0 * dpi)))
+    total = (left + room[0] + right, below + room[1] + above)
+    figure = new_figure((total[0] + 0.01) / dpi, (total[1] + 0.01) / dpi)
+    # a hair inside its pixels: rounding noise must not make it reach into the next one
+    low = total[1] - above - high
+    axes = figure.add_axes(
+        (
+            (left + HAIR_PX) / total[0],
+            (low + HAIR_PX) / total[1],
+            (wide - 2 * HAIR_PX) / total[0],
+            (high - 2 * HAIR_PX) / total[1],
+        )
+    )
+    axes.imshow(picture, interpolation="antialiased", interpolation_stage="rgba", aspect="auto")
     axes.set_axis_off()
     meta = slide_map.meta
-    add_scale_bar(axes, width, height, slide_map.mpp * 2**level)
+    add_scale_bar(axes, width, height, slide_map.mpp * 2**level / zoom_of(slide_map, level))
     axes.set_title(f"{meta.slide_id}: saliency for {meta.target_class}", fontsize=14)
-    place = ((wide + 0.4), 0.7 + high * 0.1, 0.22, 0.8 * high)
     bar = figure.add_axes(
-        (place[0] / total[0], place[1] / total[1], place[2] / total[0], place[3] / total[1])
+        (
+            (left + room[0] + 0.2 * dpi) / total[0],
+            (below + 0.1 * room[1]) / total[1],
+            0.22 * dpi / total[0],
+            0.8 * room[1] / total[1],
+        )
     )
     colour_bar = figure.colorbar(legend(scale.vmax, scale.colormap), cax=bar)
     colour_bar.set_label(f"saliency (top: {scale.source})", fontsize=10, labelpad=8)
@@ -168,12 +203,8 @@ def write_overlay_png(
             "Bare slide: little or none, or no tissue found.",
             f"{meta.method}; {meta.formula}",
         ),
-        total[0],
+        total[0] / dpi,
     )
-    figure.text(0.2 / total[0], 0.58 / total[1], said, fontsize=8, color="0.35", va="top")
-    dpi = min(max(max(width, height) / LONG_SIDE_IN, DPI), MAX_DPI)
+    figure.text(left / total[0], 0.58 * dpi / total[1], said, fontsize=8, color="0.35", va="top")
     save_figure(figure, path, dpi=dpi)
-    axes.apply_aspect()
-    left, bottom, right, top = np.array(axes.get_position().extents)
-    x, y = round(left * total[0] * dpi), round((1 - top) * total[1] * dpi)
-    return x, y, round((right - left) * total[0] * dpi), round((top - bottom) * total[1] * dpi)
+    return left, above, wide, high
