@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from pathology_scaat._engine_jobs import JobError, JobOutcome, LostError, guarded, job_threads
 from pathology_scaat.errors import UsageError
+from pathology_scaat.memory import is_limited, require_room
 
 __all__ = [
     "EngineConfig",
@@ -36,7 +37,10 @@ class EngineConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     workers: int | None = Field(
-        default=None, ge=0, le=4096, description="local processes; 0 or 1 work inside this one"
+        default=None,
+        ge=0,
+        le=4096,
+        description="local processes; 0 works inside this one; so does 1 where memory has no limit",
     )
     scheduler: str | None = Field(
         default=None,
@@ -78,7 +82,8 @@ def map_jobs(
     Raises
     ------
     UsageError
-        If no scheduler answers at the given address, or no local process can be started.
+        If no scheduler answers at the given address, or no local process can be started (also for
+        want of memory).
     ConfigError
         If the cluster profile cannot be used.
     """
@@ -87,6 +92,7 @@ def map_jobs(
         raise UsageError("--scheduler/--cluster", "both were given", "give one of them")
     if not jobs:
         return
+    require_room()
     if config.scheduler or config.cluster:
         from pathology_scaat._engine_dask import run_on_cluster
 
@@ -94,7 +100,8 @@ def map_jobs(
         return
     workers = usable_cores() if config.workers is None else max(config.workers, 1)
     processes = min(workers, len(jobs))
-    if processes > 1:
+    apart = processes > 1 or (config.workers != 0 and is_limited())
+    if apart:
         from pathology_scaat._engine_local import run_in_processes
 
         yield from run_in_processes(function, jobs, processes, workers // processes)

@@ -14,6 +14,7 @@ from pathology_scaat.cli import quality, stages, whole  # noqa: F401  (importing
 from pathology_scaat.cli.application import app
 from pathology_scaat.cli.common import stderr
 from pathology_scaat.errors import ScaatError
+from pathology_scaat.memory import REMEDY, is_out_of_memory
 
 INTERRUPTED = 130
 TERMINATED = 143
@@ -32,6 +33,14 @@ def _on_terminate(number: int, frame: object) -> None:
 def run_command(command: Callable[[], Any]) -> int:
     """Call a command; turn what it raises into one sentence and an exit code."""
     try:
+        return _run(command)
+    except MemoryError:  # to print nicely may need memory that is not there
+        sys.stderr.write(f"scaat: ran out of memory; {REMEDY}.\n")
+        return OUT_OF_MEMORY
+
+
+def _run(command: Callable[[], Any]) -> int:
+    try:
         # The parser turns Exit and Ctrl-C into a returned exit code.
         returned = command()
     except ScaatError as error:
@@ -48,11 +57,8 @@ def run_command(command: Callable[[], Any]) -> int:
         if callable(show) and hasattr(error, "exit_code"):
             show()
             return int(error.exit_code)
-        from pathology_scaat.memory import REMEDY, is_out_of_memory
-
         if is_out_of_memory(error):
-            stderr.print(f"scaat: ran out of memory; {REMEDY}.", markup=False, highlight=False)
-            return OUT_OF_MEMORY
+            raise MemoryError from None
         from pathology_scaat.privacy import redact
 
         logging.getLogger(__name__).debug("internal error", exc_info=True)

@@ -125,9 +125,7 @@ def test_a_cluster_whose_last_worker_died_is_given_up(
         assert wait_until(lambda: any((out / "patches").glob("*.partial-*")), 120, every_s=0.001)
         cluster.kill(cluster.workers[0])
         assert run.wait(BOUNDED_S) == 3
-    assert {row["reason"].partition(": ")[2] for row in rows(out)} >= {
-        "the dask scheduler has no worker that takes work; start it again, then run the same command."
-    }
+    assert any("has no worker that takes work; start it again" in r["reason"] for r in rows(out))
     assert_rows_are_true(out, 3)
     again = run_scaat(*args, "--workers", "1", in_process=True)
     assert again.returncode == 0, again.stdout + again.stderr
