@@ -3,7 +3,7 @@
 One step (defaults)::
 
     z   = f(x);  L0 = mean CE(z, y);  backward        -> dL0/dtheta and g = dL0/dx at once
-    s   = max_c |g|, 3x3 mean;  budget = eps on the least salient half, 0 elsewhere
+    s   = max_c |g|, 3x3 mean;  budget = eps (1 - s/s_k) below the median s_k, 0 elsewhere
     x~  = clip(x + budget * clip(u + 1.25 sign(g), -1, 1), 0, 1),   u ~ U(-1, 1)
     L1  = lam * mean KL(softmax(z) || softmax(f(x~))); backward, z held fixed
 

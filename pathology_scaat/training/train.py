@@ -31,6 +31,8 @@ logger = logging.getLogger(__name__)
 PROCESS_TIMEOUT = timedelta(minutes=15)
 EXECUTION_ONLY = {"cache_bytes", "tensorboard", "devices", "backbone_weights"}
 """Settings that do not decide the result, and the path of the weights (their hash does)."""
+DEFAULTS_VERSION = 2
+"""Raised when a default of a method changes: the same settings then train another model."""
 
 
 def train_model(
@@ -139,6 +141,7 @@ def training_fingerprint(slides: Sequence[TrainingSlide], config: TrainConfig, s
     return fingerprint(
         {
             "schema_version": SCHEMA_VERSION,
+            "defaults": DEFAULTS_VERSION,
             "data": data,
             "config": config.model_dump(mode="json", exclude=EXECUTION_ONLY),
             "weights": file_sha256(weights) if weights and weights.is_file() else None,

@@ -55,7 +55,7 @@ def test_it_learns_and_reports(slides: Slides, tmp_path: Path, quick: TrainConfi
     assert bundle.fingerprint == result.model_fingerprint
     assert bundle.config.positive_class == "tumour"
     assert bundle.config.method == "scaat"
-    assert bundle.config.method_options["eps"] == pytest.approx(32 / 255)
+    assert bundle.config.method_options["eps"] == pytest.approx(16 / 255)
     assert not bundle.model.training
     log = (result.bundle_path / "training_log.csv").read_text()
     rows = list(csv.DictReader(log.splitlines()))

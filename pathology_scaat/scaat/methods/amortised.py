@@ -44,7 +44,8 @@ class AmortisedScaat(Method):
         See :class:`~pathology_scaat.scaat.method.Method`.
     **overrides
         Fields of :class:`~pathology_scaat.scaat.options.ScaatOptions`; only the hard mask
-        (``gamma=0``), one step, ``fill='perturb'`` and ``colour_space='rgb'`` can be stored.
+        (``gamma=0``, the default here), one step, ``fill='perturb'`` and ``colour_space='rgb'``
+        can be stored.
     """
 
     name = "scaat-amortised"
@@ -63,8 +64,9 @@ class AmortisedScaat(Method):
         check_range("refresh", refresh, 1e-6, 1.0)
         self.refresh = refresh
         self.scaat = SCAAT(
-            model, objective=self.objective, seed=seed, autocast_dtype=autocast_dtype, **overrides
-        )
+            model, objective=self.objective, seed=seed, autocast_dtype=autocast_dtype,
+            **{"gamma": 0.0, **overrides},
+        )  # fmt: skip
         options = self.scaat.options
         storable = dataclasses.replace(
             options, gamma=0.0, steps=1, fill="perturb", colour_space="rgb", sample_scale="none"
