@@ -20,6 +20,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from pathology_scaat.durable import sync_file, sync_folder
 from pathology_scaat.errors import AnnotationError, ScaatError, SlideError, UsageError
 from pathology_scaat.locks import describe_os_error
 
@@ -77,6 +78,8 @@ def load_salt(path: Path, out_dir: Path) -> bytes:
         else:
             with os.fdopen(descriptor, "w", encoding="ascii") as stream:
                 stream.write(secrets.token_hex(SALT_BYTES) + "\n")
+            sync_file(path)
+            sync_folder(path.parent)
         if os.name == "posix" and path.stat().st_mode & 0o077:
             raise UsageError(name, "can be read by other users", f"run: chmod 600 {name}")
         with path.open("rb") as file:

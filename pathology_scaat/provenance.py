@@ -10,7 +10,6 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
-import os
 import secrets
 import shutil
 import time
@@ -20,6 +19,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from pathology_scaat.durable import make_folder, sync_folder, sync_tree
 from pathology_scaat.errors import SlideOpenError, StoreError
 from pathology_scaat.processes import owner_tag
 
@@ -149,17 +149,17 @@ def atomic_path(final: Path) -> Iterator[Path]:
     Works for files and folders. If the block raises, what was written is removed and
     ``final`` is as it was before. The name of the unfinished file says which process makes
     it (:func:`pathology_scaat.processes.owner_tag`), so that a later run may remove it.
+    What is in its place lasts, also when the power fails (:mod:`pathology_scaat.durable`).
     """
-    final.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(final.parent)
     partial = _partial_path(final)
     try:
         yield partial
         if not partial.exists():
             raise StoreError(final.name, "was not written", "report this as a defect")
-        if partial.is_file():
-            with partial.open("rb") as stream:
-                os.fsync(stream.fileno())
+        sync_tree(partial)
         _publish(partial, final)
+        sync_folder(final.parent)
     finally:
         remove_path(partial)
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from pathology_scaat.durable import sync_file, sync_folder
 from pathology_scaat.errors import UsageError
 from pathology_scaat.locks import describe_os_error, file_lock
 from pathology_scaat.manifest import Manifest
@@ -71,7 +72,9 @@ def _write_key(path: Path, key: Mapping[str, str]) -> None:
             descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
             with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
                 stream.write(text.getvalue())
+            sync_file(partial)  # without the key nobody finds back from a pseudonym
             partial.replace(path)
+            sync_folder(path.parent)
     except (OSError, KeyError, ValueError, csv.Error) as error:
         words = describe_os_error(error) if isinstance(error, OSError) else "not a key file"
         raise UsageError(

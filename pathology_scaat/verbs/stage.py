@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 from pathology_scaat.engine import EngineConfig, LostError, map_jobs
 from pathology_scaat.errors import LeaseError, ScaatError, UsageError
@@ -16,6 +16,8 @@ from pathology_scaat.privacy import reason_for
 from pathology_scaat.status import STAGES, Fact, Stage, State, StatusTable
 from pathology_scaat.verbs.reporting import Reporter, StageReport
 from pathology_scaat.verbs.workspace import Workspace
+
+_Change: TypeAlias = tuple[str, Stage, State, str, Mapping[str, Fact]]
 
 
 class SlideResult(Protocol):
@@ -62,7 +64,7 @@ class StageRecorder:
         self._reporter = reporter
         self._started = time.monotonic()
         self._units = 0
-        changes: list[tuple[str, Stage, State, str, Mapping[str, Fact]]] = []
+        changes: list[_Change] = []
         sweep_partials(status.path.parent)
         if stage == "tile":  # the stage that sees the whole cohort gives the rows their order
             status.plan(slide_ids)
@@ -74,25 +76,24 @@ class StageRecorder:
     def failed(self, slide_id: str, error: ScaatError) -> None:
         self.report.failed[slide_id] = str(error)
         log_failure(self._status.path.parent, self.report.stage, slide_id, error)
-        self._outdate(slide_id)
-        self._status.update(slide_id, self._stage, "failed", reason_for(error))
+        own: _Change = (slide_id, self._stage, "failed", reason_for(error), {})
+        self._status.update_many([*self._outdated(slide_id), own])
         self._advance()
 
     def succeeded(self, slide_id: str, result: SlideResult, facts: Mapping[str, Any]) -> None:
         (self.report.skipped if result.skipped else self.report.done).append(slide_id)
         for note in getattr(result, "notes", ()):
             self._reporter.note(f"{slide_id}: {note}")
-        if not result.skipped:
-            self._outdate(slide_id)
-        self._status.update(slide_id, self._stage, "done", **facts)
+        own: _Change = (slide_id, self._stage, "done", "", facts)
+        self._status.update_many([*([] if result.skipped else self._outdated(slide_id)), own])
         if not result.skipped:
             self._units += int(facts.get("n_patches", 0))
         self._advance()
 
-    def _outdate(self, slide_id: str) -> None:
+    def _outdated(self, slide_id: str) -> list[_Change]:
         """What later stages made of another artifact than the present one is done no more."""
-        for stage in STAGES[STAGES.index(self._stage) + 1 :]:
-            self._status.update(slide_id, stage, "pending")
+        later = STAGES[STAGES.index(self._stage) + 1 :]
+        return [(slide_id, stage, "pending", "", {}) for stage in later]
 
     def _advance(self) -> None:
         seconds = max(time.monotonic() - self._started, 1e-3)
