@@ -2,10 +2,14 @@
 
     python benchmarks/tiling.py --slide SLIDE.svs --json benchmarks/results/tiling-CPU.json
 
+``--part`` runs one part of the plan and merges what it measures into the file, so that a
+machine need not be idle for all of it at once; ``--table`` prints the file as a table.
+
 Each measurement is a process of its own, bound to the cores it may use; the time of imports
-is not counted, peak memory is that of the process. All contenders cut the same patches.
-On one core rates are by CPU time of all the process's threads, which on an idle machine is
-the wall time and on a busy one still means something; on several cores by wall time.
+and of the first run (compilation, caches) is not counted, the fastest of the repeats counts,
+peak memory is that of the process. All contenders cut the same patches. On one core rates
+are by CPU time of all the process's threads, which on an idle machine is the wall time and
+on a busy one still means something; on several cores they are by wall time.
 """
 
 from __future__ import annotations
@@ -33,25 +37,17 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "2x the spacing": {"factor": 2.0},
     "3.1x the spacing": {"factor": 3.1},
 }
-
-
-Spent = tuple[float, float]
-"""Wall and CPU seconds."""
+N_SLIDES = 8
+"""Copies of the slide that are tiled side by side."""
 
 
 @dataclass
-class Measured:
-    """Patches, seconds of the work alone, peak memory of the process."""
+class Run:
+    """Patches, and seconds of the work alone."""
 
     patches: int
-    cores: int
-    seconds: float
-    cpu_seconds: float
-    peak_mib: float
-
-    @property
-    def rate(self) -> float:
-        return self.patches / (self.cpu_seconds if self.cores == 1 else self.seconds)
+    wall_s: float
+    cpu_s: float
 
 
 class Clock:
@@ -60,8 +56,8 @@ class Clock:
     def __init__(self) -> None:
         self._wall, self._cpu = time.perf_counter(), time.process_time()
 
-    def read(self) -> tuple[float, float]:
-        return time.perf_counter() - self._wall, time.process_time() - self._cpu
+    def run(self, patches: int) -> Run:
+        return Run(patches, time.perf_counter() - self._wall, time.process_time() - self._cpu)
 
 
 def config_of(setting: dict[str, Any], mpp: float) -> Any:
@@ -71,25 +67,56 @@ def config_of(setting: dict[str, Any], mpp: float) -> Any:
     return TileConfig(mpp=mpp * values.pop("factor", 1.0), **values)
 
 
-def tile(slide: Path, setting: dict[str, Any], limit: int, cores: int) -> tuple[int, Spent]:
-    """The whole of ``scaat tile``: mask, read, cut, compress, write."""
-    from pathology_scaat.engine import EngineConfig, map_jobs
-    from pathology_scaat.patches import TileJob, tile_slide
+def opened_config(slide: Path, setting: dict[str, Any]) -> Any:
     from pathology_scaat.slides import open_slide
 
     with open_slide(slide) as opened:
-        config = config_of(setting, opened.info.mpp or 0.5)
-    from pathology_scaat.patches import resample
+        return config_of(setting, opened.info.mpp or 0.5)
 
-    axis = resample.axis_weights(0.0, 1.5, 0, 4)  # compiled once a machine, not once a slide
-    resample.average(np.zeros((axis.count, axis.count, 3), np.uint8), axis, axis)
+
+Contender = Callable[[Path, dict[str, Any], int, int], Iterator[Run]]
+"""Slide, setting, patches at most (for the slow), cores; yields run after run."""
+
+
+def tile(slide: Path, setting: dict[str, Any], limit: int, cores: int) -> Iterator[Run]:
+    """The whole of ``scaat tile``: mask, read, cut, compress, write."""
+    from pathology_scaat.engine import EngineConfig, map_jobs
+    from pathology_scaat.patches import TileJob, tile_slide
+
+    config = opened_config(slide, setting)
+    while True:
+        with tempfile.TemporaryDirectory() as folder:
+            job = TileJob(slide, "s", Path(folder) / "s.zarr", config, Path(folder) / "s.png")
+            clock = Clock()
+            # One job runs in this process, on as many threads as there are cores.
+            (outcome,) = list(map_jobs(tile_slide, [job], EngineConfig(workers=cores)))
+            assert outcome.result is not None, outcome.error
+            yield clock.run(outcome.result.n_patches)
+
+
+def slides_by_workers(
+    slide: Path, setting: dict[str, Any], limit: int, cores: int
+) -> Iterator[Run]:
+    """Several slides on so many worker processes; counted from when all are at work."""
+    from pathology_scaat.engine import EngineConfig, map_jobs
+    from pathology_scaat.patches import TileJob, tile_slide
+
+    config = opened_config(slide, setting)
     with tempfile.TemporaryDirectory() as folder:
-        job = TileJob(slide, "s", Path(folder) / "s.zarr", config, Path(folder) / "s.png")
-        clock = Clock()
-        (outcome,) = list(map_jobs(tile_slide, [job], EngineConfig(workers=cores)))
-        spent = clock.read()
-        assert outcome.result is not None, outcome.error
-        return outcome.result.n_patches, spent
+        out = Path(folder)
+        jobs = [
+            TileJob(slide, f"s{i}", out / f"{i}.zarr", config, out / f"{i}.png")
+            for i in range(N_SLIDES + cores)
+        ]
+        patches, clock = 0, Clock()
+        outcomes = map_jobs(tile_slide, jobs, EngineConfig(workers=cores))
+        for number, outcome in enumerate(outcomes, start=1):
+            assert outcome.result is not None, outcome.error
+            if number == cores:  # each worker has started and compiled what it needs
+                clock = Clock()
+            elif number > cores:
+                patches += outcome.result.n_patches
+        yield clock.run(patches)
 
 
 class Wanted:
@@ -171,122 +198,191 @@ def zarr_write(folder: str, wanted: Wanted, patches: Iterator[np.ndarray]) -> in
     return done + len(shard)
 
 
-def by_others(
-    read: Callable[[Path, Wanted], Iterator[np.ndarray]], write: bool
-) -> Callable[[Path, dict[str, Any], int, int], tuple[int, Spent]]:
-    def run(slide: Path, setting: dict[str, Any], limit: int, cores: int) -> tuple[int, Spent]:
+def by_others(read: Callable[[Path, Wanted], Iterator[np.ndarray]], write: bool) -> Contender:
+    def run(slide: Path, setting: dict[str, Any], limit: int, cores: int) -> Iterator[Run]:
         wanted = Wanted(slide, setting, limit)
-        next(read(slide, wanted))  # imports
-        with tempfile.TemporaryDirectory() as folder:
-            clock = Clock()
-            patches = read(slide, wanted)
-            n = zarr_write(folder, wanted, patches) if write else sum(1 for _ in patches)
-            return n, clock.read()
+        while True:
+            with tempfile.TemporaryDirectory() as folder:
+                clock = Clock()
+                patches = read(slide, wanted)
+                n = zarr_write(folder, wanted, patches) if write else sum(1 for _ in patches)
+                yield clock.run(n)
 
     return run
 
 
-def decode_floor(slide: Path, setting: dict[str, Any], limit: int, cores: int) -> tuple[int, Spent]:
-    """Each native tile under the patches decoded once, and nothing else done."""
-    from pathology_scaat.geometry import BoxPx
-    from pathology_scaat.slides import open_slide
-    from pathology_scaat.slides.tiles import as_tiled
+def decode_floor(reuse: bool) -> Contender:
+    """Each native tile under the patches decoded once, and nothing else done.
 
-    wanted = Wanted(slide, setting, limit)
-    ds = wanted.plan.level_downsample
-    side = round(wanted.side * wanted.plan.shrink)
-    with open_slide(slide) as opened:
-        tiled = as_tiled(opened)
-        lattice = tiled.lattice(wanted.plan.level)
-        boxes = [
-            BoxPx(round(x / ds), round(y / ds), side, side) for x, y in wanted.origins.tolist()
-        ]
-        keys = sorted({key for box in boxes for key in lattice.tiles_of(box)})
-        clock = Clock()
-        for col, row in keys:
-            tiled.read_tile(wanted.plan.level, col, row)
-        return len(wanted.index), clock.read()
+    With ``reuse`` into one piece of memory, else into fresh memory as the libraries give it.
+    """
+
+    def run(slide: Path, setting: dict[str, Any], limit: int, cores: int) -> Iterator[Run]:
+        from pathology_scaat.geometry import BoxPx
+        from pathology_scaat.slides import open_slide
+        from pathology_scaat.slides.tiles import as_tiled
+
+        wanted = Wanted(slide, setting, 1 << 30)
+        level, ds = wanted.plan.level, wanted.plan.level_downsample
+        side = round(wanted.side * wanted.plan.shrink)
+        with open_slide(slide) as opened:
+            tiled = as_tiled(opened)
+            lattice = tiled.lattice(level)
+            boxes = [
+                BoxPx(round(x / ds), round(y / ds), side, side) for x, y in wanted.origins.tolist()
+            ]
+            keys = sorted({key for box in boxes for key in lattice.tiles_of(box)})
+            size = lattice.tile_size_px
+            scratch = np.empty((size.height, size.width, 3), np.uint8) if reuse else None
+            while True:
+                clock = Clock()
+                for col, row in keys:
+                    tiled.read_tile(level, col, row, scratch)
+                yield clock.run(len(wanted.index))
+
+    return run
 
 
-def write_floor(slide: Path, setting: dict[str, Any], limit: int, cores: int) -> tuple[int, Spent]:
+def write_floor(slide: Path, setting: dict[str, Any], limit: int, cores: int) -> Iterator[Run]:
     """The same patches, in memory already, compressed and written."""
     from pathology_scaat.patches.cutter import PatchCutter
     from pathology_scaat.patches.writer import PatchStoreWriter
     from pathology_scaat.slides import open_slide
     from pathology_scaat.slides.tiles import as_tiled
 
-    wanted = Wanted(slide, setting, limit)
+    wanted = Wanted(slide, setting, 2000)
     held: list[np.ndarray] = []
-    slot = np.empty((wanted.side, wanted.side, 3), np.uint8)
     with open_slide(slide) as opened:
         cutter = PatchCutter(as_tiled(opened), wanted.plan, wanted.grid)
-        cutter.cut(wanted.index, lambda: slot, lambda: held.append(slot.copy()))
-    with tempfile.TemporaryDirectory() as folder:
-        clock = Clock()
-        with PatchStoreWriter(Path(folder) / "w.zarr", len(held), wanted.side) as writer:
-            for patch in held:
-                writer.append(patch)
-        return len(held), clock.read()
+        cutter.cut(wanted.index, np.copy, held.append)
+    while True:
+        with tempfile.TemporaryDirectory() as folder:
+            clock = Clock()
+            with PatchStoreWriter(Path(folder) / "w.zarr", len(held), wanted.side) as writer:
+                for patch in held:
+                    writer.append(patch)
+                writer._shards.finish()
+            yield clock.run(len(held))
 
 
-def random_batches(
-    slide: Path, setting: dict[str, Any], limit: int, cores: int
-) -> tuple[int, Spent]:
+def random_batches(slide: Path, setting: dict[str, Any], limit: int, cores: int) -> Iterator[Run]:
     """Random batches of 256 out of a store."""
     from pathology_scaat.patches import PatchStore, TileJob, tile_slide
 
     with tempfile.TemporaryDirectory() as folder:
-        from pathology_scaat.slides import open_slide
-
-        with open_slide(slide) as opened:
-            config = config_of(setting, opened.info.mpp or 0.5)
+        config = opened_config(slide, setting)
         tile_slide(TileJob(slide, "s", Path(folder) / "s.zarr", config))
         store = PatchStore(Path(folder) / "s.zarr")
+        store.read(slice(None))  # what is measured is the store, not the disk
         rng = np.random.default_rng(0)
-        store.read(rng.integers(0, len(store), 256))
-        clock = Clock()
-        for _ in range(12):
-            store.read(rng.integers(0, len(store), 256))
-        return 12 * 256, clock.read()
+        while True:
+            clock = Clock()
+            for _ in range(24):
+                store.read(rng.integers(0, len(store), 256))
+            yield clock.run(24 * 256)
 
 
-CONTENDERS: dict[str, Callable[[Path, dict[str, Any], int, int], tuple[int, Spent]]] = {
-    "scaat tile (whole)": tile,
-    "TIAToolbox extractor, read only": by_others(tiatoolbox_patches, False),
-    "TIAToolbox extractor + zarr": by_others(tiatoolbox_patches, True),
-    "OpenSlide loop + zarr": by_others(openslide_patches, True),
-    "decode floor": decode_floor,
-    "write floor": write_floor,
-    "random batches of 256": random_batches,
+TILE, WORKERS, BATCHES = "scaat tile (whole)", "scaat tile, several slides", "random batches of 256"
+TIATOOLBOX, TIATOOLBOX_ZARR = "TIAToolbox extractor, read only", "TIAToolbox extractor + zarr"
+OPENSLIDE, OPENSLIDE_ZARR = "OpenSlide loop, read only", "OpenSlide loop + zarr"
+DECODE, DECODE_FRESH = "decode floor", "decode floor, fresh memory"
+WRITE = "write floor"
+CONTENDERS: dict[str, Contender] = {
+    TILE: tile,
+    WORKERS: slides_by_workers,
+    TIATOOLBOX: by_others(tiatoolbox_patches, False),
+    TIATOOLBOX_ZARR: by_others(tiatoolbox_patches, True),
+    OPENSLIDE: by_others(openslide_patches, False),
+    OPENSLIDE_ZARR: by_others(openslide_patches, True),
+    DECODE: decode_floor(True),
+    DECODE_FRESH: decode_floor(False),
+    WRITE: write_floor,
+    BATCHES: random_batches,
 }
 
+ALL_READERS = (TILE, TIATOOLBOX, TIATOOLBOX_ZARR, OPENSLIDE, OPENSLIDE_ZARR, DECODE, DECODE_FRESH,
+               WRITE)  # fmt: skip
+READERS = (TILE, TIATOOLBOX, OPENSLIDE, DECODE)
+HALF_GLASS, LARGE, CANVAS = "16,384 px, half glass", "60,000 px", "32,768 px, same tissue"
+SYNTHETIC: dict[str, tuple[int, tuple[int, int]]] = {
+    HALF_GLASS: (16_384, (8_192, 16_384)),
+    CANVAS: (32_768, (8_192, 16_384)),
+    LARGE: (60_000, (30_000, 15_000)),
+}
+"""Side of the slide, and width and height of the tissue."""
 
-def measure(name: str, slide: Path, setting: str, limit: int, cores: int) -> Measured | None:
-    """One contender in a process of its own."""
-    command = [
-        sys.executable, __file__, "--slide", str(slide), "--child", name,
-        "--setting", setting, "--limit", str(limit), "--cores", str(cores),
-    ]  # fmt: skip
-    env = {**os.environ, "OMP_NUM_THREADS": str(cores), "PYTHONWARNINGS": "ignore"}
-    done = subprocess.run(
-        command, capture_output=True, text=True, env=env, timeout=900, check=False
-    )
-    if done.returncode:
-        print(f"  {name}: {done.stderr.strip().splitlines()[-1:]}")
-        return None
-    return Measured(**json.loads(done.stdout.strip().splitlines()[-1]))
+REAL = "real"
+PARTS: dict[str, list[tuple[str, str, int, tuple[str, ...]]]] = {
+    "aligned": [(REAL, "aligned", 1, ALL_READERS)],
+    "settings": [
+        (REAL, "off the tile grid", 1, READERS),
+        (REAL, "50 % overlap", 1, (TILE, TIATOOLBOX)),
+        (REAL, "2x the spacing", 1, READERS),
+        (REAL, "3.1x the spacing", 1, READERS),
+    ],
+    "half-glass": [
+        (HALF_GLASS, "aligned", 1, ALL_READERS),
+        (HALF_GLASS, "50 % overlap", 1, (TILE,)),
+    ],
+    "cores": [
+        (REAL, "aligned", 1, (WORKERS, BATCHES)),
+        (REAL, "aligned", 2, (TILE, WORKERS, DECODE, BATCHES)),
+    ],
+    "large": [(CANVAS, "aligned", 1, (TILE,)), (LARGE, "aligned", 1, (TILE,))],
+}  # fmt: skip
+
+
+def peak_mib() -> float:
+    """Peak memory of this process (``ru_maxrss`` of a child begins with its parent's)."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        for line in status.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) / 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def child(arguments: argparse.Namespace) -> None:
     if hasattr(os, "sched_setaffinity"):
         usable = sorted(os.sched_getaffinity(0))
-        os.sched_setaffinity(0, usable[: arguments.cores])
-    work = CONTENDERS[arguments.child]
-    n, (seconds, cpu_seconds) = work(
+        os.sched_setaffinity(0, usable[-arguments.cores :])
+    runs = CONTENDERS[arguments.child](
         arguments.slide, SETTINGS[arguments.setting], arguments.limit, arguments.cores
     )
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps(asdict(Measured(n, arguments.cores, seconds, cpu_seconds, peak))))
+    done = []
+    for number, run in enumerate(runs):
+        done.append(asdict(run))
+        if number == arguments.repeats:  # one more than counted: the first one warms up
+            break
+    print(json.dumps({"runs": done[1:] or done, "peak_mib": round(peak_mib())}))
+
+
+def measure(
+    name: str, slide: Path, setting: str, cores: int, arguments: argparse.Namespace
+) -> dict[str, Any] | None:
+    """One contender in a process of its own."""
+    command = [
+        sys.executable, __file__, "--slide", str(slide), "--child", name,
+        "--setting", setting, "--limit", str(arguments.limit), "--cores", str(cores),
+        "--repeats", str(arguments.repeats),
+    ]  # fmt: skip
+    env = {**os.environ, "OMP_NUM_THREADS": str(cores), "PYTHONWARNINGS": "ignore"}
+    done = subprocess.run(command, capture_output=True, text=True, env=env, check=False)
+    if done.returncode:
+        print(f"  {name}: {done.stderr.strip().splitlines()[-1:]}")
+        return None
+    told = json.loads(done.stdout.strip().splitlines()[-1])
+    by_cpu = cores == 1 and name != WORKERS
+    best = max(told["runs"], key=lambda r: r["patches"] / (r["cpu_s"] if by_cpu else r["wall_s"]))
+    return {
+        "patches": best["patches"],
+        "rate": round(best["patches"] / (best["cpu_s"] if by_cpu else best["wall_s"]), 1),
+        "rate_by": "cpu" if by_cpu else "wall",
+        "wall_s": round(best["wall_s"], 3),
+        "cpu_s": round(best["cpu_s"], 3),
+        "peak_mib": told["peak_mib"],
+        "repeats": len(told["runs"]),
+    }
 
 
 def machine() -> dict[str, Any]:
@@ -299,62 +395,93 @@ def machine() -> dict[str, Any]:
     return {"cpu": name, "cores": os.cpu_count(), "python": platform.python_version()}
 
 
-PLAN: list[tuple[str, int, tuple[str, ...]]] = [
-    ("aligned", 1, tuple(CONTENDERS)),
-    ("aligned", 2, ("scaat tile (whole)", "decode floor", "random batches of 256")),
-    ("off the tile grid", 1, ("scaat tile (whole)", "TIAToolbox extractor, read only",
-                              "OpenSlide loop + zarr", "decode floor")),
-    ("50 % overlap", 1, ("scaat tile (whole)", "TIAToolbox extractor, read only")),
-    ("2x the spacing", 1, ("scaat tile (whole)", "TIAToolbox extractor, read only",
-                           "OpenSlide loop + zarr", "decode floor")),
-    ("3.1x the spacing", 1, ("scaat tile (whole)", "TIAToolbox extractor, read only",
-                             "OpenSlide loop + zarr", "decode floor")),
-]  # fmt: skip
+def run_part(part: str, arguments: argparse.Namespace, scratch: Path) -> list[dict[str, Any]]:
+    results = []
+    for slide_name, setting, cores, names in PARTS[part]:
+        slide = arguments.slide
+        if slide_name != REAL:
+            from synthetic_slides import write_slide
+
+            side, tissue = SYNTHETIC[slide_name]
+            slide = scratch / f"synthetic_{side}.svs"
+            if not slide.exists():
+                write_slide(slide, side, tissue)
+        shown = slide.name if slide_name == REAL else f"synthetic, {slide_name}"
+        print(f"{shown}, {setting}, {cores} core{'s' if cores > 1 else ''}", flush=True)
+        for name in names:
+            measured = measure(name, slide, setting, cores, arguments)
+            if measured is None:
+                continue
+            key = {"slide": shown, "setting": setting, "cores": cores, "name": name}
+            print(f"  {name:34s} {measured['rate']:9,.0f} patches/s  {measured}", flush=True)
+            load = round(os.getloadavg()[0], 1)
+            results.append({**key, **measured, "load_average": load})
+    return results
+
+
+def merge(path: Path, slide: Path, results: list[dict[str, Any]]) -> None:
+    """Put new results in the place of old ones of the same name."""
+    from pathology_scaat.provenance import versions
+
+    def key(result: dict[str, Any]) -> tuple[Any, ...]:
+        return tuple(result[name] for name in ("slide", "setting", "cores", "name"))
+
+    report = json.loads(path.read_text()) if path.exists() else {}
+    known = {key(result): result for result in report.get("results", []) if "slide" in result}
+    known.update({key(result): result for result in results})
+    report = {"machine": machine(), "versions": versions(), "slide": slide.name,
+              "results": list(known.values())}  # fmt: skip
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(report, indent=1) + "\n")
+
+
+def table(path: Path) -> str:
+    """The results as Markdown, each beside ``scaat tile`` on the same slide and cores."""
+    results = json.loads(path.read_text())["results"]
+    whole = {(r["slide"], r["setting"], r["cores"]): r for r in results if r["name"] == TILE}
+    lines = [
+        "| slide | setting | cores | what | patches/s | by | scaat tile is | peak MiB |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for r in results:
+        same = whole.get((r["slide"], r["setting"], r["cores"]))
+        comparable = same and r["name"] not in (BATCHES, WORKERS) and r is not same
+        ratio = f"{same['rate'] / r['rate']:.2f}x" if comparable and same else ""
+        lines.append(
+            f"| {r['slide']} | {r['setting']} | {r['cores']} | {r['name']} | {r['rate']:,.0f} "
+            f"| {r['rate_by']} | {ratio} | {r['peak_mib']:,} |"
+        )
+    return "\n".join(lines)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--slide", type=Path, required=True)
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--slide", type=Path, help="a real, dense slide")
+    parser.add_argument("--json", type=Path, help="file that results are merged into")
+    parser.add_argument("--part", choices=PARTS, action="append", help="default: all of them")
+    parser.add_argument("--scratch", type=Path, help="folder that keeps the synthetic slides")
     parser.add_argument("--limit", type=int, default=600, help="patches for the slow contenders")
-    parser.add_argument("--repeats", type=int, default=2, help="the fastest counts")
+    parser.add_argument("--repeats", type=int, default=3, help="the fastest counts")
+    parser.add_argument("--table", action="store_true", help="only print the file as a table")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     parser.add_argument("--setting", default="aligned", help=argparse.SUPPRESS)
     parser.add_argument("--cores", type=int, default=1, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if arguments.table:
+        print(table(arguments.json))
+        return
+    if arguments.slide is None:
+        parser.error("--slide is needed")
     if arguments.child:
         child(arguments)
         return
-    from pathology_scaat.provenance import versions
-
-    results = []
-    for setting, cores, names in PLAN:
-        print(f"{setting}, {cores} core{'s' if cores > 1 else ''}", flush=True)
-        whole = None
-        for name in names:
-            runs = [
-                run
-                for _ in range(arguments.repeats)
-                if (run := measure(name, arguments.slide, setting, arguments.limit, cores))
-            ]
-            if not runs:
-                continue
-            best = max(runs, key=lambda run: run.rate)
-            whole = whole or best
-            print(
-                f"  {name:34s} {best.rate:9,.0f} patches/s  scaat tile is "
-                f"{whole.rate / best.rate:6.2f}x  peak {best.peak_mib:6,.0f} MiB",
-                flush=True,
-            )
-            results.append(
-                {"setting": setting, "name": name, "rate": round(best.rate, 1),
-                 "scaat_tile_is": round(whole.rate / best.rate, 3), **asdict(best)}
-            )  # fmt: skip
-    if arguments.json:
-        arguments.json.parent.mkdir(parents=True, exist_ok=True)
-        report = {"machine": machine(), "versions": versions(), "slide": arguments.slide.name,
-                  "limit": arguments.limit, "results": results}  # fmt: skip
-        arguments.json.write_text(json.dumps(report, indent=2) + "\n")
+    with tempfile.TemporaryDirectory() as folder:
+        scratch = arguments.scratch or Path(folder)
+        scratch.mkdir(parents=True, exist_ok=True)
+        for part in arguments.part or PARTS:
+            results = run_part(part, arguments, scratch)
+            if arguments.json:
+                merge(arguments.json, arguments.slide, results)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 from xml.etree.ElementTree import Element
@@ -73,15 +73,34 @@ def check_samples(tiff: tifffile.TiffFile) -> str | None:
     return None
 
 
-def read_levels(tiff: tifffile.TiffFile) -> tuple[TiffLevel, ...]:
+def _size(page: Any) -> SizePx:
+    return SizePx(page.imagewidth, page.imagelength)
+
+
+def read_levels(
+    tiff: tifffile.TiffFile, sizes: Sequence[SizePx] | None = None
+) -> tuple[TiffLevel, ...]:
     """The pyramid of a tiled TIFF.
+
+    Parameters
+    ----------
+    tiff : TiffFile
+    sizes : sequence of SizePx, optional
+        The levels that OpenSlide sees. Where tifffile groups the pages otherwise (it takes
+        the second one of every Aperio file for a thumbnail), and all tiled pages have these
+        sizes, they are the levels.
 
     Raises
     ------
     UnsuitableError
         If its tiles are not plain 8-bit grey or RGB.
     """
-    levels = [_level(series.pages[0]) for series in series_of(tiff).levels]
+    pages = [series.pages[0] for series in series_of(tiff).levels]
+    if sizes is not None and not tiff.is_ome and [_size(page) for page in pages] != [*sizes]:
+        every: Any = tiff.pages
+        tiled = [page for page in every if page.is_tiled]
+        pages = tiled if [_size(page) for page in tiled] == [*sizes] else pages
+    levels = [_level(page) for page in pages]
     widths = [level.lattice.level_size_px.width for level in levels]
     if widths != sorted(widths, reverse=True):
         raise UnsuitableError("its levels are in no order")

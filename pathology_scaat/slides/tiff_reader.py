@@ -89,7 +89,8 @@ class TiffSlide(Closing):
         try:
             stream.seek(0)  # tifffile takes the present position for the beginning
             self._tiff = tifffile.TiffFile(stream, name=name)
-            self._levels = read_levels(self._tiff)
+            sizes = None if like is None else [level.size_px for level in like.levels]
+            self._levels = read_levels(self._tiff, sizes)
             info = _info(self._tiff, self._levels, like)
             lost = _share_beyond_end(self._tiff, self._levels)
         except UnsuitableError:

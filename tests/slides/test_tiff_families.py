@@ -147,3 +147,17 @@ def test_missing_tiles_are_white(tmp_path: Path) -> None:
         pixels = slide.read_level(0, BoxPx(0, 0, 2 * SIDE, 2 * SIDE))
     assert (pixels[:SIDE, SIDE:] == 255).all()
     assert np.array_equal(pixels[:SIDE, :SIDE], picture()[:SIDE, :SIDE])
+
+
+def test_an_aperio_file_without_a_thumbnail_has_all_its_levels(tmp_path: Path) -> None:
+    path = tmp_path / "plain.svs"
+    with tifffile.TiffWriter(path) as writer:
+        for level in (picture(), picture()[::2, ::2]):
+            writer.write(
+                np.ascontiguousarray(level), tile=(SIDE, SIDE), photometric="rgb",
+                compression="jpeg", compressionargs={"level": 95}, description=APERIO,
+                metadata=None,
+            )  # fmt: skip
+    with open_slide(path) as slide:
+        assert [level.size_px.width for level in slide.info.levels] == [512, 256]
+    agree(path)
