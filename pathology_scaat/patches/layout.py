@@ -6,7 +6,6 @@ No times or names are in the files, so that one content has one spelling in byte
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,7 +28,7 @@ COLUMN_ROWS = 1 << 16
 Codec = Literal["lz4", "zstd"]
 
 _CODECS: dict[str, dict[str, Any]] = {
-    # Pixels that were JPEG once hardly compress: zstd takes a tenth more off than lz4, at four
+    # Pixels that were JPEG once hardly compress: zstd takes an eighth more off than lz4, at four
     # times the cost to write and five times to read; bit shuffling would double the cost of
     # lz4 to write, make it four times to read, and save one per cent (benchmarks/README.md).
     # A checksum follows either: damage is met when a patch is read, not believed.
@@ -130,10 +129,7 @@ def write_column(
         packed = bytes(imagecodecs.zstd_encode(chunk.tobytes(), level=3))
         file = path.joinpath(name, "c", str(number), *["0" for _ in rest])
         file.parent.mkdir(parents=True, exist_ok=True)
-        with file.open("wb") as stream:
-            stream.write(packed + google_crc32c.value(packed).to_bytes(4, "little"))
-            stream.flush()
-            os.fsync(stream.fileno())
+        file.write_bytes(packed + google_crc32c.value(packed).to_bytes(4, "little"))
 
 
 def write_group(path: Path, attributes: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""The shards of a patch array, written chunk after chunk and brought to the disk meanwhile.
+"""The shards of a patch array, written chunk after chunk.
 
 The format is zarr's own (sharding_indexed). It is written here and not by TensorStore: a
 patch that is compressed where it was made and appended at once costs a third of one that is
@@ -69,13 +69,10 @@ class _File:
             fcntl.fcntl(self._descriptor, fcntl.F_SETFL, flags & ~self._direct)
             self._direct = 0
 
-    def finish(self, length: int, writing: list[Future[None]]) -> None:
-        """Cut off the padding and see the file on the disk, once all is written."""
+    def finish(self, length: int) -> None:
+        """Cut off the padding. Whoever publishes the store has it synced."""
         try:
-            for task in writing:
-                task.result()
             os.ftruncate(self._descriptor, length)
-            os.fsync(self._descriptor)
         finally:
             self.close()
 
@@ -107,9 +104,7 @@ class ShardWriter:
         self._block: mmap.mmap | None = None
         self._filled = 0
         self._offset = 0
-        # One thread writes; another waits until the disk has what was written.
-        self._disk = ThreadPoolExecutor(1, thread_name_prefix="shards-write")
-        self._sync = ThreadPoolExecutor(1, thread_name_prefix="shards-sync")
+        self._disk = ThreadPoolExecutor(1, thread_name_prefix="shards")
         self._writing: list[tuple[Future[None], mmap.mmap]] = []
         self._finishing: list[Future[None]] = []
         self.n_chunks = 0
@@ -165,13 +160,12 @@ class ShardWriter:
         index = self._index.tobytes()
         self._put(memoryview(index + google_crc32c.value(index).to_bytes(4, "little")))
         self._send()
-        writing = [task for task, _ in self._writing]
-        self._finishing.append(self._sync.submit(self._file.finish, self._offset, writing))
+        self._finishing.append(self._disk.submit(self._file.finish, self._offset))
         self._file, self._offset = None, 0
         self._index[...] = _ABSENT
 
     def finish(self) -> None:
-        """Close the last shard and wait until all are on the disk.
+        """Close the last shard and wait until all are written.
 
         Raises
         ------
@@ -187,7 +181,6 @@ class ShardWriter:
     def close(self) -> None:
         """Let go of everything, whole or not; after it nothing touches the folder any more."""
         self._disk.shutdown()
-        self._sync.shutdown()
         if self._file is not None:
             with suppress(OSError):
                 self._file.close()
