@@ -225,6 +225,8 @@ def write_segmentation(path: Path, slide_map: SlideMap, source: Any, vmax: float
         content_label="SCAAT_SALIENCY",
         **_common(slide_map, "seg", 9002),
     )
+    # wanted of a slide, which has no patient's directions, as an empty value (type 2C)
+    dataset.PatientOrientation = None
     with atomic_path(path) as partial:
         _settled(dataset, source).save_as(partial)
 
