@@ -31,8 +31,10 @@ Packed = TypeVar("Packed")
 _Place = tuple[int, int, int]
 """Number, column and row of a patch."""
 
-_GROUP = 4
+_GROUP = 8
 """Patches that a thread finishes at a time: fewer hand-overs than one by one."""
+_DIRECT_RUN = 1024
+"""Patches in a row where none waits for another's cells."""
 
 
 @dataclass(frozen=True)
@@ -155,12 +157,14 @@ class PatchCutter:
         return box.shifted(round(self._start_x), round(self._start_y))
 
     def _segments(self, index: NDArray[np.integer]) -> Iterator[list[_Place]]:
-        """Runs of (number, column, row) of one grid row that are worked on at once."""
+        """Runs of patches, of one grid row where they share cells, that are worked on at once."""
         side = self._grid.patch_size_px * max(self._shrink, 1.0)
-        most = max(1, int(self._limits.segment_bytes / (side * side * 3)))
+        most = _DIRECT_RUN
+        if not self._direct:
+            most = max(1, int(self._limits.segment_bytes / (side * side * 3)))
         run: list[_Place] = []
         for number, (col, row) in enumerate(index.tolist()):
-            if run and (run[-1][2] != row or len(run) >= most):
+            if run and ((run[-1][2] != row and not self._direct) or len(run) >= most):
                 yield run
                 run = []
             run.append((number, col, row))
