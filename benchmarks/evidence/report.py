@@ -32,6 +32,9 @@ from pathology_scaat.saliency.protocol import ProtocolConfig
 
 Found = dict[str, dict[int, Measurement]]
 
+DEFAULT_ARM = "scaat-soft-16"
+"""What ``scaat train`` does if nothing else is asked for."""
+
 
 def machine(device: str) -> str:
     """The machine in words: processor or GPU, no names of hosts or users."""
@@ -103,13 +106,23 @@ def cost_table(found: Found) -> dict[str, float]:
 
 
 def one_table(
-    bench: Benchmark, found: Found, seeds: list[int], config: dict[str, Any]
+    bench: Benchmark,
+    found: Found,
+    seeds: list[int],
+    config: dict[str, Any],
+    baseline: str = "plain",
+    only: tuple[str, ...] = (),
 ) -> tuple[Comparison, str]:
     """Comparison of the arms that have all of some seeds, and its Markdown."""
-    arms = {a: [v[s] for s in seeds] for a, v in found.items() if set(seeds) <= set(v)}
+    arms = {
+        a: [v[s] for s in seeds]
+        for a, v in found.items()
+        if set(seeds) <= set(v) and (not only or a in only)
+    }
     comparison = compare_measurements(
         arms,
         bench.test,
+        baseline=baseline,
         config=ProtocolConfig(**config["protocol"]),
         primary=primary_for(bench, config),
     )
@@ -126,12 +139,16 @@ def report(
     network, data = name
     bench = load(data, tuple(config["limits"]))
     # Seeds that the two arms in question both have: a run may have been stopped anywhere.
-    seeds = sorted(set(found["plain"]) & set(found.get("scaat-32", found["plain"])))
+    seeds = sorted(set(found["plain"]) & set(found.get(DEFAULT_ARM, found["plain"])))
     stem = f"{network}-{data}"
     if not seeds:
         return {"network": network, "data": data, "seeds": {}}
     comparison, text = one_table(bench, found, seeds, config)
     content: dict[str, Any] = {"comparison": comparison.as_dict()}
+    if set(seeds) <= set(found.get("sgt", {})) and set(seeds) <= set(found.get(DEFAULT_ARM, {})):
+        pair, words = one_table(bench, found, seeds, config, "sgt", ("sgt", DEFAULT_ARM))
+        text += f"\n### Against Saliency Guided Training\n\n{words}"
+        content["comparison_with_sgt"] = pair.as_dict()
     left_out = [a for a, v in found.items() if not set(seeds) <= set(v)]
     if left_out and len(seeds) > 1:
         # Arms that were not run with every seed: beside the others, on the first seed alone.
