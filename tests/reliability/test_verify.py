@@ -175,6 +175,32 @@ PLANTED: dict[str, tuple[str, Callable[[Path], object], str]] = {
         ),
         "altered",
     ),
+    "another TorchScript": (
+        "model",
+        lambda out: (out / "model/wsinfer/torchscript_model.pt").write_bytes(b"x"),
+        "other bytes",
+    ),
+    "a missing contact sheet": (
+        "overlays/contact_sheet.png",
+        lambda out: (out / "overlays/contact_sheet.png").unlink(),
+        "missing",
+    ),
+    "an edited page": (
+        "overlays/index.html",
+        lambda out: (out / "overlays/index.html").write_text(
+            (out / "overlays/index.html").read_text(encoding="utf-8").replace("For research. ", ""),
+            encoding="utf-8",
+        ),
+        "other bytes",
+    ),
+    "a record without its seal": (
+        "overlays/slide-0.json",
+        lambda out: (out / "overlays/slide-0.json").write_text(
+            (out / "overlays/slide-0.json").read_text(encoding="utf-8").replace("_seal", "_sea"),
+            encoding="utf-8",
+        ),
+        "no checksum",
+    ),
     "a cut-off picture": (
         "tissue/slide-0.png",
         lambda out: (out / "tissue/slide-0.png").write_bytes(
