@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import math
 import uuid
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -27,6 +26,8 @@ from pathology_scaat.provenance import atomic_path
 
 NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "pathology_scaat")
 FEATURES_A_WRITE = 2000
+LARGEST = 1e300
+"""Measurements beyond it are left out, as NaN is: rounded, a larger one may be infinite."""
 TILES_A_BATCH = 10_000
 
 
@@ -45,7 +46,7 @@ def measurement_name(text: str) -> str:
 
 
 def _measurements(pairs: Iterable[tuple[str, float]]) -> str:
-    return ",".join(f"{name}:{number(value)}" for name, value in pairs if math.isfinite(value))
+    return ",".join(f"{name}:{number(value)}" for name, value in pairs if abs(value) <= LARGEST)
 
 
 def tile_features(
@@ -120,7 +121,7 @@ def region_features(
                 "measurements": {
                     name: float(number(value))
                     for name, value in measured.items()
-                    if np.isfinite(value)
+                    if abs(value) <= LARGEST
                 },
                 "metadata": metadata,
             },

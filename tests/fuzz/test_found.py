@@ -1,0 +1,31 @@
+"""Inputs that fuzzing found, each once a crash or a hang."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+from shapely import Polygon
+
+from pathology_scaat.export.frame import ExportFrame
+from pathology_scaat.export.geojson import region_features, tile_features
+from pathology_scaat.export.palette import QuPathClass
+from pathology_scaat.export.regions import Region, RegionSet
+from pathology_scaat.export.tiles import TileTable
+
+LARGEST_DOUBLE = 1.7976931348623157e308
+"""Finite; rounded to five digits it is infinite, which is no JSON."""
+
+
+def test_a_value_that_rounds_to_infinity_is_left_out(tmp_path: Path) -> None:
+    region = Region(Polygon([(0, 0), (9, 0), (9, 9)]), LARGEST_DOUBLE, 0.5, float("nan"))
+    (text,) = region_features(RegionSet((region,), 0.5, 1.0, 1), "k", "T", {})
+    assert list(json.loads(text)["properties"]["measurements"].values()) == [0.5]
+    edges = np.array([[0, 0, 9, 9]], np.int32)
+    scores = np.array([-LARGEST_DOUBLE])
+    table = TileTable(edges, edges, scores[:, None], scores, np.array([0.5]), 0)
+    frame = ExportFrame("full", 0, 0, 99, 99)
+    classes = (QuPathClass("T", (1, 2, 3)),)
+    (text,) = tile_features(table, np.arange(1), classes, frame, "k")
+    assert list(json.loads(text)["properties"]["measurements"].values()) == [0.5]
