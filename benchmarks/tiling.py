@@ -243,6 +243,30 @@ def decode_floor(reuse: bool) -> Contender:
     return run
 
 
+def decode_by_processes(
+    slide: Path, setting: dict[str, Any], limit: int, cores: int
+) -> Iterator[Run]:
+    """The decode floor in as many processes as cores: what the machine itself scales to."""
+    import multiprocessing
+
+    floor = decode_floor(True)(slide, setting, limit, 1)
+    patches = next(floor).patches
+    fork = multiprocessing.get_context("fork")
+
+    def repeat() -> None:
+        for _ in range(6):
+            next(floor)
+
+    while True:
+        processes = [fork.Process(target=repeat) for _ in range(cores)]
+        clock = Clock()
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.join()
+        yield clock.run(6 * patches * cores)
+
+
 def write_floor(slide: Path, setting: dict[str, Any], limit: int, cores: int) -> Iterator[Run]:
     """The same patches, in memory already, compressed and written."""
     from pathology_scaat.patches.cutter import PatchCutter
@@ -286,6 +310,7 @@ TILE, WORKERS, BATCHES = "scaat tile (whole)", "scaat tile, several slides", "ra
 TIATOOLBOX, TIATOOLBOX_ZARR = "TIAToolbox extractor, read only", "TIAToolbox extractor + zarr"
 OPENSLIDE, OPENSLIDE_ZARR = "OpenSlide loop, read only", "OpenSlide loop + zarr"
 DECODE, DECODE_FRESH = "decode floor", "decode floor, fresh memory"
+DECODE_PROCESSES = "decode floor, a process a core"
 WRITE = "write floor"
 CONTENDERS: dict[str, Contender] = {
     TILE: tile,
@@ -296,6 +321,7 @@ CONTENDERS: dict[str, Contender] = {
     OPENSLIDE_ZARR: by_others(openslide_patches, True),
     DECODE: decode_floor(True),
     DECODE_FRESH: decode_floor(False),
+    DECODE_PROCESSES: decode_by_processes,
     WRITE: write_floor,
     BATCHES: random_batches,
 }
@@ -325,8 +351,8 @@ PARTS: dict[str, list[tuple[str, str, int, tuple[str, ...]]]] = {
         (HALF_GLASS, "50 % overlap", 1, (TILE,)),
     ],
     "cores": [
-        (REAL, "aligned", 1, (WORKERS, BATCHES)),
-        (REAL, "aligned", 2, (TILE, WORKERS, DECODE, BATCHES)),
+        (REAL, "aligned", 1, (WORKERS, DECODE_PROCESSES, BATCHES)),
+        (REAL, "aligned", 2, (TILE, WORKERS, DECODE_PROCESSES, BATCHES)),
     ],
     "large": [(CANVAS, "aligned", 1, (TILE,)), (LARGE, "aligned", 1, (TILE,))],
 }  # fmt: skip
@@ -372,7 +398,7 @@ def measure(
         print(f"  {name}: {done.stderr.strip().splitlines()[-1:]}")
         return None
     told = json.loads(done.stdout.strip().splitlines()[-1])
-    by_cpu = cores == 1 and name != WORKERS
+    by_cpu = cores == 1 and name not in (WORKERS, DECODE_PROCESSES)
     best = max(told["runs"], key=lambda r: r["patches"] / (r["cpu_s"] if by_cpu else r["wall_s"]))
     return {
         "patches": best["patches"],
@@ -445,7 +471,8 @@ def table(path: Path) -> str:
     ]
     for r in results:
         same = whole.get((r["slide"], r["setting"], r["cores"]))
-        comparable = same and r["name"] not in (BATCHES, WORKERS) and r is not same
+        other = (BATCHES, WORKERS, DECODE_PROCESSES)
+        comparable = same and r["name"] not in other and r is not same
         ratio = f"{same['rate'] / r['rate']:.2f}x" if comparable and same else ""
         lines.append(
             f"| {r['slide']} | {r['setting']} | {r['cores']} | {r['name']} | {r['rate']:,.0f} "

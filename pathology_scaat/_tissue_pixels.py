@@ -125,19 +125,19 @@ def classify_pixels(rgb: RgbImage, readable: Mask, sensitivity: float = 1.0) -> 
     table = _density_table(glass)
     spread = high - low
     dark: Mask = (high < DARK_LEVEL) & (spread < 30)
-    colour, total = np.empty((2, *low.shape), dtype=np.float32)
-    seeds = np.empty(low.shape, dtype=np.bool_)
+    colour = np.empty(low.shape, dtype=np.float32)
+    pale, seeds = np.empty((2, *low.shape), dtype=np.bool_)
     for rows in _strips(low.shape):
         red, green, blue = _densities(rgb[rows], table)
         most = np.maximum(np.maximum(red, green), blue)
         np.subtract(most, np.minimum(np.minimum(red, green), blue), out=colour[rows])
-        np.add(np.add(red, green), blue, out=total[rows])
+        np.less(red + green + blue, 3 * PALE_OD, out=pale[rows])
         seeds[rows] = _ink_seeds(red, green, blue, most)
     ink = _ink(seeds, rgb, table) & ~dark if seeds.any() else seeds
     usable = readable & ~dark & ~ink
     coloured = np.count_nonzero(usable & (spread > 3))
     if usable.any() and coloured <= 0.005 * np.count_nonzero(usable):
-        return _grey(total / 3, dark, usable, seen, flags)
+        return _grey(_mean_density(rgb, table), dark, usable, seen, flags)
     smooth = cv2.GaussianBlur(colour, (7, 7), 0.7, borderType=cv2.BORDER_REFLECT)
     threshold = _above_glass(smooth, rgb, glass, usable) / sensitivity
     stain = usable & (smooth > threshold)
@@ -150,7 +150,7 @@ def classify_pixels(rgb: RgbImage, readable: Mask, sensitivity: float = 1.0) -> 
     if dark.mean() > 0.99:
         flags.append("blank-black")
     n_stain = np.count_nonzero(stain)
-    if n_stain and 2 * np.count_nonzero(stain & (total < 3 * PALE_OD)) > n_stain:
+    if n_stain and 2 * np.count_nonzero(stain & pale) > n_stain:
         flags.append("pale")
     if not n_stain and "blank-black" not in flags:
         flags.append("blank-white")
@@ -177,6 +177,14 @@ def _median_bin(counts: NDArray[Any]) -> int:
     """The bin that holds the middle of what was counted."""
     total = np.cumsum(counts)
     return int(np.searchsorted(total, total[-1] / 2))
+
+
+def _mean_density(rgb: RgbImage, table: NDArray[np.float32]) -> NDArray[np.float32]:
+    mean = np.empty(rgb.shape[:2], dtype=np.float32)
+    for rows in _strips(mean.shape):
+        red, green, blue = _densities(rgb[rows], table)
+        mean[rows] = (red + green + blue) / 3
+    return mean
 
 
 def _otsu(values: NDArray[np.float32], low: float, high: float) -> float:
