@@ -120,9 +120,9 @@ def _area(geometry: Any, subject: str, offset: NDArray[np.float64]) -> Area | No
         item = stack.pop()
         if item is None:
             continue
-        if not isinstance(item, dict) or item.get("type") not in _GEOMETRIES:
+        kind = item.get("type") if isinstance(item, dict) else None
+        if not isinstance(kind, str) or kind not in _GEOMETRIES:
             raise AnnotationError(subject, "has a geometry of no known type", _AGAIN)
-        kind = item["type"]
         if kind == "GeometryCollection":
             stack.extend(_as_list(item.get("geometries"), subject))
             continue

@@ -17,6 +17,7 @@ import numpy as np
 import shapely
 from numpy.typing import ArrayLike, NDArray
 
+from pathology_scaat.annotations.effort import overlapping
 from pathology_scaat.annotations.model import Area, LabelledPolygon, is_ignored_class
 from pathology_scaat.errors import UsageError
 from pathology_scaat.patches.schema import UNLABELLED
@@ -53,8 +54,7 @@ def class_areas(
     areas: list[list[Area]] = [[] for _ in class_names]
     if not order:
         return areas
-    tree = shapely.STRtree(geometries)
-    pairs = tree.query(geometries, predicate="intersects")
+    pairs = overlapping(geometries, "annotation file")
     above: list[list[int]] = [[] for _ in order]
     for lower, upper in pairs.T:
         if upper < lower:

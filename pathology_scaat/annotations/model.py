@@ -13,6 +13,7 @@ import shapely
 from numpy.typing import NDArray
 from shapely import MultiPolygon, Polygon
 
+from pathology_scaat.annotations.effort import check_crossings, check_size, overlapping
 from pathology_scaat.errors import AnnotationError
 
 log = logging.getLogger(__name__)
@@ -88,7 +89,9 @@ def polygon_from_rings(
 
 def only_areas(geometry: Any, subject: str) -> Polygon | MultiPolygon | None:
     """The polygons of any shapely geometry, made valid; None where there are none."""
+    check_size(geometry, subject)
     if not geometry.is_valid:
+        check_crossings(geometry, subject)
         log.info("%s: a self-crossing polygon was repaired", subject)
         geometry = shapely.make_valid(geometry)
     parts = [part for part in _flat(geometry) if isinstance(part, Polygon) and part.area > 0]
@@ -110,6 +113,7 @@ def union_of(areas: Sequence[Area], subject: str) -> Area | None:
     """One valid area covering what any of several cover."""
     if not areas:
         return None
+    overlapping(areas, subject)
     return only_areas(shapely.union_all(list(areas)), subject)
 
 

@@ -10,6 +10,7 @@ from gzip import BadGzipFile, GzipFile
 from pathlib import Path
 from typing import BinaryIO
 
+from pathology_scaat.annotations.effort import one_budget
 from pathology_scaat.annotations.geojson import parse_geojson
 from pathology_scaat.annotations.model import LabelledPolygon
 from pathology_scaat.annotations.xml_files import parse_xml
@@ -60,22 +61,28 @@ def read_annotations(
     AnnotationError
         One sentence: missing, too large, truncated, of no known dialect, or damaged.
     """
-    path = Path(path)
+    with one_budget():
+        return tuple(_read(Path(path), offset_px, max_bytes))
+
+
+def _read(path: Path, offset_px: tuple[float, float], max_bytes: int) -> list[LabelledPolygon]:
     found: list[LabelledPolygon] = []
     for raw in _texts(path, max_bytes):
         text = _decoded(raw, path.name)
         start = text.lstrip()[:1]
         if start in ("{", "["):
             _not_too_many(text.count("[") + text.count("{"), path.name)
+            _not_too_many(text.count(","), path.name, 4 * MAX_ITEMS)
             found.extend(parse_geojson(text, path.name, offset_px))
         elif start == "<":
             _not_too_many(text.count("<"), path.name, MAX_XML_TAGS)
+            _not_too_many(text.count("="), path.name, 4 * MAX_XML_TAGS)
             found.extend(parse_xml(raw if _is_utf8(raw) else text.encode(), path.name))
         elif not start:
             raise AnnotationError(path.name, "is empty", "export the annotations again")
         else:
             raise AnnotationError(path.name, "is not an annotation file", _ACCEPTED)
-    return tuple(found)
+    return found
 
 
 def _texts(path: Path, max_bytes: int) -> Iterator[bytes]:

@@ -153,7 +153,7 @@ def _writer_target() -> Callable[[bytes], None]:
         )  # fmt: skip
         found = RegionSet((region,), 0.5, 1.0, 1)
         words = {"made by": given.ConsumeUnicode(9)}
-        key, name = given.ConsumeUnicode(9), given.ConsumeUnicode(9)
+        key, name = given.ConsumeUnicodeNoSurrogates(9), given.ConsumeUnicode(9)
         write_geojson(
             path,
             iter(

@@ -6,13 +6,28 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 from shapely import Polygon
 
+from pathology_scaat.annotations import read_annotations
+from pathology_scaat.errors import AnnotationError
 from pathology_scaat.export.frame import ExportFrame
 from pathology_scaat.export.geojson import region_features, tile_features
 from pathology_scaat.export.palette import QuPathClass
 from pathology_scaat.export.regions import Region, RegionSet
 from pathology_scaat.export.tiles import TileTable
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['{"type":"Feature","geometry":{"type":{"names":["Positive"]}}}'],
+)
+def test_geojson_that_is_none(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "a.geojson"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(AnnotationError):
+        read_annotations(path)
+
 
 LARGEST_DOUBLE = 1.7976931348623157e308
 """Finite; rounded to five digits it is infinite, which is no JSON."""
