@@ -31,7 +31,9 @@ class ScaatError(Exception):
 
     def __str__(self) -> str:
         sentence = f"{self.subject}: {self.problem}"
-        return f"{sentence}; {self.remedy}." if self.remedy else f"{sentence}."
+        text = f"{sentence}; {self.remedy}." if self.remedy else f"{sentence}."
+        # A name or a value quoted here may hold line breaks, or what commands a terminal.
+        return "".join(c if c.isprintable() else " " for c in text)
 
 
 class UsageError(ScaatError, ValueError):

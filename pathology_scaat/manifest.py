@@ -261,10 +261,17 @@ def _path(text: str, base: Path, where: str, strict: bool = True) -> Path | None
             where, "names a remote address that is not a slide's", "copy the file and give its path"
         )
     path = base / Path(text).expanduser() if text.startswith("~/") else base / text
-    if "\\" in text and not path.exists():
+    if "\\" in text and not _exists(path):
         # A table written on Windows and read elsewhere.
         path = base / text.replace("\\", "/")
     return path
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a name too long for the file system
+        return False
 
 
 def _no_twins(slides: Sequence[SlidePlace], where: Where) -> None:

@@ -10,12 +10,14 @@ import pytest
 from shapely import Polygon
 
 from pathology_scaat.annotations import read_annotations
-from pathology_scaat.errors import AnnotationError
+from pathology_scaat.config import load_run_config
+from pathology_scaat.errors import AnnotationError, ConfigError
 from pathology_scaat.export.frame import ExportFrame
 from pathology_scaat.export.geojson import region_features, tile_features
 from pathology_scaat.export.palette import QuPathClass
 from pathology_scaat.export.regions import Region, RegionSet
 from pathology_scaat.export.tiles import TileTable
+from pathology_scaat.manifest import read_manifest
 
 
 @pytest.mark.parametrize(
@@ -27,6 +29,24 @@ def test_geojson_that_is_none(tmp_path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8")
     with pytest.raises(AnnotationError):
         read_annotations(path)
+
+
+def test_a_manifest_whose_path_is_too_long_for_the_disk(tmp_path: Path) -> None:
+    path = tmp_path / "m.csv"
+    path.write_text("slide_path\na\\" + "ÿ" * 200 + ".svs\n", encoding="utf-8")
+    assert len(read_manifest(path)) == 1
+
+
+def test_a_setting_with_a_line_break_is_told_in_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "p.yaml"
+    path.write_text("manifest: m\nout: o\ntile: {overlap: '\n\na\x1b[31m'}\n", encoding="utf-8")
+    with pytest.raises(ConfigError) as caught:
+        load_run_config(path, {})
+    assert str(caught.value).isprintable()
+    named = tmp_path / "p\n\x1b[31m.yaml"
+    with pytest.raises(ConfigError) as caught:
+        load_run_config(named, {})
+    assert str(caught.value).isprintable()
 
 
 LARGEST_DOUBLE = 1.7976931348623157e308
