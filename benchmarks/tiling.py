@@ -164,10 +164,12 @@ def openslide_patches(slide: Path, wanted: Wanted) -> Iterator[np.ndarray]:
 def tiatoolbox_patches(slide: Path, wanted: Wanted) -> Iterator[np.ndarray]:
     from tiatoolbox.tools.patchextraction import PointsPatchExtractor
 
-    half = wanted.side * wanted.plan.scale / 2
+    # It counts places in pixels of the resolution that is asked for.
+    # With half a pixel less its patches are OpenSlide's to the grey level, else one pixel off.
+    centres = wanted.origins / wanted.plan.scale + wanted.side / 2 - 0.5
     yield from PointsPatchExtractor(
         input_img=slide,
-        locations_list=wanted.origins + half,
+        locations_list=centres,
         patch_size=(wanted.side, wanted.side),
         resolution=wanted.plan.effective_mpp,
         units="mpp",

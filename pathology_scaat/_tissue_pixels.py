@@ -138,7 +138,8 @@ def classify_pixels(rgb: RgbImage, readable: Mask, sensitivity: float = 1.0) -> 
     coloured = np.count_nonzero(usable & (spread > 3))
     if usable.any() and coloured <= 0.005 * np.count_nonzero(usable):
         return _grey(_mean_density(rgb, table), dark, usable, seen, flags)
-    smooth = cv2.GaussianBlur(colour, (7, 7), 0.7, borderType=cv2.BORDER_REFLECT)
+    blurred = cv2.GaussianBlur(colour, (7, 7), 0.7, borderType=cv2.BORDER_REFLECT)
+    smooth = np.asarray(blurred, dtype=np.float32)
     threshold = _above_glass(smooth, rgb, glass, usable) / sensitivity
     stain = usable & (smooth > threshold)
     if ink.any():

@@ -7,10 +7,10 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from pathology_scaat.blocks import block_mean
 from pathology_scaat.errors import SlideReadError
 from pathology_scaat.geometry import BoxPx
 from pathology_scaat.slides.base import RgbImage, Slide
@@ -82,40 +82,6 @@ def _in_whole_tiles(slide: TiledSlide, level: int, box: BoxPx, factor: int) -> b
     return whole and tile.width % factor == 0 and tile.height % factor == 0
 
 
-@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
-def _mean_of_blocks(
-    source: NDArray[np.uint8], factor: int, line: NDArray[np.uint32], out: NDArray[np.uint8]
-) -> None:
-    height, width = source.shape[0], source.shape[1] // 3
-    for y in range(out.shape[0]):
-        rows = min(factor, height - y * factor)
-        for i in range(3 * width):
-            line[i] = source[y * factor, i]
-        for row in range(1, rows):
-            for i in range(3 * width):
-                line[i] += source[y * factor + row, i]
-        for x in range(out.shape[1]):
-            cols = min(factor, width - x * factor)
-            count = np.uint32(rows * cols)
-            for channel in range(3):
-                total = np.uint32(0)
-                for col in range(cols):
-                    total += line[3 * (x * factor + col) + channel]
-                out[y, x, channel] = (total + count // 2) // count
-
-
-def _block_mean(pixels: RgbImage, factor: int, out: RgbImage | None = None) -> RgbImage:
-    """Mean of factor x factor blocks, rounded half up; the last ones may be smaller."""
-    if factor == 1 and out is None:
-        return pixels
-    height, width = pixels.shape[:2]
-    if out is None:
-        out = np.empty((-(-height // factor), -(-width // factor), 3), dtype=np.uint8)
-    flat = np.ascontiguousarray(pixels).reshape(height, width * 3)
-    _mean_of_blocks(flat, factor, np.empty(width * 3, dtype=np.uint32), out)
-    return out
-
-
 def _shrink_tiles(
     slide: TiledSlide, level: int, factor: int, threads: int
 ) -> tuple[RgbImage, NDArray[np.bool_]]:
@@ -138,7 +104,7 @@ def _shrink_tiles(
             readable[place] = False
             return
         if pixels is not None:
-            _block_mean(pixels, factor, rgb[place])
+            block_mean(pixels, factor, rgb[place])
 
     keys = [(col, row) for row in range(lattice.n_rows) for col in range(lattice.n_cols)]
     if threads > 1:
@@ -183,7 +149,7 @@ def _fill(
         min(rows * factor, box.height - row * factor),
     )
     try:
-        rgb[row : row + rows, col : col + cols] = _block_mean(slide.read_level(level, part), factor)
+        rgb[row : row + rows, col : col + cols] = block_mean(slide.read_level(level, part), factor)
         return
     except SlideReadError:
         if max(part.width, part.height) <= 256 or max(rows, cols) == 1:

@@ -15,6 +15,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from pathology_scaat.blocks import block_mean
 from pathology_scaat.geometry import BoxPx
 from pathology_scaat.slides.base import RgbImage
 
@@ -111,6 +112,22 @@ def _average(
             out[y, 3 * x + 2] = np.uint8(blue)
 
 
+def _whole_factor(columns: AxisWeights, rows: AxisWeights) -> int | None:
+    """The factor where every output pixel is the plain mean of whole level pixels, else None.
+
+    Then sums of whole numbers give what the weights give, at several times the speed.
+    """
+    factor = columns.weights.shape[1]
+    for axis in (columns, rows):
+        n = len(axis.begin)
+        even = axis.weights.shape[1] == factor and axis.count == n * factor
+        if not (even and (axis.weights == np.float32(1 / factor)).all()):
+            return None
+        if not np.array_equal(axis.begin, np.arange(n) * factor):
+            return None
+    return int(factor)
+
+
 def average(
     source: RgbImage, columns: AxisWeights, rows: AxisWeights, out: RgbImage | None = None
 ) -> RgbImage:
@@ -133,6 +150,9 @@ def average(
     if out is None:
         out = np.empty((height, width, 3), dtype=np.uint8)
     flat = np.ascontiguousarray(source).reshape(source.shape[0], -1)
+    factor = _whole_factor(columns, rows)
+    if factor is not None:
+        return block_mean(flat.reshape(source.shape), factor, out)
     lines = out.reshape(height, width * 3)
     _average(flat, rows.begin, rows.weights, columns.begin, columns.weights, lines)
     return out

@@ -6,6 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pathology_scaat.patches import resample
 from pathology_scaat.patches.resample import average, axis_weights, source_box
 
 starts = st.floats(0, 40)
@@ -67,3 +68,18 @@ def test_whole_factors_are_plain_means() -> None:
     assert np.abs(average(source, axis, axis) - expected).max() <= 1
     identity = axis_weights(0.0, 1.0, 0, 40)
     assert np.array_equal(average(source, identity, identity), source)
+
+
+@given(factor=st.integers(1, 9), n=st.integers(1, 40), start=st.integers(0, 5))
+def test_whole_factors_give_what_the_weights_give(factor: int, n: int, start: int) -> None:
+    columns, rows = axis_weights(start, factor, 2, n), axis_weights(0.0, factor, 0, 17)
+    rng = np.random.default_rng(factor)
+    source = rng.integers(0, 256, (rows.count, columns.count, 3), dtype=np.uint8)
+    assert resample._whole_factor(columns, rows) == factor
+    got = average(source, columns, rows)
+    lines = np.empty((17, n * 3), dtype=np.uint8)
+    resample._average(
+        source.reshape(rows.count, -1), rows.begin, rows.weights, columns.begin, columns.weights,
+        lines,
+    )  # fmt: skip
+    assert np.array_equal(got, lines.reshape(17, n, 3))

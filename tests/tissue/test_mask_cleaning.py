@@ -13,7 +13,8 @@ from skimage import morphology
 
 from pathology_scaat._tissue_picture import paint_overlay, write_png
 from pathology_scaat._tissue_pixels import _closed, _ink, clean_mask, outline, without_small
-from pathology_scaat._tissue_thumbnail import _block_mean, _shrink_tiles
+from pathology_scaat._tissue_thumbnail import _shrink_tiles
+from pathology_scaat.blocks import block_mean
 from pathology_scaat.errors import SlideReadError
 from pathology_scaat.geometry import SizePx
 from pathology_scaat.slides.tiles import TileLattice
@@ -79,7 +80,7 @@ def test_ink_needs_squares_of_seeds(seed: int) -> None:
 @given(height=st.integers(1, 40), width=st.integers(1, 40), factor=st.integers(1, 9))
 def test_blocks_are_means_rounded_half_up(height: int, width: int, factor: int) -> None:
     pixels = np.random.default_rng(height).integers(0, 256, (height, width, 3), dtype=np.uint8)
-    got = _block_mean(pixels, factor)
+    got = block_mean(pixels, factor)
     for y in range(got.shape[0]):
         for x in range(got.shape[1]):
             block = pixels[y * factor : (y + 1) * factor, x * factor : (x + 1) * factor]
@@ -111,7 +112,7 @@ class TiledArray:
 def test_tiles_shrink_to_the_same_thumbnail_on_any_number_of_threads() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (117, 151, 3), dtype=np.uint8)
     slide = TiledArray(pixels, 32)
-    expected = _block_mean(pixels, 4)
+    expected = block_mean(pixels, 4)
     expected[8:16, 0:8] = 255
     expected[8:16, 8:16] = 255
     for threads in (1, 3):

@@ -1,0 +1,43 @@
+"""Means of square blocks of pixels, in whole numbers: exact, and fast."""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+
+@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+def _mean_of_blocks(
+    source: NDArray[np.uint8], factor: int, line: NDArray[np.uint32], out: NDArray[np.uint8]
+) -> None:
+    height, width = source.shape[0], source.shape[1] // 3
+    for y in range(out.shape[0]):
+        rows = min(factor, height - y * factor)
+        for i in range(3 * width):
+            line[i] = source[y * factor, i]
+        for row in range(1, rows):
+            for i in range(3 * width):
+                line[i] += source[y * factor + row, i]
+        for x in range(out.shape[1]):
+            cols = min(factor, width - x * factor)
+            count = np.uint32(rows * cols)
+            for channel in range(3):
+                total = np.uint32(0)
+                for col in range(cols):
+                    total += line[3 * (x * factor + col) + channel]
+                out[y, x, channel] = (total + count // 2) // count
+
+
+def block_mean(
+    pixels: NDArray[np.uint8], factor: int, out: NDArray[np.uint8] | None = None
+) -> NDArray[np.uint8]:
+    """Mean of factor x factor blocks, rounded half up; the last ones may be smaller."""
+    if factor == 1 and out is None:
+        return pixels
+    height, width = pixels.shape[:2]
+    if out is None:
+        out = np.empty((-(-height // factor), -(-width // factor), 3), dtype=np.uint8)
+    flat = np.ascontiguousarray(pixels).reshape(height, width * 3)
+    _mean_of_blocks(flat, factor, np.empty(width * 3, dtype=np.uint32), out)
+    return out
