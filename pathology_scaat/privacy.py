@@ -21,7 +21,13 @@ from pathlib import Path
 from typing import Any
 
 from pathology_scaat.durable import sync_file, sync_folder
-from pathology_scaat.errors import AnnotationError, ScaatError, SlideError, UsageError
+from pathology_scaat.errors import (
+    AnnotationError,
+    ExportError,
+    ScaatError,
+    SlideError,
+    UsageError,
+)
 from pathology_scaat.locks import describe_os_error
 
 SALT_BYTES = 32
@@ -170,14 +176,21 @@ class RedactingFormatter(logging.Formatter):
         return self._redactor(super().format(record))
 
 
+_NAMED_BY_FILE: dict[type[ScaatError], str] = {
+    SlideError: "slide",
+    AnnotationError: "annotation file",
+    ExportError: "export",  # it may be the slide's file that cannot be exported
+}
+
+
 def reason_for(error: ScaatError) -> str:
     """The sentence of an error as ``slides.csv`` may hold it: without the file's name.
 
     The row says which slide it is; a file name may hold a patient's name.
     """
     redactor = Redactor()
-    if isinstance(error, SlideError | AnnotationError):
-        subject = "slide" if isinstance(error, SlideError) else "annotation file"
+    subject = next((word for kind, word in _NAMED_BY_FILE.items() if isinstance(error, kind)), "")
+    if subject:
         # Sentences of ours set names in quotes; a bare stem may be any word of the sentence.
         redactor.hide(error.subject, subject)
         redactor.hide(f"'{Path(error.subject).stem}'", f"of the {subject}")

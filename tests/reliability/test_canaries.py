@@ -8,12 +8,15 @@ import os
 import platform
 import uuid
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 from canaries import CANARY, aperio_slide, canary, find_words, format_slides, has_label_colour
 from PIL import Image
 from reliability_tools import run_scaat
+
+from pathology_scaat.export.config import Format
 
 SMALL = ("--mpp", "2.0", "--patch-size", "32", "--workers", "1", "--quiet")
 
@@ -74,12 +77,37 @@ def named(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = folder / canary("folder")
     place.mkdir()
     out = folder / "out"
+    pipeline = folder / "pipeline.yaml"
+    pipeline.write_text("train: {epochs: 1, tensorboard: true}\n", encoding="utf-8")
     done = run_scaat(
-        "run", "--manifest", canary_cohort(place, named=True), "--out", out, "--epochs", 1, *SMALL,
+        "run", pipeline, "--manifest", canary_cohort(place, named=True), "--out", out, *SMALL,
         in_process=True,
     )  # fmt: skip
     assert done.returncode == 3, done.stderr
+    # What a run does not make by itself: every other format, the trust card, labels come back.
+    manifest = next(place.glob("*.csv"))
+    more = ("--out", out, "--quiet")
+    formats = ",".join(name for name in get_args(Format) if "dicom" not in name)
+    done = run_scaat(
+        "export", *more, "--manifest", manifest, "--formats", formats, "--workers", "0",
+        in_process=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    done = run_scaat("evaluate", *more, "--manifest", manifest, in_process=True)
+    assert done.returncode == 0, done.stderr
+    overlay = next((out / "overlays").glob("case-0*.geojson.gz"))
+    done = run_scaat("import-annotations", overlay, "--out", out, in_process=True)
+    assert done.returncode in {0, 2}, done.stderr
     return out
+
+
+def test_every_kind_of_output_was_searched(named: Path) -> None:
+    """A format that is added later must come into the search too."""
+    made = {"".join(path.suffixes) for path in (named / "overlays").iterdir()}
+    wanted = (".geojson.gz", ".ome.tiff", ".png", ".html", ".csv", ".db")
+    assert [end for end in wanted if not any(name.endswith(end) for name in made)] == []
+    assert list(named.rglob("*tfevents*"))
+    assert list((named / "evaluation").glob("trust_card.*"))
 
 
 def test_no_canary_is_in_any_output(named: Path) -> None:
@@ -132,6 +160,14 @@ def test_every_format_under_the_model_keeps_silent(named: Path, tmp_path: Path) 
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert len(list((out / "overlays").glob("*.geojson.gz"))) == len(slides)
+    # DICOM objects copy the patient: refused for a slide that names one, and told without names.
+    done = run_scaat(
+        "export", "--out", out, "--manifest", manifest, "--formats", "dicom", "--workers", 0, "-q",
+        in_process=True,
+    )  # fmt: skip
+    assert done.returncode == 3
+    assert not list(out.rglob("*.dcm"))
+    assert "names a patient" in (out / "slides.csv").read_text(encoding="utf-8")
     assert find_words(out, [CANARY, *people_and_places(tmp_path)]) == []
 
 
