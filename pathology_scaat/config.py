@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from pathology_scaat import run_record
 from pathology_scaat.engine import EngineConfig
 from pathology_scaat.errors import ConfigError
 from pathology_scaat.export.config import ExportConfig
 from pathology_scaat.patches.config import TileConfig
+from pathology_scaat.privacy import PATH_MARK
 from pathology_scaat.saliency.config import ExplainConfig
 from pathology_scaat.stitching.config import StitchConfig
 from pathology_scaat.training.config import TrainConfig
@@ -114,8 +116,20 @@ def validation_error(subject: str, error: ValidationError) -> ConfigError:
     return ConfigError(subject, f"'{place}': {problem}{also}", "see 'scaat run --help'")
 
 
+def _hidden_paths(values: Mapping[str, Any], above: str = "") -> Iterator[str]:
+    """Names of the settings whose path a run record left out."""
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _hidden_paths(value, f"{above}{key}.")
+        elif value == PATH_MARK:
+            yield f"{above}{key}"
+
+
 def load_run_config(path: Path | None, overrides: Mapping[str, Any]) -> RunConfig:
     """A run's settings from a YAML file, with command line options on top.
+
+    The file may also be the ``run.json`` of an earlier run: the same settings again, with the
+    paths that it does not keep given as options.
 
     Relative paths in the file are relative to the working directory, as on the command line.
 
@@ -126,7 +140,14 @@ def load_run_config(path: Path | None, overrides: Mapping[str, Any]) -> RunConfi
     """
     base = read_yaml(path) if path else {}
     subject = path.name if path else "options"
+    if base.get("schema") == run_record.SCHEMA_NAME:
+        base = run_record.settings_to_repeat(base)
     values = merged(merged(RUN_DEFAULTS, base), overrides)
+    hidden = next(_hidden_paths(values), None)
+    if hidden is not None:
+        raise ConfigError(
+            subject, f"'{hidden}' was a path, which the record does not keep", f"give --{hidden}"
+        )
     for name, option in (("manifest", "--manifest"), ("out", "--out")):
         if name not in values:
             raise ConfigError(subject, f"'{name}' is missing", f"give {option}")

@@ -94,7 +94,24 @@ def read_run_record(out_dir: Path) -> dict[str, Any]:
     StoreError
         If it is absent, damaged, of another schema version, or was altered.
     """
-    record = read_json(Path(out_dir) / FILE_NAME)
+    return _checked(read_json(Path(out_dir) / FILE_NAME))
+
+
+def settings_to_repeat(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a run as ``scaat run`` takes them; paths may be ``<path>``.
+
+    Raises
+    ------
+    StoreError
+        If the record is of another schema version, or was altered.
+    """
+    checked = _checked(dict(record))
+    full = checked.get("full")
+    config = full.get("config") if isinstance(full, dict) else checked.get("config")
+    return dict(config) if isinstance(config, dict) else {}
+
+
+def _checked(record: dict[str, Any]) -> dict[str, Any]:
     if record.get("schema") != SCHEMA_NAME or record.get("schema_version") != SCHEMA_VERSION:
         raise StoreError(
             FILE_NAME,

@@ -47,7 +47,8 @@ def info(
 @app.command()
 def run(
     config: Annotated[
-        Path | None, typer.Argument(help="Pipeline file (YAML); options override it.")
+        Path | None,
+        typer.Argument(help="Pipeline file (YAML) or a run.json; options override it."),
     ] = None,
     manifest: opt.Manifest = None,
     out: opt.Out = None,
