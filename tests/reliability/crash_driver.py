@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from reliability_tools import digest, draw_slide
+from reliability_tools import digest, make_cohort
 
 from pathology_scaat.status import STAGES, StatusTable
 
@@ -42,31 +42,6 @@ MADE_BY: dict[str, tuple[str, ...]] = {
     "export": ("overlays",),
 }
 """What is taken away so that a run begins its work with a stage."""
-
-
-def make_cohort(folder: Path, side_px: int = 352) -> Path:
-    """Three slides of three patients with annotations; the manifest."""
-    lines = ["slide_path,slide_id,patient_id,split,annotation_path"]
-    for number, split in enumerate(("train", "val", "test")):
-        draw_slide(folder / f"s{number}.tiff", seed=number, side_px=side_px)
-        middle = side_px // 2
-        features = [
-            {
-                "type": "Feature",
-                "geometry": {
-                    "type": "Polygon",
-                    "coordinates": [[[a, 0], [b, 0], [b, side_px], [a, side_px], [a, 0]]],
-                },
-                "properties": {"objectType": "annotation", "classification": {"name": name}},
-            }
-            for name, a, b in (("Normal", 0, middle), ("Tumor", middle, side_px))
-        ]
-        text = json.dumps({"type": "FeatureCollection", "features": features})
-        (folder / f"s{number}.geojson").write_text(text, encoding="utf-8")
-        lines.append(f"s{number}.tiff,slide-{number},patient-{number},{split},s{number}.geojson")
-    manifest = folder / "cohort.csv"
-    manifest.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return manifest
 
 
 def settings(manifest: Path, out: Path) -> Any:

@@ -16,6 +16,8 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from hostile_moments import DURING, during_message
+from hostile_sizes import CASES as SIZES
 from reliability_tools import DATA, draw_slide, run_scaat
 
 Maker = Callable[[Path], Path]
@@ -142,6 +144,16 @@ def _text(name: str, content: str | bytes) -> Maker:
     return make
 
 
+def _sized(case: str) -> Maker:
+    name, write = SIZES[case]
+
+    def make(folder: Path) -> Path:
+        write(folder / name)
+        return folder / name
+
+    return make
+
+
 MANIFESTS: dict[str, Maker] = {
     "a manifest that is empty": _text("m.csv", ""),
     "a manifest without slide_path": _text("m.csv", "name,age\nx,3\n"),
@@ -208,8 +220,68 @@ ANNOTATIONS: dict[str, Maker] = {
         '<!DOCTYPE x [<!ENTITY f SYSTEM "file:///etc/passwd">]>'
         "<ASAP_Annotations>&f;</ASAP_Annotations>",
     ),
+    "GeoJSON of 1 GB of brackets, gzipped": _sized("1 GB of brackets in gzip"),
+    "GeoJSON of 1 GB without nesting, gzipped": _sized("1 GB of flat numbers in gzip"),
+    "XML of 1 GB, gzipped": _sized("1 GB of XML in gzip"),
+    "GeoJSON with 112 MB of brackets, gzipped": _sized("112 MB of brackets"),
+    "an outline that is a scribble of 400 points": _sized("a scribble of 400 points"),
+    "a saw of 200,000 long teeth": _sized("a saw of 200,000 teeth"),
+    "20,000 areas on top of each other": _sized("20,000 areas on top of each other"),
     "an annotation file that is a picture": _text("a.geojson", b"\x89PNG\r\n\x1a\n" * 50),
 }
+
+
+def _table(name: str, lines: list[str], encoding: str = "utf-8", end: str = "\n") -> Maker:
+    def make(folder: Path) -> Path:
+        draw_slide(folder / "s.tiff", seed=1, side_px=320)
+        path = folder / name
+        path.write_bytes("".join(line + end for line in lines).encode(encoding))
+        return path
+
+    return make
+
+
+def _same_name_in_two_folders(folder: Path) -> Path:
+    for number, place in enumerate(("north", "south")):
+        (folder / "in" / place).mkdir(parents=True)
+        draw_slide(folder / "in" / place / "case.tiff", seed=number, side_px=320)
+    return folder / "in"
+
+
+def _name_with_line_breaks(folder: Path) -> Path:
+    (folder / "in").mkdir()
+    draw_slide(folder / "in" / "one\ntwo\r\x1b[31m.tiff", seed=1, side_px=320)
+    return folder / "in"
+
+
+ACCEPTED: dict[str, Maker] = {
+    "a manifest with a byte order mark": _table("m.csv", ["slide_path", "s.tiff"], "utf-8-sig"),
+    "a manifest with semicolons and a decimal comma": _table(
+        "m.csv", ["slide_path;mpp", "s.tiff;0,5"]
+    ),
+    "a manifest with Windows line ends": _table("m.csv", ["slide_path", "s.tiff"], end="\r\n"),
+    "a manifest in UTF-16 with tabs, as a spreadsheet saves it": _table(
+        "m.txt", ["slide_path\tlabel", "s.tiff\tT"], "utf-16", "\r\n"
+    ),
+    "slides of one name in two folders": _same_name_in_two_folders,
+    "a slide whose name holds line breaks and terminal commands": _name_with_line_breaks,
+}
+
+
+def accepted_message(make: Maker, folder: Path) -> tuple[str, int]:
+    """The ids that odd but good input is tiled under, and the exit code."""
+    out = folder / "out"
+    done = run_scaat(
+        "tile", "--manifest", make(folder), "--out", out, "--patch-size", "64", "--mpp", "0.5",
+        "--workers", "0", "--quiet", in_process=True,
+    )  # fmt: skip
+    if not (out / "slides.csv").exists():
+        return _first_line(done), done.returncode
+    with (out / "slides.csv").open(newline="", encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream))
+    bad = [row["reason"] for row in rows if row["tile"] != "done"]
+    ids = " and ".join(f"`{row['slide_id']}`" for row in rows)
+    return bad[0] if bad else f"done: {ids}", done.returncode
 
 
 def _first_line(done: subprocess.CompletedProcess[str]) -> str:
@@ -253,6 +325,7 @@ GROUPS: tuple[tuple[dict[str, Maker], Callable[[Maker, Path], tuple[str, int]]],
     (MANIFESTS, manifest_message),
     (SETTINGS, settings_message),
     (ANNOTATIONS, annotation_message),
+    (ACCEPTED, accepted_message),
 )
 
 
@@ -267,6 +340,9 @@ def table() -> list[tuple[str, str]]:
                 facts += f", {row['n_unreadable']} unreadable left out"
             good = "; ".join(filter(None, (facts, row["notes"])))
             lines.append((title, row["reason"] if row["tile"] == "failed" else f"done: {good}"))
+    for title, case in DURING.items():
+        with tempfile.TemporaryDirectory() as place:
+            lines.append((title, during_message(case, Path(place))[0]))
     for cases, message in GROUPS:
         for title, make in cases.items():
             with tempfile.TemporaryDirectory() as place:

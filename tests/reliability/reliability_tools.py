@@ -11,8 +11,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
-import tifffile
+# Scripts of this folder are run by themselves, too.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from drawn_slides import draw_slide, make_cohort
+
+__all__ = ["DATA", "VOLATILE", "digest", "draw_slide", "make_cohort", "run_scaat"]
 
 
 def _data() -> Path | None:
@@ -22,36 +25,6 @@ def _data() -> Path | None:
 
 
 DATA = _data()
-
-
-def draw_slide(path: Path, seed: int, side_px: int = 768, **tags: object) -> None:
-    """A pyramidal TIFF at 0.5 µm/px: pink tissue on glass, dark dots in its right half."""
-    rng = np.random.default_rng(seed)
-    image = np.full((side_px, side_px, 3), 244, dtype=np.uint8)
-    edge, middle = side_px // 10, side_px // 2
-    image[edge:-edge, edge:-edge] = (222, 160, 196)
-    n_dots = side_px * side_px // 900
-    for x, y in zip(
-        rng.integers(middle, side_px - edge - 8, n_dots),
-        rng.integers(edge, side_px - edge - 8, n_dots),
-        strict=True,
-    ):
-        image[y : y + 8, x : x + 8] = (92, 60, 140)
-    noise = rng.integers(-6, 7, image.shape, dtype=np.int16)
-    image = np.clip(image.astype(np.int16) + noise, 0, 255).astype(np.uint8)
-    with tifffile.TiffWriter(path) as writer:
-        for level, step in enumerate((1, 4)):
-            writer.write(
-                image[::step, ::step],
-                tile=(128, 128),
-                photometric="rgb",
-                compression="deflate",
-                resolution=(20_000 / step, 20_000 / step),
-                resolutionunit="CENTIMETER",
-                subfiletype=1 if level else 0,
-                metadata=None,
-                **(tags if not level else {}),  # type: ignore[arg-type]
-            )
 
 
 def run_scaat(

@@ -13,8 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from crash_driver import make_cohort
-from reliability_tools import digest, run_scaat
+from reliability_tools import digest, make_cohort, run_scaat
 
 TILE = ("--mpp", "0.5", "--patch-size", "32", "--quiet")
 

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hostile_inputs import (
+    ACCEPTED,
     ANNOTATIONS,
     BROKEN,
     MADE,
     MANIFESTS,
     SETTINGS,
     Maker,
+    accepted_message,
     annotation_message,
     manifest_message,
     settings_message,
     slides,
     tile_all,
 )
+from hostile_moments import DURING, during_message
 from reliability_tools import digest
 
 CAN_BE_TILED = {
@@ -89,7 +94,34 @@ def test_hostile_annotations_fail_their_slide_only(make: Maker, tmp_path: Path) 
     assert "root:" not in text
 
 
+@pytest.mark.parametrize("make", ACCEPTED.values(), ids=ACCEPTED.keys())
+def test_odd_input_that_is_good_is_taken(make: Maker, tmp_path: Path) -> None:
+    text, code = accepted_message(make, tmp_path)
+    assert code == 0, text
+    assert text.startswith("done: ")
+    assert text.isprintable()
+    ids = re.findall("`([^`]*)`", text)
+    assert len(set(ids)) == len(ids) == text.count(" and ") + 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", DURING.values(), ids=DURING.keys())
+def test_a_slide_that_changes_in_the_middle_of_a_batch(case: Any, tmp_path: Path) -> None:
+    text, code = during_message(case, tmp_path)
+    assert code == 3, text
+    assert_one_sentence(text)
+    assert not list((tmp_path / "out").rglob("*.partial-*"))
+
+
 def test_the_documented_table_names_every_input() -> None:
     text = (Path(__file__).parents[2] / "docs" / "reliability.md").read_text(encoding="utf-8")
-    titles = [*MADE, *MANIFESTS, *SETTINGS, *ANNOTATIONS, *(f"`{name}`" for name in BROKEN)]
+    titles = [
+        *MADE,
+        *DURING,
+        *MANIFESTS,
+        *SETTINGS,
+        *ANNOTATIONS,
+        *ACCEPTED,
+        *(f"`{name}`" for name in BROKEN),
+    ]
     assert [title for title in titles if f"| {title} |" not in text] == []

@@ -14,9 +14,8 @@ import time
 from pathlib import Path
 
 import pytest
-from crash_driver import make_cohort
 from loopback_cluster import loopback_cluster, wait_until
-from reliability_tools import digest, run_scaat
+from reliability_tools import digest, make_cohort, run_scaat
 
 BOUNDED_S = 60.0
 """From the kill to the end of the command; the work itself takes seconds."""

@@ -11,8 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from crash_driver import make_cohort
-from reliability_tools import digest, run_scaat
+from reliability_tools import digest, make_cohort, run_scaat
 
 from pathology_scaat.memory import LEAST_BYTES, is_out_of_memory
 

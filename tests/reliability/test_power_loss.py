@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from crash_driver import make_cohort
+from reliability_tools import make_cohort
 
 from pathology_scaat import durable
 from pathology_scaat.provenance import atomic_path, write_json

@@ -6,8 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from crash_driver import make_cohort
-from reliability_tools import digest, run_scaat
+from reliability_tools import digest, make_cohort, run_scaat
 
 SETTINGS = """
 seed: 3

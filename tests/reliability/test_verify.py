@@ -10,8 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from crash_driver import make_cohort
-from reliability_tools import run_scaat
+from reliability_tools import make_cohort, run_scaat
 
 from pathology_scaat.errors import StoreError
 from pathology_scaat.status import StatusTable

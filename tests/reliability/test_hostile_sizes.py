@@ -1,0 +1,59 @@
+"""Annotation files that ask for a gigabyte or for hours cost little of either.
+
+``SCAAT_HUGE=1`` also writes a gigabyte of brackets to the disk, and reads it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hostile_sizes import CASES, GIGABYTE
+
+MOST_MIB = 1536
+MOST_SECONDS = 90.0
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads its memory from /proc")
+
+
+def read_apart(path: Path) -> dict[str, object]:
+    done = subprocess.run(
+        [sys.executable, str(Path(__file__).with_name("hostile_sizes.py")), str(path)],
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    found: dict[str, object] = json.loads(done.stdout)
+    return found
+
+
+def assert_cheap(found: dict[str, object]) -> None:
+    said = str(found["said"])
+    assert said == "read" or (said.endswith(".") and "\n" not in said and len(said) < 200)
+    assert float(str(found["seconds"])) < MOST_SECONDS, found
+    assert int(str(found["peak_mib"])) < MOST_MIB, found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", CASES)
+def test_what_is_asked_for_is_not_given(case: str, tmp_path: Path) -> None:
+    name, make = CASES[case]
+    make(tmp_path / name)
+    found = read_apart(tmp_path / name)
+    assert_cheap(found)
+    assert (found["said"] == "read") == (case == "XML nested 900,000 deep")
+
+
+@pytest.mark.skipif("SCAAT_HUGE" not in os.environ, reason="writes 1 GB: set SCAAT_HUGE=1")
+def test_a_gigabyte_of_brackets_on_the_disk(tmp_path: Path) -> None:
+    path = tmp_path / "a.geojson"
+    with path.open("wb") as stream:
+        for _ in range(64):
+            stream.write(b"[" * (GIGABYTE // 64))
+    assert_cheap(read_apart(path))
