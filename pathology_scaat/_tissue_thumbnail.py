@@ -14,7 +14,7 @@ from pathology_scaat.blocks import block_mean
 from pathology_scaat.errors import SlideReadError
 from pathology_scaat.geometry import BoxPx
 from pathology_scaat.slides.base import RgbImage, Slide
-from pathology_scaat.slides.tiles import TiledSlide
+from pathology_scaat.slides.tiles import TiledSlide, tile_buffer
 
 BAND_PX = 6_000_000
 """Level pixels held at once while a level is shrunk."""
@@ -95,7 +95,8 @@ def _shrink_tiles(
 
     def shrink(key: tuple[int, int]) -> None:
         if not hasattr(own, "scratch"):
-            own.scratch = np.empty((tile.height, tile.width, 3), dtype=np.uint8)
+            flat = tile_buffer(tile.height * tile.width * 3)
+            own.scratch = flat.reshape(tile.height, tile.width, 3)
         col, row = key
         place = slice(row * high, (row + 1) * high), slice(col * wide, (col + 1) * wide)
         try:

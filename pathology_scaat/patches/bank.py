@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pathology_scaat.slides.base import RgbImage
+from pathology_scaat.slides.tiles import tile_buffer
 
 Key = tuple[int, int]
 Made = tuple[RgbImage | None, RgbImage | None]
@@ -26,23 +27,25 @@ class Buffers:
 
     def __init__(self) -> None:
         self._free: dict[int, list[NDArray[np.uint8]]] = {}
+        self._flat: dict[int, NDArray[np.uint8]] = {}  # by the memory they are a view of
 
     def take(self, height: int, width: int) -> RgbImage:
         """An array (height, width, 3) of whatever was in it, to be given back."""
         size = height * width * 3
         grains = math.ceil(size / _GRAIN)
         try:
-            owner = self._free[grains].pop()
+            flat = self._free[grains].pop()
         except (KeyError, IndexError):
-            owner = np.empty(grains * _GRAIN, dtype=np.uint8)
-        array: RgbImage = owner[:size].reshape(height, width, 3)
+            flat = tile_buffer(grains * _GRAIN)
+            assert flat.base is not None
+            self._flat[id(flat.base)] = flat
+        array: RgbImage = flat[:size].reshape(height, width, 3)
         return array
 
     def give(self, array: RgbImage) -> None:
         """Give back what was taken; nobody may look at it any more."""
-        owner = array.base
-        assert isinstance(owner, np.ndarray)
-        self._free.setdefault(owner.size // _GRAIN, []).append(owner)
+        flat = self._flat[id(array.base)]
+        self._free.setdefault(flat.size // _GRAIN, []).append(flat)
 
 
 class Bank:
