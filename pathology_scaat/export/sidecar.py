@@ -12,7 +12,7 @@ from pathology_scaat.provenance import file_sha256
 from pathology_scaat.seals import write_sealed_json
 
 SCHEMA_NAME = "pathology_scaat.overlay"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 def sidecar_path(overlay_dir: Path, slide_id: str) -> Path:
