@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from rich.console import Console
 from rich.table import Table
 
+from pathology_scaat.cli.options import engine_overrides
 from pathology_scaat.errors import BatchError, UsageError
 
 if TYPE_CHECKING:
     from pathology_scaat.cli.progress import TerminalReporter
+    from pathology_scaat.engine import EngineConfig
     from pathology_scaat.manifest import Manifest
     from pathology_scaat.verbs.reporting import StageReport
     from pathology_scaat.verbs.run import RunReport
@@ -60,6 +62,13 @@ def checked(model: type[T], values: dict[str, Any], subject: str) -> T:
         return model(**merged({}, values))
     except ValidationError as error:
         raise validation_error(subject, error) from None
+
+
+def engine_of(workers: int | None, scheduler: str | None, cluster: Path | None) -> EngineConfig:
+    """Where the work runs, as the command line says."""
+    from pathology_scaat.engine import EngineConfig
+
+    return checked(EngineConfig, engine_overrides(workers, scheduler, cluster), "engine options")
 
 
 def finish(reports: list[StageReport], out: Path) -> None:

@@ -13,6 +13,7 @@ from pathology_scaat.cli.application import app
 from pathology_scaat.cli.common import (
     checked,
     cohort,
+    engine_of,
     finish,
     needed,
     print_metrics,
@@ -40,19 +41,17 @@ def tile(
     quiet: opt.Quiet = False,
 ) -> None:
     """Cut slides into zarr patch stores."""
-    from pathology_scaat.engine import EngineConfig
     from pathology_scaat.patches import TileConfig
     from pathology_scaat.verbs.tile import tile as verb
 
     values = opt.tile_overrides(mpp, mag, patch_size, overlap, classes, reader)
-    engine = opt.engine_overrides(workers, scheduler, cluster)
     folder = needed(out, "--out")
     with progress_of(quiet) as reporter:
         report = verb(
             cohort(needed(manifest, "--manifest"), pseudonymize, folder),
             folder,
             config=checked(TileConfig, values, "tile options"),
-            engine=checked(EngineConfig, engine, "engine options"),
+            engine=engine_of(workers, scheduler, cluster),
             overwrite=overwrite,
             reporter=reporter,
         )
@@ -137,18 +136,16 @@ def stitch(
     quiet: opt.Quiet = False,
 ) -> None:
     """Blend patch saliency into slide maps."""
-    from pathology_scaat.engine import EngineConfig
     from pathology_scaat.stitching import StitchConfig
     from pathology_scaat.verbs.stitch import stitch as verb
 
     folder = needed(out, "--out")
-    engine = opt.engine_overrides(workers, scheduler, cluster)
     values = mopt.map_overrides(map_mpp, ngff, weighting, weight_threshold, window)
     with progress_of(quiet) as reporter:
         report = verb(
             folder,
             config=checked(StitchConfig, values, "stitch options"),
-            engine=checked(EngineConfig, engine, "engine options"),
+            engine=engine_of(workers, scheduler, cluster),
             overwrite=overwrite,
             reporter=reporter,
         )
@@ -181,12 +178,10 @@ def export(
     quiet: opt.Quiet = False,
 ) -> None:
     """Write slide maps as files that QuPath and other viewers open."""
-    from pathology_scaat.engine import EngineConfig
     from pathology_scaat.export import ExportConfig
     from pathology_scaat.verbs.export import export as verb
 
     folder = needed(out, "--out")
-    engine = opt.engine_overrides(workers, scheduler, cluster)
     values = mopt.export_overrides(
         formats,
         qupath_origin,
@@ -208,7 +203,7 @@ def export(
             folder,
             manifest=cohort(manifest, pseudonymize, folder) if manifest else None,
             config=checked(ExportConfig, values, "export options"),
-            engine=checked(EngineConfig, engine, "engine options"),
+            engine=engine_of(workers, scheduler, cluster),
             overwrite=overwrite,
             reporter=reporter,
         )
