@@ -2,8 +2,8 @@
 
     python benchmarks/tiling.py --slide SLIDE.svs --json benchmarks/results/tiling-CPU.json
 
-``--part`` runs one part of the plan and merges what it measures into the file, so that a
-machine need not be idle for all of it at once; ``--table`` prints the file as a table.
+``--part`` and ``--name`` run a part of the plan and merge what they measure into the file, so
+that a machine need not be idle for all of it at once; ``--table`` prints the file as a table.
 
 Each measurement is a process of its own, bound to the cores it may use; the time of imports
 and of the first run (compilation, caches) is not counted, the fastest of the repeats counts,
@@ -424,8 +424,8 @@ def machine() -> dict[str, Any]:
     return {"cpu": name, "cores": os.cpu_count(), "python": platform.python_version()}
 
 
-def run_part(part: str, arguments: argparse.Namespace, scratch: Path) -> list[dict[str, Any]]:
-    results = []
+def run_part(part: str, arguments: argparse.Namespace, scratch: Path) -> None:
+    """Measure a part of the plan; each figure is in the file as soon as it is known."""
     for slide_name, setting, cores, names in PARTS[part]:
         slide = arguments.slide
         if slide_name != REAL:
@@ -438,6 +438,8 @@ def run_part(part: str, arguments: argparse.Namespace, scratch: Path) -> list[di
         shown = slide.name if slide_name == REAL else f"synthetic, {slide_name}"
         print(f"{shown}, {setting}, {cores} core{'s' if cores > 1 else ''}", flush=True)
         for name in names:
+            if arguments.name and name not in arguments.name:
+                continue
             measured = measure(name, slide, setting, cores, arguments)
             if measured is None:
                 continue
@@ -446,8 +448,9 @@ def run_part(part: str, arguments: argparse.Namespace, scratch: Path) -> list[di
             load = round(os.getloadavg()[0], 1)
             # On tmpfs it is cores that are measured, and not the disk that they share.
             outputs = "memory" if tempfile.gettempdir().startswith("/dev/shm") else "disk"
-            results.append({**key, **measured, "outputs": outputs, "load_average": load})
-    return results
+            result = {**key, **measured, "outputs": outputs, "load_average": load}
+            if arguments.json:
+                merge(arguments.json, arguments.slide, [result])
 
 
 def merge(path: Path, slide: Path, results: list[dict[str, Any]]) -> None:
@@ -491,6 +494,7 @@ def main() -> None:
     parser.add_argument("--slide", type=Path, help="a real, dense slide")
     parser.add_argument("--json", type=Path, help="file that results are merged into")
     parser.add_argument("--part", choices=PARTS, action="append", help="default: all of them")
+    parser.add_argument("--name", choices=CONTENDERS, action="append", help="only these of a part")
     parser.add_argument("--scratch", type=Path, help="folder that keeps the synthetic slides")
     parser.add_argument("--limit", type=int, default=600, help="patches for the slow contenders")
     parser.add_argument("--repeats", type=int, default=3, help="the fastest counts")
@@ -511,9 +515,7 @@ def main() -> None:
         scratch = arguments.scratch or Path(folder)
         scratch.mkdir(parents=True, exist_ok=True)
         for part in arguments.part or PARTS:
-            results = run_part(part, arguments, scratch)
-            if arguments.json:
-                merge(arguments.json, arguments.slide, results)
+            run_part(part, arguments, scratch)
 
 
 if __name__ == "__main__":
