@@ -30,6 +30,9 @@ from pathology_scaat.saliency.comparison_report import comparison_markdown, draw
 from pathology_scaat.saliency.measurement import Measurement
 from pathology_scaat.saliency.protocol import ProtocolConfig
 
+RESAMPLES = 10_000
+"""Bootstrap samples: with fewer, no p-value could survive the correction for their number."""
+
 Found = dict[str, dict[int, Measurement]]
 
 DEFAULT_ARM = "scaat-soft-16"
@@ -123,7 +126,7 @@ def one_table(
         arms,
         bench.test,
         baseline=baseline,
-        config=ProtocolConfig(**config["protocol"]),
+        config=ProtocolConfig(**config["protocol"], n_resamples=RESAMPLES),
         primary=primary_for(bench, config),
     )
     costs = cost_table({a: {s: found[a][s] for s in seeds} for a in arms})
