@@ -15,6 +15,7 @@ from shapely import MultiPolygon, Polygon
 
 from pathology_scaat.annotations.effort import check_crossings, check_size, overlapping
 from pathology_scaat.errors import AnnotationError
+from pathology_scaat.valid import made_valid
 
 log = logging.getLogger(__name__)
 
@@ -93,7 +94,7 @@ def only_areas(geometry: Any, subject: str) -> Polygon | MultiPolygon | None:
     if not geometry.is_valid:
         check_crossings(geometry, subject)
         log.info("%s: a self-crossing polygon was repaired", subject)
-        geometry = shapely.make_valid(geometry)
+        geometry = made_valid(geometry)
     parts = [part for part in _flat(geometry) if isinstance(part, Polygon) and part.area > 0]
     if not parts:
         return None

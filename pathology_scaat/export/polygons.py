@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 from shapely.geometry import MultiPolygon, Polygon
 from shapely.geometry.base import BaseGeometry
 
+from pathology_scaat.valid import made_valid
+
 GRID_PX = 0.01
 """QuPath reduces coordinates to two decimals and refuses what is invalid then."""
 
@@ -39,7 +41,7 @@ def clean_polygons(geometry: BaseGeometry, frame: BaseGeometry | None = None) ->
     """
     if geometry.is_empty:
         return []
-    fixed = shapely.make_valid(geometry)
+    fixed = made_valid(geometry)
     found: list[Polygon] = []
     for part in _polygons(fixed):
         inside = part if frame is None else part.intersection(frame)

@@ -105,3 +105,17 @@ def test_collections_lines_and_specks_are_dropped() -> None:
     (kept,) = clean_polygons(mixed)
     assert kept.area == 9
     assert clean_polygons(Polygon()) == []
+
+
+def test_rings_that_are_all_but_lines_stop_nothing(tmp_path: Path) -> None:
+    """Found by the generated sets: GEOS gives up on such a heap of rings ("mixed-dimension")."""
+    sliver = Polygon([(0, 0), (0, 1.661e-16), (82, 7)])
+    crossing = Polygon([(0, 0), (28, 2), (21, 27), (3, 21), (28, 4), (11, 22), (25, 1), (14, 23)])
+    heap = MultiPolygon([sliver, crossing])
+    with pytest.raises(shapely.errors.GEOSException):  # else the test tests nothing any more
+        shapely.make_valid(heap)
+    polygons = clean_polygons(heap, FRAME)
+    alone = shapely.make_valid(crossing, method="structure", keep_collapsed=False).area
+    # the sliver itself, once rounded, is no area
+    assert sum(polygon.area for polygon in polygons) == pytest.approx(alone, rel=0.05)
+    check(tmp_path, polygons)
