@@ -36,7 +36,7 @@ def _highdicom() -> Any:
         import highdicom
     except ImportError:
         raise ExportError(
-            "dicom", "needs highdicom", "pip install 'pathology-scaat[dicom]'"
+            "DICOM export", "needs highdicom", "pip install 'pathology-scaat[dicom]'"
         ) from None
     return highdicom
 

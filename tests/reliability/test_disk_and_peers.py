@@ -149,7 +149,8 @@ def test_ctrl_c_in_the_terminal_ends_workers_too(cohort: Path, tmp_path: Path) -
     run = subprocess.Popen(
         [
             sys.executable, "-m", "pathology_scaat", "tile", "--manifest", str(cohort),
-            "--out", str(out), "--workers", "2", "--mpp", "0.05", "--patch-size", "64", "-q",
+            "--out", str(out), "--workers", "2", "--mpp", "0.05", "--patch-size", "64",
+            "--overlap", "0.75", "-q",
         ],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -189,7 +190,8 @@ def test_a_killed_parent_leaves_no_workers(cohort: Path, tmp_path: Path) -> None
     run = subprocess.Popen(
         [
             sys.executable, "-m", "pathology_scaat", "tile", "--manifest", str(cohort),
-            "--out", str(out), "--workers", "2", "--mpp", "0.05", "--patch-size", "64", "-q",
+            "--out", str(out), "--workers", "2", "--mpp", "0.05", "--patch-size", "64",
+            "--overlap", "0.75", "-q",
         ],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

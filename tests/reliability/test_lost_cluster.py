@@ -35,9 +35,8 @@ def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def undisturbed(cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     out = tmp_path_factory.mktemp("undisturbed") / "out"
-    done = run_scaat(
-        "run", "--manifest", cohort, "--out", out, "--workers", 1, *RUN, in_process=True
-    )
+    # Not in this process: what other tests set in it (threads, kernels) may change last bits.
+    done = run_scaat("run", "--manifest", cohort, "--out", out, "--workers", 1, *RUN)
     assert done.returncode == 0, done.stderr
     return digest(out)
 
@@ -83,7 +82,7 @@ def test_a_part_of_the_cluster_is_killed(
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            env={**os.environ, "COLUMNS": "200"},
+            env={**os.environ, "COLUMNS": "200", "OMP_NUM_THREADS": "1"},
         )
 
         def at_work() -> bool:
@@ -102,7 +101,7 @@ def test_a_part_of_the_cluster_is_killed(
             assert "the dask scheduler was lost" in said
             # Workers end with their scheduler; what they still finish is whole.
             assert wait_until(lambda: all(w.poll() is not None for w in cluster.workers), 60)
-        again = run_scaat(*args, "--workers", "1", in_process=True)
+        again = run_scaat(*args, "--workers", "1")
     assert again.returncode == 0, again.stdout + again.stderr
     assert digest(out) == undisturbed
     assert not list(out.rglob("*.partial-*"))
@@ -119,14 +118,15 @@ def test_a_cluster_whose_last_worker_died_is_given_up(
     )
     with loopback_cluster(tmp_path / "cluster", workers=1) as cluster:
         run = subprocess.Popen(
-            [sys.executable, "-c", impatient, *args, "--scheduler", cluster.address]
+            [sys.executable, "-c", impatient, *args, "--scheduler", cluster.address],
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
         )
         assert wait_until(lambda: any((out / "patches").glob("*.partial-*")), 120, every_s=0.001)
         cluster.kill(cluster.workers[0])
         assert run.wait(BOUNDED_S) == 3
     assert any("has no worker that takes work; start it again" in r["reason"] for r in rows(out))
     assert_rows_are_true(out, 3)
-    again = run_scaat(*args, "--workers", "1", in_process=True)
+    again = run_scaat(*args, "--workers", "1")
     assert again.returncode == 0, again.stdout + again.stderr
     assert digest(out) == undisturbed
 

@@ -107,7 +107,7 @@ def test_a_worker_that_the_system_kills_is_one_sentence(
     cohort: Path, undisturbed: dict[str, str], tmp_path: Path, workers: int
 ) -> None:
     out = tmp_path / "out"
-    with control_group(210 << 20) as group:
+    with control_group(175 << 20) as group:
         words = ["tile", "--manifest", cohort, "--out", out, "--workers", workers, *TILE]
         enter = f'echo $$ > {group}/cgroup.procs && exec "$@"'
         done = subprocess.run(

@@ -49,6 +49,7 @@ def rewrite(bundle: Path, *, resealed: bool = False, **changes: Any) -> None:
     value = json.loads(file.read_text(encoding="utf-8")) | changes
     if resealed:
         value.pop("fingerprint")
+        value.pop("pathology_scaat_seal")
         value["weights_sha256"] = file_sha256(bundle / "model.safetensors")
         value["fingerprint"] = model_fingerprint(BundleConfig.model_validate(value))
     file.write_text(json.dumps(value), encoding="utf-8")
