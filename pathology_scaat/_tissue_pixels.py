@@ -68,18 +68,14 @@ def _extremes(rgb: RgbImage) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     return low, high
 
 
-def glass_colour(rgb: RgbImage) -> tuple[NDArray[np.float64], bool]:
+def _glass(
+    rgb: RgbImage, low: NDArray[np.uint8], high: NDArray[np.uint8]
+) -> tuple[NDArray[np.float64], bool]:
     """Colour of the empty glass, (3,) float, and whether any was seen.
 
     It is the commonest brightness among bright, nearly grey pixels; the channels are then
     averaged around it, because glass of many scanners is a little yellow or blue.
     """
-    return _glass(rgb, *_extremes(rgb))
-
-
-def _glass(
-    rgb: RgbImage, low: NDArray[np.uint8], high: NDArray[np.uint8]
-) -> tuple[NDArray[np.float64], bool]:
     counts = np.zeros(256, dtype=np.int64)
     bright = np.empty(low.shape, dtype=np.bool_)
     for rows in _strips(low.shape):

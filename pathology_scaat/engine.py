@@ -5,7 +5,6 @@ Slides are opened where the job runs; only small job descriptions and results tr
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -15,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from pathology_scaat._engine_jobs import JobError, JobOutcome, LostError, guarded, job_threads
 from pathology_scaat.errors import UsageError
 from pathology_scaat.memory import is_limited, require_room
+from pathology_scaat.processes import usable_cores
 
 __all__ = [
     "EngineConfig",
@@ -24,7 +24,6 @@ __all__ = [
     "guarded",
     "job_threads",
     "map_jobs",
-    "usable_cores",
 ]
 
 Job = TypeVar("Job")
@@ -47,14 +46,6 @@ class EngineConfig(BaseModel):
         description="address of a running dask.distributed scheduler (tcp://host:8786)",
     )
     cluster: Path | None = Field(default=None, description="cluster profile (YAML) for a job queue")
-
-
-def usable_cores() -> int:
-    """Cores that this process may use."""
-    try:
-        return len(os.sched_getaffinity(0)) or 1
-    except AttributeError:  # not on Linux
-        return os.cpu_count() or 1
 
 
 def map_jobs(

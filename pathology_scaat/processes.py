@@ -1,4 +1,4 @@
-"""Who is at work: telling a living process from a dead one without naming anybody.
+"""Who is at work: telling a living process from a dead one without naming anybody; how many may.
 
 A lease or an unfinished file carries the pid of its maker and a short digest of the machine's
 boot and process namespace. A later run on the same machine sees at once that the maker is
@@ -53,3 +53,11 @@ def owner_is_dead(tag: str) -> bool:
         return start_ticks(int(pid, 16)) == 0
     except ValueError:
         return False
+
+
+def usable_cores() -> int:
+    """Cores that this process may use."""
+    try:
+        return len(os.sched_getaffinity(0)) or 1
+    except AttributeError:  # not on Linux
+        return os.cpu_count() or 1

@@ -6,6 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
+from pathology_scaat.cli.options import listed
+
 MapMpp = Annotated[
     float | None,
     typer.Option("--map-mpp", help="µm per map pixel; that of the saliency by default."),
@@ -103,9 +105,8 @@ def export_overrides(
     **more: Any,
 ) -> dict[str, Any]:  # fmt: skip
     """The export settings that the command line names."""
-    names = [name.strip() for name in formats.split(",") if name.strip()] if formats else None
     return {
-        "formats": names,
+        "formats": listed(formats),
         "qupath_origin": qupath_origin,
         "vmax": vmax,
         "identified": identified or None,

@@ -56,6 +56,11 @@ Pseudonymize = Annotated[
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print results and errors only.")]
 
 
+def listed(text: str | None) -> list[str] | None:
+    """The names of a comma-separated option; None where it was not given."""
+    return [name.strip() for name in text.split(",") if name.strip()] if text else None
+
+
 def tile_overrides(
     mpp: float | None,
     mag: float | None,
@@ -72,12 +77,11 @@ def tile_overrides(
         if mpp is not None:
             raise UsageError("--mag", "says the same as --mpp", "give one of them")
         mpp = mpp_from_magnification(mag)
-    names = [name.strip() for name in classes.split(",") if name.strip()] if classes else None
     return {
         "mpp": mpp,
         "patch_size_px": patch_size,
         "overlap": overlap,
-        "class_names": names,
+        "class_names": listed(classes),
         "reader": reader,
     }
 

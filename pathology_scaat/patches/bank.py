@@ -57,7 +57,6 @@ class Bank:
         self._buffers = buffers
         self._bytes = 0
         self._cells: dict[Key, Made] = {}
-        self.n_made = 0
 
     def __contains__(self, key: Key) -> bool:
         return key in self._cells
@@ -72,7 +71,6 @@ class Bank:
         for key, cell in zip(missing, made, strict=True):
             self._cells[key] = cell
             self._bytes += _size(cell)
-        self.n_made += len(missing)
 
     def _drop(self, key: Key) -> None:
         cell = self._cells.pop(key)

@@ -14,12 +14,12 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Self, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pathology_scaat.closing import Closing
 from pathology_scaat.errors import SlideReadError
 from pathology_scaat.geometry import BoxPx, PatchGrid, ReadPlan, SizePx
 from pathology_scaat.patches.bank import Bank, Buffers, Key, Made
@@ -60,7 +60,7 @@ def cell_side_px(grid: PatchGrid, shrink: float, source_px: int) -> int:
     return side if side <= largest else -(-side // -(-side // largest))
 
 
-class PatchCutter:
+class PatchCutter(Closing):
     """Cuts the patches of a grid out of one slide.
 
     Parameters
@@ -320,14 +320,3 @@ class PatchCutter:
     def close(self) -> None:
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pathology_scaat.patches.places import Data, Place, RemotePlace
+from pathology_scaat.processes import usable_cores
 
 MAX_METADATA_BYTES = 1 << 24
 MAX_CHUNK_VALUES = 1 << 26
@@ -28,6 +29,7 @@ MAX_SHARD_CHUNKS = 1 << 23
 MAX_SIDE_PX = 1 << 14
 _GROUP = 32
 """Patches that a thread reads at a time."""
+_MOST_THREADS = 16
 _REMOTE_THREADS = 16
 
 _Decode = Callable[[Data, NDArray[np.uint8]], Any]
@@ -144,7 +146,11 @@ class ShardReader:
         shard, place = np.divmod(wanted, self._per_shard)
         order = np.argsort(shard, kind="stable")
         ends = np.flatnonzero(np.diff(shard[order])) + 1
-        pool = _pool(_REMOTE_THREADS if isinstance(self._place, RemotePlace) else _cores())
+        pool = _pool(
+            _REMOTE_THREADS
+            if isinstance(self._place, RemotePlace)
+            else min(usable_cores(), _MOST_THREADS)
+        )
         tasks = []
         for group in np.split(order, ends):
             for begin in range(0, len(group), _GROUP):
@@ -191,10 +197,3 @@ def _pool(threads: int) -> ThreadPoolExecutor:
             del _POOLS[other]
         _POOLS[key] = ThreadPoolExecutor(threads, thread_name_prefix="patches")
     return _POOLS[key]
-
-
-def _cores() -> int:
-    try:
-        return min(len(os.sched_getaffinity(0)), 16) or 1
-    except AttributeError:  # not on Linux
-        return min(os.cpu_count() or 1, 16)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pathology_scaat.closing import Closing
 from pathology_scaat.errors import StoreError
 from pathology_scaat.patches.config import DEFAULT_SHARD_BYTES
 from pathology_scaat.patches.layout import (
@@ -30,7 +30,7 @@ from pathology_scaat.provenance import PARTIAL_MARK, versions
 from pathology_scaat.seals import seal_folder
 
 
-class PatchStoreWriter:
+class PatchStoreWriter(Closing):
     """Writes the patches of one slide, in order, into a folder that is not yet published.
 
     The greatest possible number of patches is given beforehand (unreadable ones are known
@@ -85,17 +85,6 @@ class PatchStoreWriter:
     def close(self) -> None:
         """Let go of everything; after it nothing touches the folder any more."""
         self._shards.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def finish(
         self,

@@ -108,21 +108,3 @@ class Slide(Protocol):
         value: BaseException | None,
         trace: TracebackType | None,
     ) -> None: ...
-
-
-class Closing:
-    """A slide in a ``with`` block is closed at its end."""
-
-    def close(self) -> None:
-        raise NotImplementedError
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()

@@ -13,9 +13,10 @@ from typing import Any, BinaryIO
 import numpy as np
 import tifffile
 
+from pathology_scaat.closing import Closing
 from pathology_scaat.errors import SlideOpenError, SlideReadError
 from pathology_scaat.geometry import BoxPx, snapped_downsample
-from pathology_scaat.slides.base import Closing, LevelInfo, RgbImage, SlideInfo
+from pathology_scaat.slides.base import LevelInfo, RgbImage, SlideInfo
 from pathology_scaat.slides.spacing import with_override
 from pathology_scaat.slides.tiff_levels import (
     MAX_TILE_BYTES,
