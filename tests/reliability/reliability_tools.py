@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import hashlib
 import io
 import os
@@ -15,7 +16,16 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from drawn_slides import draw_slide, make_cohort
 
-__all__ = ["DATA", "VOLATILE", "digest", "draw_slide", "make_cohort", "run_scaat"]
+__all__ = [
+    "DATA",
+    "VOLATILE",
+    "digest",
+    "draw_slide",
+    "make_cohort",
+    "read_status",
+    "run_scaat",
+    "tile_states",
+]
 
 
 def _data() -> Path | None:
@@ -25,6 +35,17 @@ def _data() -> Path | None:
 
 
 DATA = _data()
+
+
+def read_status(out: Path) -> list[dict[str, str]]:
+    """The rows of slides.csv."""
+    with (out / "slides.csv").open(newline="", encoding="utf-8") as stream:
+        return list(csv.DictReader(stream))
+
+
+def tile_states(out: Path) -> dict[str, str]:
+    """What slides.csv says of tiling, by slide id."""
+    return {row["slide_id"]: row["tile"] for row in read_status(out)}
 
 
 def run_scaat(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import os
 import signal
 import subprocess
@@ -13,14 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from reliability_tools import digest, make_cohort, run_scaat
+from reliability_tools import digest, make_cohort, run_scaat, tile_states
 
 TILE = ("--mpp", "0.5", "--patch-size", "32", "--quiet")
-
-
-def statuses(out: Path) -> dict[str, str]:
-    with (out / "slides.csv").open(newline="", encoding="utf-8") as stream:
-        return {row["slide_id"]: row["tile"] for row in csv.DictReader(stream)}
 
 
 def background(*arguments: object) -> subprocess.Popen[str]:
@@ -80,7 +74,7 @@ def test_a_full_disk_is_told_and_a_re_run_goes_on(
         assert done.returncode in {2, 3}
         assert "Traceback" not in done.stderr
         assert "space" in done.stderr or "disk" in done.stderr
-        found = statuses(out) if (out / "slides.csv").exists() else {}
+        found = tile_states(out) if (out / "slides.csv").exists() else {}
         assert "failed" in found.values() or done.returncode == 2
         for slide_id, state in found.items():
             assert (state == "done") == (out / "patches" / f"{slide_id}.zarr").exists()
@@ -103,7 +97,7 @@ def test_a_disk_that_fills_at_any_point_is_never_believed(
             assert "Traceback" not in done.stderr
             assert "internal error" not in done.stderr
             if (out / "slides.csv").exists():
-                for slide_id, state in statuses(out).items():
+                for slide_id, state in tile_states(out).items():
                     path = out / "patches" / f"{slide_id}.zarr"
                     assert state != "done" or path.exists()
             subprocess.run(["mount", "-o", "remount,size=64m", str(disk)], check=True)
@@ -138,7 +132,7 @@ def test_two_runs_at_once_make_each_slide_once(
     said = [run.communicate(timeout=240) for run in runs]
     assert [run.returncode for run in runs] == [0, 0], said
     assert digest(out) == undisturbed
-    assert set(statuses(out).values()) == {"done"}
+    assert set(tile_states(out).values()) == {"done"}
     made = [int(out_text.split("tile: ")[1].split(" done")[0]) for out_text, _ in said]
     assert sum(made) == 3, said
 

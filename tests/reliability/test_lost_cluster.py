@@ -6,7 +6,6 @@ command again ends in the bytes of an undisturbed run.
 
 from __future__ import annotations
 
-import csv
 import os
 import subprocess
 import sys
@@ -15,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from loopback_cluster import loopback_cluster, wait_until
-from reliability_tools import digest, make_cohort, run_scaat
+from reliability_tools import digest, make_cohort, read_status, run_scaat
 
 BOUNDED_S = 60.0
 """From the kill to the end of the command; the work itself takes seconds."""
@@ -41,14 +40,9 @@ def undisturbed(cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[
     return digest(out)
 
 
-def rows(out: Path) -> list[dict[str, str]]:
-    with (out / "slides.csv").open(newline="", encoding="utf-8") as stream:
-        return list(csv.DictReader(stream))
-
-
 def assert_rows_are_true(out: Path, code: int) -> None:
     failed = 0
-    for row in rows(out):
+    for row in read_status(out):
         for stage, pattern in MADE.items():
             made = any(path.name.startswith(row["slide_id"] + ".") for path in out.glob(pattern))
             assert made or row[stage] != "done", (row, stage)
@@ -124,7 +118,9 @@ def test_a_cluster_whose_last_worker_died_is_given_up(
         assert wait_until(lambda: any((out / "patches").glob("*.partial-*")), 120, every_s=0.001)
         cluster.kill(cluster.workers[0])
         assert run.wait(BOUNDED_S) == 3
-    assert any("has no worker that takes work; start it again" in r["reason"] for r in rows(out))
+    assert any(
+        "has no worker that takes work; start it again" in r["reason"] for r in read_status(out)
+    )
     assert_rows_are_true(out, 3)
     again = run_scaat(*args, "--workers", "1")
     assert again.returncode == 0, again.stdout + again.stderr

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import os
 import subprocess
 import sys
@@ -11,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from reliability_tools import digest, make_cohort, run_scaat
+from reliability_tools import digest, make_cohort, run_scaat, tile_states
 
 from pathology_scaat.memory import LEAST_BYTES, is_out_of_memory
 
@@ -37,20 +36,14 @@ def undisturbed(cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[
     return digest(out)
 
 
-def states(out: Path) -> dict[str, str]:
-    if not (out / "slides.csv").exists():
-        return {}
-    with (out / "slides.csv").open(newline="", encoding="utf-8") as stream:
-        return {row["slide_id"]: row["tile"] for row in csv.DictReader(stream)}
-
-
 def assert_truth_and_re_run(
     cohort: Path, out: Path, undisturbed: dict[str, str], done: subprocess.CompletedProcess[str]
 ) -> None:
     said = done.stdout + done.stderr
     assert "Traceback" not in said
     assert "internal error" not in said
-    for slide_id, state in states(out).items():
+    told = tile_states(out) if (out / "slides.csv").exists() else {}
+    for slide_id, state in told.items():
         assert state != "done" or (out / "patches" / f"{slide_id}.zarr").exists()
     args = ("tile", "--manifest", cohort, "--out", out, "--workers", 0, *TILE)
     again = run_scaat(*args, in_process=True)
@@ -120,7 +113,7 @@ def test_a_worker_that_the_system_kills_is_one_sentence(
         )
     assert done.returncode == 3, done.stderr
     assert "its worker process died (out of memory?)" in done.stderr
-    assert "failed" in states(out).values()
+    assert "failed" in tile_states(out).values()
     assert_truth_and_re_run(cohort, out, undisturbed, done)
 
 
