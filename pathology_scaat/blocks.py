@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cv2
 import numba
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +39,12 @@ def block_mean(
     height, width = pixels.shape[:2]
     if out is None:
         out = np.empty((-(-height // factor), -(-width // factor), 3), dtype=np.uint8)
+    if factor == 2 and height % 2 == width % 2 == 0:
+        # OpenCV has (a + b + c + d + 2) >> 2 in vector instructions: the same whole numbers.
+        made = cv2.resize(pixels, out.shape[1::-1], dst=out, interpolation=cv2.INTER_AREA)
+        if made is not out:
+            out[...] = made
+        return out
     flat = np.ascontiguousarray(pixels).reshape(height, width * 3)
     _mean_of_blocks(flat, factor, np.empty(width * 3, dtype=np.uint32), out)
     return out

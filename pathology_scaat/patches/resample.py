@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numba
 import numpy as np
@@ -26,6 +27,7 @@ class AxisWeights:
 
     ``first`` is the first level pixel of the whole stretch, ``count`` how many it needs;
     ``begin`` (n,) int32 is relative to ``first``; ``weights`` (n, taps) float32, rows sum to 1.
+    Both are shared by all who ask for the same stretch, and read-only.
     """
 
     first: int
@@ -34,6 +36,8 @@ class AxisWeights:
     weights: NDArray[np.float32]
 
 
+# A row of cells needs the same columns as the row above: made once, they are a quarter of the work.
+@lru_cache(maxsize=2048)
 def axis_weights(start: float, shrink: float, index: int, n: int) -> AxisWeights:
     """Weights of the output pixels ``index`` to ``index + n`` along one axis.
 
@@ -68,7 +72,10 @@ def axis_weights(start: float, shrink: float, index: int, n: int) -> AxisWeights
         shift = int(spare[row])
         begin[row] -= shift
         weights[row] = np.concatenate([np.zeros(shift, np.float32), weights[row][:-shift]])
-    return AxisWeights(first, count, (begin - first).astype(np.int32), weights)
+    relative = (begin - first).astype(np.int32)
+    for shared in (relative, weights):
+        shared.setflags(write=False)
+    return AxisWeights(first, count, relative, weights)
 
 
 def source_box(columns: AxisWeights, rows: AxisWeights) -> BoxPx:
