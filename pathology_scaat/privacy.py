@@ -120,6 +120,9 @@ def _names_of_this_place() -> tuple[tuple[str, str], ...]:
     )
 
 
+_LETTER = r"[^\W\d_]"
+
+
 class Redactor:
     """Removes paths, users, hosts and given names from text.
 
@@ -152,7 +155,11 @@ class Redactor:
         for name in sorted(self._hidden, key=len, reverse=True):
             stand_in = self._hidden[name]
             if name in text and name != stand_in:
-                text = text.replace(name, stand_in)
+                # A file called "dicom" must not garble "highdicom": a bare word is a whole word.
+                pattern = re.escape(name)
+                if name.isalpha():
+                    pattern = rf"(?<!{_LETTER}){pattern}(?!{_LETTER})"
+                text = re.sub(pattern, stand_in.replace("\\", r"\\"), text)
         text = _QUOTED_PATH.sub(lambda m: f"{m['quote']}{PATH_MARK}{m['quote']}", text)
         text = _BARE_PATH.sub(PATH_MARK, text)
         for name, mark in _names_of_this_place():

@@ -1,10 +1,8 @@
 """Tiles and map as DICOM objects beside a DICOM slide (needs the extra ``dicom``).
 
 Tiles become Microscopy Bulk Simple Annotations with measurements, the map a fractional
-segmentation. Both copy patient and study from the slide, as DICOM wants it; so they are made
-only where the user says that identified data may be written, or where the slide itself says
-that its patient's identity was removed. Times are those of the slide, identifiers are made from
-content: the same input gives the same bytes.
+segmentation. Both share patient and study with the slide, see :mod:`.dicom_source`. Times are
+those of the slide, identifiers are made from content: the same input gives the same bytes.
 """
 
 from __future__ import annotations
@@ -17,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from pathology_scaat.errors import ExportError
+from pathology_scaat.export.dicom_source import need_highdicom, read_source
 from pathology_scaat.export.geojson import NAMESPACE
 from pathology_scaat.export.tiles import TileTable
 from pathology_scaat.provenance import atomic_path
@@ -24,69 +23,11 @@ from pathology_scaat.stitching.schema import SALIENCY_CHANNEL
 from pathology_scaat.stitching.slide_map import SlideMap
 from pathology_scaat.urls import SlidePlace
 
-WSI_CLASS = "1.2.840.10008.5.1.4.1.1.77.1.6"
 MAX_SEG_PX = 4096
 TILE_PX = 256
 SCHEME = "99SCAAT"
+ACQUISITION_EQUIPMENT = "109101"
 MANUFACTURER = "pathology_scaat"
-
-
-def _highdicom() -> Any:
-    try:
-        import highdicom
-    except ImportError:
-        raise ExportError(
-            "DICOM export", "needs highdicom", "pip install 'pathology-scaat[dicom]'"
-        ) from None
-    return highdicom
-
-
-def read_source(slide_path: SlidePlace, identified: bool) -> Any:
-    """Header of the full-resolution image of a DICOM slide, without its pixels.
-
-    Raises
-    ------
-    ExportError
-        If the slide is not DICOM, or carries a patient's identity that nobody allowed to copy.
-    """
-    _highdicom()
-    import pydicom
-    from pydicom.errors import InvalidDicomError
-
-    if not isinstance(slide_path, Path):
-        raise ExportError(slide_path.name, "lies in object storage", "download the DICOM slide")
-    path = slide_path
-    files = sorted(path.iterdir()) if path.is_dir() else sorted(path.parent.iterdir())
-    best: Any = None
-    series = None
-    if path.is_file():
-        try:
-            series = pydicom.dcmread(path, stop_before_pixels=True).get("SeriesInstanceUID")
-        except (InvalidDicomError, OSError):
-            files = []
-    for file in files:
-        if not file.is_file():
-            continue
-        try:
-            header = pydicom.dcmread(file, stop_before_pixels=True)
-        except (InvalidDicomError, OSError):
-            continue
-        volume = header.get("SOPClassUID") == WSI_CLASS and "VOLUME" in header.get("ImageType", ())
-        if not volume or (series and header.get("SeriesInstanceUID") != series):
-            continue
-        if best is None or header.TotalPixelMatrixColumns > best.TotalPixelMatrixColumns:
-            best = header
-    if best is None:
-        raise ExportError(
-            path.name, "is not a DICOM slide", "leave 'dicom' out of the formats for it"
-        )
-    if not identified and best.get("PatientIdentityRemoved") != "YES":
-        raise ExportError(
-            path.name,
-            "names a patient, whose data a DICOM object would copy",
-            "de-identify the slide, or allow it with --identified",
-        )
-    return best
 
 
 def _uid(*parts: str) -> str:
@@ -96,7 +37,16 @@ def _uid(*parts: str) -> str:
 
 
 def _settled(dataset: Any, source: Any) -> Any:
-    """Replace the time of writing by the slide's own: same input, same bytes."""
+    """Replace the time of writing by the slide's own: same input, same bytes.
+
+    Of the equipment only what wrote the object is named: the scanner's maker and number say
+    where a slide is from.
+    """
+    dataset.ContributingEquipmentSequence = [
+        item
+        for item in dataset.get("ContributingEquipmentSequence", ())
+        if item.PurposeOfReferenceCodeSequence[0].CodeValue != ACQUISITION_EQUIPMENT
+    ]
     date = source.get("ContentDate") or source.get("StudyDate") or "19000101"
     time = source.get("ContentTime") or source.get("StudyTime") or "000000"
     for name, value in (
@@ -128,7 +78,7 @@ def _common(slide_map: SlideMap, kind: str, number: int) -> dict[str, Any]:
 
 
 def _algorithm(slide_map: SlideMap) -> Any:
-    hd = _highdicom()
+    hd = need_highdicom()
     from pydicom.sr.codedict import codes
 
     return hd.AlgorithmIdentificationSequence(
@@ -140,7 +90,7 @@ def _algorithm(slide_map: SlideMap) -> Any:
 
 def write_annotations(path: Path, slide_map: SlideMap, table: TileTable, source: Any) -> None:
     """Write all tiles as one annotation group with probability and mean saliency."""
-    hd = _highdicom()
+    hd = need_highdicom()
     from pydicom.sr.codedict import codes
     from pydicom.sr.coding import Code
 
@@ -183,7 +133,7 @@ def write_annotations(path: Path, slide_map: SlideMap, table: TileTable, source:
 
 def write_segmentation(path: Path, slide_map: SlideMap, source: Any, vmax: float) -> None:
     """Write saliency as a fractional segmentation: 255 is ``vmax``, no data is 0."""
-    hd = _highdicom()
+    hd = need_highdicom()
     from pydicom.sr.codedict import codes
     from pydicom.sr.coding import Code
 

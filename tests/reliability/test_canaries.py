@@ -174,6 +174,65 @@ def test_every_format_under_the_model_keeps_silent(named: Path, tmp_path: Path) 
     assert find_words(out, [CANARY, *people_and_places(tmp_path)]) == []
 
 
+# The patient, study and specimen that a DICOM object shares with its slide, or no viewer would
+# put it there; in a slide that says its identity was removed these are no names any more.
+SHARED_WITH_THE_SLIDE = {
+    "PatientName", "PatientID", "PatientBirthDate", "PatientSex", "AccessionNumber",
+    "ReferringPhysicianName", "StudyID", "StudyDate", "StudyTime", "StudyDescription",
+    "ContainerIdentifier", "SpecimenIdentifier", "DeidentificationMethod",
+}  # fmt: skip
+
+
+def test_dicom_objects_hold_what_the_slide_shares_and_nothing_else(
+    named: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("highdicom")
+    import pydicom
+
+    place = tmp_path / canary("formats")
+    place.mkdir()
+    slides = format_slides(place)
+    if not slides:
+        pytest.skip("the real slides are not here: set SCAAT_DATA to their folder")
+    for path in slides["dicom"].glob("*.dcm"):
+        source = pydicom.dcmread(path)
+        source.PatientIdentityRemoved = "YES"
+        source.DeidentificationMethod = canary("Method")
+        source.StationName = CANARY  # sixteen letters at most
+        source.ImageComments = canary("Comments")
+        source.PatientAddress = canary("Address")
+        source.PatientComments = canary("Comments")
+        source.private_block(0x0099, canary("private"), create=True).add_new(1, "LO", CANARY)
+        source.save_as(path)
+    manifest = tmp_path / "cohort.csv"
+    manifest.write_text(f"slide_path,slide_id,mpp\n{slides['dicom']},case-0,0.5\n")
+    out = tmp_path / "out"
+    done = run_scaat(
+        "run", "--manifest", manifest, "--out", out, "--model", named / "model", *SMALL,
+        in_process=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    done = run_scaat(
+        "export", "--out", out, "--manifest", manifest, "--formats", "dicom", "--workers", 0, "-q",
+        in_process=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    written = sorted(out.rglob("*.dcm"))
+    assert len(written) == 2
+    copied = set()
+    for path in written:
+        made = pydicom.dcmread(path)
+        for element in [*made.file_meta, *made.iterall()]:
+            if CANARY in str(element.value) and element.VR != "SQ":
+                copied.add(element.keyword or str(element.tag))
+        assert not any(element.tag.is_private for element in made.iterall())
+    assert "PatientID" in copied
+    assert copied <= SHARED_WITH_THE_SLIDE
+    elsewhere = [line for line in find_words(out, [CANARY]) if ".dcm" not in line]
+    assert elsewhere == []
+    assert find_words(out, people_and_places(tmp_path)) == []
+
+
 def test_pseudonyms_hide_names_that_would_be_ids(named: Path, tmp_path: Path) -> None:
     place = tmp_path / canary("folder")
     place.mkdir()
