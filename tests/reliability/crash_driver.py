@@ -1,13 +1,17 @@
 """Kill a run at random moments, look at what it left, run it again, compare bytes.
 
-``python tests/reliability/crash_driver.py --kills 20 [--seed 0] [--signal KILL]`` prints one JSON
-line a kill and a last one with the sums. The libraries are imported once and each run is a fork
-of this process, so that a kill costs the work and not the imports.
+``python tests/reliability/crash_driver.py [KILL:20 TERM:3 ...] [--seed 0]`` prints one JSON line
+a kill and a last one with the sums of each signal. The libraries are imported once and each run is
+a fork of this process, so that a kill costs the work and not the imports; two kills are looked
+into side by side, each in a folder of its own.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import importlib
+import itertools
 import json
 import os
 import random
@@ -16,12 +20,15 @@ import signal
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from reliability_tools import digest, make_cohort
 
 from pathology_scaat.status import STAGES, StatusTable
+
+LANES = 2
 
 AFTER_TILE = ("model", "model.training", "saliency", "maps", "overlays")
 
@@ -41,7 +48,7 @@ MADE_BY: dict[str, tuple[str, ...]] = {
     "stitch": ("maps", "overlays"),
     "export": ("overlays",),
 }
-"""What is taken away so that a run begins its work with a stage."""
+"""What is taken away so that a run begins its work with a stage; first what the stage makes."""
 
 
 def settings(manifest: Path, out: Path) -> Any:
@@ -61,8 +68,12 @@ def settings(manifest: Path, out: Path) -> Any:
 
 def start(manifest: Path, out: Path) -> int:
     """Fork a process that does the whole job; its pid. Exit codes are the command's."""
+    polite = {signal.SIGTERM, signal.SIGINT}
+    # What is sent before the command listens is kept for it.
+    signal.pthread_sigmask(signal.SIG_BLOCK, polite)
     pid = os.fork()
     if pid:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, polite)
         return pid
     code = 70
     try:
@@ -73,9 +84,13 @@ def start(manifest: Path, out: Path) -> int:
         from pathology_scaat.cli.common import print_run
         from pathology_scaat.verbs.run import run
 
+        def command() -> None:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, polite)
+            print_run(run(settings(manifest, out)))
+
         signal.signal(signal.SIGTERM, _on_terminate)
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        code = run_command(lambda: print_run(run(settings(manifest, out))))
+        code = run_command(command)
     finally:
         os._exit(code)
 
@@ -163,44 +178,90 @@ def one_kill(
     }  # fmt: skip
 
 
-def durations(manifest: Path, good: Path, out: Path) -> dict[str, float]:
-    """Seconds that a run takes when it begins its work with each stage."""
-    found = {}
+@dataclass(frozen=True)
+class Undisturbed:
+    """A run that nobody disturbed: its folder, its bytes, and seconds until each stage is done."""
+
+    manifest: Path
+    folder: Path
+    digest: dict[str, str]
+    stage_s: dict[str, float]
+
+
+def latest(folder: Path) -> float:
+    return max(path.stat().st_mtime for path in [folder, *folder.rglob("*")])
+
+
+def undisturbed_run(folder: Path) -> Undisturbed:
+    """Run the job twice: once to learn what it imports, once to learn how long it takes."""
+    manifest, good = make_cohort(folder), folder / "good"
+    import_all(modules_of_a_run(manifest, folder / "first"))
+    end = time.time()
+    if finish(start(manifest, good)) != 0:
+        raise SystemExit("an undisturbed run failed")
+    stage_s = {}
     for stage in MADE_BY:
-        prepare(good, out, stage)
-        began = time.monotonic()
-        if finish(start(manifest, out)) != 0:
-            raise SystemExit(f"an undisturbed run from {stage} failed")
-        found[stage] = time.monotonic() - began
-    return found
+        begin, end = end, latest(good / MADE_BY[stage][0])
+        stage_s[stage] = end - begin
+    # A run that finds work in a late stage has looked at the early ones first.
+    begin = time.time()
+    if finish(start(manifest, good)) != 0:
+        raise SystemExit("a run with nothing to do failed")
+    looking_s = time.time() - begin
+    stage_s = {stage: looking_s + seconds for stage, seconds in stage_s.items()}
+    return Undisturbed(manifest, good, digest(good), stage_s)
 
 
-def run_kills(kills: int, seed: int, number: int, stages: tuple[str, ...]) -> dict[str, Any]:
-    import pathology_scaat.verbs.run
-    import pathology_scaat.verify  # noqa: F401
+def modules_of_a_run(manifest: Path, out: Path) -> list[str]:
+    """Names of the modules that a run imports on its way."""
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if not pid:
+        from pathology_scaat.verbs.run import run
 
-    rng = random.Random(seed)
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
-        manifest = make_cohort(folder)
-        good, out = folder / "good", folder / "out"
-        if finish(start(manifest, good)) != 0:
-            raise SystemExit("an undisturbed run failed")
-        expected = digest(good)
-        lasting = durations(manifest, good, out)
-        following = dict(zip(stages, [*stages[1:], ""], strict=True))
-        results = []
-        for i in range(kills):
-            stage = stages[i % len(stages)]
-            # The work of this stage comes first; what a run from the next one takes is not its.
-            rest = lasting.get(following[stage], 0.0) if following[stage] else 0.0
-            span = max(lasting[stage] - 0.7 * rest, 0.3 * lasting[stage])
+        known = set(sys.modules)
+        run(settings(manifest, out))
+        os.write(writing, json.dumps(sorted(set(sys.modules) - known)).encode())
+        os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading) as stream:
+        names: list[str] = json.loads(stream.read() or "[]")
+    if finish(pid) != 0:
+        raise SystemExit("an undisturbed run failed")
+    return names
+
+
+def import_all(names: list[str]) -> None:
+    for name in names:
+        with contextlib.suppress(ImportError):  # made at run time, by torch
+            importlib.import_module(name)
+    tasks = Path("/proc/self/task")
+    if tasks.is_dir() and len(list(tasks.iterdir())) > 1:
+        raise SystemExit("a library started a thread on import: a fork of it may hang")
+
+
+def lane(number: int, plan: list[tuple[str, str, float]], good: Undisturbed, out: Path) -> int:
+    """A process that makes every second kill of the plan and prints what it found; its pid."""
+    pid = os.fork()
+    if pid:
+        return pid
+    code = 70
+    try:
+        for name, stage, share in plan[number::LANES]:
             result = one_kill(
-                manifest, good, expected, out, stage, rng.uniform(0.02, 1) * span, number
-            )
-            results.append(result)
-            sys.stdout.write(json.dumps(result) + "\n")
-            sys.stdout.flush()
+                good.manifest, good.folder, good.digest, out / f"out-{number}", stage,
+                share * good.stage_s[stage], signal.Signals[f"SIG{name}"],
+            )  # fmt: skip
+            line = json.dumps({"signal": name, **result}) + "\n"
+            os.write(1, line.encode())
+            with (out / f"found-{number}.jsonl").open("a", encoding="utf-8") as stream:
+                stream.write(line)
+        code = 0
+    finally:
+        os._exit(code)
+
+
+def sums(results: list[dict[str, Any]]) -> dict[str, Any]:
     return {
         "kills": len(results),
         "killed_in_work": sum(r["exit"] != 0 for r in results),
@@ -213,16 +274,37 @@ def run_kills(kills: int, seed: int, number: int, stages: tuple[str, ...]) -> di
     }
 
 
+def run_kills(signals: list[tuple[str, int]], seed: int) -> dict[str, Any]:
+    import pathology_scaat.cli
+    import pathology_scaat.verbs.run
+    import pathology_scaat.verify  # noqa: F401
+
+    rng = random.Random(seed)
+    stages = itertools.cycle(MADE_BY)
+    plan = [
+        (name, next(stages), rng.uniform(0.02, 1)) for name, kills in signals for _ in range(kills)
+    ]
+    with tempfile.TemporaryDirectory() as place:
+        good = undisturbed_run(Path(place))
+        lanes = [lane(number, plan, good, Path(place)) for number in range(LANES)]
+        ends = [finish(pid) for pid in lanes]
+        if any(ends):
+            raise SystemExit("the driver itself failed")
+        results = [
+            json.loads(line)
+            for path in Path(place).glob("found-*.jsonl")
+            for line in path.read_text(encoding="utf-8").splitlines()
+        ]
+    return {name: sums([r for r in results if r["signal"] == name]) for name, _ in signals}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("signals", nargs="*", default=["KILL:20"], metavar="SIGNAL:KILLS")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--signal", default="KILL", choices=("KILL", "TERM", "INT"))
-    parser.add_argument("--stages", default=",".join(MADE_BY))
     given = parser.parse_args()
-    number = signal.Signals[f"SIG{given.signal}"]
-    found = run_kills(given.kills, given.seed, number, tuple(given.stages.split(",")))
-    sys.stdout.write(json.dumps(found) + "\n")
+    signals = [(name, int(kills)) for name, kills in (word.split(":") for word in given.signals)]
+    sys.stdout.write(json.dumps(run_kills(signals, given.seed)) + "\n")
 
 
 if __name__ == "__main__":

@@ -18,35 +18,46 @@ KILLS = int(os.environ.get("SCAAT_KILLS", "20"))
 SEED = os.environ.get("SCAAT_SEED", "0")
 
 
-def drive(*arguments: object) -> dict[str, object]:
+POLITE = {"TERM": 143, "INT": 130}
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not hasattr(os, "fork"), reason="runs are forks of one process"),
+    pytest.mark.timeout(max(600, KILLS * 20)),
+]
+
+
+@pytest.fixture(scope="module")
+def found() -> dict[str, dict[str, object]]:
+    """What the driver found, by signal."""
+    plan = [f"KILL:{KILLS}", *(f"{name}:3" for name in POLITE)]
     done = subprocess.run(
-        [sys.executable, str(DRIVER), "--seed", SEED, *map(str, arguments)],
+        [sys.executable, str(DRIVER), "--seed", SEED, *plan],
         capture_output=True,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    found: dict[str, object] = json.loads(done.stdout.splitlines()[-1])
+    sums: dict[str, dict[str, object]] = json.loads(done.stdout.splitlines()[-1])
     wrong = ("faults", "reruns_failed", "reruns_different", "left_behind")
-    assert {name: found[name] for name in wrong} == dict.fromkeys(wrong, 0), done.stdout
-    return found
+    none = dict.fromkeys(wrong, 0)
+    assert all({name: of[name] for name in wrong} == none for of in sums.values()), done.stdout
+    return sums
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="runs are forks of one process")
-@pytest.mark.timeout(max(300, KILLS * 15))
-def test_kill_9_at_random_moments_of_every_stage() -> None:
-    found = drive("--kills", KILLS)
-    assert isinstance(found["killed_in_work"], int)
-    assert found["killed_in_work"] >= KILLS // 2
-    assert set(found["exits"]) <= {-9, 0}  # type: ignore[call-overload]
+def test_kill_9_at_random_moments_of_every_stage(found: dict[str, dict[str, object]]) -> None:
+    kills = found["KILL"]
+    assert kills["kills"] == KILLS
+    assert isinstance(kills["killed_in_work"], int)
+    assert kills["killed_in_work"] >= KILLS // 2
+    assert set(kills["exits"]) <= {-9, 0}  # type: ignore[call-overload]
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="runs are forks of one process")
-@pytest.mark.parametrize(("name", "code"), [("TERM", 143), ("INT", 130)])
-def test_a_polite_end_cleans_up_and_says_so(name: str, code: int) -> None:
-    found = drive("--kills", 3, "--signal", name, "--stages", "tile,train,export")
-    assert set(found["exits"]) <= {code, 0}  # type: ignore[call-overload]
-    assert found["with_partials"] == 0
+@pytest.mark.parametrize(("name", "code"), POLITE.items())
+def test_a_polite_end_cleans_up_and_says_so(
+    found: dict[str, dict[str, object]], name: str, code: int
+) -> None:
+    assert found[name]["kills"] == 3
+    assert set(found[name]["exits"]) <= {code, 0}  # type: ignore[call-overload]
+    assert found[name]["with_partials"] == 0
