@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
+from crash_driver import prepare
 from loopback_cluster import loopback_cluster, wait_until
 from reliability_tools import digest, make_cohort, read_status, run_scaat
 
@@ -32,12 +33,18 @@ def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def good(cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The output folder of an undisturbed run."""
     out = tmp_path_factory.mktemp("undisturbed") / "out"
     # Not in this process: what other tests set in it (threads, kernels) may change last bits.
     done = run_scaat("run", "--manifest", cohort, "--out", out, "--workers", 1, *RUN)
     assert done.returncode == 0, done.stderr
-    return digest(out)
+    return out
+
+
+@pytest.fixture(scope="module")
+def undisturbed(good: Path) -> dict[str, str]:
+    return digest(good)
 
 
 def assert_rows_are_true(out: Path, code: int) -> None:
@@ -52,23 +59,26 @@ def assert_rows_are_true(out: Path, code: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("part", "folder", "codes"),
+    ("part", "stage", "folder", "codes"),
     [
-        ("worker", "patches", {0}),
-        ("worker", "maps", {0}),
-        ("scheduler", "patches", {3}),
-        ("scheduler", "overlays", {0, 3}),  # its last job may have ended before
+        ("worker", "tile", "patches", {0}),
+        ("worker", "stitch", "maps", {0}),
+        ("scheduler", "tile", "patches", {3}),
+        ("scheduler", "export", "overlays", {0, 3}),  # its last job may have ended before
     ],
 )
 def test_a_part_of_the_cluster_is_killed(
     cohort: Path,
+    good: Path,
     undisturbed: dict[str, str],
     tmp_path: Path,
     part: str,
+    stage: str,
     folder: str,
     codes: set[int],
 ) -> None:
     out = tmp_path / "out"
+    prepare(good, out, stage)
     args = ("run", "--manifest", str(cohort), "--out", str(out), *RUN)
     with loopback_cluster(tmp_path / "cluster") as cluster:
         run = subprocess.Popen(
