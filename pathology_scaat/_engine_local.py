@@ -26,6 +26,7 @@ from typing import Any
 from pathology_scaat._engine_jobs import JobOutcome, guarded, worker_died
 from pathology_scaat.errors import UsageError
 from pathology_scaat.memory import REMEDY
+from pathology_scaat.provenance import remove_unfinished
 
 ENDING_S = 10.0
 """Time for workers to clean up when they are ended; then they are killed."""
@@ -53,6 +54,13 @@ def _on_terminate(number: int, frame: object) -> None:
 
 
 def _work(pipe: Connection, threads: int) -> None:
+    try:
+        _work_until_closed(pipe, threads)
+    finally:
+        remove_unfinished()
+
+
+def _work_until_closed(pipe: Connection, threads: int) -> None:
     """Receive a job, run it, send what became of it; until the pipe closes."""
     # Where the system must kill somebody for memory, the one who can still tell shall live.
     with suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as stream:

@@ -105,6 +105,20 @@ def remove_path(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+_unfinished: set[Path] = set()
+"""What this process has begun to make, and not ended well."""
+
+
+def remove_unfinished() -> None:
+    """Remove what an interrupted process leaves.
+
+    What a signal raises may come between any two steps, also between the making of a file and
+    the block that removes it; so whoever ends a process calls this last.
+    """
+    while _unfinished:
+        remove_path(_unfinished.pop())
+
+
 def _partial_path(final: Path, mark: str = "") -> Path:
     return final.parent / f"{final.name}{PARTIAL_MARK}{mark}{owner_tag()}-{secrets.token_hex(4)}"
 
@@ -128,10 +142,12 @@ def _publish(partial: Path, final: Path) -> None:
     for attempt in range(20):
         if final.is_dir() and not final.is_symlink():
             old = _partial_path(final, "old-")
+            _unfinished.add(old)
             with suppress(FileNotFoundError):
                 final.rename(old)
             moved = _moved(partial, final)
             remove_path(old)
+            _unfinished.discard(old)
         else:
             moved = _moved(partial, final)
         if moved:
@@ -153,6 +169,7 @@ def atomic_path(final: Path) -> Iterator[Path]:
     """
     make_folder(final.parent)
     partial = _partial_path(final)
+    _unfinished.add(partial)
     try:
         yield partial
         if not partial.exists():
@@ -162,6 +179,7 @@ def atomic_path(final: Path) -> Iterator[Path]:
         sync_folder(final.parent)
     finally:
         remove_path(partial)
+    _unfinished.discard(partial)
 
 
 def write_json(path: Path, value: Any) -> None:

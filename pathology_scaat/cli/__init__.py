@@ -71,6 +71,9 @@ def _run(command: Callable[[], Any]) -> int:
         )
         return INTERNAL_ERROR
     if returned in (INTERRUPTED, TERMINATED):
+        from pathology_scaat.provenance import remove_unfinished
+
+        remove_unfinished()
         stderr.print("scaat: interrupted; run the same command again to go on.", markup=False)
     return returned if isinstance(returned, int) else 0
 

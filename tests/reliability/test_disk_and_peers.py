@@ -150,6 +150,8 @@ def test_ctrl_c_in_the_terminal_ends_workers_too(cohort: Path, tmp_path: Path) -
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        # Whoever runs the tests in the background has Ctrl-C ignored, and so would the command.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )  # fmt: skip
     end = time.monotonic() + 90
     while not list(out.glob("patches/*.partial-*")) and time.monotonic() < end:
