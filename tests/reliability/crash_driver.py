@@ -61,6 +61,9 @@ def settings(manifest: Path, out: Path) -> Any:
             "device": "cpu",
             "tile": {"mpp": 1.0, "patch_size_px": 32, "overlap": "0.5"},
             "train": {"epochs": 2, "batch_size": 32},
+            # Without the figures: they are put in their place like the rest, and drawing them
+            # takes longer than everything else.
+            "export": {"formats": ("geojson", "ome-tiff", "png", "csv")},
             "engine": {"workers": 1},
         }
     )
