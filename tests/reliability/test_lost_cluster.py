@@ -21,7 +21,8 @@ BOUNDED_S = 60.0
 """From the kill to the end of the command; the work itself takes seconds."""
 
 TILE = ("--mpp", "0.5", "--patch-size", "32", "--overlap", "0.5")
-RUN = (*TILE, "--epochs", "1", "--device", "cpu")
+# Without figures: drawing them takes longer than everything else.
+RUN = (*TILE, "--epochs", "1", "--device", "cpu", "--formats", "geojson,ome-tiff,png")
 MADE = {"tile": "patches/*.zarr", "stitch": "maps/*.ome.zarr", "export": "overlays/*.ome.tiff"}
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.name != "posix", reason="kill -9 of groups")]
