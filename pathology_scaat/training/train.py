@@ -6,8 +6,8 @@ import hashlib
 import logging
 import os
 import tempfile
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -224,7 +224,8 @@ def _with_processes(job: Job, progress: Callable[[TrainProgress], None] | None) 
                 _backend(job), init_method=address, rank=0, world_size=n, timeout=PROCESS_TIMEOUT
             )
             try:
-                result = Trainer(job, progress).run()
+                with _share_of_cores(job, n):
+                    result = Trainer(job, progress).run()
             finally:
                 dist.destroy_process_group()  # the others wait for it before they end
             for process in others:
@@ -234,6 +235,18 @@ def _with_processes(job: Job, progress: Callable[[TrainProgress], None] | None) 
             for process in others:
                 if process.is_alive():
                     process.terminate()
+
+
+@contextmanager
+def _share_of_cores(job: Job, n: int) -> Iterator[None]:
+    """Threads of one of n processes on this machine: with all cores each they would fight."""
+    before = torch.get_num_threads()
+    if job.device == "cpu":
+        torch.set_num_threads(max(1, before // n))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _member(job: Job, address: str, rank: int, world_size: int) -> None:
@@ -246,6 +259,7 @@ def _member(job: Job, address: str, rank: int, world_size: int) -> None:
         timeout=PROCESS_TIMEOUT,
     )
     try:
-        Trainer(job, None).run()
+        with _share_of_cores(job, world_size):
+            Trainer(job, None).run()
     finally:
         dist.destroy_process_group()
