@@ -136,16 +136,14 @@ def one_table(
     )
 
 
-def report(
-    name: tuple[str, str], found: Found, config: dict[str, Any], folder: Path
-) -> dict[str, Any]:
+def report(name: tuple[str, str], found: Found, config: dict[str, Any], folder: Path) -> None:
     network, data = name
     bench = load(data, tuple(config["limits"]))
     # Seeds that the two arms in question both have: a run may have been stopped anywhere.
     seeds = sorted(set(found["plain"]) & set(found.get(DEFAULT_ARM, found["plain"])))
     stem = f"{network}-{data}"
     if not seeds:
-        return {"network": network, "data": data, "seeds": {}}
+        return
     comparison, text = one_table(bench, found, seeds, config)
     content: dict[str, Any] = {"comparison": comparison.as_dict()}
     if set(seeds) <= set(found.get("sgt", {})) and set(seeds) <= set(found.get(DEFAULT_ARM, {})):
@@ -178,7 +176,6 @@ def report(
     write_json(
         folder / f"{stem}.json", without_nan({**content, "baselines": baselines, "facts": facts})
     )
-    return {"network": network, "data": data, "seeds": {a: sorted(v) for a, v in found.items()}}
 
 
 def main() -> int:
@@ -186,6 +183,7 @@ def main() -> int:
     parser.add_argument("config", type=Path)
     parser.add_argument("--work", type=Path, default=Path("evidence-work"))
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    parser.add_argument("--data", nargs="+", help="put together only these; the rest stays")
     parser.add_argument("--results", type=Path, default=Path(__file__).resolve().parent / "results")
     arguments = parser.parse_args()
     config = yaml.safe_load(arguments.config.read_text())
@@ -196,9 +194,14 @@ def main() -> int:
             network, data, seed, arm = cell
             found[network, data][arm][seed] = Measurement.load(path)
     folder = arguments.results / config["name"]
-    summary = [
-        report(name, arms, config, folder) for name, arms in found.items() if "plain" in arms
-    ]
+    summary = []
+    for (network, data), arms in found.items():
+        if "plain" not in arms:
+            continue
+        if not arguments.data or data in arguments.data:
+            report((network, data), arms, config, folder)
+        seeds = {arm: sorted(by_seed) for arm, by_seed in arms.items()}
+        summary.append({"network": network, "data": data, "seeds": seeds})
     write_json(
         folder / "summary.json",
         {"machine": machine(arguments.device), "config": config, "done": summary},
