@@ -109,14 +109,26 @@ _unfinished: set[Path] = set()
 """What this process has begun to make, and not ended well."""
 
 
+_QUIET_S = 0.3
+_PATIENCE_S = 5.0
+
+
 def remove_unfinished() -> None:
-    """Remove what an interrupted process leaves.
+    """Remove what an interrupted process leaves; whoever ends one calls this last.
 
     What a signal raises may come between any two steps, also between the making of a file and
-    the block that removes it; so whoever ends a process calls this last.
+    the block that removes it. And threads of libraries (zarr's) write on what they were given,
+    and make the folders for it again; so what is removed must stay away for a moment.
     """
-    while _unfinished:
-        remove_path(_unfinished.pop())
+    end = time.monotonic() + _PATIENCE_S
+    quiet_since = time.monotonic()
+    while _unfinished and quiet_since + _QUIET_S > time.monotonic() < end:
+        if any(path.exists() for path in _unfinished):
+            for path in _unfinished:
+                remove_path(path)
+            quiet_since = time.monotonic()
+        time.sleep(0.02)
+    _unfinished.clear()
 
 
 def _partial_path(final: Path, mark: str = "") -> Path:
