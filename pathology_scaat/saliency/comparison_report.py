@@ -88,6 +88,7 @@ def draw_comparison(comparison: Comparison, path: Path) -> None:
     left.axvline(-c.auc_margin, color="#b2182b", linestyle="--", linewidth=1)
     for axis in (left, right):
         axis.axvline(0, color="black", linewidth=1)
+        axis.locator_params(axis="x", nbins=5)  # more would run into each other
     left.set_yticks(range(len(arms)), [a.arm for a in arms], fontsize=8)
     left.set_ylim(-0.7, max(len(arms), 1) - 0.3)
     left.set_xlabel(f"AUC − {c.baseline} (red: margin)")
