@@ -312,24 +312,6 @@ def random_batches(slide: Path, setting: dict[str, Any], limit: int, cores: int)
             yield clock.run(24 * 256)
 
 
-def hs2p(slide: Path, setting: dict[str, Any], limit: int, cores: int) -> Iterator[Run]:
-    """The whole of hs2p, in the environment that it was installed in."""
-    python = os.environ.get("SCAAT_HS2P_PYTHON")
-    if not python:
-        raise SystemExit("SCAAT_HS2P_PYTHON names no Python that has hs2p")
-    config = opened_config(slide, setting)
-    words = [python, str(Path(__file__).with_name("tiling_hs2p.py")), str(slide)]
-    words += ["--mpp", repr(config.mpp), "--side", str(config.patch_size_px)]
-    words += ["--overlap", str(1 - config.step_px / config.patch_size_px), "--cores", str(cores)]
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise SystemExit(done.stderr.strip().splitlines()[-1])
-    told = json.loads(done.stdout.strip().splitlines()[-1])
-    print(json.dumps(told))  # its memory and its own repeats, instead of this process's
-    raise SystemExit(0)
-    yield
-
-
 TILE, WORKERS, BATCHES = "scaat tile (whole)", "scaat tile, several slides", "random batches of 256"
 TIATOOLBOX, TIATOOLBOX_ZARR = "TIAToolbox extractor, read only", "TIAToolbox extractor + zarr"
 OPENSLIDE, OPENSLIDE_ZARR = "OpenSlide loop, read only", "OpenSlide loop + zarr"
@@ -349,7 +331,6 @@ CONTENDERS: dict[str, Contender] = {
     DECODE_PROCESSES: decode_by_processes,
     WRITE: write_floor,
     BATCHES: random_batches,
-    HS2P: hs2p,
 }
 
 ALL_READERS = (TILE, TIATOOLBOX, TIATOOLBOX_ZARR, OPENSLIDE, OPENSLIDE_ZARR, HS2P, DECODE,
@@ -409,15 +390,36 @@ def child(arguments: argparse.Namespace) -> None:
     print(json.dumps({"runs": done[1:] or done, "peak_mib": round(peak_mib())}))
 
 
+def hs2p_command(
+    slide: Path, setting: dict[str, Any], cores: int, repeats: int
+) -> list[str] | None:
+    """How hs2p is measured, in an environment of its own; None where there is none."""
+    python = os.environ.get("SCAAT_HS2P_PYTHON")
+    if not python:
+        return None
+    config = opened_config(slide, setting)
+    return [
+        python, str(Path(__file__).with_name("tiling_hs2p.py")), str(slide),
+        "--mpp", repr(config.mpp), "--side", str(config.patch_size_px),
+        "--overlap", str(1 - config.step_px / config.patch_size_px),
+        "--cores", str(cores), "--repeats", str(repeats),
+    ]  # fmt: skip
+
+
 def measure(
     name: str, slide: Path, setting: str, cores: int, arguments: argparse.Namespace
 ) -> dict[str, Any] | None:
     """One contender in a process of its own."""
-    command = [
+    command: list[str] | None = [
         sys.executable, __file__, "--slide", str(slide), "--child", name,
         "--setting", setting, "--limit", str(arguments.limit), "--cores", str(cores),
         "--repeats", str(arguments.repeats),
     ]  # fmt: skip
+    if name == HS2P:
+        command = hs2p_command(slide, SETTINGS[setting], cores, arguments.repeats)
+        if command is None:
+            print(f"  {name}: SCAAT_HS2P_PYTHON names no Python that has it")
+            return None
     env = {**os.environ, "OMP_NUM_THREADS": str(cores), "PYTHONWARNINGS": "ignore"}
     done = subprocess.run(command, capture_output=True, text=True, env=env, check=False)
     if done.returncode:
@@ -517,7 +519,9 @@ def main() -> None:
     parser.add_argument("--slide", type=Path, help="a real, dense slide")
     parser.add_argument("--json", type=Path, help="file that results are merged into")
     parser.add_argument("--part", choices=PARTS, action="append", help="default: all of them")
-    parser.add_argument("--name", choices=CONTENDERS, action="append", help="only these of a part")
+    parser.add_argument(
+        "--name", choices=(*CONTENDERS, HS2P), action="append", help="only these of a part"
+    )
     parser.add_argument("--scratch", type=Path, help="folder that keeps the synthetic slides")
     parser.add_argument("--limit", type=int, default=600, help="patches for the slow contenders")
     parser.add_argument("--repeats", type=int, default=3, help="the fastest counts")

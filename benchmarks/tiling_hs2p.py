@@ -13,20 +13,13 @@ import argparse
 import importlib.util
 import json
 import os
-import sys
 import tempfile
 import time
 from pathlib import Path
 
 from hs2p import SegmentationConfig, SlideSpec, TilingConfig, tile_slide
 from hs2p.tiling.tar import extract_tiles_to_tar
-
-
-def peak_mib() -> float:
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) / 1024
-    return 0.0
+from tiling import peak_mib
 
 
 def once(slide: Path, mpp: float, side_px: int, overlap: float, backend: str, cores: int) -> int:
@@ -57,9 +50,7 @@ def main() -> None:
     runs = []
     for _ in range(given.repeats + 1):
         wall, cpu = time.perf_counter(), time.process_time()
-        patches = once(
-            given.slide, given.mpp, given.side, given.overlap, backend, given.cores
-        )  # fmt: skip
+        patches = once(given.slide, given.mpp, given.side, given.overlap, backend, given.cores)
         runs.append(
             {"patches": patches, "wall_s": time.perf_counter() - wall,
              "cpu_s": time.process_time() - cpu}
@@ -68,4 +59,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

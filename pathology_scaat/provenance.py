@@ -123,9 +123,11 @@ def remove_unfinished() -> None:
     end = time.monotonic() + _PATIENCE_S
     quiet_since = time.monotonic()
     while _unfinished and quiet_since + _QUIET_S > time.monotonic() < end:
-        if any(path.exists() for path in _unfinished):
-            for path in _unfinished:
+        present = [path for path in list(_unfinished) if path.exists()]
+        for path in present:
+            with suppress(OSError):  # it changed from file to folder meanwhile: once more
                 remove_path(path)
+        if present:
             quiet_since = time.monotonic()
         time.sleep(0.02)
     _unfinished.clear()

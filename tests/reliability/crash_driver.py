@@ -20,6 +20,7 @@ import signal
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -128,35 +129,42 @@ def prepare(good: Path, out: Path, stage: str) -> None:
         )
 
 
-def faults_after_kill(out: Path) -> list[str]:
-    """What is wrong in a folder whose run was killed, but for honest leftovers.
+def answer_of_a_fork(question: Callable[[], list[str]]) -> list[str] | None:
+    """What a function says in a fork, None if it ends without a word.
 
-    Looked at in a fork: the libraries' threads must never exist in this process.
+    The libraries' threads must never exist in this process.
     """
     reading, writing = os.pipe()
     pid = os.fork()
-    if pid:
-        os.close(writing)
-        with os.fdopen(reading) as stream:
-            text = stream.read()
-        finish(pid)
-        found: list[str] = json.loads(text or '["verify ended without a word"]')
-        return found
-    try:
+    if not pid:
+        try:
+            os.write(writing, json.dumps(question()).encode())
+        finally:
+            os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading) as stream:
+        text = stream.read()
+    finish(pid)
+    answer: list[str] | None = json.loads(text) if text else None
+    return answer
+
+
+def faults_after_kill(out: Path) -> list[str]:
+    """What is wrong in a folder whose run was killed, but for honest leftovers."""
+
+    def look() -> list[str]:
         from pathology_scaat.errors import StoreError
         from pathology_scaat.verify import verify_run
 
         try:
-            findings = verify_run(out)
-            faults = [f"{f.artifact}: {f.message}" for f in findings if not f.ok]
+            faults = [f"{f.artifact}: {f.message}" for f in verify_run(out) if not f.ok]
         except StoreError as error:
             faults = [error.problem]
         honest = ("left unfinished", "holds no results")
-        os.write(
-            writing, json.dumps([f for f in faults if not any(h in f for h in honest)]).encode()
-        )
-    finally:
-        os._exit(0)
+        return [f for f in faults if not any(h in f for h in honest)]
+
+    found = answer_of_a_fork(look)
+    return ["verify ended without a word"] if found is None else found
 
 
 def one_kill(
@@ -217,19 +225,16 @@ def undisturbed_run(folder: Path) -> Undisturbed:
 
 def modules_of_a_run(manifest: Path, out: Path) -> list[str]:
     """Names of the modules that a run imports on its way."""
-    reading, writing = os.pipe()
-    pid = os.fork()
-    if not pid:
+
+    def work() -> list[str]:
         from pathology_scaat.verbs.run import run
 
         known = set(sys.modules)
         run(settings(manifest, out))
-        os.write(writing, json.dumps(sorted(set(sys.modules) - known)).encode())
-        os._exit(0)
-    os.close(writing)
-    with os.fdopen(reading) as stream:
-        names: list[str] = json.loads(stream.read() or "[]")
-    if finish(pid) != 0:
+        return sorted(set(sys.modules) - known)
+
+    names = answer_of_a_fork(work)
+    if names is None:
         raise SystemExit("an undisturbed run failed")
     return names
 

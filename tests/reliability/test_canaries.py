@@ -7,6 +7,7 @@ import getpass
 import importlib.util
 import os
 import platform
+import subprocess
 import uuid
 from pathlib import Path
 from typing import get_args
@@ -142,6 +143,11 @@ def test_the_search_finds_what_it_looks_for(tmp_path: Path) -> None:
         assert has_label_colour(np.asarray(image))
 
 
+def export_dicom(out: Path, manifest: Path) -> subprocess.CompletedProcess[str]:
+    words = ("--out", out, "--manifest", manifest, "--formats", "dicom", "--workers", 0, "-q")
+    return run_scaat("export", *words, in_process=True)
+
+
 def test_every_format_under_the_model_keeps_silent(named: Path, tmp_path: Path) -> None:
     place = tmp_path / canary("formats")
     place.mkdir()
@@ -162,10 +168,7 @@ def test_every_format_under_the_model_keeps_silent(named: Path, tmp_path: Path) 
     assert done.returncode == 0, done.stderr
     assert len(list((out / "overlays").glob("*.geojson.gz"))) == len(slides)
     # DICOM objects copy the patient: refused for a slide that names one, and told without names.
-    done = run_scaat(
-        "export", "--out", out, "--manifest", manifest, "--formats", "dicom", "--workers", 0, "-q",
-        in_process=True,
-    )  # fmt: skip
+    done = export_dicom(out, manifest)
     assert done.returncode == 3
     assert not list(out.rglob("*.dcm"))
     # Without the extra there is nothing to write DICOM with, and the row says so.
@@ -212,10 +215,7 @@ def test_dicom_objects_hold_what_the_slide_shares_and_nothing_else(
         in_process=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    done = run_scaat(
-        "export", "--out", out, "--manifest", manifest, "--formats", "dicom", "--workers", 0, "-q",
-        in_process=True,
-    )  # fmt: skip
+    done = export_dicom(out, manifest)
     assert done.returncode == 0, done.stderr
     written = sorted(out.rglob("*.dcm"))
     assert len(written) == 2
