@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from granular import composites, read_tissue
 from numpy.typing import NDArray
 from planted import add_shortcut, make_patches
 
+from pathology_scaat.demo import make_demo_cohort
+from pathology_scaat.patches import TileConfig, TileJob, tile_slide
 from pathology_scaat.saliency.evaluate import read_splits
 from pathology_scaat.saliency.evaluation_set import EvaluationSet, evaluation_set_from_stores
 from pathology_scaat.training.bundle import read_bundle_config
@@ -132,6 +135,43 @@ def load_granular(limits: tuple[int, int, int]) -> Benchmark:
     return Benchmark("granular", *parts, test)
 
 
+def load_demo(limits: tuple[int, int, int], n_slides: int = 36) -> Benchmark:
+    """The demo's synthetic slides through the package's own tiling: 64 px at 1 µm/px.
+
+    Train, validation and test are different patients, each with a laboratory's stain and a
+    scanner of its own. Labels are the drawn regions, masks the planted nests themselves.
+    """
+    parts = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        cohort = make_demo_cohort(folder, seed=7, n_slides=n_slides, size_px=3072)
+        config = TileConfig(
+            mpp=1.0, patch_size_px=64, class_names=cohort.class_names, only_labelled=True
+        )
+        for slide in cohort.slides:
+            tile_slide(
+                TileJob(
+                    slide_path=slide.slide_path,
+                    slide_id=slide.slide_id,
+                    store_path=folder / f"{slide.slide_id}.zarr",
+                    annotation_path=slide.annotation_path,
+                    config=config,
+                )
+            )
+        for split, limit in zip(("train", "val", "test"), limits, strict=True):
+            slides = [s for s in cohort.slides if s.split == split]
+            found = evaluation_set_from_stores(
+                {s.slide_id: folder / f"{s.slide_id}.zarr" for s in slides},
+                cohort.class_names, cohort.positive_class,
+                patients={s.slide_id: s.patient_id for s in slides},
+                annotations={s.slide_id: s.truth_path for s in slides},
+                max_patches=limit, name="demo",
+            )  # fmt: skip
+            assert found is not None
+            parts.append(found)
+    return Benchmark("demo", *parts)
+
+
 def load_run(limits: tuple[int, int, int]) -> Benchmark:
     """The labelled patches of a finished run, the folder that SCAAT_RUN names, by its splits.
 
@@ -157,7 +197,7 @@ def load_run(limits: tuple[int, int, int]) -> Benchmark:
 
 
 def load(name: str, limits: tuple[int, int, int]) -> Benchmark:
-    """A benchmark: idc, colon, granular, run, planted, planted-ink, planted-tag, planted-tint."""
+    """A benchmark: idc, colon, granular, demo, run, planted, planted-ink, -tag or -tint."""
     if name == "idc":
         return load_idc(limits)
     if name == "colon":
@@ -166,6 +206,8 @@ def load(name: str, limits: tuple[int, int, int]) -> Benchmark:
         return load_granular(limits)
     if name.startswith("planted"):
         return load_planted(limits, name.partition("-")[2] or None)
+    if name == "demo":
+        return load_demo(limits)
     if name == "run":
         return load_run(limits)
     raise SystemExit(f"Unknown data set: {name}")

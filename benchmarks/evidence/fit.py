@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,6 +28,13 @@ class Fitted:
 
 def as_tensor(data: EvaluationSet, device: torch.device) -> torch.Tensor:
     return torch.from_numpy(data.images).to(device).permute(0, 3, 1, 2).contiguous()
+
+
+def epochs_for(config: dict[str, Any], n_images: int) -> int:
+    """Epochs of a configuration: as stated, or as many as make its ``steps`` of a plain arm."""
+    if "steps" in config:
+        return max(1, round(config["steps"] / (n_images // config["batch"])))
+    return int(config["epochs"])
 
 
 def fit(

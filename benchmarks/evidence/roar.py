@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from arms import ARMS, Arm
 from data import load
-from fit import fit, logits_of
+from fit import epochs_for, fit, logits_of
 from torch import nn
 
 from pathology_scaat.provenance import write_json
@@ -63,7 +63,8 @@ def main() -> int:
     device = choose_device(arguments.device)
     bench = load(arguments.data, tuple(config["limits"]))
     network = config["networks"][0]
-    options = {"epochs": config["epochs"], "batch": config["batch"], "device": device,
+    epochs = epochs_for(config, len(bench.train))
+    options = {"epochs": epochs, "batch": config["batch"], "device": device,
                "learning_rate": config["learning_rate"]}  # fmt: skip
     rows = []
     for seed in arguments.seeds:

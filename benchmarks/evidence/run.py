@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from arms import ARMS, Arm
 from data import Benchmark, load
-from fit import fit, logits_of
+from fit import epochs_for, fit, logits_of
 from networks import make_network
 from torch import nn
 
@@ -54,7 +54,9 @@ def cell_path(work: Path, config: dict[str, Any], cell: tuple[str, str, int, str
     """Where an arm's result is kept; the name changes with the settings that decide it."""
     network, data, seed, arm = cell
     settings = {
-        k: config[k] for k in ("epochs", "batch", "learning_rate", "limits", "protocol", "referees")
+        k: config[k]
+        for k in ("epochs", "steps", "batch", "learning_rate", "limits", "protocol", "referees")
+        if k in config
     }
     arm_settings: list[Any] = [ARMS[arm].method, ARMS[arm].options, ARMS[arm].epochs_factor]
     arm_settings += ["shuffled labels"] if ARMS[arm].shuffled_labels else []
@@ -96,7 +98,8 @@ class Bench:
         for k in range(config["referees"] if not self.data.marked_test else 0):
             path = cell_path(work, config, ("referee", name, 1000 + k, "plain")).with_suffix(".pt")
             if not path.exists():
-                fitted = fit(self.data.train, "referee", Arm("plain"), epochs=config["epochs"],
+                fitted = fit(self.data.train, "referee", Arm("plain"),
+                             epochs=epochs_for(config, len(self.data.train)),
                              seed=1000 + k, device=device, batch=config["batch"],
                              learning_rate=config["learning_rate"])  # fmt: skip
                 with atomic_path(path) as partial:
@@ -110,8 +113,9 @@ def run_cell(bench: Bench, cell: tuple[str, str, int, str], config: dict[str, An
              device: torch.device, path: Path) -> str:  # fmt: skip
     network, name, seed, arm = cell
     data = bench.data
-    fitted = fit(data.train, network, ARMS[arm], epochs=config["epochs"], seed=seed, device=device,
-                 batch=config["batch"], learning_rate=config["learning_rate"])  # fmt: skip
+    fitted = fit(data.train, network, ARMS[arm], epochs=epochs_for(config, len(data.train)),
+                 seed=seed, device=device, batch=config["batch"],
+                 learning_rate=config["learning_rate"])  # fmt: skip
     val_logits = torch.from_numpy(logits_of(fitted.model, data.val, device))
     temperature = fit_temperature(val_logits, torch.from_numpy(data.val.labels))
     started = time.perf_counter()
@@ -145,22 +149,24 @@ def main() -> int:
     parser.add_argument("--work", type=Path, default=Path("evidence-work"))
     parser.add_argument("--device", default="auto")
     parser.add_argument("--budget-s", type=float, default=float("inf"))
+    parser.add_argument("--data", nargs="+", help="only these, for processes side by side")
     arguments = parser.parse_args()
     config = yaml.safe_load(arguments.config.read_text())
     device = choose_device(arguments.device)
     arguments.work.mkdir(parents=True, exist_ok=True)
     started = time.perf_counter()
-    todo = [c for c in cells(config) if not cell_path(arguments.work, config, c).exists()]
-    print(f"{len(todo)} of {len(list(cells(config)))} arms to do on {device}", flush=True)
-    bench, loaded = None, None
+    wanted = [c for c in cells(config) if not arguments.data or c[1] in arguments.data]
+    todo = [c for c in wanted if not cell_path(arguments.work, config, c).exists()]
+    print(f"{len(todo)} of {len(wanted)} arms to do on {device}", flush=True)
+    benches: dict[str, Bench] = {}
     for number, cell in enumerate(todo):
         if time.perf_counter() - started > arguments.budget_s:
             print("time is up; the rest at the next call", flush=True)
             return 0
-        if loaded != cell[1]:
-            bench, loaded = Bench(cell[1], config, arguments.work, device), cell[1]
-        assert bench is not None
-        told = run_cell(bench, cell, config, device, cell_path(arguments.work, config, cell))
+        if cell[1] not in benches:
+            benches[cell[1]] = Bench(cell[1], config, arguments.work, device)
+        path = cell_path(arguments.work, config, cell)
+        told = run_cell(benches[cell[1]], cell, config, device, path)
         print(f"{number + 1}/{len(todo)} {' '.join(map(str, cell))}: {told}", flush=True)
     return 0
 

@@ -33,7 +33,9 @@ from pathology_scaat.saliency.metrics.functional.statistics import (
 from pathology_scaat.saliency.protocol import ProtocolConfig
 
 Subset = str
-SUBSETS = ("all", "all arms correct")
+SUBSETS = ("all", "all arms correct", "positive class")
+"""Which images count. One without the finding has no evidence to take away: its curves tell which
+class an emptied picture falls to. So faithfulness stands for the positive class alone, too."""
 
 
 @dataclass(frozen=True)
@@ -225,6 +227,7 @@ def compare_measurements(
         for m in found:
             correct &= m.logits.argmax(1) == data.labels
     names = list(dict.fromkeys(n for found in arms.values() for n in found[0].values))
+    kept = dict(zip(SUBSETS, (None, correct, data.is_positive), strict=True))
     rows: list[MeasureRow] = []
     for measure in names:
         per_arm = {
@@ -232,14 +235,13 @@ def compare_measurements(
             for arm, found in arms.items()
             if all(measure in m.values for m in found)
         }
-        for subset in SUBSETS:
-            mosaic = measure.startswith("mosaic")
-            if mosaic and subset != "all":
+        for subset, keep in kept.items():
+            if measure.startswith("mosaic") and keep is not None:
                 continue
             for arm, values in per_arm.items():
                 rows.append(
                     _row(arm, measure, subset, values, per_arm.get(baseline), data,
-                         None if subset == "all" else correct, arm == baseline, config)
+                         keep, arm == baseline, config)
                 )  # fmt: skip
     rows = _corrected(rows, primary)
     return Comparison(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 from pathology_scaat.provenance import atomic_path, write_json
@@ -23,6 +24,23 @@ def _number(interval: Interval | None, signed: bool = False) -> str:
     if math.isnan(interval.low):
         return f"{interval.value:{sign}.3f}"
     return f"{interval.value:{sign}.3f} ({interval.low:{sign}.3f} to {interval.high:{sign}.3f})"
+
+
+def _value_table(c: Comparison, measures: Sequence[str], subset: str = "all") -> list[str]:
+    """Value of each measure (column) by arm (row), marked where it is better."""
+    lines = ["", "| arm | " + " | ".join(f"`{m}`" for m in measures) + " |"]
+    lines.append("|---|" + "---|" * len(measures))
+    for arm in c.arms:
+        fields = []
+        for measure in measures:
+            row = c.row(arm.arm, measure, subset)
+            if row is None or math.isnan(row.value.value):
+                fields.append("")
+                continue
+            mark = {True: " **▲**", False: "", None: ""}[row.improves]
+            fields.append(f"{row.value.value:.3f}{mark}")
+        lines.append(f"| {arm.arm} | " + " | ".join(fields) + " |")
+    return lines
 
 
 def comparison_markdown(comparison: Comparison) -> str:
@@ -46,18 +64,11 @@ def comparison_markdown(comparison: Comparison) -> str:
             f"| {arm.arm} | {arm.n_seeds} | {_number(arm.auc)} | "
             f"{_number(arm.auc_difference, signed=True)} | {gain} | {arm.verdict} |"
         )
-    lines += ["", "| arm | " + " | ".join(f"`{m}`" for m in measured) + " |"]
-    lines.append("|---|" + "---|" * len(measured))
-    for arm in c.arms:
-        fields = []
-        for measure in measured:
-            row = c.row(arm.arm, measure)
-            if row is None or math.isnan(row.value.value):
-                fields.append("")
-                continue
-            mark = {True: " **▲**", False: "", None: ""}[row.improves]
-            fields.append(f"{row.value.value:.3f}{mark}")
-        lines.append(f"| {arm.arm} | " + " | ".join(fields) + " |")
+    lines += _value_table(c, measured)
+    faithful = [m for m in measured if "srg/" in m]
+    if faithful:
+        lines += ["", "On images of the positive class alone (elsewhere there is nothing to find):"]
+        lines += _value_table(c, faithful, "positive class")
     lines += [
         "",
         "▲: better than the baseline, the interval of the paired gain excluding zero (not "

@@ -166,6 +166,29 @@ def test_a_worse_auc_is_said_before_better_maps() -> None:
     assert found.arms[1].verdict.startswith("that prediction is not worse is not shown")
 
 
+def test_faithfulness_stands_for_the_positive_class_alone_too() -> None:
+    data = EvaluationSet(np.zeros((40, 4, 4, 3), np.uint8), np.arange(40) % 2, np.arange(40) // 4)
+    logits = np.stack([-data.labels, data.labels], 1).astype(np.float32)
+
+    def measurement(with_finding: float, without: float) -> Measurement:
+        srg = np.where(data.is_positive, with_finding, without)
+        return Measurement(logits, {"srg/blur/probability": srg, "mosaic_ap": np.full(8, 0.5)})
+
+    arms = {"plain": [measurement(0.2, 0.2)], "other": [measurement(0.5, -0.1)]}
+    found = compare_measurements(arms, data, config=SMALL, primary="srg/blur/probability")
+    everywhere = found.row("other", "srg/blur/probability")
+    positive = found.row("other", "srg/blur/probability", "positive class")
+    assert everywhere is not None
+    assert everywhere.value.value == pytest.approx(0.2)
+    assert positive is not None
+    assert positive.value.value == pytest.approx(0.5)
+    assert positive.gain is not None
+    assert positive.gain.value == pytest.approx(0.3)
+    assert positive.gain.n == 20
+    assert found.row("other", "mosaic_ap", "positive class") is None
+    assert "positive class alone" in comparison_markdown(found)
+
+
 def test_trust_card_of_a_run(run_folder) -> None:
     run_folder.add_slide("seen", seed=1)
     run_folder.add_slide("kept", n=16, seed=2)
