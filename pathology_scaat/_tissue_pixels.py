@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from pathology_scaat._tissue_kernels import count, judge
 from pathology_scaat.slides.base import RgbImage
 
 DEFAULT_GLASS = 243.0
@@ -29,12 +30,11 @@ MIN_STAIN_OD, MAX_STAIN_OD = 0.015, 0.04
 NOISE_FACTOR = 6.0
 """How many deviations of the glass above its middle stain begins."""
 
-PALE_OD = 0.06
-"""A slide whose stain is in the middle below this mean density is called pale."""
-
 STRIP_PX = 1 << 16
 _OD_STEP = 1e-5
 """Width of the bins in which medians of densities are found."""
+_MOST_OD = 2.5
+"""No 8-bit level is denser."""
 
 Mask = NDArray[np.bool_]
 Densities = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]
@@ -123,12 +123,7 @@ def classify_pixels(rgb: RgbImage, readable: Mask, sensitivity: float = 1.0) -> 
     dark: Mask = (high < DARK_LEVEL) & (spread < 30)
     colour = np.empty(low.shape, dtype=np.float32)
     pale, seeds = np.empty((2, *low.shape), dtype=np.bool_)
-    for rows in _strips(low.shape):
-        red, green, blue = _densities(rgb[rows], table)
-        most = np.maximum(np.maximum(red, green), blue)
-        np.subtract(most, np.minimum(np.minimum(red, green), blue), out=colour[rows])
-        np.less(red + green + blue, 3 * PALE_OD, out=pale[rows])
-        seeds[rows] = _ink_seeds(red, green, blue, most)
+    judge(rgb, table, colour, pale, seeds)
     ink = _ink(seeds, rgb, table) & ~dark if seeds.any() else seeds
     usable = readable & ~dark & ~ink
     coloured = np.count_nonzero(usable & (spread > 3))
@@ -159,11 +154,11 @@ def _above_glass(
 ) -> float:
     """Where stain begins: the glass's own colour range plus its noise (median, MAD)."""
     low, high = np.ceil(glass - 5).clip(0, 255), np.floor(glass + 5).clip(0, 255)
+    counts = np.zeros(round(_MOST_OD / _OD_STEP), dtype=np.int64)
     empty = usable & (cv2.inRange(rgb, low, high) > 0)
-    values = colour[empty]
-    if values.size < 100:
+    count(colour, empty, np.float32(_OD_STEP), counts)
+    if counts.sum() < 100:
         return MAX_STAIN_OD / 2
-    counts = np.bincount((values / np.float32(_OD_STEP)).astype(np.int32))
     middle = _median_bin(counts)
     away = np.bincount(np.abs(np.arange(len(counts)) - middle), weights=counts)
     noise = 1.4826 * _median_bin(away) * _OD_STEP
@@ -208,31 +203,6 @@ def _grey(
         return PixelClasses(none, none, dark, (*flags, word))
     threshold = _otsu(values, 0.04, 0.12)
     return PixelClasses(usable & (mean > threshold), none, dark, (*flags, "greyscale"))
-
-
-def _ink_seeds(
-    red: NDArray[np.float32],
-    green: NDArray[np.float32],
-    blue: NDArray[np.float32],
-    most: NDArray[np.float32],
-) -> Mask:
-    """Densities of felt pens that no common stain has.
-
-    Green and blue-green ink absorb green light least; blue ink absorbs red clearly more than
-    green, where haematoxylin absorbs green at least as much; red ink absorbs blue as strongly
-    as green and red hardly at all, where eosin spares blue.
-    """
-    strong = most > 0.15
-    green_ink = strong & (green < 0.75 * np.minimum(red, blue)) & (red - green > 0.06)
-    # In stained tissue the density of red is about 0.4 to 0.8 of that of green, below 1.05
-    # even in dense nuclei; blue ink turns that round.
-    blue_ink = strong & (red > 1.1 * green + 0.02) & (red > 1.3 * blue)
-    blue_ink |= (red > 0.7) & (red > 1.03 * green) & (red > 1.3 * blue)
-    cyan_ink = strong & (red > 1.5 * green + 0.03) & (red > blue)
-    red_ink = (green > 0.45) & (blue > 0.82 * green) & (red < 0.3 * green)
-    red_ink |= (green > 0.9) & (blue > 0.85 * green) & (red < 0.5 * green)
-    seeds: Mask = green_ink | blue_ink | cyan_ink | red_ink
-    return seeds
 
 
 def _ink(seeds: Mask, rgb: RgbImage, table: NDArray[np.float32]) -> Mask:
@@ -280,6 +250,8 @@ def without_small(mask: Mask, max_area_px: int) -> Mask:
         return mask
     _, labels, stats, _ = cv2.connectedComponentsWithStats(mask.view(np.uint8), connectivity=4)
     keep = stats[:, cv2.CC_STAT_AREA] > max_area_px
+    if keep[1:].all():
+        return mask
     keep[0] = False  # what is not in the mask
     kept: Mask = np.take(keep, np.asarray(labels, dtype=np.int32))
     return kept

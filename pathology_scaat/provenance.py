@@ -15,6 +15,7 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -86,6 +87,11 @@ def slide_fingerprint(path: Path) -> str:
 
 def versions() -> dict[str, str]:
     """Versions of this package and of the libraries that decide its results."""
+    return dict(_versions())
+
+
+@cache  # they are read out of files, and asked for once a slide
+def _versions() -> dict[str, str]:
     names = (
         "pathology-scaat", "torch", "timm", "numpy", "zarr", "tensorstore", "openslide-python",
         "openslide-bin", "tifffile", "imagecodecs", "scikit-image", "shapely", "dask",

@@ -14,8 +14,11 @@ from pathology_scaat.patches.layout import Codec
 from pathology_scaat.tissue import TissueConfig
 from pathology_scaat.urls import SlideUrl
 
-DEFAULT_SHARD_BYTES = 16 << 20
-"""A shard is one file; larger ones cost memory and, through fresh pages, time."""
+DEFAULT_SHARD_BYTES = 64 << 20
+"""A shard is a file in three folders of its own, which cost time and, on a cluster, a quota.
+
+Its size costs no memory: it goes to the disk in blocks, and is read a patch at a time.
+"""
 
 
 class TileConfig(BaseModel):

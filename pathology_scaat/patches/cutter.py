@@ -89,6 +89,7 @@ class PatchCutter(Closing):
         self._shrink = plan.shrink
         self._start_x = grid.anchor_x_px / plan.level_downsample
         self._start_y = grid.anchor_y_px / plan.level_downsample
+        self._first_x, self._first_y = round(self._start_x), round(self._start_y)
         self._tile_lattice = slide.lattice(plan.level)
         self._buffers = Buffers()
         self._tiles = Bank(self._read_tile, self._limits.keep_bytes, self._buffers)
@@ -108,7 +109,7 @@ class PatchCutter(Closing):
 
     def _patches_are_tiles(self) -> bool:
         side, tile = self._grid.patch_size_px, self._tile_lattice.tile_size_px
-        places = (round(self._start_x), round(self._start_y), self._grid.step_px)
+        places = (self._first_x, self._first_y, self._grid.step_px)
         return tile == SizePx(side, side) and all(place % side == 0 for place in places)
 
     def _read_tile(self, key: Key) -> Made:
@@ -151,10 +152,10 @@ class PatchCutter(Closing):
         return BoxPx(col * step, row * step, side, side)
 
     def _level_box(self, col: int, row: int) -> BoxPx:
-        box = self._output_box(col, row)
         if self._averaging:
-            return self._axes_box(box)
-        return box.shifted(round(self._start_x), round(self._start_y))
+            return self._axes_box(self._output_box(col, row))
+        step, side = self._grid.step_px, self._grid.patch_size_px
+        return BoxPx(self._first_x + col * step, self._first_y + row * step, side, side)
 
     def _segments(self, index: NDArray[np.integer]) -> Iterator[list[_Place]]:
         """Runs of patches, of one grid row where they share cells, that are worked on at once."""
@@ -179,7 +180,7 @@ class PatchCutter(Closing):
             cell_top = top - top % self._cell_lattice.tile_size_px.height
             level_top = self._axes_box(BoxPx(0, cell_top, 1, 1)).y
         else:
-            level_top = top + round(self._start_y)
+            level_top = top + self._first_y
         self._tiles.retire(level_top // self._tile_lattice.tile_size_px.height)
 
     def _make_cells(self, boxes: Sequence[BoxPx]) -> None:
@@ -245,11 +246,9 @@ class PatchCutter(Closing):
         side = self._grid.patch_size_px
 
         def finish(places: Sequence[_Place]) -> list[Packed | None]:
-            done: list[Packed | None] = []
-            for _, col, row in places:
-                patch = self._buffers.take(side, side)
-                done.append(pack(patch) if self._fill(patch, col, row) else None)
-                self._buffers.give(patch)
+            patch = self._buffers.take(side, side)
+            done = [pack(patch) if self._fill(patch, col, row) else None for _, col, row in places]
+            self._buffers.give(patch)
             return done
 
         groups = [run[i : i + _GROUP] for i in range(0, len(run), _GROUP)]
@@ -313,9 +312,17 @@ class PatchCutter(Closing):
         if self._averaging:
             self._make_cells([self._output_box(col, row) for _, col, row in run])
         else:
-            boxes = (self._level_box(col, row) for _, col, row in run)
-            keys = (key for box in boxes for key in self._tile_lattice.tiles_of(box))
-            self._tiles.need(keys, self._pool)
+            self._tiles.need(self._tiles_under(run), self._pool)
+
+    def _tiles_under(self, run: Sequence[_Place]) -> list[Key]:
+        """The tiles under patches of one grid row, each once."""
+        width = self._tile_lattice.tile_size_px.width
+        step, side = self._grid.step_px, self._grid.patch_size_px
+        starts = [self._first_x + col * step for _, col, _ in run]
+        columns = {c for x in starts for c in range(x // width, -(-(x + side) // width))}
+        left = min(starts)
+        band = BoxPx(left, self._first_y + run[0][2] * step, max(starts) + side - left, side)
+        return [key for key in self._tile_lattice.tiles_of(band) if key[0] in columns]
 
     def close(self) -> None:
         if self._pool is not None:

@@ -20,15 +20,18 @@ _blosc: Any = imagecodecs.blosc_encode
 _zstandard: Any = imagecodecs.zstd_encode
 
 
-def _lz4(patch: RgbImage, out: bytearray) -> Any:
+Memory = bytearray | memoryview
+
+
+def _lz4(patch: RgbImage, out: Memory) -> Any:
     return _blosc(patch, level=1, compressor="lz4", shuffle=0, typesize=1, numthreads=1, out=out)
 
 
-def _zstd(patch: RgbImage, out: bytearray) -> Any:
+def _zstd(patch: RgbImage, out: Memory) -> Any:
     return _zstandard(patch, level=1, out=out)
 
 
-_ENCODERS: dict[str, Callable[[RgbImage, bytearray], Any]] = {"lz4": _lz4, "zstd": _zstd}
+_ENCODERS: dict[str, Callable[[RgbImage, Memory], Any]] = {"lz4": _lz4, "zstd": _zstd}
 
 
 class Packer:
@@ -36,7 +39,7 @@ class Packer:
 
     def __init__(self, patch_size_px: int, codec: Codec) -> None:
         size = patch_size_px**2 * 3
-        self._most = size + size // 128 + 1024  # what the codecs need in the worst case
+        self.most_bytes = size + size // 128 + 1024  # what the codecs need in the worst case
         self._encode = _ENCODERS[codec]
         self._free: list[bytearray] = []
 
@@ -45,12 +48,15 @@ class Packer:
         try:
             buffer = self._free.pop()
         except IndexError:
-            buffer = bytearray(self._most)
-        chunk = self._encode(patch, buffer)
-        length = len(chunk)
-        check = google_crc32c.value(np.frombuffer(buffer, np.uint8, length))
-        buffer[length : length + 4] = check.to_bytes(4, "little")
-        return buffer, length + 4
+            buffer = bytearray(self.most_bytes)
+        return buffer, self.pack_into(patch, buffer)
+
+    def pack_into(self, patch: RgbImage, memory: Memory) -> int:
+        """Compress a patch into memory of ``most_bytes``; how many of them it takes."""
+        length = len(self._encode(patch, memory))
+        check = google_crc32c.value(np.frombuffer(memory, np.uint8, length))
+        memory[length : length + 4] = check.to_bytes(4, "little")
+        return length + 4
 
     def give(self, packed: Packed) -> None:
         """Give the memory back."""

@@ -118,14 +118,41 @@ class ShardWriter:
             If the disk is full or fails; also for what was appended before.
         """
         buffer, length = packed
-        place = self.n_chunks % self._per_shard
+        self._enter(length)
+        self._put(memoryview(buffer)[:length])
+        self._entered()
+
+    def room(self, n_bytes: int) -> memoryview | None:
+        """Memory where the next chunk will lie; None where that is not in one piece.
+
+        Raises
+        ------
+        OSError
+            If the disk is full or fails, for what was appended before.
+        """
+        if self._block is None:
+            self._block = self._free_block()
+        if BLOCK_BYTES - self._filled < n_bytes:
+            return None
+        return memoryview(self._block)[self._filled : self._filled + n_bytes]
+
+    def append_from_room(self, length: int) -> None:
+        """Append the chunk that was made in :meth:`room`, with nothing appended since."""
+        self._enter(length)
+        self._filled += length
+        if self._filled == BLOCK_BYTES:
+            self._send()
+        self._entered()
+
+    def _enter(self, length: int) -> None:
         if self._file is None:
             name = str(self.n_chunks // self._per_shard)
             self._file = _File(self._folder / name / "0" / "0" / "0")
-        self._index[place] = self._offset + self._filled, length
-        self._put(memoryview(buffer)[:length])
+        self._index[self.n_chunks % self._per_shard] = self._offset + self._filled, length
+
+    def _entered(self) -> None:
         self.n_chunks += 1
-        if place + 1 == self._per_shard:
+        if self.n_chunks % self._per_shard == 0:
             self._close_shard()
 
     def _put(self, data: memoryview) -> None:

@@ -168,7 +168,7 @@ def _write(
     wanted: _Wanted,
     limits: CutterLimits | None,
 ) -> PatchStoreMeta:
-    config = job.config
+    config, threads = job.config, job_threads()
     with (
         PatchStoreWriter(
             partial,
@@ -177,11 +177,12 @@ def _write(
             shard_bytes=config.shard_bytes,
             codec=config.codec,
         ) as writer,
-        PatchCutter(
-            as_tiled(slide), plan, meta.grid, threads=job_threads(), limits=limits
-        ) as cutter,
+        PatchCutter(as_tiled(slide), plan, meta.grid, threads=threads, limits=limits) as cutter,
     ):
-        readable = cutter.cut(wanted.index, writer.pack, writer.take)
+        if threads == 1:
+            readable = cutter.cut(wanted.index, writer.append, lambda _: None)
+        else:
+            readable = cutter.cut(wanted.index, writer.pack, writer.take)
         n_unreadable = int((~readable).sum())
         if n_unreadable > config.max_unreadable_share * len(readable):
             raise SlideReadError(

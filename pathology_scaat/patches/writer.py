@@ -35,7 +35,7 @@ class PatchStoreWriter(Closing):
 
     The greatest possible number of patches is given beforehand (unreadable ones are known
     only afterwards); :meth:`finish` sets the true one. :meth:`pack` may be called by several
-    threads at once, :meth:`take` by one, in the order of the patches.
+    threads at once, :meth:`take` by one, in the order of the patches; or :meth:`append` alone.
     """
 
     def __init__(
@@ -67,17 +67,36 @@ class PatchStoreWriter(Closing):
 
     def take(self, packed: Packed) -> None:
         """Write what :meth:`pack` made of the next patch."""
-        if self.n_written >= self._n:
-            raise StoreError(self._name, "holds more patches than were announced")
+        self._check_announced()
         try:
             self._shards.append(packed)
         except OSError:
             raise self._unwritable() from None
         self._packer.give(packed)
 
-    def append(self, patch: NDArray[np.uint8]) -> None:
-        """Add one patch, (P, P, 3) uint8."""
-        self.take(self.pack(np.ascontiguousarray(patch, dtype=np.uint8)))
+    def append(self, patch: NDArray[np.uint8]) -> int:
+        """Add one patch, (P, P, 3) uint8; how many bytes it takes.
+
+        On one thread this is the way: a patch is compressed where the disk will fetch it, and
+        not copied there.
+        """
+        self._check_announced()
+        patch = np.ascontiguousarray(patch, dtype=np.uint8)
+        try:
+            room = self._shards.room(self._packer.most_bytes)
+            if room is not None:
+                length = self._packer.pack_into(patch, room)
+                self._shards.append_from_room(length)
+                return length
+        except OSError:
+            raise self._unwritable() from None
+        packed = self.pack(patch)
+        self.take(packed)
+        return packed[1]
+
+    def _check_announced(self) -> None:
+        if self.n_written >= self._n:
+            raise StoreError(self._name, "holds more patches than were announced")
 
     def _unwritable(self) -> StoreError:
         return StoreError(self._name, "cannot be written", "check free disk space and permissions")

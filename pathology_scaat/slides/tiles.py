@@ -10,6 +10,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -47,11 +48,11 @@ class TileLattice:
     level_size_px: SizePx
     tile_size_px: SizePx
 
-    @property
+    @cached_property
     def n_cols(self) -> int:
         return math.ceil(self.level_size_px.width / self.tile_size_px.width)
 
-    @property
+    @cached_property
     def n_rows(self) -> int:
         return math.ceil(self.level_size_px.height / self.tile_size_px.height)
 
@@ -126,24 +127,37 @@ def assemble_into(
     lattice: TileLattice,
     tile: Callable[[int, int], RgbImage | None],
 ) -> None:
-    """Fill ``out`` with the pixels of a box; white where there is no tile or a blank one."""
+    """Fill ``out`` with the pixels of a box; white where there is no tile or a blank one.
+
+    In plain numbers: with half overlap a patch off the grid of tiles has four parts
+    or more, and boxes as objects cost half as much as the copying.
+    """
+    columns = _steps(box.x, box.right, lattice.tile_size_px.width, lattice.level_size_px.width)
+    rows = _steps(box.y, box.bottom, lattice.tile_size_px.height, lattice.level_size_px.height)
     covered = 0
     parts = []
-    for col, row in lattice.tiles_of(box):
-        pixels = tile(col, row)
-        place = lattice.box(col, row)
-        common = place.intersection(box)
-        if pixels is not None and common is not None:
-            covered += common.area
-            parts.append((pixels, place, common))
+    for row, from_y, to_y, high in rows:
+        for col, from_x, to_x, wide in columns:
+            pixels = tile(col, row)
+            if pixels is not None:
+                covered += wide * high
+                parts.append((pixels, from_y, from_x, to_y, to_x))
     if covered < box.area:
         out[...] = WHITE
-    for pixels, place, common in parts:
-        sy, sx = common.y - place.y, common.x - place.x
-        dy, dx = common.y - box.y, common.x - box.x
-        out[dy : dy + common.height, dx : dx + common.width] = pixels[
-            sy : sy + common.height, sx : sx + common.width
-        ]
+    for pixels, from_y, from_x, to_y, to_x in parts:
+        out[to_y, to_x] = pixels[from_y, from_x]
+
+
+def _steps(begin: int, end: int, side: int, length: int) -> list[tuple[int, slice, slice, int]]:
+    """The tiles of a stretch along an axis: number, where in tile and stretch, how long."""
+    steps = []
+    stop = min(end, length)
+    for number in range(max(begin // side, 0), -(-stop // side)):
+        low, high = max(number * side, begin), min((number + 1) * side, stop)
+        if low < high:
+            there = slice(low - number * side, high - number * side)
+            steps.append((number, there, slice(low - begin, high - begin), high - low))
+    return steps
 
 
 def assemble(
