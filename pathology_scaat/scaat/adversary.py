@@ -140,6 +140,10 @@ class SCAAT(Method):
                 logits = self.forward(images)
         return self._perturbed(images, labels, self.input_gradient(x, labels), logits, noise)
 
+    def __call__(self, images: Tensor, labels: Tensor) -> Tensor:
+        """:meth:`perturb`, called as torchattacks' attacks are."""
+        return self.perturb(images, labels)
+
     def loss(self, images: Tensor, labels: Tensor) -> Tensor:
         """Differentiable total loss, a scalar; call ``backward`` on it yourself.
 
@@ -179,7 +183,8 @@ class SCAAT(Method):
         logits = self.forward(x)
         clean = self.objective.per_image(logits, labels).mean()
         backward(clean, False)
-        logits = logits.detach()
+        # their graph would keep x, and with it x.grad, through the second pass
+        logits, clean = logits.detach(), clean.detach()
         if separate is None:
             inputs = x.detach()[:n]
             # the batch loss is a mean: times B gives each image's own gradient back
@@ -192,7 +197,6 @@ class SCAAT(Method):
         robust = self._robust_loss(logits[:n], perturbed, labels[:n]) * (n / len(images))
         backward(options.lam * robust, True)
         robust = robust.detach()
-        clean = clean.detach()
         return StepLosses(clean + options.lam * robust, clean, robust, logits, perturbed)
 
     def _joint_step(self, images: Tensor, labels: Tensor, backward: Backward) -> StepLosses:
