@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import csv
+import json
+import os
+import socket
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -202,6 +207,48 @@ def test_only_the_last_backward_sends_and_each_gradient_once(
         for mine, parameter in zip(grads, model.parameters(), strict=True):
             torch.testing.assert_close(mine, parameter.grad)
         assert not torch.equal(first, torch.cat([g.reshape(-1) for g in grads]))
+
+
+RANK_OF_TWO = """
+import json, sys
+from pathlib import Path
+from pathology_scaat.training import TrainConfig, TrainingSlide, train_model
+slides = [TrainingSlide(Path(s[0]), *s[1:]) for s in json.loads(sys.argv[1])]
+config = TrainConfig.model_validate_json(sys.argv[3])
+print(train_model(slides, sys.argv[2], config, device="cpu").model_fingerprint)
+"""
+
+
+@pytest.mark.slow
+def test_processes_that_a_launcher_starts_share_the_training(
+    slides: Slides, tmp_path: Path, quick: TrainConfig
+) -> None:
+    """As torchrun does: the same script in each process, who is who in the environment."""
+    config = changed(
+        quick, backbone_options={"widths": (8, 16), "norm": "group"}, epochs=1,
+        method_options={"random_start": "none"},
+    )  # fmt: skip
+    named = json.dumps([(str(s.store), s.slide_id, s.patient_id, s.split) for s in slides])
+    out = tmp_path / "two" / "model"
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = str(server.getsockname()[1])
+    where = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", RANK_OF_TWO, named, str(out), config.model_dump_json()],
+            env={**os.environ, **where, "RANK": rank, "LOCAL_RANK": rank, "OMP_NUM_THREADS": "1"},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for rank in ("0", "1")
+    ]
+    said = [process.communicate(timeout=120)[0].split()[-1:] for process in processes]
+    bundle = load_bundle(out)
+    assert said == [[bundle.fingerprint]] * 2
+    one = train_model(slides, tmp_path / "one" / "model", config, device="cpu")
+    alone = load_bundle(one.bundle_path).model.state_dict()
+    for key, value in bundle.model.state_dict().items():
+        torch.testing.assert_close(value, alone[key], rtol=1e-3, atol=1e-4)
 
 
 def test_command_trains_by_the_method_named(make_slide: StoreMaker, tmp_path: Path) -> None:
