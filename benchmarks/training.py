@@ -134,6 +134,7 @@ class Bench:
         self.methods: dict[str, Method] = {
             name: make_method(name, network, autocast_dtype=dtype)  # type: ignore[arg-type]
             for name in args.methods
+            if not (args.compile and name == "gradient-penalty")  # differentiates twice
         }
         self.images = torch.rand(args.batch, 3, args.side, args.side, device=self.device)
         self.images = self.images.contiguous(memory_format=torch.channels_last)

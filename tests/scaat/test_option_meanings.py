@@ -15,7 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pathology_scaat.scaat import SCAAT, ScaatOptions, SingleLabelObjective
+from pathology_scaat.errors import UsageError
+from pathology_scaat.scaat import SCAAT, ScaatOptions, SingleLabelObjective, make_method
 from pathology_scaat.scaat.attribution import grad_cam, last_convolution
 from pathology_scaat.scaat.budget import pixel_budget, tissue_region
 from pathology_scaat.scaat.colour import DENSITY_OFFSET
@@ -306,17 +307,24 @@ def test_bfloat16_does_not_round_the_perturbed_image() -> None:
     assert all(p.grad is not None and p.grad.dtype == torch.float32 for p in model.parameters())
 
 
-def test_a_compiled_network_gets_the_same_gradients() -> None:
+@pytest.mark.parametrize("saliency", ["gradient", "gradcam", "ema-teacher"])
+def test_a_compiled_network_gets_the_same_gradients(saliency: str) -> None:
     images, labels = batch()
     eager = net().train()
     compiled = copy.deepcopy(eager)
-    SCAAT(eager, EPS, seed=1).training_step(images, labels)
     network = torch.compile(compiled, backend="aot_eager")
-    SCAAT(network, EPS, seed=1).training_step(images, labels)  # type: ignore[arg-type]
+    for model in (eager, network):
+        scaat = SCAAT(model, EPS, saliency=saliency, seed=1)  # type: ignore[arg-type]
+        assert float(scaat.training_step(images, labels).robust) > 0
     for mine, theirs in zip(compiled.parameters(), eager.parameters(), strict=True):
         torch.testing.assert_close(mine.grad, theirs.grad)
     for key, value in eager.state_dict().items():
         torch.testing.assert_close(compiled.state_dict()[key], value)
+
+
+def test_what_cannot_be_compiled_says_so_at_once() -> None:
+    with pytest.raises(UsageError, match="differentiates twice"):
+        make_method("gradient-penalty", torch.compile(net(), backend="aot_eager"))  # type: ignore[arg-type]
 
 
 def test_nothing_image_sized_of_the_first_pass_outlives_it() -> None:
