@@ -195,9 +195,11 @@ class SCAAT(Method):
         else:
             perturbed = separate
         robust = self._robust_loss(logits[:n], perturbed, labels[:n]) * (n / len(images))
+        kept = perturbed if self.keep_perturbed else None
+        del perturbed, separate
         backward(options.lam * robust, True)
         robust = robust.detach()
-        return StepLosses(clean + options.lam * robust, clean, robust, logits, perturbed)
+        return StepLosses(clean + options.lam * robust, clean, robust, logits, kept)
 
     def _joint_step(self, images: Tensor, labels: Tensor, backward: Backward) -> StepLosses:
         """Both terms in one graph: the clean prediction is pulled towards the perturbed one too."""
@@ -206,10 +208,10 @@ class SCAAT(Method):
         clean = self.objective.per_image(logits, labels).mean()
         robust = self._robust_loss(logits, perturbed, labels)
         total = clean + self.options.lam * robust
+        kept = perturbed if self.keep_perturbed else None
+        del perturbed
         backward(total, True)
-        return StepLosses(
-            total.detach(), clean.detach(), robust.detach(), logits.detach(), perturbed
-        )
+        return StepLosses(total.detach(), clean.detach(), robust.detach(), logits.detach(), kept)
 
     # -- parts
     def _robust_loss(self, clean_logits: Tensor, perturbed: Tensor, labels: Tensor) -> Tensor:

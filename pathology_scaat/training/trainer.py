@@ -103,6 +103,7 @@ class Trainer:
         self.method = setup.make_training_method(
             config, network, self.objective, self.device, self.job.seed
         )
+        self.method.keep_perturbed = False
         self.optimizer = setup.make_optimizer(self.model, config)
         self.average = copy.deepcopy(self.model).eval() if config.ema_decay > 0 else None
         self.loader = BatchLoader(table, config.cache_bytes, self.device)

@@ -108,10 +108,11 @@ def test_rank_sees_only_the_order_and_value_the_size() -> None:
         options = ScaatOptions(budget=budget, gamma=2.0)
         bent = pixel_budget(saliency**3, options)
         assert torch.equal(pixel_budget(saliency, options), bent) == same
-    line = torch.arange(10.0).exp().reshape(1, 1, 2, 5)
-    share = pixel_budget(line, ScaatOptions(budget="rank", gamma=1.0)).flatten()
-    torch.testing.assert_close(share[:5], 1 - torch.arange(5.0) / 4)
-    assert not bool(share[5:].any())
+    place = torch.tensor([3, 0, 7, 2, 9, 1, 8, 4, 6, 5])
+    share = pixel_budget(
+        place.float().exp().reshape(1, 1, 2, 5), ScaatOptions(budget="rank", gamma=1.0)
+    )
+    torch.testing.assert_close(share.flatten(), (1 - place / 4).clamp_min(0))
 
 
 def test_unmasked_share_of_one_attacks_everywhere() -> None:
@@ -327,25 +328,53 @@ def test_what_cannot_be_compiled_says_so_at_once() -> None:
         make_method("gradient-penalty", torch.compile(net(), backend="aot_eager"))  # type: ignore[arg-type]
 
 
+class Watched(Linear):
+    """Normalises first, so that it needs its input no longer, and knows which inputs live."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[weakref.ref[Tensor]] = []
+        self.alive: list[bool] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.alive = [ref() is not None for ref in self.seen]
+        self.seen.append(weakref.ref(x))
+        return super().forward((x - 0.5) / 0.25)
+
+
 def test_nothing_image_sized_of_the_first_pass_outlives_it() -> None:
     """The second pass, where memory is at its highest, holds its own images and no others."""
-
-    class Watched(Linear):
-        def __init__(self) -> None:
-            super().__init__()
-            self.seen: list[weakref.ref[Tensor]] = []
-            self.alive: list[bool] = []
-
-        def forward(self, x: Tensor) -> Tensor:
-            self.alive = [ref() is not None for ref in self.seen]
-            self.seen.append(weakref.ref(x))
-            return super().forward(x)
-
     model = Watched()
     step = SCAAT(model, EPS).training_step(*batch())
     assert len(model.seen) == 2
     assert model.alive == [False]
     assert model.seen[1]() is step.perturbed
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("scaat", {}),
+        ("scaat", {"stop_gradient": False}),
+        ("scaat", {"random_start": "before"}),
+        ("fgsm", {}),
+        ("trades", {}),
+    ],
+)
+def test_perturbed_images_are_kept_only_where_wanted(name: str, options: dict[str, Any]) -> None:
+    model = Watched()
+    method = make_method(name, model, **options)
+    living: list[bool] = []
+
+    def backward(loss: Tensor, last: bool) -> None:
+        living.append(model.seen[-1]() is not None)
+        loss.backward()  # type: ignore[no-untyped-call]
+
+    assert method.training_step(*batch(), backward=backward).perturbed is not None
+    assert living[-1]
+    method.keep_perturbed = False
+    assert method.training_step(*batch(), backward=backward).perturbed is None
+    assert not living[-1]
 
 
 # -- what is around it
