@@ -99,8 +99,24 @@ class NoModules:
     def __exit__(self, *args: object) -> None: ...
 
 
+class Normalising(nn.Module):
+    """A backbone with its normalisation in front, as the trainer's networks are.
+
+    Theirs is :class:`pathology_scaat.training.backbones.Classifier`; this one needs torch alone.
+    """
+
+    def __init__(self, backbone: nn.Module) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.register_buffer("mean", torch.full((1, 3, 1, 1), 0.5))
+        self.register_buffer("std", torch.full((1, 3, 1, 1), 0.25))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.backbone((images - self.mean) / self.std)  # type: ignore[no-any-return]
+
+
 def make_network(name: str, side: int, device: torch.device) -> nn.Module:
-    """A backbone with random weights, channels last."""
+    """A network with random weights, channels last, as it is trained."""
     torch.manual_seed(0)
     model: nn.Module
     if name == "scaat-small":
@@ -114,6 +130,7 @@ def make_network(name: str, side: int, device: torch.device) -> nn.Module:
             {"img_size": side} if name.startswith(("vit", "deit", "swin")) else {}
         )
         model = timm.create_model(name, pretrained=False, num_classes=2, **size)
+    model = Normalising(model)
     return model.to(device).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload, no-any-return]
 
 
@@ -136,10 +153,16 @@ class Bench:
             for name in args.methods
             if not (args.compile and name == "gradient-penalty")  # differentiates twice
         }
+        for method in self.methods.values():
+            method.keep_perturbed = False  # as the trainer
         self.images = torch.rand(args.batch, 3, args.side, args.side, device=self.device)
         self.images = self.images.contiguous(memory_format=torch.channels_last)
         self.labels = torch.arange(args.batch, device=self.device) % 2
         self.visit = Visit(torch.arange(args.batch), torch.arange(args.batch) % 8)
+
+    def period(self, name: str) -> int:
+        """Steps after which a method's steps cost the same again."""
+        return int(getattr(getattr(self.methods[name], "options", None), "every", 1))
 
     def passes(self, name: str) -> StepLosses:
         """Forward and backward passes of one step."""
@@ -161,32 +184,39 @@ class Bench:
             yield from (value for value in state.values() if isinstance(value, Tensor))
         yield from (self.images, self.labels)
 
-    def flops(self, name: str) -> int:
+    def flops(self, name: str) -> float:
+        """Mean over a period of steps."""
         counter = FlopCounterMode(display=False)
         counter.mod_tracker = NoModules()  # type: ignore[assignment]
         with counter:
-            self.optimizer.zero_grad(set_to_none=True)
-            self.passes(name)
-        return int(counter.get_total_flops())
+            for _ in range(self.period(name)):
+                self.optimizer.zero_grad(set_to_none=True)
+                self.passes(name)
+        return float(counter.get_total_flops() / self.period(name))
 
     def seconds(self, name: str) -> float:
         synchronize(self.device)
         begin = perf_counter()
-        self.step(name)
+        for _ in range(self.period(name)):
+            self.step(name)
         synchronize(self.device)
-        return perf_counter() - begin
+        return (perf_counter() - begin) / self.period(name)
 
     def peak_bytes(self, name: str, run: Callable[[str], StepLosses]) -> int:
-        """Most bytes held at once while ``run`` runs (``MEMORY_DEFINITION``)."""
-        self.optimizer.zero_grad(set_to_none=True)
-        if self.device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(self.device)
-            run(name)
-            synchronize(self.device)
-            return torch.cuda.max_memory_allocated(self.device)
-        with LiveBytes(self.held()) as live:
-            run(name)
-        return live.peak
+        """Most bytes held at once while ``run`` runs (``MEMORY_DEFINITION``), over a period."""
+        peaks = []
+        for _ in range(self.period(name)):
+            self.optimizer.zero_grad(set_to_none=True)
+            if self.device.type == "cuda":
+                torch.cuda.reset_peak_memory_stats(self.device)
+                run(name)
+                synchronize(self.device)
+                peaks.append(torch.cuda.max_memory_allocated(self.device))
+            else:
+                with LiveBytes(self.held()) as live:
+                    run(name)
+                peaks.append(live.peak)
+        return max(peaks)
 
 
 def measure_steps(args: argparse.Namespace) -> dict[str, dict[str, float]]:
