@@ -6,10 +6,11 @@
 
 Measured for each method: FLOPs (torch.utils.flop_counter), wall clock (medians of interleaved
 rounds, so that a busy machine slows all methods alike), peak memory (CUDA's own count; on a CPU
-the high-water mark of live tensors seen by the allocator's profile), images/s. Then the training
-loop: images/s and the share of time the device waits for data, from memory and from the patch
-store; and 1 to 2 processes. Needs torch and timm only, where no patch store can be written
-(``--no-loop``).
+the high-water mark of live tensors, see ``MEMORY_DEFINITION``), images/s. Memory and wall clock are
+those of a whole step as the training loop does it, optimiser included; FLOPs those of its passes.
+Then the training loop: images/s and the share of time the device waits for data, from memory and
+from the patch store; and 1 to 2 processes. Needs torch and timm only, where no patch store can be
+written (``--no-loop``).
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import json
 import platform
 import statistics
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -30,20 +31,37 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from pathology_scaat.scaat import METHOD_NAMES, make_method
-from pathology_scaat.scaat.method import Method, Visit
+from pathology_scaat.scaat.method import Method, StepLosses, Visit
+
+MEMORY_DEFINITION = {
+    "peak_bytes": (
+        "most bytes held at once in a whole step as the training loop does it (gradients set to "
+        "None, passes, clipping, optimiser): network, AdamW's two moments, batch, gradients, "
+        "activations, temporaries; what a method keeps on the host between steps is left out"
+    ),
+    "peak_bytes_of_passes": "the same for the forward and backward passes alone",
+}
 
 
 class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """High-water mark of the bytes of live tensors made inside, for CPUs.
+    """High-water mark of the bytes of live tensors, for CPUs.
 
     Follows storages by weak reference; kernels' own scratch is not seen.
+
+    Parameters
+    ----------
+    held : iterable of Tensor
+        What is there before; without it, a batch would count for those methods only that take
+        a view of it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, held: Iterable[Tensor] = ()) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.now = 0
         self.peak = 0
         self._known: set[int] = set()
+        for tensor in held:
+            self._follow(tensor)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
@@ -81,8 +99,24 @@ class NoModules:
     def __exit__(self, *args: object) -> None: ...
 
 
+class Normalising(nn.Module):
+    """A backbone with its normalisation in front, as the trainer's networks are.
+
+    Theirs is :class:`pathology_scaat.training.backbones.Classifier`; this one needs torch alone.
+    """
+
+    def __init__(self, backbone: nn.Module) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.register_buffer("mean", torch.full((1, 3, 1, 1), 0.5))
+        self.register_buffer("std", torch.full((1, 3, 1, 1), 0.25))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.backbone((images - self.mean) / self.std)  # type: ignore[no-any-return]
+
+
 def make_network(name: str, side: int, device: torch.device) -> nn.Module:
-    """A backbone with random weights, channels last."""
+    """A network with random weights, channels last, as it is trained."""
     torch.manual_seed(0)
     model: nn.Module
     if name == "scaat-small":
@@ -96,6 +130,7 @@ def make_network(name: str, side: int, device: torch.device) -> nn.Module:
             {"img_size": side} if name.startswith(("vit", "deit", "swin")) else {}
         )
         model = timm.create_model(name, pretrained=False, num_classes=2, **size)
+    model = Normalising(model)
     return model.to(device).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload, no-any-return]
 
 
@@ -116,45 +151,72 @@ class Bench:
         self.methods: dict[str, Method] = {
             name: make_method(name, network, autocast_dtype=dtype)  # type: ignore[arg-type]
             for name in args.methods
+            if not (args.compile and name == "gradient-penalty")  # differentiates twice
         }
+        for method in self.methods.values():
+            method.keep_perturbed = False  # as the trainer
         self.images = torch.rand(args.batch, 3, args.side, args.side, device=self.device)
         self.images = self.images.contiguous(memory_format=torch.channels_last)
         self.labels = torch.arange(args.batch, device=self.device) % 2
         self.visit = Visit(torch.arange(args.batch), torch.arange(args.batch) % 8)
 
-    def step(self, name: str) -> None:
-        self.optimizer.zero_grad(set_to_none=True)
-        self.methods[name].training_step(self.images, self.labels, visit=self.visit)
-        self.optimizer.step()
+    def period(self, name: str) -> int:
+        """Steps after which a method's steps cost the same again."""
+        return int(getattr(getattr(self.methods[name], "options", None), "every", 1))
 
-    def flops(self, name: str) -> int:
+    def passes(self, name: str) -> StepLosses:
+        """Forward and backward passes of one step."""
+        return self.methods[name].training_step(self.images, self.labels, visit=self.visit)
+
+    def step(self, name: str) -> StepLosses:
+        """One step as the training loop does it; what it returns lives until it is over."""
+        self.optimizer.zero_grad(set_to_none=True)
+        losses = self.passes(name)
+        nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.optimizer.step()
+        return losses
+
+    def held(self) -> Iterator[Tensor]:
+        """Tensors that outlive a step: network, optimiser and batch."""
+        yield from self.model.parameters()
+        yield from self.model.buffers()
+        for state in self.optimizer.state.values():
+            yield from (value for value in state.values() if isinstance(value, Tensor))
+        yield from (self.images, self.labels)
+
+    def flops(self, name: str) -> float:
+        """Mean over a period of steps."""
         counter = FlopCounterMode(display=False)
         counter.mod_tracker = NoModules()  # type: ignore[assignment]
         with counter:
-            self.optimizer.zero_grad(set_to_none=True)
-            self.methods[name].training_step(self.images, self.labels, visit=self.visit)
-        return int(counter.get_total_flops())
+            for _ in range(self.period(name)):
+                self.optimizer.zero_grad(set_to_none=True)
+                self.passes(name)
+        return float(counter.get_total_flops() / self.period(name))
 
     def seconds(self, name: str) -> float:
         synchronize(self.device)
         begin = perf_counter()
-        self.step(name)
-        synchronize(self.device)
-        return perf_counter() - begin
-
-    def peak_bytes(self, name: str) -> int:
-        """High-water mark above what the model and optimiser hold, plus what they hold."""
-        self.optimizer.zero_grad(set_to_none=True)
-        held = sum(p.numel() * p.element_size() * 3 for p in self.model.parameters())
-        if self.device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(self.device)
+        for _ in range(self.period(name)):
             self.step(name)
-            synchronize(self.device)
-            return torch.cuda.max_memory_allocated(self.device)
-        with LiveBytes() as live:
-            self.methods[name].training_step(self.images, self.labels, visit=self.visit)
-        self.optimizer.zero_grad(set_to_none=True)
-        return int(live.peak + held)
+        synchronize(self.device)
+        return (perf_counter() - begin) / self.period(name)
+
+    def peak_bytes(self, name: str, run: Callable[[str], StepLosses]) -> int:
+        """Most bytes held at once while ``run`` runs (``MEMORY_DEFINITION``), over a period."""
+        peaks = []
+        for _ in range(self.period(name)):
+            self.optimizer.zero_grad(set_to_none=True)
+            if self.device.type == "cuda":
+                torch.cuda.reset_peak_memory_stats(self.device)
+                run(name)
+                synchronize(self.device)
+                peaks.append(torch.cuda.max_memory_allocated(self.device))
+            else:
+                with LiveBytes(self.held()) as live:
+                    run(name)
+                peaks.append(live.peak)
+        return max(peaks)
 
 
 def measure_steps(args: argparse.Namespace) -> dict[str, dict[str, float]]:
@@ -165,28 +227,30 @@ def measure_steps(args: argparse.Namespace) -> dict[str, dict[str, float]]:
         for _ in range(2):
             bench.step(name)
     flops = {} if args.compile else {name: bench.flops(name) for name in names}
-    memory = {name: bench.peak_bytes(name) for name in names}
+    memory = {name: bench.peak_bytes(name, bench.step) for name in names}
+    of_passes = {name: bench.peak_bytes(name, bench.passes) for name in names}
+    rows: dict[str, dict[str, float]] = {
+        name: {
+            "peak_bytes": memory[name],
+            "memory_multiple": round(memory[name] / memory["plain"], 3),
+            "peak_bytes_of_passes": of_passes[name],
+            "memory_multiple_of_passes": round(of_passes[name] / of_passes["plain"], 3),
+        }
+        for name in names
+    }
+    for name, cost in flops.items():
+        rows[name]["flop_multiple"] = round(cost / flops["plain"], 4)
     times: dict[str, list[float]] = {name: [] for name in names}
     for _ in range(args.rounds):
         for name in names:
             times[name].append(bench.seconds(name))
-    median = {name: statistics.median(times[name]) for name in names}
-    # each round's own ratio, so that what disturbs the machine disturbs both
-    ratio = {
-        name: statistics.median(t / p for t, p in zip(times[name], times["plain"], strict=True))
-        for name in names
-    }
-    rows = {}
-    for name in names:
-        rows[name] = {
-            "wall_multiple": round(ratio[name], 3),
-            "seconds_per_step": round(median[name], 5),
-            "images_per_s": round(args.batch / median[name], 1),
-            "peak_bytes": memory[name],
-            "memory_multiple": round(memory[name] / memory["plain"], 3),
-        }
-        if flops:
-            rows[name]["flop_multiple"] = round(flops[name] / flops["plain"], 4)
+    for name in names if args.rounds else ():
+        median = statistics.median(times[name])
+        # each round's own ratio, so that what disturbs the machine disturbs both
+        ratios = [t / p for t, p in zip(times[name], times["plain"], strict=True)]
+        rows[name]["wall_multiple"] = round(statistics.median(ratios), 3)
+        rows[name]["seconds_per_step"] = round(median, 5)
+        rows[name]["images_per_s"] = round(args.batch / median, 1)
     return rows
 
 
@@ -261,7 +325,7 @@ def main() -> None:
     parser.add_argument("--backbone", default="resnet18")
     parser.add_argument("--side", type=int, default=96)
     parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--rounds", type=int, default=7, help="0: FLOPs and memory only")
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--methods", nargs="+", default=list(METHOD_NAMES))
@@ -283,6 +347,7 @@ def main() -> None:
         "batch": args.batch,
         "precision": args.precision,
         "compile": args.compile,
+        "memory": MEMORY_DEFINITION,
         "steps": measure_steps(args),
     }
     if args.loop:

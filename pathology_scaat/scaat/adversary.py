@@ -140,6 +140,10 @@ class SCAAT(Method):
                 logits = self.forward(images)
         return self._perturbed(images, labels, self.input_gradient(x, labels), logits, noise)
 
+    def __call__(self, images: Tensor, labels: Tensor) -> Tensor:
+        """:meth:`perturb`, called as torchattacks' attacks are."""
+        return self.perturb(images, labels)
+
     def loss(self, images: Tensor, labels: Tensor) -> Tensor:
         """Differentiable total loss, a scalar; call ``backward`` on it yourself.
 
@@ -179,7 +183,8 @@ class SCAAT(Method):
         logits = self.forward(x)
         clean = self.objective.per_image(logits, labels).mean()
         backward(clean, False)
-        logits = logits.detach()
+        # their graph would keep x, and with it x.grad, through the second pass
+        logits, clean = logits.detach(), clean.detach()
         if separate is None:
             inputs = x.detach()[:n]
             # the batch loss is a mean: times B gives each image's own gradient back
@@ -190,10 +195,11 @@ class SCAAT(Method):
         else:
             perturbed = separate
         robust = self._robust_loss(logits[:n], perturbed, labels[:n]) * (n / len(images))
+        kept = perturbed if self.keep_perturbed else None
+        del perturbed, separate
         backward(options.lam * robust, True)
         robust = robust.detach()
-        clean = clean.detach()
-        return StepLosses(clean + options.lam * robust, clean, robust, logits, perturbed)
+        return StepLosses(clean + options.lam * robust, clean, robust, logits, kept)
 
     def _joint_step(self, images: Tensor, labels: Tensor, backward: Backward) -> StepLosses:
         """Both terms in one graph: the clean prediction is pulled towards the perturbed one too."""
@@ -202,10 +208,10 @@ class SCAAT(Method):
         clean = self.objective.per_image(logits, labels).mean()
         robust = self._robust_loss(logits, perturbed, labels)
         total = clean + self.options.lam * robust
+        kept = perturbed if self.keep_perturbed else None
+        del perturbed
         backward(total, True)
-        return StepLosses(
-            total.detach(), clean.detach(), robust.detach(), logits.detach(), perturbed
-        )
+        return StepLosses(total.detach(), clean.detach(), robust.detach(), logits.detach(), kept)
 
     # -- parts
     def _robust_loss(self, clean_logits: Tensor, perturbed: Tensor, labels: Tensor) -> Tensor:

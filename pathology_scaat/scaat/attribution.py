@@ -43,7 +43,9 @@ def grad_cam(method: Method, images: Tensor, labels: Tensor) -> Tensor:
     def keep(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         kept.append(output)
 
-    handle = last_convolution(method.model).register_forward_hook(keep)
+    eager = copy.copy(method)  # a compiled network runs no hook that was not there to compile
+    eager.model = getattr(method.model, "_orig_mod", method.model)
+    handle = last_convolution(eager.model).register_forward_hook(keep)
     try:
         with (
             torch.enable_grad(),
@@ -51,7 +53,7 @@ def grad_cam(method: Method, images: Tensor, labels: Tensor) -> Tensor:
             batch_norm_policy(method.model, "clean"),
         ):
             x = images.detach().requires_grad_()
-            logits = method.forward(x)
+            logits = eager.forward(x)
             score = method.objective.target_logit(logits, labels).sum()
             (gradient,) = torch.autograd.grad(score, kept[-1])
     finally:

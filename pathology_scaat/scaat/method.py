@@ -52,7 +52,7 @@ class StepLosses:
         Float32 predictions on the clean images (on the perturbed ones where the method never
         sees the clean ones).
     perturbed : Tensor or None
-        The perturbed images, (B, C, H, W), where there are some.
+        The perturbed images, (B, C, H, W), where there are some and they are to be kept.
     """
 
     total: Tensor
@@ -76,9 +76,17 @@ class Method(ABC):
     autocast_dtype : torch.dtype, optional
         Run forward passes under autocast (``torch.bfloat16``). Perturbed images are built in
         float32 all the same: bfloat16 steps by 1/256 near 1.
+
+    Attributes
+    ----------
+    keep_perturbed : bool
+        Whether a step gives the perturbed images back. A network that normalises inside does not
+        need them once it has begun, so a training loop that does not look at them saves an image
+        batch where memory is at its highest.
     """
 
     name: ClassVar[str] = ""
+    keep_perturbed: bool = True
 
     def __init__(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from pathlib import Path
 from typing import Any
 
@@ -134,6 +135,8 @@ def read_weight_file(path: Path) -> dict[str, Tensor]:
 def load_backbone_weights(backbone: nn.Module, path: Path) -> str:
     """Fill a network from a file, leaving out a head of another width; says what was matched.
 
+    Position embeddings learnt for another patch size are resampled to this one's grid.
+
     Raises
     ------
     TrainingError
@@ -144,6 +147,7 @@ def load_backbone_weights(backbone: nn.Module, path: Path) -> str:
         for key, value in read_weight_file(path).items()
     }
     own = backbone.state_dict()
+    moved = _resample_positions(backbone, given, own)
     fitting = {k: v for k, v in given.items() if k in own and v.shape == own[k].shape}
     matched = sum(own[k].numel() for k in fitting)
     total = sum(v.numel() for v in own.values())
@@ -156,7 +160,31 @@ def load_backbone_weights(backbone: nn.Module, path: Path) -> str:
     backbone.load_state_dict(fitting, strict=False)
     return (
         f"{path.name}: {len(fitting)} of {len(own)} tensors, {matched / total:.1%} of the weights"
+        f"{', positions resampled to this patch size' if moved else ''}"
     )
+
+
+def _resample_positions(
+    backbone: nn.Module, given: dict[str, Tensor], own: dict[str, Tensor]
+) -> bool:
+    """Fit a vision transformer's learnt positions, (1, N, D), to this network's grid, in place.
+
+    Left out, they would stay random while everything else is loaded. Returns whether it was done.
+    """
+    key = "pos_embed"
+    grid = getattr(getattr(backbone, "patch_embed", None), "grid_size", None)
+    if key not in own or key not in given or grid is None:
+        return False
+    before, wanted = given[key], own[key].shape
+    prefix = wanted[1] - grid[0] * grid[1]  # class and register tokens have places of their own
+    side = math.isqrt(max(before.shape[1] - prefix, 0)) if before.ndim == 3 else 0
+    square = side > 0 and side * side + prefix == before.shape[1]
+    if before.shape == wanted or not square or before.shape[2] != wanted[2]:
+        return False
+    from timm.layers.pos_embed import resample_abs_pos_embed
+
+    given[key] = resample_abs_pos_embed(before, list(grid), num_prefix_tokens=prefix)
+    return True
 
 
 def set_trainable(backbone: nn.Module, trainable: str) -> None:

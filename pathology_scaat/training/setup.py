@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from pathology_scaat.errors import TrainingError
+from pathology_scaat.errors import TrainingError, UsageError
 from pathology_scaat.scaat.adversary import SCAAT
 from pathology_scaat.scaat.method import Method
 from pathology_scaat.scaat.methods import make_method
@@ -124,11 +124,21 @@ def make_model(
 
 
 def make_objective(config: TrainConfig, table: PatchTable, n_classes: int) -> Objective:
-    """The loss, with class weights measured on the training patches."""
+    """The loss, with class weights measured on the training patches.
+
+    Raises
+    ------
+    UsageError
+        If noise tolerance is asked for where several classes may hold at once.
+    """
     weights = None
     if config.class_balance == "weights":
         weights = torch.from_numpy(class_weights(table.labels, n_classes))
     if config.multi_label:
+        if config.noise_tolerance > 0:
+            raise UsageError(
+                "noise_tolerance", "is for one class a patch", "use label_smoothing instead"
+            )
         return MultiLabelObjective(weights, config.label_smoothing)
     return SingleLabelObjective(weights, config.label_smoothing, config.noise_tolerance)
 

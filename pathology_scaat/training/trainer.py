@@ -103,6 +103,7 @@ class Trainer:
         self.method = setup.make_training_method(
             config, network, self.objective, self.device, self.job.seed
         )
+        self.method.keep_perturbed = False
         self.optimizer = setup.make_optimizer(self.model, config)
         self.average = copy.deepcopy(self.model).eval() if config.ema_decay > 0 else None
         self.loader = BatchLoader(table, config.cache_bytes, self.device)
@@ -350,12 +351,14 @@ class Trainer:
                 training_log=log_text(state.rows or [], times=False),
             )
             (self.folder / CHECKPOINT_NAME).unlink(missing_ok=True)
+        identity = [model_fingerprint(config)]
         if dist.is_initialized():
+            dist.broadcast_object_list(identity, src=0)  # the first process alone knows the weights
             dist.barrier()
         return TrainResult(
             bundle_path=self.job.out,
             fingerprint=self.job.fingerprint,
-            model_fingerprint=model_fingerprint(config),
+            model_fingerprint=identity[0],
             metrics=found,
             n_epochs=state.epoch,
             best_epoch=state.chosen_epoch,

@@ -141,6 +141,32 @@ def test_weights_from_a_local_file(name: str, side: int, tmp_path: Path) -> None
                 assert torch.equal(parameter, source.state_dict()[key])
 
 
+@pytest.mark.parametrize("options", [{}, {"reg_tokens": 4, "init_values": 1e-5}], ids=str)
+def test_positions_are_resampled_to_the_patch_size(options: dict[str, Any], tmp_path: Path) -> None:
+    """An encoder's file, without head and for another patch size: no position stays random."""
+    torch.manual_seed(0)
+    name = "vit_tiny_patch16_224"
+    source = create_backbone(name, 0, 96, options)
+    with torch.no_grad():  # a ramp from left to right, which the other grid must show too
+        ramp = torch.linspace(0, 1, 6).repeat(6)[None, :, None]
+        source.pos_embed[:, -36:] = ramp.expand(-1, -1, source.embed_dim)  # type: ignore[index, operator]
+    save_file(
+        {k: v.contiguous() for k, v in source.state_dict().items()}, tmp_path / "w.safetensors"
+    )
+    target = create_backbone(name, 2, 64, options)
+    said = load_backbone_weights(target, tmp_path / "w.safetensors")
+    assert "positions resampled" in said
+    assert f"{len(target.state_dict()) - 2} of {len(target.state_dict())} tensors" in said
+    found = target.state_dict()["pos_embed"]
+    prefix = found.shape[1] - 16
+    assert torch.equal(found[:, :prefix], source.state_dict()["pos_embed"][:, :prefix])
+    rows = found[0, prefix:].reshape(4, 4, -1)
+    assert bool((rows.diff(dim=1) > 0.1).all())
+    torch.testing.assert_close(rows[0], rows[3])
+    same = create_backbone(name, 2, 96, options)
+    assert "resampled" not in load_backbone_weights(same, tmp_path / "w.safetensors")
+
+
 def test_weight_files_that_do_not_fit_or_are_code(tmp_path: Path) -> None:
     save_file({"x": torch.zeros(3)}, tmp_path / "other.safetensors")
     with pytest.raises(TrainingError, match="fits only"):

@@ -206,6 +206,9 @@ def test_several_labels(make_slide: StoreMaker, tmp_path: Path, quick: TrainConf
     result = train_model(made, tmp_path / "model", config, device="cpu")
     assert load_bundle(result.bundle_path).config.multi_label
     assert result.metrics["val_auc"] > 0.5
+    tolerant = config.model_copy(update={"noise_tolerance": 0.5})
+    with pytest.raises(UsageError, match="one class a patch"):
+        train_model(made, tmp_path / "other", tolerant, device="cpu")
 
 
 def test_three_classes(make_slide: StoreMaker, tmp_path: Path, quick: TrainConfig) -> None:

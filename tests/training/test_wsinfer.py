@@ -1,7 +1,11 @@
-"""The exported model inside another program: ``wsinfer run`` gives our probabilities.
+r"""The exported model inside another program: ``wsinfer run`` gives our probabilities.
 
 WSInfer needs older libraries than ours, so it lives in an environment of its own; name its Python
-in SCAAT_WSINFER_PYTHON to run this test.
+in SCAAT_WSINFER_PYTHON to run this test. One that serves (Python 3.11, wsinfer 0.6.1, torch 2.14)::
+
+    pip install wsinfer openslide-python openslide-bin "zarr<2.18" "numcodecs<0.13" "numpy<2" \
+        "pandas<2.3" "scipy<1.14" "scikit-image<0.25" "tifffile<2025" "imagecodecs<2025" \
+        "tiffslide<2.5" "opencv-python-headless<4.12"
 """
 
 from __future__ import annotations

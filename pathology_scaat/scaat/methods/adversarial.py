@@ -93,9 +93,11 @@ class Pgd(_Attack):
         adversary = self.perturb(images, labels)
         logits = self.forward(adversary)
         loss = self.objective.per_image(logits, labels).mean()
+        kept = adversary if self.keep_perturbed else None
+        del adversary
         backward(loss, True)
         value = loss.detach()
-        return StepLosses(value, torch.zeros_like(value), value, logits.detach(), adversary)
+        return StepLosses(value, torch.zeros_like(value), value, logits.detach(), kept)
 
 
 def fgsm(model: nn.Module, *, alpha: float | None = None, **common: Any) -> Pgd:
@@ -150,10 +152,10 @@ class Trades(_Attack):
         with batch_norm_policy(self.model, "clean"):
             robust = self.objective.divergence(logits, self.forward(adversary)).mean()
         total = clean + self.lam * robust
+        kept = adversary if self.keep_perturbed else None
+        del adversary
         backward(total, True)
-        return StepLosses(
-            total.detach(), clean.detach(), robust.detach(), logits.detach(), adversary
-        )
+        return StepLosses(total.detach(), clean.detach(), robust.detach(), logits.detach(), kept)
 
 
 class FreeTraining(_Attack):

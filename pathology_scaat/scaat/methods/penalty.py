@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pathology_scaat.errors import UsageError
 from pathology_scaat.scaat.method import Backward, Method, StepLosses, Visit, plain_backward
 from pathology_scaat.scaat.options import check_range
 
@@ -21,14 +22,24 @@ class GradientPenalty(Method):
     """Loss plus ``lam`` times the norm of its input gradient.
 
     ``norm`` 1 or 2: per image, the sum of |g| or of g squared over pixels and channels. The graph
-    is kept for a second backward: about 2 plain steps and twice the memory; it cannot be
-    compiled.
+    is kept for a second backward: about 2 plain steps and twice the memory.
+
+    Raises
+    ------
+    UsageError
+        If the network is compiled: torch.compile does not differentiate twice.
     """
 
     name = "gradient-penalty"
 
     def __init__(self, model: nn.Module, *, lam: float = 0.1, norm: int = 1, **common: Any) -> None:
         super().__init__(model, **common)
+        if hasattr(model, "_orig_mod"):
+            raise UsageError(
+                "gradient-penalty",
+                "differentiates twice, which compiled networks cannot",
+                "leave compile off",
+            )
         check_range("lam", lam, 0.0, 1e6)
         check_range("norm", norm, 1, 2)
         self.lam = lam
