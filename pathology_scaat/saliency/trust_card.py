@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 from pathology_scaat.provenance import atomic_path, write_json
 from pathology_scaat.saliency.evaluation_set import EvaluationSet
 from pathology_scaat.saliency.measurement import Measurement
@@ -105,10 +107,12 @@ class _Builder:
         self.result, self.data, self.config = result, data, config
         self.entries: list[TrustEntry] = []
 
-    def interval(self, measure: str) -> Interval | None:
+    def interval(self, measure: str, *, positive_only: bool = False) -> Interval | None:
         values = self.result.values.get(measure)
         if values is None:
             return None
+        if positive_only:
+            values = np.where(self.data.is_positive, values, np.nan)
         groups = range(len(values)) if measure.startswith("mosaic") else self.data.groups
         found = clustered_mean(
             values, list(groups), n_resamples=self.config.n_resamples, seed=self.config.seed
@@ -121,9 +125,17 @@ class _Builder:
         )
 
     def add(
-        self, question: str, measure: str, chance: float | None, why_missing: str, words: str = ""
+        self,
+        question: str,
+        measure: str,
+        chance: float | None,
+        why_missing: str,
+        words: str = "",
+        *,
+        positive_only: bool = False,
     ) -> None:
-        found = self.interval(measure)
+        found = self.interval(measure, positive_only=positive_only)
+        measure += ", positive class" if positive_only else ""
         if found is None:
             self.missing(question, measure, why_missing)
             return
@@ -143,6 +155,13 @@ def build_entries(
         build.add(
             f"Do the maps name the pixels the model uses? (hidden by {occluder})",
             f"srg/{occluder}/probability", 0.0, "this occluder was not asked for",
+        )  # fmt: skip
+        # Where the class is absent nothing can be taken away: those images tell which class an
+        # emptied picture falls to, and say little of the maps that a reader looks at.
+        build.add(
+            f"... on patches of the positive class alone? (hidden by {occluder})",
+            f"srg/{occluder}/probability", 0.0, "no such patch, or not asked for",
+            positive_only=True,
         )  # fmt: skip
     build.add(
         "Would independent models agree with the ranking?", "referee_srg/blur", 0.0,

@@ -202,6 +202,13 @@ def test_trust_card_of_a_run(run_folder) -> None:
     masks = card.entry("pixel_ap")
     assert masks is not None
     assert masks.verdict == "not measured"
+    everywhere = card.entry("srg/mean/probability")
+    positive = card.entry("srg/mean/probability, positive class")
+    assert everywhere is not None
+    assert positive is not None
+    assert everywhere.interval is not None
+    assert positive.interval is not None
+    assert 0 < positive.interval.n < everywhere.interval.n
     folder = run_folder.out / "evaluation"
     text = (folder / "trust_card.md").read_text()
     assert "not measured" in text

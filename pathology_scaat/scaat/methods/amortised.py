@@ -32,7 +32,8 @@ class AmortisedScaat(Method):
     network once: 1.0 plain steps, whatever the share.
 
     Records stay with the process that made them. Where several processes share a training, each
-    meets a patch less often, so more of its records are missing or old.
+    meets a patch less often, so more of its records are missing or old; and a checkpoint holds
+    those of the first alone, so that such a training does not go on exactly where it stopped.
 
     Parameters
     ----------
