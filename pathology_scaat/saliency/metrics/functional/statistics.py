@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -45,11 +46,14 @@ def _clusters(clusters: Sequence[Any] | NDArray[Any], n: int) -> NDArray[np.int6
     return codes.astype(np.int64).ravel()
 
 
-def _draws(n_clusters: int, n_resamples: int, seed: int) -> NDArray[np.int64]:
+@lru_cache(maxsize=4)  # a comparison asks for the same draws hundreds of times
+def _draws(n_clusters: int, n_resamples: int, seed: int) -> NDArray[np.float64]:
     """How often each patient is drawn: (n_resamples, n_clusters)."""
     rng = np.random.default_rng(seed)
     share = np.full(n_clusters, 1 / n_clusters)
-    return rng.multinomial(n_clusters, share, size=n_resamples).astype(np.int64)
+    drawn = rng.multinomial(n_clusters, share, size=n_resamples).astype(np.float64)
+    drawn.flags.writeable = False
+    return drawn
 
 
 def clustered_mean(
@@ -93,7 +97,7 @@ def clustered_mean(
         return Interval(math.nan, math.nan, math.nan, 0, 0)
     _, codes = np.unique(codes, return_inverse=True)
     sums = np.bincount(codes, weights=data)
-    counts = np.bincount(codes)
+    counts = np.bincount(codes).astype(np.float64)
     mean = float(data.mean())
     if sums.size < 2:
         return Interval(mean, math.nan, math.nan, int(data.size), 1)
@@ -111,15 +115,25 @@ def weighted_auc(
     scores: NDArray[np.floating[Any]], positive: NDArray[np.bool_], weights: NDArray[Any]
 ) -> float:
     """ROC AUC with a weight for each item, ties counted half; NaN with one class only."""
-    order = np.argsort(scores, kind="stable")
-    ranked = scores[order]
-    up, down = (weights * positive)[order], (weights * ~positive)[order]
-    ends = np.flatnonzero(np.append(np.diff(ranked) != 0, True))
-    ups = np.diff(np.cumsum(up)[ends], prepend=0.0)
-    downs = np.diff(np.cumsum(down)[ends], prepend=0.0)
-    below = np.cumsum(downs) - downs
-    total = float(ups.sum() * downs.sum())
-    return float(np.sum(ups * (below + downs / 2)) / total) if total > 0 else math.nan
+    return _RankedScores(scores, positive).auc(weights)
+
+
+class _RankedScores:
+    """Scores in order, for the AUC under many weightings."""
+
+    def __init__(self, scores: NDArray[np.floating[Any]], positive: NDArray[np.bool_]) -> None:
+        self._order = np.argsort(scores, kind="stable")
+        self._ends = np.flatnonzero(np.append(np.diff(scores[self._order]) != 0, True))
+        self._positive = positive[self._order]
+
+    def auc(self, weights: NDArray[Any]) -> float:
+        ordered = weights[self._order]
+        up, down = ordered * self._positive, ordered * ~self._positive
+        ups = np.diff(np.cumsum(up)[self._ends], prepend=0.0)
+        downs = np.diff(np.cumsum(down)[self._ends], prepend=0.0)
+        below = np.cumsum(downs) - downs
+        total = float(ups.sum() * downs.sum())
+        return float(np.sum(ups * (below + downs / 2)) / total) if total > 0 else math.nan
 
 
 def clustered_auc(
@@ -154,17 +168,20 @@ def clustered_auc(
     truth = np.asarray(positive, dtype=bool).ravel()
     codes = _clusters(clusters, truth.size)
 
+    own = [_RankedScores(row, truth) for row in first]
+    others = [] if other is None else [_RankedScores(row, truth) for row in other]
+
     def value(weights: NDArray[Any]) -> float:
-        auc = float(np.mean([weighted_auc(row, truth, weights) for row in first]))
-        if other is None:
+        auc = float(np.mean([ranked.auc(weights) for ranked in own]))
+        if not others:
             return auc
-        return auc - float(np.mean([weighted_auc(row, truth, weights) for row in other]))
+        return auc - float(np.mean([ranked.auc(weights) for ranked in others]))
 
     if truth.size == 0:
         return Interval(math.nan, math.nan, math.nan, 0, 0)
     n_clusters = int(codes.max()) + 1
     estimate = value(np.ones(truth.size))
-    drawn = [value(w[codes].astype(float)) for w in _draws(n_clusters, n_resamples, seed)]
+    drawn = [value(w[codes]) for w in _draws(n_clusters, n_resamples, seed)]
     kept = np.array([v for v in drawn if not math.isnan(v)])
     if n_clusters < 2 or kept.size < n_resamples // 2:
         return Interval(estimate, math.nan, math.nan, int(truth.size), n_clusters)
