@@ -11,12 +11,11 @@ import multiprocessing
 import os
 import pickle
 import signal
-import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
@@ -25,6 +24,8 @@ from typing import Any
 
 from pathology_scaat._engine_jobs import JobOutcome, guarded, worker_died
 from pathology_scaat.errors import UsageError
+from pathology_scaat.interrupts import held_back, raise_on
+from pathology_scaat.leases import let_go_of_all
 from pathology_scaat.memory import REMEDY
 from pathology_scaat.provenance import remove_unfinished
 
@@ -48,9 +49,9 @@ def _watch_parent() -> None:
         os._exit(1)
 
 
-def _on_terminate(number: int, frame: object) -> None:
+def _ended() -> SystemExit:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the cleaning up must not be broken off
-    sys.exit(143)
+    return SystemExit(143)
 
 
 def _work(pipe: Connection, threads: int) -> None:
@@ -58,6 +59,7 @@ def _work(pipe: Connection, threads: int) -> None:
         _work_until_closed(pipe, threads)
     finally:
         remove_unfinished()
+        let_go_of_all()
 
 
 def _work_until_closed(pipe: Connection, threads: int) -> None:
@@ -68,7 +70,7 @@ def _work_until_closed(pipe: Connection, threads: int) -> None:
     # What dying libraries shout is told in one sentence; Python's errors go to the log.
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, _on_terminate)
+    raise_on(signal.SIGTERM, _ended)
     threading.Thread(target=_watch_parent, daemon=True).start()
     pipe.send_bytes(_READY)
     while True:
@@ -87,25 +89,6 @@ def _work_until_closed(pipe: Connection, threads: int) -> None:
 
 
 # --- in the process that asks --------------------------------------------------------------
-
-
-@contextmanager
-def _no_interrupts() -> Iterator[None]:
-    """Threads and processes that begin in the block never see Ctrl-C.
-
-    A terminal sends it to every process of the command: only this one is to answer, and to
-    end the others. One that arrives within the block is kept for its end.
-    """
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    # Its first start would unblock the signal again in the thread that starts it.
-    resource_tracker.ensure_running()
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @dataclass(eq=False)
@@ -129,7 +112,11 @@ class _Pool:
         try:
             ours, theirs = context.Pipe()
             process = context.Process(target=_work, args=(theirs, self._threads), daemon=True)
-            with _no_interrupts():
+            # Its first start would unblock the signal again in the thread that starts it.
+            resource_tracker.ensure_running()
+            # A terminal sends Ctrl-C to every process of the command: only this one is to
+            # answer, and to end the others.
+            with held_back({signal.SIGINT}):
                 process.start()
         except OSError as error:
             raise _no_worker(error.strerror or "refused") from None

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from pathology_scaat.errors import LeaseError, StoreError
+from pathology_scaat.interrupts import held_back
 from pathology_scaat.locks import describe_os_error, file_lock
 from pathology_scaat.processes import owner_is_dead, place, start_ticks
 from pathology_scaat.provenance import PARTIAL_MARK, remove_path
@@ -141,6 +142,42 @@ def _keep_alive(lease: Lease, ended: threading.Event, heartbeat_s: float) -> Non
             os.utime(lease.path)
 
 
+class _Held:
+    """A lease with the thread that keeps it alive."""
+
+    def __init__(self, lease: Lease, heartbeat_s: float) -> None:
+        self.lease = lease
+        self._ended = threading.Event()
+        self._heart = threading.Thread(
+            target=_keep_alive, args=(lease, self._ended, heartbeat_s), name="lease", daemon=True
+        )
+        self._heart.start()
+        _all_held.add(self)
+
+    def let_go(self) -> None:
+        self._ended.set()
+        self._heart.join()
+        path = self.lease.path
+        # A folder that became read-only keeps its lease file; it is stale once we end.
+        with suppress(OSError, LeaseError), file_lock(path.parent / _LOCK_NAME):
+            if _is_ours(self.lease):
+                path.unlink(missing_ok=True)
+        _all_held.discard(self)
+
+
+_all_held: set[_Held] = set()
+
+
+def let_go_of_all() -> None:
+    """Give back every lease of this process; whoever ends one early calls this.
+
+    What a signal raises may come between any two steps, also before the block that gives a
+    lease back has begun to.
+    """
+    for held in list(_all_held):
+        held.let_go()
+
+
 @contextmanager
 def lease(
     path: Path,
@@ -170,28 +207,22 @@ def lease(
         If the folder cannot be written.
     """
     deadline = time.monotonic() + wait_s
-    while True:
-        try:
-            held = _take(path, stale_after_s)
-            break
-        except LeaseError:
-            if time.monotonic() >= deadline:
-                raise
-            time.sleep(min(1.0, max(wait_s / 10, 0.05)))
-    ended = threading.Event()
-    heart = threading.Thread(
-        target=_keep_alive, args=(held, ended, heartbeat_s), name="lease", daemon=True
-    )
-    heart.start()
+    held: _Held | None = None
     try:
-        yield held
+        while held is None:
+            try:
+                # A signal that came between the taking and the knowing would leave the file.
+                with held_back():
+                    held = _Held(_take(path, stale_after_s), heartbeat_s)
+            except LeaseError:
+                if time.monotonic() >= deadline:
+                    raise
+                time.sleep(min(1.0, max(wait_s / 10, 0.05)))
+        yield held.lease
     finally:
-        ended.set()
-        heart.join()
-        # A folder that became read-only keeps its lease file; it is stale once we end.
-        with suppress(OSError, LeaseError), file_lock(held.path.parent / _LOCK_NAME):
-            if _is_ours(held):
-                held.path.unlink(missing_ok=True)
+        if held is not None:
+            with held_back():  # nor may one that comes now leave it
+                held.let_go()
 
 
 @contextmanager

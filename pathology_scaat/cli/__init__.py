@@ -14,6 +14,7 @@ from pathology_scaat.cli import quality, stages, whole  # noqa: F401  (importing
 from pathology_scaat.cli.application import app
 from pathology_scaat.cli.common import stderr
 from pathology_scaat.errors import ScaatError
+from pathology_scaat.interrupts import raise_on
 from pathology_scaat.memory import REMEDY, is_out_of_memory
 
 INTERRUPTED = 130
@@ -26,8 +27,11 @@ class Terminated(BaseException):
     """A job queue asks the command to end: as Ctrl-C, with its own exit code."""
 
 
-def _on_terminate(number: int, frame: object) -> None:
-    raise Terminated
+def listen() -> None:
+    """Have Ctrl-C and a job queue's SIGTERM end the command politely."""
+    raise_on(signal.SIGTERM, Terminated)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not for a background job
+        raise_on(signal.SIGINT, KeyboardInterrupt)
 
 
 def run_command(command: Callable[[], Any]) -> int:
@@ -71,14 +75,16 @@ def _run(command: Callable[[], Any]) -> int:
         )
         return INTERNAL_ERROR
     if returned in (INTERRUPTED, TERMINATED):
+        from pathology_scaat.leases import let_go_of_all
         from pathology_scaat.provenance import remove_unfinished
 
         remove_unfinished()
+        let_go_of_all()
         stderr.print("scaat: interrupted; run the same command again to go on.", markup=False)
     return returned if isinstance(returned, int) else 0
 
 
 def main() -> None:
     """Entry point of the ``scaat`` command."""
-    signal.signal(signal.SIGTERM, _on_terminate)
+    listen()
     sys.exit(run_command(lambda: app(standalone_mode=False)))

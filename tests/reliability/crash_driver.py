@@ -84,7 +84,7 @@ def start(manifest: Path, out: Path) -> int:
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, 1)
         os.dup2(null, 2)
-        from pathology_scaat.cli import _on_terminate, run_command
+        from pathology_scaat.cli import listen, run_command
         from pathology_scaat.cli.common import print_run
         from pathology_scaat.verbs.run import run
 
@@ -92,8 +92,8 @@ def start(manifest: Path, out: Path) -> int:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, polite)
             print_run(run(settings(manifest, out)))
 
-        signal.signal(signal.SIGTERM, _on_terminate)
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        listen()
         code = run_command(command)
     finally:
         os._exit(code)

@@ -33,8 +33,8 @@ class LoopbackCluster:
             "dask_scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard",
             "--dashboard-address", "127.0.0.1:0", "--scheduler-file", str(self._file),
         )  # fmt: skip
-        assert wait_until(self._file.exists, 60), "no scheduler"
-        self.address = str(json.loads(self._file.read_text(encoding="utf-8"))["address"])
+        assert wait_until(self._told_address, 60), "no scheduler"
+        self.address = self._told_address()
         options = worker_options or ("--no-nanny", "--memory-limit", "0")
         self.workers = [
             self._start(
@@ -43,6 +43,13 @@ class LoopbackCluster:
             )
             for n in range(workers)
         ]  # fmt: skip
+
+    def _told_address(self) -> str:
+        """What the scheduler's file says; empty while it is not there or half written."""
+        try:
+            return str(json.loads(self._file.read_text(encoding="utf-8"))["address"])
+        except (FileNotFoundError, json.JSONDecodeError):
+            return ""
 
     def _start(self, module: str, *words: str) -> subprocess.Popen[bytes]:
         return subprocess.Popen(

@@ -1,0 +1,82 @@
+"""Signals that end the work, taken where they can be taken.
+
+Python raises what a signal asks for wherever the main thread happens to be. In a function
+that compiled code has called back (numba's compiler does so for each kernel that it loads,
+torch's for each module of a model that it records) the exception is dropped or becomes
+another one, and the work goes on as if nothing had been asked, fails, or ends in a
+segmentation fault. There the signal is looked at again a moment later.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+AGAIN_S = 0.005
+PATIENCE_S = 20.0
+"""So long may such code take (numba compiles for seconds, once a machine)."""
+
+_CALLED_BACK = ("numba.", "llvmlite.", "torch.jit.", "torch._dynamo.", "torch._inductor.")
+_COMPILED = ".pyx"
+_OURS = __name__.partition(".")[0] + "."
+
+ENDING = tuple(
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGALRM") if hasattr(signal, name)
+)
+"""All that may raise by way of :func:`raise_on`."""
+
+
+def is_fragile(frame: FrameType | None) -> bool:
+    """Whether what is raised here may be lost: compiled code stands above our own."""
+    while frame is not None:
+        module = str(frame.f_globals.get("__name__", "")) + "."
+        if module.startswith(_OURS):
+            return False
+        if module.startswith(_CALLED_BACK) or frame.f_code.co_filename.endswith(_COMPILED):
+            return True
+        frame = frame.f_back
+    return False
+
+
+def raise_on(number: int, make: Callable[[], BaseException]) -> None:
+    """Have a signal raise an exception in the main thread, where it will not be lost.
+
+    Parameters
+    ----------
+    number : int
+        The signal, SIGINT or SIGTERM.
+    make : callable
+        Called each time the signal has come; what it returns is raised.
+    """
+    asked_at: list[float] = []
+
+    def handle(received: int, frame: FrameType | None) -> None:
+        if received == number:
+            asked_at.append(time.monotonic())
+        elif not asked_at:
+            return  # somebody else's alarm
+        waiting_s = time.monotonic() - asked_at[0]
+        if is_fragile(frame) and waiting_s < PATIENCE_S and hasattr(signal, "setitimer"):
+            signal.signal(signal.SIGALRM, handle)
+            signal.setitimer(signal.ITIMER_REAL, AGAIN_S)
+            return
+        asked_at.clear()
+        raise make()
+
+    signal.signal(number, handle)
+
+
+@contextmanager
+def held_back(signals: Iterable[int] = ENDING) -> Iterator[None]:
+    """Keep signals for the end of the block; threads and processes begun in it never see them."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
