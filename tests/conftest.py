@@ -14,6 +14,12 @@ settings.register_profile(
 settings.load_profile("default")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests first: two processes then end at about the same time."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 def find_data_dir() -> Path | None:
     """The folder of real slides: SCAAT_DATA, else shared/data beside the checkout."""
     named = os.environ.get("SCAAT_DATA")

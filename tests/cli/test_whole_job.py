@@ -12,6 +12,8 @@ import pytest
 from pathology_scaat.annotations import read_annotations
 from pathology_scaat.stitching import SlideMap
 
+pytestmark = pytest.mark.slow
+
 SMALL = ("--mpp", "1.0", "--patch-size", "64", "--overlap", "0.5", "--workers", "1")
 
 

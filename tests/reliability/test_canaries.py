@@ -20,6 +20,8 @@ from reliability_tools import run_scaat
 
 from pathology_scaat.export.config import Format
 
+pytestmark = pytest.mark.slow
+
 SMALL = ("--mpp", "2.0", "--patch-size", "32", "--workers", "1", "--quiet")
 
 

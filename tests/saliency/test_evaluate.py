@@ -259,6 +259,7 @@ def test_masks_come_from_annotations(run_folder, tmp_path: Path) -> None:
     assert not data.masks[1:].any()
 
 
+@pytest.mark.slow
 def test_compare_bundles_and_go_on_where_it_stopped(run_folder, tmp_path: Path) -> None:
     arms = {}
     for arm in ("plain", "scaat"):

@@ -64,6 +64,7 @@ def test_it_learns_and_reports(slides: Slides, tmp_path: Path, quick: TrainConfi
     assert not (work_folder(result.bundle_path) / "checkpoint.pt").exists()
 
 
+@pytest.mark.slow
 def test_same_seed_same_bytes_and_resume_is_exact(
     slides: Slides, tmp_path: Path, quick: TrainConfig
 ) -> None:
@@ -258,6 +259,7 @@ def test_what_cannot_be_trained_is_said(
     assert not out.exists()
 
 
+@pytest.mark.slow
 def test_two_processes_equal_one(slides: Slides, tmp_path: Path) -> None:
     """Half a batch each, gradients averaged: the same weights as one process on the whole."""
     config = TrainConfig(
