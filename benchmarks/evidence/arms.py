@@ -29,6 +29,7 @@ ARMS: dict[str, Arm] = {
     "sgt": Arm("sgt", {}, 1.0, note="Saliency Guided Training, |gradient|"),
     "fgsm": Arm("fgsm", {"eps": 16 / 255}, 1.0, note="same mean |delta| as scaat-32"),
     "random-mask": Arm("random-mask", {"eps": 32 / 255, **HARD}),
+    "random-mask-soft-16": Arm("random-mask", {"eps": 16 / 255, "gamma": 1.0}),
     "random-noise": Arm("random-noise", {"eps": 32 / 255, **HARD}),
     "inverted-mask": Arm("inverted-mask", {"eps": 32 / 255, **HARD}),
     "gradient-penalty": Arm("gradient-penalty", {"lam": 0.1}),

@@ -38,6 +38,12 @@ Found = dict[str, dict[int, Measurement]]
 DEFAULT_ARM = "scaat-soft-16"
 """What ``scaat train`` does if nothing else is asked for."""
 
+PEERS = {
+    "sgt": "Saliency Guided Training",
+    "random-mask-soft-16": "the same attack at random places",
+}
+"""Arms that the default is compared with by itself, beside plain training."""
+
 
 def machine(device: str) -> str:
     """The machine in words: processor or GPU, no names of hosts or users."""
@@ -129,11 +135,12 @@ def one_table(
         config=ProtocolConfig(**config["protocol"], n_resamples=RESAMPLES),
         primary=primary_for(bench, config),
     )
+    text = comparison_markdown(comparison)
     costs = cost_table({a: {s: found[a][s] for s in seeds} for a in arms})
-    told = ", ".join(f"{arm} {ratio:.2f}" for arm, ratio in costs.items())
-    return comparison, (
-        comparison_markdown(comparison) + f"\nProcessor time of training, plain = 1: {told}.\n"
-    )
+    if costs:
+        told = ", ".join(f"{arm} {ratio:.2f}" for arm, ratio in costs.items())
+        text += f"\nProcessor time of training, plain = 1: {told}.\n"
+    return comparison, text
 
 
 def report(name: tuple[str, str], found: Found, config: dict[str, Any], folder: Path) -> None:
@@ -146,10 +153,11 @@ def report(name: tuple[str, str], found: Found, config: dict[str, Any], folder: 
         return
     comparison, text = one_table(bench, found, seeds, config)
     content: dict[str, Any] = {"comparison": comparison.as_dict()}
-    if set(seeds) <= set(found.get("sgt", {})) and set(seeds) <= set(found.get(DEFAULT_ARM, {})):
-        pair, words = one_table(bench, found, seeds, config, "sgt", ("sgt", DEFAULT_ARM))
-        text += f"\n### Against Saliency Guided Training\n\n{words}"
-        content["comparison_with_sgt"] = pair.as_dict()
+    for peer, words in PEERS.items():
+        if all(set(seeds) <= set(found.get(arm, {})) for arm in (peer, DEFAULT_ARM)):
+            pair, table = one_table(bench, found, seeds, config, peer, (peer, DEFAULT_ARM))
+            text += f"\n### Against {words}\n\n{table}"
+            content[f"comparison_with_{peer}"] = pair.as_dict()
     left_out = [a for a, v in found.items() if not set(seeds) <= set(v)]
     if left_out and len(seeds) > 1:
         # Arms that were not run with every seed: beside the others, on the first seed alone.
