@@ -35,7 +35,9 @@ class ScaatOptions:
     The abstract fixes only that adversarial samples are made under the guidance of the saliency
     map. The defaults are what our measurements support (``benchmarks/evidence``): against the
     hard mask (``gamma=0``) of eps 32/255, the soft one of 16/255 gains as much in where the map
-    lies on planted tumour, and loses a tenth as much AUC on breast patches.
+    lies on planted tumour, and loses a tenth as much AUC on breast patches. Against the same
+    budget at random places it is more faithful on colon and breast patches and keeps 0.9 points
+    of AUC there; on drawn tissue random places do as well.
 
     Attributes
     ----------

@@ -39,7 +39,7 @@ def frame_in(*modules: str) -> FrameType | None:
     functions = []
     for module in modules:
         names: dict[str, object] = {"__name__": module}
-        exec(compile(code, f"{module}.py", "exec"), names)  # noqa: S102  (frames of a name)
+        exec(compile(code, f"{module}.py", "exec"), names)
         functions.append(names["call"])
     frame: FrameType | None = functions[0](functions[1:])  # type: ignore[operator]
     return frame
