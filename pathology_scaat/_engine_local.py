@@ -24,7 +24,7 @@ from typing import Any
 
 from pathology_scaat._engine_jobs import JobOutcome, guarded, worker_died
 from pathology_scaat.errors import UsageError
-from pathology_scaat.interrupts import held_back, raise_on
+from pathology_scaat.interrupts import raise_on, unseen_by_children
 from pathology_scaat.leases import let_go_of_all
 from pathology_scaat.memory import REMEDY
 from pathology_scaat.provenance import remove_unfinished
@@ -116,7 +116,7 @@ class _Pool:
             resource_tracker.ensure_running()
             # A terminal sends Ctrl-C to every process of the command: only this one is to
             # answer, and to end the others.
-            with held_back({signal.SIGINT}):
+            with unseen_by_children(signal.SIGINT):
                 process.start()
         except OSError as error:
             raise _no_worker(error.strerror or "refused") from None

@@ -10,8 +10,9 @@ segmentation fault. There the signal is looked at again a moment later.
 from __future__ import annotations
 
 import signal
+import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -23,10 +24,10 @@ _CALLED_BACK = ("numba.", "llvmlite.", "torch.jit.", "torch._dynamo.", "torch._i
 _COMPILED = ".pyx"
 _OURS = __name__.partition(".")[0] + "."
 
-ENDING = tuple(
-    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGALRM") if hasattr(signal, name)
-)
-"""All that may raise by way of :func:`raise_on`."""
+_depth = 0
+"""How many :func:`held_back` blocks the main thread is in."""
+_kept: list[int] = []
+"""Signals that came meanwhile."""
 
 
 def is_fragile(frame: FrameType | None) -> bool:
@@ -54,6 +55,9 @@ def raise_on(number: int, make: Callable[[], BaseException]) -> None:
     asked_at: list[float] = []
 
     def handle(received: int, frame: FrameType | None) -> None:
+        if _depth:
+            _kept.append(number)
+            return
         if received == number:
             asked_at.append(time.monotonic())
         elif not asked_at:
@@ -70,12 +74,34 @@ def raise_on(number: int, make: Callable[[], BaseException]) -> None:
 
 
 @contextmanager
-def held_back(signals: Iterable[int] = ENDING) -> Iterator[None]:
-    """Keep signals for the end of the block; threads and processes begun in it never see them."""
+def held_back() -> Iterator[None]:
+    """Keep what :func:`raise_on` raises for the end of the block.
+
+    By a mask of the operating system it could not be done: another thread without it takes the
+    signal, and Python raises in the main thread all the same.
+    """
+    global _depth
+    if threading.current_thread() is not threading.main_thread():
+        yield  # nothing is ever raised here
+        return
+    _depth += 1
+    try:
+        yield
+    finally:
+        _depth -= 1
+        if _kept and not _depth:
+            number = _kept[0]
+            _kept.clear()
+            signal.raise_signal(number)
+
+
+@contextmanager
+def unseen_by_children(number: int) -> Iterator[None]:
+    """Have processes that begin in the block never see a signal; one that comes now is kept."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {number})
     try:
         yield
     finally:

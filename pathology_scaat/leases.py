@@ -154,7 +154,21 @@ class _Held:
         self._heart.start()
         _all_held.add(self)
 
+    def abandon(self) -> None:
+        """Give the lease back without waiting for any lock.
+
+        For what the garbage collector ends, at any moment: also while this very thread holds
+        the folder's lock.
+        """
+        self._ended.set()
+        with suppress(OSError):
+            if _is_ours(self.lease):
+                self.lease.path.unlink(missing_ok=True)
+        _all_held.discard(self)
+
     def let_go(self) -> None:
+        if self not in _all_held:
+            return
         self._ended.set()
         self._heart.join()
         path = self.lease.path
@@ -219,6 +233,10 @@ def lease(
                     raise
                 time.sleep(min(1.0, max(wait_s / 10, 0.05)))
         yield held.lease
+    except GeneratorExit:
+        if held is not None:
+            held.abandon()
+        raise
     finally:
         if held is not None:
             with held_back():  # nor may one that comes now leave it

@@ -40,6 +40,7 @@ ARMS: dict[str, Arm] = {
     "scaat-soft-8": _scaat(8, gamma=1.0),
     "scaat-soft-16": _scaat(16, gamma=1.0),
     "scaat-soft-32": _scaat(32, gamma=1.0),
+    "scaat-soft-16-smooth9": _scaat(16, gamma=1.0, smooth_px=9),
     "scaat-32-every2": _scaat(32, every=2, **HARD),
     "scaat-32-unmasked25": _scaat(32, unmasked_share=0.25, **HARD),
     "plain-shuffled-labels": Arm("plain", shuffled_labels=True, note="label randomisation"),

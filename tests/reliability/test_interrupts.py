@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 from types import FrameType
 
 import pytest
 
 from pathology_scaat.interrupts import is_fragile
+from pathology_scaat.leases import lease, lease_path
+from pathology_scaat.locks import file_lock
 
 pytestmark = pytest.mark.skipif(
     not hasattr(signal, "setitimer"), reason="ends are told by signals on Unix only"
@@ -88,10 +92,11 @@ def test_a_signal_while_numba_loads_a_kernel_is_not_lost() -> None:
 
 def test_somebody_elses_alarm_does_not_end_the_work() -> None:
     script = """
-        import os, signal, time
+        import os, signal, threading, time
         from pathology_scaat.cli import Terminated, listen
         from pathology_scaat.interrupts import held_back
 
+        threading.Thread(target=time.sleep, args=(1,), daemon=True).start()  # may take a signal
         listen()
         try:
             with held_back():
@@ -158,3 +163,19 @@ def test_no_lease_stays_whatever_line_a_signal_comes_at(tmp_path: Path) -> None:
     ends, lines = map(int, answer(script, str(tmp_path)).split())
     assert lines > 40
     assert ends >= lines - 2  # one at the very end may come too late to be raised inside
+
+
+def test_a_lease_that_is_garbage_waits_for_no_lock(tmp_path: Path) -> None:
+    """The collector may come while this very thread holds the folder's lock."""
+    artifact = tmp_path / "slide.zarr"
+    forgotten = lease(artifact)
+    forgotten.__enter__()
+    assert lease_path(artifact).exists()
+    with file_lock(tmp_path / ".leases.lock"):
+        begin = time.monotonic()
+        del forgotten
+        gc.collect()
+        assert time.monotonic() - begin < 10
+        assert not lease_path(artifact).exists()
+    with lease(artifact):
+        pass
