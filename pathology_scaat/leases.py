@@ -171,11 +171,9 @@ class _Held:
             return
         self._ended.set()
         self._heart.join()
-        path = self.lease.path
         # A folder that became read-only keeps its lease file; it is stale once we end.
-        with suppress(OSError, LeaseError), file_lock(path.parent / _LOCK_NAME):
-            if _is_ours(self.lease):
-                path.unlink(missing_ok=True)
+        with suppress(OSError, LeaseError), file_lock(self.lease.path.parent / _LOCK_NAME):
+            self.abandon()
         _all_held.discard(self)
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 DRIVER = Path(__file__).with_name("crash_driver.py")
-KILLS = int(os.environ.get("SCAAT_KILLS", "15"))
+KILLS = int(os.environ.get("SCAAT_KILLS", "20"))
 SEED = os.environ.get("SCAAT_SEED", "0")
 
 

@@ -90,7 +90,8 @@ def test_a_signal_while_numba_loads_a_kernel_is_not_lost() -> None:
     assert answer(script) == "ended [1, 2]"
 
 
-def test_somebody_elses_alarm_does_not_end_the_work() -> None:
+def test_a_signal_is_held_back_until_the_end_of_the_block() -> None:
+    """Whichever thread the system gives it to; and whoever has an alarm keeps it."""
     script = """
         import os, signal, threading, time
         from pathology_scaat.cli import Terminated, listen
@@ -109,6 +110,33 @@ def test_somebody_elses_alarm_does_not_end_the_work() -> None:
         time.sleep(0.1)
     """
     assert answer(script) == "held back, then ended\ntheirs"
+
+
+def test_a_later_alarm_does_not_end_the_work_again() -> None:
+    """The handler that looked once more stays, and must know that nothing is asked any more."""
+    script = """
+        import os, signal, time
+        from pathology_scaat.cli import Terminated, listen
+
+        def called_back():
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.05)
+            print("went on", end=", ")
+
+        names = {"__name__": "numba.core.codegen", "called_back": called_back}
+        exec("def compiler():\\n    called_back()", names)
+        listen()
+        try:
+            names["compiler"]()
+            time.sleep(5)
+        except Terminated:
+            print("ended", end=", ")
+        assert callable(signal.getsignal(signal.SIGALRM))
+        os.kill(os.getpid(), signal.SIGALRM)
+        time.sleep(0.05)
+        print("nothing more")
+    """
+    assert answer(script) == "went on, ended, nothing more"
 
 
 def test_no_lease_stays_whatever_line_a_signal_comes_at(tmp_path: Path) -> None:
