@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from pathology_scaat.errors import ScaatError
+from pathology_scaat.interrupts import raise_again
 from pathology_scaat.memory import REMEDY, is_out_of_memory
 from pathology_scaat.privacy import Redactor
 from pathology_scaat.urls import slide_place
@@ -65,10 +66,12 @@ def guarded(
     try:
         return function(job), None
     except ScaatError as error:
+        raise_again()
         # A reader's sentence about a damaged file, raised from an allocation that failed,
         # would blame the file.
         return None, _out_of_memory(job) if _blames_wrongly(error) else error
     except Exception as error:
+        raise_again()  # an end that was asked for is no failure of the job
         return None, _foreign(job, error)
     finally:
         _threads_of_job = before

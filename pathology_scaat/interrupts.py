@@ -20,7 +20,10 @@ AGAIN_S = 0.005
 PATIENCE_S = 20.0
 """So long may such code take (numba compiles for seconds, once a machine)."""
 
-_CALLED_BACK = ("numba.", "llvmlite.", "torch.jit.", "torch._dynamo.", "torch._inductor.")
+_CALLED_BACK = (
+    "numba.", "llvmlite.", "safetensors.",
+    "torch.jit.", "torch.storage.", "torch._dynamo.", "torch._inductor.",
+)  # fmt: skip
 _COMPILED = ".pyx"
 _OURS = __name__.partition(".")[0] + "."
 
@@ -28,6 +31,14 @@ _depth = 0
 """How many :func:`held_back` blocks the main thread is in."""
 _kept: list[int] = []
 """Signals that came meanwhile."""
+_raised: list[BaseException] = []
+"""What has been raised: the work is to end."""
+
+
+def raise_again() -> None:
+    """Raise what was raised already, if anything was: compiled code may have made it another."""
+    if _raised:
+        raise _raised[-1]
 
 
 def is_fragile(frame: FrameType | None) -> bool:
@@ -68,7 +79,8 @@ def raise_on(number: int, make: Callable[[], BaseException]) -> None:
             signal.setitimer(signal.ITIMER_REAL, AGAIN_S)
             return
         asked_at.clear()
-        raise make()
+        _raised.append(make())
+        raise_again()
 
     signal.signal(number, handle)
 

@@ -139,6 +139,29 @@ def test_a_later_alarm_does_not_end_the_work_again() -> None:
     assert answer(script) == "went on, ended, nothing more"
 
 
+def test_an_end_that_compiled_code_made_another_error_is_no_failed_job() -> None:
+    """A loader of weights made a ValueError of it, and the slide counted as failed."""
+    script = """
+        import os, signal, time
+        from pathology_scaat._engine_jobs import guarded
+        from pathology_scaat.cli import Terminated, listen
+
+        def work(job):
+            try:
+                os.kill(os.getpid(), signal.SIGTERM)
+                time.sleep(5)
+            except Terminated:
+                raise ValueError("could not determine the shape")
+
+        listen()
+        try:
+            print(guarded(work, None, 1))
+        except Terminated:
+            print("ended")
+    """
+    assert answer(script) == "ended"
+
+
 def test_no_lease_stays_whatever_line_a_signal_comes_at(tmp_path: Path) -> None:
     """A signal at every line that taking, holding and giving back a lease goes through."""
     script = """
