@@ -219,9 +219,23 @@ class Bench:
         return max(peaks)
 
 
+def print_kernels(bench: Bench, names: Iterable[str]) -> None:
+    """Where the device's time goes in one step of some methods."""
+    from torch.profiler import ProfilerActivity, profile
+
+    for name in names:
+        with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as seen:
+            bench.step(name)
+            synchronize(bench.device)
+        order = "self_cuda_time_total" if bench.device.type == "cuda" else "self_cpu_time_total"
+        table = seen.key_averages().table(sort_by=order, row_limit=30, max_name_column_width=60)
+        print(f"\n{name}\n{table}", flush=True)
+
+
 def measure_steps(args: argparse.Namespace) -> dict[str, dict[str, float]]:
     """Cost of each method's step."""
     bench = Bench(args)
+    torch.backends.cudnn.benchmark = True  # as the trainer does where it need not be repeatable
     names = list(bench.methods)
     for name in names:  # fills stores, caches and compiled graphs
         for _ in range(2):
@@ -240,6 +254,8 @@ def measure_steps(args: argparse.Namespace) -> dict[str, dict[str, float]]:
     }
     for name, cost in flops.items():
         rows[name]["flop_multiple"] = round(cost / flops["plain"], 4)
+    if args.profile:
+        print_kernels(bench, [name for name in ("plain", "scaat") if name in names])
     times: dict[str, list[float]] = {name: [] for name in names}
     for _ in range(args.rounds):
         for name in names:
@@ -284,10 +300,10 @@ def measure_loop(args: argparse.Namespace) -> dict[str, Any]:
             slides.append(TrainingSlide(folder / f"{split}.zarr", split, split, split))
 
         def loop(method: str, **settings: Any) -> dict[str, float]:
+            settings = {"deterministic": args.device == "cpu"} | settings
             config = TrainConfig(
                 backbone=args.backbone, method=method, epochs=3, patience=9, monitor_images=0,
-                batch_size=args.batch, precision=args.precision, compile=args.compile,
-                deterministic=args.device == "cpu", **settings,
+                batch_size=args.batch, precision=args.precision, compile=args.compile, **settings,
             )  # fmt: skip
             seen: list[dict[str, float]] = []
             tell: Callable[[Any], None] = lambda p: (  # noqa: E731
@@ -308,6 +324,8 @@ def measure_loop(args: argparse.Namespace) -> dict[str, Any]:
             "scaat, from memory": loop("scaat"),
             "scaat, from the store": loop("scaat", cache_bytes=0),
         }
+        if args.device != "cpu":
+            found["scaat, repeatable"] = loop("scaat", deterministic=True)
         if args.processes:
             # On a CPU two processes share the cores that one had: beside one with its half.
             threads = torch.get_num_threads()
@@ -332,6 +350,7 @@ def main() -> None:
     parser.add_argument("--loop-patches", type=int, default=512)
     parser.add_argument("--no-loop", dest="loop", action="store_false")
     parser.add_argument("--processes", action="store_true", help="also time 2 processes")
+    parser.add_argument("--profile", action="store_true", help="print a step's operations")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     if "plain" not in args.methods:
@@ -350,13 +369,18 @@ def main() -> None:
         "memory": MEMORY_DEFINITION,
         "steps": measure_steps(args),
     }
+    write(report, args.out)
     if args.loop:
         report["loop"] = measure_loop(args)
-    text = json.dumps(report, indent=1) + "\n"
-    print(text)
-    if args.out:
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        args.out.write_text(text)
+        write(report, args.out)
+    print(json.dumps(report, indent=1))
+
+
+def write(report: dict[str, Any], out: Path | None) -> None:
+    """Keep what there is so far."""
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(json.dumps(report, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from granular import composites, read_tissue
@@ -14,6 +16,7 @@ from planted import add_shortcut, make_patches
 
 from pathology_scaat.demo import make_demo_cohort
 from pathology_scaat.patches import TileConfig, TileJob, tile_slide
+from pathology_scaat.provenance import atomic_path
 from pathology_scaat.saliency.evaluate import read_splits
 from pathology_scaat.saliency.evaluation_set import EvaluationSet, evaluation_set_from_stores
 from pathology_scaat.training.bundle import read_bundle_config
@@ -77,7 +80,7 @@ def load_idc(limits: tuple[int, int, int]) -> Benchmark:
 
 
 def load_colon(limits: tuple[int, int, int], side_px: int = 56) -> Benchmark:
-    """LC25000 colon, area-averaged to 56 px; split by source tile as given."""
+    """LC25000 colon, area-averaged to 56 px or what is asked for; split by source tile as given."""
     import pandas as pd
     from PIL import Image
 
@@ -89,7 +92,7 @@ def load_colon(limits: tuple[int, int, int], side_px: int = 56) -> Benchmark:
         for f in table["file"]
     ])  # fmt: skip
     return _three(
-        "colon", images, table["label"].to_numpy(np.int64),
+        "colon" if side_px == 56 else f"colon-{side_px}", images, table["label"].to_numpy(np.int64),
         table["source_tile_group"].astype(str).to_numpy(),
         (table["split"] == "val").to_numpy(), limits,
     )  # fmt: skip
@@ -196,12 +199,44 @@ def load_run(limits: tuple[int, int, int]) -> Benchmark:
     return Benchmark("run", *parts)
 
 
+def _parts(bench: Benchmark) -> Iterator[tuple[str, EvaluationSet]]:
+    yield from (("train", bench.train), ("val", bench.val), ("test", bench.test))
+    if bench.marked_test is not None:
+        yield "marked_test", bench.marked_test
+
+
+def load_once(name: str, limits: tuple[int, int, int], work: Path) -> Benchmark:
+    """:func:`load`, kept in a folder for processes side by side."""
+    path = work / f"data__{name}__{'-'.join(map(str, limits))}.npz"
+    if not path.exists():
+        bench = load(name, limits)
+        arrays: dict[str, Any] = {}
+        for part, found in _parts(bench):
+            arrays |= {f"{part}/images": found.images, f"{part}/labels": found.labels,
+                       f"{part}/groups": np.asarray(found.groups, str),
+                       f"{part}/name": np.array(found.name)}  # fmt: skip
+            if found.masks is not None:
+                arrays[f"{part}/masks"] = found.masks
+        with atomic_path(path) as partial, open(partial, "wb") as out:
+            np.savez(out, **arrays)
+    with np.load(path) as kept:
+        parts = {
+            part: EvaluationSet(
+                kept[f"{part}/images"], kept[f"{part}/labels"], kept[f"{part}/groups"],
+                masks=kept.get(f"{part}/masks"),
+                name=str(kept[f"{part}/name"]),
+            )
+            for part in ("train", "val", "test", "marked_test") if f"{part}/images" in kept
+        }  # fmt: skip
+    return Benchmark(name, **parts)
+
+
 def load(name: str, limits: tuple[int, int, int]) -> Benchmark:
-    """A benchmark: idc, colon, granular, demo, run, planted, planted-ink, -tag or -tint."""
+    """idc, colon, colon-SIDE, granular, demo, run, planted, planted-ink, planted-tag, -tint."""
     if name == "idc":
         return load_idc(limits)
-    if name == "colon":
-        return load_colon(limits)
+    if name.startswith("colon"):
+        return load_colon(limits, int(name.partition("-")[2] or 56))
     if name == "granular":
         return load_granular(limits)
     if name.startswith("planted"):

@@ -9,7 +9,6 @@ Arms with fewer seeds than the baseline are compared over the seeds that both ha
 from __future__ import annotations
 
 import argparse
-import platform
 import sys
 from collections import defaultdict
 from pathlib import Path
@@ -21,8 +20,8 @@ import yaml
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from data import Benchmark, load
-from run import cell_path, cells
+from data import Benchmark, load_once
+from run import cell_path, cells, machine
 
 from pathology_scaat.provenance import write_json
 from pathology_scaat.saliency.comparison import Comparison, compare_measurements, without_nan
@@ -43,20 +42,6 @@ PEERS = {
     "random-mask-soft-16": "the same attack at random places",
 }
 """Arms that the default is compared with by itself, beside plain training."""
-
-
-def machine(device: str) -> str:
-    """The machine in words: processor or GPU, no names of hosts or users."""
-    if device == "cuda" and torch.cuda.is_available():
-        return f"{torch.cuda.get_device_name()}, torch {torch.__version__}"
-    model = platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                model = line.partition(":")[2].strip()
-                break
-    return f"one core of {model}, shared with other work, torch {torch.__version__}"
 
 
 def primary_for(bench: Benchmark, config: dict[str, Any]) -> str:
@@ -100,8 +85,14 @@ def shortcut_markdown(rows: list[dict[str, Any]]) -> str:
 
 
 def cost_table(found: Found) -> dict[str, float]:
-    """Processor time of training over that of plain, by arm: mean over seeds both have."""
+    """Processor time of training over that of plain, by arm: mean over seeds both have.
+
+    Empty where a GPU trained: several processes shared it, and its time is not the processor's.
+    """
     plain = found.get("plain", {})
+    if not all(str(m.facts.get("machine", "one core")).startswith("one core")
+               for by_seed in found.values() for m in by_seed.values()):  # fmt: skip
+        return {}
     costs = {}
     for arm, by_seed in found.items():
         ratios = [
@@ -143,9 +134,11 @@ def one_table(
     return comparison, text
 
 
-def report(name: tuple[str, str], found: Found, config: dict[str, Any], folder: Path) -> None:
+def report(
+    name: tuple[str, str], found: Found, config: dict[str, Any], folder: Path, work: Path
+) -> None:
     network, data = name
-    bench = load(data, tuple(config["limits"]))
+    bench = load_once(data, tuple(config["limits"]), work)
     # Seeds that the two arms in question both have: a run may have been stopped anywhere.
     seeds = sorted(set(found["plain"]) & set(found.get(DEFAULT_ARM, found["plain"])))
     stem = f"{network}-{data}"
@@ -190,7 +183,6 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("config", type=Path)
     parser.add_argument("--work", type=Path, default=Path("evidence-work"))
-    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--data", nargs="+", help="put together only these; the rest stays")
     parser.add_argument("--results", type=Path, default=Path(__file__).resolve().parent / "results")
     arguments = parser.parse_args()
@@ -203,16 +195,21 @@ def main() -> int:
             found[network, data][arm][seed] = Measurement.load(path)
     folder = arguments.results / config["name"]
     summary = []
+    here = machine(torch.device("cpu"))
+    machines = {
+        str(m.facts.get("machine", here))
+        for arms in found.values() for by_seed in arms.values() for m in by_seed.values()
+    }  # fmt: skip
     for (network, data), arms in found.items():
         if "plain" not in arms:
             continue
         if not arguments.data or data in arguments.data:
-            report((network, data), arms, config, folder)
+            report((network, data), arms, config, folder, arguments.work)
         seeds = {arm: sorted(by_seed) for arm, by_seed in arms.items()}
         summary.append({"network": network, "data": data, "seeds": seeds})
     write_json(
         folder / "summary.json",
-        {"machine": machine(arguments.device), "config": config, "done": summary},
+        {"machine": "; ".join(sorted(machines)), "config": config, "done": summary},
     )
     for entry in summary:
         print(entry)

@@ -4,12 +4,16 @@
     python benchmarks/evidence/report.py benchmarks/evidence/cpu.yaml --work /tmp/evidence
 
 One file an arm and seed; what is there is not made again. ``--budget-s`` ends between two arms.
+Side by side: processes with ``--share 0/8``, ``--share 1/8`` and so on; the first to need a data
+set makes it and its referees, the others wait. ``--prepare`` does that and nothing else.
 """
 
 from __future__ import annotations
 
 import argparse
+import fcntl
 import itertools
+import platform
 import sys
 import time
 from collections.abc import Iterator
@@ -23,14 +27,14 @@ import yaml
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from arms import ARMS, Arm
-from data import Benchmark, load
+from data import Benchmark, load_once
 from fit import epochs_for, fit, logits_of
 from networks import make_network
 from torch import nn
 
+from pathology_scaat.devices import choose_device
 from pathology_scaat.provenance import atomic_path, fingerprint
 from pathology_scaat.saliency.attribution import attribution
-from pathology_scaat.saliency.explain import choose_device
 from pathology_scaat.saliency.measure import measure_model
 from pathology_scaat.saliency.metrics.functional.calibration import (
     expected_calibration_error,
@@ -93,7 +97,12 @@ class Bench:
     """A data set in use, with the referees trained on it."""
 
     def __init__(self, name: str, config: dict[str, Any], work: Path, device: torch.device) -> None:
-        self.data = load(name, tuple(config["limits"]))
+        with open(work / f"{name}.lock", "w") as lock:  # the file stays: nothing to remove
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            self._load(name, config, work, device)
+
+    def _load(self, name: str, config: dict[str, Any], work: Path, device: torch.device) -> None:
+        self.data = load_once(name, tuple(config["limits"]), work)
         self.referees = []
         for k in range(config["referees"] if not self.data.marked_test else 0):
             path = cell_path(work, config, ("referee", name, 1000 + k, "plain")).with_suffix(".pt")
@@ -125,6 +134,7 @@ def run_cell(bench: Bench, cell: tuple[str, str, int, str], config: dict[str, An
     )  # fmt: skip
     facts: dict[str, Any] = {
         "network": network, "data": name, "seed": seed, "arm": arm, "temperature": temperature,
+        "machine": machine(device),
         "train_wall_s": fitted.wall_s, "train_cpu_s": fitted.cpu_s, "steps": fitted.steps,
         "measure_wall_s": time.perf_counter() - started,
         "ece": expected_calibration_error(
@@ -143,21 +153,42 @@ def run_cell(bench: Bench, cell: tuple[str, str, int, str], config: dict[str, An
             f"SRG {result.mean('srg/blur/probability'):.3f}, {fitted.wall_s:.0f} s")  # fmt: skip
 
 
+def machine(device: torch.device) -> str:
+    """The machine in words: processor or GPU, no names of hosts or users."""
+    if device.type == "cuda":
+        return f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}"
+    model = platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                model = line.partition(":")[2].strip()
+                break
+    return f"one core of {model}, shared with other work, torch {torch.__version__}"
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("config", type=Path)
     parser.add_argument("--work", type=Path, default=Path("evidence-work"))
     parser.add_argument("--device", default="auto")
     parser.add_argument("--budget-s", type=float, default=float("inf"))
-    parser.add_argument("--data", nargs="+", help="only these, for processes side by side")
+    parser.add_argument("--data", nargs="+", help="only these")
+    parser.add_argument("--share", default="0/1", help="K/N: every N-th arm from the K-th on")
+    parser.add_argument("--prepare", action="store_true", help="only data sets and referees")
     arguments = parser.parse_args()
     config = yaml.safe_load(arguments.config.read_text())
     device = choose_device(arguments.device)
     arguments.work.mkdir(parents=True, exist_ok=True)
     started = time.perf_counter()
     wanted = [c for c in cells(config) if not arguments.data or c[1] in arguments.data]
-    todo = [c for c in wanted if not cell_path(arguments.work, config, c).exists()]
-    print(f"{len(todo)} of {len(wanted)} arms to do on {device}", flush=True)
+    first, every = map(int, arguments.share.split("/"))
+    todo = [c for c in wanted[first::every] if not cell_path(arguments.work, config, c).exists()]
+    if arguments.prepare:
+        for name in dict.fromkeys(cell[1] for cell in todo):
+            Bench(name, config, arguments.work, device)
+        return 0
+    print(f"{len(todo)} of {len(wanted[first::every])} arms to do on {device}", flush=True)
     benches: dict[str, Bench] = {}
     for number, cell in enumerate(todo):
         if time.perf_counter() - started > arguments.budget_s:

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from pathology_scaat.devices import choose_device
 from pathology_scaat.errors import StoreError, UsageError
 from pathology_scaat.provenance import fingerprint
 from pathology_scaat.saliency.comparison import Comparison, compare_measurements
 from pathology_scaat.saliency.comparison_report import write_comparison
 from pathology_scaat.saliency.evaluation_set import EvaluationSet, evaluation_set_from_stores
-from pathology_scaat.saliency.explain import choose_device
 from pathology_scaat.saliency.measure import Progress, measure_model
 from pathology_scaat.saliency.measurement import Measurement
 from pathology_scaat.saliency.metrics.functional.calibration import fit_temperature

@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from pathology_scaat.devices import choose_device
 from pathology_scaat.errors import StoreError, UsageError
 from pathology_scaat.provenance import fingerprint, versions
 from pathology_scaat.saliency.attribution import attribute_with_logits
@@ -39,23 +40,6 @@ MPP_TOLERANCE = 0.10
 NOT_IN_FINGERPRINT = {"batch_size", "patches_per_shard"}
 
 Progress = Callable[[int, int], None]
-
-
-def choose_device(device: str = "auto") -> torch.device:
-    """The device a name stands for: ``auto`` is CUDA, then Apple's MPS, then the CPU."""
-    if device != "auto":
-        try:
-            chosen = torch.device(device)
-        except RuntimeError:
-            raise UsageError(
-                "--device", f"'{device}' is not a device", "use auto, cpu or cuda"
-            ) from None
-        if chosen.type == "cuda" and not torch.cuda.is_available():
-            raise UsageError("--device", "no CUDA device is usable here", "use --device auto")
-        return chosen
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
 def _read_ahead(
@@ -76,56 +60,113 @@ def _average(maps: Tensor, stride_px: int) -> Tensor:
     return F.avg_pool2d(maps[:, None], stride_px)[:, 0] if stride_px > 1 else maps
 
 
-def explain_batch(
-    model: nn.Module,
-    patches: NDArray[np.uint8],
-    target_index: int,
-    config: ExplainConfig,
-    device: torch.device,
-    multi_label: bool = False,
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Saliency (n, h, h) and probability (n, K) of (n, P, P, 3) uint8 patches.
+class BatchExplainer:
+    """Explains patches on a device, as many at once as its memory holds.
 
-    Probability is the softmax over the classes, or each class's sigmoid (``multi_label``).
-    Where the GPU's memory does not hold the batch, it is halved and tried again.
+    Parameters
+    ----------
+    model : nn.Module
+    target_index : int
+        Class that is explained.
+    config : ExplainConfig
+    device : torch.device
+    multi_label : bool
+        Probability is each class's sigmoid instead of the softmax over the classes.
+
+    Attributes
+    ----------
+    at_once : int or None
+        Patches that go to the device together; halved, and kept so, where its memory is short.
     """
-    try:
-        pixels = torch.from_numpy(patches).to(device, non_blocking=True)
+
+    def __init__(
+        self,
+        model: nn.Module,
+        target_index: int,
+        config: ExplainConfig,
+        device: torch.device,
+        multi_label: bool = False,
+    ) -> None:
+        self.model = model
+        self.target_index = target_index
+        self.config = config
+        self.device = device
+        self.multi_label = multi_label
+        self.at_once: int | None = None
+
+    def __call__(
+        self, patches: NDArray[np.uint8]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Saliency (n, h, h) and probability (n, K) of (n, P, P, 3) uint8 patches.
+
+        Raises
+        ------
+        UsageError
+            If the GPU's memory does not hold a single patch.
+        """
+        parts = []
+        start = 0
+        while start < len(patches):
+            part = patches[start : start + (self.at_once or len(patches))]
+            found = self._try(part)
+            if found is None:
+                self._take_fewer(part)
+            else:
+                parts.append(found)
+                start += len(part)
+        if len(parts) == 1:
+            return parts[0]
+        return np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts])
+
+    def _try(
+        self, patches: NDArray[np.uint8]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
+        """None where memory is short; the error ends here, for it holds what had been made."""
+        try:
+            return self._explain(patches)
+        except torch.cuda.OutOfMemoryError:
+            return None
+
+    def _take_fewer(self, patches: NDArray[np.uint8]) -> None:
+        torch.cuda.empty_cache()
+        if len(patches) == 1:
+            raise UsageError(
+                "the GPU",
+                f"has too little memory free for one patch of {patches.shape[1]} px",
+                "close what else runs on it, or use --device cpu",
+            )
+        self.at_once = len(patches) // 2
+        logger.warning("GPU memory is short: explaining %d patches at a time", self.at_once)
+
+    def _explain(
+        self, patches: NDArray[np.uint8]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        config = self.config
+        pixels = torch.from_numpy(patches).to(self.device, non_blocking=True)
         images = pixels.permute(0, 3, 1, 2).float().div_(255)
         mixed = (
-            torch.autocast(device.type, dtype=torch.bfloat16)
+            torch.autocast(self.device.type, dtype=torch.bfloat16)
             if config.precision == "bfloat16"
             else nullcontext()
         )
         with mixed:
             maps, logits = attribute_with_logits(
-                model,
+                self.model,
                 images,
-                target_index,
+                self.target_index,
                 config.method,
                 config.output,
                 n_samples=config.n_samples,
                 noise_std=config.noise_std,
                 seed=config.seed,
             )
-        if logits.shape[1] == 1 and not multi_label:
+        if logits.shape[1] == 1 and not self.multi_label:
             logits = torch.cat([torch.zeros_like(logits), logits], dim=1)
-        probability = logits.sigmoid() if multi_label else logits.softmax(dim=1)
+        probability = logits.sigmoid() if self.multi_label else logits.softmax(dim=1)
         return (
             _average(maps, config.stride_px).cpu().numpy(),
             probability.cpu().numpy().astype(np.float32),
         )
-    except torch.cuda.OutOfMemoryError:
-        if len(patches) == 1:
-            raise
-        torch.cuda.empty_cache()
-        half = len(patches) // 2
-        logger.warning("GPU memory is short: explaining %d patches at a time", half)
-        parts = [
-            explain_batch(model, p, target_index, config, device, multi_label)
-            for p in (patches[:half], patches[half:])
-        ]
-        return np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts])
 
 
 def _check_match(store: PatchStore, bundle_config: Any, subject: str) -> None:
@@ -260,6 +301,7 @@ def explain_slide(
     bundle = load_bundle(bundle_path, device=str(chosen))
     total = len(store)
     target_index = class_names.index(target_class)
+    explain = BatchExplainer(bundle.model, target_index, config, chosen, model_config.multi_label)
     probability_sum = 0.0
     with (
         ThreadPoolExecutor(1, thread_name_prefix="scaat-read") as reader,
@@ -277,9 +319,7 @@ def explain_slide(
         done = 0
         starts = range(0, total, config.batch_size)
         for patches in _read_ahead(store, starts, config.batch_size, reader):
-            maps, probability = explain_batch(
-                bundle.model, patches, target_index, config, chosen, model_config.multi_label
-            )
+            maps, probability = explain(patches)
             written.append(writer_pool.submit(writer.append, maps, probability))
             if len(written) > READ_AHEAD_BATCHES:
                 written.popleft().result()

@@ -3,14 +3,21 @@
 One bit a pixel says whether it may change, one a pixel and channel whether the gradient is
 positive: (1 + C) / 8 bytes a pixel, 0.5 for RGB. 100,000 patches of 224 px take 2.5 GB. A masked
 pixel whose gradient is exactly zero (a dead unit) is kept as negative: any direction serves there.
+
+A GPU is never waited for: what it records travels to pinned memory while it goes on, and is put
+in its place when it has arrived or is asked for.
 """
 
 from __future__ import annotations
 
+from collections import deque
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from pathology_scaat.devices import recorded_event
 
 _POWERS = torch.tensor([1, 2, 4, 8, 16, 32, 64, 128], dtype=torch.uint8)
 
@@ -22,7 +29,7 @@ def pack_bits(bits: Tensor) -> Tensor:
     if padding:
         flat = torch.nn.functional.pad(flat, (0, padding))
     octets = flat.reshape(len(flat), -1, 8).to(torch.uint8)
-    return (octets * _POWERS.to(bits.device)).sum(dim=2, dtype=torch.uint8)
+    return (octets * _POWERS.to(bits.device, non_blocking=True)).sum(dim=2, dtype=torch.uint8)
 
 
 def unpack_bits(octets: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -30,8 +37,27 @@ def unpack_bits(octets: Tensor, shape: tuple[int, ...]) -> Tensor:
     n = 1
     for side in shape:
         n *= side
-    bits = (octets[:, :, None] & _POWERS.to(octets.device)) != 0
+    bits = (octets[:, :, None] & _POWERS.to(octets.device, non_blocking=True)) != 0
     return bits.reshape(len(octets), -1)[:, :n].reshape(len(octets), *shape)
+
+
+@dataclass(frozen=True)
+class _Arriving:
+    """A record on its way from the device: pinned memory, full once ``event`` has happened."""
+
+    index: Tensor
+    parts: tuple[Tensor, Tensor, Tensor]
+    event: torch.cuda.Event
+
+
+def _to_device(values: Tensor, device: torch.device) -> Tensor:
+    """Without waiting for what the device is doing (a copy from ordinary memory would)."""
+    return (values.pin_memory() if device.type == "cuda" else values).to(device, non_blocking=True)
+
+
+def _to_pinned(values: Tensor) -> Tensor:
+    arriving = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
+    return arriving.copy_(values, non_blocking=True)
 
 
 class BitStore:
@@ -43,6 +69,7 @@ class BitStore:
         self._sign = torch.zeros((0, 0), dtype=torch.uint8)
         self._logits = torch.zeros((0, 0))
         self._visits = torch.zeros(0, dtype=torch.int64)
+        self._arriving: deque[_Arriving] = deque()
 
     def _reserve(self, size: int) -> None:
         """Hold at least ``size`` patches, half as many again to grow seldom."""
@@ -72,19 +99,42 @@ class BitStore:
             self._sign = torch.zeros((n, sign.shape[1]), dtype=torch.uint8)
             self._logits = torch.zeros((n, logits.shape[1]))
         self._reserve(int(index.max()) + 1)
-        self._mask[index] = pack_bits((signs != 0).any(dim=1)).cpu()
-        self._sign[index] = pack_bits(signs > 0).cpu()
-        self._logits[index] = logits.float().cpu()
         self._visits[index] += 1
+        parts = pack_bits((signs != 0).any(dim=1)), pack_bits(signs > 0), logits.float()
+        if signs.device.type != "cuda":
+            self._place(index, (parts[0].cpu(), parts[1].cpu(), parts[2].cpu()))
+            return
+        self._settle(None)
+        pinned = _to_pinned(parts[0]), _to_pinned(parts[1]), _to_pinned(parts[2])
+        self._arriving.append(_Arriving(index, pinned, recorded_event(signs.device)))
+
+    def _place(self, index: Tensor, parts: tuple[Tensor, Tensor, Tensor]) -> None:
+        self._mask[index], self._sign[index], self._logits[index] = parts
+
+    def _settle(self, wanted: Tensor | None) -> None:
+        """Put in place what has arrived, and wait for all up to the last record of ``wanted``."""
+        last = 0
+        if wanted is not None:
+            for number, record in enumerate(self._arriving, start=1):
+                if bool(torch.isin(wanted, record.index).any()):
+                    last = number
+        while self._arriving and (last > 0 or self._arriving[0].event.query()):  # type: ignore[no-untyped-call]
+            record = self._arriving.popleft()
+            record.event.synchronize()
+            self._place(record.index, record.parts)
+            last -= 1
 
     def read(self, index: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
         """Signs, (B, C, H, W) float32 of -1, 0, 1, and logits, (B, K), on a device."""
-        octets = self._mask[index].to(device), self._sign[index].to(device)
+        self._settle(index)
+        octets = _to_device(self._mask[index], device), _to_device(self._sign[index], device)
         mask = unpack_bits(octets[0], self._shape[1:])
         sign = unpack_bits(octets[1], self._shape).to(torch.float32).mul_(2).sub_(1)
-        return sign * mask[:, None], self._logits[index].to(device)
+        return sign * mask[:, None], _to_device(self._logits[index], device)
 
     def state_dict(self) -> dict[str, Any]:
+        while self._arriving:
+            self._settle(self._arriving[-1].index)
         return {
             "shape": list(self._shape),
             "mask": self._mask,
@@ -94,6 +144,7 @@ class BitStore:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._arriving.clear()
         self._shape = tuple(state["shape"])
         self._mask, self._sign = state["mask"], state["sign"]
         self._logits, self._visits = state["logits"], state["visits"]

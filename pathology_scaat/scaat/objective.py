@@ -77,7 +77,7 @@ class SingleLabelObjective(Objective):
                 logits, labels, reduction="none", label_smoothing=self.label_smoothing
             )
         if self.class_weights is not None:
-            losses = losses * self.class_weights.to(losses.device)[labels]
+            losses = losses * self.class_weights.to(losses.device, non_blocking=True)[labels]
         return losses
 
     def divergence(self, reference: Tensor, logits: Tensor) -> Tensor:
@@ -112,7 +112,11 @@ class MultiLabelObjective(Objective):
 
     def per_image(self, logits: Tensor, labels: Tensor) -> Tensor:
         targets = labels.to(logits.dtype) * (1 - self.label_smoothing) + self.label_smoothing / 2
-        weights = None if self.class_weights is None else self.class_weights.to(logits.device)
+        weights = (
+            None
+            if self.class_weights is None
+            else self.class_weights.to(logits.device, non_blocking=True)
+        )
         return F.binary_cross_entropy_with_logits(
             logits, targets, pos_weight=weights, reduction="none"
         ).sum(dim=1)

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pathology_scaat.devices import recorded_event
 from pathology_scaat.patches.store import PatchStore
 from pathology_scaat.training.types import TrainingSlide
 
@@ -105,7 +106,8 @@ class BatchLoader:
         self.table = table
         self.device = device
         self.ahead = ahead
-        self.wait_s = 0.0
+        self._waited_s = 0.0
+        self._idle: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
         side = table.stores[0].patch_size_px if table.stores else 0
         self._cache: NDArray[np.uint8] | None = None
         self._may_cache = 0 < len(table) * side * side * 3 <= cache_bytes
@@ -127,15 +129,41 @@ class BatchLoader:
     ) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
         """Yield (index, (n, P, P, 3) uint8 on the device) for each batch.
 
-        The time spent waiting for a batch to arrive is added to ``wait_s``.
+        What the device waits for the batches is counted anew (:meth:`waited_s`).
         """
+        self._waited_s = 0.0
+        self._idle.clear()
         with ThreadPoolExecutor(max_workers=1, thread_name_prefix="patches") as executor:
             pending = [executor.submit(self._read, b) for b in batches[: self.ahead]]
             for number, index in enumerate(batches):
-                begin = perf_counter()
-                patches = pending.pop(0).result()
-                self.wait_s += perf_counter() - begin
+                begin = self._now()
+                patches = pending.pop(0).result().to(self.device, non_blocking=True)
+                self._count(begin)
                 following = number + self.ahead
                 if following < len(batches):
                     pending.append(executor.submit(self._read, batches[following]))
-                yield index, patches.to(self.device, non_blocking=True)
+                yield index, patches
+
+    def _now(self) -> float | torch.cuda.Event:
+        """This moment, on a GPU that of its queue: when it has done what it was given so far."""
+        return perf_counter() if self.device.type != "cuda" else recorded_event(self.device, True)
+
+    def _count(self, begin: float | torch.cuda.Event) -> None:
+        end = self._now()
+        if isinstance(begin, float):
+            assert isinstance(end, float)
+            self._waited_s += end - begin
+        else:
+            assert not isinstance(end, float)
+            self._idle.append((begin, end))
+
+    def waited_s(self) -> float:
+        """Seconds for which the device had nothing to do but wait for the last call's batches.
+
+        A GPU works through its queue while the host waits, so that its own clock is asked: from
+        the end of a batch's work to the next batch's arrival. Waits for the device.
+        """
+        if self._idle:
+            torch.cuda.synchronize(self.device)
+        idle_ms = sum(float(begin.elapsed_time(end)) for begin, end in self._idle)
+        return self._waited_s + idle_ms / 1000

@@ -16,6 +16,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
+from pathology_scaat.devices import choose_device
 from pathology_scaat.errors import BundleError, TrainingError, UsageError
 from pathology_scaat.patches.store import PatchStore
 from pathology_scaat.provenance import file_sha256, fingerprint
@@ -171,15 +172,9 @@ def _finished(out: Path, identity: str) -> TrainResult | None:
 
 
 def _device_name(device: str) -> str:
-    if device == "auto":
+    if device == "auto":  # Apple's MPS only where it is asked for
         return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        kind = torch.device(device).type
-    except RuntimeError:
-        raise UsageError("--device", f"'{device}' is unknown", "use auto, cpu or cuda") from None
-    if kind == "cuda" and not torch.cuda.is_available():
-        raise UsageError("--device", "there is no CUDA GPU here", "use auto or cpu")
-    return device
+    return str(choose_device(device))
 
 
 def _backend(job: Job) -> str:

@@ -21,6 +21,7 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from pathology_scaat.devices import process_device
 from pathology_scaat.errors import TrainingError
 from pathology_scaat.scaat.method import Visit
 from pathology_scaat.scaat.monitor import check_overfitting
@@ -53,8 +54,7 @@ class Trainer:
         self.progress = progress
         self.rank = dist.get_rank() if dist.is_initialized() else 0
         self.world_size = dist.get_world_size() if dist.is_initialized() else 1
-        several = job.device == "cuda" and self.world_size > 1
-        self.device = torch.device(f"cuda:{self.rank}" if several else job.device)
+        self.device = process_device(job.device, self.rank)
         if self.device.type == "cuda":
             torch.cuda.set_device(self.device)
         if config.batch_size % self.world_size:
@@ -73,13 +73,22 @@ class Trainer:
         """Train, choose the best epoch, score it, write the bundle."""
         begin = perf_counter()
         devices = [self.device] if self.device.type == "cuda" else []
-        with torch.random.fork_rng(devices), self._determinism():
-            torch.manual_seed(self.job.seed)
-            self._prepare()
-            state = self._resume()
-            while state.epoch < self.config.epochs and not self._should_stop(state):
-                self._epoch(state)
-            return self._finish(state, perf_counter() - begin)
+        try:
+            with torch.random.fork_rng(devices), self._determinism():
+                torch.manual_seed(self.job.seed)
+                self._prepare()
+                state = self._resume()
+                while state.epoch < self.config.epochs and not self._should_stop(state):
+                    self._epoch(state)
+                return self._finish(state, perf_counter() - begin)
+        except torch.cuda.OutOfMemoryError:
+            side = self.tables.train.stores[0].patch_size_px
+            raise TrainingError(
+                "the GPU",
+                f"has too little memory free for batches of {self.config.batch_size} patches "
+                f"of {side} px",
+                "set a smaller train: batch_size in the pipeline file, or use --device cpu",
+            ) from None
 
     def _determinism(self) -> AbstractContextManager[None]:
         if self.device.type != "cuda":
@@ -174,7 +183,6 @@ class Trainer:
         train_mode(self.model)
         batches = self._batches(state.epoch)
         mine = slice(self.rank, None, self.world_size)
-        self.loader.wait_s = 0.0
         totals: list[Tensor] = []
         told = perf_counter()
         n_images = 0
@@ -200,7 +208,7 @@ class Trainer:
             "eps": float(getattr(self.method, "eps_now", 0.0)),
             "seconds": seconds,
             "images_per_s": n_images / seconds,
-            "wait_share": self.loader.wait_s / seconds,
+            "wait_share": self.loader.waited_s() / seconds,
         }
         if not math.isfinite(row["loss"]):
             raise TrainingError(

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 import torch
 
+from pathology_scaat.devices import choose_device
 from pathology_scaat.errors import UsageError
 from pathology_scaat.patches import PatchStore
 from pathology_scaat.saliency import ExplainConfig, SaliencyStore, explain_slide
 from pathology_scaat.saliency.attribution import attribution
-from pathology_scaat.saliency.explain import choose_device
+from pathology_scaat.saliency.explain import BatchExplainer
 from pathology_scaat.training.bundle import load_bundle
 
 
@@ -136,3 +137,30 @@ def test_devices() -> None:
     if not torch.cuda.is_available():
         with pytest.raises(UsageError, match="no CUDA"):
             choose_device("cuda")
+
+
+def test_where_memory_is_short_patches_go_in_smaller_parts(
+    run_folder, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    patches = PatchStore(run_folder.add_slide("a", n=11)).read(np.arange(11))
+    model = load_bundle(run_folder.model).model
+    explain = BatchExplainer(model, 1, ExplainConfig(), torch.device("cpu"))
+    expected = explain(patches)
+    whole, sizes, room = explain._explain, [], 3
+
+    def scarce(part):
+        sizes.append(len(part))
+        if len(part) > room:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
+        return whole(part)
+
+    monkeypatch.setattr(explain, "_explain", scarce)
+    for found, wanted in zip(explain(patches), expected, strict=True):
+        np.testing.assert_allclose(found, wanted, atol=1e-5)
+    assert sizes == [11, 5, 2, 2, 2, 2, 2, 1]
+    assert "explaining 2 patches at a time" in caplog.text
+    explain(patches[:4])
+    assert sizes[8:] == [2, 2]  # it remembers
+    room = 0
+    with pytest.raises(UsageError, match="too little memory free for one patch of"):
+        explain(patches)

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from pathology_scaat.devices import process_device
 from pathology_scaat.errors import TrainingError, UsageError
 from pathology_scaat.scaat import METHOD_NAMES
 from pathology_scaat.training import (
@@ -275,3 +276,29 @@ def test_two_processes_equal_one(slides: Slides, tmp_path: Path) -> None:
     for key, value in mine.items():
         torch.testing.assert_close(value, theirs[key], rtol=1e-3, atol=1e-4)
     assert two.metrics["val_auc"] == pytest.approx(one.metrics["val_auc"], abs=0.01)
+
+
+def test_a_gpu_without_enough_memory_is_one_sentence(
+    slides: Slides, tmp_path: Path, quick: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr("pathology_scaat.scaat.SCAAT.training_step", full)
+    with pytest.raises(TrainingError) as told:
+        train_model(slides, tmp_path / "model", quick, device="cpu")
+    assert str(told.value) == (
+        "the GPU: has too little memory free for batches of 16 patches of 32 px; set a smaller "
+        "train: batch_size in the pipeline file, or use --device cpu."
+    )
+    assert not (tmp_path / "model").exists()
+
+
+def test_each_process_has_the_gpu_of_its_own_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    assert process_device("cuda", 3) == torch.device("cuda", 3)
+    assert process_device("cuda", 0) == torch.device("cuda", 0)
+    assert process_device("cuda:1", 0) == torch.device("cuda", 1)
+    assert process_device("cpu", 2) == torch.device("cpu")
+    monkeypatch.setenv("LOCAL_RANK", "1")  # the sixth process of all, the second of its machine
+    assert process_device("cuda", 5) == torch.device("cuda", 1)

@@ -1,0 +1,179 @@
+"""Everything that only a GPU can show, part by part, each within its own time.
+
+    python benchmarks/on_gpu.py --out /tmp/gpu                              # all of it, 10 minutes
+    python benchmarks/on_gpu.py --out /tmp/gpu --parts tests training
+    python benchmarks/on_gpu.py --out /tmp/gpu --parts evidence --budget-s 400
+
+A part that fails or runs out of time leaves what it has and does not stop the others. In the
+folder afterwards: ``facts.json``, ``training-*.json``, ``log.txt``, ``evidence.tar.xz`` (for
+``evidence/report.py``, unpacked into its ``--work``).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent
+EVIDENCE = HERE / "evidence"
+
+FULL_SIZE = "--side 224 --batch 256 --precision bf16"
+
+
+def facts() -> dict[str, object]:
+    """What the figures were measured on."""
+    import torch
+
+    card = torch.cuda.get_device_properties(0)
+    return {
+        "gpu": torch.cuda.get_device_name(0),
+        "gpu_memory_gib": round(card.total_memory / 2**30, 1),
+        "torch": torch.__version__,
+        "cuda": torch.version.cuda,
+        "cudnn": torch.backends.cudnn.version(),
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+    }
+
+
+class Runner:
+    """Runs commands with a limit each, their output in one log."""
+
+    def __init__(self, out: Path) -> None:
+        self.out = out
+        self.log = out / "log.txt"
+
+    def __call__(self, name: str, command: list[str], limit_s: float) -> None:
+        begin = time.perf_counter()
+        environment = {**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONPATH": os.pathsep.join(
+            [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])}  # fmt: skip
+        with self.log.open("a", encoding="utf-8") as log:
+            log.write(f"\n=== {name}: {' '.join(command)}\n")
+            log.flush()
+            try:
+                code: int | str = subprocess.run(
+                    command, stdout=log, stderr=subprocess.STDOUT, timeout=limit_s, cwd=ROOT,
+                    env=environment, check=False,
+                ).returncode  # fmt: skip
+            except subprocess.TimeoutExpired:
+                code = "out of time"
+            told = f"{name}: {code}, {time.perf_counter() - begin:.0f} s"
+            log.write(f"=== {told}\n")
+        print(told, flush=True)
+
+
+def training(run: Runner, name: str, arguments: str, limit_s: float) -> None:
+    script = [sys.executable, str(HERE / "training.py"), "--device", "cuda"]
+    run(name, [*script, *arguments.split(), "--out", str(run.out / f"{name}.json")], limit_s)
+
+
+def full_size(run: Runner, scratch: Path, args: argparse.Namespace) -> None:
+    """Cost of each method's step, and the training loop, at full size."""
+    loop = "--loop-patches 8192 --profile"
+    training(run, "training-gpu", f"--backbone resnet50 {FULL_SIZE} {loop}", 200)
+
+
+def others(run: Runner, scratch: Path, args: argparse.Namespace) -> None:
+    """A transformer, and a compiled network."""
+    chosen = f"{FULL_SIZE} --no-loop --methods plain scaat"
+    more = "scaat-amortised sgt"
+    training(run, "training-gpu-vit", f"--backbone vit_small_patch16_224 {chosen} {more}", 60)
+    training(run, "training-gpu-compiled", f"--backbone resnet50 --compile {chosen}", 120)
+
+
+def tests(run: Runner, scratch: Path, args: argparse.Namespace) -> None:
+    """Tests that need a GPU; options of the project's own are left out, plug-ins may be missing."""
+    options = "-q -o addopts= -o filterwarnings= -p no:cacheprovider tests/training/test_cuda.py"
+    run("tests", [sys.executable, "-m", "pytest", *options.split()], 150)
+
+
+def demo(run: Runner, scratch: Path, args: argparse.Namespace) -> None:
+    """The whole job."""
+    words = ["-m", "pathology_scaat", "demo", str(scratch / "demo"), "--device", "cuda"]
+    run("demo", [sys.executable, *words], 150)
+
+
+def evidence(run: Runner, scratch: Path, args: argparse.Namespace) -> None:
+    """Data sets, referees and arms side by side on one GPU."""
+    import yaml
+
+    config, n_processes, budget_s = args.evidence, args.processes, args.budget_s
+    work: Path = args.work or scratch / "evidence"
+    begin = time.perf_counter()
+    named = yaml.safe_load(config.read_text())
+    sets = list(dict.fromkeys(entry["data"] for tier in named["tiers"] for entry in tier))
+    script = [sys.executable, str(EVIDENCE / "run.py"), str(config), "--work", str(work)]
+    work.mkdir(parents=True, exist_ok=True)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(
+        [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])}  # fmt: skip
+
+    def start(words: list[str]) -> subprocess.Popen[bytes]:
+        with run.log.open("a", encoding="utf-8") as log:
+            return subprocess.Popen(
+                [*script, "--device", "cuda", *words],
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                cwd=ROOT,
+                env=environment,
+            )
+
+    def left_s() -> float:
+        return budget_s - (time.perf_counter() - begin)
+
+    def wait(processes: list[subprocess.Popen[bytes]]) -> list[int | None]:
+        for process in processes:
+            try:
+                process.wait(max(1.0, left_s()))
+            except subprocess.TimeoutExpired:
+                process.kill()
+        return [process.poll() for process in processes]
+
+    first = [start(["--prepare", "--data", name]) for name in sets]
+    arms = [start(["--share", f"{k}/{n_processes}", "--budget-s", str(max(1.0, budget_s - 25))])
+            for k in range(n_processes)]  # fmt: skip
+    codes = wait([*first, *arms])
+    with tarfile.open(run.out / "evidence.tar.xz", "w:xz") as tar:
+        done = [p for p in sorted(work.glob("*.npz")) if not p.name.startswith("data__")]
+        for path in [*done, *sorted(work.glob("referee__*.pt"))]:
+            tar.add(path, path.name)
+    took = time.perf_counter() - begin
+    print(f"evidence: {codes}, {len(done)} arms, {took:.0f} s", flush=True)
+
+
+PARTS: dict[str, Callable[[Runner, Path, argparse.Namespace], None]] = {
+    "training": full_size, "tests": tests, "others": others, "demo": demo, "evidence": evidence,
+}  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--parts", nargs="+", default=[*PARTS], choices=[*PARTS])
+    parser.add_argument("--evidence", type=Path, default=EVIDENCE / "gpu-short.yaml")
+    parser.add_argument("--work", type=Path, help="of the evidence; kept")
+    parser.add_argument("--processes", type=int, default=12, help="of the evidence, side by side")
+    parser.add_argument("--budget-s", type=float, default=420.0, help="of the evidence")
+    args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+    found = facts()
+    (args.out / "facts.json").write_text(json.dumps(found, indent=1) + "\n")
+    print(found, flush=True)
+    run = Runner(args.out)
+    with tempfile.TemporaryDirectory() as scratch:
+        for part in args.parts:
+            PARTS[part](run, Path(scratch), args)
+    print("\n".join(run.log.read_text(encoding="utf-8").splitlines()[-60:]))
+
+
+if __name__ == "__main__":
+    main()

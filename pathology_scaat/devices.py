@@ -1,0 +1,52 @@
+"""Which device computes, and what to say where it has too little memory."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+
+from pathology_scaat.errors import UsageError
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """The device a name stands for: ``auto`` is CUDA, then Apple's MPS, then the CPU.
+
+    Raises
+    ------
+    UsageError
+        If it is no device, or not one of this machine.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        chosen = torch.device(name)
+    except RuntimeError:
+        raise UsageError("--device", f"'{name}' is not a device", "use auto, cpu or cuda") from None
+    if chosen.type == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if count == 0:
+            raise UsageError("--device", "no CUDA device is usable here", "use --device auto")
+        if chosen.index is not None and chosen.index >= count:
+            raise UsageError(
+                "--device", f"there is no '{name}' here", f"use cuda:0 to cuda:{count - 1}"
+            )
+    return chosen
+
+
+def process_device(name: str, rank: int) -> torch.device:
+    """The device of one process: ``cuda`` without a number is its own GPU of its own machine."""
+    device = torch.device(name)
+    numbered = ":" in name
+    if device.type != "cuda" or numbered:
+        return device
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", rank)))
+
+
+def recorded_event(device: torch.device, timed: bool = False) -> torch.cuda.Event:
+    """An event that happens when a GPU has done all that it was given so far."""
+    event = torch.cuda.Event(enable_timing=timed)  # type: ignore[no-untyped-call]
+    event.record(torch.cuda.current_stream(device))
+    return event
