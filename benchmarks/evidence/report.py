@@ -147,8 +147,9 @@ def report(
     comparison, text = one_table(bench, found, seeds, config)
     content: dict[str, Any] = {"comparison": comparison.as_dict()}
     for peer, words in PEERS.items():
-        if all(set(seeds) <= set(found.get(arm, {})) for arm in (peer, DEFAULT_ARM)):
-            pair, table = one_table(bench, found, seeds, config, peer, (peer, DEFAULT_ARM))
+        shared = sorted(set(found.get(peer, {})) & set(found.get(DEFAULT_ARM, {})))
+        if shared:
+            pair, table = one_table(bench, found, shared, config, peer, (peer, DEFAULT_ARM))
             text += f"\n### Against {words}\n\n{table}"
             content[f"comparison_with_{peer}"] = pair.as_dict()
     left_out = [a for a, v in found.items() if not set(seeds) <= set(v)]
@@ -201,7 +202,7 @@ def main() -> int:
         for arms in found.values() for by_seed in arms.values() for m in by_seed.values()
     }  # fmt: skip
     for (network, data), arms in found.items():
-        if "plain" not in arms:
+        if "plain" not in arms or len(arms) == 1:
             continue
         if not arguments.data or data in arguments.data:
             report((network, data), arms, config, folder, arguments.work)
