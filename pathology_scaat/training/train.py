@@ -182,6 +182,10 @@ def _backend(job: Job) -> str:
 
 
 def _check_devices(job: Job, n: int) -> None:
+    if ":" in job.device:
+        raise UsageError(
+            "--device", f"'{job.device}' is one device, and {n} are asked for", "use cuda"
+        )
     if job.device.startswith("cuda") and torch.cuda.device_count() < n:
         raise UsageError(
             "devices", f"{n} asked for, {torch.cuda.device_count()} here", "ask for fewer"

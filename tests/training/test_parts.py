@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,11 @@ from pathology_scaat.training.backbones import (
     train_mode,
 )
 from pathology_scaat.training.config import AugmentConfig, TrainConfig
+from pathology_scaat.training.pool import BatchLoader, make_table
 from pathology_scaat.training.sampling import class_weights, epoch_batches
 from pathology_scaat.training.scores import binary_auc, fit_temperature, scores, softmax
 from pathology_scaat.training.setup import default_positive_class, learning_rate
+from pathology_scaat.training.types import TrainingSlide
 
 
 @given(
@@ -232,3 +235,25 @@ def test_learning_rate_rises_and_falls() -> None:
     assert rates.index(max(rates)) == 10
     assert rates[-1] == pytest.approx(0.01, abs=0.01)
     assert rates[0] > 0
+
+
+def test_the_loader_counts_what_is_waited_for_patches(
+    slides: tuple[TrainingSlide, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = make_table([slides[0]], False, 0.5)
+    loader = BatchLoader(table, 0, torch.device("cpu"))
+    batches = [np.arange(8) + 8 * k for k in range(6)]
+    read = loader._read
+
+    def slow(index: np.ndarray) -> torch.Tensor:
+        time.sleep(0.1)
+        return read(index)
+
+    monkeypatch.setattr(loader, "_read", slow)
+    for index, patches in loader(batches):  # nobody works: all the reading is waited for
+        np.testing.assert_array_equal(patches.numpy(), table.read(index))
+    starved = loader.waited_s()
+    assert starved > 0.5
+    for _ in loader(batches):  # who works for longer than reading takes waits for the first only
+        time.sleep(0.2)
+    assert loader.waited_s() < 0.7 * starved

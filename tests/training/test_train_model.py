@@ -294,6 +294,15 @@ def test_a_gpu_without_enough_memory_is_one_sentence(
     assert not (tmp_path / "model").exists()
 
 
+def test_one_gpu_by_its_number_is_not_for_several_processes(
+    slides: Slides, tmp_path: Path, quick: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pathology_scaat.training.train._device_name", lambda name: name)
+    two = quick.model_copy(update={"devices": 2})
+    with pytest.raises(UsageError, match="'cuda:0' is one device, and 2 are asked for; use cuda"):
+        train_model(slides, tmp_path / "model", two, device="cuda:0")
+
+
 def test_each_process_has_the_gpu_of_its_own_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("LOCAL_RANK", raising=False)
     assert process_device("cuda", 3) == torch.device("cuda", 3)
