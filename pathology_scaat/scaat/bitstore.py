@@ -50,6 +50,10 @@ class _Arriving:
     event: torch.cuda.Event
 
 
+def _has_happened(event: torch.cuda.Event) -> bool:
+    return bool(event.query())  # type: ignore[no-untyped-call]
+
+
 def _to_device(values: Tensor, device: torch.device) -> Tensor:
     """Without waiting for what the device is doing (a copy from ordinary memory would)."""
     return (values.pin_memory() if device.type == "cuda" else values).to(device, non_blocking=True)
@@ -104,37 +108,32 @@ class BitStore:
         if signs.device.type != "cuda":
             self._place(index, (parts[0].cpu(), parts[1].cpu(), parts[2].cpu()))
             return
-        self._settle(None)
+        self._settle(0)
         pinned = _to_pinned(parts[0]), _to_pinned(parts[1]), _to_pinned(parts[2])
         self._arriving.append(_Arriving(index, pinned, recorded_event(signs.device)))
 
     def _place(self, index: Tensor, parts: tuple[Tensor, Tensor, Tensor]) -> None:
         self._mask[index], self._sign[index], self._logits[index] = parts
 
-    def _settle(self, wanted: Tensor | None) -> None:
-        """Put in place what has arrived, and wait for all up to the last record of ``wanted``."""
-        last = 0
-        if wanted is not None:
-            for number, record in enumerate(self._arriving, start=1):
-                if bool(torch.isin(wanted, record.index).any()):
-                    last = number
-        while self._arriving and (last > 0 or self._arriving[0].event.query()):  # type: ignore[no-untyped-call]
+    def _settle(self, n_awaited: int) -> None:
+        """Put in place the first ``n_awaited`` records on their way, and what else has arrived."""
+        while self._arriving and (n_awaited > 0 or _has_happened(self._arriving[0].event)):
             record = self._arriving.popleft()
             record.event.synchronize()
             self._place(record.index, record.parts)
-            last -= 1
+            n_awaited -= 1
 
     def read(self, index: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
         """Signs, (B, C, H, W) float32 of -1, 0, 1, and logits, (B, K), on a device."""
-        self._settle(index)
+        concerned = [bool(torch.isin(index, record.index).any()) for record in self._arriving]
+        self._settle(max((k for k, is_so in enumerate(concerned, start=1) if is_so), default=0))
         octets = _to_device(self._mask[index], device), _to_device(self._sign[index], device)
         mask = unpack_bits(octets[0], self._shape[1:])
         sign = unpack_bits(octets[1], self._shape).to(torch.float32).mul_(2).sub_(1)
         return sign * mask[:, None], _to_device(self._logits[index], device)
 
     def state_dict(self) -> dict[str, Any]:
-        while self._arriving:
-            self._settle(self._arriving[-1].index)
+        self._settle(len(self._arriving))
         return {
             "shape": list(self._shape),
             "mask": self._mask,

@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from pathology_scaat.errors import UsageError
 from pathology_scaat.scaat import METHOD_NAMES, MultiLabelObjective, make_method
-from pathology_scaat.scaat.bitstore import BitStore, pack_bits, unpack_bits
+from pathology_scaat.scaat.bitstore import BitStore, _Arriving, pack_bits, unpack_bits
 from pathology_scaat.scaat.methods import Visit
 from pathology_scaat.scaat.monitor import check_overfitting
 from pathology_scaat.scaat.options import ScaatOptions
@@ -193,3 +193,56 @@ def test_monitor_sees_that_many_steps_do_more_and_leaves_the_model() -> None:
     assert not check.is_suspicious
     assert all(m.training for m in model.modules())
     assert all(p.grad is None for p in model.parameters())
+
+
+class OfGpu:
+    """An event of a GPU: what it records lies in memory only after it."""
+
+    def __init__(self, record: tuple[torch.Tensor, ...], values: tuple[torch.Tensor, ...]) -> None:
+        self.record, self.values, self.waited = record, values, False
+
+    def query(self) -> bool:
+        return self.waited
+
+    def synchronize(self) -> None:
+        self.waited = True
+        for place, value in zip(self.record, self.values, strict=True):
+            place.copy_(value)
+
+
+def test_records_on_their_way_are_awaited_where_they_are_asked_for() -> None:
+    generator = torch.Generator().manual_seed(0)
+    signs = torch.randint(-1, 2, (12, 3, 8, 8), generator=generator).float()
+    signs[signs == 0] = -1  # inside the mask zero is kept as negative
+    signs *= torch.rand(12, 1, 8, 8, generator=generator) < 0.5
+    logits = torch.rand(12, 2, generator=generator)
+    plain, store = BitStore(), BitStore()
+    index = torch.arange(12)
+    plain.write(index, signs, logits)
+    store.write(index[:3], signs[:3], logits[:3])
+    parts = (pack_bits((signs != 0).any(dim=1)), pack_bits(signs > 0), logits)
+    events = []
+    for start in (3, 6, 9):
+        part = slice(start, start + 3)
+        memory = tuple(torch.zeros_like(p[part]) for p in parts)
+        events.append(OfGpu(memory, tuple(p[part] for p in parts)))
+        store._reserve(12)
+        store._visits[index[part]] += 1
+        store._arriving.append(_Arriving(index[part], memory, events[-1]))
+
+    def agree(wanted: list[int]) -> None:
+        device = torch.device("cpu")
+        for found, expected in zip(
+            store.read(torch.tensor(wanted), device),
+            plain.read(torch.tensor(wanted), device),
+            strict=True,
+        ):
+            torch.testing.assert_close(found, expected)
+
+    agree([0, 2])
+    assert [event.waited for event in events] == [False] * 3  # none of these is on its way
+    agree([7, 1])
+    assert [event.waited for event in events] == [True, True, False]
+    assert torch.equal(store.state_dict()["sign"][:12], plain.state_dict()["sign"][:12])
+    assert events[2].waited
+    agree(list(range(12)))
