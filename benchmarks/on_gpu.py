@@ -46,6 +46,12 @@ def facts() -> dict[str, object]:
     }
 
 
+def environment(**more: str) -> dict[str, str]:
+    """This process's, with the package of this tree to be found though nobody installed it."""
+    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    return {**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONPATH": path, **more}
+
+
 class Runner:
     """Runs commands with a limit each, their output in one log."""
 
@@ -55,15 +61,13 @@ class Runner:
 
     def __call__(self, name: str, command: list[str], limit_s: float) -> None:
         begin = time.perf_counter()
-        environment = {**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONPATH": os.pathsep.join(
-            [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])}  # fmt: skip
         with self.log.open("a", encoding="utf-8") as log:
             log.write(f"\n=== {name}: {' '.join(command)}\n")
             log.flush()
             try:
                 code: int | str = subprocess.run(
                     command, stdout=log, stderr=subprocess.STDOUT, timeout=limit_s, cwd=ROOT,
-                    env=environment, check=False,
+                    env=environment(), check=False,
                 ).returncode  # fmt: skip
             except subprocess.TimeoutExpired:
                 code = "out of time"
@@ -114,8 +118,6 @@ def evidence(run: Runner, scratch: Path, args: argparse.Namespace) -> None:
     sets = list(dict.fromkeys(entry["data"] for tier in named["tiers"] for entry in tier))
     script = [sys.executable, str(EVIDENCE / "run.py"), str(config), "--work", str(work)]
     work.mkdir(parents=True, exist_ok=True)
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(
-        [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])}  # fmt: skip
 
     def start(words: list[str]) -> subprocess.Popen[bytes]:
         with run.log.open("a", encoding="utf-8") as log:
@@ -124,7 +126,7 @@ def evidence(run: Runner, scratch: Path, args: argparse.Namespace) -> None:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 cwd=ROOT,
-                env=environment,
+                env=environment(OMP_NUM_THREADS="1"),
             )
 
     def left_s() -> float:
