@@ -1,6 +1,6 @@
 """Everything that only a GPU can show, part by part, each within its own time.
 
-    python benchmarks/on_gpu.py --out /tmp/gpu                              # all of it, 10 minutes
+    python benchmarks/on_gpu.py --out /tmp/gpu                    # all of it, 18 minutes at most
     python benchmarks/on_gpu.py --out /tmp/gpu --parts tests training
     python benchmarks/on_gpu.py --out /tmp/gpu --parts evidence --budget-s 400
 

@@ -1,4 +1,4 @@
-"""Which device computes, and what to say where it has too little memory."""
+"""Which device computes, and moments in a GPU's queue."""
 
 from __future__ import annotations
 

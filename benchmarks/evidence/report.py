@@ -21,7 +21,7 @@ import yaml
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from data import Benchmark, load_once
-from run import cell_path, cells, machine
+from run import A_CORE, cell_path, cells, machine
 
 from pathology_scaat.provenance import write_json
 from pathology_scaat.saliency.comparison import Comparison, compare_measurements, without_nan
@@ -90,7 +90,7 @@ def cost_table(found: Found) -> dict[str, float]:
     Empty where a GPU trained: several processes shared it, and its time is not the processor's.
     """
     plain = found.get("plain", {})
-    if not all(str(m.facts.get("machine", "one core")).startswith("one core")
+    if not all(str(m.facts.get("machine", A_CORE)).startswith(A_CORE)
                for by_seed in found.values() for m in by_seed.values()):  # fmt: skip
         return {}
     costs = {}

@@ -43,6 +43,9 @@ from pathology_scaat.saliency.metrics.functional.calibration import (
 from pathology_scaat.saliency.metrics.functional.ranking import mass_accuracy
 from pathology_scaat.saliency.protocol import ProtocolConfig
 
+A_CORE = "one core of"
+"""How the words for a machine begin where it was no GPU."""
+
 
 def cells(config: dict[str, Any]) -> Iterator[tuple[str, str, int, str]]:
     """(network, data, seed, arm): tier by tier, all data sets of a seed before the next seed."""
@@ -164,7 +167,7 @@ def machine(device: torch.device) -> str:
             if line.startswith("model name"):
                 model = line.partition(":")[2].strip()
                 break
-    return f"one core of {model}, shared with other work, torch {torch.__version__}"
+    return f"{A_CORE} {model}, shared with other work, torch {torch.__version__}"
 
 
 def main() -> int:

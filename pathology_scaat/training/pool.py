@@ -106,8 +106,7 @@ class BatchLoader:
         self.table = table
         self.device = device
         self.ahead = ahead
-        self._waited_s = 0.0
-        self._idle: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
+        self._waits: list[tuple[Any, Any]] = []
         side = table.stores[0].patch_size_px if table.stores else 0
         self._cache: NDArray[np.uint8] | None = None
         self._may_cache = 0 < len(table) * side * side * 3 <= cache_bytes
@@ -131,31 +130,21 @@ class BatchLoader:
 
         What the device waits for the batches is counted anew (:meth:`waited_s`).
         """
-        self._waited_s = 0.0
-        self._idle.clear()
+        self._waits.clear()
         with ThreadPoolExecutor(max_workers=1, thread_name_prefix="patches") as executor:
             pending = [executor.submit(self._read, b) for b in batches[: self.ahead]]
             for number, index in enumerate(batches):
                 begin = self._now()
                 patches = pending.pop(0).result().to(self.device, non_blocking=True)
-                self._count(begin)
+                self._waits.append((begin, self._now()))
                 following = number + self.ahead
                 if following < len(batches):
                     pending.append(executor.submit(self._read, batches[following]))
                 yield index, patches
 
-    def _now(self) -> float | torch.cuda.Event:
-        """This moment, on a GPU that of its queue: when it has done what it was given so far."""
+    def _now(self) -> Any:
+        """This moment; on a GPU that of its queue: when it has done what it was given so far."""
         return perf_counter() if self.device.type != "cuda" else recorded_event(self.device, True)
-
-    def _count(self, begin: float | torch.cuda.Event) -> None:
-        end = self._now()
-        if isinstance(begin, float):
-            assert isinstance(end, float)
-            self._waited_s += end - begin
-        else:
-            assert not isinstance(end, float)
-            self._idle.append((begin, end))
 
     def waited_s(self) -> float:
         """Seconds for which the device had nothing to do but wait for the last call's batches.
@@ -163,7 +152,7 @@ class BatchLoader:
         A GPU works through its queue while the host waits, so that its own clock is asked: from
         the end of a batch's work to the next batch's arrival. Waits for the device.
         """
-        if self._idle:
-            torch.cuda.synchronize(self.device)
-        idle_ms = sum(float(begin.elapsed_time(end)) for begin, end in self._idle)
-        return self._waited_s + idle_ms / 1000
+        if self.device.type != "cuda":
+            return float(sum(end - begin for begin, end in self._waits))
+        torch.cuda.synchronize(self.device)
+        return float(sum(begin.elapsed_time(end) for begin, end in self._waits)) / 1000

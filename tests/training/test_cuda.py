@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from stopping import InterruptedTestError, files, stop_after
 
 from pathology_scaat.errors import TrainingError
 from pathology_scaat.saliency import ExplainConfig, SaliencyStore, explain_slide
@@ -16,7 +17,6 @@ from pathology_scaat.scaat.method import Visit
 from pathology_scaat.training import (
     TrainConfig,
     TrainingSlide,
-    TrainProgress,
     load_bundle,
     train_model,
 )
@@ -26,19 +26,6 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a C
 
 Slides = tuple[TrainingSlide, ...]
 EPS = 16 / 255
-
-
-class InterruptedTestError(Exception):
-    """Stands for a kill between two epochs."""
-
-
-def stop_after_two(progress: TrainProgress) -> None:
-    if progress.epochs_done == 2 and progress.epoch_fraction == 0:
-        raise InterruptedTestError
-
-
-def files(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
 def small_net() -> torch.nn.Module:
@@ -103,7 +90,7 @@ def test_same_seed_same_bytes_and_resume_is_exact(
     whole = train_model(slides, tmp_path / "whole" / "model", config, device="cuda", seed=3)
     again = tmp_path / "again" / "model"
     with pytest.raises(InterruptedTestError):
-        train_model(slides, again, config, device="cuda", seed=3, progress=stop_after_two)
+        train_model(slides, again, config, device="cuda", seed=3, progress=stop_after(2))
     resumed = train_model(slides, again, config, device="cuda", seed=3)
     assert files(resumed.bundle_path) == files(whole.bundle_path)
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from stopping import InterruptedTestError, files, stop_after
 
 from pathology_scaat.devices import process_device
 from pathology_scaat.errors import TrainingError, UsageError
@@ -26,22 +27,6 @@ from pathology_scaat.training.job import work_folder
 
 Slides = tuple[TrainingSlide, ...]
 StoreMaker = Callable[..., TrainingSlide]
-
-
-def files(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
-
-
-class InterruptedTestError(Exception):
-    """Stands for a kill between two epochs."""
-
-
-def stop_after(epoch: int) -> Any:
-    def told(progress: TrainProgress) -> None:
-        if progress.epochs_done == epoch and progress.epoch_fraction == 0:
-            raise InterruptedTestError
-
-    return told
 
 
 def test_it_learns_and_reports(slides: Slides, tmp_path: Path, quick: TrainConfig) -> None:
