@@ -68,7 +68,7 @@ def make_store(path: Path, n_patches: int, stride_px: int) -> None:
 
 
 def stitch(folder: Path, workers: int) -> None:
-    from pathology_scaat.engine import EngineConfig
+    from pathology_scaat.execution.engine import EngineConfig
     from pathology_scaat.stitching import stitch_slide
 
     engine = EngineConfig(workers=workers)

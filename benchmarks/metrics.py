@@ -23,11 +23,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent / "evidence"))
 
 from planted import make_patches
 
-from pathology_scaat.provenance import write_json
-from pathology_scaat.saliency.evaluation_set import EvaluationSet
-from pathology_scaat.saliency.measure import measure_model
-from pathology_scaat.saliency.protocol import ProtocolConfig
-from pathology_scaat.training.small import SmallNet
+from pathology_scaat.artifacts.atomic import write_json
+from pathology_scaat.evaluation.evaluation_set import EvaluationSet
+from pathology_scaat.evaluation.measure import measure_model
+from pathology_scaat.evaluation.protocol import ProtocolConfig
+from pathology_scaat.training.small_cnn import SmallNet
 
 DRAWN = 600
 

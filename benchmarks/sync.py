@@ -14,7 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from pathology_scaat.durable import sync_file, sync_tree
+from pathology_scaat.system.fsync import sync_file, sync_tree
 
 CASES = ((1, 2_000), (20, 16 << 20), (200, 1 << 20), (2000, 4_000))
 

@@ -83,7 +83,7 @@ Contender = Callable[[Path, dict[str, Any], int, int], Iterator[Run]]
 
 def tile(slide: Path, setting: dict[str, Any], limit: int, cores: int) -> Iterator[Run]:
     """The whole of ``scaat tile``: mask, read, cut, compress, write."""
-    from pathology_scaat.engine import EngineConfig, map_jobs
+    from pathology_scaat.execution.engine import EngineConfig, map_jobs
     from pathology_scaat.patches import TileJob, tile_slide
 
     config = opened_config(slide, setting)
@@ -101,7 +101,7 @@ def slides_by_workers(
     slide: Path, setting: dict[str, Any], limit: int, cores: int
 ) -> Iterator[Run]:
     """Several slides on so many worker processes; counted from when all are at work."""
-    from pathology_scaat.engine import EngineConfig, map_jobs
+    from pathology_scaat.execution.engine import EngineConfig, map_jobs
     from pathology_scaat.patches import TileJob, tile_slide
 
     config = opened_config(slide, setting)
@@ -128,7 +128,7 @@ class Wanted:
     def __init__(self, slide: Path, setting: dict[str, Any], limit: int) -> None:
         from pathology_scaat.geometry import plan_grid, plan_read
         from pathology_scaat.slides import open_slide
-        from pathology_scaat.tissue import find_tissue
+        from pathology_scaat.tissue.mask import find_tissue
 
         with open_slide(slide) as opened:
             info = opened.info
@@ -275,7 +275,7 @@ def decode_by_processes(
 
 def write_floor(slide: Path, setting: dict[str, Any], limit: int, cores: int) -> Iterator[Run]:
     """The same patches, in memory already, compressed and written."""
-    from pathology_scaat.patches.cutter import PatchCutter
+    from pathology_scaat.patches.extractor import PatchCutter
     from pathology_scaat.patches.writer import PatchStoreWriter
     from pathology_scaat.slides import open_slide
     from pathology_scaat.slides.tiles import as_tiled
@@ -480,7 +480,7 @@ def run_part(part: str, arguments: argparse.Namespace, scratch: Path) -> None:
 
 def merge(path: Path, slide: Path, results: list[dict[str, Any]]) -> None:
     """Put new results in the place of old ones of the same name."""
-    from pathology_scaat.provenance import versions
+    from pathology_scaat.artifacts.fingerprint import versions
 
     def key(result: dict[str, Any]) -> tuple[Any, ...]:
         return tuple(result[name] for name in ("slide", "setting", "cores", "name"))

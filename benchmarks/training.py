@@ -120,7 +120,7 @@ def make_network(name: str, side: int, device: torch.device) -> nn.Module:
     torch.manual_seed(0)
     model: nn.Module
     if name == "scaat-small":
-        from pathology_scaat.training.small import SmallNet
+        from pathology_scaat.training.small_cnn import SmallNet
 
         model = SmallNet(2)
     else:

@@ -14,11 +14,11 @@ from granular import composites, read_tissue
 from numpy.typing import NDArray
 from planted import add_shortcut, make_patches
 
+from pathology_scaat.artifacts.atomic import atomic_path
 from pathology_scaat.demo import make_demo_cohort
+from pathology_scaat.evaluation.evaluate import read_splits
+from pathology_scaat.evaluation.evaluation_set import EvaluationSet, evaluation_set_from_stores
 from pathology_scaat.patches import TileConfig, TileJob, tile_slide
-from pathology_scaat.provenance import atomic_path
-from pathology_scaat.saliency.evaluate import read_splits
-from pathology_scaat.saliency.evaluation_set import EvaluationSet, evaluation_set_from_stores
 from pathology_scaat.training.bundle import read_bundle_config
 
 

@@ -12,7 +12,7 @@ from arms import Arm
 from networks import make_network
 from torch import nn
 
-from pathology_scaat.saliency.evaluation_set import EvaluationSet
+from pathology_scaat.evaluation.evaluation_set import EvaluationSet
 from pathology_scaat.scaat.method import Visit
 from pathology_scaat.scaat.methods import make_method
 from pathology_scaat.scaat.orientation import orient

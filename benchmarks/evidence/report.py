@@ -23,11 +23,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from data import Benchmark, load_once
 from run import A_CORE, cell_path, cells, machine
 
-from pathology_scaat.provenance import write_json
-from pathology_scaat.saliency.comparison import Comparison, compare_measurements, without_nan
-from pathology_scaat.saliency.comparison_report import comparison_markdown, draw_comparison
-from pathology_scaat.saliency.measurement import Measurement
-from pathology_scaat.saliency.protocol import ProtocolConfig
+from pathology_scaat.artifacts.atomic import write_json
+from pathology_scaat.evaluation.comparison import Comparison, compare_measurements, without_nan
+from pathology_scaat.evaluation.comparison_report import comparison_markdown, draw_comparison
+from pathology_scaat.evaluation.measurement import Measurement
+from pathology_scaat.evaluation.protocol import ProtocolConfig
 
 RESAMPLES = 10_000
 """Bootstrap samples: with fewer, no p-value could survive the correction for their number."""

@@ -25,13 +25,13 @@ from data import load
 from fit import epochs_for, fit, logits_of
 from torch import nn
 
-from pathology_scaat.devices import choose_device
-from pathology_scaat.provenance import write_json
+from pathology_scaat.artifacts.atomic import write_json
+from pathology_scaat.evaluation.comparison import positive_scores
+from pathology_scaat.evaluation.evaluation_set import EvaluationSet
+from pathology_scaat.execution.devices import choose_device
+from pathology_scaat.metrics.functional.roar import remove_relevant
+from pathology_scaat.metrics.functional.statistics import weighted_auc
 from pathology_scaat.saliency.attribution import attribution
-from pathology_scaat.saliency.comparison import positive_scores
-from pathology_scaat.saliency.evaluation_set import EvaluationSet
-from pathology_scaat.saliency.metrics.functional.roar import remove_relevant
-from pathology_scaat.saliency.metrics.functional.statistics import weighted_auc
 
 
 def removed(

@@ -32,16 +32,17 @@ from fit import epochs_for, fit, logits_of
 from networks import make_network
 from torch import nn
 
-from pathology_scaat.devices import choose_device
-from pathology_scaat.provenance import atomic_path, fingerprint
-from pathology_scaat.saliency.attribution import attribution
-from pathology_scaat.saliency.measure import measure_model
-from pathology_scaat.saliency.metrics.functional.calibration import (
+from pathology_scaat.artifacts.atomic import atomic_path
+from pathology_scaat.artifacts.fingerprint import fingerprint
+from pathology_scaat.evaluation.measure import measure_model
+from pathology_scaat.evaluation.protocol import ProtocolConfig
+from pathology_scaat.execution.devices import choose_device
+from pathology_scaat.metrics.functional.calibration import (
     expected_calibration_error,
     fit_temperature,
 )
-from pathology_scaat.saliency.metrics.functional.ranking import mass_accuracy
-from pathology_scaat.saliency.protocol import ProtocolConfig
+from pathology_scaat.metrics.functional.ranking import mass_accuracy
+from pathology_scaat.saliency.attribution import attribution
 
 A_CORE = "one core of"
 """How the words for a machine begin where it was no GPU."""

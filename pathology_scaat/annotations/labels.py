@@ -17,10 +17,13 @@ import numpy as np
 import shapely
 from numpy.typing import ArrayLike, NDArray
 
-from pathology_scaat.annotations.effort import overlapping
+from pathology_scaat.annotations.limits import overlapping
 from pathology_scaat.annotations.model import Area, LabelledPolygon, is_ignored_class
 from pathology_scaat.errors import UsageError
-from pathology_scaat.patches.schema import UNLABELLED
+
+UNLABELLED = -1
+"""Value of ``label`` for a patch that no annotation and no slide label decides."""
+
 
 MAX_PIECE_VERTICES = 256
 """Areas with more vertices are cut up before they are intersected with single patches."""

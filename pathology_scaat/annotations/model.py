@@ -13,9 +13,9 @@ import shapely
 from numpy.typing import NDArray
 from shapely import MultiPolygon, Polygon
 
-from pathology_scaat.annotations.effort import check_crossings, check_size, overlapping
+from pathology_scaat.annotations.limits import check_crossings, check_size, overlapping
+from pathology_scaat.annotations.validity import made_valid
 from pathology_scaat.errors import AnnotationError
-from pathology_scaat.valid import made_valid
 
 log = logging.getLogger(__name__)
 

@@ -10,10 +10,10 @@ from gzip import BadGzipFile, GzipFile
 from pathlib import Path
 from typing import BinaryIO
 
-from pathology_scaat.annotations.effort import one_budget
 from pathology_scaat.annotations.geojson import parse_geojson
+from pathology_scaat.annotations.limits import one_budget
 from pathology_scaat.annotations.model import LabelledPolygon
-from pathology_scaat.annotations.xml_files import parse_xml
+from pathology_scaat.annotations.xml import parse_xml
 from pathology_scaat.errors import AnnotationError
 
 MAX_TEXT_BYTES = 128 << 20

@@ -10,12 +10,11 @@ from typing import Any
 
 import typer
 
-from pathology_scaat.cli import quality, stages, whole  # noqa: F401  (importing registers)
-from pathology_scaat.cli.application import app
+from pathology_scaat.cli.app import app
 from pathology_scaat.cli.common import stderr
 from pathology_scaat.errors import ScaatError
-from pathology_scaat.interrupts import raise_on
-from pathology_scaat.memory import REMEDY, is_out_of_memory
+from pathology_scaat.system.memory import REMEDY, is_out_of_memory
+from pathology_scaat.system.signals import raise_on
 
 INTERRUPTED = 130
 TERMINATED = 143
@@ -63,7 +62,7 @@ def _run(command: Callable[[], Any]) -> int:
             return int(error.exit_code)
         if is_out_of_memory(error):
             raise MemoryError from None
-        from pathology_scaat.privacy import redact
+        from pathology_scaat.artifacts.redaction import redact
 
         logging.getLogger(__name__).debug("internal error", exc_info=True)
         words = redact(f"{type(error).__name__}: {error}")
@@ -75,8 +74,8 @@ def _run(command: Callable[[], Any]) -> int:
         )
         return INTERNAL_ERROR
     if returned in (INTERRUPTED, TERMINATED):
-        from pathology_scaat.leases import let_go_of_all
-        from pathology_scaat.provenance import remove_unfinished
+        from pathology_scaat.artifacts.atomic import remove_unfinished
+        from pathology_scaat.artifacts.leases import let_go_of_all
 
         remove_unfinished()
         let_go_of_all()

@@ -13,10 +13,10 @@ from pathology_scaat.errors import BatchError, UsageError
 
 if TYPE_CHECKING:
     from pathology_scaat.cli.progress import TerminalReporter
-    from pathology_scaat.engine import EngineConfig
-    from pathology_scaat.manifest import Manifest
-    from pathology_scaat.verbs.reporting import StageReport
-    from pathology_scaat.verbs.run import RunReport
+    from pathology_scaat.cohort.manifest import Manifest
+    from pathology_scaat.execution.engine import EngineConfig
+    from pathology_scaat.pipeline.reporting import StageReport
+    from pathology_scaat.pipeline.run import RunReport
 
 stdout = Console()
 stderr = Console(stderr=True)
@@ -41,7 +41,7 @@ def cohort(manifest: Path, salt: Path | None, out: Path) -> Path | Manifest:
     """What a verb takes for its manifest: the path, or the cohort under pseudonyms."""
     if salt is None:
         return manifest
-    from pathology_scaat.verbs.tile import load_cohort
+    from pathology_scaat.pipeline.tile import load_cohort
 
     return load_cohort(manifest, salt, out)
 
@@ -56,7 +56,7 @@ def checked(model: type[T], values: dict[str, Any], subject: str) -> T:
     """Build a settings object from the options that were given."""
     from pydantic import ValidationError
 
-    from pathology_scaat.config import merged, validation_error
+    from pathology_scaat.pipeline.config import merged, validation_error
 
     try:
         return model(**merged({}, values))
@@ -66,7 +66,7 @@ def checked(model: type[T], values: dict[str, Any], subject: str) -> T:
 
 def engine_of(workers: int | None, scheduler: str | None, cluster: Path | None) -> EngineConfig:
     """Where the work runs, as the command line says."""
-    from pathology_scaat.engine import EngineConfig
+    from pathology_scaat.execution.engine import EngineConfig
 
     return checked(EngineConfig, engine_overrides(workers, scheduler, cluster), "engine options")
 

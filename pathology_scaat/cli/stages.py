@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from pathology_scaat.cli import map_options as mopt
+from pathology_scaat.cli import options as mopt
 from pathology_scaat.cli import options as opt
-from pathology_scaat.cli.application import app
+from pathology_scaat.cli.app import app
 from pathology_scaat.cli.common import (
     checked,
     cohort,
@@ -42,7 +42,7 @@ def tile(
 ) -> None:
     """Cut slides into zarr patch stores."""
     from pathology_scaat.patches import TileConfig
-    from pathology_scaat.verbs.tile import tile as verb
+    from pathology_scaat.pipeline.tile import tile as verb
 
     values = opt.tile_overrides(mpp, mag, patch_size, overlap, classes, reader)
     folder = needed(out, "--out")
@@ -73,8 +73,8 @@ def train(
     quiet: opt.Quiet = False,
 ) -> None:
     """Train a classifier on the labelled patches, with SCAAT unless told otherwise."""
+    from pathology_scaat.pipeline.train import train as verb
     from pathology_scaat.training import TrainConfig
-    from pathology_scaat.verbs.train import train as verb
 
     values = train_overrides(method, backbone, epochs, eps)
     folder = needed(out, "--out")
@@ -104,8 +104,8 @@ def explain(
     quiet: opt.Quiet = False,
 ) -> None:
     """Compute class probabilities and pixel saliency of every patch."""
+    from pathology_scaat.pipeline.explain import explain as verb
     from pathology_scaat.saliency import ExplainConfig
-    from pathology_scaat.verbs.explain import explain as verb
 
     folder = needed(out, "--out")
     values = {"method": method, "target": target}
@@ -136,8 +136,8 @@ def stitch(
     quiet: opt.Quiet = False,
 ) -> None:
     """Blend patch saliency into slide maps."""
+    from pathology_scaat.pipeline.stitch import stitch as verb
     from pathology_scaat.stitching import StitchConfig
-    from pathology_scaat.verbs.stitch import stitch as verb
 
     folder = needed(out, "--out")
     values = mopt.map_overrides(map_mpp, ngff, weighting, weight_threshold, window)
@@ -179,7 +179,7 @@ def export(
 ) -> None:
     """Write slide maps as files that QuPath and other viewers open."""
     from pathology_scaat.export import ExportConfig
-    from pathology_scaat.verbs.export import export as verb
+    from pathology_scaat.pipeline.export import export as verb
 
     folder = needed(out, "--out")
     values = mopt.export_overrides(
@@ -220,7 +220,7 @@ def import_annotations(
     manifest: opt.Manifest = None,
 ) -> None:
     """Bring annotations corrected in QuPath back as labels for the next training."""
-    from pathology_scaat.export.import_annotations import import_annotations as verb
+    from pathology_scaat.export.qupath.import_annotations import import_annotations as verb
 
     folder = needed(out, "--out")
     target = to or folder / "annotations"

@@ -14,15 +14,11 @@ from pathlib import Path
 
 import numpy as np
 
-from pathology_scaat.demo.files import (
-    mask_polygons,
-    write_annotations,
-    write_slide,
-)
+from pathology_scaat.cohort.manifest import Manifest, ManifestRow, write_manifest
+from pathology_scaat.demo.files import mask_polygons, write_annotations, write_slide
 from pathology_scaat.demo.layout import LAYOUT_UM, make_layout
 from pathology_scaat.demo.paint import develop, make_look, paint_stains
 from pathology_scaat.errors import UsageError
-from pathology_scaat.manifest import Manifest, ManifestRow, write_manifest
 
 CLASS_NAMES = ("Normal", "Tumor")
 POSITIVE_CLASS = "Tumor"

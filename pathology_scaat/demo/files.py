@@ -14,7 +14,7 @@ import tifffile
 from numpy.typing import NDArray
 from skimage.measure import find_contours
 
-from pathology_scaat.provenance import atomic_path
+from pathology_scaat.artifacts.atomic import atomic_path
 from pathology_scaat.slides.base import RgbImage
 
 TILE_PX = 256

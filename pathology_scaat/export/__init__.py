@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pathology_scaat.export.config import ExportConfig
     from pathology_scaat.export.export import ExportResult, export_slide
-    from pathology_scaat.export.geojson_validator import validate_qupath_geojson
+    from pathology_scaat.export.qupath.validator import validate_qupath_geojson
 
 _HOMES = {
     "ExportConfig": "config",
     "ExportResult": "export",
     "export_slide": "export",
-    "validate_qupath_geojson": "geojson_validator",
+    "validate_qupath_geojson": "qupath.validator",
 }
 
 __all__ = ["ExportConfig", "ExportResult", "export_slide", "validate_qupath_geojson"]

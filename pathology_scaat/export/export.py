@@ -13,18 +13,20 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from pathology_scaat.artifacts.fingerprint import fingerprint, versions
+from pathology_scaat.artifacts.urls import SlidePlace, slide_place
 from pathology_scaat.errors import ExportError
 from pathology_scaat.export.config import ExportConfig
-from pathology_scaat.export.dicom import write_dicom
-from pathology_scaat.export.figure import TopPatch, top_patches, write_figure
+from pathology_scaat.export.dicom.objects import write_dicom
 from pathology_scaat.export.frame import ExportFrame
-from pathology_scaat.export.geojson import region_features, tile_features, write_geojson
-from pathology_scaat.export.ome_tiff import write_ome_tiff
-from pathology_scaat.export.palette import qupath_classes, qupath_name
-from pathology_scaat.export.picture import ColourScale, write_overlay_png, zoom_of
-from pathology_scaat.export.rasters import write_rgb_tiff, write_tile_png
-from pathology_scaat.export.regions import RegionSet, find_regions
-from pathology_scaat.export.scores import write_annotation_store, write_csv
+from pathology_scaat.export.qupath.geojson import region_features, tile_features, write_geojson
+from pathology_scaat.export.qupath.palette import qupath_classes, qupath_name
+from pathology_scaat.export.qupath.regions import RegionSet, find_regions
+from pathology_scaat.export.raster.figure import TopPatch, top_patches, write_figure
+from pathology_scaat.export.raster.ome_tiff import write_ome_tiff
+from pathology_scaat.export.raster.overlay_png import ColourScale, write_overlay_png, zoom_of
+from pathology_scaat.export.raster.rgb import write_rgb_tiff, write_tile_png
+from pathology_scaat.export.raster.thumbnail import blank, frame_thumbnail
 from pathology_scaat.export.sidecar import (
     SCHEMA_VERSION,
     file_entry,
@@ -33,17 +35,15 @@ from pathology_scaat.export.sidecar import (
     sidecar_path,
     write_sidecar,
 )
-from pathology_scaat.export.thumbnail import blank, frame_thumbnail
+from pathology_scaat.export.tables import write_annotation_store, write_csv
 from pathology_scaat.export.tiles import TileTable, tile_table
 from pathology_scaat.geometry import SizePx
-from pathology_scaat.provenance import fingerprint, versions
 from pathology_scaat.slides import open_slide
 from pathology_scaat.slides.base import RgbImage
 from pathology_scaat.stitching.blend import saliency_factor
 from pathology_scaat.stitching.config import StitchConfig
 from pathology_scaat.stitching.slide_map import SlideMap
 from pathology_scaat.stitching.source import SaliencySource
-from pathology_scaat.urls import SlidePlace, slide_place
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from pathology_scaat.artifacts.checksums import write_sealed_json
+from pathology_scaat.artifacts.fingerprint import file_sha256
 from pathology_scaat.export.frame import ExportFrame
-from pathology_scaat.provenance import file_sha256
-from pathology_scaat.seals import write_sealed_json
 
 SCHEMA_NAME = "pathology_scaat.overlay"
 SCHEMA_VERSION = 2

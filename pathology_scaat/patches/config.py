@@ -8,11 +8,11 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from pathology_scaat.artifacts.urls import SlideUrl
 from pathology_scaat.errors import UsageError
 from pathology_scaat.geometry import is_plausible_mpp, parse_overlap
-from pathology_scaat.patches.layout import Codec
-from pathology_scaat.tissue import TissueConfig
-from pathology_scaat.urls import SlideUrl
+from pathology_scaat.patches.zarr_layout import Codec
+from pathology_scaat.tissue.mask import TissueConfig
 
 DEFAULT_SHARD_BYTES = 64 << 20
 """A shard is a file in three folders of its own, which cost time and, on a cluster, a quota.

@@ -16,9 +16,9 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from pathology_scaat.blocks import block_mean
 from pathology_scaat.geometry import BoxPx
 from pathology_scaat.slides.base import RgbImage
+from pathology_scaat.slides.block_mean import block_mean
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,9 +13,6 @@ SCHEMA_VERSION = 1
 ATTRIBUTES_KEY = "pathology_scaat"
 """Key of the zarr group attributes under which all metadata stand."""
 
-UNLABELLED = -1
-"""Value of ``label`` for a patch that no annotation and no slide label decides."""
-
 
 @dataclass(frozen=True)
 class SlideGeometry:

@@ -10,33 +10,25 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pathology_scaat.engine import job_threads
+from pathology_scaat.annotations.labels import UNLABELLED
+from pathology_scaat.artifacts.fingerprint import file_sha256, fingerprint, versions
+from pathology_scaat.artifacts.urls import slide_place
 from pathology_scaat.errors import AnnotationError, SlideReadError, StoreError
+from pathology_scaat.execution.engine import job_threads
 from pathology_scaat.geometry import PatchGrid, plan_grid, plan_read
 from pathology_scaat.patches.config import TileConfig, TileJob, TileResult
-from pathology_scaat.patches.cutter import CutterLimits, PatchCutter
-from pathology_scaat.patches.given_mask import read_given_mask
-from pathology_scaat.patches.publishing import new_store
-from pathology_scaat.patches.schema import (
-    SCHEMA_VERSION,
-    UNLABELLED,
-    PatchStoreMeta,
-    SlideGeometry,
-)
-from pathology_scaat.patches.store import PatchStore
+from pathology_scaat.patches.extractor import CutterLimits, PatchCutter
+from pathology_scaat.patches.publish import new_store
+from pathology_scaat.patches.reader import PatchStore
+from pathology_scaat.patches.schema import SCHEMA_VERSION, PatchStoreMeta, SlideGeometry
 from pathology_scaat.patches.writer import PatchStoreWriter
-from pathology_scaat.provenance import (
-    file_sha256,
-    fingerprint,
-    slide_fingerprint,
-    versions,
-)
 from pathology_scaat.slides import Slide, SlideInfo, open_slide
+from pathology_scaat.slides.fingerprint import slide_fingerprint
 from pathology_scaat.slides.remote import remote_fingerprint
 from pathology_scaat.slides.spacing import require_mpp
 from pathology_scaat.slides.tiles import as_tiled
-from pathology_scaat.tissue import TissueMask, find_tissue, save_tissue_overlay
-from pathology_scaat.urls import slide_place
+from pathology_scaat.tissue.given_mask import read_given_mask
+from pathology_scaat.tissue.mask import TissueMask, find_tissue, save_tissue_overlay
 
 METHOD_VERSION = 2
 """Counts up when other patches are chosen or other bytes written for one slide and settings.

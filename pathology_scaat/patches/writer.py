@@ -10,10 +10,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pathology_scaat.closing import Closing
+from pathology_scaat.annotations.labels import UNLABELLED
+from pathology_scaat.artifacts.atomic import PARTIAL_MARK
+from pathology_scaat.artifacts.checksums import seal_folder
+from pathology_scaat.artifacts.fingerprint import versions
 from pathology_scaat.errors import StoreError
+from pathology_scaat.patches.compression import Packed, Packer
 from pathology_scaat.patches.config import DEFAULT_SHARD_BYTES
-from pathology_scaat.patches.layout import (
+from pathology_scaat.patches.publish import new_store
+from pathology_scaat.patches.schema import PatchStoreMeta
+from pathology_scaat.patches.shard_writer import ShardWriter
+from pathology_scaat.patches.zarr_layout import (
     GROUP_FILE,
     LARGE_SHARDS,
     Codec,
@@ -22,12 +29,7 @@ from pathology_scaat.patches.layout import (
     write_column,
     write_group,
 )
-from pathology_scaat.patches.packing import Packed, Packer
-from pathology_scaat.patches.publishing import new_store
-from pathology_scaat.patches.schema import UNLABELLED, PatchStoreMeta
-from pathology_scaat.patches.shards import ShardWriter
-from pathology_scaat.provenance import PARTIAL_MARK, versions
-from pathology_scaat.seals import seal_folder
+from pathology_scaat.system.closing import Closing
 
 
 class PatchStoreWriter(Closing):

@@ -22,9 +22,9 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from pathology_scaat.devices import choose_device
+from pathology_scaat.artifacts.fingerprint import fingerprint, versions
 from pathology_scaat.errors import StoreError, UsageError
-from pathology_scaat.provenance import fingerprint, versions
+from pathology_scaat.execution.devices import choose_device
 from pathology_scaat.saliency.attribution import attribute_with_logits
 from pathology_scaat.saliency.config import ExplainConfig, ExplainResult
 from pathology_scaat.saliency.schema import SCHEMA_NAME, SCHEMA_VERSION, SaliencyStoreMeta
@@ -235,11 +235,8 @@ def explain_slide(
         If patches and model do not fit (size, µm/px), or the target is not a class.
     """
     from pathology_scaat.patches import PatchStore
-    from pathology_scaat.training.bundle import (
-        load_bundle,
-        model_fingerprint,
-        read_bundle_config,
-    )
+    from pathology_scaat.training.bundle import load_bundle, read_bundle_config
+    from pathology_scaat.training.bundle_config import model_fingerprint
 
     config = config or ExplainConfig()
     started = time.perf_counter()

@@ -21,11 +21,11 @@ import zarr
 from numpy.typing import NDArray
 from zarr.codecs import BytesCodec, ZstdCodec
 
+from pathology_scaat.artifacts.atomic import atomic_path
+from pathology_scaat.artifacts.checksums import seal_folder
 from pathology_scaat.errors import StoreError, UsageError
 from pathology_scaat.patches.schema import ATTRIBUTES_KEY
-from pathology_scaat.provenance import atomic_path
 from pathology_scaat.saliency.schema import SaliencyStoreMeta
-from pathology_scaat.seals import seal_folder
 
 DEFAULT_SCALE = 1024.0
 DEFAULT_PATCHES_PER_SHARD = 1024
@@ -39,7 +39,7 @@ class SaliencyStoreWriter:
     Parameters
     ----------
     path : Path
-        Folder that is made; publish it with :func:`provenance.atomic_path`.
+        Folder that is made; publish it with :func:`~pathology_scaat.artifacts.atomic.atomic_path`.
     meta : SaliencyStoreMeta
     n_patches : int
     patches_per_shard : int

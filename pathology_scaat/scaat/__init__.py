@@ -18,12 +18,12 @@ from pathology_scaat.scaat.names import METHOD_NAMES
 from pathology_scaat.scaat.options import ScaatOptions
 
 if TYPE_CHECKING:
-    from pathology_scaat.scaat.adversary import SCAAT
     from pathology_scaat.scaat.methods import make_method
     from pathology_scaat.scaat.objective import MultiLabelObjective, Objective, SingleLabelObjective
+    from pathology_scaat.scaat.scaat import SCAAT
 
 _LAZY = {
-    "SCAAT": "adversary",
+    "SCAAT": "scaat",
     "make_method": "methods",
     "Objective": "objective",
     "SingleLabelObjective": "objective",

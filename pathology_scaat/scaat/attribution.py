@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pathology_scaat.errors import UsageError
+from pathology_scaat.scaat.batch_norm import batch_norm_policy, frozen_parameters
 from pathology_scaat.scaat.method import Method
-from pathology_scaat.scaat.modes import batch_norm_policy, frozen_parameters
 
 
 def smoothgrad(

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from pathology_scaat.scaat.modes import batch_norm_policy, frozen_parameters
+from pathology_scaat.scaat.batch_norm import batch_norm_policy, frozen_parameters
 from pathology_scaat.scaat.objective import Objective, SingleLabelObjective
 
 Backward = Callable[[Tensor, bool], None]

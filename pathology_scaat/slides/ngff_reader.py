@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 import tensorstore as ts
 
-from pathology_scaat.closing import Closing
 from pathology_scaat.errors import SlideOpenError, SlideReadError
 from pathology_scaat.geometry import BoxPx, SizePx, snapped_downsample
 from pathology_scaat.slides.base import LevelInfo, RgbImage, SlideInfo
 from pathology_scaat.slides.spacing import Spacing, spacing_from_file, with_override
 from pathology_scaat.slides.tiles import TileCache, TileLattice, assemble, check_box
+from pathology_scaat.system.closing import Closing
 
 MAX_METADATA_BYTES = 8 << 20
 MAX_CHUNK_PX = 8192 * 8192

@@ -7,9 +7,9 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from pathology_scaat.artifacts.urls import SlideUrl, slide_place
 from pathology_scaat.errors import SlideOpenError, UsageError
 from pathology_scaat.slides.base import Slide
-from pathology_scaat.urls import SlideUrl, slide_place
 
 LOGGER = logging.getLogger(__name__)
 

@@ -11,12 +11,12 @@ import numpy as np
 import openslide
 from PIL import Image, ImageCms
 
-from pathology_scaat.closing import Closing
 from pathology_scaat.errors import SlideOpenError, SlideReadError
 from pathology_scaat.geometry import BoxPx, SizePx, snapped_downsample
 from pathology_scaat.slides.base import LevelInfo, RgbImage, SlideInfo
 from pathology_scaat.slides.spacing import Spacing, spacing_from_file, with_override
 from pathology_scaat.slides.tiles import check_box
+from pathology_scaat.system.closing import Closing
 
 _BOUNDS = ("x", "y", "width", "height")
 _RAW_MPP = ("aperio.MPP",)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 from typing import Any, cast
 
+from pathology_scaat.artifacts.urls import SlideUrl
 from pathology_scaat.errors import SlideOpenError
-from pathology_scaat.provenance import SAMPLE_BYTES, SAMPLE_COUNT
 from pathology_scaat.slides.base import Slide
+from pathology_scaat.slides.fingerprint import SAMPLE_BYTES, SAMPLE_COUNT
 from pathology_scaat.slides.tiff_levels import UnsuitableError, check_samples
 from pathology_scaat.slides.tiff_reader import TIFF_ERRORS, TiffSlide
-from pathology_scaat.urls import SlideUrl
 
 BLOCK_BYTES = 1 << 20
 

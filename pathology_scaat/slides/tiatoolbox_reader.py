@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from pathology_scaat.closing import Closing
 from pathology_scaat.errors import SlideOpenError, SlideReadError
 from pathology_scaat.geometry import BoxPx, SizePx, snapped_downsample
 from pathology_scaat.slides.base import LevelInfo, RgbImage, SlideInfo
 from pathology_scaat.slides.spacing import spacing_from_file, with_override
 from pathology_scaat.slides.tiles import check_box
+from pathology_scaat.system.closing import Closing
 
 
 def _import_reader() -> Any:

@@ -13,7 +13,6 @@ from typing import Any, BinaryIO
 import numpy as np
 import tifffile
 
-from pathology_scaat.closing import Closing
 from pathology_scaat.errors import SlideOpenError, SlideReadError
 from pathology_scaat.geometry import BoxPx, snapped_downsample
 from pathology_scaat.slides.base import LevelInfo, RgbImage, SlideInfo
@@ -26,6 +25,7 @@ from pathology_scaat.slides.tiff_levels import (
     read_levels,
 )
 from pathology_scaat.slides.tiles import TileCache, TileLattice, assemble, check_box
+from pathology_scaat.system.closing import Closing
 
 _ICC_TAG = 34675
 TIFF_ERRORS = (

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pathology_scaat.engine import EngineConfig, map_jobs
+from pathology_scaat.execution.engine import EngineConfig, map_jobs
 from pathology_scaat.geometry import BoxPx
 from pathology_scaat.stitching.blend import Band, Placement, blend_block
 from pathology_scaat.stitching.config import StitchConfig

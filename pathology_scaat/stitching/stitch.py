@@ -7,11 +7,12 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from pathology_scaat.engine import EngineConfig
+from pathology_scaat.artifacts.atomic import atomic_path
+from pathology_scaat.artifacts.checksums import seal_folder
+from pathology_scaat.artifacts.fingerprint import fingerprint, versions
 from pathology_scaat.errors import ConfigError, StoreError
+from pathology_scaat.execution.engine import EngineConfig
 from pathology_scaat.geometry import SizePx
-from pathology_scaat.provenance import atomic_path, fingerprint, versions
-from pathology_scaat.seals import seal_folder
 from pathology_scaat.stitching.bands import IN_THIS_PROCESS, BandJob, fill_level0, fill_pyramid
 from pathology_scaat.stitching.config import StitchConfig
 from pathology_scaat.stitching.ome_zarr import (
@@ -21,11 +22,7 @@ from pathology_scaat.stitching.ome_zarr import (
     level_sizes,
     write_attributes,
 )
-from pathology_scaat.stitching.schema import (
-    SCHEMA_VERSION,
-    SlideMapMeta,
-    channel_names,
-)
+from pathology_scaat.stitching.schema import SCHEMA_VERSION, SlideMapMeta, channel_names
 from pathology_scaat.stitching.slide_map import SlideMap
 from pathology_scaat.stitching.source import SaliencySource
 from pathology_scaat.stitching.statistics import Histogram

@@ -6,14 +6,15 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from pathology_scaat.training.config import AugmentConfig, TrainConfig
-from pathology_scaat.training.types import TrainingSlide, TrainProgress, TrainResult
+from pathology_scaat.training.results import TrainingSlide, TrainProgress, TrainResult
 
 if TYPE_CHECKING:
-    from pathology_scaat.training.bundle import BundleConfig, ModelBundle, load_bundle, save_bundle
+    from pathology_scaat.training.bundle import ModelBundle, load_bundle, save_bundle
+    from pathology_scaat.training.bundle_config import BundleConfig
     from pathology_scaat.training.train import train_model
 
 _LAZY = {
-    "BundleConfig": "bundle",
+    "BundleConfig": "bundle_config",
     "ModelBundle": "bundle",
     "load_bundle": "bundle",
     "save_bundle": "bundle",

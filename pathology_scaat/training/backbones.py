@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from pathology_scaat.errors import TrainingError, UsageError
-from pathology_scaat.training.small import SmallNet
+from pathology_scaat.training.small_cnn import SmallNet
 
 logger = logging.getLogger(__name__)
 

@@ -17,55 +17,33 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from pathology_scaat.errors import BundleError, ScaatError
-from pathology_scaat.provenance import atomic_path, file_sha256, fingerprint, versions, write_json
-from pathology_scaat.seals import SEAL_KEY, seal_folder
+from pathology_scaat.artifacts.atomic import atomic_path, write_json
+from pathology_scaat.artifacts.checksums import SEAL_KEY, seal_folder
+from pathology_scaat.artifacts.fingerprint import file_sha256, fingerprint, versions
+from pathology_scaat.errors import BundleError, ScaatError, TrainingError
+from pathology_scaat.scaat.method import Method
 from pathology_scaat.training.backbones import Classifier, create_backbone
+from pathology_scaat.training.builders import Tables, default_positive_class
+from pathology_scaat.training.bundle_config import (
+    SCHEMA_NAME,
+    SCHEMA_VERSION,
+    BundleConfig,
+    model_fingerprint,
+)
+from pathology_scaat.training.job import Job
 from pathology_scaat.training.wsinfer import write_wsinfer_model
 
-SCHEMA_NAME = "pathology_scaat.model"
-SCHEMA_VERSION = 1
 WEIGHTS_NAME = "model.safetensors"
 CONFIG_NAME = "config.json"
 WSINFER_DIR = "wsinfer"
 MAX_CONFIG_BYTES = 4 << 20
-
-
-class BundleConfig(BaseModel):
-    """What a bundle says about its model."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
-
-    schema_name: str = Field(SCHEMA_NAME, description="always pathology_scaat.model")
-    schema_version: int = Field(SCHEMA_VERSION, description="version of this file's form")
-    class_names: tuple[str, ...] = Field(min_length=1, description="in the order of the logits")
-    positive_class: str = Field(description="class the saliency speaks of by default")
-    multi_label: bool = Field(False, description="sigmoid for each class instead of softmax")
-    patch_size_px: int = Field(gt=0, description="side of a patch, px")
-    mpp: float = Field(gt=0, description="µm per patch px")
-    backbone: str = Field(description="network name")
-    backbone_options: dict[str, Any] = Field(default_factory=dict)
-    mean: tuple[float, float, float] = Field(description="subtracted inside the model, [0, 1]")
-    std: tuple[float, float, float] = Field(description="divided by inside the model, [0, 1]")
-    method: str = Field("plain", description="training method")
-    method_options: dict[str, Any] = Field(default_factory=dict)
-    training: dict[str, Any] = Field(default_factory=dict, description="training settings, seed")
-    dataset_fingerprint: str = Field("", description="of patches, labels and splits")
-    training_fingerprint: str = Field("", description="of data, settings and seed")
-    metrics: dict[str, float] = Field(default_factory=dict)
-    temperature: float = Field(
-        1.0, gt=0, description="divide logits by it for calibrated probabilities; not applied"
-    )
-    weights_sha256: str = Field("", description="of model.safetensors")
-    versions: dict[str, str] = Field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -84,11 +62,6 @@ class ModelBundle:
     model: nn.Module
     config: BundleConfig
     fingerprint: str
-
-
-def model_fingerprint(config: BundleConfig) -> str:
-    """Fingerprint of a bundle; library versions and measured metrics do not enter."""
-    return fingerprint(config.model_dump(mode="json", exclude={"versions", "metrics"}))
 
 
 def save_bundle(
@@ -226,3 +199,50 @@ def load_bundle(path: str | Path, device: str = "cpu") -> ModelBundle:
         ) from None
     model.eval().requires_grad_(False)
     return ModelBundle(model.to(torch.device(device)), config, model_fingerprint(config))
+
+
+def bundle_config(
+    job: Job,
+    model: Classifier,
+    method: Method,
+    tables: Tables,
+    metrics: dict[str, float],
+    temperature: float,
+) -> BundleConfig:
+    """The bundle's configuration; hashes and versions are added when it is saved.
+
+    Raises
+    ------
+    TrainingError
+        If the positive class that was asked for does not exist.
+    """
+    config, names = job.config, job.class_names
+    store = tables.train.stores[0]
+    positive = config.positive_class or default_positive_class(names)
+    if positive not in names:
+        raise TrainingError(
+            "positive_class", f"'{positive}' is no class", f"choose from {', '.join(names)}"
+        )
+    options = getattr(method, "options", None)
+    stores = [s for t in (tables.train, tables.val) for s in t.stores]
+    return BundleConfig(
+        class_names=names,
+        positive_class=positive,
+        multi_label=config.multi_label,
+        patch_size_px=store.patch_size_px,
+        mpp=store.meta.requested_mpp,
+        backbone=config.backbone,
+        backbone_options=config.backbone_options,
+        mean=tuple(model.mean.flatten().tolist()),
+        std=tuple(model.std.flatten().tolist()),
+        method=config.method,
+        method_options=options.to_dict() if options is not None else config.method_options,
+        training={
+            **config.model_dump(mode="json", exclude={"backbone_weights", "cache_bytes"}),
+            "seed": job.seed,
+        },
+        dataset_fingerprint=fingerprint({"stores": sorted({s.meta.fingerprint for s in stores})}),
+        training_fingerprint=job.fingerprint,
+        metrics=metrics,
+        temperature=temperature,
+    )

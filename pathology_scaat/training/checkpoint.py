@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from pathology_scaat.provenance import atomic_path
+from pathology_scaat.artifacts.atomic import atomic_path
 
 logger = logging.getLogger(__name__)
 

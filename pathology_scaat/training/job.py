@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from pathology_scaat.training.config import TrainConfig
-from pathology_scaat.training.types import TrainingSlide
+from pathology_scaat.training.results import TrainingSlide
 
 
 def work_folder(out: Path) -> Path:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pathology_scaat.training.pool import PatchTable
+from pathology_scaat.training.data import PatchTable
 
 BLOCK_PATCHES = 4
 """Side of a held-out block, in patches: neighbours look alike and must not be torn apart."""

@@ -16,16 +16,17 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from pathology_scaat.devices import choose_device
+from pathology_scaat.artifacts.fingerprint import file_sha256, fingerprint
 from pathology_scaat.errors import BundleError, TrainingError, UsageError
-from pathology_scaat.patches.store import PatchStore
-from pathology_scaat.provenance import file_sha256, fingerprint
-from pathology_scaat.training.bundle import SCHEMA_VERSION, model_fingerprint, read_bundle_config
+from pathology_scaat.execution.devices import choose_device
+from pathology_scaat.patches.reader import PatchStore
+from pathology_scaat.training.bundle import read_bundle_config
+from pathology_scaat.training.bundle_config import SCHEMA_VERSION, model_fingerprint
 from pathology_scaat.training.config import TrainConfig
+from pathology_scaat.training.data import patch_labels
 from pathology_scaat.training.job import Job, work_folder
-from pathology_scaat.training.pool import patch_labels
+from pathology_scaat.training.results import TrainingSlide, TrainProgress, TrainResult
 from pathology_scaat.training.trainer import Trainer
-from pathology_scaat.training.types import TrainingSlide, TrainProgress, TrainResult
 
 logger = logging.getLogger(__name__)
 

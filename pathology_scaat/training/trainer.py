@@ -21,23 +21,23 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from pathology_scaat.devices import process_device
 from pathology_scaat.errors import TrainingError
+from pathology_scaat.execution.devices import process_device
+from pathology_scaat.metrics.classification import fit_temperature, scores
 from pathology_scaat.scaat.method import Visit
-from pathology_scaat.scaat.monitor import check_overfitting
-from pathology_scaat.training import setup
+from pathology_scaat.scaat.overfitting_monitor import check_overfitting
+from pathology_scaat.training import builders as setup
 from pathology_scaat.training.augment import apply, draw, to_float
-from pathology_scaat.training.averaging import GradientAverager, average_buffers
 from pathology_scaat.training.backbones import train_mode
-from pathology_scaat.training.bundle import model_fingerprint, save_bundle
+from pathology_scaat.training.bundle import bundle_config, save_bundle
+from pathology_scaat.training.bundle_config import model_fingerprint
 from pathology_scaat.training.checkpoint import CHECKPOINT_NAME, load_checkpoint, save_checkpoint
-from pathology_scaat.training.describe import bundle_config
+from pathology_scaat.training.data import BatchLoader, PatchTable
+from pathology_scaat.training.gradient_averaging import GradientAverager, average_buffers
 from pathology_scaat.training.job import Job, TrainingState, work_folder
 from pathology_scaat.training.logs import log_text, write_tensorboard
-from pathology_scaat.training.pool import BatchLoader, PatchTable
+from pathology_scaat.training.results import TrainProgress, TrainResult
 from pathology_scaat.training.sampling import epoch_batches
-from pathology_scaat.training.scores import fit_temperature, scores
-from pathology_scaat.training.types import TrainProgress, TrainResult
 
 logger = logging.getLogger(__name__)
 

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from pathology_scaat.provenance import write_json
+from pathology_scaat.artifacts.atomic import write_json
 
 if TYPE_CHECKING:
-    from pathology_scaat.training.bundle import BundleConfig
+    from pathology_scaat.training.bundle_config import BundleConfig
 
 SCRIPT_NAME = "torchscript_model.pt"
 SPEC_VERSION = "1.0"

@@ -7,12 +7,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from pathology_scaat.export.cohort import CONTACT_SHEET, PAGE, page_problem, stated_sheet
+from pathology_scaat.artifacts.atomic import PARTIAL_MARK
+from pathology_scaat.artifacts.checksums import BROKEN_SEAL, text_problem
+from pathology_scaat.artifacts.fingerprint import file_sha256
 from pathology_scaat.export.frame import ExportFrame
-from pathology_scaat.export.geojson_validator import geojson_problems
+from pathology_scaat.export.qupath.validator import geojson_problems
+from pathology_scaat.export.report.cohort import page_problem, stated_sheet
+from pathology_scaat.export.report.records import CONTACT_SHEET, PAGE
 from pathology_scaat.export.sidecar import read_sidecar, sidecar_path
-from pathology_scaat.provenance import PARTIAL_MARK, file_sha256
-from pathology_scaat.seals import BROKEN_SEAL, text_problem
 from pathology_scaat.stitching.schema import SlideMapMeta
 from pathology_scaat.verify.findings import Report
 

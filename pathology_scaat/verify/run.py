@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from pathology_scaat.artifacts.atomic import PARTIAL_MARK
+from pathology_scaat.artifacts.checksums import folder_problem, png_problem, text_problem
+from pathology_scaat.artifacts.leases import find_partials
+from pathology_scaat.artifacts.run_record import FILE_NAME as RUN_RECORD
+from pathology_scaat.artifacts.run_record import read_run_record
+from pathology_scaat.artifacts.status import FILE_NAME as STATUS_TABLE
+from pathology_scaat.artifacts.status import STAGES, STATES, StatusTable
 from pathology_scaat.errors import BundleError, ScaatError, StoreError
-from pathology_scaat.leases import find_partials
-from pathology_scaat.processes import owner_is_dead, place
-from pathology_scaat.provenance import PARTIAL_MARK
-from pathology_scaat.run_record import FILE_NAME as RUN_RECORD
-from pathology_scaat.run_record import read_run_record
 from pathology_scaat.saliency.schema import SaliencyStoreMeta
-from pathology_scaat.seals import folder_problem, png_problem, text_problem
-from pathology_scaat.status import FILE_NAME as STATUS_TABLE
-from pathology_scaat.status import STAGES, STATES, StatusTable
 from pathology_scaat.stitching.schema import SlideMapMeta
+from pathology_scaat.system.processes import owner_is_dead, place
 from pathology_scaat.verify.findings import Finding, Report
 from pathology_scaat.verify.overlays import check_cohort, check_overlays, overlay_ids
 from pathology_scaat.verify.stores import check_map, check_patches, check_saliency

@@ -11,19 +11,19 @@ from typing import Any
 
 import numpy as np
 
+from pathology_scaat.artifacts.checksums import folder_problem
+from pathology_scaat.artifacts.fingerprint import fingerprint
 from pathology_scaat.errors import StoreError
 from pathology_scaat.geometry import BoxPx, PatchGrid
 from pathology_scaat.patches import PatchStore
-from pathology_scaat.patches.layout import GROUP_FILE, LARGE_SHARDS
 from pathology_scaat.patches.schema import SCHEMA_VERSION as PATCHES_VERSION
 from pathology_scaat.patches.schema import PatchStoreMeta
 from pathology_scaat.patches.tiling import METHOD_VERSION
-from pathology_scaat.provenance import fingerprint
+from pathology_scaat.patches.zarr_layout import GROUP_FILE, LARGE_SHARDS
 from pathology_scaat.saliency.schema import SCHEMA_NAME as SALIENCY_SCHEMA
 from pathology_scaat.saliency.schema import SCHEMA_VERSION as SALIENCY_VERSION
 from pathology_scaat.saliency.schema import SaliencyStoreMeta
 from pathology_scaat.saliency.store import SaliencyStore
-from pathology_scaat.seals import folder_problem
 from pathology_scaat.stitching.ome_zarr import attributes_file
 from pathology_scaat.stitching.schema import SCHEMA_VERSION as MAP_VERSION
 from pathology_scaat.stitching.schema import SlideMapMeta

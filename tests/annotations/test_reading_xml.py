@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pathology_scaat.annotations import LabelledPolygon, read_annotations
-from pathology_scaat.annotations.xml_files import parse_xml
+from pathology_scaat.annotations.xml import parse_xml
 from pathology_scaat.errors import AnnotationError
 
 

@@ -12,12 +12,12 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
 from pathology_scaat.annotations import label_patches, read_annotations
+from pathology_scaat.cohort.manifest import read_manifest
 from pathology_scaat.demo import DemoCohort, DemoSlide, make_demo_cohort
 from pathology_scaat.errors import UsageError
 from pathology_scaat.geometry import BoxPx
-from pathology_scaat.manifest import read_manifest
 from pathology_scaat.slides import open_slide
-from pathology_scaat.tissue import find_tissue
+from pathology_scaat.tissue.mask import find_tissue
 
 CLASSES = ("Normal", "Tumor")
 PATCH_UM = 128.0

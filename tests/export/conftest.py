@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pathology_scaat.export.geojson_validator import geojson_problems
+from pathology_scaat.export.qupath.validator import geojson_problems
 
 
 @pytest.fixture(autouse=True)

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from map_stores import darkness_store
 
+from pathology_scaat.artifacts.fingerprint import file_sha256
 from pathology_scaat.errors import ExportError
 from pathology_scaat.export import ExportConfig, export_slide
 from pathology_scaat.patches import TileConfig, TileJob, tile_slide
-from pathology_scaat.provenance import file_sha256
 from pathology_scaat.stitching import SlideMap, stitch_slide
 
 hd = pytest.importorskip("highdicom")

@@ -20,14 +20,15 @@ import tifffile
 from map_stores import make_saliency_store
 from PIL import Image
 
+from pathology_scaat.artifacts.fingerprint import file_sha256
 from pathology_scaat.errors import ExportError, StoreError
 from pathology_scaat.export import ExportConfig, export_slide, validate_qupath_geojson
-from pathology_scaat.export.cohort import read_cohort, write_cohort
-from pathology_scaat.export.contact_sheet import columns_for, write_contact_sheet
-from pathology_scaat.export.page import write_page
-from pathology_scaat.export.palette import qupath_class, qupath_classes
+from pathology_scaat.export.qupath.palette import qupath_class, qupath_classes
+from pathology_scaat.export.report.cohort import write_cohort
+from pathology_scaat.export.report.contact_sheet import columns_for, write_contact_sheet
+from pathology_scaat.export.report.page import write_page
+from pathology_scaat.export.report.records import read_cohort
 from pathology_scaat.geometry import BoxPx, PatchGrid, SizePx
-from pathology_scaat.provenance import file_sha256
 from pathology_scaat.stitching import SlideMap, StitchConfig, stitch_slide
 
 EVERYTHING = (

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from pathology_scaat.errors import ExportError
-from pathology_scaat.export.geojson_validator import geojson_problems, validate_qupath_geojson
+from pathology_scaat.export.qupath.validator import geojson_problems, validate_qupath_geojson
 
 SQUARE = [[0, 0], [100, 0], [100, 100], [0, 100], [0, 0]]
 GOOD: dict[str, Any] = {

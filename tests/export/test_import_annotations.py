@@ -14,7 +14,7 @@ from map_stores import make_saliency_store
 from pathology_scaat.annotations import label_patches, read_annotations
 from pathology_scaat.errors import AnnotationError
 from pathology_scaat.export import ExportConfig, export_slide
-from pathology_scaat.export.import_annotations import import_annotations
+from pathology_scaat.export.qupath.import_annotations import import_annotations
 from pathology_scaat.geometry import BoxPx, PatchGrid, SizePx
 from pathology_scaat.stitching import stitch_slide
 

@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from shapely.geometry import GeometryCollection, LineString, MultiPolygon, Point, Polygon
 
-from pathology_scaat.export.geojson import region_features, write_geojson
-from pathology_scaat.export.geojson_validator import geojson_problems
-from pathology_scaat.export.polygons import clean_polygons, component_outline
-from pathology_scaat.export.regions import Region, RegionSet
+from pathology_scaat.export.qupath.geojson import region_features, write_geojson
+from pathology_scaat.export.qupath.polygons import clean_polygons, component_outline
+from pathology_scaat.export.qupath.regions import Region, RegionSet
+from pathology_scaat.export.qupath.validator import geojson_problems
 
 N_SETS = int(os.environ.get("SCAAT_REGION_SETS", "300"))
 MANY = settings(

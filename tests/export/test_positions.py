@@ -25,8 +25,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pathology_scaat.export import ExportConfig, export_slide
-from pathology_scaat.export.picture import colourize, over
-from pathology_scaat.export.thumbnail import GREY
+from pathology_scaat.export.raster.overlay_png import colourize, over
+from pathology_scaat.export.raster.thumbnail import GREY
 from pathology_scaat.geometry import BoxPx, PatchGrid, SizePx, plan_grid, plan_read
 from pathology_scaat.slides import open_slide
 from pathology_scaat.stitching import StitchConfig, stitch_slide

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pathology_scaat.export import ExportConfig, export_slide
-from pathology_scaat.export.thumbnail import frame_thumbnail
+from pathology_scaat.export.raster.thumbnail import frame_thumbnail
 from pathology_scaat.geometry import BoxPx, PatchGrid, SizePx
 from pathology_scaat.patches import TileConfig, TileJob, tile_slide
 from pathology_scaat.slides import open_slide

@@ -116,10 +116,10 @@ def _writer_target() -> Callable[[bytes], None]:
     from shapely import Polygon
 
     from pathology_scaat.export.frame import ExportFrame
-    from pathology_scaat.export.geojson import region_features, tile_features, write_geojson
-    from pathology_scaat.export.geojson_validator import geojson_problems
-    from pathology_scaat.export.palette import QuPathClass, qupath_name
-    from pathology_scaat.export.regions import Region, RegionSet
+    from pathology_scaat.export.qupath.geojson import region_features, tile_features, write_geojson
+    from pathology_scaat.export.qupath.palette import QuPathClass, qupath_name
+    from pathology_scaat.export.qupath.regions import Region, RegionSet
+    from pathology_scaat.export.qupath.validator import geojson_problems
     from pathology_scaat.export.tiles import TileTable
 
     path = Path(tempfile.mkdtemp(dir="/dev/shm" if os.path.isdir("/dev/shm") else None)) / "x.json"
@@ -177,10 +177,10 @@ def _target(name: str) -> Callable[[bytes], None]:
     if name == "writer":
         return _writer_target()
     from pathology_scaat.annotations import read_annotations
-    from pathology_scaat.config import load_run_config
-    from pathology_scaat.manifest import read_manifest
+    from pathology_scaat.artifacts.run_record import read_run_record
+    from pathology_scaat.cohort.manifest import read_manifest
     from pathology_scaat.patches import PatchStore
-    from pathology_scaat.run_record import read_run_record
+    from pathology_scaat.pipeline.config import load_run_config
     from pathology_scaat.slides import open_slide
 
     def opened(path: Path) -> None:

@@ -10,14 +10,14 @@ import pytest
 from shapely import Polygon
 
 from pathology_scaat.annotations import read_annotations
-from pathology_scaat.config import load_run_config
+from pathology_scaat.cohort.manifest import read_manifest
 from pathology_scaat.errors import AnnotationError, ConfigError
 from pathology_scaat.export.frame import ExportFrame
-from pathology_scaat.export.geojson import region_features, tile_features
-from pathology_scaat.export.palette import QuPathClass
-from pathology_scaat.export.regions import Region, RegionSet
+from pathology_scaat.export.qupath.geojson import region_features, tile_features
+from pathology_scaat.export.qupath.palette import QuPathClass
+from pathology_scaat.export.qupath.regions import Region, RegionSet
 from pathology_scaat.export.tiles import TileTable
-from pathology_scaat.manifest import read_manifest
+from pathology_scaat.pipeline.config import load_run_config
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from pathology_scaat.errors import StoreError
 from pathology_scaat.geometry import PatchGrid, SizePx
 from pathology_scaat.patches import PatchStore, PatchStoreMeta, SlideGeometry, write_patch_store
-from pathology_scaat.patches.loader import PatchDataset, PatchLoader
+from pathology_scaat.training.data import PatchDataset, PatchLoader
 
 SIDE = 16
 

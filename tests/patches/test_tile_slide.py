@@ -17,7 +17,7 @@ from PIL import Image
 from pathology_scaat.errors import SlideError, SlideReadError, SpacingError, UsageError
 from pathology_scaat.geometry import BoxPx
 from pathology_scaat.patches import PatchStore, TileConfig, TileJob, tile_slide
-from pathology_scaat.patches.cutter import CutterLimits
+from pathology_scaat.patches.extractor import CutterLimits
 from pathology_scaat.slides import open_slide
 
 pytestmark = pytest.mark.real

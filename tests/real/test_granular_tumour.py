@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from pathology_scaat.annotations import read_annotations
-from pathology_scaat.export.geojson_validator import validate_qupath_geojson
+from pathology_scaat.evaluation.ground_truth import polygon_mask
+from pathology_scaat.export.qupath.validator import validate_qupath_geojson
 from pathology_scaat.stitching import SlideMap
-from pathology_scaat.verbs.scoring import polygon_mask
 
 pytestmark = [pytest.mark.real, pytest.mark.slow]
 

@@ -25,9 +25,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # also run as a script
 from reliability_tools import digest, make_cohort
 
-from pathology_scaat.status import STAGES, StatusTable
+from pathology_scaat.artifacts.status import STAGES, StatusTable
 
 LANES = 2
 
@@ -53,7 +54,7 @@ MADE_BY: dict[str, tuple[str, ...]] = {
 
 
 def settings(manifest: Path, out: Path) -> Any:
-    from pathology_scaat.config import RunConfig
+    from pathology_scaat.pipeline.config import RunConfig
 
     return RunConfig.model_validate(
         {
@@ -86,7 +87,7 @@ def start(manifest: Path, out: Path) -> int:
         os.dup2(null, 2)
         from pathology_scaat.cli import listen, run_command
         from pathology_scaat.cli.common import print_run
-        from pathology_scaat.verbs.run import run
+        from pathology_scaat.pipeline.run import run
 
         def command() -> None:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, polite)
@@ -227,7 +228,7 @@ def modules_of_a_run(manifest: Path, out: Path) -> list[str]:
     """Names of the modules that a run imports on its way."""
 
     def work() -> list[str]:
-        from pathology_scaat.verbs.run import run
+        from pathology_scaat.pipeline.run import run
 
         known = set(sys.modules)
         run(settings(manifest, out))
@@ -284,7 +285,7 @@ def sums(results: list[dict[str, Any]]) -> dict[str, Any]:
 
 def run_kills(signals: list[tuple[str, int]], seed: int) -> dict[str, Any]:
     import pathology_scaat.cli
-    import pathology_scaat.verbs.run
+    import pathology_scaat.pipeline.run
     import pathology_scaat.verify  # noqa: F401
 
     rng = random.Random(seed)

@@ -16,6 +16,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # also run as a script
 from hostile_moments import DURING, during_message
 from hostile_sizes import CASES as SIZES
 from reliability_tools import DATA, draw_slide, run_scaat

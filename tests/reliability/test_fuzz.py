@@ -17,20 +17,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pathology_scaat.annotations import read_annotations
-from pathology_scaat.config import load_run_config, read_yaml
+from pathology_scaat.artifacts.atomic import read_json
+from pathology_scaat.artifacts.leases import is_leased
+from pathology_scaat.artifacts.run_record import read_run_record
+from pathology_scaat.artifacts.status import StatusTable
+from pathology_scaat.cohort.manifest import read_manifest
 from pathology_scaat.errors import ScaatError
-from pathology_scaat.export.geojson_validator import geojson_problems
+from pathology_scaat.export.qupath.validator import geojson_problems
 from pathology_scaat.export.sidecar import read_sidecar
-from pathology_scaat.leases import is_leased
-from pathology_scaat.manifest import read_manifest
 from pathology_scaat.patches import PatchStore
 from pathology_scaat.patches.schema import PatchStoreMeta
-from pathology_scaat.provenance import read_json
-from pathology_scaat.run_record import read_run_record
+from pathology_scaat.pipeline.config import load_run_config, read_yaml
 from pathology_scaat.saliency.schema import SaliencyStoreMeta
 from pathology_scaat.saliency.store import SaliencyStore
 from pathology_scaat.slides import open_slide
-from pathology_scaat.status import StatusTable
 from pathology_scaat.stitching.schema import SlideMapMeta
 from pathology_scaat.stitching.slide_map import SlideMap
 from pathology_scaat.training.bundle import read_bundle_config

@@ -15,7 +15,7 @@ import pytest
 from loopback_cluster import wait_until
 from reliability_tools import digest, make_cohort, run_scaat, tile_states
 
-from pathology_scaat.memory import LEAST_BYTES, is_out_of_memory
+from pathology_scaat.system.memory import LEAST_BYTES, is_out_of_memory
 
 TILE = ("--mpp", "0.5", "--patch-size", "32", "--quiet")
 GROUPS = Path("/sys/fs/cgroup/memory")

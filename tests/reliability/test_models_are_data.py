@@ -11,15 +11,10 @@ from typing import Any
 import pytest
 import torch
 
+from pathology_scaat.artifacts.fingerprint import file_sha256
 from pathology_scaat.errors import BundleError
-from pathology_scaat.provenance import file_sha256
-from pathology_scaat.training.bundle import (
-    BundleConfig,
-    build_model,
-    load_bundle,
-    model_fingerprint,
-    save_bundle,
-)
+from pathology_scaat.training.bundle import build_model, load_bundle, save_bundle
+from pathology_scaat.training.bundle_config import BundleConfig, model_fingerprint
 
 
 class Bomb:

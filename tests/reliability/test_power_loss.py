@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from reliability_tools import make_cohort
 
-from pathology_scaat import durable
-from pathology_scaat.provenance import atomic_path, write_json
+from pathology_scaat.artifacts.atomic import atomic_path, write_json
+from pathology_scaat.system import fsync as durable
 
 
 @pytest.fixture

@@ -10,8 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pathology_scaat.errors import AnnotationError, SlideOpenError, StoreError, UsageError
-from pathology_scaat.privacy import (
+from pathology_scaat.artifacts.redaction import (
     RedactingFormatter,
     Redactor,
     load_salt,
@@ -20,7 +19,8 @@ from pathology_scaat.privacy import (
     redact,
     scrub,
 )
-from pathology_scaat.run_record import read_run_record, write_run_record
+from pathology_scaat.artifacts.run_record import read_run_record, write_run_record
+from pathology_scaat.errors import AnnotationError, SlideOpenError, StoreError, UsageError
 
 SALT = b"0123456789abcdef0123456789abcdef"
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from pathology_scaat.devices import choose_device
 from pathology_scaat.errors import UsageError
+from pathology_scaat.execution.devices import choose_device
 from pathology_scaat.patches import PatchStore
 from pathology_scaat.saliency import ExplainConfig, SaliencyStore, explain_slide
 from pathology_scaat.saliency.attribution import attribution

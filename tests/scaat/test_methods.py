@@ -11,12 +11,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from pathology_scaat.errors import UsageError
 from pathology_scaat.scaat import METHOD_NAMES, MultiLabelObjective, make_method
-from pathology_scaat.scaat.bitstore import BitStore, _Arriving, pack_bits, unpack_bits
+from pathology_scaat.scaat.mask_store import BitStore, _Arriving, pack_bits, unpack_bits
 from pathology_scaat.scaat.methods import Visit
-from pathology_scaat.scaat.monitor import check_overfitting
 from pathology_scaat.scaat.options import ScaatOptions
 from pathology_scaat.scaat.orientation import N_ORIENTATIONS, orient
-from pathology_scaat.training.small import SmallNet
+from pathology_scaat.scaat.overfitting_monitor import check_overfitting
+from pathology_scaat.training.small_cnn import SmallNet
 
 
 def net(norm: str = "batch") -> SmallNet:

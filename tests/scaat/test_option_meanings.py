@@ -20,8 +20,8 @@ from pathology_scaat.scaat import SCAAT, ScaatOptions, SingleLabelObjective, mak
 from pathology_scaat.scaat.attribution import grad_cam, last_convolution
 from pathology_scaat.scaat.budget import pixel_budget, tissue_region
 from pathology_scaat.scaat.colour import DENSITY_OFFSET
-from pathology_scaat.scaat.monitor import OverfittingCheck
-from pathology_scaat.training.small import SmallNet
+from pathology_scaat.scaat.overfitting_monitor import OverfittingCheck
+from pathology_scaat.training.small_cnn import SmallNet
 
 SIDE = 16
 EPS = 0.05

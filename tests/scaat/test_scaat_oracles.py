@@ -16,8 +16,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from pathology_scaat.errors import UsageError
 from pathology_scaat.scaat import SCAAT, ScaatOptions, make_method
+from pathology_scaat.scaat.batch_norm import batch_norm_policy
 from pathology_scaat.scaat.budget import pixel_budget, pixel_saliency
-from pathology_scaat.scaat.modes import batch_norm_policy
 from pathology_scaat.training.backbones import create_backbone
 
 

@@ -8,17 +8,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pathology_scaat.engine import EngineConfig
+from pathology_scaat.artifacts.urls import SlideUrl, slide_place
+from pathology_scaat.cohort.manifest import read_manifest, write_manifest
 from pathology_scaat.errors import ManifestError, SlideOpenError, StoreError
+from pathology_scaat.execution.engine import EngineConfig
 from pathology_scaat.geometry import BoxPx
-from pathology_scaat.manifest import read_manifest, write_manifest
 from pathology_scaat.patches import PatchStore, TileConfig, TileJob, tile_slide
-from pathology_scaat.patches.loader import PatchDataset
-from pathology_scaat.provenance import slide_fingerprint
+from pathology_scaat.pipeline.tile import tile
 from pathology_scaat.slides import open_slide
+from pathology_scaat.slides.fingerprint import slide_fingerprint
 from pathology_scaat.slides.remote import remote_fingerprint
-from pathology_scaat.urls import SlideUrl, slide_place
-from pathology_scaat.verbs.tile import tile
+from pathology_scaat.training.data import PatchDataset
 
 pytestmark = [pytest.mark.real, pytest.mark.filterwarnings("ignore")]  # of the server's libraries
 

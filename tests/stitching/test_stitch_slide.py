@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from map_stores import make_saliency_store
 
-from pathology_scaat.engine import EngineConfig
 from pathology_scaat.errors import ConfigError, StoreError
+from pathology_scaat.execution.engine import EngineConfig
 from pathology_scaat.geometry import BoxPx, PatchGrid
 from pathology_scaat.stitching import SlideMap, StitchConfig, stitch_slide
 from pathology_scaat.stitching.blend import Band, Placement, blend_block

@@ -11,7 +11,7 @@ from PIL import Image
 from pathology_scaat.errors import SlideReadError
 from pathology_scaat.geometry import BoxPx, SizePx
 from pathology_scaat.slides.base import LevelInfo, RgbImage, SlideInfo
-from pathology_scaat.tissue import TissueConfig, find_tissue, save_tissue_overlay
+from pathology_scaat.tissue.mask import TissueConfig, find_tissue, save_tissue_overlay
 
 GLASS = (243, 242, 244)
 STAIN = (200, 120, 175)

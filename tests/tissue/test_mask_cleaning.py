@@ -11,13 +11,13 @@ from PIL import Image
 from scipy import ndimage
 from skimage import morphology
 
-from pathology_scaat._tissue_picture import paint_overlay, write_png
-from pathology_scaat._tissue_pixels import _closed, _ink, clean_mask, outline, without_small
-from pathology_scaat._tissue_thumbnail import _shrink_tiles
-from pathology_scaat.blocks import block_mean
 from pathology_scaat.errors import SlideReadError
 from pathology_scaat.geometry import SizePx
+from pathology_scaat.slides.block_mean import block_mean
 from pathology_scaat.slides.tiles import TileLattice
+from pathology_scaat.tissue.overlay import paint_overlay, write_png
+from pathology_scaat.tissue.segmentation import _closed, _ink, clean_mask, outline, without_small
+from pathology_scaat.tissue.thumbnail import _shrink_tiles
 
 
 def blobs(seed: int, height: int = 90, width: int = 130, share: float = 0.4) -> np.ndarray:

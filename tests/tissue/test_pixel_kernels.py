@@ -6,9 +6,9 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pathology_scaat._tissue_kernels import PALE_OD, count, judge
-from pathology_scaat._tissue_pixels import _above_glass, _density_table
-from pathology_scaat.blocks import block_mean
+from pathology_scaat.slides.block_mean import block_mean
+from pathology_scaat.tissue.kernels import PALE_OD, count, judge
+from pathology_scaat.tissue.segmentation import _above_glass, _density_table
 
 GLASS = np.array([241.0, 243.0, 238.0])
 

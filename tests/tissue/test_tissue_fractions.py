@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from pathology_scaat.errors import UsageError
 from pathology_scaat.geometry import BoxPx
-from pathology_scaat.tissue import TissueMask
+from pathology_scaat.tissue.mask import TissueMask
 
 
 def mask_of(pixels: np.ndarray, scale: float, origin: tuple[float, float]) -> TissueMask:

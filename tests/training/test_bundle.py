@@ -12,12 +12,12 @@ import torch
 
 from pathology_scaat.errors import BundleError
 from pathology_scaat.training.bundle import (
-    BundleConfig,
     build_model,
     load_bundle,
     read_bundle_config,
     save_bundle,
 )
+from pathology_scaat.training.bundle_config import BundleConfig
 
 
 def config_for(backbone: str = "scaat-small", side: int = 32) -> BundleConfig:

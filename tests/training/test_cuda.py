@@ -14,13 +14,8 @@ from pathology_scaat.saliency import ExplainConfig, SaliencyStore, explain_slide
 from pathology_scaat.saliency.explain import BatchExplainer
 from pathology_scaat.scaat import METHOD_NAMES, SCAAT, make_method
 from pathology_scaat.scaat.method import Visit
-from pathology_scaat.training import (
-    TrainConfig,
-    TrainingSlide,
-    load_bundle,
-    train_model,
-)
-from pathology_scaat.training.small import SmallNet
+from pathology_scaat.training import TrainConfig, TrainingSlide, load_bundle, train_model
+from pathology_scaat.training.small_cnn import SmallNet
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 

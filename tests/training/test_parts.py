@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from sklearn.metrics import roc_auc_score
 
 from pathology_scaat.errors import TrainingError, UsageError
+from pathology_scaat.metrics.classification import binary_auc, fit_temperature, scores, softmax
 from pathology_scaat.training.augment import AugmentDraw, apply, draw, to_float
 from pathology_scaat.training.backbones import (
     create_backbone,
@@ -24,12 +25,11 @@ from pathology_scaat.training.backbones import (
     set_trainable,
     train_mode,
 )
+from pathology_scaat.training.builders import default_positive_class, learning_rate
 from pathology_scaat.training.config import AugmentConfig, TrainConfig
-from pathology_scaat.training.pool import BatchLoader, make_table
+from pathology_scaat.training.data import BatchLoader, make_table
+from pathology_scaat.training.results import TrainingSlide
 from pathology_scaat.training.sampling import class_weights, epoch_batches
-from pathology_scaat.training.scores import binary_auc, fit_temperature, scores, softmax
-from pathology_scaat.training.setup import default_positive_class, learning_rate
-from pathology_scaat.training.types import TrainingSlide
 
 
 @given(

@@ -13,8 +13,8 @@ import pytest
 import torch
 from stopping import InterruptedTestError, files, stop_after
 
-from pathology_scaat.devices import process_device
 from pathology_scaat.errors import TrainingError, UsageError
+from pathology_scaat.execution.devices import process_device
 from pathology_scaat.scaat import METHOD_NAMES
 from pathology_scaat.training import (
     TrainConfig,

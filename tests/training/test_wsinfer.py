@@ -22,7 +22,8 @@ import pytest
 import torch
 from PIL import Image
 
-from pathology_scaat.training.bundle import BundleConfig, build_model, load_bundle, save_bundle
+from pathology_scaat.training.bundle import build_model, load_bundle, save_bundle
+from pathology_scaat.training.bundle_config import BundleConfig
 
 # Its command line asks the model zoo for a list of models before anything else; an empty list
 # will do, and needs no network.

@@ -9,7 +9,6 @@ from typing import Any
 from torch import nn
 
 from pathology_scaat.errors import UsageError
-from pathology_scaat.scaat.adversary import SCAAT
 from pathology_scaat.scaat.method import Method, StepLosses, Visit
 from pathology_scaat.scaat.methods.adversarial import FreeTraining, Pgd, Trades, fgsm
 from pathology_scaat.scaat.methods.amortised import AmortisedScaat
@@ -17,6 +16,7 @@ from pathology_scaat.scaat.methods.guided import background, sgt
 from pathology_scaat.scaat.methods.penalty import GradientPenalty
 from pathology_scaat.scaat.methods.plain import Plain
 from pathology_scaat.scaat.names import METHOD_NAMES
+from pathology_scaat.scaat.scaat import SCAAT
 
 __all__ = ["METHOD_NAMES", "Method", "StepLosses", "Visit", "make_method"]
 

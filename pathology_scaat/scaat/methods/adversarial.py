@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pathology_scaat.scaat.batch_norm import batch_norm_policy, frozen_parameters
 from pathology_scaat.scaat.method import Backward, Method, StepLosses, Visit, plain_backward
-from pathology_scaat.scaat.modes import batch_norm_policy, frozen_parameters
 from pathology_scaat.scaat.objective import Objective
 from pathology_scaat.scaat.options import check_range
 

@@ -16,11 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from pathology_scaat.errors import UsageError
-from pathology_scaat.scaat.adversary import SCAAT
-from pathology_scaat.scaat.bitstore import BitStore
+from pathology_scaat.scaat.mask_store import BitStore
 from pathology_scaat.scaat.method import Backward, Method, StepLosses, Visit, plain_backward
 from pathology_scaat.scaat.options import check_range
 from pathology_scaat.scaat.orientation import orient
+from pathology_scaat.scaat.scaat import SCAAT
 
 
 class AmortisedScaat(Method):

@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import nn
 
-from pathology_scaat.scaat.adversary import SCAAT
+from pathology_scaat.scaat.scaat import SCAAT
 
 
 def sgt(model: nn.Module, **options: Any) -> SCAAT:

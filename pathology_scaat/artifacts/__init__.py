@@ -1,0 +1,1 @@
+"""What every artifact has: a fingerprint, a checksum, a status, and atomic publication."""

@@ -1,0 +1,163 @@
+"""What made an artifact, and how an artifact appears: whole or not at all.
+
+An artifact carries the fingerprint of its inputs and parameters. A stage that finds the
+right fingerprint does nothing; with any other it makes the artifact anew, beside its
+place, and renames it into place when it is whole.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import secrets
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from pathology_scaat.errors import StoreError
+from pathology_scaat.system.fsync import make_folder, sync_folder, sync_tree
+from pathology_scaat.system.processes import owner_tag
+
+PARTIAL_MARK = ".partial-"
+"""Part of the name of everything that is not whole yet; never read, free to delete."""
+
+
+def remove_path(path: Path) -> None:
+    """Remove a file, link or folder; nothing happens where there is none."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+_unfinished: set[Path] = set()
+"""What this process has begun to make, and not ended well."""
+
+
+_QUIET_S = 0.3
+_PATIENCE_S = 5.0
+
+
+def remove_unfinished() -> None:
+    """Remove what an interrupted process leaves; whoever ends one calls this last.
+
+    What a signal raises may come between any two steps, also between the making of a file and
+    the block that removes it. And threads of libraries (zarr's) write on what they were given,
+    and make the folders for it again; so what is removed must stay away for a moment.
+    """
+    end = time.monotonic() + _PATIENCE_S
+    quiet_since = time.monotonic()
+    while _unfinished and quiet_since + _QUIET_S > time.monotonic() < end:
+        present = [path for path in list(_unfinished) if path.exists()]
+        for path in present:
+            with suppress(OSError):  # it changed from file to folder meanwhile: once more
+                remove_path(path)
+        if present:
+            quiet_since = time.monotonic()
+        time.sleep(0.02)
+    _unfinished.clear()
+
+
+def _partial_path(final: Path, mark: str = "") -> Path:
+    return final.parent / f"{final.name}{PARTIAL_MARK}{mark}{owner_tag()}-{secrets.token_hex(4)}"
+
+
+_TAKEN = {errno.ENOTEMPTY, errno.EEXIST, errno.EISDIR, errno.ENOTDIR}
+"""What a rename says when another run has put its artifact there in between."""
+
+
+def _moved(partial: Path, final: Path) -> bool:
+    try:
+        partial.replace(final)
+    except OSError as error:
+        if error.errno not in _TAKEN:
+            raise
+        return False
+    return True
+
+
+def _publish(partial: Path, final: Path) -> None:
+    """Move a whole artifact to its place, also where another run does the same right now."""
+    for attempt in range(20):
+        if final.is_dir() and not final.is_symlink():
+            old = _partial_path(final, "old-")
+            _unfinished.add(old)
+            with suppress(FileNotFoundError):
+                final.rename(old)
+            moved = _moved(partial, final)
+            remove_path(old)
+            _unfinished.discard(old)
+        else:
+            moved = _moved(partial, final)
+        if moved:
+            return
+        time.sleep(0.001 * attempt)
+    raise StoreError(
+        final.name, "cannot be moved to its place", "end what keeps it open, then run again"
+    )
+
+
+@contextmanager
+def atomic_path(final: Path) -> Iterator[Path]:
+    """Yield a path beside ``final``; rename it into place when the block ends well.
+
+    Works for files and folders. If the block raises, what was written is removed and
+    ``final`` is as it was before. The name of the unfinished file says which process makes
+    it (:func:`pathology_scaat.system.processes.owner_tag`), so that a later run may remove it.
+    What is in its place lasts, also when the power fails (:mod:`pathology_scaat.system.fsync`).
+    """
+    make_folder(final.parent)
+    partial = _partial_path(final)
+    _unfinished.add(partial)
+    try:
+        yield partial
+        if not partial.exists():
+            raise StoreError(final.name, "was not written", "report this as a defect")
+        sync_tree(partial)
+        _publish(partial, final)
+        sync_folder(final.parent)
+    finally:
+        remove_path(partial)
+    _unfinished.discard(partial)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write indented JSON with sorted keys, atomically."""
+    with atomic_path(path) as partial:
+        partial.write_text(
+            json.dumps(value, indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n",
+            encoding="utf-8",
+        )
+
+
+MAX_JSON_BYTES = 1 << 28
+
+
+def read_json(path: Path, *, max_bytes: int = MAX_JSON_BYTES) -> dict[str, Any]:
+    """Read a JSON object that may come from anywhere: bounded in size.
+
+    Raises
+    ------
+    StoreError
+        If the file is absent, too large, damaged or not a JSON object.
+    """
+    try:
+        if path.stat().st_size > max_bytes:
+            raise StoreError(path.name, f"is larger than {max_bytes >> 20} MiB", "check the file")
+        value = json.loads(path.read_bytes())
+    except StoreError:
+        raise
+    except FileNotFoundError:
+        raise StoreError(path.name, "is not there", "make it again") from None
+    except OSError as error:
+        raise StoreError(
+            path.name, f"cannot be read ({error.strerror})", "check its permissions"
+        ) from None
+    except (ValueError, RecursionError):
+        raise StoreError(path.name, "is not valid JSON", "make it again") from None
+    if not isinstance(value, dict):
+        raise StoreError(path.name, "is not a JSON object", "make it again")
+    return value

@@ -1,0 +1,29 @@
+"""``logs/<stage>.log``: the long story of failures whose sentence is in ``slides.csv``."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+
+from pathology_scaat.artifacts.redaction import Redactor, reason_for
+from pathology_scaat.errors import ScaatError
+
+MAX_LOG_BYTES = 16 << 20
+
+
+def log_failure(out_dir: Path, stage: str, slide_id: str, error: ScaatError) -> None:
+    """Append a failure, with the traceback where nobody foresaw it.
+
+    What is written names neither paths nor the slide's file, and holds no time. A log that
+    cannot be written (a full disk) never hides the failure itself: that is in ``slides.csv``.
+    """
+    trace = str(getattr(error, "trace", ""))
+    text = f"{slide_id}: {reason_for(error)}\n" + "".join(
+        f"    {line}\n" for line in trace.splitlines()
+    )
+    with suppress(OSError):
+        path = out_dir / "logs" / f"{stage}.log"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.exists() or path.stat().st_size < MAX_LOG_BYTES:
+            with path.open("a", encoding="utf-8") as stream:
+                stream.write(Redactor()(text))

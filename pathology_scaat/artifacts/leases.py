@@ -1,0 +1,328 @@
+"""Leases: one process at a time makes an artifact, and a dead one blocks nobody.
+
+A lease is a small file beside the artifact with a random token, the maker's pid and the
+digest of :func:`pathology_scaat.system.processes.place`; a thread touches it while the work goes
+on. It is stale when its process is known to be dead (same machine) or when it has not been
+touched for a minute (another machine). Looking, taking and taking over happen under one
+operating-system lock a folder, so that two runs never take over one stale lease.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import secrets
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from pathology_scaat.artifacts.atomic import PARTIAL_MARK, remove_path
+from pathology_scaat.errors import LeaseError, StoreError
+from pathology_scaat.system.locks import describe_os_error, file_lock
+from pathology_scaat.system.processes import owner_is_dead, place, start_ticks
+from pathology_scaat.system.signals import held_back
+
+J = TypeVar("J")
+R = TypeVar("R")
+
+LOGGER = logging.getLogger(__name__)
+
+STALE_AFTER_S = 60.0
+HEARTBEAT_S = 10.0
+PARTIAL_KEEP_S = 24 * 3600.0
+"""Unfinished files of makers on other machines are kept this long before they are removed."""
+
+_LOCK_NAME = ".leases.lock"
+
+
+def lease_path(artifact: Path) -> Path:
+    """The lease file of an artifact: a hidden file beside it."""
+    return artifact.parent / f".{artifact.name}.lease"
+
+
+@dataclass(frozen=True)
+class Lease:
+    """A lease that is held; ``lost`` is set when another run took it over (a long sleep)."""
+
+    artifact: Path
+    token: str
+    lost: threading.Event
+
+    @property
+    def path(self) -> Path:
+        return lease_path(self.artifact)
+
+
+def _read(path: Path) -> dict[str, object] | None:
+    """What a lease file says; an empty mapping where it is damaged, None where absent."""
+    try:
+        with path.open("rb") as stream:
+            value = json.loads(stream.read(4096))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _now_there(descriptor: int) -> float:
+    """The file server's clock: machines' clocks differ, the server stamps all leases."""
+    os.utime(descriptor)
+    return os.fstat(descriptor).st_mtime
+
+
+def _is_stale(path: Path, found: dict[str, object], now: float, stale_after_s: float) -> bool:
+    pid, began = found.get("pid"), found.get("began")
+    if found.get("place") == place() != "" and isinstance(pid, int) and isinstance(began, int):
+        return start_ticks(pid) != began
+    try:
+        return now - path.stat().st_mtime > stale_after_s
+    except FileNotFoundError:
+        return True
+
+
+def is_leased(artifact: Path, *, stale_after_s: float = STALE_AFTER_S) -> bool:
+    """Whether a live process is making an artifact (by this machine's clock)."""
+    found = _read(lease_path(artifact))
+    return found is not None and not _is_stale(
+        lease_path(artifact), found, time.time(), stale_after_s
+    )
+
+
+def _take(artifact: Path, stale_after_s: float) -> Lease:
+    path = lease_path(artifact)
+    lease = Lease(artifact, secrets.token_hex(8), threading.Event())
+    content = {
+        "token": lease.token, "pid": os.getpid(), "began": start_ticks(os.getpid()),
+        "place": place(),
+    }  # fmt: skip
+    with file_lock(path.parent / _LOCK_NAME) as descriptor:
+        found = _read(path)
+        if found is not None:
+            if not _is_stale(path, found, _now_there(descriptor), stale_after_s):
+                raise LeaseError(
+                    artifact.name,
+                    "is being made by another run right now",
+                    "wait for that run to end, then run again",
+                )
+            LOGGER.warning("%s: the lease of a run that died is taken over", artifact.name)
+        try:
+            # Under the lock: no other writer. A lease cut short by a full disk is "damaged",
+            # and goes stale by its time like any other.
+            path.write_text(json.dumps(content), encoding="utf-8")
+        except OSError as error:
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
+            raise StoreError(
+                artifact.name,
+                f"cannot be written ({describe_os_error(error)})",
+                "check the folder's permissions and free space, then run again",
+            ) from None
+    return lease
+
+
+def _is_ours(lease: Lease) -> bool:
+    found = _read(lease.path)
+    return found is not None and found.get("token") == lease.token
+
+
+def _keep_alive(lease: Lease, ended: threading.Event, heartbeat_s: float) -> None:
+    while not ended.wait(heartbeat_s):
+        if not _is_ours(lease):
+            lease.lost.set()
+            LOGGER.warning("%s: another run has taken this work over", lease.artifact.name)
+            return
+        with suppress(OSError):
+            os.utime(lease.path)
+
+
+class _Held:
+    """A lease with the thread that keeps it alive."""
+
+    def __init__(self, lease: Lease, heartbeat_s: float) -> None:
+        self.lease = lease
+        self._ended = threading.Event()
+        self._heart = threading.Thread(
+            target=_keep_alive, args=(lease, self._ended, heartbeat_s), name="lease", daemon=True
+        )
+        self._heart.start()
+        _all_held.add(self)
+
+    def abandon(self) -> None:
+        """Give the lease back without waiting for any lock.
+
+        For what the garbage collector ends, at any moment: also while this very thread holds
+        the folder's lock.
+        """
+        self._ended.set()
+        with suppress(OSError):
+            if _is_ours(self.lease):
+                self.lease.path.unlink(missing_ok=True)
+        _all_held.discard(self)
+
+    def let_go(self) -> None:
+        if self not in _all_held:
+            return
+        self._ended.set()
+        self._heart.join()
+        # A folder that became read-only keeps its lease file; it is stale once we end.
+        with suppress(OSError, LeaseError), file_lock(self.lease.path.parent / _LOCK_NAME):
+            self.abandon()
+        _all_held.discard(self)
+
+
+_all_held: set[_Held] = set()
+
+
+def let_go_of_all() -> None:
+    """Give back every lease of this process; whoever ends one early calls this.
+
+    What a signal raises may come between any two steps, also before the block that gives a
+    lease back has begun to.
+    """
+    for held in list(_all_held):
+        held.let_go()
+
+
+@contextmanager
+def lease(
+    path: Path,
+    *,
+    stale_after_s: float = STALE_AFTER_S,
+    heartbeat_s: float = HEARTBEAT_S,
+    wait_s: float = 0.0,
+) -> Iterator[Lease]:
+    """Be the only process that makes an artifact.
+
+    Parameters
+    ----------
+    path : Path
+        The artifact (file or folder, present or not).
+    stale_after_s : float
+        Seconds without a heartbeat after which a lease from another machine counts as dead.
+    heartbeat_s : float
+        Seconds between heartbeats; well below `stale_after_s`.
+    wait_s : float
+        Seconds to wait for another run's lease to end.
+
+    Raises
+    ------
+    LeaseError
+        If another live process holds the lease (still, after `wait_s`).
+    StoreError
+        If the folder cannot be written.
+    """
+    deadline = time.monotonic() + wait_s
+    held: _Held | None = None
+    try:
+        while held is None:
+            try:
+                # A signal that came between the taking and the knowing would leave the file.
+                with held_back():
+                    held = _Held(_take(path, stale_after_s), heartbeat_s)
+            except LeaseError:
+                if time.monotonic() >= deadline:
+                    raise
+                time.sleep(min(1.0, max(wait_s / 10, 0.05)))
+        yield held.lease
+    except GeneratorExit:
+        if held is not None:
+            held.abandon()
+        raise
+    finally:
+        if held is not None:
+            with held_back():  # nor may one that comes now leave it
+                held.let_go()
+
+
+@contextmanager
+def lease_if_writable(artifact: Path, wait_s: float = 0.0) -> Iterator[None]:
+    """Hold the lease of an artifact; in a folder that cannot be written, go on without.
+
+    What runs inside finds its artifact right and does nothing, or says itself what is wrong.
+
+    Raises
+    ------
+    LeaseError
+        If another run makes the artifact (still, after `wait_s` seconds).
+    """
+    with ExitStack() as stack:
+        with suppress(StoreError):
+            stack.enter_context(lease(artifact, wait_s=wait_s))
+        yield
+
+
+@dataclass(frozen=True)
+class LeasedJob(Generic[J, R]):
+    """A job with the artifact it makes, as a value that travels to a worker.
+
+    ``wait`` is False where a busy artifact raises :class:`LeaseError` at once, True where
+    the other run is waited for: it ends, or it dies and its lease goes stale. ``slide_id``
+    is how errors name the job.
+    """
+
+    function: Callable[[J], R]
+    job: J
+    artifact: Path
+    wait: bool = False
+    slide_id: str = ""
+
+
+def run_leased(leased: LeasedJob[J, R]) -> R:
+    """Run a job while holding the lease of its artifact (:func:`lease_if_writable`).
+
+    Raises
+    ------
+    LeaseError
+        If another run makes the artifact and the job does not wait.
+    """
+    with lease_if_writable(leased.artifact, math.inf if leased.wait else 0.0):
+        return leased.function(leased.job)
+
+
+def _newest_mtime(path: Path) -> float:
+    times = [path.lstat().st_mtime]
+    if path.is_dir() and not path.is_symlink():
+        for folder, _, files in os.walk(path):
+            with suppress(OSError):
+                times.append(os.lstat(folder).st_mtime)
+                times.extend(os.lstat(os.path.join(folder, f)).st_mtime for f in files)
+    return max(times)
+
+
+def find_partials(out_dir: Path) -> list[Path]:
+    """All unfinished files and folders of an output folder, sorted.
+
+    Artifacts stand in the folder and one below it; inside of artifacts nothing is unfinished.
+    """
+    found = [*out_dir.glob(f"*{PARTIAL_MARK}*"), *out_dir.glob(f"*/*{PARTIAL_MARK}*")]
+    return sorted(path for path in found if PARTIAL_MARK not in path.parent.name)
+
+
+def sweep_partials(out_dir: Path, *, older_than_s: float = PARTIAL_KEEP_S) -> list[str]:
+    """Remove what dead runs left unfinished; return the names of the artifacts concerned.
+
+    Removed are the files whose maker is known to be dead, and those of unknown makers that
+    have not changed for `older_than_s` and whose artifact is not leased.
+    """
+    removed = []
+    for path in find_partials(out_dir):
+        artifact, _, rest = path.name.partition(PARTIAL_MARK)
+        tag = "-".join(rest.removeprefix("old-").split("-")[:2])
+        try:
+            dead = owner_is_dead(tag) or (
+                time.time() - _newest_mtime(path) > older_than_s
+                and not is_leased(path.parent / artifact)
+            )
+        except FileNotFoundError:
+            continue  # its maker has just finished it
+        if dead:
+            remove_path(path)
+            removed.append(artifact)
+    return sorted(set(removed))

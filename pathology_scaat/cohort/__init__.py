@@ -1,0 +1,1 @@
+"""The cohort: its manifest, names of slides and patients, splits, pseudonyms."""

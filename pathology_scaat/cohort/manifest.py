@@ -1,0 +1,395 @@
+"""The cohort table: one row a slide, checked before anything is read."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from pathology_scaat.artifacts.atomic import atomic_path
+from pathology_scaat.artifacts.urls import SlidePlace, is_url, slide_place
+from pathology_scaat.cohort.columns import COLUMNS, find_columns
+from pathology_scaat.cohort.folder import rows_of_folder
+from pathology_scaat.cohort.ids import id_from_name, id_key, safe_id
+from pathology_scaat.cohort.splits import SPLITS, split_patients
+from pathology_scaat.cohort.table import read_table
+from pathology_scaat.errors import ManifestError
+from pathology_scaat.geometry import is_plausible_mpp
+
+_SPLIT_WORDS = {
+    "train": "train", "training": "train",
+    "val": "val", "valid": "val", "validation": "val", "dev": "val", "tune": "val",
+    "test": "test", "testing": "test", "holdout": "test", "held-out": "test",
+}  # fmt: skip
+_EMPTY_WORDS = {"", "na", "n/a", "nan", "none", "null", "<na>"}
+_MAX_LABEL_CHARACTERS = 200
+
+__all__ = [
+    "COLUMNS",
+    "Manifest",
+    "ManifestRow",
+    "assign_splits",
+    "read_manifest",
+    "write_manifest",
+]
+
+Where = Callable[[int], str]
+"""Names a row for a message, from its number."""
+
+
+@dataclass(frozen=True)
+class ManifestRow:
+    """One slide. Paths are absolute; what the table did not say is None."""
+
+    slide_path: SlidePlace
+    slide_id: str
+    patient_id: str
+    label: str | None = None
+    split: str | None = None
+    mpp: float | None = None
+    annotation_path: Path | None = None
+    mask_path: Path | None = None
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The rows of a cohort, and what was assumed in reading them, in words."""
+
+    rows: tuple[ManifestRow, ...]
+    notes: tuple[str, ...] = field(default=())
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def slide_ids(self) -> tuple[str, ...]:
+        return tuple(row.slide_id for row in self.rows)
+
+    @classmethod
+    def from_folder(cls, path: Path | str) -> Manifest:
+        """A manifest of all slides in a folder and its subfolders, in order of their names.
+
+        A DICOM folder is one slide, a MIRAX file brings its companion folder along, and an
+        annotation file beside a slide with the same name is taken as its annotation. Slides
+        of one name in two folders get distinct ids.
+
+        Raises
+        ------
+        ManifestError
+            If the folder does not exist or holds no slide.
+        """
+        folder = Path(path).absolute()
+        found = rows_of_folder(folder)
+        cells = [{"slide_path": str(s), "annotation_path": str(a) if a else ""} for s, a in found]
+        return _checked(cells, folder, folder.name, lines=None)
+
+
+def read_manifest(path: Path | str) -> Manifest:
+    """Read a cohort table (CSV, TSV, Parquet) or a folder of slides.
+
+    Only ``slide_path`` is required. Column names are read without regard to case, and
+    aliases are accepted (:data:`COLUMNS`); columns of other names are ignored and noted.
+    Paths are relative to the table. A slide that does not exist is not an error here: it
+    fails alone, in its own row of ``slides.csv``.
+
+    Raises
+    ------
+    ManifestError
+        One sentence for whatever is wrong: no such file, no table, no slide column, two
+        columns for one thing, ids that cannot be file names, an id or slide listed twice,
+        an impossible µm/px, an unknown split, a patient in two splits.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return Manifest.from_folder(path)
+    table = read_table(path)
+    chosen, ignored = find_columns(table.header, path.name)
+    cells = [{name: row[index].strip() for name, index in chosen.items()} for row in table.rows]
+    notes = list(table.notes)
+    if ignored:
+        shown = ", ".join(ignored[:6]) + (", ..." if len(ignored) > 6 else "")
+        notes.append(f"columns not used: {shown}")
+    manifest = _checked(cells, path.absolute().parent, path.name, table.lines)
+    return replace(manifest, notes=(*notes, *manifest.notes))
+
+
+def write_manifest(manifest: Manifest, path: Path | str) -> None:
+    """Write a manifest as CSV (UTF-8, commas), with paths relative to it where possible."""
+    path = Path(path)
+    base = path.absolute().parent
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for row in manifest.rows:
+        cells: list[str] = []
+        for name in COLUMNS:
+            value = getattr(row, name)
+            if isinstance(value, Path):
+                value = value.relative_to(base) if value.is_relative_to(base) else value
+                value = value.as_posix()
+            cells.append("" if value is None else str(value))
+        writer.writerow(cells)
+    with atomic_path(path) as partial:
+        partial.write_text(text.getvalue(), encoding="utf-8", newline="")
+
+
+def assign_splits(
+    manifest: Manifest,
+    fractions: tuple[float, float, float] = (0.6, 0.2, 0.2),
+    seed: int = 0,
+    *,
+    trainable: Iterable[str] | None = None,
+) -> Manifest:
+    """Give every slide without a split one, patient by patient.
+
+    Patients, not slides, are dealt out, stratified by their slides' labels, in an order
+    drawn from the seed. Splits given in the table stay as they are, and their patients keep
+    them. With few patients, training comes first, then validation, then the test; what
+    stays empty is said in ``notes``.
+
+    Parameters
+    ----------
+    manifest : Manifest
+        The cohort.
+    fractions : tuple of float
+        Shares of patients for train, val and test; they are divided by their sum.
+    seed : int
+        Equal seeds give equal splits, whatever the order of the rows.
+    trainable : iterable of str, optional
+        Ids of slides that have something to learn from. By default those with a label or an
+        annotation. Patients without any such slide are dealt out apart from the others, so
+        that the splits that matter are filled first.
+
+    Returns
+    -------
+    Manifest
+        Every row with a split.
+
+    Raises
+    ------
+    ManifestError
+        If the fractions are not three shares of a whole with training above 0.
+    """
+    if trainable is None:
+        useful = {r.slide_id for r in manifest.rows if r.label or r.annotation_path}
+    else:
+        useful = set(trainable)
+    strata: dict[str, tuple[bool, str]] = {}
+    fixed: dict[str, str] = {}
+    for patient in dict.fromkeys(row.patient_id for row in manifest.rows):
+        own = [row for row in manifest.rows if row.patient_id == patient]
+        labels = sorted({row.label for row in own if row.label})
+        strata[patient] = (any(row.slide_id in useful for row in own), "|".join(labels))
+        given = [row.split for row in own if row.split]
+        if given:
+            fixed[patient] = given[0]
+    assigned, notes = split_patients(strata, fixed, fractions, seed)
+    rows = tuple(replace(row, split=assigned[row.patient_id]) for row in manifest.rows)
+    return Manifest(rows, (*manifest.notes, *notes))
+
+
+def _checked(
+    cells: Sequence[Mapping[str, str]], base: Path, subject: str, lines: Sequence[int] | None
+) -> Manifest:
+    if not cells:
+        raise ManifestError(subject, "lists no slide", "add a row for each slide")
+
+    def where(index: int) -> str:
+        return subject if lines is None else f"{subject}, line {lines[index]}"
+
+    values = [
+        {k: ("" if v.casefold() in _EMPTY_WORDS else v) for k, v in row.items()} for row in cells
+    ]
+    # File names found in a folder may hold anything; cells of a table may not.
+    strict = lines is not None
+    slides: list[SlidePlace] = []
+    for index, value in enumerate(values):
+        slide = _slide(value.get("slide_path", ""), base, where(index), strict)
+        if slide is None:
+            raise ManifestError(where(index), "names no slide", "fill in slide_path")
+        slides.append(slide)
+    _no_twins(slides, where)
+    ids = _slide_ids([v.get("slide_id", "") for v in values], slides, base, where)
+    notes: list[str] = []
+    if not any(v.get("patient_id") for v in values):
+        notes.append("no patient_id: each slide counts as a patient of its own")
+    rows = []
+    for index, value in enumerate(values):
+        patient = value.get("patient_id", "")
+        if len(patient) > _MAX_LABEL_CHARACTERS or not patient.isprintable():
+            raise ManifestError(where(index), "has an unusable patient_id", "give a short text")
+        rows.append(
+            ManifestRow(
+                slide_path=slides[index],
+                slide_id=ids[index],
+                patient_id=patient or ids[index],
+                label=_label(value.get("label", ""), where(index)),
+                split=_split(value.get("split", ""), where(index)),
+                mpp=_mpp(value.get("mpp", ""), where(index)),
+                annotation_path=_path(value.get("annotation_path", ""), base, where(index), strict),
+                mask_path=_path(value.get("mask_path", ""), base, where(index)),
+            )
+        )
+    _no_leak(rows, subject)
+    return Manifest(tuple(rows), tuple(notes))
+
+
+def _slide(text: str, base: Path, where: str, strict: bool) -> SlidePlace | None:
+    """Where a slide lies; unlike the files that belong to it, it may be given by URL."""
+    if not (strict and is_url(text)):
+        return _path(text, base, where, strict)
+    if len(text) > 4096 or not text.isprintable():
+        raise ManifestError(where, "holds an address that no file can have", "correct it")
+    if urlsplit(text).password is not None:
+        raise ManifestError(
+            where, "holds a password in an address", "give access by the environment instead"
+        )
+    return slide_place(text)
+
+
+def _path(text: str, base: Path, where: str, strict: bool = True) -> Path | None:
+    if not text:
+        return None
+    if "\0" in text or len(text) > 4096 or (strict and not {"\n", "\r"}.isdisjoint(text)):
+        raise ManifestError(where, "holds a path that no file can have", "correct the path")
+    if strict and "://" in text:
+        raise ManifestError(
+            where, "names a remote address that is not a slide's", "copy the file and give its path"
+        )
+    path = base / Path(text).expanduser() if text.startswith("~/") else base / text
+    if "\\" in text and not _exists(path):
+        # A table written on Windows and read elsewhere.
+        path = base / text.replace("\\", "/")
+    return path
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a name too long for the file system
+        return False
+
+
+def _no_twins(slides: Sequence[SlidePlace], where: Where) -> None:
+    seen: dict[str, int] = {}
+    for index, slide in enumerate(slides):
+        key = str(slide)
+        if isinstance(slide, Path) and slide.name != "..":
+            key = str(slide.parent.resolve() / slide.name)
+        if key in seen:
+            raise ManifestError(
+                where(index), f"lists {slide.name} a second time", "keep one row for each slide"
+            )
+        seen[key] = index
+
+
+def _slide_ids(
+    given: Sequence[str], slides: Sequence[SlidePlace], base: Path, where: Where
+) -> list[str]:
+    """Ids as given, checked; made from the file names where none are given."""
+    ids: list[str] = []
+    seen: dict[str, int] = {}
+    for index, text in enumerate(given):
+        if not text:
+            ids.append("")
+            continue
+        try:
+            identity = safe_id(text)
+        except ManifestError as error:
+            raise ManifestError(where(index), f"slide_id {error.problem}", error.remedy) from None
+        if id_key(identity) in seen:
+            raise ManifestError(
+                where(index), f"gives the slide_id '{identity}' a second time",
+                "give each slide an id of its own (upper and lower case count as the same)",
+            )  # fmt: skip
+        seen[id_key(identity)] = index
+        ids.append(identity)
+    stems = Counter(
+        id_key(id_from_name(_stem(s))) for s, i in zip(slides, ids, strict=True) if not i
+    )
+    for index, slide in enumerate(slides):
+        if ids[index]:
+            continue
+        made = id_from_name(_stem(slide))
+        if stems[id_key(made)] > 1 or id_key(made) in seen:
+            # The same name in two folders: the folders tell them apart.
+            parts = _folders(slide, base)
+            made = id_from_name("_".join([*parts, _stem(slide)]))
+        if id_key(made) in seen:
+            made = id_from_name("_".join([*_folders(slide, base), slide.name]))
+        number = 2
+        while id_key(made) in seen:
+            made = id_from_name(f"{_stem(slide)}_{number}")
+            number += 1
+        seen[id_key(made)] = index
+        ids[index] = made
+    return ids
+
+
+def _stem(slide: SlidePlace) -> str:
+    name = slide.name
+    for ending in (".ome.tiff", ".ome.tif", ".ome.zarr"):
+        if name.lower().endswith(ending):
+            return name[: -len(ending)]
+    return slide.stem
+
+
+def _folders(slide: SlidePlace, base: Path) -> list[str]:
+    """Folder names between the table and the slide; never those above the table."""
+    if not isinstance(slide, Path):
+        return [part for part in urlsplit(slide.url).path.split("/")[:-1] if part][-1:]
+    if slide.is_relative_to(base):
+        return [part for part in slide.relative_to(base).parts[:-1] if part not in ("..", ".")]
+    return [slide.parent.name] if slide.parent.name else []
+
+
+def _label(text: str, where: str) -> str | None:
+    if len(text) > _MAX_LABEL_CHARACTERS or not text.isprintable():
+        raise ManifestError(where, "has an unusable label", "give a short text as the label")
+    return text or None
+
+
+def _split(text: str, where: str) -> str | None:
+    if not text:
+        return None
+    word = _SPLIT_WORDS.get(text.casefold())
+    if word is None:
+        shown = text[:20] if text.isprintable() else "an unreadable text"
+        raise ManifestError(
+            where, f"has the unknown split '{shown}'", f"use one of {', '.join(SPLITS)}"
+        )
+    return word
+
+
+def _mpp(text: str, where: str) -> float | None:
+    if not text:
+        return None
+    try:
+        value = float(text.replace(",", "."))
+    except ValueError:
+        value = float("nan")
+    if not is_plausible_mpp(value):
+        shown = text[:20] if text.isprintable() else "an unreadable text"
+        raise ManifestError(
+            where, f"has the impossible µm/px '{shown}'", "give e.g. 0.25, or leave it empty"
+        )
+    return value
+
+
+def _no_leak(rows: Sequence[ManifestRow], subject: str) -> None:
+    splits: dict[str, set[str]] = {}
+    for row in rows:
+        if row.split:
+            splits.setdefault(row.patient_id, set()).add(row.split)
+    torn = sorted(patient for patient, found in splits.items() if len(found) > 1)
+    if torn:
+        others = f" (and {len(torn) - 1} more)" if len(torn) > 1 else ""
+        raise ManifestError(
+            subject,
+            f"has patient '{torn[0][:60]}'{others} in more than one split",
+            "put all slides of a patient into one split",
+        )

@@ -1,0 +1,1 @@
+"""How good a model's saliency maps are: evaluation of one model, comparison of several."""

@@ -1,0 +1,120 @@
+"""A comparison as JSON, as Markdown and as a picture."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from pathology_scaat.artifacts.atomic import atomic_path, write_json
+from pathology_scaat.evaluation.comparison import Comparison
+from pathology_scaat.metrics.functional.statistics import Interval
+
+TABLE_MEASURES = (
+    "pixel_ap", "mosaic_ap", "srg/mean/probability", "srg/blur/probability",
+    "srg/noisy-linear/probability", "srg/swap/probability", "srg/blur/margin",
+    "referee_srg/blur", "stability_spearman", "sensitivity", "infidelity", "gini",
+)  # fmt: skip
+
+
+def _number(interval: Interval | None, signed: bool = False) -> str:
+    if interval is None or math.isnan(interval.value):
+        return ""
+    sign = "+" if signed else ""
+    if math.isnan(interval.low):
+        return f"{interval.value:{sign}.3f}"
+    return f"{interval.value:{sign}.3f} ({interval.low:{sign}.3f} to {interval.high:{sign}.3f})"
+
+
+def _value_table(c: Comparison, measures: Sequence[str], subset: str = "all") -> list[str]:
+    """Value of each measure (column) by arm (row), marked where it is better."""
+    lines = ["", "| arm | " + " | ".join(f"`{m}`" for m in measures) + " |"]
+    lines.append("|---|" + "---|" * len(measures))
+    for arm in c.arms:
+        fields = []
+        for measure in measures:
+            row = c.row(arm.arm, measure, subset)
+            if row is None or math.isnan(row.value.value):
+                fields.append("")
+                continue
+            mark = {True: " **▲**", False: "", None: ""}[row.improves]
+            fields.append(f"{row.value.value:.3f}{mark}")
+        lines.append(f"| {arm.arm} | " + " | ".join(fields) + " |")
+    return lines
+
+
+def comparison_markdown(comparison: Comparison) -> str:
+    """Tables: prediction and verdict by arm, then each measure's value and gain."""
+    c = comparison
+    measured = [m for m in TABLE_MEASURES if c.row(c.baseline, m) is not None]
+    lines = [
+        f"## {c.data}: {c.n_images} images of {c.n_patients} patients "
+        f"({c.n_all_correct} right in all arms and seeds)",
+        "",
+        f"Primary measure: `{c.primary}`. Baseline: {c.baseline}. AUC may be lower by "
+        f"{c.auc_margin:g} at most (lower end of the interval). Intervals 95 %, over patients.",
+        "",
+        f"| arm | seeds | AUC | AUC − {c.baseline} | gain in `{c.primary}` | verdict |",
+        "|---|---|---|---|---|---|",
+    ]
+    for arm in c.arms:
+        row = c.row(arm.arm, c.primary)
+        gain = _number(row.gain, signed=True) if row else ""
+        lines.append(
+            f"| {arm.arm} | {arm.n_seeds} | {_number(arm.auc)} | "
+            f"{_number(arm.auc_difference, signed=True)} | {gain} | {arm.verdict} |"
+        )
+    lines += _value_table(c, measured)
+    faithful = [m for m in measured if "srg/" in m]
+    if faithful:
+        lines += ["", "On images of the positive class alone (elsewhere there is nothing to find):"]
+        lines += _value_table(c, faithful, "positive class")
+    lines += [
+        "",
+        "▲: better than the baseline, the interval of the paired gain excluding zero (not "
+        "corrected for the number of measures; corrected p-values are in the JSON).",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def draw_comparison(comparison: Comparison, path: Path) -> None:
+    """Gain of each arm in AUC and in the primary measure, with intervals."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    c = comparison
+    arms = [a for a in c.arms if a.arm != c.baseline][::-1]
+    figure = Figure(figsize=(9, 1.5 + 0.4 * max(len(arms), 1)), layout="constrained")
+    FigureCanvasAgg(figure)
+    left, right = figure.subplots(1, 2, sharey=True)
+    for y, arm in enumerate(arms):
+        row = c.row(arm.arm, c.primary)
+        for axis, gain in ((left, arm.auc_difference), (right, row.gain if row else None)):
+            if gain is None or math.isnan(gain.value):
+                continue
+            if not math.isnan(gain.low):
+                axis.plot([gain.low, gain.high], [y, y], color="#2166ac", linewidth=3)
+            axis.plot(gain.value, y, "o", color="#2166ac", markersize=7)
+    left.axvline(-c.auc_margin, color="#b2182b", linestyle="--", linewidth=1)
+    for axis in (left, right):
+        axis.axvline(0, color="black", linewidth=1)
+        axis.locator_params(axis="x", nbins=5)  # more would run into each other
+    left.set_yticks(range(len(arms)), [a.arm for a in arms], fontsize=8)
+    left.set_ylim(-0.7, max(len(arms), 1) - 0.3)
+    left.set_xlabel(f"AUC − {c.baseline} (red: margin)")
+    right.set_xlabel(f"{c.primary} − {c.baseline}")
+    figure.suptitle(f"{c.data}: {c.n_images} images, {c.n_patients} patients", fontsize=10)
+    with atomic_path(path) as partial:
+        figure.savefig(partial, format="png", dpi=120, metadata={"Software": None})
+
+
+def write_comparison(comparison: Comparison, folder: Path) -> tuple[Path, Path, Path]:
+    """Write ``comparison.json``, ``.md`` and ``.png`` into a folder; their paths."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = tuple(folder / f"comparison.{suffix}" for suffix in ("json", "md", "png"))
+    write_json(paths[0], comparison.as_dict())
+    with atomic_path(paths[1]) as partial:
+        partial.write_text(comparison_markdown(comparison), encoding="utf-8")
+    draw_comparison(comparison, paths[2])
+    return paths[0], paths[1], paths[2]

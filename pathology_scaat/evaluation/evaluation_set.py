@@ -1,0 +1,207 @@
+"""The images that explanation quality is measured on: the same for every model."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pathology_scaat.annotations.labels import UNLABELLED
+from pathology_scaat.errors import UsageError
+
+if TYPE_CHECKING:
+    from pathology_scaat.patches import PatchStore
+
+
+@dataclass(frozen=True)
+class EvaluationSet:
+    """Labelled images with the patient of each, and masks where there are some.
+
+    Attributes
+    ----------
+    images : ndarray, (N, P, P, 3) uint8
+    labels : ndarray, (N,) int64
+    groups : ndarray, (N,)
+        Patient (or slide) of each image: what intervals are clustered by.
+    positive_class : int
+        Class whose probability the AUC is of.
+    masks : ndarray, (N, P, P) bool, optional
+        Where the positive class is; all False on images without it.
+    name : str
+        For reports.
+    """
+
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+    groups: NDArray[Any]
+    positive_class: int = 1
+    masks: NDArray[np.bool_] | None = None
+    name: str = "patches"
+
+    def __post_init__(self) -> None:
+        n = len(self.images)
+        if self.images.ndim != 4 or self.images.dtype != np.uint8 or self.images.shape[3] != 3:
+            raise UsageError(
+                self.name,
+                f"images are {self.images.shape} {self.images.dtype}",
+                "give (N, P, P, 3) uint8",
+            )
+        if len(self.labels) != n or len(self.groups) != n:
+            raise UsageError(self.name, "labels or patients are not one an image", "")
+        if self.masks is not None and self.masks.shape != self.images.shape[:3]:
+            raise UsageError(self.name, "masks do not have the images' size", "")
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def is_positive(self) -> NDArray[np.bool_]:
+        return np.asarray(self.labels == self.positive_class)
+
+    def take(self, indices: NDArray[np.integer]) -> EvaluationSet:
+        """Some of the images, in the order given."""
+        return replace(
+            self,
+            images=self.images[indices],
+            labels=self.labels[indices],
+            groups=self.groups[indices],
+            masks=None if self.masks is None else self.masks[indices],
+        )
+
+    def spread(self, n: int, seed: int = 0) -> NDArray[np.int64]:
+        """Indices of ``n`` images, as even over classes and patients as there are (seeded).
+
+        Classes take turns; within a class the patients take turns.
+        """
+        rng = np.random.default_rng(seed)
+        shuffled = rng.permutation(len(self))
+        # A class has its patients' names of its own: a patient may have images of both.
+        turn_of_patient = _turns([f"{self.labels[i]}|{self.groups[i]}" for i in shuffled])
+        by_turn = shuffled[np.argsort(turn_of_patient, kind="stable")]
+        turn_of_class = _turns([int(self.labels[i]) for i in by_turn])
+        chosen = by_turn[np.argsort(turn_of_class, kind="stable")][:n]
+        return np.sort(chosen)
+
+    def digest(self) -> str:
+        """SHA-256 over the content, for fingerprints of results."""
+        digest = hashlib.sha256()
+        for array in (self.images, self.labels, self.masks):
+            if array is not None:
+                digest.update(np.ascontiguousarray(array).tobytes())
+        digest.update("\x00".join(map(str, self.groups)).encode())
+        digest.update(str(self.positive_class).encode())
+        return digest.hexdigest()
+
+
+def _turns(keys: Sequence[Any]) -> NDArray[np.int64]:
+    """How often each key came before: 0 for its first, 1 for its second place, ..."""
+    seen: dict[Any, int] = {}
+    turns = np.empty(len(keys), dtype=np.int64)
+    for i, key in enumerate(keys):
+        turns[i] = seen.get(key, 0)
+        seen[key] = int(turns[i]) + 1
+    return turns
+
+
+def evaluation_set_from_stores(
+    stores: Mapping[str, Path],
+    class_names: Sequence[str],
+    positive_class: str,
+    *,
+    patients: Mapping[str, str] | None = None,
+    annotations: Mapping[str, Path] | None = None,
+    max_patches: int = 2000,
+    max_pixels: int = 100_000_000,
+    seed: int = 0,
+    name: str = "patches",
+) -> EvaluationSet | None:
+    """Labelled patches of some slides; None where no patch has a label.
+
+    Parameters
+    ----------
+    stores : mapping of slide id to patch store
+    class_names : sequence of str
+        Of the model; labels of the stores are matched by name.
+    positive_class : str
+    patients : mapping of slide id to patient id, optional
+        A slide that is not named is a patient of its own.
+    annotations : mapping of slide id to annotation file, optional
+        Gives the patches their masks of the positive class; patches of other slides have
+        empty masks. Without any the set has no masks.
+    max_patches : int
+        At most so many, spread over classes and slides.
+    max_pixels : int
+        At most so many pixels in all (memory).
+    seed : int
+    name : str
+    """
+    from pathology_scaat.patches import PatchStore
+
+    known = {n: i for i, n in enumerate(class_names)}
+    slide_of: list[str] = []
+    labels: list[NDArray[np.int64]] = []
+    places: list[NDArray[np.int64]] = []
+    opened = {slide_id: PatchStore(path) for slide_id, path in sorted(stores.items())}
+    for slide_id, store in opened.items():
+        names = store.meta.class_names
+        table = np.array([known.get(n, UNLABELLED) for n in names] + [UNLABELLED], dtype=np.int64)
+        own = table[np.asarray(store.labels, dtype=np.int64)] if len(store) else table[:0]
+        there = np.flatnonzero(own != UNLABELLED)
+        labels.append(own[there])
+        places.append(there)
+        slide_of += [slide_id] * len(there)
+    if not slide_of:
+        return None
+    all_labels, all_places = np.concatenate(labels), np.concatenate(places)
+    slides = np.array(slide_of)
+    groups = np.array([(patients or {}).get(s, s) for s in slide_of])
+    # The choice is made on labels and patients alone; only chosen pixels are read.
+    blank = np.zeros((len(slides), 1, 1, 3), dtype=np.uint8)
+    side = max(store.meta.grid.patch_size_px for store in opened.values())
+    limit = max(1, min(max_patches, max_pixels // side**2))
+    chosen = EvaluationSet(blank, all_labels, groups, name=name).spread(limit, seed)
+    pixels: list[NDArray[np.uint8]] = []
+    masks: list[NDArray[np.bool_]] = []
+    # ``chosen`` is sorted, and patches stand slide by slide: order is kept.
+    for slide_id in dict.fromkeys(slides[chosen]):
+        store, own = opened[slide_id], all_places[chosen[slides[chosen] == slide_id]]
+        pixels.append(store.read(own))
+        masks.append(
+            _masks(store, own, (annotations or {}).get(slide_id), positive_class)
+            if annotations
+            else np.zeros((0, 1, 1), dtype=bool)
+        )
+    return EvaluationSet(
+        np.concatenate(pixels),
+        all_labels[chosen],
+        groups[chosen],
+        positive_class=known[positive_class],
+        masks=np.concatenate(masks) if annotations else None,
+        name=name,
+    )
+
+
+def _masks(
+    store: PatchStore, places: NDArray[np.int64], annotation: Path | None, positive_class: str
+) -> NDArray[np.bool_]:
+    from pathology_scaat.annotations import read_annotations
+    from pathology_scaat.annotations.rasterize import patch_masks
+
+    grid = store.meta.grid
+    side = grid.patch_size_px
+    if annotation is None:
+        return np.zeros((len(places), side, side), dtype=bool)
+    bounds = store.meta.slide.bounds_px
+    offset = (bounds.x, bounds.y) if bounds else (0, 0)
+    return patch_masks(
+        read_annotations(annotation, offset_px=offset),
+        positive_class,
+        grid.exact_origins_px(store.grid_index[places]),
+        grid.patch_size_level0_px,
+        side,
+    )

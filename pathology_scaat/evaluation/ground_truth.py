@@ -1,0 +1,129 @@
+"""How good a run is where the truth is known: held-out patches, and maps against polygons."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from skimage.color import rgb2hed
+from skimage.draw import polygon
+
+from pathology_scaat.annotations import LabelledPolygon, read_annotations
+from pathology_scaat.artifacts.output_folder import Workspace
+from pathology_scaat.export.raster.thumbnail import frame_thumbnail
+from pathology_scaat.metrics.functional.localisation import SlideLocalisation, slide_localisation
+from pathology_scaat.patches import PatchStore
+from pathology_scaat.saliency import SaliencyStore
+from pathology_scaat.slides import open_slide
+from pathology_scaat.stitching import SlideMap
+from pathology_scaat.stitching.schema import PROBABILITY_PREFIX, SALIENCY_CHANNEL
+
+FloatImage = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class PatchScore:
+    """Held-out patches: how many, of how many slides, and the AUC of the target class.
+
+    ``auc`` is NaN where only one class occurs.
+    """
+
+    n_patches: int
+    n_positive: int
+    n_slides: int
+    auc: float
+
+
+def patch_score(out: Path, slide_ids: Sequence[str]) -> PatchScore:
+    """AUC of the target's probability over the labelled patches of some slides."""
+    from sklearn.metrics import roc_auc_score
+
+    space = Workspace(out)
+    truths: list[NDArray[np.bool_]] = []
+    scores: list[NDArray[np.float32]] = []
+    for slide_id in slide_ids:
+        patches = PatchStore(space.patches(slide_id))
+        explained = SaliencyStore(space.saliency(slide_id))
+        labelled = patches.labels >= 0
+        target = patches.meta.class_names.index(explained.meta.target_class)
+        truths.append(patches.labels[labelled] == target)
+        scores.append(explained.target_probability[labelled])
+    truth = np.concatenate(truths) if truths else np.zeros(0, dtype=bool)
+    auc = float("nan")
+    if 0 < truth.sum() < truth.size:
+        auc = float(roc_auc_score(truth, np.concatenate(scores)))
+    return PatchScore(int(truth.size), int(truth.sum()), len(slide_ids), auc)
+
+
+def polygon_mask(polygons: Sequence[LabelledPolygon], slide_map: SlideMap) -> NDArray[np.bool_]:
+    """Which map pixels lie in any polygon, (H, W) bool on the map's own grid."""
+    size = slide_map.size_px(0)
+    shape = (size.height, size.width)
+    mask = np.zeros(shape, dtype=bool)
+    frame, scale = slide_map.frame_px, slide_map.scale_px
+
+    def fill(ring: Any, value: bool) -> None:
+        # a pixel belongs to a ring that holds its centre; map pixel p covers [p, p + 1)
+        corners = np.asarray(ring.coords)[:, :2]
+        columns, rows = ((corners - (frame.x, frame.y)) / scale - 0.5).T
+        mask[polygon(rows, columns, shape)] = value
+
+    for labelled in polygons:
+        for part in getattr(labelled.geometry, "geoms", [labelled.geometry]):
+            fill(part.exterior, True)
+            for hole in part.interiors:
+                fill(hole, False)
+    return mask
+
+
+def nuclear_stain(slide_path: Path, slide_map: SlideMap, mpp: float | None) -> FloatImage:
+    """Haematoxylin density of the slide on the map's grid, (H, W) float32, NaN off the map.
+
+    The baseline that a saliency map must beat: dark nuclei stand out without any model.
+    Colour deconvolution after Ruifrok and Johnston (2001).
+    """
+    with open_slide(slide_path, mpp=mpp) as slide:
+        image = frame_thumbnail(slide, slide_map.size_px(0), slide_map.scale_px)
+    density: FloatImage = rgb2hed(image)[..., 0].astype(np.float32)
+    density[np.isnan(slide_map.read(SALIENCY_CHANNEL))] = np.nan
+    return density
+
+
+@dataclass(frozen=True)
+class MapScore:
+    """One slide's maps against the truth: saliency, and beside it probability and plain stain."""
+
+    slide_id: str
+    saliency: SlideLocalisation
+    probability: SlideLocalisation
+    nuclear_stain: SlideLocalisation
+
+
+def map_score(
+    out: Path,
+    slide_id: str,
+    truth_path: Path,
+    truth_class: str,
+    slide_path: Path,
+    mpp: float | None = None,
+) -> MapScore:
+    """Pixel average precision of a slide's saliency and probability on the truth's polygons.
+
+    Only pixels with data (tissue that was explained) take part; chance is the share of truth
+    among them.
+    """
+    slide_map = SlideMap(Workspace(out).map(slide_id))
+    polygons = [p for p in read_annotations(truth_path) if p.class_name == truth_class]
+    mask = polygon_mask(polygons, slide_map)
+    saliency = slide_map.read(SALIENCY_CHANNEL)
+    probability = slide_map.read(PROBABILITY_PREFIX + slide_map.meta.target_class)
+    return MapScore(
+        slide_id=slide_id,
+        saliency=slide_localisation(saliency, mask),
+        probability=slide_localisation(probability, mask),
+        nuclear_stain=slide_localisation(nuclear_stain(slide_path, slide_map, mpp), mask),
+    )

@@ -1,0 +1,303 @@
+"""A trust card: what is known about one model's maps on its own test slides, in plain words."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from pathology_scaat.artifacts.atomic import atomic_path, write_json
+from pathology_scaat.evaluation.evaluation_set import EvaluationSet
+from pathology_scaat.evaluation.measurement import Measurement
+from pathology_scaat.evaluation.protocol import ProtocolConfig
+from pathology_scaat.metrics.functional.statistics import (
+    MIN_PATIENTS,
+    Interval,
+    clustered_auc,
+    clustered_mean,
+)
+
+SCHEMA_NAME = "pathology_scaat.trust_card"
+SCHEMA_VERSION = 1
+NOT_MEASURED = "not measured"
+
+Verdict = Literal["good", "unclear", "poor", "described", "not measured"]
+
+
+@dataclass(frozen=True)
+class TrustEntry:
+    """One question with its answer.
+
+    ``interval`` is None where it was not measured; ``chance`` is what a map without knowledge
+    would have; ``words`` say what it means or why it is missing.
+    """
+
+    question: str
+    measure: str
+    interval: Interval | None
+    chance: float | None
+    verdict: Verdict
+    words: str
+
+
+@dataclass(frozen=True)
+class TrustCard:
+    """What is known about one model's maps.
+
+    ``held_out`` says whether the images were kept from training.
+    """
+
+    model_fingerprint: str
+    training_method: str
+    explanation_method: str
+    target_class: str
+    data: str
+    n_images: int
+    n_patients: int
+    held_out: bool
+    temperature: float
+    entries: tuple[TrustEntry, ...]
+    settings: dict[str, Any]
+
+    def entry(self, measure: str) -> TrustEntry | None:
+        """The entry of a measure, or None."""
+        return next((e for e in self.entries if e.measure == measure), None)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON: NaN becomes None."""
+        plain = asdict(self)
+        plain["entries"] = [
+            {**asdict(e), "interval": e.interval.as_dict() if e.interval else None}
+            for e in self.entries
+        ]
+        return {"schema": SCHEMA_NAME, "schema_version": SCHEMA_VERSION, **plain}
+
+
+def _judge(interval: Interval, chance: float) -> Verdict:
+    if interval.n_clusters < MIN_PATIENTS or math.isnan(interval.low):
+        return "unclear"
+    if interval.low > chance:
+        return "good"
+    return "poor" if interval.high < chance else "unclear"
+
+
+_WORDS: dict[Verdict, str] = {
+    "good": "above chance, interval included",
+    "unclear": "not told apart from chance with these images",
+    "poor": "below chance",
+    "described": "a description: neither high nor low is good in itself",
+    "not measured": "",
+}
+
+
+def _words(verdict: Verdict, interval: Interval) -> str:
+    if verdict != "described" and interval.n_clusters < MIN_PATIENTS:
+        return (
+            f"{_count(interval.n_clusters, 'patient', 'patients')} only: too few to say what "
+            "follows for others"
+        )
+    return _WORDS[verdict]
+
+
+class _Builder:
+    def __init__(self, result: Measurement, data: EvaluationSet, config: ProtocolConfig) -> None:
+        self.result, self.data, self.config = result, data, config
+        self.entries: list[TrustEntry] = []
+
+    def interval(self, measure: str, *, positive_only: bool = False) -> Interval | None:
+        values = self.result.values.get(measure)
+        if values is None:
+            return None
+        if positive_only:
+            values = np.where(self.data.is_positive, values, np.nan)
+        groups = range(len(values)) if measure.startswith("mosaic") else self.data.groups
+        found = clustered_mean(
+            values, list(groups), n_resamples=self.config.n_resamples, seed=self.config.seed
+        )
+        return found if found.n else None
+
+    def missing(self, question: str, measure: str, why: str) -> None:
+        self.entries.append(
+            TrustEntry(question, measure, None, None, "not measured", f"{NOT_MEASURED}: {why}")
+        )
+
+    def add(
+        self,
+        question: str,
+        measure: str,
+        chance: float | None,
+        why_missing: str,
+        words: str = "",
+        *,
+        positive_only: bool = False,
+    ) -> None:
+        found = self.interval(measure, positive_only=positive_only)
+        measure += ", positive class" if positive_only else ""
+        if found is None:
+            self.missing(question, measure, why_missing)
+            return
+        verdict: Verdict = "described" if chance is None else _judge(found, chance)
+        told = words or _words(verdict, found)
+        self.entries.append(TrustEntry(question, measure, found, chance, verdict, told))
+
+
+def build_entries(
+    result: Measurement, data: EvaluationSet, config: ProtocolConfig, n_referees: int
+) -> tuple[TrustEntry, ...]:
+    """The card's questions, each answered or marked as not measured."""
+    build = _Builder(result, data, config)
+    _prediction(build)
+    one_class = "the images are all of one class"
+    for occluder in ("mean", "blur", "noisy-linear", "swap"):
+        build.add(
+            f"Do the maps name the pixels the model uses? (hidden by {occluder})",
+            f"srg/{occluder}/probability", 0.0, "this occluder was not asked for",
+        )  # fmt: skip
+        # Where the class is absent nothing can be taken away: those images tell which class an
+        # emptied picture falls to, and say little of the maps that a reader looks at.
+        build.add(
+            f"... on patches of the positive class alone? (hidden by {occluder})",
+            f"srg/{occluder}/probability", 0.0, "no such patch, or not asked for",
+            positive_only=True,
+        )  # fmt: skip
+    build.add(
+        "Would independent models agree with the ranking?", "referee_srg/blur", 0.0,
+        "no referee models were given" if not n_referees else "no images",
+    )  # fmt: skip
+    build.add(
+        "In mosaics of both classes, is the target's tissue found?", "mosaic_ap", 0.5, one_class,
+        "an absolute gradient does not tell evidence for the class from evidence against it",
+    )  # fmt: skip
+    chance = result.mean("pixel_ap_chance")
+    no_masks = "there are no annotated regions on these slides that leave other tissue in a patch"
+    build.add(
+        "Is the annotated region found within a patch?", "pixel_ap",
+        None if math.isnan(chance) else chance, no_masks,
+    )  # fmt: skip
+    for name, question in (
+        ("pixel_ap_haematoxylin", "... by the density of haematoxylin, without any model?"),
+        ("pixel_ap_centre", "... by pointing to the middle?"),
+        ("pixel_ap_random_weights", "... by the same network with random weights?"),
+    ):
+        build.add(question, name, None, no_masks, "a yardstick: the model's map should beat it")
+    build.add("Do the maps depend on what was learned?", "weight_randomisation", None,
+              "no images", "rank correlation with maps of shuffled weights: 0 is right",
+              )  # fmt: skip
+    build.add("Does a map stay when the image hardly changes?", "stability_spearman", None,
+              "no images", "rank correlation under noise of 2/255: near 1 is steady")  # fmt: skip
+    build.add("How much does a map change relative to its size?", "sensitivity", None, "no images",
+              "largest relative change under noise: lower is steadier")  # fmt: skip
+    build.add("How concentrated are the maps?", "gini", None, "no images")
+    return tuple(build.entries)
+
+
+def _prediction(build: _Builder) -> None:
+    from pathology_scaat.evaluation.comparison import positive_scores
+
+    data, question = build.data, "How well does the model tell the classes apart? (AUC)"
+    auc = clustered_auc(
+        positive_scores(build.result.logits, data.positive_class), data.is_positive, data.groups,
+        seed=build.config.seed,
+    )  # fmt: skip
+    if math.isnan(auc.value):
+        build.missing(question, "auc", "the images are all of one class")
+        return
+    verdict = _judge(auc, 0.5)
+    build.entries.append(TrustEntry(question, "auc", auc, 0.5, verdict, _words(verdict, auc)))
+
+
+def format_interval(interval: Interval | None) -> str:
+    """``0.123 (0.100 to 0.150)``, or "not measured"."""
+    if interval is None:
+        return NOT_MEASURED
+    if math.isnan(interval.low):
+        return f"{interval.value:.3f}"
+    return f"{interval.value:.3f} ({interval.low:.3f} to {interval.high:.3f})"
+
+
+def _count(n: int, one: str, many: str) -> str:
+    return f"{n} {one if n == 1 else many}"
+
+
+def card_markdown(card: TrustCard) -> str:
+    """The card as Markdown."""
+    warning = (
+        ""
+        if card.held_out
+        else "\n> **These images may have been seen in training: every number here is too good.**\n"
+    )
+    lines = [
+        "# Trust card",
+        "",
+        f"Model `{card.model_fingerprint[:12]}`, trained by *{card.training_method}*, "
+        f"explained by *{card.explanation_method}* for the class **{card.target_class}**.",
+        f"Measured on {_count(card.n_images, 'patch', 'patches')} of "
+        f"{_count(card.n_patients, 'patient', 'patients')} ({card.data}). "
+        "Intervals are 95 %, over patients.",
+        warning,
+        "| question | result | chance | verdict | meaning |",
+        "|---|---|---|---|---|",
+    ]
+    for e in card.entries:
+        chance = "" if e.chance is None else f"{e.chance:.3f}"
+        lines.append(
+            f"| {e.question} | {format_interval(e.interval)} | {chance} | {e.verdict} | {e.words} |"
+        )
+    lines += [
+        "",
+        "A map shows what moved this model's decision. It is no diagnosis, and it does not show "
+        "that the decision is right.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def draw_card(card: TrustCard, path: Path) -> None:
+    """The measured entries that have a chance level, as a picture with their intervals."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    shown = [e for e in card.entries if e.interval is not None and e.chance is not None][::-1]
+    figure = Figure(figsize=(9, 1.6 + 0.45 * max(len(shown), 1)), layout="constrained")
+    FigureCanvasAgg(figure)
+    axis = figure.add_subplot()
+    colours = {"good": "#1b7837", "unclear": "#8c6d1f", "poor": "#b2182b"}
+    for y, e in enumerate(shown):
+        interval = e.interval
+        assert interval is not None
+        assert e.chance is not None
+        colour = colours.get(e.verdict, "#444444")
+        if not math.isnan(interval.low):
+            axis.plot([interval.low, interval.high], [y, y], color=colour, linewidth=3)
+        axis.plot(interval.value, y, "o", color=colour, markersize=8)
+        axis.plot([e.chance, e.chance], [y - 0.3, y + 0.3], color="black", linewidth=1.5)
+    axis.set_yticks(range(len(shown)), [e.question for e in shown], fontsize=8)
+    axis.set_ylim(-0.7, max(len(shown), 1) - 0.3)
+    axis.axvline(0, color="#cccccc", linewidth=0.8, zorder=0)
+    axis.set_xlabel("value with 95 % interval over patients; black bar: chance")
+    figure.suptitle(
+        f"Trust card: model {card.model_fingerprint[:12]}, class {card.target_class}"
+        + ("" if card.held_out else " — images seen in training"),
+        fontsize=10,
+    )
+    if not shown:
+        axis.text(0.5, 0.5, NOT_MEASURED, ha="center", transform=axis.transAxes)
+    with atomic_path(path) as partial:
+        # No software name or time in the file: the same card gives the same bytes.
+        figure.savefig(partial, format="png", dpi=120, metadata={"Software": None})
+
+
+def write_card(card: TrustCard, folder: Path) -> tuple[Path, Path, Path]:
+    """Write ``trust_card.json``, ``.md`` and ``.png`` into a folder; their paths."""
+    from pathology_scaat.evaluation.comparison import without_nan
+
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = tuple(folder / f"trust_card.{suffix}" for suffix in ("json", "md", "png"))
+    write_json(paths[0], without_nan(card.as_dict()))
+    with atomic_path(paths[1]) as partial:
+        partial.write_text(card_markdown(card), encoding="utf-8")
+    draw_card(card, paths[2])
+    return paths[0], paths[1], paths[2]

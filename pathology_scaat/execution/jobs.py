@@ -1,0 +1,128 @@
+"""A job as every engine runs it: its error is a value, and stops no other job."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from pathology_scaat.artifacts.redaction import Redactor
+from pathology_scaat.artifacts.urls import slide_place
+from pathology_scaat.errors import ScaatError
+from pathology_scaat.system.memory import REMEDY, is_out_of_memory
+from pathology_scaat.system.signals import raise_again
+
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class JobOutcome(Generic[Result]):
+    """What became of a job: ``result`` where ``error`` is None."""
+
+    index: int
+    result: Result | None
+    error: ScaatError | None
+
+
+class JobError(ScaatError, RuntimeError):
+    """A job that ended in a way nobody foresaw; ``trace`` is for the log."""
+
+    trace: str = ""
+
+
+class LostError(JobError):
+    """A job that nobody is left to do: the scheduler, or its last worker, is gone."""
+
+    exit_code = 3
+
+
+_threads_of_job = 1
+
+
+def job_threads() -> int:
+    """How many threads the running job may use."""
+    return _threads_of_job
+
+
+def guarded(
+    function: Callable[[Job], Result], job: Job, threads: int = 1
+) -> tuple[Result | None, ScaatError | None]:
+    """Run a job; return its result, or its error as one of ours.
+
+    Parameters
+    ----------
+    function : callable
+        Of the job.
+    job : object
+        Where it, or its attribute ``job``, has a ``slide_id``, an error names it.
+    threads : int
+        What :func:`job_threads` says meanwhile.
+    """
+    global _threads_of_job
+    before, _threads_of_job = _threads_of_job, threads
+    try:
+        return function(job), None
+    except ScaatError as error:
+        raise_again()
+        # A reader's sentence about a damaged file, raised from an allocation that failed,
+        # would blame the file.
+        return None, _out_of_memory(job) if _blames_wrongly(error) else error
+    except Exception as error:
+        raise_again()  # an end that was asked for is no failure of the job
+        return None, _foreign(job, error)
+    finally:
+        _threads_of_job = before
+
+
+def _blames_wrongly(error: ScaatError) -> bool:
+    inner = error.__cause__ or error.__context__
+    return inner is not None and is_out_of_memory(inner)
+
+
+def _out_of_memory(job: object) -> JobError:
+    return JobError(subject_of(job), "ran out of memory", REMEDY)
+
+
+def _foreign(job: object, error: Exception) -> JobError:
+    if is_out_of_memory(error):
+        return _out_of_memory(job)
+    if isinstance(error, OSError):
+        words = error.strerror or type(error).__name__
+        ours = JobError(
+            subject_of(job),
+            f"a file could not be read or written ({words})",
+            "check free disk space and permissions, then run again",
+        )
+    else:
+        kind = type(error).__name__
+        ours = JobError(subject_of(job), f"failed in an unforeseen way ({kind})", "report it")
+    # The words of foreign errors may hold paths and names: they are redacted where they arise.
+    redactor = Redactor()
+    slide_path = getattr(getattr(job, "job", job), "slide_path", None)
+    if slide_path:
+        place = slide_place(slide_path)
+        if isinstance(place, Path):
+            redactor.hide_path(place, subject_of(job))
+        else:
+            for name in (place.url, place.name, place.stem):
+                redactor.hide(name, subject_of(job))
+    ours.trace = redactor(traceback.format_exc())
+    return ours
+
+
+def worker_died(job: object) -> JobError:
+    """The error of a job whose worker died under it, twice."""
+    return JobError(
+        subject_of(job),
+        "its worker process died (out of memory?)",
+        REMEDY,
+    )
+
+
+def subject_of(job: object) -> str:
+    """How an error names a job."""
+    own = getattr(job, "slide_id", "") or getattr(getattr(job, "job", None), "slide_id", "")
+    return str(own or "a job")

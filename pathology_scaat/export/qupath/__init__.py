@@ -1,0 +1,1 @@
+"""Exchange with QuPath: GeoJSON, regions, class colours, and the way back."""

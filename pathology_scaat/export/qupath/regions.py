@@ -1,0 +1,120 @@
+"""Regions of high saliency as polygons with an area and a mean."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+from scipy import ndimage
+from shapely.geometry import Polygon
+
+from pathology_scaat.export.config import ExportConfig
+from pathology_scaat.export.frame import ExportFrame
+from pathology_scaat.export.qupath.polygons import clean_polygons, component_outline
+from pathology_scaat.stitching.schema import PROBABILITY_PREFIX, SALIENCY_CHANNEL
+from pathology_scaat.stitching.slide_map import SlideMap
+
+MAX_REGION_PX = 4_000_000
+"""Map pixels looked at for regions; larger maps are outlined one level coarser."""
+
+
+@dataclass(frozen=True)
+class Region:
+    """One region in the coordinates of an export frame."""
+
+    polygon: Polygon
+    area_um2: float
+    saliency_mean: float
+    probability_mean: float
+
+
+@dataclass(frozen=True)
+class RegionSet:
+    """Regions of a slide, largest first, and how they were found."""
+
+    regions: tuple[Region, ...]
+    threshold: float
+    level_mpp: float
+    n_found: int
+
+    @property
+    def n_left_out(self) -> int:
+        return self.n_found - len(self.regions)
+
+
+def region_level(slide_map: SlideMap, region_mpp: float) -> int:
+    """Coarsest map level that is not coarser than asked for, within the memory limit."""
+    steps = math.log2(max(region_mpp / slide_map.mpp, 1.0))
+    level = min(int(steps + 1e-9), slide_map.n_levels - 1)
+    while level < slide_map.n_levels - 1 and slide_map.size_px(level).area > MAX_REGION_PX:
+        level += 1
+    return level
+
+
+def find_regions(slide_map: SlideMap, frame: ExportFrame, config: ExportConfig) -> RegionSet:
+    """Connected pixels above the saliency threshold where the target is probable enough.
+
+    Pixels are joined along edges, not corners, so that no outline touches itself in a way
+    that has to be repaired.
+    """
+    level = region_level(slide_map, config.region_mpp)
+    saliency = slide_map.read(SALIENCY_CHANNEL, level)
+    probability = slide_map.read(PROBABILITY_PREFIX + slide_map.meta.target_class, level)
+    level_mpp = slide_map.mpp * 2**level
+    seen = ~np.isnan(saliency)
+    threshold = config.region_threshold
+    if threshold is None:
+        threshold = (
+            float(np.quantile(saliency[seen], config.region_quantile)) if seen.any() else 0.0
+        )
+    with np.errstate(invalid="ignore"):  # comparisons with NaN are False, as wanted
+        mask = (saliency >= threshold) & (saliency > 0)
+        mask &= probability >= config.region_min_probability
+    min_px = config.min_region_um2 / level_mpp**2
+    labels, n_labels = ndimage.label(mask)  # joins along edges only
+    size = np.bincount(labels.ravel(), minlength=n_labels + 1)
+    size[0] = 0
+    kept = np.flatnonzero(size >= max(min_px, 1))
+    kept = kept[np.argsort(-size[kept], kind="stable")]
+    # only the kept ones get a place: a noisy map has a million components
+    rank = np.zeros(n_labels + 1, np.int32)
+    rank[kept[: config.max_regions]] = np.arange(1, len(kept[: config.max_regions]) + 1)
+    labels = rank[labels]
+    regions: list[Region] = []
+    for number, part in enumerate(ndimage.find_objects(labels), start=1):
+        cut = (labels[part] == number, saliency[part], probability[part])
+        origin = (part[1].start, part[0].start)
+        regions.extend(_outline(*cut, origin, slide_map, level, frame))
+    regions = regions[: config.max_regions]
+    n_found = max(len(kept), len(regions))
+    return RegionSet(tuple(regions), threshold, level_mpp, n_found)
+
+
+def _outline(
+    mask: NDArray[np.bool_],
+    saliency: NDArray[np.float32],
+    probability: NDArray[np.float32],
+    corner: tuple[int, int],
+    slide_map: SlideMap,
+    level: int,
+    frame: ExportFrame,
+) -> list[Region]:
+    """One component as regions: one, or several where the frame cuts it."""
+    left, top = corner
+    scale = slide_map.level_scale_px(level)
+    box = slide_map.frame_px
+    origin = (
+        box.x - frame.offset_x_px + left * scale,
+        box.y - frame.offset_y_px + top * scale,
+    )
+    outline = component_outline(mask, origin, scale)
+    bounds = shapely.box(0, 0, frame.width_px, frame.height_px)
+    slide_mpp = slide_map.meta.slide.mpp
+    means = [float(np.mean(channel[mask], dtype=np.float64)) for channel in (saliency, probability)]
+    return [
+        Region(polygon, polygon.area * slide_mpp**2, means[0], means[1])
+        for polygon in clean_polygons(outline, bounds)
+    ]

@@ -1,0 +1,1 @@
+"""Pictures and rasters: OME-TIFF, RGB TIFF, PNG overlays, figures."""

@@ -1,0 +1,94 @@
+"""Colour rasters for viewers that read no values: a plain TIFF and a PNG of one pixel a tile.
+
+The TIFF is for OpenSlide viewers (they see one level of an OME-TIFF, and no channels): RGB,
+whole pyramid in ordinary pages, resolution tags. The PNG is for QuPath's image overlay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tifffile
+from numpy.typing import NDArray
+from PIL import Image
+
+from pathology_scaat.artifacts.atomic import atomic_path
+from pathology_scaat.export.raster.ome_tiff import (
+    BUFFER_BYTES,
+    SOFTWARE,
+    TILE_PX,
+    map_tiles,
+    pyramid_levels,
+)
+from pathology_scaat.export.raster.overlay_png import ColourScale, colourize
+from pathology_scaat.export.tiles import TileTable
+from pathology_scaat.stitching.schema import SALIENCY_CHANNEL
+from pathology_scaat.stitching.slide_map import SlideMap
+from pathology_scaat.stitching.source import SaliencySource
+
+WHITE = 255
+
+
+def _rgb_tiles(slide_map: SlideMap, level: int, scale: ColourScale) -> Iterator[NDArray[np.uint8]]:
+    for tile in map_tiles(slide_map, (SALIENCY_CHANNEL,), level, fill=np.nan):
+        rgba = colourize(tile, scale.vmax, scale.colormap)
+        rgba[np.isnan(tile), :3] = WHITE
+        yield np.ascontiguousarray(rgba[..., :3])
+
+
+def write_rgb_tiff(path: Path, slide_map: SlideMap, scale: ColourScale) -> None:
+    """Write saliency in colour (white: no data) as a pyramidal TIFF that OpenSlide opens."""
+    with atomic_path(path) as partial, tifffile.TiffWriter(partial, bigtiff=True) as writer:
+        for position, level in enumerate(pyramid_levels(slide_map)):
+            size = slide_map.size_px(level)
+            per_cm = 1e4 / (slide_map.mpp * 2**level)
+            writer.write(
+                _rgb_tiles(slide_map, level, scale),
+                shape=(size.height, size.width, 3),
+                dtype=np.uint8,
+                photometric="rgb",
+                tile=(TILE_PX, TILE_PX),
+                compression="deflate",
+                predictor=True,
+                resolution=(per_cm, per_cm),
+                resolutionunit="CENTIMETER",
+                software=SOFTWARE,
+                subfiletype=1 if position else 0,
+                metadata=None,
+                maxworkers=1,
+                buffersize=BUFFER_BYTES,
+            )
+
+
+def write_tile_png(
+    path: Path, source: SaliencySource, table: TileTable, colormap: str
+) -> dict[str, Any]:
+    """Write an RGBA picture of one pixel a grid cell: colour and opacity by mean saliency.
+
+    Returns
+    -------
+    dict
+        ``region_px``: level-0 box (x, y, width, height; fractional) that the picture covers,
+        which may exceed the slide; ``vmax`` of its colours.
+    """
+    grid = source.meta.grid
+    values = np.full((grid.n_rows, grid.n_cols), np.nan, np.float32)
+    columns, rows = source.grid_index[:, 0], source.grid_index[:, 1]
+    values[rows, columns] = table.saliency_mean
+    vmax = float(np.quantile(table.saliency_mean, 0.995)) if len(table) else 1.0
+    rgba = colourize(values, vmax or 1.0, colormap)
+    with atomic_path(path) as partial:
+        Image.fromarray(rgba, "RGBA").save(partial, format="PNG")
+    inset = max((grid.patch_size_level0_px - grid.step_level0_px) / 2, 0.0)
+    return {
+        "region_px": [
+            grid.anchor_x_px + inset,
+            grid.anchor_y_px + inset,
+            grid.n_cols * grid.step_level0_px,
+            grid.n_rows * grid.step_level0_px,
+        ],
+        "vmax": vmax,
+    }

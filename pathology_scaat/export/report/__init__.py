@@ -1,0 +1,1 @@
+"""The cohort's page and contact sheet."""

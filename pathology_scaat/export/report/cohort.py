@@ -1,0 +1,69 @@
+"""What shows a whole cohort: the exported slides, read once, for the sheet and the page."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from pathology_scaat.artifacts.checksums import text_problem
+from pathology_scaat.artifacts.fingerprint import file_sha256
+from pathology_scaat.export.report.records import (
+    CONTACT_SHEET,
+    PAGE,
+    SEAL_META,
+    ExportedCohort,
+    read_cohort,
+)
+
+HEAD_CHARACTERS = 600
+"""Fingerprint, seal and the sheet's hash stand within so many characters of the beginning."""
+_SHEET_META = re.compile(r'<meta name="contact-sheet" content="([0-9a-f]{64})">')
+
+
+def _head(page: Path) -> str:
+    try:
+        with page.open(encoding="utf-8") as stream:
+            return stream.read(HEAD_CHARACTERS)
+    except (OSError, UnicodeDecodeError):
+        return ""
+
+
+def stated_sheet(page: Path) -> str | None:
+    """SHA-256 of the contact sheet that a page was written beside, if there was one."""
+    found = _SHEET_META.search(_head(page))
+    return found[1] if found else None
+
+
+def page_problem(page: Path) -> str | None:
+    """What is wrong with the bytes of a page, if anything."""
+    return text_problem(page, SEAL_META)
+
+
+def _is_current(cohort: ExportedCohort, wanted: str, pictured: bool) -> bool:
+    page, sheet = cohort.overlay_dir / PAGE, cohort.overlay_dir / CONTACT_SHEET
+    if wanted not in _head(page) or page_problem(page) is not None:
+        return False
+    return not pictured or (sheet.is_file() and file_sha256(sheet) == stated_sheet(page))
+
+
+def write_cohort(overlay_dir: Path, title: str = "Saliency maps") -> Sequence[Path]:
+    """Write what shows a whole cohort, unless it is there: the contact sheet, then the page.
+
+    The page comes last and carries the fingerprint of both, so that a run that was killed
+    between them makes them again.
+
+    Returns
+    -------
+    sequence of Path
+        What was written; empty where the right files were there.
+    """
+    from pathology_scaat.export.report.contact_sheet import write_contact_sheet
+    from pathology_scaat.export.report.page import write_page
+
+    cohort = read_cohort(overlay_dir)
+    pictured = any(cohort.picture(r, "png", "figure") for r in cohort.records)
+    if _is_current(cohort, cohort.fingerprint(title), pictured):
+        return []
+    made = [write_contact_sheet(cohort)] if pictured else []
+    return [*made, write_page(cohort, title)]

@@ -1,0 +1,77 @@
+"""What the cohort's page and contact sheet are made of: one record per exported slide."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from pathology_scaat.artifacts.fingerprint import fingerprint
+from pathology_scaat.errors import ExportError
+from pathology_scaat.export.sidecar import read_sidecar
+
+CONTACT_SHEET = "contact_sheet.png"
+
+
+PAGE = "index.html"
+
+
+SCHEMA_VERSION = 2
+
+
+SEAL_META = re.compile(r'<meta name="seal" content="([0-9a-f]{64})">')
+
+
+@dataclass(frozen=True)
+class ExportedCohort:
+    """The records of all slides in a folder of overlays, by slide id."""
+
+    overlay_dir: Path
+    records: tuple[dict[str, Any], ...]
+
+    def picture(self, record: dict[str, Any], *kinds: str) -> Path | None:
+        """The first picture of the given formats that a slide has."""
+        for kind in kinds:
+            for name, entry in record["files"].items():
+                path = self.overlay_dir / Path(name).name
+                if entry.get("format") == kind and path.is_file():
+                    return path
+        return None
+
+    def fingerprint(self, title: str) -> str:
+        """What page and sheet are made of: the slides' records, and with them their files."""
+        return fingerprint(
+            {"schema_version": SCHEMA_VERSION, "title": title, "records": list(self.records)}
+        )
+
+
+def read_cohort(overlay_dir: Path) -> ExportedCohort:
+    """Read the records of a folder of overlays; what is no record is passed over."""
+    overlay_dir = Path(overlay_dir)
+    records = (read_sidecar(path) for path in overlay_dir.glob("*.json"))
+    found = [record for record in records if record is not None]
+    return ExportedCohort(overlay_dir, tuple(sorted(found, key=lambda r: str(r["slide_id"]))))
+
+
+def small_picture(path: Path, side_px: int, box_px: Sequence[int] | None = None) -> Image.Image:
+    """A picture, or a part (x, y, width, height) of it, no larger than ``side_px``.
+
+    Raises
+    ------
+    ExportError
+        If it cannot be decoded.
+    """
+    try:
+        with Image.open(path) as picture:
+            small = picture.convert("RGB")
+    except OSError:
+        raise ExportError(path.name, "is a damaged picture", "export the slide again") from None
+    if box_px is not None:
+        x, y, width, height = box_px
+        small = small.crop((x, y, x + width, y + height))
+    small.thumbnail((side_px, side_px), Image.Resampling.LANCZOS)
+    return small

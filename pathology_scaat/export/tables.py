@@ -1,0 +1,108 @@
+"""Scores of patches as tables: a CSV as WSInfer writes it, and TIAToolbox's annotation store.
+
+Both are in level-0 pixels of the whole canvas, as OpenSlide-based programs count them.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import sqlite3
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import shapely
+
+from pathology_scaat.artifacts.atomic import atomic_path
+from pathology_scaat.export.qupath.geojson import number, object_id
+from pathology_scaat.export.qupath.palette import qupath_classes
+from pathology_scaat.export.tiles import TileTable
+
+ROWS_A_BATCH = 10_000
+
+STORE_VERSION = "1.0.1"
+"""Version of TIAToolbox's SQLite schema that is written."""
+
+_SCHEMA = """
+CREATE TABLE metadata (key TEXT UNIQUE, value TEXT);
+CREATE VIRTUAL TABLE rtree USING rtree(id, min_x, max_x, min_y, max_y);
+CREATE TABLE annotations (
+    id INTEGER PRIMARY KEY, key TEXT UNIQUE, objtype TEXT, cx FLOAT NOT NULL, cy FLOAT NOT NULL,
+    geometry BLOB, properties TEXT, area FLOAT NOT NULL
+);
+"""
+
+
+def write_csv(path: Path, table: TileTable, class_names: tuple[str, ...]) -> None:
+    """Whole patches with ``minx, miny, width, height, prob_<class>`` and mean saliency."""
+    header = ["minx", "miny", "width", "height", *(f"prob_{name}" for name in class_names)]
+    with atomic_path(path) as partial, partial.open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow([*header, "saliency_mean"])
+        for i in range(len(table)):
+            left, top, right, bottom = table.patch_px[i].tolist()
+            scores = [number(p) for p in table.probability[i].tolist()]
+            saliency = number(float(table.saliency_mean[i]))
+            writer.writerow([left, top, right - left, bottom - top, *scores, saliency])
+
+
+def _store_rows(
+    table: TileTable, class_names: tuple[str, ...], key: str
+) -> Iterator[list[tuple[Any, ...]]]:
+    classes = [c.name for c in qupath_classes(class_names)]
+    for start in range(0, len(table), ROWS_A_BATCH):
+        edges = table.edges_px[start : start + ROWS_A_BATCH]
+        polygons = shapely.to_wkb(shapely.box(*edges.astype(np.float64).T), byte_order=1)
+        rows = []
+        for offset, ((left, top, right, bottom), wkb) in enumerate(
+            zip(edges.tolist(), polygons, strict=True)
+        ):
+            i = start + offset
+            probability = table.probability[i].tolist()
+            properties: dict[str, Any] = {
+                "type": classes[int(np.argmax(probability))],
+                **{f"{n} probability": float(number(p)) for n, p in
+                   zip(classes, probability, strict=True)},
+                "saliency mean": float(number(float(table.saliency_mean[i]))),
+            }  # fmt: skip
+            rows.append(
+                (i + 1, object_id(key, "tile", left, top, right - left, bottom - top),
+                 "Polygon", (left + right) / 2, (top + bottom) / 2, zlib.compress(wkb, 9),
+                 json.dumps(properties, separators=(",", ":")),
+                 float((right - left) * (bottom - top)), left, right, top, bottom)
+            )  # fmt: skip
+        yield rows
+
+
+def write_annotation_store(
+    path: Path, table: TileTable, class_names: tuple[str, ...], key: str
+) -> None:
+    """Write tiles as a store that TIAToolbox's ``SQLiteStore`` and TIAViz open.
+
+    The schema is written with Python's own sqlite3: TIAToolbox's writer needs an interpreter
+    whose sqlite3 loads extensions, holds all tiles at once and takes ten times as long.
+    """
+    with atomic_path(path) as partial:
+        connection = sqlite3.connect(partial, isolation_level=None)
+        try:
+            connection.executescript("PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF;" + _SCHEMA)
+            connection.execute("BEGIN")
+            connection.executemany(
+                "INSERT INTO metadata VALUES (?, ?)",
+                [("version", f'"{STORE_VERSION}"'), ("compression", '"zlib"'),
+                 ("compression_level", "9")],
+            )  # fmt: skip
+            for rows in _store_rows(table, class_names, key):
+                connection.executemany(
+                    "INSERT INTO annotations VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                    [row[:8] for row in rows],
+                )
+                connection.executemany(
+                    "INSERT INTO rtree VALUES (?, ?, ?, ?, ?)", [(row[0], *row[8:]) for row in rows]
+                )
+            connection.execute("COMMIT")
+        finally:
+            connection.close()

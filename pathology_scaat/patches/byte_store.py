@@ -1,0 +1,114 @@
+"""Where a store lies: a folder, or an fsspec URL (s3://, gs://, az://, file://)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol
+
+from pathology_scaat.artifacts.urls import SlideUrl, slide_place
+
+Data = bytes | memoryview
+
+
+class RangeFile(Protocol):
+    """A file of which parts are read; for one thread."""
+
+    def read(self, offset: int, length: int, buffer: bytearray) -> Data:
+        """Bytes from an offset on (from the end where it is negative); fewer at the end.
+
+        ``buffer``, at least so long, may be used for them. Raises OSError.
+        """
+        ...
+
+
+class Place(Protocol):
+    """A folder of files."""
+
+    name: str
+
+    def read(self, relative: str) -> bytes:
+        """All of a file. Raises FileNotFoundError where there is none, OSError otherwise."""
+        ...
+
+    def open(self, relative: str) -> AbstractContextManager[RangeFile]: ...
+
+
+class LocalPlace:
+    """A folder of this machine."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.name = path.name
+
+    def read(self, relative: str) -> bytes:
+        return (self._path / relative).read_bytes()
+
+    @contextmanager
+    def open(self, relative: str) -> Iterator[RangeFile]:
+        with (self._path / relative).open("rb", buffering=0) as stream:
+            yield _LocalFile(stream)
+
+
+class _LocalFile:
+    def __init__(self, stream: Any) -> None:
+        self._stream: BinaryIO = stream
+
+    def read(self, offset: int, length: int, buffer: bytearray) -> Data:
+        self._stream.seek(offset, 2 if offset < 0 else 0)
+        part = memoryview(buffer)[:length]
+        done = 0
+        while done < length:
+            count: int = self._stream.readinto(part[done:])  # type: ignore[attr-defined]
+            if not count:
+                break
+            done += count
+        return part[:done]
+
+
+class RemotePlace:
+    """A folder by URL. Access is a matter of the environment, as fsspec documents it."""
+
+    def __init__(self, url: SlideUrl) -> None:
+        self.name = url.name
+        self._url = url.url
+
+    def _system(self) -> tuple[Any, str]:
+        import fsspec
+
+        system, path = fsspec.core.url_to_fs(self._url)
+        return system, path.rstrip("/")
+
+    def _read(self, relative: str, start: int | None = None, end: int | None = None) -> bytes:
+        try:
+            system, path = self._system()
+            return bytes(system.cat_file(f"{path}/{relative}", start=start, end=end))
+        except FileNotFoundError:
+            raise
+        except Exception as error:
+            # fsspec passes on what its many backends raise; their words hold hosts and paths.
+            raise OSError(f"cannot be reached ({type(error).__name__})") from None
+
+    def read(self, relative: str) -> bytes:
+        return self._read(relative)
+
+    @contextmanager
+    def open(self, relative: str) -> Iterator[RangeFile]:
+        yield _RemoteFile(self, relative)
+
+
+class _RemoteFile:
+    def __init__(self, place: RemotePlace, relative: str) -> None:
+        self._place, self._relative = place, relative
+
+    def read(self, offset: int, length: int, buffer: bytearray) -> Data:
+        if offset < 0:
+            return self._place._read(self._relative, start=offset)[:length]
+        return self._place._read(self._relative, start=offset, end=offset + length)
+
+
+def place_of(path: str | Path) -> Place:
+    """The place that a path or URL names."""
+    place = slide_place(path)
+    return LocalPlace(place) if isinstance(place, Path) else RemotePlace(place)

@@ -1,0 +1,63 @@
+"""Patches compressed by whatever thread made them, while they are in its core's cache."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import google_crc32c
+import imagecodecs
+import numpy as np
+
+from pathology_scaat.patches.zarr_layout import Codec
+from pathology_scaat.slides.base import RgbImage
+
+Packed = tuple[bytearray, int]
+"""A compressed patch with its checksum: the buffer that holds it, and how long it is."""
+
+# Their stubs know no arrays.
+_blosc: Any = imagecodecs.blosc_encode
+_zstandard: Any = imagecodecs.zstd_encode
+
+
+Memory = bytearray | memoryview
+
+
+def _lz4(patch: RgbImage, out: Memory) -> Any:
+    return _blosc(patch, level=1, compressor="lz4", shuffle=0, typesize=1, numthreads=1, out=out)
+
+
+def _zstd(patch: RgbImage, out: Memory) -> Any:
+    return _zstandard(patch, level=1, out=out)
+
+
+_ENCODERS: dict[str, Callable[[RgbImage, Memory], Any]] = {"lz4": _lz4, "zstd": _zstd}
+
+
+class Packer:
+    """Compresses patches into memory that is used again. Safe from several threads."""
+
+    def __init__(self, patch_size_px: int, codec: Codec) -> None:
+        size = patch_size_px**2 * 3
+        self.most_bytes = size + size // 128 + 1024  # what the codecs need in the worst case
+        self._encode = _ENCODERS[codec]
+        self._free: list[bytearray] = []
+
+    def pack(self, patch: RgbImage) -> Packed:
+        """Compress a patch, (P, P, 3) uint8, C-contiguous."""
+        try:
+            buffer = self._free.pop()
+        except IndexError:
+            buffer = bytearray(self.most_bytes)
+        return buffer, self.pack_into(patch, buffer)
+
+    def pack_into(self, patch: RgbImage, memory: Memory) -> int:
+        """Compress a patch into memory of ``most_bytes``; how many of them it takes."""
+        length = len(self._encode(patch, memory))
+        check = google_crc32c.value(np.frombuffer(memory, np.uint8, length))
+        memory[length : length + 4] = check.to_bytes(4, "little")
+        return length + 4
+
+    def give(self, packed: Packed) -> None:
+        """Give the memory back."""
+        self._free.append(packed[0])

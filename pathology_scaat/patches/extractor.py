@@ -1,0 +1,329 @@
+"""Patches cut from cells, each cell made once.
+
+A *cell* is a native tile of the level, or, where the slide is resampled, a square of output
+pixels. Patches are cut in slide order; a cell is made when the first patch needs it and let
+go when the last has had it, so that neither overlap nor an off-grid start costs a second
+decode, cells that no wanted patch touches are never decoded, and memory is that of the rows
+of cells under one row of patches. Where even those are too many (huge tiles on a huge slide)
+a byte budget holds, and some cells are made again. The pixels do not depend on any of this.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pathology_scaat.errors import SlideReadError
+from pathology_scaat.geometry import BoxPx, PatchGrid, ReadPlan, SizePx
+from pathology_scaat.patches.resample import average, axis_weights, source_box
+from pathology_scaat.patches.tile_cache import Bank, Buffers, Key, Made
+from pathology_scaat.slides.base import RgbImage
+from pathology_scaat.slides.tiles import LatticeSlide, TiledSlide, TileLattice, assemble_into
+from pathology_scaat.system.closing import Closing
+
+Packed = TypeVar("Packed")
+_Place = tuple[int, int, int]
+"""Number, column and row of a patch."""
+
+_GROUP = 8
+"""Patches that a thread finishes at a time: fewer hand-overs than one by one."""
+_DIRECT_RUN = 1024
+"""Patches in a row where none waits for another's cells."""
+
+
+@dataclass(frozen=True)
+class CutterLimits:
+    """How much is held at once; decides memory and speed, never the pixels.
+
+    ``keep_bytes`` of cells are kept for a later row of patches, ``segment_bytes`` of level
+    pixels are worked on at once, and a cell is made from at most about ``cell_source_px``
+    level pixels a side.
+    """
+
+    keep_bytes: int = 192 << 20
+    segment_bytes: int = 64 << 20
+    cell_source_px: int = 1536
+
+
+def cell_side_px(grid: PatchGrid, shrink: float, source_px: int) -> int:
+    """Side of a cell in output pixels: the step where that is neither tiny nor huge."""
+    largest = max(1, int(source_px / shrink))
+    side = grid.step_px
+    while side < 64 and side * 2 <= largest:
+        side *= 2
+    return side if side <= largest else -(-side // -(-side // largest))
+
+
+class PatchCutter(Closing):
+    """Cuts the patches of a grid out of one slide.
+
+    Parameters
+    ----------
+    slide : TiledSlide
+        Serves the tiles of the level that the plan reads.
+    plan, grid : ReadPlan, PatchGrid
+        Which level, at which factor, and where the patches lie.
+    threads : int
+        How many threads decode and average; the result is the same.
+    limits : CutterLimits, optional
+        How much is held at once; the result is the same.
+    """
+
+    def __init__(
+        self,
+        slide: TiledSlide,
+        plan: ReadPlan,
+        grid: PatchGrid,
+        *,
+        threads: int = 1,
+        limits: CutterLimits | None = None,
+    ) -> None:
+        self._slide, self._level, self._grid = slide, plan.level, grid
+        self._limits = limits or CutterLimits()
+        self._shrink = plan.shrink
+        self._start_x = grid.anchor_x_px / plan.level_downsample
+        self._start_y = grid.anchor_y_px / plan.level_downsample
+        self._first_x, self._first_y = round(self._start_x), round(self._start_y)
+        self._tile_lattice = slide.lattice(plan.level)
+        self._buffers = Buffers()
+        self._tiles = Bank(self._read_tile, self._limits.keep_bytes, self._buffers)
+        self._bad: set[Key] = set()
+        self._threads = threads
+        self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
+        self._averaging = plan.shrink != 1.0
+        self._direct = not self._averaging and self._patches_are_tiles()
+        if self._averaging:
+            side = cell_side_px(grid, plan.shrink, self._limits.cell_source_px)
+            size = SizePx(
+                (grid.n_cols - 1) * grid.step_px + grid.patch_size_px,
+                (grid.n_rows - 1) * grid.step_px + grid.patch_size_px,
+            )
+            self._cell_lattice = TileLattice(size, SizePx(side, side))
+            self._cells = Bank(self._average_cell, self._limits.keep_bytes, self._buffers)
+
+    def _patches_are_tiles(self) -> bool:
+        side, tile = self._grid.patch_size_px, self._tile_lattice.tile_size_px
+        places = (self._first_x, self._first_y, self._grid.step_px)
+        return tile == SizePx(side, side) and all(place % side == 0 for place in places)
+
+    def _read_tile(self, key: Key) -> Made:
+        size = self._tile_lattice.tile_size_px
+        buffer = self._buffers.take(size.height, size.width)
+        try:
+            pixels = self._slide.read_tile(self._level, *key, buffer)
+        except SlideReadError:
+            self._bad.add(key)
+            pixels = None
+        if pixels is None or pixels.base is not buffer.base:
+            self._buffers.give(buffer)
+            return pixels, None
+        return pixels, buffer
+
+    def _axes_box(self, box: BoxPx) -> BoxPx:
+        """Level pixels that a box of output pixels is made from."""
+        columns = axis_weights(self._start_x, self._shrink, box.x, box.width)
+        rows = axis_weights(self._start_y, self._shrink, box.y, box.height)
+        return source_box(columns, rows)
+
+    def _average_cell(self, key: Key) -> Made:
+        box = self._cell_lattice.box(*key)
+        needed = self._axes_box(box)
+        if all(self._tiles.get(*k) is None for k in self._tile_lattice.tiles_of(needed)):
+            return None, None
+        source = self._buffers.take(needed.height, needed.width)
+        assemble_into(source, needed, self._tile_lattice, self._tiles.get)
+        cell = self._averaged(source, box)
+        self._buffers.give(source)
+        return cell, cell
+
+    def _averaged(self, source: RgbImage, box: BoxPx) -> RgbImage:
+        columns = axis_weights(self._start_x, self._shrink, box.x, box.width)
+        rows = axis_weights(self._start_y, self._shrink, box.y, box.height)
+        return average(source, columns, rows, self._buffers.take(box.height, box.width))
+
+    def _output_box(self, col: int, row: int) -> BoxPx:
+        step, side = self._grid.step_px, self._grid.patch_size_px
+        return BoxPx(col * step, row * step, side, side)
+
+    def _level_box(self, col: int, row: int) -> BoxPx:
+        if self._averaging:
+            return self._axes_box(self._output_box(col, row))
+        step, side = self._grid.step_px, self._grid.patch_size_px
+        return BoxPx(self._first_x + col * step, self._first_y + row * step, side, side)
+
+    def _segments(self, index: NDArray[np.integer]) -> Iterator[list[_Place]]:
+        """Runs of patches, of one grid row where they share cells, that are worked on at once."""
+        side = self._grid.patch_size_px * max(self._shrink, 1.0)
+        most = _DIRECT_RUN
+        if not self._direct:
+            most = max(1, int(self._limits.segment_bytes / (side * side * 3)))
+        run: list[_Place] = []
+        for number, (col, row) in enumerate(index.tolist()):
+            if run and ((run[-1][2] != row and not self._direct) or len(run) >= most):
+                yield run
+                run = []
+            run.append((number, col, row))
+        if run:
+            yield run
+
+    def _retire_above(self, row: int) -> None:
+        """Let go of everything that no patch from this grid row on touches."""
+        top = self._output_box(0, row).y
+        if self._averaging:
+            self._cells.retire(top // self._cell_lattice.tile_size_px.height)
+            cell_top = top - top % self._cell_lattice.tile_size_px.height
+            level_top = self._axes_box(BoxPx(0, cell_top, 1, 1)).y
+        else:
+            level_top = top + self._first_y
+        self._tiles.retire(level_top // self._tile_lattice.tile_size_px.height)
+
+    def _make_cells(self, boxes: Sequence[BoxPx]) -> None:
+        """Make the averaged cells under some output boxes, a bounded number at a time."""
+        lattice = self._cell_lattice
+        wanted = dict.fromkeys(key for box in boxes for key in lattice.tiles_of(box))
+        missing = sorted(
+            (key for key in wanted if key not in self._cells), key=lambda k: (k[1], k[0])
+        )
+        side = lattice.tile_size_px.width * max(self._shrink, 1.0)
+        most = max(1, int(self._limits.segment_bytes / (side * side * 3)))
+        for begin in range(0, len(missing), most):
+            part = missing[begin : begin + most]
+            sources = [self._axes_box(lattice.box(*key)) for key in part]
+            tiles = (k for box in sources for k in self._tile_lattice.tiles_of(box))
+            self._tiles.need(tiles, self._pool)
+            self._cells.need(part, self._pool)
+            self._tiles.trim()
+
+    def _reread(self, col: int, row: int) -> RgbImage | None:
+        """A patch on its own, where the block that holds it cannot be decoded as a whole."""
+        if not isinstance(self._slide, LatticeSlide):
+            return None  # its tiles are the file's own: there is nothing smaller to read
+        try:
+            pixels = self._slide.read_box(self._level, self._level_box(col, row))
+        except SlideReadError:
+            return None
+        return self._averaged(pixels, self._output_box(col, row)) if self._averaging else pixels
+
+    def _fill(self, patch: RgbImage, col: int, row: int) -> bool:
+        """Put a patch's pixels into an array; False where they cannot be decoded."""
+        box = self._level_box(col, row)
+        touched = self._tile_lattice.tiles_of(box)
+        if self._direct:
+            key = next(touched, None)
+            try:
+                pixels = None if key is None else self._slide.read_tile(self._level, *key, patch)
+            except SlideReadError:
+                pixels = self._reread(col, row)
+                if pixels is None:
+                    return False
+            if pixels is None or pixels.shape != patch.shape:
+                # Copied before it is spread out: it may lie in the array that is filled.
+                part = None if pixels is None else pixels.copy()
+                assemble_into(patch, box, self._tile_lattice, lambda c, r: part)
+            elif pixels.base is not patch.base:
+                patch[...] = pixels
+        elif self._bad and not self._bad.isdisjoint(touched):
+            pixels = self._reread(col, row)
+            if pixels is None:
+                return False
+            patch[...] = pixels
+        elif self._averaging:
+            assemble_into(patch, self._output_box(col, row), self._cell_lattice, self._cells.get)
+        else:
+            assemble_into(patch, box, self._tile_lattice, self._tiles.get)
+        return True
+
+    def _finished(
+        self, run: Sequence[_Place], pack: Callable[[RgbImage], Packed]
+    ) -> Iterator[Packed | None]:
+        """What ``pack`` makes of each patch of a run, in order; None where it is unreadable."""
+        side = self._grid.patch_size_px
+
+        def finish(places: Sequence[_Place]) -> list[Packed | None]:
+            patch = self._buffers.take(side, side)
+            done = [pack(patch) if self._fill(patch, col, row) else None for _, col, row in places]
+            self._buffers.give(patch)
+            return done
+
+        groups = [run[i : i + _GROUP] for i in range(0, len(run), _GROUP)]
+        if self._pool is None:
+            for group in groups:
+                yield from finish(group)
+            return
+        # A few groups ahead: enough to keep the threads busy, and no row of patches in memory.
+        pending: deque[Future[list[Packed | None]]] = deque()
+        for group in groups:
+            pending.append(self._pool.submit(finish, group))
+            if len(pending) > 2 * self._threads:
+                yield from pending.popleft().result()
+        while pending:
+            yield from pending.popleft().result()
+
+    def cut(
+        self,
+        index: NDArray[np.integer],
+        pack: Callable[[RgbImage], Packed],
+        take: Callable[[Packed], None],
+    ) -> NDArray[np.bool_]:
+        """Cut patches in the order given (slide order: row by row).
+
+        Parameters
+        ----------
+        index : (N, 2) int
+            Column and row of each patch in the grid.
+        pack : callable
+            Given each readable patch, (P, P, 3) uint8, on any thread; the array is used again
+            when it returns, so that what it returns must be its own.
+        take : callable
+            Given what ``pack`` returned, in order, on this thread.
+
+        Returns
+        -------
+        (N,) bool
+            True where the patch was readable. The others touch pixels that cannot be decoded
+            and were left out.
+        """
+        readable = np.ones(len(index), dtype=np.bool_)
+        row_now = -1
+        for run in self._segments(index):
+            if not self._direct:
+                if run[0][2] != row_now:
+                    row_now = run[0][2]
+                    self._retire_above(row_now)
+                self._prepare(run)
+            for (number, _, _), packed in zip(run, self._finished(run, pack), strict=True):
+                if packed is None:
+                    readable[number] = False
+                else:
+                    take(packed)
+            self._tiles.trim()
+            if self._averaging:
+                self._cells.trim()
+        return readable
+
+    def _prepare(self, run: Sequence[_Place]) -> None:
+        """Make the cells under a run of patches."""
+        if self._averaging:
+            self._make_cells([self._output_box(col, row) for _, col, row in run])
+        else:
+            self._tiles.need(self._tiles_under(run), self._pool)
+
+    def _tiles_under(self, run: Sequence[_Place]) -> list[Key]:
+        """The tiles under patches of one grid row, each once."""
+        width = self._tile_lattice.tile_size_px.width
+        step, side = self._grid.step_px, self._grid.patch_size_px
+        starts = [self._first_x + col * step for _, col, _ in run]
+        columns = {c for x in starts for c in range(x // width, -(-(x + side) // width))}
+        left = min(starts)
+        band = BoxPx(left, self._first_y + run[0][2] * step, max(starts) + side - left, side)
+        return [key for key in self._tile_lattice.tiles_of(band) if key[0] in columns]
+
+    def close(self) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)

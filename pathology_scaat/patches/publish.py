@@ -1,0 +1,67 @@
+"""How a new store appears in its place: whole or not at all."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from pathology_scaat.artifacts.atomic import atomic_path
+from pathology_scaat.artifacts.urls import SlideUrl, slide_place
+from pathology_scaat.errors import StoreError
+from pathology_scaat.patches.zarr_layout import GROUP_FILE
+
+
+@contextmanager
+def new_store(path: str | Path) -> Iterator[Path]:
+    """Yield a folder to make a store in; it is published when the block ends well.
+
+    A local store is renamed into its place. Object storage has no renaming of folders: there
+    the store is made in a local temporary folder and copied. The group's metadata, without
+    which no reader takes a folder for a store, goes first from the old store and comes last
+    of the new one; whoever is stopped in between leaves no store, which the next run makes.
+
+    Raises
+    ------
+    StoreError
+        If the place cannot be reached or written.
+    """
+    place = slide_place(path)
+    if isinstance(place, Path):
+        with atomic_path(place) as partial:
+            yield partial
+        return
+    with tempfile.TemporaryDirectory(prefix="scaat-") as folder:
+        partial = Path(folder) / place.name
+        yield partial
+        try:
+            _upload(partial, place)
+        except Exception as error:
+            # fsspec passes on what its many backends raise; their words hold hosts and paths.
+            kind = type(error).__name__
+            raise StoreError(
+                place.name, f"cannot be written to its URL ({kind})", "check URL and access"
+            ) from None
+
+
+def _upload(folder: Path, url: SlideUrl) -> None:
+    import fsspec
+
+    system: Any
+    system, path = fsspec.core.url_to_fs(url.url)
+    root = path.rstrip("/")
+    marker = f"{root}/{GROUP_FILE}"
+    if system.exists(marker):
+        system.rm_file(marker)
+    names = [f.relative_to(folder).as_posix() for f in sorted(folder.rglob("*")) if f.is_file()]
+    for name in names:
+        if name != GROUP_FILE:
+            system.put_file(str(folder / name), f"{root}/{name}")
+    # Shards of a larger store that was here before would be nobody's.
+    system.invalidate_cache()
+    for old in system.find(root):
+        if old.removeprefix(root + "/") not in names:
+            system.rm_file(old)
+    system.put_file(str(folder / GROUP_FILE), marker)

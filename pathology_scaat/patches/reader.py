@@ -1,0 +1,170 @@
+"""Reading a patch store."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pathology_scaat.artifacts.urls import is_url
+from pathology_scaat.errors import StoreError
+from pathology_scaat.patches.byte_store import place_of
+from pathology_scaat.patches.schema import PatchStoreMeta
+from pathology_scaat.patches.shard_reader import ShardReader, read_column
+from pathology_scaat.patches.zarr_layout import read_group
+
+Indices = Sequence[int] | NDArray[np.integer] | slice
+
+
+class PatchStore:
+    """The patches of one slide, N of them in slide order (row by row).
+
+    Opening reads only the metadata; a pickled store is a path, opened anew where it arrives.
+    Pixels are read by threads that begin when they are needed, and anew in a process that was
+    forked: a store may be used on both sides of a fork, though not while a read is under way.
+
+    Parameters
+    ----------
+    path : str or Path
+        The store's folder, or its fsspec URL.
+
+    Raises
+    ------
+    StoreError
+        If it is missing, partial or of another schema.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path: Path | str = str(path) if is_url(path) else Path(path)
+        self._place = place_of(path)
+        self.meta = PatchStoreMeta.from_attributes(read_group(self._place), self._place.name)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"path": self.path}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(state["path"])  # type: ignore[misc]
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self._place.name
+
+    def _damaged(self, name: str) -> StoreError:
+        return StoreError(
+            self.name, f"its array '{name}' is damaged", "make it again with 'scaat tile'"
+        )
+
+    def _column(self, name: str) -> NDArray[Any]:
+        try:
+            return read_column(self._place, name)
+        except _DAMAGE:
+            raise self._damaged(name) from None
+
+    @cached_property
+    def _shards(self) -> ShardReader:
+        try:
+            return ShardReader(self._place, self.patch_size_px)
+        except _DAMAGE:
+            raise self._damaged("patches") from None
+
+    def __len__(self) -> int:
+        return self._shards.length
+
+    @property
+    def patch_size_px(self) -> int:
+        return self.meta.grid.patch_size_px
+
+    @cached_property
+    def labels(self) -> NDArray[np.int16]:
+        """(N,) int16, index into ``meta.class_names`` or -1."""
+        return self._column("label")
+
+    @cached_property
+    def origins_px(self) -> NDArray[np.int64]:
+        """(N, 2) int64, level-0 x, y of the top-left corner."""
+        return self._column("origin_px")
+
+    @cached_property
+    def grid_index(self) -> NDArray[np.int32]:
+        """(N, 2) int32, column, row in ``meta.grid``."""
+        return self._column("grid_index")
+
+    @cached_property
+    def tissue_fraction(self) -> NDArray[np.float32]:
+        """(N,) float32, 0 to 1."""
+        return self._column("tissue_fraction")
+
+    @cached_property
+    def label_coverage(self) -> NDArray[np.float32]:
+        """(N, K) float32, share of the patch that each class covers."""
+        return self._column("label_coverage")
+
+    def read(self, indices: Indices) -> NDArray[np.uint8]:
+        """Pixels of some patches, (n, P, P, 3) uint8, in the order asked for.
+
+        Raises
+        ------
+        StoreError
+            If a shard is missing or damaged.
+        IndexError
+            If there is no such patch.
+        """
+        return np.asarray(self.read_async(indices).result())
+
+    def read_async(self, indices: Indices) -> PendingRead:
+        """Start reading; ``.result()`` waits for the pixels."""
+        if isinstance(indices, slice):
+            indices = np.arange(*indices.indices(len(self)))
+        wanted = np.asarray(indices, dtype=np.int64).reshape(-1)
+        side = self.patch_size_px
+        out = np.empty((len(wanted), side, side, 3), dtype=np.uint8)
+        return self.read_into(wanted, out, np.arange(len(wanted)))
+
+    def read_into(
+        self, indices: NDArray[np.integer], out: NDArray[np.uint8], rows: NDArray[np.integer]
+    ) -> PendingRead:
+        """Start reading some patches into ``out[rows]``, (n, P, P, 3) uint8, C-contiguous."""
+        wanted = np.asarray(indices, dtype=np.int64)
+        wanted = np.where(wanted < 0, wanted + len(self), wanted)
+        if wanted.size and (wanted.min() < 0 or wanted.max() >= len(self)):
+            raise IndexError(f"{self.name} has {len(self)} patches")
+        tasks = self._shards.read(wanted, out, np.asarray(rows, dtype=np.int64))
+        return PendingRead(tasks, out, self)
+
+    def iter_batches(self, size: int) -> Iterator[NDArray[np.uint8]]:
+        """All patches in slide order, (<= size, P, P, 3) uint8 at a time, read one ahead."""
+        starts = range(0, len(self), size)
+        pending = [self.read_async(slice(s, s + size)) for s in starts[:1]]
+        for start in starts:
+            current = pending.pop()
+            if start + size < len(self):
+                pending.append(self.read_async(slice(start + size, start + 2 * size)))
+            yield current.result()
+
+
+class PendingRead:
+    """Patches on their way."""
+
+    def __init__(
+        self, tasks: list[Future[None]], out: NDArray[np.uint8], store: PatchStore
+    ) -> None:
+        self._tasks, self._out, self._store = tasks, out, store
+
+    def result(self) -> NDArray[np.uint8]:
+        """The whole array that they are read into; waits for them."""
+        try:
+            for task in self._tasks:
+                task.result()
+        except _DAMAGE:
+            raise self._store._damaged("patches") from None
+        return self._out
+
+
+_DAMAGE = (OSError, ValueError, KeyError, TypeError, IndexError, OverflowError, RuntimeError)
+"""What reading bytes that are not what they should be may raise."""

@@ -1,0 +1,199 @@
+"""Patches out of shards, each decompressed straight into the batch that asked for it.
+
+The store is plain zarr, and any zarr library reads it. This reader knows that a chunk is a
+patch, so that a random batch costs one read and one decompression a patch and no copy of
+either: two to three times the speed of the general libraries, and no thread before it is needed.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import google_crc32c
+import imagecodecs
+import numpy as np
+from numpy.typing import NDArray
+
+from pathology_scaat.patches.byte_store import Data, Place, RemotePlace
+from pathology_scaat.system.processes import usable_cores
+
+MAX_METADATA_BYTES = 1 << 24
+MAX_CHUNK_VALUES = 1 << 26
+MAX_SHARD_CHUNKS = 1 << 23
+MAX_SIDE_PX = 1 << 14
+_GROUP = 32
+"""Patches that a thread reads at a time."""
+_MOST_THREADS = 16
+_REMOTE_THREADS = 16
+
+_Decode = Callable[[Data, NDArray[np.uint8]], Any]
+
+
+class LayoutError(ValueError):
+    """Bytes that are no array of this package, or damaged."""
+
+
+def _blosc(data: Data, out: NDArray[np.uint8]) -> Any:
+    return imagecodecs.blosc_decode(data, numthreads=1, out=out)  # type: ignore[arg-type]
+
+
+def _zstd(data: Data, out: NDArray[np.uint8]) -> Any:
+    return imagecodecs.zstd_decode(data, out=out)  # type: ignore[arg-type]
+
+
+_DECODERS: dict[str, _Decode] = {"blosc": _blosc, "zstd": _zstd}
+
+
+def _checked(data: Data) -> Data:
+    """The data without the CRC32C that follows it."""
+    if len(data) < 4:
+        raise LayoutError("no checksum")
+    body = memoryview(data)[:-4]
+    if google_crc32c.value(np.frombuffer(body, np.uint8)) != int.from_bytes(data[-4:], "little"):
+        raise LayoutError("checksum")
+    return body
+
+
+def _decompressor(codecs: Any) -> tuple[bool, _Decode]:
+    """Whether a checksum follows, and how to decompress; for bytes, one codec, crc32c."""
+    names = [codec["name"] for codec in codecs]
+    if names[:1] != ["bytes"] or names[1] not in _DECODERS or names[2:] not in ([], ["crc32c"]):
+        raise LayoutError("codecs")
+    return len(names) == 3, _DECODERS[names[1]]
+
+
+def _decoded(data: Data, checked: bool, decode: _Decode, out: NDArray[np.uint8]) -> None:
+    try:
+        done = decode(_checked(data) if checked else data, out)
+    except RuntimeError:
+        raise LayoutError("compression") from None
+    if len(done) != len(out):
+        raise LayoutError("length")
+
+
+def array_metadata(place: Place, name: str) -> dict[str, Any]:
+    """The zarr metadata of an array. Raises OSError or LayoutError."""
+    text = place.read(f"{name}/zarr.json")
+    if len(text) > MAX_METADATA_BYTES:
+        raise LayoutError("metadata")
+    value = json.loads(text)
+    if not isinstance(value, dict) or value.get("node_type") != "array":
+        raise LayoutError("metadata")
+    return value
+
+
+def read_column(place: Place, name: str) -> NDArray[Any]:
+    """All of a small array. Raises OSError, or ValueError or KeyError where it is damaged."""
+    metadata = array_metadata(place, name)
+    shape = tuple(int(n) for n in metadata["shape"])
+    chunk_shape = tuple(int(n) for n in metadata["chunk_grid"]["configuration"]["chunk_shape"])
+    if len(shape) != len(chunk_shape) or min(*shape, 0) < 0 or min(chunk_shape) < 1:
+        raise LayoutError("shape")
+    if any(c < n for n, c in zip(shape[1:], chunk_shape[1:], strict=True)):
+        raise LayoutError("chunks")
+    if math.prod(chunk_shape) > MAX_CHUNK_VALUES:
+        raise LayoutError("chunks")
+    data_type = np.dtype(str(metadata["data_type"])).newbyteorder("<")
+    checked, decode = _decompressor(metadata["codecs"])
+    parts = []
+    for number in range(-(-shape[0] // chunk_shape[0]) if 0 not in shape else 0):
+        data = place.read("/".join([name, "c", str(number), *("0" for _ in shape[1:])]))
+        chunk = np.empty(chunk_shape, dtype=data_type)
+        _decoded(data, checked, decode, chunk.reshape(-1).view(np.uint8))
+        parts.append(chunk)
+    whole = np.concatenate(parts) if parts else np.zeros((0, *shape[1:]), dtype=data_type)
+    return np.resize(whole, shape) if 0 in shape else whole[tuple(slice(n) for n in shape)]
+
+
+class ShardReader:
+    """Reads patches of the array ``patches``, by several threads."""
+
+    def __init__(self, place: Place, patch_size_px: int) -> None:
+        metadata = array_metadata(place, "patches")
+        self._place = place
+        self.length, *shape = (int(n) for n in metadata["shape"])
+        if shape != [patch_size_px, patch_size_px, 3] or patch_size_px > MAX_SIDE_PX:
+            raise LayoutError("shape")
+        (sharding,) = metadata["codecs"]
+        if sharding["name"] != "sharding_indexed":
+            raise LayoutError("not sharded")
+        inner = sharding["configuration"]
+        self._per_shard = int(metadata["chunk_grid"]["configuration"]["chunk_shape"][0])
+        whole = inner["chunk_shape"] == [1, *shape] and inner["index_location"] == "end"
+        if not whole or metadata["data_type"] != "uint8" or self.length < 0:
+            raise LayoutError("layout")
+        if not 1 <= self._per_shard <= MAX_SHARD_CHUNKS:
+            raise LayoutError("shards")
+        self._checked, self._decode = _decompressor(inner["codecs"])
+        size = math.prod(shape)
+        self._most = size + size // 16 + 4096
+        self._indices: dict[int, NDArray[np.uint64]] = {}
+        self._own = threading.local()
+
+    def read(
+        self, wanted: NDArray[np.int64], out: NDArray[np.uint8], rows: NDArray[np.int64]
+    ) -> list[Future[None]]:
+        """Begin to read patches ``wanted`` into ``out[rows]``; done when all futures are.
+
+        They raise OSError or LayoutError.
+        """
+        shard, place = np.divmod(wanted, self._per_shard)
+        order = np.argsort(shard, kind="stable")
+        ends = np.flatnonzero(np.diff(shard[order])) + 1
+        pool = _pool(
+            _REMOTE_THREADS
+            if isinstance(self._place, RemotePlace)
+            else min(usable_cores(), _MOST_THREADS)
+        )
+        tasks = []
+        for group in np.split(order, ends):
+            for begin in range(0, len(group), _GROUP):
+                mine = group[begin : begin + _GROUP]
+                task = pool.submit(
+                    self._read, int(shard[mine[0]]), place[mine].tolist(), out, rows[mine].tolist()
+                )
+                tasks.append(task)
+        return tasks
+
+    def _buffer(self) -> bytearray:
+        if not hasattr(self._own, "buffer"):
+            self._own.buffer = bytearray(max(self._most, self._per_shard * 16 + 4))
+        buffer: bytearray = self._own.buffer
+        return buffer
+
+    def _read(self, shard: int, places: list[int], out: NDArray[np.uint8], rows: list[int]) -> None:
+        buffer = self._buffer()
+        with self._place.open(f"patches/c/{shard}/0/0/0") as file:
+            index = self._indices.get(shard)
+            if index is None:
+                length = self._per_shard * 16 + 4
+                data = file.read(-length, length, buffer)
+                index = np.frombuffer(bytes(_checked(data)), dtype="<u8").reshape(-1, 2)
+                if len(index) != self._per_shard:
+                    raise LayoutError("index")
+                self._indices[shard] = index
+            for place, row in zip(places, rows, strict=True):
+                offset, length = index[place].tolist()
+                if length > self._most or offset >= 1 << 63:
+                    raise LayoutError("absent")
+                data = file.read(offset, length, buffer)
+                _decoded(data, self._checked, self._decode, out[row].reshape(-1))
+
+
+_POOLS: dict[tuple[int, int], ThreadPoolExecutor] = {}
+
+
+def _pool(threads: int) -> ThreadPoolExecutor:
+    """Threads that read; a process's own, since none survives a fork."""
+    key = (os.getpid(), threads)
+    if key not in _POOLS:
+        for other in [k for k in _POOLS if k[0] != key[0]]:
+            del _POOLS[other]
+        _POOLS[key] = ThreadPoolExecutor(threads, thread_name_prefix="patches")
+    return _POOLS[key]

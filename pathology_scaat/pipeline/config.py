@@ -1,0 +1,157 @@
+"""A whole run as one value: what ``scaat run`` reads from YAML and the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from pathology_scaat.artifacts import run_record
+from pathology_scaat.artifacts.redaction import PATH_MARK
+from pathology_scaat.errors import ConfigError
+from pathology_scaat.execution.engine import EngineConfig
+from pathology_scaat.export.config import ExportConfig
+from pathology_scaat.patches.config import TileConfig
+from pathology_scaat.saliency.config import ExplainConfig
+from pathology_scaat.stitching.config import StitchConfig
+from pathology_scaat.training.config import TrainConfig
+
+MAX_CONFIG_BYTES = 1 << 20
+"""A pipeline file is a page of text; more is a mistake or an attack."""
+
+RUN_DEFAULTS: Mapping[str, Any] = {"tile": {"overlap": "0.5"}}
+"""Where a run differs from the single stages: maps need overlap to have no block edges."""
+
+
+class RunConfig(BaseModel):
+    """Everything that decides the result of a run, and where it goes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    manifest: Path = Field(description="cohort table (CSV or Parquet) or a folder of slides")
+    out: Path = Field(description="output folder")
+    model: Path | None = Field(None, description="bundle to apply; without it one is trained")
+    seed: int = Field(0, ge=0, description="seed of the split, the training and the methods")
+    device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
+    pseudonymize: Path | None = Field(
+        None, description="file of the salt, outside of out: slides and patients get pseudonyms"
+    )
+    audit: Literal["standard", "full"] = Field(
+        "standard", description="full also records paths, user, host and time in run.json"
+    )
+    tile: TileConfig = Field(default_factory=TileConfig)
+    train: TrainConfig = Field(default_factory=TrainConfig)
+    explain: ExplainConfig = Field(default_factory=ExplainConfig)
+    stitch: StitchConfig = Field(default_factory=StitchConfig)
+    export: ExportConfig = Field(default_factory=ExportConfig)
+    engine: EngineConfig = Field(default_factory=EngineConfig)
+
+
+_NO_ALIASES = "aliases are not accepted"
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """YAML without aliases: no pipeline needs them, and nested ones fill any memory."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.events.AliasEvent):
+            raise yaml.constructor.ConstructorError(None, None, _NO_ALIASES)
+        return super().compose_node(parent, index)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a YAML mapping from a file.
+
+    Raises
+    ------
+    ConfigError
+        If the file is missing, too large, not YAML, or not a mapping.
+    """
+    try:
+        if path.stat().st_size > MAX_CONFIG_BYTES:
+            raise ConfigError(path.name, "is larger than 1 MiB", "this is no pipeline file")
+        text = path.read_text(encoding="utf-8-sig")
+        value = yaml.load(text, Loader=_PlainLoader)  # noqa: S506  (a SafeLoader)
+    except ConfigError:
+        raise
+    except OSError as error:
+        raise ConfigError(
+            path.name, f"cannot be read ({error.strerror})", "check the path"
+        ) from None
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" in line {mark.line + 1}" if mark else ""
+        if getattr(error, "problem", None) == _NO_ALIASES:
+            where = f" for a pipeline ({_NO_ALIASES})"
+        raise ConfigError(path.name, f"is not valid YAML{where}", "correct it") from None
+    if not isinstance(value, dict):
+        raise ConfigError(path.name, "holds no settings", "write 'name: value' lines")
+    return value
+
+
+def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """``base`` with the leaves of ``over`` on top; None in ``over`` means not given."""
+    result = dict(base)
+    for key, value in over.items():
+        if isinstance(value, Mapping):
+            below = result.get(key)
+            result[key] = merged(below if isinstance(below, Mapping) else {}, value)
+        elif value is not None:
+            result[key] = value
+    return result
+
+
+def validation_error(subject: str, error: ValidationError) -> ConfigError:
+    """The first complaint of pydantic as one sentence."""
+    first = error.errors(include_url=False, include_context=False)[0]
+    place = ".".join(str(part) for part in first["loc"]) or "settings"
+    problem = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "extra_forbidden":
+        problem = "is not a setting"
+    more = error.error_count() - 1
+    also = f" (and {more} more)" if more else ""
+    return ConfigError(subject, f"'{place}': {problem}{also}", "see 'scaat run --help'")
+
+
+def _hidden_paths(values: Mapping[str, Any], above: str = "") -> Iterator[str]:
+    """Names of the settings whose path a run record left out."""
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _hidden_paths(value, f"{above}{key}.")
+        elif value == PATH_MARK:
+            yield f"{above}{key}"
+
+
+def load_run_config(path: Path | None, overrides: Mapping[str, Any]) -> RunConfig:
+    """A run's settings from a YAML file, with command line options on top.
+
+    The file may also be the ``run.json`` of an earlier run: the same settings again, with the
+    paths that it does not keep given as options.
+
+    Relative paths in the file are relative to the working directory, as on the command line.
+
+    Raises
+    ------
+    ConfigError
+        If a setting is missing, unknown or impossible; the message names it.
+    """
+    base = read_yaml(path) if path else {}
+    subject = path.name if path else "options"
+    if base.get("schema") == run_record.SCHEMA_NAME:
+        base = run_record.settings_to_repeat(base)
+    values = merged(merged(RUN_DEFAULTS, base), overrides)
+    hidden = next(_hidden_paths(values), None)
+    if hidden is not None:
+        raise ConfigError(
+            subject, f"'{hidden}' was a path, which the record does not keep", f"give --{hidden}"
+        )
+    for name, option in (("manifest", "--manifest"), ("out", "--out")):
+        if name not in values:
+            raise ConfigError(subject, f"'{name}' is missing", f"give {option}")
+    try:
+        return RunConfig.model_validate(values)
+    except ValidationError as error:
+        raise validation_error(subject, error) from None

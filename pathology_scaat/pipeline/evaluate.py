@@ -1,0 +1,138 @@
+"""``scaat evaluate`` and ``scaat compare``: are the maps good, and better than another method's?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from pathology_scaat.cohort.manifest import Manifest
+from pathology_scaat.evaluation.compare_methods import CompareConfig, compare_methods
+from pathology_scaat.evaluation.comparison import Comparison
+from pathology_scaat.evaluation.evaluate import evaluate_run
+from pathology_scaat.evaluation.protocol import ProtocolConfig
+from pathology_scaat.evaluation.trust_card import TrustCard
+from pathology_scaat.pipeline.config import read_yaml, validation_error
+from pathology_scaat.pipeline.reporting import Reporter, Silent
+from pathology_scaat.pipeline.tile import load_cohort
+from pathology_scaat.pipeline.train import training_slides
+
+
+def _steps(reporter: Reporter) -> Callable[[str, int, int], None]:
+    """A progress callback that opens one bar for each kind of work as it begins."""
+    begun: set[str] = set()
+
+    def tell(what: str, done: int, total: int) -> None:
+        if what not in begun:
+            begun.add(what)
+            reporter.begin(what, total)
+        reporter.update(what, done)
+
+    return tell
+
+
+def _annotations(cohort: Manifest) -> dict[str, Path]:
+    return {r.slide_id: r.annotation_path for r in cohort.rows if r.annotation_path is not None}
+
+
+def evaluate(
+    out: Path,
+    *,
+    manifest: Path | Manifest | None = None,
+    model: Path | None = None,
+    config: ProtocolConfig | None = None,
+    device: str = "auto",
+    overwrite: bool = False,
+    reporter: Reporter | None = None,
+) -> TrustCard:
+    """Measure a run's model on its held-out slides into ``out/evaluation/trust_card.*``.
+
+    Parameters
+    ----------
+    out : Path
+        Output folder of a run.
+    manifest : Path or Manifest, optional
+        Gives the patients that intervals are clustered by, and the annotations that masks
+        come from; without it localisation is "not measured".
+    model : Path, optional
+        Another bundle than ``out/model``.
+    config : ProtocolConfig, optional
+        What is measured.
+    device : str
+        ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+    overwrite : bool
+        Measure again.
+    reporter : Reporter, optional
+        Listens to progress.
+    """
+    cohort = load_cohort(manifest) if manifest is not None else None
+    return evaluate_run(
+        out,
+        model=model,
+        config=config,
+        patients={r.slide_id: r.patient_id for r in cohort.rows} if cohort else None,
+        annotations=_annotations(cohort) if cohort else None,
+        device=device,
+        overwrite=overwrite,
+        progress=_steps(reporter or Silent()),
+    )
+
+
+def load_compare_config(path: Path | None) -> CompareConfig:
+    """A comparison from a YAML file; the default arms without one.
+
+    Raises
+    ------
+    ConfigError
+        If the file cannot be read or a setting is unknown or impossible.
+    """
+    values: dict[str, Any] = read_yaml(path) if path else {}
+    try:
+        return CompareConfig.model_validate(values)
+    except ValidationError as error:
+        raise validation_error(path.name if path else "comparison", error) from None
+
+
+def compare(
+    manifest: Path | Manifest,
+    out: Path,
+    *,
+    config: CompareConfig | None = None,
+    device: str = "auto",
+    seed: int = 0,
+    overwrite: bool = False,
+    reporter: Reporter | None = None,
+) -> Comparison:
+    """Train several methods on the patches of ``out`` and compare their maps.
+
+    Parameters
+    ----------
+    manifest : Path or Manifest
+        The cohort that was tiled; patients and annotations come from it.
+    out : Path
+        Output folder of ``tile``; models and tables go to ``out/comparison``.
+    config : CompareConfig, optional
+        Arms, seeds and the protocol, with the primary measure named before training.
+    device : str
+        ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+    seed : int
+        Seed of the split where the manifest gives none.
+    overwrite : bool
+        Train and measure anew.
+    reporter : Reporter, optional
+        Listens to progress.
+    """
+    listener = reporter or Silent()
+    cohort = load_cohort(manifest)
+    return compare_methods(
+        training_slides(cohort, out, seed),
+        out / "comparison",
+        config,
+        annotations=_annotations(cohort),
+        device=device,
+        overwrite=overwrite,
+        progress=_steps(listener),
+        told=listener.note,
+    )

@@ -1,0 +1,111 @@
+"""``scaat export``: slide maps into the files that QuPath and other viewers open."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pathology_scaat.artifacts.output_folder import Workspace
+from pathology_scaat.artifacts.status import StatusTable
+from pathology_scaat.artifacts.urls import SlidePlace
+from pathology_scaat.cohort.manifest import Manifest
+from pathology_scaat.execution.engine import EngineConfig
+from pathology_scaat.export import ExportConfig, ExportResult, export_slide
+from pathology_scaat.export.report.cohort import write_cohort
+from pathology_scaat.pipeline.reporting import Reporter, Silent, StageReport
+from pathology_scaat.pipeline.stage import run_stage, slides_to_do
+from pathology_scaat.pipeline.tile import load_cohort
+
+
+@dataclass(frozen=True)
+class ExportJob:
+    """One slide's export as a value that travels to a worker."""
+
+    map_path: Path
+    saliency_path: Path
+    overlay_dir: Path
+    config: ExportConfig
+    slide_path: SlidePlace | None
+    mpp: float | None
+    tissue_path: Path | None
+    overwrite: bool
+
+
+def run_export_job(job: ExportJob) -> ExportResult:
+    return export_slide(
+        job.map_path,
+        job.saliency_path,
+        job.overlay_dir,
+        job.config,
+        slide_path=job.slide_path,
+        mpp=job.mpp,
+        tissue_path=job.tissue_path,
+        overwrite=job.overwrite,
+    )
+
+
+def export(
+    out: Path,
+    *,
+    manifest: Path | Manifest | None = None,
+    config: ExportConfig | None = None,
+    engine: EngineConfig | None = None,
+    slide_ids: Sequence[str] | None = None,
+    overwrite: bool = False,
+    reporter: Reporter | None = None,
+) -> StageReport:
+    """Export the slide maps of ``out`` into ``out/overlays``.
+
+    Parameters
+    ----------
+    out : Path
+        Output folder of ``stitch``.
+    manifest : Path or Manifest, optional
+        Where the slides are; needed only for pictures with the slide under the map.
+    config : ExportConfig, optional
+        Formats, thresholds, caps and the coordinate frame.
+    engine : EngineConfig, optional
+        Where the work runs.
+    slide_ids : sequence of str, optional
+        Only these; all that are stitched by default.
+    overwrite : bool
+        Write files anew even where the right ones exist.
+    reporter : Reporter, optional
+        Listens to progress.
+
+    Returns
+    -------
+    StageReport
+        What was done, skipped and failed, by slide id.
+    """
+    space = Workspace(out)
+    rows = {row.slide_id: row for row in load_cohort(manifest).rows} if manifest else {}
+    todo = slides_to_do(space, "stitch", slide_ids)
+    settings = config or ExportConfig()
+    jobs = [
+        ExportJob(
+            map_path=space.map(slide_id),
+            saliency_path=space.saliency(slide_id),
+            overlay_dir=space.overlays,
+            config=settings,
+            slide_path=rows[slide_id].slide_path if slide_id in rows else None,
+            mpp=rows[slide_id].mpp if slide_id in rows else None,
+            tissue_path=tissue if (tissue := space.tissue(slide_id)).exists() else None,
+            overwrite=overwrite,
+        )
+        for slide_id in todo
+    ]
+    report = run_stage(
+        "export",
+        todo,
+        run_export_job,
+        jobs,
+        [space.overlays / slide_id for slide_id in todo],
+        engine,
+        StatusTable(out),
+        reporter or Silent(),
+    )
+    if report.usable:
+        write_cohort(space.overlays)
+    return report

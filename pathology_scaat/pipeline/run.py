@@ -1,0 +1,154 @@
+"""``scaat run``: the stages in a row, and nothing more."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pathology_scaat.artifacts.fingerprint import file_sha256
+from pathology_scaat.artifacts.run_record import write_run_record
+from pathology_scaat.artifacts.status import StatusTable
+from pathology_scaat.cohort.manifest import Manifest
+from pathology_scaat.patches import TileConfig
+from pathology_scaat.pipeline.config import RunConfig
+from pathology_scaat.pipeline.explain import explain
+from pathology_scaat.pipeline.export import export
+from pathology_scaat.pipeline.reporting import Reporter, Silent, StageReport
+from pathology_scaat.pipeline.stitch import stitch
+from pathology_scaat.pipeline.tile import load_cohort, tile
+from pathology_scaat.pipeline.train import train
+from pathology_scaat.training import TrainResult
+from pathology_scaat.training.bundle import load_bundle
+from pathology_scaat.training.bundle_config import BundleConfig
+
+
+@dataclass
+class RunReport:
+    """What a run did: a report a stage, and the training's metrics where it trained."""
+
+    out: Path
+    stages: list[StageReport] = field(default_factory=list)
+    training: TrainResult | None = None
+
+    @property
+    def failed(self) -> dict[str, str]:
+        """Slide id and reason of every slide that failed in any stage."""
+        return {
+            slide_id: reason for stage in self.stages for slide_id, reason in stage.failed.items()
+        }
+
+    @property
+    def completed(self) -> tuple[str, ...]:
+        """Ids of the slides that went through every stage."""
+        if not self.stages or self.stages[-1].stage != "export":
+            return ()
+        return self.stages[-1].usable
+
+
+def tile_config_for(model: BundleConfig, asked: TileConfig) -> TileConfig:
+    """The tiling that a trained model needs: its own µm/px, patch size and classes."""
+    return asked.model_copy(
+        update={
+            "mpp": model.mpp,
+            "patch_size_px": model.patch_size_px,
+            "class_names": model.class_names,
+        }
+    )
+
+
+def run(
+    config: RunConfig, *, overwrite: bool = False, reporter: Reporter | None = None
+) -> RunReport:
+    """Tile, train (unless a model is given), explain, stitch and export a cohort.
+
+    A stage whose artifact is right does nothing, so that an interrupted run goes on where it
+    stopped. A slide that fails in one stage is left out of the next ones and stops no other.
+
+    Parameters
+    ----------
+    config : RunConfig
+        All settings.
+    overwrite : bool
+        Make every artifact anew.
+    reporter : Reporter, optional
+        Listens to progress.
+
+    Returns
+    -------
+    RunReport
+        What was done and what failed; ``slides.csv`` in the output folder says the same.
+    """
+    listener = reporter or Silent()
+    out = config.out
+    cohort: Manifest = load_cohort(config.manifest, config.pseudonymize, out)
+    tile_config = config.tile
+    inputs: dict[str, str] = {}
+    if config.manifest.is_file():
+        inputs["manifest"] = file_sha256(config.manifest)
+    if config.model is not None:
+        bundle = load_bundle(config.model)
+        inputs["model"] = bundle.fingerprint
+        tile_config = tile_config_for(bundle.config, config.tile)
+    out.mkdir(parents=True, exist_ok=True)
+    StatusTable(out).plan(row.slide_id for row in cohort.rows)
+    # Where the work runs decides no result, and a scheduler's address names a host.
+    write_run_record(
+        out,
+        config.model_dump(mode="json", exclude={"engine"}),
+        inputs=inputs,
+        audit=config.audit,
+        full_config=config.model_dump(mode="json"),
+    )
+    report = RunReport(out)
+
+    tiled = tile(
+        cohort,
+        out,
+        config=tile_config,
+        engine=config.engine,
+        overwrite=overwrite,
+        reporter=listener,
+    )
+    report.stages.append(tiled)
+    if not tiled.usable:
+        return report
+    if config.model is None:
+        report.training = train(
+            cohort,
+            out,
+            config=config.train,
+            device=config.device,
+            seed=config.seed,
+            overwrite=overwrite,
+            reporter=listener,
+        )
+    explained = explain(
+        out,
+        model=config.model,
+        config=config.explain,
+        device=config.device,
+        slide_ids=tiled.usable,
+        overwrite=overwrite,
+        reporter=listener,
+    )
+    report.stages.append(explained)
+    stitched = stitch(
+        out,
+        config=config.stitch,
+        engine=config.engine,
+        slide_ids=explained.usable,
+        overwrite=overwrite,
+        reporter=listener,
+    )
+    report.stages.append(stitched)
+    exported = export(
+        out,
+        manifest=cohort,
+        config=config.export,
+        engine=config.engine,
+        slide_ids=stitched.usable,
+        overwrite=overwrite,
+        reporter=listener,
+    )
+    report.stages.append(exported)
+    return report

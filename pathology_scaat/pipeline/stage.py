@@ -1,0 +1,175 @@
+"""What every stage over slides has in common: jobs out, results into the status table."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any, Protocol, TypeAlias
+
+from pathology_scaat.artifacts.failure_log import log_failure
+from pathology_scaat.artifacts.leases import LeasedJob, run_leased, sweep_partials
+from pathology_scaat.artifacts.output_folder import Workspace
+from pathology_scaat.artifacts.redaction import reason_for
+from pathology_scaat.artifacts.status import STAGES, Fact, Stage, State, StatusTable
+from pathology_scaat.errors import LeaseError, ScaatError, UsageError
+from pathology_scaat.execution.engine import EngineConfig, LostError, map_jobs
+from pathology_scaat.pipeline.reporting import Reporter, StageReport
+
+_Change: TypeAlias = tuple[str, Stage, State, str, Mapping[str, Fact]]
+
+
+class SlideResult(Protocol):
+    """What a per-slide function returns, as far as a stage needs to know."""
+
+    @property
+    def skipped(self) -> bool: ...
+
+
+def no_facts(result: Any) -> Mapping[str, Any]:
+    """No extra columns for the status table."""
+    return {}
+
+
+def slides_to_do(
+    space: Workspace, stage_before: str, slide_ids: Sequence[str] | None
+) -> tuple[str, ...]:
+    """The slides that the stage before left whole, of those asked for.
+
+    Raises
+    ------
+    UsageError
+        If no particular slides were asked for and the stage before left none.
+    """
+    have = space.slide_ids_with(stage_before)
+    if slide_ids is None:
+        if not have:
+            raise UsageError(
+                "--out", f"has no result of 'scaat {stage_before}'", "run that stage first"
+            )
+        return have
+    return tuple(slide_id for slide_id in slide_ids if slide_id in set(have))
+
+
+class StageRecorder:
+    """Keeps the stage report, the status table and the listener in step."""
+
+    def __init__(
+        self, stage: Stage, slide_ids: Sequence[str], status: StatusTable, reporter: Reporter
+    ) -> None:
+        self.report = StageReport(stage)
+        self._stage: Stage = stage
+        self._status = status
+        self._reporter = reporter
+        self._started = time.monotonic()
+        self._units = 0
+        changes: list[_Change] = []
+        sweep_partials(status.path.parent)
+        if stage == "tile":  # the stage that sees the whole cohort gives the rows their order
+            status.plan(slide_ids)
+        for slide_id in slide_ids:
+            changes.append((slide_id, stage, "pending", "", {}))
+        status.update_many(changes)
+        reporter.begin(stage, len(slide_ids))
+
+    def failed(self, slide_id: str, error: ScaatError) -> None:
+        self.report.failed[slide_id] = str(error)
+        log_failure(self._status.path.parent, self.report.stage, slide_id, error)
+        own: _Change = (slide_id, self._stage, "failed", reason_for(error), {})
+        self._status.update_many([*self._outdated(slide_id), own])
+        self._advance()
+
+    def succeeded(self, slide_id: str, result: SlideResult, facts: Mapping[str, Any]) -> None:
+        (self.report.skipped if result.skipped else self.report.done).append(slide_id)
+        for note in getattr(result, "notes", ()):
+            self._reporter.note(f"{slide_id}: {note}")
+        own: _Change = (slide_id, self._stage, "done", "", facts)
+        self._status.update_many([*([] if result.skipped else self._outdated(slide_id)), own])
+        if not result.skipped:
+            self._units += int(facts.get("n_patches", 0))
+        self._advance()
+
+    def _outdated(self, slide_id: str) -> list[_Change]:
+        """What later stages made of another artifact than the present one is done no more."""
+        later = STAGES[STAGES.index(self._stage) + 1 :]
+        return [(slide_id, stage, "pending", "", {}) for stage in later]
+
+    def _advance(self) -> None:
+        seconds = max(time.monotonic() - self._started, 1e-3)
+        parts = [f"{self._units / seconds:,.0f} patches/s"] if self._units else []
+        if self.report.failed:
+            parts.append(f"{len(self.report.failed)} failed")
+        self._reporter.advance(self.report.stage, ", ".join(parts))
+
+    def close(self) -> StageReport:
+        self._reporter.end(self.report.stage)
+        return self.report
+
+
+def run_stage(
+    stage: Stage,
+    slide_ids: Sequence[str],
+    function: Callable[[Any], SlideResult],
+    jobs: Sequence[Any],
+    artifacts: Sequence[Path],
+    engine: EngineConfig | None,
+    status: StatusTable,
+    reporter: Reporter,
+    facts: Callable[[Any], Mapping[str, Any]] = no_facts,
+) -> StageReport:
+    """Run one job a slide wherever the engine says; a failed slide stops no other.
+
+    Parameters
+    ----------
+    stage : str
+        Column of the status table.
+    slide_ids : sequence of str
+        One id a job.
+    function : callable
+        Importable function of one job; returns something with ``skipped``.
+    jobs : sequence
+        Picklable values.
+    artifacts : sequence of Path
+        What each job makes: it is leased, so that of two runs on one folder one makes it.
+        Slides that the other run is making come last, and wait for it.
+    engine : EngineConfig or None
+        Where the work runs; the default engine if None.
+    status : StatusTable
+        Where status is written.
+    reporter : Reporter
+        Listens to progress.
+    facts : callable
+        Extra columns of the status table from a result.
+
+    Raises
+    ------
+    LostError
+        If the cluster went away; the slides that are not done are ``failed``.
+    """
+    recorder = StageRecorder(stage, slide_ids, status, reporter)
+    todo = list(range(len(jobs)))
+    lost: list[LostError] = []
+    for wait in (False, True):
+        leased = [LeasedJob(function, jobs[i], artifacts[i], wait, slide_ids[i]) for i in todo]
+        busy = []
+        # Closed before anything else happens: workers end with the loop, however it ends.
+        with closing(map_jobs(run_leased, leased, engine or EngineConfig())) as outcomes:
+            for outcome in outcomes:
+                index = todo[outcome.index]
+                if outcome.result is not None:
+                    recorder.succeeded(slide_ids[index], outcome.result, facts(outcome.result))
+                elif isinstance(outcome.error, LeaseError) and not wait:
+                    busy.append(index)
+                elif outcome.error is not None:
+                    recorder.failed(slide_ids[index], outcome.error)
+                    if isinstance(outcome.error, LostError):
+                        lost.append(outcome.error)
+        todo = sorted(busy)
+        if lost or not todo:
+            break
+    report = recorder.close()
+    if lost:
+        # Later stages would do without these slides; a model would even be trained without.
+        raise LostError("the cluster", f"{lost[0].problem}, {len(lost)} not done", lost[0].remedy)
+    return report

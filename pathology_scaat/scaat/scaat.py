@@ -1,0 +1,327 @@
+"""SCAAT: adversarial training constrained to what the saliency map leaves aside.
+
+One step (defaults)::
+
+    z   = f(x);  L0 = mean CE(z, y);  backward        -> dL0/dtheta and g = dL0/dx at once
+    s   = max_c |g|, 3x3 mean;  budget = eps (1 - s/s_k) below the median s_k, 0 elsewhere
+    x~  = clip(x + budget * clip(u + 1.25 sign(g), -1, 1), 0, 1),   u ~ U(-1, 1)
+    L1  = lam * mean KL(softmax(z) || softmax(f(x~))); backward, z held fixed
+
+Since the gradient of the cross-entropy gives the ranking and the direction, and its backward
+pass is needed anyway, the step costs two forward-backward pairs: 2.0 plain steps. To first order
+``CE(x~) = CE(x) + sum_i budget_i |g_i|``: a weighted L1 penalty on the small input gradients
+without double backward. The direction must come from the cross-entropy, because the divergence's
+gradient is exactly zero at x.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pathology_scaat.scaat.attribution import EmaTeacher, grad_cam, smoothgrad
+from pathology_scaat.scaat.batch_norm import batch_norm_policy
+from pathology_scaat.scaat.budget import pixel_budget, pixel_saliency, tissue_region
+from pathology_scaat.scaat.colour import add_density
+from pathology_scaat.scaat.method import Backward, Method, StepLosses, Visit, plain_backward
+from pathology_scaat.scaat.objective import Objective
+from pathology_scaat.scaat.options import ScaatOptions
+
+SHARED_SOURCES = ("gradient", "gradient-input")
+
+
+class SCAAT(Method):
+    """Saliency-constrained adaptive adversarial training for any classifier.
+
+    Parameters
+    ----------
+    model : nn.Module
+        Maps (B, C, H, W) float images in [0, 1] to (B, K) logits; normalisation is inside.
+    eps : float, optional
+        Largest change of a channel in [0, 1] units.
+    options : ScaatOptions, optional
+        All settings at once; single ones may be given as keywords instead or on top.
+    objective, seed, autocast_dtype
+        See :class:`~pathology_scaat.scaat.method.Method`.
+    **overrides
+        Fields of :class:`ScaatOptions`.
+
+    Raises
+    ------
+    UsageError
+        If an option is unknown or out of range.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from pathology_scaat.scaat import SCAAT
+    >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 8 * 8, 2))
+    >>> scaat = SCAAT(model, eps=16 / 255, mask_ratio=0.5)
+    >>> images, labels = torch.rand(4, 3, 8, 8), torch.tensor([0, 1, 0, 1])
+    >>> x_adv = scaat.perturb(images, labels)
+    >>> bool((x_adv - images).abs().max() <= 16 / 255 + 1e-6)
+    True
+    >>> losses = scaat.training_step(images, labels)  # gradients are now in the parameters
+    """
+
+    name = "scaat"
+
+    def __init__(
+        self,
+        model: nn.Module,
+        eps: float | None = None,
+        *,
+        options: ScaatOptions | None = None,
+        objective: Objective | None = None,
+        seed: int = 0,
+        autocast_dtype: torch.dtype | None = None,
+        **overrides: Any,
+    ) -> None:
+        super().__init__(model, objective=objective, seed=seed, autocast_dtype=autocast_dtype)
+        if eps is not None:
+            overrides["eps"] = eps
+        base = dataclasses.asdict(options) if options is not None else {}
+        self.options = ScaatOptions.from_dict({**base, **overrides})
+        self.teacher = (
+            EmaTeacher(self, self.options.teacher_decay)
+            if self.options.saliency == "ema-teacher"
+            else None
+        )
+
+    # -- schedules and state
+    @property
+    def eps_now(self) -> float:
+        """eps after its linear warm-up."""
+        warmup = self.options.warmup
+        return self.options.eps * (min(1.0, self.progress / warmup) if warmup > 0 else 1.0)
+
+    @property
+    def is_active(self) -> bool:
+        """Whether the next step perturbs anything."""
+        due = self.steps_done % self.options.every == 0
+        harmless = self.options.fill == "perturb" and self.eps_now == 0
+        return self.options.lam > 0 and due and not harmless
+
+    def after_update(self) -> None:
+        if self.teacher is not None:
+            self.teacher.follow()
+
+    def state_dict(self) -> dict[str, Any]:
+        state = super().state_dict()
+        if self.teacher is not None:
+            state["teacher"] = self.teacher.model.state_dict()
+        return state
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
+        if self.teacher is not None:
+            self.teacher.model.load_state_dict(state["teacher"])
+
+    # -- for people with their own loop
+    def perturb(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Perturbed images for the model as it is, (B, C, H, W) in [0, 1], detached.
+
+        Costs one forward and one input backward (more for other saliency sources). Gradients in
+        the parameters and BatchNorm's running statistics stay as they are.
+        """
+        images = images.detach().float()
+        noise = None if self.options.random_start == "none" else self.uniform(images)
+        x = images
+        if noise is not None and self.options.random_start == "before":
+            x = self._apply(images, noise * self.eps_now)
+        logits = None
+        if self.options.sample_scale != "none":
+            with torch.no_grad(), batch_norm_policy(self.model, "clean"):
+                logits = self.forward(images)
+        return self._perturbed(images, labels, self.input_gradient(x, labels), logits, noise)
+
+    def __call__(self, images: Tensor, labels: Tensor) -> Tensor:
+        """:meth:`perturb`, called as torchattacks' attacks are."""
+        return self.perturb(images, labels)
+
+    def loss(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Differentiable total loss, a scalar; call ``backward`` on it yourself.
+
+        Without the shared backward it costs 8/3 of a plain step instead of 2.
+        """
+        if not self.is_active:
+            return self.objective.per_image(self.forward(images), labels).mean()
+        perturbed = self.perturb(images, labels)
+        logits = self.forward(images)
+        clean = self.objective.per_image(logits, labels).mean()
+        return clean + self.options.lam * self._robust_loss(logits, perturbed, labels)
+
+    # -- the shared-backward step
+    def training_step(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        *,
+        visit: Visit | None = None,
+        backward: Backward = plain_backward,
+    ) -> StepLosses:
+        active = self.is_active
+        self.steps_done += 1
+        if not active:
+            return self.plain_step(images, labels, backward)
+        options = self.options
+        if not options.stop_gradient:
+            return self._joint_step(images, labels, backward)
+        n = math.ceil(options.batch_share * len(images))
+        if n == 0:
+            return self.plain_step(images, labels, backward)
+        shared = options.saliency in SHARED_SOURCES and options.random_start != "before"
+        x = images.detach().float()
+        separate = None if shared else self.perturb(x[:n], labels[:n])
+        if shared:
+            x.requires_grad_()
+        logits = self.forward(x)
+        clean = self.objective.per_image(logits, labels).mean()
+        backward(clean, False)
+        # their graph would keep x, and with it x.grad, through the second pass
+        logits, clean = logits.detach(), clean.detach()
+        if separate is None:
+            inputs = x.detach()[:n]
+            # the batch loss is a mean: times B gives each image's own gradient back
+            gradient = torch.zeros_like(x) if x.grad is None else x.grad.mul_(len(x))
+            noise = None if options.random_start == "none" else self.uniform(inputs)
+            perturbed = self._perturbed(inputs, labels[:n], gradient[:n], logits[:n], noise)
+            del gradient, noise, inputs, x  # nothing of the first pass outlives it
+        else:
+            perturbed = separate
+        robust = self._robust_loss(logits[:n], perturbed, labels[:n]) * (n / len(images))
+        kept = perturbed if self.keep_perturbed else None
+        del perturbed, separate
+        backward(options.lam * robust, True)
+        robust = robust.detach()
+        return StepLosses(clean + options.lam * robust, clean, robust, logits, kept)
+
+    def _joint_step(self, images: Tensor, labels: Tensor, backward: Backward) -> StepLosses:
+        """Both terms in one graph: the clean prediction is pulled towards the perturbed one too."""
+        perturbed = self.perturb(images, labels)
+        logits = self.forward(images)
+        clean = self.objective.per_image(logits, labels).mean()
+        robust = self._robust_loss(logits, perturbed, labels)
+        total = clean + self.options.lam * robust
+        kept = perturbed if self.keep_perturbed else None
+        del perturbed
+        backward(total, True)
+        return StepLosses(total.detach(), clean.detach(), robust.detach(), logits.detach(), kept)
+
+    # -- parts
+    def _robust_loss(self, clean_logits: Tensor, perturbed: Tensor, labels: Tensor) -> Tensor:
+        with batch_norm_policy(self.model, self.options.batch_norm):
+            logits = self.forward(perturbed)
+        reference = clean_logits.detach() if self.options.stop_gradient else clean_logits
+        if self.options.loss == "ce":
+            return self.objective.per_image(logits, labels).mean()
+        if self.options.loss == "mse":
+            return F.mse_loss(logits, reference)
+        return self.objective.divergence(reference, logits).mean()
+
+    def _saliency(self, images: Tensor, labels: Tensor, gradient: Tensor) -> Tensor:
+        source = self.options.saliency
+        if source == "gradient-input":
+            attribution = gradient * images
+        elif source == "smoothgrad":
+            attribution = smoothgrad(
+                self, images, labels, self.options.smoothgrad_samples, self.options.smoothgrad_sigma
+            )
+        elif source == "gradcam":
+            return grad_cam(self, images, labels)
+        elif self.teacher is not None:
+            attribution = self.teacher.input_gradient(images, labels)
+        else:
+            attribution = gradient
+        return pixel_saliency(attribution, self.options.smooth_px)
+
+    def budget(
+        self, images: Tensor, labels: Tensor, gradient: Tensor, logits: Tensor | None
+    ) -> Tensor:
+        """How far each pixel may go, (B, 1, H, W) in eps units times eps.
+
+        ``gradient`` is that of each image's own loss by that image.
+        """
+        options = self.options
+        generator = self.generator(images.device)
+        region = (
+            tissue_region(images, options.tissue_threshold) if options.region == "tissue" else None
+        )
+        saliency = self._saliency(images, labels, gradient)
+        share = pixel_budget(saliency, options, region=region, generator=generator)
+        if options.unmasked_share > 0:
+            draw = torch.rand((len(images), 1, 1, 1), generator=generator, device=images.device)
+            everywhere = draw < options.unmasked_share
+            everywhere = everywhere if region is None else everywhere & region
+            share = torch.where(everywhere, torch.ones_like(share), share)
+        budget = share * self.eps_now
+        if options.sample_scale != "none" and logits is not None:
+            budget = budget * self._sample_scale(logits, labels, gradient, budget)
+        return budget
+
+    def _sample_scale(
+        self, logits: Tensor, labels: Tensor, gradient: Tensor, budget: Tensor
+    ) -> Tensor:
+        confidence = self.objective.confidence(logits, labels)
+        if self.options.sample_scale == "confidence":
+            return confidence[:, None, None, None]
+        loss = -confidence.clamp_min(1e-12).log()
+        own = self.objective.per_image(logits, labels)
+        gain = (budget * gradient.abs()).sum(dim=(1, 2, 3)) * loss / own.clamp_min(1e-12)
+        return ((math.log(2) - loss) / gain.clamp_min(1e-12)).clamp(0, 1)[:, None, None, None]
+
+    def _apply(self, images: Tensor, change: Tensor) -> Tensor:
+        if self.options.colour_space == "rgb":
+            return (images + change).clamp_(0, 1)
+        moved = add_density(images, change).clamp_(0, 1)
+        return torch.where(change == 0, images, moved)
+
+    def _step(self, gradient: Tensor) -> Tensor:
+        """Direction of the attack, (B, C, H, W), about -1 to 1 times the step size."""
+        options = self.options
+        device = gradient.device
+        if options.direction == "gaussian":
+            return torch.randn(gradient.shape, generator=self.generator(device), device=device)
+        if options.direction == "random-sign":
+            return self.uniform(gradient).sign_() * options.step_size
+        sign = gradient.sign() * options.step_size
+        return sign if options.colour_space == "rgb" else sign.neg_()
+
+    @torch.no_grad()
+    def _perturbed(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        gradient: Tensor,
+        logits: Tensor | None,
+        noise: Tensor | None,
+    ) -> Tensor:
+        options = self.options
+        gradient = gradient.float()
+        budget = self.budget(images, labels, gradient, logits)
+        if options.fill != "perturb":
+            return self._filled(images, budget > 0)
+        relative = self._step(gradient)
+        if noise is not None:
+            relative = relative.add_(noise)
+        relative = relative.clamp_(-1, 1)
+        perturbed = self._apply(images, relative * budget)
+        for _ in range(options.steps - 1):
+            gradient = self.input_gradient(perturbed, labels)
+            relative = (relative + self._step(gradient)).clamp_(-1, 1)
+            perturbed = self._apply(images, relative * budget)
+        return perturbed
+
+    def _filled(self, images: Tensor, mask: Tensor) -> Tensor:
+        if self.options.fill == "mean":
+            filling = images.mean(dim=(2, 3), keepdim=True)
+        else:
+            low = images.amin(dim=(2, 3), keepdim=True)
+            high = images.amax(dim=(2, 3), keepdim=True)
+            filling = low + (self.uniform(images) + 1) / 2 * (high - low)
+        return torch.where(mask, filling, images)

@@ -1,0 +1,1 @@
+"""The operating system: files that last, locks, processes, signals, memory."""

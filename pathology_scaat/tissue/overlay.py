@@ -1,0 +1,62 @@
+"""The tissue overlay as PNG, written for speed: it is made for every slide."""
+
+from __future__ import annotations
+
+import json
+import struct
+import zlib
+from pathlib import Path
+from typing import Any
+
+import cv2
+import imagecodecs
+import numpy as np
+from numpy.typing import NDArray
+
+from pathology_scaat.artifacts.atomic import atomic_path
+from pathology_scaat.slides.base import RgbImage
+from pathology_scaat.tissue.segmentation import outline
+
+_OUTLINE_RGB = (0, 140, 60)
+_INK_RGB = (255, 140, 0)
+_PALED = ((np.arange(256) + 510) // 3).astype(np.uint8)
+
+
+def paint_overlay(thumbnail: RgbImage, mask: NDArray[np.bool_], ink: NDArray[np.bool_]) -> RgbImage:
+    """What is no tissue paled, tissue outlined in green, ink in orange."""
+    picture: RgbImage = np.ascontiguousarray(cv2.LUT(thumbnail, _PALED))
+    cv2.copyTo(np.ascontiguousarray(thumbnail), mask.view(np.uint8), picture)
+    thickness = 1 + max(mask.shape) // 1500
+    for area, colour in ((ink, _INK_RGB), (mask, _OUTLINE_RGB)):
+        if area.any():
+            picture[outline(area, thickness)] = colour
+    return picture
+
+
+def _chunk(kind: bytes, data: bytes) -> bytes:
+    check = zlib.crc32(data, zlib.crc32(kind))
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", check)
+
+
+def write_png(picture: RgbImage, path: Path, words: dict[str, Any]) -> None:
+    """Write an RGB picture as PNG with a text chunk ``pathology_scaat`` of JSON.
+
+    Every line is stored as the difference from the one above, and deflated at the lowest
+    level: a quarter of the time that the usual writers take on a picture of tissue, and
+    smaller.
+    """
+    height, width = picture.shape[:2]
+    flat = np.ascontiguousarray(picture).reshape(height, width * 3)
+    lines = np.empty((height, 1 + width * 3), dtype=np.uint8)
+    lines[:, 0] = 2  # the filter "up"
+    lines[:1, 1:] = flat[:1]
+    np.subtract(flat[1:], flat[:-1], out=lines[1:, 1:])
+    deflate: Any = imagecodecs.deflate_encode  # its stubs know no arrays
+    packed = bytes(deflate(lines, level=1))
+    text = json.dumps(words, sort_keys=True).encode("ascii")
+    with atomic_path(path) as partial, partial.open("wb") as stream:
+        stream.write(b"\x89PNG\r\n\x1a\n")
+        stream.write(_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)))
+        stream.write(_chunk(b"tEXt", b"pathology_scaat\0" + text))
+        stream.write(_chunk(b"IDAT", packed))
+        stream.write(_chunk(b"IEND", b""))

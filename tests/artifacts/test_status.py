@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import csv
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pathology_scaat.artifacts.status import COLUMNS, StatusTable, safe_cell
+from pathology_scaat.errors import StoreError
+
+WRITER = """
+import sys
+from pathlib import Path
+from pathology_scaat.artifacts.status import StatusTable
+table, name = StatusTable(Path(sys.argv[1])), sys.argv[2]
+for i in range(int(sys.argv[3])):
+    table.update(f"{name}-{i}", "tile", "done", n_patches=i)
+    table.update("shared", "tile" if name == "a" else "explain", "done")
+"""
+
+
+def test_rows_keep_the_manifest_order_and_facts(tmp_path: Path) -> None:
+    table = StatusTable(tmp_path)
+    table.plan(["b", "a"])
+    table.update("a", "tile", "done", n_patches=3, n_unreadable=0, mpp=0.25, mpp_source="slide")
+    table.update("z", "tile", "failed", "slide is empty")
+    table.plan(["b", "a", "c"])
+    rows = table.rows()
+    assert [row["slide_id"] for row in rows] == ["b", "a", "c", "z"]
+    assert rows[1]["mpp"] == "0.25"
+    assert rows[1]["n_unreadable"] == "0"
+    assert rows[0]["export"] == "pending"
+    assert [row["slide_id"] for row in table.failed()] == ["z"]
+
+
+def test_a_reason_goes_when_its_stage_succeeds(tmp_path: Path) -> None:
+    table = StatusTable(tmp_path)
+    table.update("a", "tile", "failed", "slide is empty")
+    table.update("a", "tile", "pending")
+    assert table.rows()[0]["reason"] == ""
+    table.update("a", "tile", "done")
+    table.update("a", "explain", "failed", "no memory")
+    table.update("a", "tile", "done")
+    assert table.rows()[0]["reason"] == "no memory"
+
+
+def test_text_cannot_break_out_of_its_cell(tmp_path: Path) -> None:
+    table = StatusTable(tmp_path)
+    table.update("a", "tile", "failed", '=HYPERLINK("http://x")\r\nnext,"row"\x00')
+    with table.path.open(newline="", encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream))
+    assert len(rows) == 1
+    assert rows[0]["reason"].startswith("'=HYPERLINK")
+    assert "\n" not in rows[0]["reason"]
+    assert table.path.read_text(encoding="utf-8").count("\n") == 2
+
+
+@given(st.one_of(st.text(), st.floats(), st.integers(), st.none()))
+def test_any_value_is_one_safe_line(value: object) -> None:
+    cell = safe_cell(value)
+    assert len(cell.splitlines()) <= 1
+    assert "\0" not in cell
+    if isinstance(value, str):
+        assert not cell.startswith(("=", "+", "-", "@"))
+
+
+def test_two_processes_lose_no_row(tmp_path: Path) -> None:
+    writers = [
+        subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path), name, "40"])
+        for name in ("a", "b")
+    ]
+    assert [w.wait(60) for w in writers] == [0, 0]
+    rows = {row["slide_id"]: row for row in StatusTable(tmp_path).rows()}
+    assert len(rows) == 81
+    assert rows["shared"]["tile"] == rows["shared"]["explain"] == "done"
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".slides.csv.lock", "slides.csv"]
+
+
+def test_a_killed_writer_leaves_a_whole_table(tmp_path: Path) -> None:
+    for delay_s in (0.15, 0.2, 0.25, 0.3):
+        writer = subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path), "a", "9999"])
+        with pytest.raises(subprocess.TimeoutExpired):
+            writer.wait(delay_s + 0.2)
+        writer.kill()
+        writer.wait()
+        rows = StatusTable(tmp_path).rows()
+        assert all(set(row) == set(COLUMNS) for row in rows)
+    StatusTable(tmp_path).update("after", "tile", "done")
+    assert "after" in {row["slide_id"] for row in StatusTable(tmp_path).rows()}
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe\x00", b"", b"name,x\n1,2\n"])
+def test_another_file_of_that_name_is_not_overwritten(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "slides.csv").write_bytes(content)
+    with pytest.raises(StoreError, match=r"slides\.csv"):
+        StatusTable(tmp_path).update("a", "tile", "done")
+    assert (tmp_path / "slides.csv").read_bytes() == content
+
+
+def test_unknown_words_are_programming_errors(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no such"):
+        StatusTable(tmp_path).update("a", "tile", "done", colour="red")

@@ -1,0 +1,293 @@
+"""Trust card and comparison, from artifacts to files."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pathology_scaat.errors import StoreError, UsageError
+from pathology_scaat.evaluation.comparison import compare_measurements
+from pathology_scaat.evaluation.comparison_report import comparison_markdown
+from pathology_scaat.evaluation.evaluate import compare, evaluate_run
+from pathology_scaat.evaluation.evaluation_set import EvaluationSet, evaluation_set_from_stores
+from pathology_scaat.evaluation.measure import measure_model
+from pathology_scaat.evaluation.measurement import Measurement
+from pathology_scaat.evaluation.protocol import ProtocolConfig
+
+SMALL = ProtocolConfig(
+    n_occluded=12, n_perturbed=6, n_mosaics=6, max_images=40, n_resamples=100, batch_size=8,
+    shares=(0.0, 0.5, 1.0),
+)  # fmt: skip
+
+
+class BrightCorner(torch.nn.Module):
+    """Tumour is what is bright at the marked place: the right map is known."""
+
+    def __init__(self, gain: float = 1.0) -> None:
+        super().__init__()
+        weights = torch.zeros(16, 16)
+        weights[2:6, 2:6] = gain
+        self.weights = torch.nn.Parameter(weights)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        margin = ((images.mean(1) - 0.5) * self.weights).sum((1, 2))
+        return torch.stack([-margin / 2, margin / 2], 1)
+
+
+def bright_corner_set(n: int = 24) -> EvaluationSet:
+    rng = np.random.default_rng(0)
+    images = rng.integers(60, 190, (n, 16, 16, 3), dtype=np.uint8)
+    labels = np.arange(n) % 2
+    masks = np.zeros((n, 16, 16), dtype=bool)
+    masks[labels == 1, 2:6, 2:6] = True
+    images[masks] = 240
+    images[labels == 0, 2:6, 2:6] = 20
+    return EvaluationSet(images, labels, np.arange(n) // 4, masks=masks, name="corner")
+
+
+def test_the_right_map_gets_the_right_scores() -> None:
+    result = measure_model(BrightCorner(), bright_corner_set(), SMALL)
+    assert result.mean("pixel_ap") == pytest.approx(1.0)
+    assert result.mean("pixel_auroc") == pytest.approx(1.0)
+    assert result.mean("rank_accuracy") == pytest.approx(1.0)
+    assert result.mean("pixel_ap_chance") == pytest.approx(1 / 16)
+    assert result.mean("gini") == pytest.approx(1 - 1 / 16, abs=1e-4)
+    assert result.mean("infidelity") == pytest.approx(0, abs=1e-3)
+    assert result.mean("sensitivity") == pytest.approx(0, abs=1e-5)
+    for occluder in ("mean", "blur", "noisy-linear", "swap"):
+        assert result.mean(f"srg/{occluder}/probability") > 0.02
+    assert np.isnan(result.values["pixel_ap"][0]), "a benign image has nothing to be found"
+    assert np.isfinite(result.values["srg/mean/margin"]).sum() == 12
+
+
+def test_results_do_not_depend_on_the_batch_size_where_none_is_random() -> None:
+    data = bright_corner_set()
+    one = measure_model(BrightCorner(), data, SMALL)
+    two = measure_model(BrightCorner(), data, SMALL.model_copy(update={"batch_size": 24}))
+    for name in ("pixel_ap", "gini", "mosaic_ap"):
+        np.testing.assert_allclose(one.values[name], two.values[name], rtol=1e-5)
+
+
+def test_data_without_masks_or_of_one_class() -> None:
+    data = bright_corner_set()
+    one_class = replace(data.take(np.flatnonzero(data.labels == 1)), masks=None)
+    result = measure_model(BrightCorner(), one_class, SMALL)
+    assert "pixel_ap" not in result.values
+    assert "mosaic_ap" not in result.values
+    assert np.isnan(result.mean("pixel_ap"))
+
+
+def test_spread_takes_classes_and_patients_in_turn() -> None:
+    n = 100
+    labels = (np.arange(n) < 90).astype(np.int64)
+    groups = np.where(np.arange(n) < 80, 0, np.arange(n))
+    data = EvaluationSet(np.zeros((n, 4, 4, 3), np.uint8), labels, groups)
+    chosen = data.spread(20, seed=3)
+    assert labels[chosen].tolist().count(0) == 10
+    assert len(np.unique(groups[chosen])) >= 20 - 1
+    np.testing.assert_array_equal(chosen, data.spread(20, seed=3))
+    assert len(data.spread(1000)) == n
+
+
+def test_measurement_round_trip_and_damage(tmp_path: Path) -> None:
+    result = measure_model(BrightCorner(), bright_corner_set(), SMALL)
+    result.facts["arm"] = "plain"
+    result.save(tmp_path / "m.npz")
+    again = Measurement.load(tmp_path / "m.npz")
+    assert again.facts == {"arm": "plain"}
+    for name, values in result.values.items():
+        np.testing.assert_allclose(again.values[name], values, rtol=1e-5)
+    (tmp_path / "m.npz").write_bytes(b"PK\x03\x04 cut off")
+    with pytest.raises(StoreError, match="is not a measurement"):
+        Measurement.load(tmp_path / "m.npz")
+
+
+def test_comparison_finds_what_is_better_and_what_is_not() -> None:
+    data = bright_corner_set(80)
+    good = [measure_model(BrightCorner(), data, SMALL) for _ in range(2)]
+    blind = []
+    for seed in range(2):
+        model = BrightCorner()
+        torch.manual_seed(seed)
+        with torch.no_grad():
+            # Predicts nearly as well, but looks at the wrong places too.
+            model.weights += 1.4 * (torch.rand(16, 16) < 0.05)
+        blind.append(measure_model(model, data, SMALL))
+    found = compare_measurements(
+        {"plain": blind, "scaat": good}, data, config=SMALL, primary="pixel_ap"
+    )
+    row = found.row("scaat", "pixel_ap")
+    assert row is not None
+    assert row.improves is True
+    assert row.gain is not None
+    assert row.gain.low > 0
+    assert len(row.seed_values) == 2
+    backwards = compare_measurements(
+        {"plain": good, "other": blind}, data, config=SMALL, primary="pixel_ap"
+    ).row("other", "pixel_ap")
+    assert backwards is not None
+    assert backwards.improves is False
+    assert found.arms[1].non_inferior is True
+    assert "its maps are better" in found.arms[1].verdict
+    assert found.row("scaat", "gini").improves is None, "sparser is not better"  # type: ignore[union-attr]
+    text = comparison_markdown(found)
+    assert "▲" in text
+    json.dumps(found.as_dict(), allow_nan=False)
+
+
+def test_comparison_needs_its_baseline_and_the_same_images() -> None:
+    data = bright_corner_set()
+    result = measure_model(BrightCorner(), data, SMALL)
+    with pytest.raises(UsageError, match="'plain' was not measured"):
+        compare_measurements({"scaat": [result]}, data)
+    with pytest.raises(UsageError, match="not measured on these images"):
+        compare_measurements({"plain": [result]}, data.take(np.arange(3)))
+
+
+def test_a_worse_auc_is_said_before_better_maps() -> None:
+    rng = np.random.default_rng(0)
+    data = EvaluationSet(
+        np.zeros((200, 4, 4, 3), np.uint8), np.arange(200) % 2, np.arange(200) // 2
+    )
+
+    def measurement(noise: float, maps: float) -> Measurement:
+        margin = (data.labels * 2 - 1) + rng.normal(0, noise, 200)
+        logits = np.stack([-margin, margin], 1).astype(np.float32)
+        return Measurement(logits, {"pixel_ap": np.full(200, maps) + rng.normal(0, 0.01, 200)})
+
+    arms = {"plain": [measurement(0.5, 0.4)], "sparse": [measurement(3.0, 0.6)]}
+    found = compare_measurements(arms, data, primary="pixel_ap")
+    assert found.arms[1].non_inferior is False
+    assert found.arms[1].verdict.startswith("that prediction is not worse is not shown")
+
+
+def test_faithfulness_stands_for_the_positive_class_alone_too() -> None:
+    data = EvaluationSet(np.zeros((40, 4, 4, 3), np.uint8), np.arange(40) % 2, np.arange(40) // 4)
+    logits = np.stack([-data.labels, data.labels], 1).astype(np.float32)
+
+    def measurement(with_finding: float, without: float) -> Measurement:
+        srg = np.where(data.is_positive, with_finding, without)
+        return Measurement(logits, {"srg/blur/probability": srg, "mosaic_ap": np.full(8, 0.5)})
+
+    arms = {"plain": [measurement(0.2, 0.2)], "other": [measurement(0.5, -0.1)]}
+    found = compare_measurements(arms, data, config=SMALL, primary="srg/blur/probability")
+    everywhere = found.row("other", "srg/blur/probability")
+    positive = found.row("other", "srg/blur/probability", "positive class")
+    assert everywhere is not None
+    assert everywhere.value.value == pytest.approx(0.2)
+    assert positive is not None
+    assert positive.value.value == pytest.approx(0.5)
+    assert positive.gain is not None
+    assert positive.gain.value == pytest.approx(0.3)
+    assert positive.gain.n == 20
+    assert found.row("other", "mosaic_ap", "positive class") is None
+    assert "positive class alone" in comparison_markdown(found)
+
+
+def test_trust_card_of_a_run(run_folder) -> None:
+    run_folder.add_slide("seen", seed=1)
+    run_folder.add_slide("kept", n=16, seed=2)
+    run_folder.add_slide("kept2", n=16, seed=3)
+    run_folder.write_splits(seen="train", kept="test", kept2="test")
+    card = evaluate_run(run_folder.out, config=SMALL, device="cpu")
+    assert (card.n_images, card.n_patients, card.held_out) == (32, 2, True)
+    auc = card.entry("auc")
+    assert auc is not None
+    assert auc.interval is not None
+    masks = card.entry("pixel_ap")
+    assert masks is not None
+    assert masks.verdict == "not measured"
+    everywhere = card.entry("srg/mean/probability")
+    positive = card.entry("srg/mean/probability, positive class")
+    assert everywhere is not None
+    assert positive is not None
+    assert everywhere.interval is not None
+    assert positive.interval is not None
+    assert 0 < positive.interval.n < everywhere.interval.n
+    folder = run_folder.out / "evaluation"
+    text = (folder / "trust_card.md").read_text()
+    assert "not measured" in text
+    assert str(run_folder.out) not in text
+    stored = json.loads((folder / "trust_card.json").read_text())
+    assert stored["schema"] == "pathology_scaat.trust_card"
+    picture = (folder / "trust_card.png").read_bytes()
+    assert len(list((folder / "measurements").iterdir())) == 1
+    evaluate_run(run_folder.out, config=SMALL, device="cpu")
+    assert (folder / "trust_card.png").read_bytes() == picture
+    assert len(list((folder / "measurements").iterdir())) == 1, "taken from its file"
+
+
+def test_trust_card_says_when_images_were_seen(run_folder) -> None:
+    run_folder.add_slide("a", seed=1)
+    card = evaluate_run(run_folder.out, config=SMALL, device="cpu")
+    assert not card.held_out
+    assert "may have been seen" in (run_folder.out / "evaluation/trust_card.md").read_text()
+    sd = card.entry("mosaic_ap")
+    assert sd is not None
+
+
+def test_trust_card_needs_labels(run_folder) -> None:
+    run_folder.add_slide("a", labelled=False)
+    with pytest.raises(UsageError, match="no labelled patch"):
+        evaluate_run(run_folder.out, config=SMALL, device="cpu")
+
+
+def test_masks_come_from_annotations(run_folder, tmp_path: Path) -> None:
+    run_folder.add_slide("a", n=12, seed=1)
+    square = [[8, 4], [24, 4], [24, 20], [8, 20], [8, 4]]
+    feature = {
+        "type": "Feature",
+        "geometry": {"type": "Polygon", "coordinates": [square]},
+        "properties": {"objectType": "annotation", "classification": {"name": "tumour"}},
+    }
+    path = tmp_path / "a.geojson"
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": [feature]}))
+    data = evaluation_set_from_stores(
+        {"a": run_folder.out / "patches/a.zarr"}, ("normal", "tumour"), "tumour",
+        annotations={"a": path},
+    )  # fmt: skip
+    assert data is not None
+    assert data.masks is not None
+    expected = np.zeros((32, 32), dtype=bool)
+    expected[4:20, 8:24] = True
+    np.testing.assert_array_equal(data.masks[0], expected)
+    assert not data.masks[1:].any()
+
+
+@pytest.mark.slow
+def test_compare_bundles_and_go_on_where_it_stopped(run_folder, tmp_path: Path) -> None:
+    arms = {}
+    for arm in ("plain", "scaat"):
+        paths = [tmp_path / f"{arm}{seed}" for seed in range(2)]
+        for seed, path in enumerate(paths):
+            run_folder.save_model(path, seed=seed + 10 * len(arms))
+        arms[arm] = paths
+    rng = np.random.default_rng(0)
+    data = EvaluationSet(
+        rng.integers(0, 256, (16, 32, 32, 3), dtype=np.uint8), np.arange(16) % 2,
+        np.arange(16) // 4, name="noise",
+    )  # fmt: skip
+    out = tmp_path / "comparison"
+    found = compare(
+        arms, data, out, config=SMALL, validation=data, referees=[arms["plain"][0]], device="cpu"
+    )
+    assert {p.name for p in out.iterdir()} == {
+        "comparison.json", "comparison.md", "comparison.png", "measurements",
+    }  # fmt: skip
+    assert found.row("scaat", "referee_srg/blur") is not None
+    made = {p: p.stat().st_mtime_ns for p in (out / "measurements").iterdir()}
+    assert len(made) == 4
+    next(iter(made)).unlink()
+    again = compare(
+        arms, data, out, config=SMALL, validation=data, referees=[arms["plain"][0]], device="cpu"
+    )
+    now = {p: p.stat().st_mtime_ns for p in (out / "measurements").iterdir()}
+    assert sum(now[p] != t for p, t in made.items()) == 1
+    assert again.as_dict() == found.as_dict()
+    with pytest.raises(UsageError, match="is no arm"):
+        compare(arms, data, out, baseline="none")

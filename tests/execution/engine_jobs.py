@@ -1,0 +1,88 @@
+"""Functions that worker processes import by name."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pathology_scaat.errors import SlideOpenError
+from pathology_scaat.execution.engine import job_threads
+
+if TYPE_CHECKING:
+    from pathology_scaat.patches import TileJob, TileResult
+
+
+def square(value: int) -> int:
+    return value * value
+
+
+def threads(value: int) -> int:
+    return job_threads()
+
+
+def process(value: int) -> int:
+    time.sleep(0.2)
+    return os.getpid()
+
+
+def troubled(value: int) -> int:
+    if value == 1:
+        raise SlideOpenError("a.svs", "is broken", "mend it")
+    if value == 2:
+        raise ValueError("/a/secret/path")
+    if value == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return value
+
+
+def unsendable(value: int) -> object:
+    return lambda: value
+
+
+def listening(value: int) -> list[str]:
+    """What this machine's worker and its parent listen on."""
+    import psutil
+
+    parent = psutil.Process(os.getppid())
+    found = []
+    for process in (parent, *parent.children(recursive=True)):
+        found += [str(c.laddr) for c in process.net_connections("all") if c.status == "LISTEN"]
+        found += [str(c.laddr) for c in process.net_connections("unix") if c.laddr]
+    return found
+
+
+def waits_and_cleans_up(folder: Path) -> None:
+    try:
+        (folder / f"began-{os.getpid()}").touch()
+        time.sleep(60)
+    finally:
+        (folder / f"cleaned-{os.getpid()}").touch()
+
+
+def allocates(n_bytes: int) -> int:
+    return len(bytearray(n_bytes))
+
+
+@dataclass(frozen=True)
+class FragileJob:
+    """A job whose worker dies in the middle of it the first time."""
+
+    job: TileJob
+    mark: Path | None
+
+    @property
+    def slide_id(self) -> str:
+        return self.job.slide_id
+
+
+def tile_once_killed(fragile: FragileJob) -> TileResult:
+    from pathology_scaat.patches import tile_slide
+
+    if fragile.mark is not None and not fragile.mark.exists():
+        fragile.mark.touch()
+        signal.setitimer(signal.ITIMER_REAL, 0.15)  # SIGALRM ends the process
+    return tile_slide(fragile.job)

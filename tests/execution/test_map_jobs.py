@@ -1,0 +1,212 @@
+"""Jobs run here, in local processes and on a scheduler; one failure stops no other."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+
+import distributed
+import engine_jobs
+import pytest
+
+from pathology_scaat.errors import ConfigError, SlideOpenError, UsageError
+from pathology_scaat.execution.engine import EngineConfig, map_jobs
+from pathology_scaat.execution.job_queue import read_profile
+from pathology_scaat.patches import TileConfig, TileJob, tile_slide
+
+pytestmark = [
+    # Worker processes that are killed leave sockets behind, which is what is tested.
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+
+@pytest.fixture(autouse=True)
+def _importable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers import this folder's functions."""
+    here = str(Path(__file__).parent)
+    known = os.environ.get("PYTHONPATH")
+    monkeypatch.setenv("PYTHONPATH", f"{here}{os.pathsep}{known}" if known else here)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_inline(workers: int) -> None:
+    outcomes = list(map_jobs(engine_jobs.square, range(5), EngineConfig(workers=workers)))
+    assert [o.result for o in outcomes] == [0, 1, 4, 9, 16]
+    (only,) = map_jobs(engine_jobs.process, [0], EngineConfig(workers=workers))
+    assert only.result == os.getpid()
+
+
+def test_no_jobs() -> None:
+    assert list(map_jobs(engine_jobs.square, [], EngineConfig(workers=4))) == []
+
+
+def test_one_job_has_all_the_threads() -> None:
+    (outcome,) = map_jobs(engine_jobs.threads, [0], EngineConfig(workers=3))
+    assert outcome.result == 3
+
+
+def test_errors_are_values() -> None:
+    outcomes = {
+        o.index: o for o in map_jobs(engine_jobs.troubled, [0, 1, 2], EngineConfig(workers=1))
+    }
+    assert outcomes[0].result == 0
+    assert isinstance(outcomes[1].error, SlideOpenError)
+    assert "ValueError" in str(outcomes[2].error)
+    assert "secret" not in str(outcomes[2].error)
+
+
+@pytest.mark.slow
+def test_local_processes_and_one_that_dies() -> None:
+    jobs = [0, 1, 2, 3, 4, 5, 6, 7]
+    outcomes = {o.index: o for o in map_jobs(engine_jobs.troubled, jobs, EngineConfig(workers=2))}
+    assert sorted(outcomes) == jobs
+    assert [outcomes[i].result for i in (0, 4, 5, 6, 7)] == [0, 4, 5, 6, 7]
+    assert isinstance(outcomes[1].error, SlideOpenError)
+    assert "died" in str(outcomes[3].error)
+
+
+def test_a_job_whose_worker_dies_is_tried_twice_and_no_other_is() -> None:
+    outcomes = {o.index: o for o in map_jobs(engine_jobs.troubled, [3, 0], EngineConfig(workers=2))}
+    assert outcomes[1].result == 0
+    assert "died" in str(outcomes[0].error)
+
+
+def test_nobody_can_connect_to_local_workers() -> None:
+    outcomes = map_jobs(engine_jobs.listening, [0, 1], EngineConfig(workers=2))
+    assert [o.result for o in outcomes] == [[], []]
+
+
+def test_a_result_that_cannot_be_sent_is_an_error() -> None:
+    outcomes = list(map_jobs(engine_jobs.unsendable, [0, 1], EngineConfig(workers=2)))
+    assert all("unforeseen" in str(o.error) for o in outcomes)
+
+
+def test_workers_that_are_ended_clean_up(tmp_path: Path) -> None:
+    """Each of two jobs is ended by its worker's SIGTERM, and again when it is tried alone."""
+    ended: set[int] = set()
+    done = threading.Event()
+
+    def end_workers() -> None:
+        while not done.wait(0.05):
+            for path in tmp_path.glob("began-*"):
+                pid = int(path.name.split("-")[1])
+                if pid not in ended:
+                    ended.add(pid)
+                    os.kill(pid, signal.SIGTERM)
+
+    queue = threading.Thread(target=end_workers)
+    queue.start()
+    try:
+        settings = EngineConfig(workers=2)
+        outcomes = list(map_jobs(engine_jobs.waits_and_cleans_up, [tmp_path] * 2, settings))
+    finally:
+        done.set()
+        queue.join()
+    assert [str(o.error).count("its worker process died") for o in outcomes] == [1, 1], outcomes
+    assert len(list(tmp_path.glob("cleaned-*"))) == 4
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_memory_that_runs_out_is_one_sentence(workers: int) -> None:
+    outcomes = list(map_jobs(engine_jobs.allocates, [1, 1 << 60], EngineConfig(workers=workers)))
+    said = {o.index: o.error for o in outcomes}
+    assert said[0] is None
+    assert "ran out of memory" in str(said[1])
+
+
+def test_workers_that_cannot_start_are_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules["__main__"], "__spec__", None)
+    monkeypatch.setattr(sys.modules["__main__"], "__file__", "/nowhere/at/all.py", raising=False)
+    with pytest.raises(UsageError, match="no worker process can be started"):
+        list(map_jobs(engine_jobs.square, [1, 2], EngineConfig(workers=2)))
+
+
+@pytest.fixture
+def cluster():  # type: ignore[no-untyped-def]
+    with distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None,
+        host="127.0.0.1", memory_limit=0, silence_logs=50,
+    ) as running:  # fmt: skip
+        yield running
+
+
+@pytest.mark.real
+def test_a_cluster_that_loses_a_worker_ends_with_the_same_bytes(
+    data_dir: Path,
+    tmp_path: Path,
+    cluster: distributed.LocalCluster,
+) -> None:
+    names = ("CMU-1-Small-Region.svs", "atlas_gastric_metaplasia_HE_20x.tiff")
+    config = TileConfig(mpp=0.7, patch_size_px=128, overlap="0.5")
+
+    def jobs(folder: str) -> list[TileJob]:
+        return [
+            TileJob(data_dir / "slides" / name, f"s{i}", tmp_path / folder / f"s{i}.zarr", config)
+            for i, name in enumerate(names)
+        ]
+
+    fragile = [
+        engine_jobs.FragileJob(job, tmp_path / "killed" if i == 1 else None)
+        for i, job in enumerate(jobs("cluster"))
+    ]
+    settings = EngineConfig(scheduler=cluster.scheduler_address)
+    outcomes = list(map_jobs(engine_jobs.tile_once_killed, fragile, settings))
+    assert (tmp_path / "killed").exists()
+    assert [o.error for o in outcomes] == [None, None]
+    for job in jobs("here"):
+        tile_slide(job)
+
+    def content(folder: str) -> dict[str, bytes]:
+        root = tmp_path / folder
+        files = [p for p in root.rglob("*") if p.is_file() and ".partial-" not in str(p)]
+        return {str(p.relative_to(root)): p.read_bytes() for p in files}
+
+    assert content("cluster") == content("here")
+
+
+def test_no_scheduler_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pathology_scaat.execution.dask_cluster.CONNECT_TIMEOUT_S", 1)
+    with pytest.raises(UsageError, match="no dask scheduler answers"):
+        list(map_jobs(engine_jobs.square, [1], EngineConfig(scheduler="tcp://127.0.0.1:9")))
+
+
+def test_scheduler_and_cluster_exclude_each_other(tmp_path: Path) -> None:
+    both = EngineConfig(scheduler="tcp://127.0.0.1:9", cluster=tmp_path / "x.yaml")
+    with pytest.raises(UsageError):
+        list(map_jobs(engine_jobs.square, [1], both))
+
+
+PROFILES = sorted((Path(__file__).parents[2] / "pipelines").glob("cluster-*.yaml"))
+
+
+@pytest.mark.parametrize("path", PROFILES, ids=lambda path: path.stem)
+def test_profiles_make_job_scripts(path: Path) -> None:
+    dask_jobqueue = pytest.importorskip("dask_jobqueue")
+    from pathology_scaat.execution.job_queue import CLASSES
+
+    profile = read_profile(path)
+    queue = getattr(dask_jobqueue, CLASSES[profile.queue_system])
+    with queue(**profile.options) as asked:
+        script = asked.job_script()
+    assert "distributed.cli.dask_worker" in script
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "queue_system: abacus",
+        "queue_system: slurm\njobs: 0",
+        "[1, 2",
+        "queue_system: slurm\nx: 1",
+    ],
+)
+def test_bad_profiles(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "profile.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=r"profile\.yaml"):
+        read_profile(path)
