@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from pathology_scaat.errors import UsageError
 from pathology_scaat.saliency.cam import grad_cam
-from pathology_scaat.saliency.target import Output, Target, evaluating, resolve_target, target_score
+from pathology_scaat.scaat.target import Output, Target, evaluating, resolve_target, target_score
 
 Method = Literal[
     "gradient", "gradient-x-input", "smoothgrad", "integrated-gradients", "grad-cam", "grad-cam++"

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pathology_scaat.errors import UsageError
-from pathology_scaat.saliency.target import Output, target_score
+from pathology_scaat.scaat.target import Output, target_score
 
 
 def _spatial(activation: Tensor, prefix_tokens: int) -> Tensor | None:

@@ -14,7 +14,7 @@ from pathology_scaat.saliency.attribution import (
     input_gradient,
 )
 from pathology_scaat.saliency.cam import find_cam_layer
-from pathology_scaat.saliency.target import target_score
+from pathology_scaat.scaat.target import target_score
 
 
 def linear_model(n_classes: int = 2, side: int = 4) -> tuple[torch.nn.Module, torch.Tensor]:

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from pathology_scaat.errors import UsageError
 from pathology_scaat.metrics.functional._checks import check_images, check_maps
 from pathology_scaat.metrics.functional.occluders import OccluderName, make_occluder
-from pathology_scaat.saliency.target import evaluating, target_score
+from pathology_scaat.scaat.target import evaluating, target_score
 
 Score = Literal["margin", "probability"]
 DEFAULT_SHARES = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0)

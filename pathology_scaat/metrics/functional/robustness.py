@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from pathology_scaat.metrics.functional._checks import check_maps
 from pathology_scaat.metrics.functional.faithfulness import Explain
-from pathology_scaat.saliency.target import evaluating, target_score
+from pathology_scaat.scaat.target import evaluating, target_score
 
 
 @torch.no_grad()
