@@ -39,7 +39,23 @@ class LostError(JobError):
     exit_code = 3
 
 
+class ClusterLostError(Exception):
+    """Nobody is left to work; the text says who is missing."""
+
+
 _threads_of_job = 1
+_worker_number = 0
+
+
+def worker_number() -> int:
+    """Number of this worker among those of its machine, from 0: which GPU is its own."""
+    return _worker_number
+
+
+def set_worker_number(number: int) -> None:
+    """Tell this process its number; called once, when a worker starts."""
+    global _worker_number
+    _worker_number = number
 
 
 def job_threads() -> int:
