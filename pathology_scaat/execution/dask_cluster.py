@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from pathology_scaat.errors import ConfigError, UsageError
-from pathology_scaat.execution.graph import Outcome, job_task
+from pathology_scaat.execution.graph import OnProgress, Outcome, job_task
 from pathology_scaat.execution.jobs import ClusterLostError, guarded
 
 LOGGER = logging.getLogger(__name__)
@@ -160,6 +160,7 @@ class ClusterBackend:
         jobs: Sequence[Any],
         indices: Sequence[int],
         alone: bool,
+        on_progress: OnProgress | None,
     ) -> Iterator[tuple[int, Outcome | None]]:
         """Outcomes as they come; None for a job whose worker died.
 

@@ -7,14 +7,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from pathology_scaat.errors import UsageError
-from pathology_scaat.execution.graph import Backend, Outcome, job_task, run_jobs
-from pathology_scaat.execution.jobs import JobError, JobOutcome, LostError, guarded, job_threads
+from pathology_scaat.execution.graph import Backend, OnProgress, Outcome, job_task, run_jobs
+from pathology_scaat.execution.jobs import (
+    JobError,
+    JobOutcome,
+    LostError,
+    guarded,
+    job_threads,
+    listen_to_progress,
+)
 from pathology_scaat.system.memory import is_limited, require_room
 from pathology_scaat.system.processes import usable_cores
 
@@ -60,6 +68,7 @@ def map_jobs(
     *,
     announce: Callable[[str], None] | None = None,
     resources: dict[str, float] | None = None,
+    on_progress: OnProgress | None = None,
 ) -> Generator[JobOutcome[Result], None, None]:
     """Run one function over many jobs and yield what becomes of each, as it comes.
 
@@ -79,6 +88,9 @@ def map_jobs(
     resources : dict, optional
         What a worker of a Dask cluster must offer, such as ``{"GPU": 1}``; heeded where any of
         its workers offers it.
+    on_progress : callable, optional
+        Told the index of a running job and how much of it is done (0 to 1), on any thread;
+        jobs on a cluster do not report.
 
     Yields
     ------
@@ -102,7 +114,7 @@ def map_jobs(
     require_room()
     with (
         _backend(config, len(jobs), announce, resources) as backend,
-        closing(run_jobs(backend, function, jobs)) as outcomes,
+        closing(run_jobs(backend, function, jobs, on_progress)) as outcomes,
     ):
         yield from outcomes
 
@@ -119,10 +131,17 @@ class _InThisProcess:
         jobs: Sequence[Any],
         indices: Sequence[int],
         alone: bool,
+        on_progress: OnProgress | None,
     ) -> Iterator[tuple[int, Outcome | None]]:
         for index in indices:
             task = job_task(guarded, function, jobs[index], self._threads)
-            yield index, task.compute(scheduler="synchronous")
+            if on_progress is not None:
+                listen_to_progress(partial(on_progress, index))
+            try:
+                outcome: Outcome = task.compute(scheduler="synchronous")
+            finally:
+                listen_to_progress(None)
+            yield index, outcome
 
 
 @contextmanager

@@ -16,6 +16,9 @@ from pathology_scaat.execution.jobs import (
 Outcome: TypeAlias = tuple[Any, Any]
 """Result and error of a job; the error is None where the job succeeded."""
 
+OnProgress: TypeAlias = Callable[[int, float], None]
+"""Told the index of a job and how much of it is done, 0 to 1."""
+
 RESTART = "start it again, then run the same command"
 
 
@@ -38,10 +41,12 @@ class Backend(Protocol):
         jobs: Sequence[Any],
         indices: Sequence[int],
         alone: bool,
+        on_progress: OnProgress | None,
     ) -> Iterator[tuple[int, Outcome | None]]:
         """Run some of the jobs; yield index and outcome as they come.
 
         The outcome is None for a job whose worker died. With ``alone``, one job at a time.
+        ``on_progress`` may be called on any thread, or never.
 
         Raises
         ------
@@ -52,7 +57,10 @@ class Backend(Protocol):
 
 
 def run_jobs(
-    backend: Backend, function: Callable[[Any], Any], jobs: Sequence[Any]
+    backend: Backend,
+    function: Callable[[Any], Any],
+    jobs: Sequence[Any],
+    on_progress: OnProgress | None = None,
 ) -> Iterator[JobOutcome[Any]]:
     """Run all jobs on a back end; yield what becomes of each, as it comes.
 
@@ -66,7 +74,7 @@ def run_jobs(
             todo, lost = (lost if alone else sorted(left)), []
             if not todo:
                 continue
-            for index, outcome in backend.run(function, jobs, sorted(todo), alone):
+            for index, outcome in backend.run(function, jobs, sorted(todo), alone, on_progress):
                 if outcome is None:
                     lost.append(index)
                     continue

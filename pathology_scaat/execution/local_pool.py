@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -26,8 +27,8 @@ from typing import Any
 from pathology_scaat.artifacts.atomic import remove_unfinished
 from pathology_scaat.artifacts.leases import let_go_of_all
 from pathology_scaat.errors import UsageError
-from pathology_scaat.execution.graph import Outcome, job_task
-from pathology_scaat.execution.jobs import guarded, set_worker_number
+from pathology_scaat.execution.graph import OnProgress, Outcome, job_task
+from pathology_scaat.execution.jobs import guarded, listen_to_progress, set_worker_number
 from pathology_scaat.system.memory import REMEDY
 from pathology_scaat.system.signals import raise_on, unseen_by_children
 
@@ -38,6 +39,8 @@ FAILED_STARTS_ALLOWED = 3
 """Workers in a row that may die before they are ready for a job."""
 
 _READY = b"ready"
+_PROGRESS = b"progress "
+"""Begins a message that tells how much of the job is done; a pickle begins otherwise."""
 
 
 # --- in the worker process -----------------------------------------------------------------
@@ -75,6 +78,7 @@ def _serve_until_closed(pipe: Connection, threads: int, number: int) -> None:
     raise_on(signal.SIGTERM, _on_sigterm)
     set_worker_number(number)
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    listen_to_progress(lambda share: pipe.send_bytes(_PROGRESS + str(share).encode()))
     pipe.send_bytes(_READY)
     while True:
         try:
@@ -152,7 +156,12 @@ class ProcessExecutor(ThreadPoolExecutor):
         self._failed_starts = 0
         self._closing = False
 
-    def run_in_worker(self, function: Callable[[Any], Any], job: Any) -> Outcome | None:
+    def run_in_worker(
+        self,
+        function: Callable[[Any], Any],
+        job: Any,
+        on_progress: Callable[[float], None] | None = None,
+    ) -> Outcome | None:
         """Run a job in the calling thread's process; None where the process died under it.
 
         To be called on a thread of this executor.
@@ -168,6 +177,10 @@ class ProcessExecutor(ThreadPoolExecutor):
         with suppress(OSError):  # it has died: seen, and counted, in the next line
             worker.pipe.send_bytes(pickle.dumps((function, job)))
         message = worker.receive()
+        while message is not None and message.startswith(_PROGRESS):
+            if on_progress is not None:
+                on_progress(float(message.removeprefix(_PROGRESS)))
+            message = worker.receive()
         if message is None:
             self._discard(worker)
             return None
@@ -237,6 +250,7 @@ class LocalBackend:
         jobs: Sequence[Any],
         indices: Sequence[int],
         alone: bool,
+        on_progress: OnProgress | None,
     ) -> Iterator[tuple[int, Outcome | None]]:
         """Outcomes as they come; None for a job whose worker died under it.
 
@@ -248,7 +262,8 @@ class LocalBackend:
         done: queue.SimpleQueue[tuple[int, Outcome | None] | BaseException] = queue.SimpleQueue()
 
         def run_one(index: int) -> None:
-            done.put((index, executor.run_in_worker(function, jobs[index])))
+            listener = None if on_progress is None else partial(on_progress, index)
+            done.put((index, executor.run_in_worker(function, jobs[index], listener)))
 
         def compute() -> None:
             import dask
