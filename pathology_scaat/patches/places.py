@@ -1,4 +1,4 @@
-"""Where a store lies: a folder, or an fsspec URL (s3://, gs://, az://, file://)."""
+"""Where a store lies: a folder, or an fsspec URL (s3://, gs://, az://, https://)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
-from pathology_scaat.urls import SlideUrl, slide_place
+from pathology_scaat.errors import AddressError
+from pathology_scaat.urls import SlideUrl, check_url, open_filesystem, refusal_in, slide_place
 
 Data = bytes | memoryview
 
@@ -71,22 +72,24 @@ class RemotePlace:
     """A folder by URL. Access is a matter of the environment, as fsspec documents it."""
 
     def __init__(self, url: SlideUrl) -> None:
+        check_url(url)
         self.name = url.name
-        self._url = url.url
+        self._url = url
 
     def _system(self) -> tuple[Any, str]:
-        import fsspec
-
-        system, path = fsspec.core.url_to_fs(self._url)
+        system, path = open_filesystem(self._url)
         return system, path.rstrip("/")
 
     def _read(self, relative: str, start: int | None = None, end: int | None = None) -> bytes:
         try:
             system, path = self._system()
             return bytes(system.cat_file(f"{path}/{relative}", start=start, end=end))
-        except FileNotFoundError:
-            raise
         except Exception as error:
+            refusal = refusal_in(error)
+            if refusal is not None:
+                raise AddressError(self.name, refusal.problem, refusal.remedy) from None
+            if isinstance(error, FileNotFoundError):
+                raise
             # fsspec passes on what its many backends raise; their words hold hosts and paths.
             raise OSError(f"cannot be reached ({type(error).__name__})") from None
 
@@ -109,6 +112,12 @@ class _RemoteFile:
 
 
 def place_of(path: str | Path) -> Place:
-    """The place that a path or URL names."""
+    """The place that a path or URL names.
+
+    Raises
+    ------
+    AddressError
+        If it is a URL that may not be opened.
+    """
     place = slide_place(path)
     return LocalPlace(place) if isinstance(place, Path) else RemotePlace(place)

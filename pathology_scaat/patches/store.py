@@ -37,6 +37,8 @@ class PatchStore:
     ------
     StoreError
         If it is missing, partial or of another schema.
+    AddressError
+        If it is a URL that may not be opened.
     """
 
     def __init__(self, path: str | Path) -> None:
