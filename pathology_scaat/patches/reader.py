@@ -38,6 +38,8 @@ class PatchStore(Described):
     ------
     StoreError
         If it is missing, partial or of another schema.
+    AddressError
+        If it is a URL that may not be opened.
 
     Examples
     --------
