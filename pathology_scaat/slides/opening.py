@@ -10,6 +10,7 @@ from pathlib import Path
 from pathology_scaat.artifacts.urls import SlideUrl, slide_place
 from pathology_scaat.errors import SlideOpenError, UsageError
 from pathology_scaat.slides.base import Slide
+from pathology_scaat.slides.foreign import refuse_named
 
 LOGGER = logging.getLogger(__name__)
 
@@ -79,7 +80,7 @@ def open_slide(
 def _head(path: Path) -> bytes:
     try:
         with path.open("rb") as stream:
-            return stream.read(16)
+            return stream.read(64)
     except OSError as error:
         raise SlideOpenError(
             path.name, f"cannot be read ({error.strerror})", "check its permissions"
@@ -87,58 +88,43 @@ def _head(path: Path) -> bytes:
 
 
 def _open_file(path: Path, mpp: float | None) -> Slide:
-    import openslide
-
     head = _head(path)
-    try:
-        vendor = openslide.OpenSlide.detect_format(path)
-    except openslide.OpenSlideError:
-        vendor = None
+    vendor = _vendor(path)
     if head.startswith(_TIFF_MAGIC) and (vendor is None or vendor in _FAST_VENDORS):
-        _check_tiff(path)
         from pathology_scaat.slides.tiff_levels import UnsuitableError
 
+        refuse_named(path, head)
         try:
-            return _tiff(path, mpp, known=vendor is not None)
+            return _tiff(path, mpp, vendor)
         except UnsuitableError as reason:
+            if vendor is None or not _openslide_decodes(path):
+                raise SlideOpenError(
+                    path.name, f"is a TIFF, but not a slide that can be opened ({reason})",
+                    _SUGGESTION,
+                ) from None  # fmt: skip
             LOGGER.info("%s is read by OpenSlide: %s", path.name, reason)
     if vendor is None and head.startswith(_JP2_MAGIC):
         return _tiatoolbox(path, mpp)
     if vendor is None:
-        _explain(path, head)
+        refuse_named(path, head)
     return _openslide(path, mpp)
 
 
-def _explain(path: Path, head: bytes) -> None:
-    """Say what a file that is no slide is, where that can be seen."""
-    if head.startswith(b"version https://"):
-        raise SlideOpenError(path.name, "is a git-lfs pointer, not the slide", "run 'git lfs pull'")
-    if head.lstrip().lower().startswith((b"<!doctype", b"<html")):
-        raise SlideOpenError(
-            path.name, "is a web page saved under a slide's name", "download the slide again"
-        )
-    if path.suffix.lower() == ".mrxs" and not path.with_suffix("").is_dir():
-        raise SlideOpenError(
-            path.name,
-            f"lacks its folder '{path.stem}' of image data",
-            "copy the folder beside the file",
-        )
-
-
-def _check_tiff(path: Path) -> None:
-    """Refuse pixels that OpenSlide would turn into something else without a word."""
-    import tifffile
-
-    from pathology_scaat.slides.tiff_levels import check_samples
-    from pathology_scaat.slides.tiff_reader import TIFF_ERRORS
+def _vendor(path: Path) -> str | None:
+    """The format as OpenSlide names it."""
+    import openslide
 
     try:
-        with tifffile.TiffFile(path) as tiff:
-            problem = check_samples(tiff)
-    except TIFF_ERRORS:
-        return  # OpenSlide may still know it
-    if problem is not None:
-        raise SlideOpenError(path.name, problem, "convert it to 8-bit RGB")
+        found: str | None = openslide.OpenSlide.detect_format(path)
+    except openslide.OpenSlideError:
+        return None
+    return found
+
+
+def _openslide_decodes(path: Path) -> bool:
+    from pathology_scaat.slides.tiff_reader import openslide_decodes
+
+    return openslide_decodes(path)
 
 
 def _open_folder(path: Path, mpp: float | None) -> Slide:
@@ -182,28 +168,25 @@ def _openslide(path: Path, mpp: float | None, subject: str | None = None) -> Sli
     return OpenSlideSlide(path, mpp=mpp, subject=subject)
 
 
-def _tiff(path: Path, mpp: float | None, known: bool = True) -> Slide:
+def _tiff(path: Path, mpp: float | None, vendor: str | None) -> Slide:
     from pathology_scaat.slides.openslide_reader import describe, open_handle
     from pathology_scaat.slides.tiff_reader import open_tiff
 
     like = None
-    if known:
+    if vendor == "philips" or (vendor == "aperio" and _openslide_decodes(path)):
         with open_handle(path) as handle:
             like = describe(handle, "openslide")
-    return open_tiff(path, like=like, mpp=mpp)
+    return open_tiff(path, like=like, mpp=mpp, known=vendor is not None)
 
 
 def _forced_tiff(path: Path, mpp: float | None) -> Slide:
-    import openslide
-
     from pathology_scaat.slides.tiff_levels import UnsuitableError
 
     if path.is_dir() or not _head(path).startswith(_TIFF_MAGIC):
         raise SlideOpenError(path.name, "is no TIFF", "use --reader auto")
-    _check_tiff(path)
-    known = openslide.OpenSlide.detect_format(path) is not None
+    refuse_named(path, b"")
     try:
-        return _tiff(path, mpp, known=known)
+        return _tiff(path, mpp, _vendor(path))
     except UnsuitableError as reason:
         raise SlideOpenError(
             path.name, f"is not for the tiff reader ({reason})", "use --reader auto"

@@ -13,7 +13,7 @@ import tifffile
 from pathology_scaat.errors import SlideOpenError
 from pathology_scaat.geometry import BoxPx
 from pathology_scaat.slides import open_slide
-from pathology_scaat.slides.tiff_levels import rgb_from_ycbcr
+from pathology_scaat.slides.tiff_colours import rgb_from_ycbcr
 
 SIDE = 256
 APERIO = "Aperio Image Library v11.2.1 \r\n512x512 (256x256) J2K/KDU Q=70|AppMag = 20|MPP = 0.5"
