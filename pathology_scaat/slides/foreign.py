@@ -59,6 +59,10 @@ def refuse_named(path: Path, head: bytes) -> None:
             f"lacks its folder '{path.stem}' of image data",
             "copy the folder beside the file",
         )
+    if head[128:132] == b"DICM":
+        raise SlideOpenError(
+            path.name, "is a DICOM file, but no whole-slide image", "give a file of the slide"
+        )
     for magic, words in MAGIC:
         if head.startswith(magic):
             raise SlideOpenError(path.name, words, _CONVERT)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable
 from pathlib import Path
 
+from pathology_scaat.artifacts.dicom_files import dicom_files, dicom_folder
 from pathology_scaat.artifacts.urls import SlideUrl, slide_place
 from pathology_scaat.errors import SlideOpenError, UsageError
 from pathology_scaat.slides.base import Slide
@@ -80,7 +80,7 @@ def open_slide(
 def _head(path: Path) -> bytes:
     try:
         with path.open("rb") as stream:
-            return stream.read(64)
+            return stream.read(132)
     except OSError as error:
         raise SlideOpenError(
             path.name, f"cannot be read ({error.strerror})", "check its permissions"
@@ -130,42 +130,63 @@ def _openslide_decodes(path: Path) -> bool:
 def _open_folder(path: Path, mpp: float | None) -> Slide:
     if any((path / name).is_file() for name in (".zattrs", ".zgroup", "zarr.json")):
         return _ngff(path, mpp)
-    instance = _dicom_instance(path)
-    if instance is None:
-        raise SlideOpenError(
-            path.name, "is a folder without a slide in it", "give the slide's file"
-        )
+    slide, notes = _dicom_slide(path)
     try:
-        return _openslide(instance, mpp, subject=path.name)
+        return _openslide_file(slide, mpp, path.name, notes)
     except SlideOpenError:
         return _tiatoolbox(path, mpp)
 
 
-def _dicom_instance(folder: Path) -> Path | None:
-    """The first DICOM file of a folder: OpenSlide finds the rest of the series from any."""
+def _dicom_slide(folder: Path) -> tuple[Path, tuple[str, ...]]:
+    """The file by which a DICOM folder's only slide is opened, and notes of what else is there.
+
+    Raises
+    ------
+    SlideOpenError
+        If the folder holds no slide, or several.
+    """
     try:
-        names = sorted(os.listdir(folder))
+        files = dicom_files(entry for entry in folder.iterdir() if entry.is_file())
     except OSError as error:
         raise SlideOpenError(
             folder.name, f"cannot be read ({error.strerror})", "check its permissions"
         ) from None
-    for name in names:
-        file = folder / name
-        if file.is_file():
-            with file.open("rb") as stream:
-                if stream.read(132)[128:] == b"DICM":
-                    return file
-    return None
+    found = dicom_folder(files)
+    if not files:
+        raise SlideOpenError(
+            folder.name, "is a folder without a slide in it", "give the slide's file"
+        )
+    if not found.slides:
+        raise SlideOpenError(
+            folder.name,
+            f"is a folder of {len(files)} DICOM files without a whole-slide image",
+            "give the folder of the slide",
+        )
+    if len(found.slides) > 1:
+        raise SlideOpenError(
+            folder.name,
+            f"holds {len(found.slides)} slides (DICOM series)",
+            f"give one file of the slide that you mean, for example {found.slides[0].main.name}",
+        )
+    slide = found.slides[0]
+    if slide.problem:
+        raise SlideOpenError(folder.name, slide.problem, "convert it to 8-bit RGB")
+    return slide.main, found.notes
 
 
-def _openslide(path: Path, mpp: float | None, subject: str | None = None) -> Slide:
+def _openslide_file(
+    path: Path, mpp: float | None, subject: str | None = None, notes: tuple[str, ...] = ()
+) -> Slide:
     from pathology_scaat.slides.openslide_reader import OpenSlideSlide
 
+    return OpenSlideSlide(path, mpp=mpp, subject=subject, notes=notes)
+
+
+def _openslide(path: Path, mpp: float | None) -> Slide:
     if path.is_dir():
-        instance = _dicom_instance(path)
-        if instance is not None:
-            return OpenSlideSlide(instance, mpp=mpp, subject=path.name)
-    return OpenSlideSlide(path, mpp=mpp, subject=subject)
+        slide, notes = _dicom_slide(path)
+        return _openslide_file(slide, mpp, path.name, notes)
+    return _openslide_file(path, mpp)
 
 
 def _tiff(path: Path, mpp: float | None, vendor: str | None) -> Slide:

@@ -6,6 +6,7 @@ import math
 import re
 import threading
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -180,12 +181,21 @@ class OpenSlideSlide(Closing):
     that pixels there may be shifted by up to half a level-0 pixel.
     """
 
-    def __init__(self, path: Path, mpp: float | None = None, *, subject: str | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        mpp: float | None = None,
+        *,
+        subject: str | None = None,
+        notes: tuple[str, ...] = (),
+    ) -> None:
         self._path = path
         self._subject = subject or path.name
         self._handle = open_handle(path, self._subject)
         self._lock = threading.Lock()
-        self._info = with_override(describe(self._handle, "openslide"), mpp, self._subject)
+        info = describe(self._handle, "openslide")
+        info = replace(info, notes=(*info.notes, *notes))
+        self._info = with_override(info, mpp, self._subject)
         self._factors = tuple(self._handle.level_downsamples)
         self._areas = tuple(self._areas_of(level) for level in range(len(self._factors)))
 
