@@ -209,7 +209,7 @@ def _page_images(tiff: tifffile.TiffFile) -> tuple[TiffImage, ...]:
         groups.append([page])
         kinds.append(kind)
     if not groups:
-        raise RefusedError("holds no image")
+        raise ValueError("no page can be read")
     return tuple(_grouped(tiff, g, k, groups) for g, k in zip(groups, kinds, strict=True))
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 _NAMES: dict[float, tuple[str, ...]] = {
-    1.0: ("µm", "um", "micron", "microns", "micrometer", "micrometers", "micrometre", "micrometres"),
+    1.0: (
+        "µm", "um", "micron", "microns", "micrometer", "micrometers", "micrometre", "micrometres",
+    ),
     1e-3: ("nm", "nanometer", "nanometers", "nanometre", "nanometres"),
     1e-4: ("å", "a", "angstrom", "angstroms", "ångström"),
     1e-6: ("pm", "picometer", "picometre"),

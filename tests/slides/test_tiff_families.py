@@ -101,13 +101,12 @@ def test_ycbcr_is_the_jfif_transform() -> None:
     assert np.abs(rgb_from_ycbcr(ycbcr(grid)).astype(int) - grid).max() <= 2
 
 
-def test_grey_is_equal_red_green_and_blue(tmp_path: Path) -> None:
+def test_grey_is_refused(tmp_path: Path) -> None:
+    """Grey is no brightfield RGB: a fluorescence channel looks just so."""
     path = tmp_path / "grey.tiff"
-    grey = picture()[..., 0]
-    tifffile.imwrite(path, grey, tile=(SIDE, SIDE), compression="zlib", metadata=None)
-    with open_slide(path) as slide:
-        pixels = slide.read_level(0, BoxPx(0, 0, 2 * SIDE, 2 * SIDE))
-    assert np.array_equal(pixels, np.repeat(grey[..., None], 3, axis=-1))
+    tifffile.imwrite(path, picture()[..., 0], tile=(SIDE, SIDE), compression="zlib", metadata=None)
+    with pytest.raises(SlideOpenError, match="is grey"):
+        open_slide(path)
 
 
 def test_more_than_8_bits_are_refused(tmp_path: Path) -> None:
@@ -117,15 +116,37 @@ def test_more_than_8_bits_are_refused(tmp_path: Path) -> None:
         open_slide(path)
 
 
-def test_strips_go_to_openslide_or_are_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("rows", [1, 7, 100, 512])
+@pytest.mark.parametrize("compression", [None, "zlib", "jpeg"])
+def test_strips_are_read(tmp_path: Path, rows: int, compression: str | None) -> None:
     path = tmp_path / "strips.tiff"
-    tifffile.imwrite(path, picture(), photometric="rgb", metadata=None)
+    tifffile.imwrite(
+        path, picture(), photometric="rgb", metadata=None, rowsperstrip=rows,
+        compression=compression, compressionargs={"level": 95} if compression == "jpeg" else None,
+    )  # fmt: skip
     assert openslide.OpenSlide.detect_format(path) is None
-    with pytest.raises(SlideOpenError, match=r"strips\.tiff"):
-        open_slide(path)
+    box = BoxPx(-9, 130, 300, 400)
+    with open_slide(path) as slide:
+        whole = slide.read_level(0, BoxPx(0, 0, 2 * SIDE, 2 * SIDE)).astype(int)
+        part = slide.read_level(0, box)
+    assert np.abs(whole - picture()).max() <= (8 if compression == "jpeg" else 0)
+    assert (part[:, :9] == 255).all()
+    assert np.array_equal(part[:382, 9:], whole[130:, :291])
+    assert (part[382:] == 255).all()
 
 
-@pytest.mark.parametrize(("unit", "size"), [("µm", 0.25), ("nm", 250.0), ("mm", 0.00025)])
+@pytest.mark.parametrize(
+    ("unit", "size"),
+    [
+        ("µm", 0.25),
+        ("um", 0.25),
+        ("micron", 0.25),
+        ("nm", 250.0),
+        ("mm", 0.00025),
+        ("inch", 0.25 / 25_400),
+        ("angstrom", 2_500.0),
+    ],
+)
 def test_ome_units(tmp_path: Path, unit: str, size: float) -> None:
     path = tmp_path / "unit.ome.tif"
     tifffile.imwrite(
