@@ -30,6 +30,27 @@ _ENDINGS = {
     ".czi": "is a Zeiss CZI file, which is not read",
 }
 
+_LOCAL_ONLY = {
+    ".ndpi": "a Hamamatsu NDPI file", ".mrxs": "a MIRAX slide", ".vms": "a Hamamatsu VMS slide",
+    ".scn": "a Leica SCN file", ".bif": "a Ventana BIF file", ".dcm": "a DICOM file",
+    ".vsi": "an Olympus VSI file", ".czi": "a Zeiss CZI file",
+    ".isyntax": "a Philips iSyntax file",
+}  # fmt: skip
+"""Families that are not read over the network, by the ending of their names."""
+
+
+def refuse_remote(name: str) -> None:
+    """Refuse a file by URL whose family needs more of it than ranges of one file.
+
+    Raises
+    ------
+    SlideOpenError
+        If its name says that it is of such a family.
+    """
+    words = _LOCAL_ONLY.get(Path(name).suffix.lower())
+    if words is not None:
+        raise SlideOpenError(name, f"is {words}, which is not read over the network", "download it")
+
 
 def refuse_named(path: Path, head: bytes) -> None:
     """Refuse a file that can be named for what it is; return where nothing can be said.

@@ -128,6 +128,12 @@ def describe(handle: openslide.OpenSlide, reader: str) -> SlideInfo:
         notes += (
             f"its {len(regions)} scanned areas are read as one picture, as OpenSlide places them",
         )
+    bounds = _bounds(properties, sizes[0])
+    if bounds is not None and min(bounds.x, bounds.y) < 0:
+        notes += (
+            "its scanned area begins left of or above the canvas: tiles that lie there as a whole "
+            "are not given by OpenSlide and are white",
+        )
     icc = properties.get("openslide.icc-size")
     return SlideInfo(
         reader=reader,
@@ -136,7 +142,7 @@ def describe(handle: openslide.OpenSlide, reader: str) -> SlideInfo:
         mpp=spacing.mpp,
         mpp_source=spacing.source,
         objective_power=_positive(properties.get(openslide.PROPERTY_NAME_OBJECTIVE_POWER)),
-        bounds_px=_bounds(properties, sizes[0]),
+        bounds_px=bounds,
         icc_profile_bytes=_whole(icc) or 0,
         notes=notes,
     )

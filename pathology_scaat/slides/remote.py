@@ -9,6 +9,7 @@ from pathology_scaat.artifacts.urls import SlideUrl
 from pathology_scaat.errors import ScaatError, SlideOpenError
 from pathology_scaat.slides.base import Slide
 from pathology_scaat.slides.fingerprint import SAMPLE_BYTES, SAMPLE_COUNT
+from pathology_scaat.slides.foreign import refuse_remote
 from pathology_scaat.slides.tiff_levels import UnsuitableError
 from pathology_scaat.slides.tiff_reader import TIFF_ERRORS, TiffSlide
 
@@ -28,6 +29,7 @@ def open_remote(url: SlideUrl, *, reader: str = "auto", mpp: float | None = None
     name = url.name
     if reader not in ("auto", "tiff"):
         raise SlideOpenError(name, f"the reader '{reader}' needs a local file", "download it")
+    refuse_remote(name)
     try:
         filesystem, path = fsspec.core.url_to_fs(url.url)
         stream: Any = filesystem.open(path, "rb", block_size=BLOCK_BYTES)
