@@ -159,7 +159,7 @@ def _dicom_slide(folder: Path) -> tuple[Path, tuple[str, ...]]:
     if not found.slides:
         raise SlideOpenError(
             folder.name,
-            f"is a folder of {len(files)} DICOM files without a whole-slide image",
+            f"is a folder of DICOM files ({len(files)}) without a whole-slide image",
             "give the folder of the slide",
         )
     if len(found.slides) > 1:
