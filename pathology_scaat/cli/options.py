@@ -38,7 +38,7 @@ Classes = Annotated[
 ]
 Reader = Annotated[
     str | None,
-    typer.Option("--reader", help="Force a reader: tiff, openslide, ngff or tiatoolbox."),
+    typer.Option("--reader", help="Force a reader: tiff, openslide, ngff, czi or tiatoolbox."),
 ]
 Workers = Annotated[
     int | None, typer.Option("--workers", help="Local worker processes; the machine's by default.")

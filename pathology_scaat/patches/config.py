@@ -57,7 +57,7 @@ class TileConfig(BaseModel):
     max_unreadable_share: float = Field(
         default=0.1, ge=0, le=1, description="a slide with more unreadable patches than this fails"
     )
-    reader: Literal["auto", "tiff", "openslide", "ngff", "tiatoolbox"] = Field(
+    reader: Literal["auto", "tiff", "openslide", "ngff", "czi", "tiatoolbox"] = Field(
         default="auto", description="which library reads the slides"
     )
     shard_bytes: int = Field(

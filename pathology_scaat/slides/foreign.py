@@ -9,7 +9,6 @@ from pathology_scaat.errors import SlideOpenError
 _CONVERT = "convert it to OME-TIFF (for example with QuPath or Bio-Formats)"
 
 MAGIC: tuple[tuple[bytes, str], ...] = (
-    (b"ZISRAWFILE", "is a Zeiss CZI file, which is not read"),
     (b'<DataObject ObjectType="DPUfsImport"', "is a Philips iSyntax file, which is not read"),
     (b"\x70\x00\x00\x00", "is a Leica LIF file, which is not read"),
     (b"SIS\x00", "is an Olympus ETS file, which is not read"),
@@ -27,7 +26,7 @@ MAGIC: tuple[tuple[bytes, str], ...] = (
 _ENDINGS = {
     ".vsi": "is an Olympus VSI file: the slide lies in the folder beside it, which is not read",
     ".isyntax": "is a Philips iSyntax file, which is not read",
-    ".czi": "is a Zeiss CZI file, which is not read",
+    ".czi": "is named as a Zeiss CZI file, but is none",
 }
 
 _LOCAL_ONLY = {

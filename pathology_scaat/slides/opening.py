@@ -14,7 +14,7 @@ from pathology_scaat.slides.foreign import refuse_named
 
 LOGGER = logging.getLogger(__name__)
 
-READERS = ("auto", "tiff", "openslide", "ngff", "tiatoolbox")
+READERS = ("auto", "tiff", "openslide", "ngff", "czi", "tiatoolbox")
 """Names accepted for ``reader``; "auto" chooses by what the file is."""
 
 _FAST_VENDORS = ("aperio", "generic-tiff", "philips")
@@ -22,6 +22,7 @@ _FAST_VENDORS = ("aperio", "generic-tiff", "philips")
 
 _TIFF_MAGIC = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
 _JP2_MAGIC = (b"\x00\x00\x00\x0cjP  ", b"\xff\x4f\xff\x51")
+CZI_MAGIC = b"ZISRAWFILE"
 _SUGGESTION = "convert it to a tiled TIFF, or copy it again if it should be a slide"
 
 
@@ -35,7 +36,7 @@ def open_slide(
     path : str, Path or SlideUrl
         A slide file, a DICOM folder or one of its files, an OME-Zarr folder, or an fsspec
         URL of a tiled TIFF.
-    reader : {"auto", "tiff", "openslide", "ngff", "tiatoolbox"}
+    reader : {"auto", "tiff", "openslide", "ngff", "czi", "tiatoolbox"}
         Which library reads it; "auto" takes the fastest that is right for the file.
     mpp : float, optional
         µm per level-0 pixel that wins over what the file says.
@@ -105,6 +106,8 @@ def _open_file(path: Path, mpp: float | None) -> Slide:
             LOGGER.info("%s is read by OpenSlide: %s", path.name, reason)
     if vendor is None and head.startswith(_JP2_MAGIC):
         return _tiatoolbox(path, mpp)
+    if vendor is None and head.startswith(CZI_MAGIC):
+        return _czi(path, mpp)
     if vendor is None:
         refuse_named(path, head)
     return _openslide(path, mpp)
@@ -220,6 +223,20 @@ def _ngff(path: Path, mpp: float | None) -> Slide:
     return NgffSlide(path, mpp=mpp)
 
 
+def _czi(path: Path, mpp: float | None) -> Slide:
+    from pathology_scaat.slides.czi_reader import CziSlide, has_czi_library
+
+    if path.is_dir() or not _head(path).startswith(CZI_MAGIC):
+        raise SlideOpenError(path.name, "is no Zeiss CZI file", "use --reader auto")
+    if not has_czi_library():
+        raise SlideOpenError(
+            path.name,
+            "is a Zeiss CZI file, which is read by pylibCZIrw only",
+            "install the extra 'czi', or convert it to OME-TIFF",
+        )
+    return CziSlide(path, mpp=mpp)
+
+
 def _tiatoolbox(path: Path, mpp: float | None) -> Slide:
     from pathology_scaat.slides.tiatoolbox_reader import TiatoolboxSlide
 
@@ -230,5 +247,6 @@ _FORCED: dict[str, Callable[[Path, float | None], Slide]] = {
     "tiff": _forced_tiff,
     "openslide": _openslide,
     "ngff": _ngff,
+    "czi": _czi,
     "tiatoolbox": _tiatoolbox,
 }
