@@ -36,7 +36,7 @@ class SlideInfo:
     Attributes
     ----------
     reader : str
-        Name of the reader that serves it ("tiff", "openslide", "ngff", "tiatoolbox").
+        Name of the reader that serves it ("tiff", "openslide", "ngff", "czi", "tiatoolbox").
     vendor : str
         Format family as OpenSlide names it ("aperio", "mirax", "generic-tiff", ...).
     levels : tuple of LevelInfo

@@ -17,7 +17,7 @@ import numpy as np
 from pathology_scaat.errors import SlideOpenError, SlideReadError
 from pathology_scaat.geometry import BoxPx, SizePx
 from pathology_scaat.slides.base import LevelInfo, RgbImage, SlideInfo
-from pathology_scaat.slides.images import ImageEntry, RefusedError, choose_slide
+from pathology_scaat.slides.images import ImageEntry, RefusedError, choose_slide, remedy_of
 from pathology_scaat.slides.spacing import Spacing, spacing_from_file, with_override
 from pathology_scaat.slides.tiles import check_box
 from pathology_scaat.system.closing import Closing
@@ -75,7 +75,7 @@ class CziSlide(Closing):
             index, notes = choose_slide(entries)
         except RefusedError as error:
             self.close()
-            raise SlideOpenError(path.name, str(error), "convert it to 8-bit RGB") from None
+            raise SlideOpenError(path.name, str(error), remedy_of(str(error))) from None
         self._scene, self._plane = scenes[index], {"C": channel, **planes}
         size = self._scene.box.size
         info = SlideInfo(

@@ -76,6 +76,22 @@ class ImageEntry:
         return f"{self.kind}, {size}, {self.pixels}{levels}{spacing}"
 
 
+_REMEDIES = (
+    (
+        re.compile(r"fluorescence|channels|one channel|fourth channel"),
+        "give a brightfield scan in RGB",
+    ),
+    (re.compile("points in time|focal planes"), "export one of them as OME-TIFF"),
+    (re.compile("several files"), "convert it to one OME-TIFF"),
+)
+
+
+def remedy_of(problem: str) -> str:
+    """What to do about an image that is refused."""
+    found = (remedy for pattern, remedy in _REMEDIES if pattern.search(problem))
+    return next(found, "convert it to 8-bit RGB")
+
+
 def kind_of_name(name: str | None) -> ImageKind:
     """What an image shows by its name; the name itself is told nowhere."""
     for kind, words in _WORDS.items():

@@ -16,7 +16,7 @@ from pathology_scaat.errors import SlideOpenError, SlideReadError
 from pathology_scaat.geometry import BoxPx, SizePx, snapped_downsample
 from pathology_scaat.slides.base import LevelInfo, RgbImage, SlideInfo
 from pathology_scaat.slides.channels import Channel, rgb_order
-from pathology_scaat.slides.images import ImageEntry, RefusedError, choose_slide
+from pathology_scaat.slides.images import ImageEntry, RefusedError, choose_slide, remedy_of
 from pathology_scaat.slides.ngff_metadata import (
     NgffImage,
     damaged,
@@ -121,7 +121,7 @@ class NgffSlide(Closing):
         try:
             index, notes = choose_slide([image.entry for image in images])
         except RefusedError as error:
-            raise SlideOpenError(path.name, str(error), "convert it to 8-bit RGB") from None
+            raise SlideOpenError(path.name, str(error), remedy_of(str(error))) from None
         chosen = images[index]
         self._levels, self._planes, self._order = chosen.levels, chosen.planes, chosen.order
         spacing = chosen.source.spacing

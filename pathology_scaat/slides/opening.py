@@ -11,6 +11,7 @@ from pathology_scaat.artifacts.urls import SlideUrl, slide_place
 from pathology_scaat.errors import SlideOpenError, UsageError
 from pathology_scaat.slides.base import Slide
 from pathology_scaat.slides.foreign import refuse_named
+from pathology_scaat.slides.images import remedy_of
 
 LOGGER = logging.getLogger(__name__)
 
@@ -173,7 +174,7 @@ def _dicom_slide(folder: Path) -> tuple[Path, tuple[str, ...]]:
         )
     slide = found.slides[0]
     if slide.problem:
-        raise SlideOpenError(folder.name, slide.problem, "convert it to 8-bit RGB")
+        raise SlideOpenError(folder.name, slide.problem, remedy_of(slide.problem))
     return slide.main, found.notes
 
 

@@ -17,7 +17,7 @@ import tifffile
 from pathology_scaat.errors import SlideOpenError, SlideReadError
 from pathology_scaat.geometry import BoxPx, SizePx, snapped_downsample
 from pathology_scaat.slides.base import LevelInfo, RgbImage, SlideInfo
-from pathology_scaat.slides.images import RefusedError, choose_slide
+from pathology_scaat.slides.images import RefusedError, choose_slide, remedy_of
 from pathology_scaat.slides.spacing import Spacing, spacing_from_file, with_override
 from pathology_scaat.slides.tiff_colours import OPENSLIDE_COMPRESSIONS
 from pathology_scaat.slides.tiff_images import TiffImage, list_images, page_size, special_family
@@ -99,7 +99,7 @@ class TiffSlide(Closing):
         except UnsuitableError:
             raise
         except RefusedError as error:
-            raise SlideOpenError(name, str(error), "convert it to 8-bit RGB") from None
+            raise SlideOpenError(name, str(error), remedy_of(str(error))) from None
         except TIFF_ERRORS as error:
             raise UnsuitableError("its TIFF structure cannot be read") from error
         self._levels, self._page, info = opened
