@@ -14,6 +14,7 @@ _MARK_AT = 128
 _WHOLE_SLIDE = "1.2.840.10008.5.1.4.1.1.77.1.6"
 """VL Whole Slide Microscopy Image Storage."""
 
+_DIRECTORY = "DICOMDIR"
 _ENDINGS = (".dcm", ".dicom")
 _ENDING = re.compile(r"\.[A-Za-z]\w{0,5}$")
 """A file ending; what ends in numbers is a UID, as many archives name instances."""
@@ -36,17 +37,27 @@ class DicomSlide:
 
 @dataclass(frozen=True)
 class DicomFolder:
-    """Slides among the DICOM files of a folder; ``n_other`` files are none of theirs."""
+    """Slides among the DICOM files of a folder.
 
-    slides: tuple[DicomSlide, ...]
-    n_other: int
+    ``n_other`` files are no whole-slide images (reports, annotations, a DICOMDIR);
+    ``n_unreadable`` cannot be read as DICOM, so that nobody knows.
+    """
+
+    slides: tuple[DicomSlide, ...] = ()
+    n_other: int = 0
+    n_unreadable: int = 0
 
     @property
     def notes(self) -> tuple[str, ...]:
-        if not self.n_other:
-            return ()
-        what = "file that is" if self.n_other == 1 else "files that are"
-        return (f"passed over {self.n_other} DICOM {what} no whole-slide image",)
+        notes = []
+        for n, what in (
+            (self.n_other, "no whole-slide image"), (self.n_unreadable, "damaged")
+        ):  # fmt: skip
+            if n:
+                notes.append(
+                    f"passed over {n} DICOM file{' that is' if n == 1 else 's that are'} {what}"
+                )
+        return tuple(notes)
 
 
 def has_dicom_mark(file: Path) -> bool:
@@ -71,28 +82,28 @@ def dicom_files(files: Iterable[Path]) -> tuple[Path, ...]:
 def dicom_folder(files: Iterable[Path]) -> DicomFolder:
     """Group DICOM files by series: each series with levels of a slide is one slide.
 
-    Files that cannot be read as DICOM count as no slide's.
+    Files that cannot be read as DICOM are counted.
     """
     levels: dict[str, list[Path]] = {}
     problems: dict[str, str] = {}
-    others = 0
-    companions = set()
+    others = unreadable = 0
     for file in files:
         header = _header(file)
-        kind = [*header.get("ImageType", [])]
-        if header.get("SOPClassUID") != _WHOLE_SLIDE:
+        kind = str(header.get("ImageType", "")).upper()
+        if "SOPClassUID" not in header and file.name.upper() != _DIRECTORY:
+            unreadable += 1
+        elif header.get("SOPClassUID") != _WHOLE_SLIDE:
             others += 1
         elif "VOLUME" in kind:
             series = str(header.get("SeriesInstanceUID", ""))
             levels.setdefault(series, []).append(file)
             problems[series] = problems.get(series) or _problem(header)
-        else:
-            companions.add(file)  # label, overview, thumbnail: no slides, and no surprise
+        # Else a label, overview or thumbnail: no slide, and no surprise.
     slides = [
         DicomSlide(max(found, key=_size), len(found), problems[series])
         for series, found in levels.items()
     ]
-    return DicomFolder(tuple(sorted(slides, key=lambda s: s.main)), others)
+    return DicomFolder(tuple(sorted(slides, key=lambda s: s.main)), others, unreadable)
 
 
 def _size(file: Path) -> tuple[int, str]:

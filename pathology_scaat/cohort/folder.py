@@ -46,7 +46,8 @@ def slides_of_folder(folder: Path) -> FolderSlides:
     if not folder.is_dir():
         raise ManifestError(folder.name, "is not a folder", _HELP)
     slides: list[Path] = []
-    n_other = entries = 0
+    n_other = n_unreadable = entries = 0
+    damaged_dicom = False
     pending = [folder]
     while pending:
         here = pending.pop()
@@ -63,9 +64,13 @@ def slides_of_folder(folder: Path) -> FolderSlides:
         own = [file for file in files if file.name.lower().endswith(SLIDE_ENDINGS)]
         dicom = dicom_folder(dicom_files(files))
         n_other += dicom.n_other
-        if len(dicom.slides) == 1 and not own and here != folder:
+        # A folder of damaged DICOM may be a slide: it is listed, and fails with its reason.
+        damaged = not own and not dicom.slides and dicom.n_unreadable > 0
+        if not own and here != folder and (len(dicom.slides) == 1 or damaged):
             slides.append(here)
             continue
+        damaged_dicom |= damaged and here == folder
+        n_unreadable += dicom.n_unreadable
         slides.extend(own)
         slides.extend(slide.main for slide in dicom.slides)
         mirax = {Path(e.name).stem for e in files if e.name.lower().endswith(".mrxs")}
@@ -77,7 +82,9 @@ def slides_of_folder(folder: Path) -> FolderSlides:
                     slides.append(here / entry.name)
             elif entry.name not in mirax:
                 pending.append(here / entry.name)
-    notes = DicomFolder((), n_other).notes
+    notes = DicomFolder((), n_other, n_unreadable).notes
+    if not slides and damaged_dicom:
+        return FolderSlides(((folder, None),), notes)
     if not slides:
         raise ManifestError(folder.name, "holds no slide", _HELP)
     if len(slides) == 1 and slides[0].parent == folder and _is_dicom_only(folder):

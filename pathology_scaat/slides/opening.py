@@ -160,6 +160,12 @@ def _dicom_slide(folder: Path) -> tuple[Path, tuple[str, ...]]:
         raise SlideOpenError(
             folder.name, "is a folder without a slide in it", "give the slide's file"
         )
+    if not found.slides and found.n_unreadable:
+        raise SlideOpenError(
+            folder.name,
+            f"holds DICOM files that cannot be read ({found.n_unreadable} of {len(files)})",
+            "copy the slide again",
+        )
     if not found.slides:
         raise SlideOpenError(
             folder.name,

@@ -88,7 +88,7 @@ def _bounds(properties: Mapping[str, str], canvas: SizePx) -> BoxPx | None:
 
 def _regions(properties: Mapping[str, str]) -> tuple[BoxPx, ...]:
     """The scanned areas on level 0, where a slide has several or states its only one."""
-    found = []
+    found: list[BoxPx] = []
     while len(found) < MAX_REGIONS:
         box = _box(properties, f"openslide.region[{len(found)}].{{}}")
         if box is None:

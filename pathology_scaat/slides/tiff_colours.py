@@ -173,8 +173,11 @@ def _opaque(image: NDArray[np.uint8], page: Any) -> RgbImage:
     alpha = image[..., 3:].astype(np.uint16)
     colours = image[..., :3].astype(np.uint16)
     if tuple(int(e) for e in page.extrasamples) == (ALPHA_ASSOCIATED,):
-        return np.minimum(colours + (255 - alpha), 255).astype(np.uint8)
-    return ((colours * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
+        mixed = np.minimum(colours + (255 - alpha), 255)
+    else:
+        mixed = (colours * alpha + 255 * (255 - alpha) + 127) // 255
+    opaque: RgbImage = mixed.astype(np.uint8)
+    return opaque
 
 
 def _jpeg(page: Any) -> Decode:
@@ -299,8 +302,8 @@ def unpacked(
     """
     rows, cols, unit = -(-height // down), -(-width // across), across * down + 2
     blocks = raw[: rows * cols * unit].reshape(rows, cols, unit)
-    luma = blocks[..., :-2].reshape(rows, cols, down, across)
-    luma = luma.transpose(0, 2, 1, 3).reshape(rows * down, cols * across)
+    units = blocks[..., :-2].reshape(rows, cols, down, across)
+    luma = units.transpose(0, 2, 1, 3).reshape(rows * down, cols * across)
     chroma = np.repeat(np.repeat(blocks[..., -2:], down, axis=0), across, axis=1)
     return np.concatenate([luma[..., None], chroma], axis=-1)[:height, :width]
 

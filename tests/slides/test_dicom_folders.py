@@ -125,4 +125,8 @@ def test_damaged_dicom_is_no_slide(tmp_path: Path) -> None:
     (tmp_path / "b.dcm").write_bytes(b"")
     found = dicom_folder(dicom_files(tmp_path.iterdir()))
     assert found.slides == ()
-    assert found.n_other == 2
+    assert (found.n_other, found.n_unreadable) == (0, 2)
+    # It is not lost: it is listed, and fails with its reason.
+    assert [row.slide_path for row in Manifest.from_folder(tmp_path).rows] == [tmp_path]
+    with pytest.raises(SlideOpenError, match="cannot be read"):
+        open_slide(tmp_path)
