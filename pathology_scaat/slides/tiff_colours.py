@@ -55,7 +55,12 @@ Decode = Callable[[bytes, int, RgbImage | None], RgbImage]
 
 
 def colour_problem(page: Any) -> str:
-    """Why a page's pixels are no brightfield RGB that can be decoded; "" where they are.
+    """Why a page's pixels are no brightfield RGB that can be decoded; "" where they are."""
+    return sample_problem(page) or _compression_problem(page)
+
+
+def sample_problem(page: Any) -> str:
+    """Why a page's pixels are no 8-bit RGB, whoever decodes them; "" where they are.
 
     More than 8 bits are refused: how they should become 8 is a decision for whoever made
     them.
@@ -69,10 +74,6 @@ def colour_problem(page: Any) -> str:
         return f"has floating-point pixels ({dtype}), where unsigned 8-bit ones are needed"
     if dtype != np.uint8 or page.bitspersample != 8:
         return f"has {page.bitspersample} bits per channel, where 8 are needed"
-    return _samples_problem(page) or _compression_problem(page)
-
-
-def _samples_problem(page: Any) -> str:
     colours, samples = page.photometric.name, page.samplesperpixel
     if colours not in ("RGB", "YCBCR", "MINISBLACK", "MINISWHITE"):
         return f"stores its colours as {colours}, not as RGB"

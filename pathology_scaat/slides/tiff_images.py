@@ -206,6 +206,8 @@ def _page_images(tiff: tifffile.TiffFile) -> tuple[TiffImage, ...]:
             if owner is not None:
                 owner.append(page)
                 continue
+            if groups and int(page.subfiletype) & _REDUCED:
+                kind = ImageKind.THUMBNAIL  # smaller, and no level of any image
         groups.append([page])
         kinds.append(kind)
     if not groups:
@@ -285,7 +287,10 @@ def _imagej_problem(tiff: tifffile.TiffFile) -> str:
         if int(about.get(axis, 1) or 1) > 1:
             return f"is an ImageJ stack of {about[axis]} {words}, not one picture"
     n_channels = int(about.get("channels", 1) or 1)
-    return f"is an ImageJ stack of {n_channels} channels, not RGB" if n_channels > 1 else ""
+    if n_channels > 1:
+        return f"is an ImageJ stack of {n_channels} channels, not RGB"
+    n_images = int(about.get("images", 1) or 1)
+    return f"is an ImageJ stack of {n_images} images, not one picture" if n_images > 1 else ""
 
 
 def _imagej_spacing(tiff: tifffile.TiffFile, page: Any) -> Spacing | None:

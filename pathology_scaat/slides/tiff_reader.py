@@ -19,7 +19,7 @@ from pathology_scaat.geometry import BoxPx, SizePx, snapped_downsample
 from pathology_scaat.slides.base import LevelInfo, RgbImage, SlideInfo
 from pathology_scaat.slides.images import RefusedError, choose_slide, remedy_of
 from pathology_scaat.slides.spacing import Spacing, spacing_from_file, with_override
-from pathology_scaat.slides.tiff_colours import OPENSLIDE_COMPRESSIONS
+from pathology_scaat.slides.tiff_colours import OPENSLIDE_COMPRESSIONS, sample_problem
 from pathology_scaat.slides.tiff_images import TiffImage, list_images, page_size, special_family
 from pathology_scaat.slides.tiff_levels import TiffLevel, UnsuitableError, make_level
 from pathology_scaat.slides.tiles import TileCache, TileLattice, assemble, check_box
@@ -212,6 +212,9 @@ def _as_openslide(
     tiff: tifffile.TiffFile, like: SlideInfo
 ) -> tuple[tuple[TiffLevel, ...], Any, SlideInfo]:
     """The tiled pages whose sizes are those of OpenSlide's levels."""
+    problem = sample_problem(tiff.pages.first)
+    if problem:  # OpenSlide would make 8-bit RGB of it without a word
+        raise RefusedError(problem)
     every: Any = tiff.pages
     tiled = [p.aspage() if isinstance(p, tifffile.TiffFrame) else p for p in every]
     tiled = [page for page in tiled if page.is_tiled]

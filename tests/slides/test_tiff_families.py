@@ -182,3 +182,42 @@ def test_an_aperio_file_without_a_thumbnail_has_all_its_levels(tmp_path: Path) -
     with open_slide(path) as slide:
         assert [level.size_px.width for level in slide.info.levels] == [512, 256]
     agree(path)
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (picture()[..., 0], "is grey"),
+        (picture().astype(np.uint16), "16 bits per channel"),
+        (picture().astype(np.int8), "signed"),
+    ],
+)
+def test_aperio_files_that_are_no_rgb(tmp_path: Path, data: np.ndarray, words: str) -> None:
+    """OpenSlide opens some of these, and makes 8-bit RGB of them without a word."""
+    path = tmp_path / "slide.svs"
+    tifffile.imwrite(
+        path, data, tile=(SIDE, SIDE), metadata=None, description=APERIO,
+        photometric="rgb" if data.ndim == 3 else "minisblack",
+    )  # fmt: skip
+    with pytest.raises(SlideOpenError, match=words):
+        open_slide(path)
+    import fsspec
+
+    with fsspec.open("memory://slide.svs", "wb") as stream:
+        stream.write(path.read_bytes())
+    with pytest.raises(SlideOpenError, match=words):
+        open_slide("memory://slide.svs")
+
+
+def test_a_small_reduced_page_is_a_thumbnail(tmp_path: Path) -> None:
+    """It is no level, since its shape differs; and no other slide."""
+    path = tmp_path / "thumb.tiff"
+    with tifffile.TiffWriter(path) as writer:
+        writer.write(picture(), tile=(SIDE, SIDE), photometric="rgb", metadata=None)
+        writer.write(
+            np.ascontiguousarray(picture()[:100, :50]), photometric="rgb", metadata=None,
+            subfiletype=1,
+        )  # fmt: skip
+    with open_slide(path) as slide:
+        assert len(slide.info.levels) == 1
+        assert any("a thumbnail of 50 x 100 px" in note for note in slide.info.notes)
