@@ -259,8 +259,8 @@ class OpenSlideSlide(Closing):
         areas = []
         for region in regions:
             x, y = math.trunc(region.x / scale), math.trunc(region.y / scale)
-            width, height = (math.ceil(n / scale) for n in (region.width, region.height))
-            areas.append(BoxPx(x, y, width, height))
+            right, bottom = math.ceil(region.right / scale), math.ceil(region.bottom / scale)
+            areas.append(BoxPx(x, y, max(right - x, 1), max(bottom - y, 1)))
         return tuple(areas)
 
     def _read_region(
