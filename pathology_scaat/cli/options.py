@@ -20,6 +20,16 @@ Manifest = Annotated[
 ]
 Out = Annotated[Path | None, typer.Option("--out", help="Output folder.")]
 Mpp = Annotated[float | None, typer.Option("--mpp", help="µm per pixel of the patches.")]
+SlideMpp = Annotated[
+    float | None,
+    typer.Option(
+        "--slide-mpp", help="µm per pixel of slides that state none that can be believed."
+    ),
+]
+AllowUpsampling = Annotated[
+    bool,
+    typer.Option("--allow-upsampling", help="Let patches be more than twice as fine as the scan."),
+]
 Mag = Annotated[
     float | None, typer.Option("--mag", help="Alias of --mpp as a magnification: 20 is 0.5 µm/px.")
 ]
@@ -35,7 +45,7 @@ Classes = Annotated[
 ]
 Reader = Annotated[
     str | None,
-    typer.Option("--reader", help="Force a reader: tiff, openslide, ngff or tiatoolbox."),
+    typer.Option("--reader", help="Force a reader: tiff, openslide, ngff, czi or tiatoolbox."),
 ]
 Workers = Annotated[
     int | None, typer.Option("--workers", help="Local worker processes; the machine's by default.")
@@ -87,6 +97,8 @@ def tile_overrides(
     overlap: str | None,
     classes: str | None,
     reader: str | None,
+    slide_mpp: float | None = None,
+    allow_upsampling: bool = False,
 ) -> dict[str, Any]:
     """The tile settings that the command line names (None where it names nothing)."""
     from pathology_scaat.errors import UsageError
@@ -102,6 +114,8 @@ def tile_overrides(
         "overlap": overlap,
         "class_names": listed(classes),
         "reader": reader,
+        "slide_mpp": slide_mpp,
+        "allow_upsampling": allow_upsampling or None,
     }
 
 

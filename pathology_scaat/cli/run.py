@@ -56,6 +56,8 @@ def run(
     model: opt.Model = None,
     mpp: opt.Mpp = None,
     mag: opt.Mag = None,
+    slide_mpp: opt.SlideMpp = None,
+    allow_upsampling: opt.AllowUpsampling = False,
     patch_size: opt.PatchSize = None,
     overlap: opt.Overlap = None,
     classes: opt.Classes = None,
@@ -97,7 +99,9 @@ def run(
             "device": device,
             "audit": audit,
             "pseudonymize": pseudonymize,
-            "tile": opt.tile_overrides(mpp, mag, patch_size, overlap, classes, reader),
+            "tile": opt.tile_overrides(
+                mpp, mag, patch_size, overlap, classes, reader, slide_mpp, allow_upsampling
+            ),
             "train": train_overrides(method, backbone, epochs, eps),
             "stitch": mopt.map_overrides(map_mpp, ngff, weighting),
             "export": mopt.export_overrides(formats, qupath_origin, vmax, identified),

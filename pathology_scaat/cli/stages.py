@@ -29,6 +29,8 @@ def tile(
     out: opt.Out = None,
     mpp: opt.Mpp = None,
     mag: opt.Mag = None,
+    slide_mpp: opt.SlideMpp = None,
+    allow_upsampling: opt.AllowUpsampling = False,
     patch_size: opt.PatchSize = None,
     overlap: opt.Overlap = None,
     classes: opt.Classes = None,
@@ -45,7 +47,9 @@ def tile(
     from pathology_scaat.patches import TileConfig
     from pathology_scaat.pipeline.tile import tile as verb
 
-    values = opt.tile_overrides(mpp, mag, patch_size, overlap, classes, reader)
+    values = opt.tile_overrides(
+        mpp, mag, patch_size, overlap, classes, reader, slide_mpp, allow_upsampling
+    )
     folder = needed(out, "--out")
     with progress_of(quiet) as reporter:
         report = verb(

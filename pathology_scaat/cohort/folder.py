@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
+from pathology_scaat.artifacts.dicom_files import DicomFolder, dicom_files, dicom_folder
 from pathology_scaat.errors import ManifestError
 
 SLIDE_ENDINGS = (
@@ -13,14 +15,28 @@ SLIDE_ENDINGS = (
 )  # fmt: skip
 ANNOTATION_ENDINGS = (".geojson", ".geojson.gz", ".geojson.zip", ".xml", ".json")
 MAX_ENTRIES = 1_000_000
+MAX_METADATA_CHARACTERS = 1 << 20
+_OWN = "pathology_scaat"
+"""The attribute that every store and map of this package carries."""
+
 _HELP = "give a folder with slides in it, or a table"
 
 
-def rows_of_folder(folder: Path) -> list[tuple[Path, Path | None]]:
-    """Slides below a folder, in order of their paths, each with its annotation file or None.
+@dataclass(frozen=True)
+class FolderSlides:
+    """Slides of a folder, each with its annotation file or None, and what was passed over."""
+
+    rows: tuple[tuple[Path, Path | None], ...]
+    notes: tuple[str, ...] = ()
+
+
+def slides_of_folder(folder: Path) -> FolderSlides:
+    """Slides below a folder, in order of their paths.
 
     Links to folders are not followed, so that no loop can be walked; hidden entries and
-    what this package leaves unfinished are passed over.
+    what this package makes are passed over. A folder of one DICOM series is one slide; where
+    several series lie side by side, or beside other slides, each is one slide, named by its
+    largest file.
 
     Raises
     ------
@@ -30,7 +46,8 @@ def rows_of_folder(folder: Path) -> list[tuple[Path, Path | None]]:
     if not folder.is_dir():
         raise ManifestError(folder.name, "is not a folder", _HELP)
     slides: list[Path] = []
-    entries = 0
+    n_other = n_unreadable = entries = 0
+    damaged_dicom = False
     pending = [folder]
     while pending:
         here = pending.pop()
@@ -43,39 +60,60 @@ def rows_of_folder(folder: Path) -> list[tuple[Path, Path | None]]:
         entries += len(children)
         if entries > MAX_ENTRIES:
             raise ManifestError(folder.name, f"holds more than {MAX_ENTRIES} entries", _HELP)
-        files = [e for e in children if e.is_file() and not e.name.startswith(".")]
-        if here != folder and _is_dicom(files):
+        files = [here / e.name for e in children if e.is_file() and not e.name.startswith(".")]
+        own = [file for file in files if file.name.lower().endswith(SLIDE_ENDINGS)]
+        dicom = dicom_folder(dicom_files(files))
+        n_other += dicom.n_other
+        # A folder of damaged DICOM may be a slide: it is listed, and fails with its reason.
+        damaged = not own and not dicom.slides and dicom.n_unreadable > 0
+        if not own and here != folder and (len(dicom.slides) == 1 or damaged):
             slides.append(here)
             continue
-        slides.extend(here / e.name for e in files if e.name.lower().endswith(SLIDE_ENDINGS))
+        damaged_dicom |= damaged and here == folder
+        n_unreadable += dicom.n_unreadable
+        slides.extend(own)
+        slides.extend(slide.main for slide in dicom.slides)
         mirax = {Path(e.name).stem for e in files if e.name.lower().endswith(".mrxs")}
         for entry in children:
             if entry.name.startswith(".") or not entry.is_dir(follow_symlinks=False):
                 continue
             if entry.name.lower().endswith(".zarr"):
-                if entry.name.lower().endswith(".ome.zarr"):
+                if _is_ome_zarr(here / entry.name):
                     slides.append(here / entry.name)
             elif entry.name not in mirax:
                 pending.append(here / entry.name)
+    notes = DicomFolder((), n_other, n_unreadable).notes
+    if not slides and damaged_dicom:
+        return FolderSlides(((folder, None),), notes)
     if not slides:
-        if _is_dicom([e for e in os.scandir(folder) if e.is_file()]):
-            return [(folder, None)]
         raise ManifestError(folder.name, "holds no slide", _HELP)
+    if len(slides) == 1 and slides[0].parent == folder and _is_dicom_only(folder):
+        return FolderSlides(((folder, None),), notes)
     slides.sort(key=lambda p: p.relative_to(folder).as_posix())
-    return [(slide, _annotation_of(slide)) for slide in slides]
+    return FolderSlides(tuple((slide, _annotation_of(slide)) for slide in slides), notes)
 
 
-def _is_dicom(files: list[os.DirEntry[str]]) -> bool:
-    """A folder of DICOM instances: by ending, or by the mark that each instance carries."""
-    if any(e.name.lower().endswith(".dcm") for e in files):
-        return True
-    if not files or any("." in e.name for e in files[:1]):
-        return False
-    try:
-        with open(files[0].path, "rb") as stream:
-            return stream.read(132)[128:] == b"DICM"
-    except OSError:
-        return False
+def _is_dicom_only(folder: Path) -> bool:
+    """Whether the one slide found in a folder is a DICOM series."""
+    return len(dicom_folder(dicom_files(f for f in folder.iterdir() if f.is_file())).slides) == 1
+
+
+def _is_ome_zarr(path: Path) -> bool:
+    """Whether a zarr folder is an image that others made; our own stores and maps are none."""
+    if not path.name.lower().endswith(".ome.zarr"):
+        wanted: tuple[str, ...] = ("multiscales", "bioformats2raw.layout")
+    else:
+        wanted = ()
+    for name in ("zarr.json", ".zattrs"):
+        try:
+            text = (path / name).read_text(encoding="utf-8")[:MAX_METADATA_CHARACTERS]
+        except (OSError, ValueError):
+            continue
+        if f'"{_OWN}"' in text:
+            return False
+        if any(f'"{word}"' in text for word in wanted):
+            return True
+    return not wanted
 
 
 def _annotation_of(slide: Path) -> Path | None:

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from pathology_scaat.artifacts.atomic import atomic_path
 from pathology_scaat.artifacts.urls import SlidePlace, SlideUrl, check_url, is_url, slide_place
 from pathology_scaat.cohort.columns import COLUMNS, find_columns
-from pathology_scaat.cohort.folder import rows_of_folder
+from pathology_scaat.cohort.folder import slides_of_folder
 from pathology_scaat.cohort.ids import id_from_name, id_key, safe_id
 from pathology_scaat.cohort.splits import SPLITS, split_patients
 from pathology_scaat.cohort.table import read_table
@@ -73,7 +73,7 @@ class Manifest:
     def from_folder(cls, path: Path | str) -> Manifest:
         """A manifest of all slides in a folder and its subfolders, in order of their names.
 
-        A DICOM folder is one slide, a MIRAX file brings its companion folder along, and an
+        A DICOM series is one slide, a MIRAX file brings its companion folder along, and an
         annotation file beside a slide with the same name is taken as its annotation. Slides
         of one name in two folders get distinct ids.
 
@@ -83,9 +83,12 @@ class Manifest:
             If the folder does not exist or holds no slide.
         """
         folder = Path(path).absolute()
-        found = rows_of_folder(folder)
-        cells = [{"slide_path": str(s), "annotation_path": str(a) if a else ""} for s, a in found]
-        return _checked(cells, folder, folder.name, lines=None)
+        found = slides_of_folder(folder)
+        cells = [
+            {"slide_path": str(s), "annotation_path": str(a) if a else ""} for s, a in found.rows
+        ]
+        manifest = _checked(cells, folder, folder.name, lines=None)
+        return replace(manifest, notes=(*found.notes, *manifest.notes))
 
 
 def read_manifest(path: Path | str) -> Manifest:

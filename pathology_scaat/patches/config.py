@@ -30,6 +30,12 @@ class TileConfig(BaseModel):
     mpp_tolerance: float = Field(
         default=0.02, ge=0, lt=0.5, description="a level this near (ratio) to mpp is taken as it is"
     )
+    slide_mpp: float | None = Field(
+        default=None, gt=0, description="µm/px of slides that state none that can be believed"
+    )
+    allow_upsampling: bool = Field(
+        default=False, description="let patches be more than twice as fine as the scan"
+    )
     patch_size_px: int = Field(
         default=256, ge=8, le=4096, description="side of a patch in output pixels"
     )
@@ -51,7 +57,7 @@ class TileConfig(BaseModel):
     max_unreadable_share: float = Field(
         default=0.1, ge=0, le=1, description="a slide with more unreadable patches than this fails"
     )
-    reader: Literal["auto", "tiff", "openslide", "ngff", "tiatoolbox"] = Field(
+    reader: Literal["auto", "tiff", "openslide", "ngff", "czi", "tiatoolbox"] = Field(
         default="auto", description="which library reads the slides"
     )
     shard_bytes: int = Field(
@@ -68,6 +74,8 @@ class TileConfig(BaseModel):
     def _check(self) -> Self:
         if not is_plausible_mpp(self.mpp):
             raise ValueError(f"{self.mpp} is not a plausible µm/px")
+        if self.slide_mpp is not None and not is_plausible_mpp(self.slide_mpp):
+            raise ValueError(f"{self.slide_mpp} is not a plausible µm/px of a slide")
         if len(set(self.class_names)) != len(self.class_names):
             raise ValueError("class_names holds a name twice")
         try:

@@ -19,6 +19,7 @@ from pathology_scaat.geometry import PatchGrid, plan_grid, plan_read
 from pathology_scaat.patches.blocks import block_side_px, plan_blocks
 from pathology_scaat.patches.config import TileConfig, TileJob, TileResult
 from pathology_scaat.patches.extractor import ExtractorLimits, PatchExtractor
+from pathology_scaat.patches.plan import check_slide_room
 from pathology_scaat.patches.publish import new_store
 from pathology_scaat.patches.reader import PatchStore
 from pathology_scaat.patches.schema import PatchStoreMeta, SlideGeometry, store_version
@@ -26,7 +27,7 @@ from pathology_scaat.patches.writer import PatchStoreWriter
 from pathology_scaat.slides import Slide, SlideInfo, open_slide
 from pathology_scaat.slides.fingerprint import slide_fingerprint
 from pathology_scaat.slides.remote import remote_fingerprint
-from pathology_scaat.slides.spacing import require_mpp
+from pathology_scaat.slides.spacing import check_enlargement, require_mpp, with_fallback
 from pathology_scaat.slides.tiles import as_tiled
 from pathology_scaat.tissue.given_mask import read_given_mask
 from pathology_scaat.tissue.mask import TissueMask, find_tissue, save_tissue_overlay
@@ -253,8 +254,13 @@ def tile_slide(job: TileJob, *, limits: ExtractorLimits | None = None) -> TileRe
     """
     began = time.monotonic()
     with open_slide(job.slide_path, reader=job.config.reader, mpp=job.mpp) as slide:
-        info = slide.info
+        info = with_fallback(slide.info, job.config.slide_mpp, _name(job))
         mpp = require_mpp(info, _name(job))
+        tolerance = job.config.mpp_tolerance
+        enlarged = check_enlargement(
+            mpp, job.config.mpp, tolerance, job.config.allow_upsampling, _name(job)
+        )
+        info = replace(info, notes=(*info.notes, *enlarged))
         slide_print = _slide_fingerprint(job)
         inputs = tile_inputs(job, slide_print)
         store_print = fingerprint(inputs)
@@ -264,7 +270,7 @@ def tile_slide(job: TileJob, *, limits: ExtractorLimits | None = None) -> TileRe
                 _tissue(job, slide)
             return _result(job, info, present.meta, present.labels, True, began, ())
         tissue = _tissue(job, slide)
-        plan = plan_read(mpp, info.level_downsamples, job.config.mpp, job.config.mpp_tolerance)
+        plan = plan_read(mpp, info.level_downsamples, job.config.mpp, tolerance)
         grid = plan_grid(info.frame_px, plan, job.config.patch_size_px, job.config.step_px)
         wanted, notes = _choose(job, info, grid, tissue)
         if tissue.flags:
@@ -293,6 +299,9 @@ def tile_slide(job: TileJob, *, limits: ExtractorLimits | None = None) -> TileRe
             },
             versions=versions(),
         )
+        store = slide_place(job.store_path)
+        if isinstance(store, Path):
+            check_slide_room(len(wanted.index), job.config, store.parent, _name(job))
         with new_store(job.store_path) as partial:
             meta = _write(partial, job, slide, meta, plan, wanted, limits)
     return _result(job, info, meta, PatchStore(job.store_path).labels, False, began, notes)

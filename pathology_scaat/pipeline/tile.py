@@ -14,6 +14,7 @@ from pathology_scaat.cohort.pseudonyms import pseudonymous
 from pathology_scaat.errors import AnnotationError, ManifestError
 from pathology_scaat.execution.engine import EngineConfig
 from pathology_scaat.patches import TileConfig, TileJob, TileResult, tile_slide
+from pathology_scaat.patches.plan import check_room, plan_tiling
 from pathology_scaat.pipeline.reporting import Reporter, Silent, StageReport
 from pathology_scaat.pipeline.stage import run_stage
 
@@ -111,6 +112,13 @@ def tile(
     -------
     StageReport
         What was done, skipped and failed, by slide id.
+
+    Raises
+    ------
+    ManifestError
+        If the cohort has no slides.
+    StoreError
+        If the disk cannot hold the patches.
     """
     listener = reporter or Silent()
     cohort = load_cohort(manifest)
@@ -121,6 +129,10 @@ def tile(
         settings = settings.model_copy(update={"class_names": discover_class_names(cohort.rows)})
     space = Workspace(out)
     jobs = [_job(row, space, settings, overwrite) for row in cohort.rows]
+    to_make = [job for job in jobs if overwrite or not Path(job.store_path).exists()]
+    plan = plan_tiling(to_make, settings)
+    if plan.n_grid:
+        listener.note(check_room(plan, out))
     return run_stage(
         "tile",
         [job.slide_id for job in jobs],
