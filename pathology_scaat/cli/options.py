@@ -30,6 +30,10 @@ Reader = Annotated[
     str | None,
     typer.Option("--reader", help="Force a reader: tiff, openslide, ngff or tiatoolbox."),
 ]
+KeepInk = Annotated[
+    bool,
+    typer.Option("--keep-ink", help="Count what looks like pen ink as tissue; see docs/tissue.md."),
+]
 Workers = Annotated[
     int | None, typer.Option("--workers", help="Local worker processes; the machine's by default.")
 ]
@@ -68,6 +72,7 @@ def tile_overrides(
     overlap: str | None,
     classes: str | None,
     reader: str | None,
+    keep_ink: bool = False,
 ) -> dict[str, Any]:
     """The tile settings that the command line names (None where it names nothing)."""
     from pathology_scaat.errors import UsageError
@@ -83,6 +88,7 @@ def tile_overrides(
         "overlap": overlap,
         "class_names": listed(classes),
         "reader": reader,
+        "tissue": {"drop_ink": False if keep_ink else None},
     }
 
 

@@ -33,6 +33,7 @@ def tile(
     overlap: opt.Overlap = None,
     classes: opt.Classes = None,
     reader: opt.Reader = None,
+    keep_ink: opt.KeepInk = False,
     workers: opt.Workers = None,
     scheduler: opt.Scheduler = None,
     cluster: opt.Cluster = None,
@@ -44,7 +45,7 @@ def tile(
     from pathology_scaat.patches import TileConfig
     from pathology_scaat.pipeline.tile import tile as verb
 
-    values = opt.tile_overrides(mpp, mag, patch_size, overlap, classes, reader)
+    values = opt.tile_overrides(mpp, mag, patch_size, overlap, classes, reader, keep_ink)
     folder = needed(out, "--out")
     with progress_of(quiet) as reporter:
         report = verb(
