@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pathology_scaat.slides.base import RgbImage
-from pathology_scaat.tissue.density import densities
+from pathology_scaat.tissue.density import Densities, densities
 from pathology_scaat.tissue.morphology import CROSS, OUTSIDE_IS_EMPTY, Mask, closed, dilated
 
 SMOOTH = 0.03
@@ -40,6 +40,21 @@ STAIN_OD = 0.04
 
 DENSER_THAN_BESIDE = 1.5
 """A small area in tissue that is so many times as dense as what it touches is ink over it."""
+
+VEIL_SHARE = 0.75
+"""Strokes are of uneven thickness: what they veil has at least this share of their density."""
+
+MIN_VEIL_OD = 0.5
+"""Paler ink cannot be told from the tissue under it by density."""
+
+VEIL_PX = 9
+"""Tissue without ink has a gap in each square of this side."""
+
+MOST_STROKES = 8
+"""So many strokes, the largest, are followed over tissue."""
+
+MOST_SPECKS = 50
+"""Small areas in greater number are a stain's; pens do not splash."""
 
 _SPECK_PX = 12
 
@@ -79,11 +94,10 @@ def find_ink(seeds: Mask, rgb: RgbImage, table: NDArray[np.float32]) -> Mask:
     ink = np.zeros_like(coloured)
     box = _box_around(coloured, margin_px=8)
     red, green, blue = densities(np.ascontiguousarray(rgb[box]), table)
-    most = np.maximum(np.maximum(red, green), blue)
-    stained = most - np.minimum(np.minimum(red, green), blue) > STAIN_OD
-    found = _smooth_areas(np.ascontiguousarray(coloured[box]), most, stained)
+    found = _ink_areas(np.ascontiguousarray(coloured[box]), (red, green, blue))
     if found.any():
         # The rim of a stroke is ink mixed with glass: paler, but of the same kind.
+        most = np.maximum(np.maximum(red, green), blue)
         weak = (most > 0.03) & ((red > 0.95 * green) | (blue > 0.85 * green))
         found |= dilated(found, 4) & weak
     ink[box] = found
@@ -132,26 +146,52 @@ def roughness(most: NDArray[np.float32], where: Mask) -> NDArray[np.float32]:
     return rough
 
 
-def _smooth_areas(coloured: Mask, most: NDArray[np.float32], stained: Mask) -> Mask:
-    """The coloured areas that are ink: smooth ones, and small ones that lie on glass."""
+def _ink_areas(coloured: Mask, od: Densities) -> Mask:
+    """The coloured areas that are ink: smooth ones, what they veil, and a few specks on glass."""
+    most = np.maximum(np.maximum(od[0], od[1]), od[2])
     interior = _interior(coloured)
     rough = roughness(most, interior)
     smooth = _beside(interior & (rough < FAIRLY_SMOOTH), interior & (rough < SMOOTH))
+    # The edge of a stroke is no interior; of tissue in its own hue that it touches, no more.
+    strokes = dilated(closed(smooth, 4), INTERIOR_PX + 1) & coloured
     n_areas, labels = cv2.connectedComponents(coloured.view(np.uint8), connectivity=8)
+    n_strokes = np.bincount(labels[strokes], minlength=n_areas)
     n_interior = np.bincount(labels[interior], minlength=n_areas)
-    n_smooth = np.bincount(labels[smooth], minlength=n_areas)
-    small = n_interior < MIN_CERTAIN_PX
-    is_ink = ~small & (2 * n_smooth >= n_interior)
-    n_tissue = int(n_interior[~is_ink & ~small].sum() - n_smooth[~is_ink & ~small].sum())
-    if n_tissue <= int(n_smooth.sum()):
+    small = (n_interior < MIN_CERTAIN_PX) & (n_strokes == 0)
+    small[0] = False
+    n_tissue = np.count_nonzero(interior & ~strokes)
+    if n_tissue <= np.count_nonzero(strokes) and np.count_nonzero(small) <= MOST_SPECKS:
         # The stain itself has no such colour, so that small areas on glass are spots of ink.
-        is_ink |= small & ~_among_stain(labels, small, coloured, stained, most)
-    is_ink[0] = False
-    ink: Mask = np.take(is_ink, np.asarray(labels, dtype=np.int32))
-    if smooth.any():
-        # A stroke that runs into tissue of its own hue: what is smooth, and nothing else.
-        ink |= dilated(closed(smooth, 4), INTERIOR_PX + 1) & coloured
-    return ink
+        stained = most - np.minimum(np.minimum(od[0], od[1]), od[2]) > STAIN_OD
+        is_ink = small & ~_among_stain(labels, small, coloured, stained, most)
+        specks: Mask = np.take(is_ink, np.asarray(labels, dtype=np.int32))
+    else:
+        specks = np.zeros_like(strokes)
+    return specks | strokes | _veiled(strokes, smooth, od)
+
+
+def _veiled(strokes: Mask, smooth: Mask, od: Densities) -> Mask:
+    """What lies under the strokes' ends: as dense as their ink, in gaps and lumens too.
+
+    Ink adds its density to that of the tissue under it, whatever hue comes of it; tissue that
+    is stained in the pen's hue has gaps of its own.
+    """
+    n_strokes, labels, stats, _ = cv2.connectedComponentsWithStats(strokes.view(np.uint8))
+    veiled = np.zeros_like(strokes)
+    largest = sorted(range(1, n_strokes), key=lambda n: -int(stats[n, cv2.CC_STAT_AREA]))
+    square = np.ones((VEIL_PX, VEIL_PX), dtype=np.uint8)
+    for number in largest[:MOST_STROKES]:
+        own = labels == number
+        inked = own & smooth
+        means = [float(channel[inked].mean()) for channel in od] if inked.any() else [0.0]
+        if max(means) < MIN_VEIL_OD:
+            continue
+        dense = np.logical_and.reduce(
+            [channel >= VEIL_SHARE * mean - 0.03 for channel, mean in zip(od, means, strict=True)]
+        )
+        whole = cv2.morphologyEx(dense.view(np.uint8), cv2.MORPH_OPEN, square).view(np.bool_)
+        veiled |= _beside(whole | own, own)
+    return veiled
 
 
 def _beside(candidates: Mask, certain: Mask) -> Mask:
