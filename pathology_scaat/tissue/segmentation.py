@@ -128,8 +128,14 @@ def _tinted_glass(
         return None
     red, green, blue = glass
     yellow = blue < green - 12 and green > red - 24
-    edge = np.concatenate([empty[0], empty[-1], empty[:, 0], empty[:, -1]])
-    return glass if yellow or edge.mean() > 0.3 else None
+    return glass if yellow or _edge_share(empty, low < PADDING_LEVEL) > 0.75 else None
+
+
+def _edge_share(area: Mask, of: Mask) -> float:
+    """Share of the picture's edge, as far as it is in ``of``, that is in ``area``."""
+    sides = (np.s_[0], np.s_[-1], np.s_[:, 0], np.s_[:, -1])
+    there = np.concatenate([of[side] for side in sides])
+    return float(np.concatenate([area[side] for side in sides])[there].mean()) if any(there) else 0
 
 
 def classify_pixels(rgb: RgbImage, readable: Mask, sensitivity: float = 1.0) -> PixelClasses:

@@ -154,10 +154,12 @@ def section(side_px: int = 1200, seed: int = 0) -> tuple[Maps, NDArray[np.bool_]
     seeds = (rng.random(shape) < 0.06).astype(np.float32)
     nuclei = np.clip(cv2.GaussianBlur(seeds, (0, 0), 0.8) * 3.2, 0, 1.2)
     grain = np.clip(0.8 + 0.18 * _noise(rng, shape, 1.5, 1.5), 0.2, 1.5)
-    return (
-        (nuclei * held * (1 - 0.5 * fibrous), grain * held * (1 - fibrous), strands * held * fibrous),
-        inside & ~lumens,
-    )  # fmt: skip
+    maps = (
+        nuclei * held * (1 - 0.5 * fibrous),
+        grain * held * (1 - fibrous),
+        strands * held * fibrous,
+    )
+    return maps, inside & ~lumens
 
 
 def unmixed(rgb: NDArray[np.uint8]) -> Maps:
@@ -174,23 +176,27 @@ def unmixed(rgb: NDArray[np.uint8]) -> Maps:
     return nuclei / 0.7, eosin * (1 - fibrous) / 0.5, eosin * fibrous / 0.6
 
 
-def strokes(shape: tuple[int, int], px_um: float, along: float) -> NDArray[np.float32]:
-    """How much ink two pen strokes leave, (h, w) float32, mean 1 where there is ink.
+def strokes(shape: tuple[int, int], px_um: float) -> tuple[NDArray[np.float32], ...]:
+    """How much ink each of two pen strokes leaves, (h, w) float32, about 1 where there is ink.
 
-    One runs from edge to edge beside the tissue, the other bows into it; 0.9 mm wide, out of
-    focus by 40 µm, and streaked.
+    One runs from edge to edge beside the tissue, the other bows into it; 0.9 mm wide (a sixth
+    of a small picture), out of focus by 40 µm, and streaked.
     """
-    line = np.ones(shape, dtype=np.uint8)
     at = np.linspace(0, 1, 400)
     high, wide = shape
-    beside = np.stack([wide * (along + 0.01 * np.sin(9 * at)), high * at], axis=1)
-    bow = np.stack([wide * (0.60 + 0.20 * at), high * (0.5 - 0.42 * np.cos(3.1 * at))], axis=1)
-    for points in (beside, bow):
-        cv2.polylines(line, [np.round(points).astype(np.int32)], False, 0)
-    far_um = cv2.distanceTransform(line, cv2.DIST_L2, cv2.DIST_MASK_PRECISE) * px_um
+    beside = np.stack([wide * (0.90 + 0.01 * np.sin(9 * at)), high * at], axis=1)
+    bow = np.stack([wide * (0.60 + 0.14 * at), high * (0.5 - 0.45 * np.cos(3.1 * at))], axis=1)
+    half_um = min(450.0, min(shape) * px_um / 12)
     streaks = 1 + 0.12 * _noise(np.random.default_rng(2), shape, 300 / px_um, 60 / px_um)
-    ink = cv2.GaussianBlur((far_um < 450).astype(np.float32) * streaks, (0, 0), 40 / px_um)
-    return np.asarray(np.clip(ink, 0, None), dtype=np.float32)
+    made = []
+    for points in (beside, bow):
+        line = np.ones(shape, dtype=np.uint8)
+        cv2.polylines(line, [np.round(points).astype(np.int32)], False, 0)
+        far_um = cv2.distanceTransform(line, cv2.DIST_L2, cv2.DIST_MASK_PRECISE) * px_um
+        ink = (far_um < half_um).astype(np.float32) * streaks
+        blurred = cv2.GaussianBlur(ink, (0, 0), 40 / px_um)
+        made.append(np.asarray(np.clip(blurred, 0, None), dtype=np.float32))
+    return tuple(made)
 
 
 def photograph(
