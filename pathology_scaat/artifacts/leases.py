@@ -1,10 +1,10 @@
 """Leases: one process at a time makes an artifact, and a dead one blocks nobody.
 
 A lease is a small file beside the artifact with a random token, the maker's pid and the
-digest of :func:`pathology_scaat.system.processes.place`; a thread touches it while the work goes
-on. It is stale when its process is known to be dead (same machine) or when it has not been
-touched for a minute (another machine). Looking, taking and taking over happen under one
-operating-system lock a folder, so that two runs never take over one stale lease.
+digest of :func:`pathology_scaat.system.processes.machine_id`; a thread touches it while the
+work goes on. It is stale when its process is known to be dead (same machine) or when it has
+not been touched for a minute (another machine). Looking, taking and taking over happen under
+one operating-system lock per folder, so that two runs never take over one stale lease.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from typing import Generic, TypeVar
 from pathology_scaat.artifacts.atomic import PARTIAL_MARK, remove_path
 from pathology_scaat.errors import LeaseError, StoreError
 from pathology_scaat.system.locks import describe_os_error, file_lock
-from pathology_scaat.system.processes import owner_is_dead, place, start_ticks
-from pathology_scaat.system.signals import held_back
+from pathology_scaat.system.processes import machine_id, owner_is_dead, start_ticks
+from pathology_scaat.system.signals import defer_signals
 
 J = TypeVar("J")
 R = TypeVar("R")
@@ -79,7 +79,11 @@ def _now_there(descriptor: int) -> float:
 
 def _is_stale(path: Path, found: dict[str, object], now: float, stale_after_s: float) -> bool:
     pid, began = found.get("pid"), found.get("began")
-    if found.get("place") == place() != "" and isinstance(pid, int) and isinstance(began, int):
+    if (
+        found.get("machine") == machine_id() != ""
+        and isinstance(pid, int)
+        and isinstance(began, int)
+    ):
         return start_ticks(pid) != began
     try:
         return now - path.stat().st_mtime > stale_after_s
@@ -100,7 +104,7 @@ def _take(artifact: Path, stale_after_s: float) -> Lease:
     lease = Lease(artifact, secrets.token_hex(8), threading.Event())
     content = {
         "token": lease.token, "pid": os.getpid(), "began": start_ticks(os.getpid()),
-        "place": place(),
+        "machine": machine_id(),
     }  # fmt: skip
     with file_lock(path.parent / _LOCK_NAME) as descriptor:
         found = _read(path)
@@ -148,13 +152,13 @@ class _Held:
     def __init__(self, lease: Lease, heartbeat_s: float) -> None:
         self.lease = lease
         self._ended = threading.Event()
-        self._heart = threading.Thread(
+        self._heartbeat = threading.Thread(
             target=_keep_alive, args=(lease, self._ended, heartbeat_s), name="lease", daemon=True
         )
-        self._heart.start()
+        self._heartbeat.start()
         _all_held.add(self)
 
-    def abandon(self) -> None:
+    def release_unlocked(self) -> None:
         """Give the lease back without waiting for any lock.
 
         For what the garbage collector ends, at any moment: also while this very thread holds
@@ -166,28 +170,28 @@ class _Held:
                 self.lease.path.unlink(missing_ok=True)
         _all_held.discard(self)
 
-    def let_go(self) -> None:
+    def release(self) -> None:
         if self not in _all_held:
             return
         self._ended.set()
-        self._heart.join()
+        self._heartbeat.join()
         # A folder that became read-only keeps its lease file; it is stale once we end.
         with suppress(OSError, LeaseError), file_lock(self.lease.path.parent / _LOCK_NAME):
-            self.abandon()
+            self.release_unlocked()
         _all_held.discard(self)
 
 
 _all_held: set[_Held] = set()
 
 
-def let_go_of_all() -> None:
+def release_all() -> None:
     """Give back every lease of this process; whoever ends one early calls this.
 
     What a signal raises may come between any two steps, also before the block that gives a
     lease back has begun to.
     """
     for held in list(_all_held):
-        held.let_go()
+        held.release()
 
 
 @contextmanager
@@ -224,7 +228,7 @@ def lease(
         while held is None:
             try:
                 # A signal that came between the taking and the knowing would leave the file.
-                with held_back():
+                with defer_signals():
                     held = _Held(_take(path, stale_after_s), heartbeat_s)
             except LeaseError:
                 if time.monotonic() >= deadline:
@@ -233,12 +237,12 @@ def lease(
         yield held.lease
     except GeneratorExit:
         if held is not None:
-            held.abandon()
+            held.release_unlocked()
         raise
     finally:
         if held is not None:
-            with held_back():  # nor may one that comes now leave it
-                held.let_go()
+            with defer_signals():  # nor may one that comes now leave it
+                held.release()
 
 
 @contextmanager

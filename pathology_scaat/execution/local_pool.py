@@ -23,7 +23,7 @@ from multiprocessing.process import BaseProcess
 from typing import Any
 
 from pathology_scaat.artifacts.atomic import remove_unfinished
-from pathology_scaat.artifacts.leases import let_go_of_all
+from pathology_scaat.artifacts.leases import release_all
 from pathology_scaat.errors import UsageError
 from pathology_scaat.execution.jobs import JobOutcome, guarded, worker_died
 from pathology_scaat.system.memory import REMEDY
@@ -59,7 +59,7 @@ def _work(pipe: Connection, threads: int) -> None:
         _work_until_closed(pipe, threads)
     finally:
         remove_unfinished()
-        let_go_of_all()
+        release_all()
 
 
 def _work_until_closed(pipe: Connection, threads: int) -> None:

@@ -192,7 +192,7 @@ PLANTED: dict[str, tuple[str, Callable[[Path], object], str]] = {
         ),
         "other bytes",
     ),
-    "a record without its seal": (
+    "a record without its checksum": (
         "overlays/slide-0.json",
         lambda out: (out / "overlays/slide-0.json").write_text(
             (out / "overlays/slide-0.json").read_text(encoding="utf-8").replace("_seal", "_sea"),
