@@ -14,6 +14,7 @@ import logging
 import math
 import os
 import secrets
+import stat
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -25,6 +26,7 @@ from typing import Generic, TypeVar
 from pathology_scaat.artifacts.atomic import PARTIAL_MARK, remove_path
 from pathology_scaat.errors import LeaseError, StoreError
 from pathology_scaat.system.locks import describe_os_error, file_lock
+from pathology_scaat.system.own_files import read_own, replace_file
 from pathology_scaat.system.processes import machine_id, owner_is_dead, start_ticks
 from pathology_scaat.system.signals import defer_signals
 
@@ -62,8 +64,7 @@ class Lease:
 def _read(path: Path) -> dict[str, object] | None:
     """What a lease file says; an empty mapping where it is damaged, None where absent."""
     try:
-        with path.open("rb") as stream:
-            value = json.loads(stream.read(4096))
+        value = json.loads(read_own(path, 4096))
     except FileNotFoundError:
         return None
     except (OSError, ValueError, RecursionError):
@@ -86,7 +87,9 @@ def _is_stale(path: Path, found: dict[str, object], now: float, stale_after_s: f
     ):
         return start_ticks(pid) != began
     try:
-        return now - path.stat().st_mtime > stale_after_s
+        found_now = path.lstat()
+        # A link is no lease: nobody of ours makes one.
+        return stat.S_ISLNK(found_now.st_mode) or now - found_now.st_mtime > stale_after_s
     except FileNotFoundError:
         return True
 
@@ -117,12 +120,10 @@ def _take(artifact: Path, stale_after_s: float) -> Lease:
                 )
             LOGGER.warning("%s: the lease of a run that died is taken over", artifact.name)
         try:
-            # Under the lock: no other writer. A lease cut short by a full disk is "damaged",
-            # and goes stale by its time like any other.
-            path.write_text(json.dumps(content), encoding="utf-8")
+            # Renamed into its place: a link that waits there under the lease's name is
+            # replaced, and what it points to is not touched.
+            replace_file(path, json.dumps(content).encode())
         except OSError as error:
-            with suppress(OSError):
-                path.unlink(missing_ok=True)
             raise StoreError(
                 artifact.name,
                 f"cannot be written ({describe_os_error(error)})",
@@ -143,7 +144,7 @@ def _keep_alive(lease: Lease, ended: threading.Event, heartbeat_s: float) -> Non
             LOGGER.warning("%s: another run has taken this work over", lease.artifact.name)
             return
         with suppress(OSError):
-            os.utime(lease.path)
+            os.utime(lease.path, follow_symlinks=os.utime not in os.supports_follow_symlinks)
 
 
 class _Held:
