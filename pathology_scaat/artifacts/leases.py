@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from pathology_scaat.artifacts.atomic import PARTIAL_MARK, remove_path
+from pathology_scaat.artifacts.atomic import PARTIAL_MARK, Partial, as_partial, remove_path
 from pathology_scaat.errors import LeaseError, StoreError
 from pathology_scaat.system.locks import describe_os_error, file_lock
 from pathology_scaat.system.own_files import read_own, replace_file
@@ -301,13 +301,22 @@ def _newest_mtime(path: Path) -> float:
     return max(times)
 
 
-def find_partials(out_dir: Path) -> list[Path]:
-    """All unfinished files and folders of an output folder, sorted.
+def find_partials(out_dir: Path) -> list[Partial]:
+    """All unfinished files and folders of this program in an output folder, by name.
 
     Artifacts stand in the folder and one below it; inside of artifacts nothing is unfinished.
+    Folders that are links are somebody's elsewhere, and are not looked into.
     """
-    found = [*out_dir.glob(f"*{PARTIAL_MARK}*"), *out_dir.glob(f"*/*{PARTIAL_MARK}*")]
-    return sorted(path for path in found if PARTIAL_MARK not in path.parent.name)
+    found = []
+    folders = [out_dir]
+    with suppress(OSError):
+        folders += [p for p in out_dir.iterdir() if p.is_dir() and not p.is_symlink()]
+    for folder in folders:
+        if PARTIAL_MARK in folder.name and folder is not out_dir:
+            continue
+        with suppress(OSError):
+            found += [p for p in map(as_partial, folder.glob(f"*{PARTIAL_MARK}*")) if p]
+    return sorted(found, key=lambda partial: partial.path)
 
 
 def sweep_partials(out_dir: Path, *, older_than_s: float = PARTIAL_KEEP_S) -> list[str]:
@@ -317,17 +326,15 @@ def sweep_partials(out_dir: Path, *, older_than_s: float = PARTIAL_KEEP_S) -> li
     have not changed for `older_than_s` and whose artifact is not leased.
     """
     removed = []
-    for path in find_partials(out_dir):
-        artifact, _, rest = path.name.partition(PARTIAL_MARK)
-        tag = "-".join(rest.removeprefix("old-").split("-")[:2])
+    for partial in find_partials(out_dir):
         try:
-            dead = owner_is_dead(tag) or (
-                time.time() - _newest_mtime(path) > older_than_s
-                and not is_leased(path.parent / artifact)
+            dead = owner_is_dead(partial.tag) or (
+                time.time() - _newest_mtime(partial.path) > older_than_s
+                and not is_leased(partial.path.parent / partial.artifact)
             )
         except FileNotFoundError:
             continue  # its maker has just finished it
         if dead:
-            remove_path(path)
-            removed.append(artifact)
+            remove_path(partial.path)
+            removed.append(partial.artifact)
     return sorted(set(removed))

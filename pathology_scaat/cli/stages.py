@@ -38,6 +38,7 @@ def tile(
     cluster: opt.Cluster = None,
     pseudonymize: opt.Pseudonymize = None,
     overwrite: opt.Overwrite = False,
+    out_exists_ok: opt.OutExistsOk = False,
     quiet: opt.Quiet = False,
 ) -> None:
     """Cut slides into zarr patch stores."""
@@ -53,6 +54,7 @@ def tile(
             config=checked(TileConfig, values, "tile options"),
             engine=engine_of(workers, scheduler, cluster),
             overwrite=overwrite,
+            exists_ok=out_exists_ok,
             reporter=reporter,
         )
     finish([report], folder)

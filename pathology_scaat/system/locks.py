@@ -96,7 +96,9 @@ def file_lock(path: Path, timeout_s: float = 60.0) -> Iterator[int]:
             raise StoreError(
                 path.name if error.errno == errno.ELOOP else path.parent.name or "output folder",
                 f"cannot be written ({describe_os_error(error)})",
-                "remove it" if error.errno == errno.ELOOP else "check its permissions and free space",
+                "remove it"
+                if error.errno == errno.ELOOP
+                else "check its permissions and free space",
             ) from None
         try:
             try:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pathology_scaat.artifacts.atomic import atomic_path
+from pathology_scaat.artifacts.atomic import atomic_path, partial_path
 from pathology_scaat.artifacts.leases import (
     LeasedJob,
     find_partials,
@@ -29,7 +29,7 @@ HOLDER = """
 import sys, time
 from pathlib import Path
 from pathology_scaat.artifacts.leases import lease
-from pathology_scaat.artifacts.atomic import atomic_path
+from pathology_scaat.artifacts.atomic import atomic_path, partial_path
 with lease(Path(sys.argv[1])), atomic_path(Path(sys.argv[1])) as partial:
     partial.mkdir()
     (partial / "piece").write_text("half")
@@ -168,7 +168,7 @@ def test_a_lease_names_nobody(tmp_path: Path) -> None:
 
 
 def test_partials_of_the_living_and_of_unknown_makers_stay(tmp_path: Path) -> None:
-    unknown = tmp_path / "a.zarr.partial-other0-1-abc"
+    unknown = partial_path(tmp_path / "a.zarr", tag="other0-1")
     unknown.mkdir()
     (unknown / "x").touch()
     with atomic_path(tmp_path / "b.zarr") as partial:
@@ -189,7 +189,7 @@ def test_publishing_a_folder_at_the_same_time_as_another(tmp_path: Path) -> None
             for _ in range(50):
                 with atomic_path(final) as partial:
                     partial.mkdir()
-                    (partial / "whole").touch()
+                    (partial / "zarr.json").write_text('{"pathology_scaat": 1}')
         except BaseException as error:
             failures.append(error)
 
@@ -200,4 +200,4 @@ def test_publishing_a_folder_at_the_same_time_as_another(tmp_path: Path) -> None
         thread.join()
     assert failures == []
     assert [p.name for p in tmp_path.iterdir()] == ["x.zarr"]
-    assert (final / "whole").exists()
+    assert (final / "zarr.json").exists()
