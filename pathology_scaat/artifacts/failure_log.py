@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pathology_scaat.artifacts.redaction import Redactor, reason_for
 from pathology_scaat.errors import ScaatError
+from pathology_scaat.system.own_files import append_own
 
 MAX_LOG_BYTES = 16 << 20
 
@@ -24,6 +25,4 @@ def log_failure(out_dir: Path, stage: str, slide_id: str, error: ScaatError) -> 
     with suppress(OSError):
         path = out_dir / "logs" / f"{stage}.log"
         path.parent.mkdir(parents=True, exist_ok=True)
-        if not path.exists() or path.stat().st_size < MAX_LOG_BYTES:
-            with path.open("a", encoding="utf-8") as stream:
-                stream.write(Redactor()(text))
+        append_own(path, Redactor()(text), max_bytes=MAX_LOG_BYTES)

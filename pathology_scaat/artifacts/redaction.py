@@ -98,7 +98,7 @@ def load_salt(path: Path, out_dir: Path) -> bytes:
 
 
 @cache
-def _names_of_this_place() -> tuple[tuple[str, str], ...]:
+def _local_names() -> tuple[tuple[str, str], ...]:
     """User, host and home folder of this process with what stands for them, longest first."""
     names: dict[str, str] = {}
     # A container may have no table of users: then there is no name to hide.
@@ -156,7 +156,7 @@ class Redactor:
                 text = re.sub(pattern, stand_in.replace("\\", r"\\"), text)
         text = _QUOTED_PATH.sub(lambda m: f"{m['quote']}{PATH_MARK}{m['quote']}", text)
         text = _BARE_PATH.sub(PATH_MARK, text)
-        for name, mark in _names_of_this_place():
+        for name, mark in _local_names():
             text = re.sub(rf"(?<![\w-]){re.escape(name)}(?![\w-])", mark, text)
         return text
 

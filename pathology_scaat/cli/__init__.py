@@ -76,10 +76,10 @@ def _run(command: Callable[[], Any]) -> int:
         return INTERNAL_ERROR
     if returned in (INTERRUPTED, TERMINATED):
         from pathology_scaat.artifacts.atomic import remove_unfinished
-        from pathology_scaat.artifacts.leases import let_go_of_all
+        from pathology_scaat.artifacts.leases import release_all
 
         remove_unfinished()
-        let_go_of_all()
+        release_all()
         stderr.print("scaat: interrupted; run the same command again to go on.", markup=False)
     return returned if isinstance(returned, int) else 0
 

@@ -64,6 +64,12 @@ Seed = Annotated[int | None, typer.Option("--seed", help="Seed of split, trainin
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Make artifacts anew even where the right ones exist.")
 ]
+OutExistsOk = Annotated[
+    bool,
+    typer.Option(
+        "--out-exists-ok", help="Write into a folder that holds other files, beside them."
+    ),
+]
 Model = Annotated[Path | None, typer.Option("--model", help="Model bundle to apply.")]
 Pseudonymize = Annotated[
     Path | None,

@@ -82,6 +82,7 @@ def run(
     ] = None,
     pseudonymize: opt.Pseudonymize = None,
     overwrite: opt.Overwrite = False,
+    out_exists_ok: opt.OutExistsOk = False,
     quiet: opt.Quiet = False,
     allow_urls: opt.AllowUrls = None,
 ) -> None:
@@ -108,7 +109,7 @@ def run(
     from pathology_scaat.pipeline.run import run as verb  # torch is not loaded for a wrong setting
 
     with progress_of(quiet) as reporter:
-        report = verb(settings, overwrite=overwrite, reporter=reporter)
+        report = verb(settings, overwrite=overwrite, exists_ok=out_exists_ok, reporter=reporter)
     print_run(report)
 
 

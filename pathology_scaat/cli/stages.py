@@ -39,6 +39,7 @@ def tile(
     cluster: opt.Cluster = None,
     pseudonymize: opt.Pseudonymize = None,
     overwrite: opt.Overwrite = False,
+    out_exists_ok: opt.OutExistsOk = False,
     quiet: opt.Quiet = False,
     allow_urls: opt.AllowUrls = None,
 ) -> None:
@@ -55,6 +56,7 @@ def tile(
             config=checked(TileConfig, values, "tile options"),
             engine=engine_of(workers, scheduler, cluster),
             overwrite=overwrite,
+            exists_ok=out_exists_ok,
             reporter=reporter,
         )
     finish([report], folder)

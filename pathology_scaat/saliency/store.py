@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from zarr.codecs import BytesCodec, ZstdCodec
 
 from pathology_scaat.artifacts.atomic import atomic_path
-from pathology_scaat.artifacts.checksums import seal_folder
+from pathology_scaat.artifacts.checksums import checksum_folder
 from pathology_scaat.errors import StoreError, UsageError
 from pathology_scaat.patches.schema import ATTRIBUTES_KEY
 from pathology_scaat.saliency.schema import SaliencyStoreMeta
@@ -126,7 +126,7 @@ class SaliencyStoreWriter:
             self._written, self._filled = stop, 0
 
     def close(self, origins_px: NDArray[np.integer], grid_index: NDArray[np.integer]) -> None:
-        """Write what is left and the small arrays; seal the store."""
+        """Write what is left and the small arrays, and the checksum of the store."""
         self._flush()
         if self._written != self.n_patches:
             raise StoreError(
@@ -147,7 +147,7 @@ class SaliencyStoreWriter:
                 serializer=BytesCodec(endian="little"),
                 compressors=[ZstdCodec(level=1, checksum=True)],
             )
-        seal_folder(self._path, "zarr.json")
+        checksum_folder(self._path, "zarr.json")
 
 
 @contextmanager
