@@ -21,9 +21,11 @@ from pathlib import Path
 from typing import Any
 
 from pathology_scaat.errors import StoreError
+from pathology_scaat.system.exchange import exchange
 from pathology_scaat.system.fsync import make_folder, sync_folder, sync_tree
 from pathology_scaat.system.own_files import read_own
 from pathology_scaat.system.processes import owner_tag
+from pathology_scaat.system.signals import defer_signals
 
 PARTIAL_MARK = ".partial-"
 """Part of the name of everything that is not whole yet; never read. See :func:`as_partial`."""
@@ -158,17 +160,37 @@ def _moved(partial: Path, final: Path) -> bool:
     return True
 
 
+def _replace_folder(partial: Path, final: Path) -> bool:
+    """Put a whole artifact in the place of a folder; False where another run was faster.
+
+    Where the two can change names in one step there is no moment without either. Elsewhere the
+    old one is moved aside first, and put back when the second move fails or is interrupted.
+    """
+    if exchange(partial, final):
+        return True  # the old one is what is removed as unfinished now
+    old = partial_path(final, "old-")
+    try:
+        with suppress(FileNotFoundError):
+            final.rename(old)
+        moved = _moved(partial, final)
+    except BaseException:
+        with suppress(OSError):
+            if old.exists() and not final.exists():
+                old.rename(final)
+        raise
+    _unfinished.add(old)
+    remove_path(old)
+    _unfinished.discard(old)
+    return moved
+
+
 def _publish(partial: Path, final: Path) -> None:
     """Move a whole artifact to its place, also where another run does the same right now."""
     for attempt in range(20):
         if final.is_dir() and not final.is_symlink():
-            old = partial_path(final, "old-")
-            _unfinished.add(old)
-            with suppress(FileNotFoundError):
-                final.rename(old)
-            moved = _moved(partial, final)
-            remove_path(old)
-            _unfinished.discard(old)
+            # What a signal raises between two moves would leave no artifact at all.
+            with defer_signals():
+                moved = _replace_folder(partial, final)
         else:
             moved = _moved(partial, final)
         if moved:

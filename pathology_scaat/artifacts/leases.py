@@ -61,20 +61,34 @@ class Lease:
         return lease_path(self.artifact)
 
 
-def _read(path: Path) -> dict[str, object] | None:
-    """What a lease file says; an empty mapping where it is damaged, None where absent."""
+def _read_or_raise(path: Path) -> dict[str, object] | None:
+    """What a lease file says; an empty mapping where it is damaged, None where absent.
+
+    Raises
+    ------
+    OSError
+        If it cannot be read right now (a network disk).
+    """
     try:
         value = json.loads(read_own(path, 4096))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, RecursionError):
+    except (ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}
 
 
-def _now_there(descriptor: int) -> float:
+def _read(path: Path) -> dict[str, object] | None:
+    """What a lease file says, where one that cannot be read counts as damaged."""
+    try:
+        return _read_or_raise(path)
+    except OSError:
+        return {}
+
+
+def _now_there(descriptor: int, path: Path) -> float:
     """The file server's clock: machines' clocks differ, the server stamps all leases."""
-    os.utime(descriptor)
+    os.utime(descriptor if os.utime in os.supports_fd else path)  # Windows: by the name only
     return os.fstat(descriptor).st_mtime
 
 
@@ -112,7 +126,9 @@ def _take(artifact: Path, stale_after_s: float) -> Lease:
     with file_lock(path.parent / _LOCK_NAME) as descriptor:
         found = _read(path)
         if found is not None:
-            if not _is_stale(path, found, _now_there(descriptor), stale_after_s):
+            if not _is_stale(
+                path, found, _now_there(descriptor, path.parent / _LOCK_NAME), stale_after_s
+            ):
                 raise LeaseError(
                     artifact.name,
                     "is being made by another run right now",
@@ -137,9 +153,23 @@ def _is_ours(lease: Lease) -> bool:
     return found is not None and found.get("token") == lease.token
 
 
+MISSING_BEATS = 2
+"""A lease that is not there so many times in a row was taken away; network disks blink."""
+
+
 def _keep_alive(lease: Lease, ended: threading.Event, heartbeat_s: float) -> None:
+    """Touch the lease until the work ends, or another run has it.
+
+    A read that fails (EIO, ESTALE) says nothing about whose it is: it is tried again.
+    """
+    missing = 0
     while not ended.wait(heartbeat_s):
-        if not _is_ours(lease):
+        try:
+            found = _read_or_raise(lease.path)
+        except OSError:
+            continue
+        missing = missing + 1 if found is None else 0
+        if missing >= MISSING_BEATS or (found and found.get("token") != lease.token):
             lease.lost.set()
             LOGGER.warning("%s: another run has taken this work over", lease.artifact.name)
             return
@@ -247,7 +277,7 @@ def lease(
 
 
 @contextmanager
-def lease_if_writable(artifact: Path, wait_s: float = 0.0) -> Iterator[None]:
+def lease_if_writable(artifact: Path, wait_s: float = 0.0) -> Iterator[Lease | None]:
     """Hold the lease of an artifact; in a folder that cannot be written, go on without.
 
     What runs inside finds its artifact right and does nothing, or says itself what is wrong.
@@ -258,9 +288,10 @@ def lease_if_writable(artifact: Path, wait_s: float = 0.0) -> Iterator[None]:
         If another run makes the artifact (still, after `wait_s` seconds).
     """
     with ExitStack() as stack:
+        held: Lease | None = None
         with suppress(StoreError):
-            stack.enter_context(lease(artifact, wait_s=wait_s))
-        yield
+            held = stack.enter_context(lease(artifact, wait_s=wait_s))
+        yield held
 
 
 @dataclass(frozen=True)
@@ -282,13 +313,19 @@ class LeasedJob(Generic[J, R]):
 def run_leased(leased: LeasedJob[J, R]) -> R:
     """Run a job while holding the lease of its artifact (:func:`lease_if_writable`).
 
+    Where another run took the work over meanwhile (this one slept, or its disk was away), what
+    stands there now is that run's: the job is run once more, under a new lease, and finds it.
+
     Raises
     ------
     LeaseError
         If another run makes the artifact and the job does not wait.
     """
-    with lease_if_writable(leased.artifact, math.inf if leased.wait else 0.0):
-        return leased.function(leased.job)
+    while True:
+        with lease_if_writable(leased.artifact, math.inf if leased.wait else 0.0) as held:
+            result = leased.function(leased.job)
+        if held is None or not held.lost.is_set():
+            return result
 
 
 def _newest_mtime(path: Path) -> float:

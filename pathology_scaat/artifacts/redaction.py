@@ -41,6 +41,12 @@ _BARE_PATH = re.compile(
 )
 
 
+# "[Errno 1] Operation not permitted: 'out/Smith, J/map' -> 'x'": relative, but a path all the same.
+_OS_ERROR_PATH = re.compile(
+    r"""(\[(?:Errno|WinError) -?\d+\][^\n'"]*|(?<=<path>['"]) -> )(['"])(?:(?!\2)[^\n])*\2"""
+)
+
+
 def pseudonymize(value: str, salt: bytes) -> str:
     """Pseudonym of a slide or patient: the head of HMAC-SHA256(salt, value), RFC 2104.
 
@@ -106,7 +112,7 @@ def _local_names() -> tuple[tuple[str, str], ...]:
         names[getpass.getuser()] = "<user>"
     host = socket.gethostname()
     names |= {host: "<host>", host.split(".")[0]: "<host>"}
-    names[Path("~").expanduser().name] = "<user>"
+    names[Path(os.path.expanduser("~")).name] = "<user>"  # "~" where there is no home
     return tuple(
         (name, mark)
         for name, mark in sorted(names.items(), key=lambda pair: -len(pair[0]))
@@ -154,6 +160,8 @@ class Redactor:
                 if name.isalpha():
                     pattern = rf"(?<!{_LETTER}){pattern}(?!{_LETTER})"
                 text = re.sub(pattern, stand_in.replace("\\", r"\\"), text)
+        for _ in range(2):  # the second name of a rename stands behind the first
+            text = _OS_ERROR_PATH.sub(lambda m: f"{m[1]}{m[2]}{PATH_MARK}{m[2]}", text)
         text = _QUOTED_PATH.sub(lambda m: f"{m['quote']}{PATH_MARK}{m['quote']}", text)
         text = _BARE_PATH.sub(PATH_MARK, text)
         for name, mark in _local_names():
