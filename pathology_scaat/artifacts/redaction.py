@@ -209,20 +209,39 @@ def reason_for(error: ScaatError) -> str:
     return redactor(f"{sentence}; {error.remedy}." if error.remedy else f"{sentence}.")
 
 
-def scrub(value: Any) -> Any:
+PATH_SETTINGS = frozenset({"manifest", "out", "model", "pseudonymize", "cluster", "scheduler"})
+"""Settings that name a file, a folder or a host: a user's name in them is one."""
+
+_WORD = re.compile(r"[\w+-]+")
+
+
+def scrub(value: Any, *, names_a_path: bool = False) -> Any:
     """A JSON-like value in which every path is replaced by ``<path>`` and text is redacted.
 
-    For configurations: numbers, words and relative names stay as they are.
+    For configurations: numbers, words and relative names stay as they are. A setting of one
+    word is a choice (``hann``, ``viridis``), also where a user is called so.
+
+    Parameters
+    ----------
+    value
+        Mappings, sequences, text, numbers, paths.
+    names_a_path : bool
+        Whether the value is that of one of `PATH_SETTINGS`.
     """
     if isinstance(value, os.PathLike):
         return PATH_MARK
     if isinstance(value, dict):
-        return {str(key): scrub(item) for key, item in value.items()}
+        return {
+            str(key): scrub(item, names_a_path=names_a_path or key in PATH_SETTINGS)
+            for key, item in value.items()
+        }
     if isinstance(value, list | tuple | set | frozenset):
-        return [scrub(item) for item in value]
+        return [scrub(item, names_a_path=names_a_path) for item in value]
     if isinstance(value, str):
         is_path = (
             os.path.isabs(value) or value.startswith("~") or re.match(r"[A-Za-z]:[\\/]", value)
         )
-        return PATH_MARK if is_path else redact(value)
+        if is_path:
+            return PATH_MARK
+        return value if _WORD.fullmatch(value) and not names_a_path else redact(value)
     return value

@@ -12,6 +12,7 @@ import errno
 import io
 import logging
 import math
+import numbers
 import os
 import unicodedata
 from collections.abc import Iterable, Mapping
@@ -36,11 +37,11 @@ UNREADABLE_NAME = "slides.unreadable.csv"
 MAX_BYTES = 256 << 20
 
 Stage = Literal["tile", "explain", "stitch", "export"]
-State = Literal["pending", "running", "done", "skipped", "failed"]
+State = Literal["pending", "done", "skipped", "failed"]
 Fact = str | int | float | None
 
 STAGES: Final[tuple[Stage, ...]] = ("tile", "explain", "stitch", "export")
-STATES: Final[tuple[State, ...]] = ("pending", "running", "done", "skipped", "failed")
+STATES: Final[tuple[State, ...]] = ("pending", "done", "skipped", "failed")
 FACTS: Final = ("n_patches", "n_unreadable", "mpp", "mpp_source", "reader", "split", "notes")
 COLUMNS: Final = ("slide_id", *STAGES, "reason", *FACTS)
 
@@ -55,10 +56,10 @@ def safe_cell(value: object) -> str:
     spaces; a text that begins with ``= + - @`` gets an apostrophe before it (OWASP, CSV
     injection).
     """
-    if value is None or (isinstance(value, float) and not math.isfinite(value)):
+    if value is None:
         return ""
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return repr(value)
+    if isinstance(value, numbers.Real) and not isinstance(value, bool):  # numpy's too
+        return str(value) if math.isfinite(value) else ""
     spaced = "".join(" " if unicodedata.category(c) in {"Cc", "Cs"} else c for c in str(value))
     text = " ".join(spaced.split())
     if len(text) > MAX_TEXT:
@@ -98,9 +99,9 @@ class StatusTable:
 
     Notes
     -----
-    States: ``pending`` (not begun), ``running`` (begun; if no run is alive, it was
-    interrupted), ``done`` (its artifact is whole, whether made now or found right),
-    ``skipped`` (left out on purpose; the reason says why), ``failed`` (the reason says why).
+    States: ``pending`` (not begun, or not come to an end), ``done`` (its artifact is whole,
+    whether made now or found right), ``skipped`` (left out on purpose; the reason says why),
+    ``failed`` (the reason says why). Who is at work just now is said by the leases.
     """
 
     def __init__(self, out_dir: Path) -> None:
@@ -122,11 +123,7 @@ class StatusTable:
             self.path.rename(kept)
 
     def plan(self, slide_ids: Iterable[str]) -> None:
-        """Give each slide of a manifest a row, in its order; other slides' rows follow.
-
-        A slide that an earlier run left ``running`` keeps that word until its stage begins
-        anew.
-        """
+        """Give each slide of a manifest a row, in its order; other slides' rows follow."""
         with file_lock(self._lock_path):
             known = {row["slide_id"]: row for row in self.rows()}
             keys = list(dict.fromkeys(map(safe_cell, slide_ids)))

@@ -15,7 +15,7 @@ from pathology_scaat.cli.app import app
 from pathology_scaat.cli.common import stderr
 from pathology_scaat.errors import ScaatError
 from pathology_scaat.system.memory import REMEDY, is_out_of_memory
-from pathology_scaat.system.signals import raise_on
+from pathology_scaat.system.signals import forget_raised, raise_on
 
 INTERRUPTED = 130
 TERMINATED = 143
@@ -80,6 +80,7 @@ def _run(command: Callable[[], Any]) -> int:
 
         remove_unfinished()
         release_all()
+        forget_raised()
         stderr.print("scaat: interrupted; run the same command again to go on.", markup=False)
     return returned if isinstance(returned, int) else 0
 

@@ -166,18 +166,23 @@ def demo(
 
 
 @app.command()
-def doctor() -> None:
-    """Show what is installed, the GPU, the readers and the free disk; offline."""
+def doctor(out: opt.Out = None) -> None:
+    """Show what is installed, and try it: kernels, a small slide, a picture, the disk; offline."""
     from pathology_scaat.pipeline.doctor import doctor as verb
 
-    checks = verb()
-    table = Table(box=None, show_header=False)
+    checks = verb(out)
+    table = folded()
+    for head in range(3):
+        table.add_column(overflow="fold", no_wrap=head < 2)
     for check in checks:
-        mark = "ok" if check.ok else ("MISSING" if check.needed else "-")
-        table.add_row(mark, check.name, check.detail)
+        absent = ("FAULT" if check.tried else "MISSING") if check.needed else "-"
+        table.add_row("ok" if check.ok else absent, check.name, check.detail)
     stdout.print(table)
-    missing = [check.name for check in checks if check.needed and not check.ok]
+    bad = [check for check in checks if check.needed and not check.ok]
+    missing = [check.name for check in bad if not check.tried]
     if missing:
         raise UsageError(
             ", ".join(missing), "is missing", "install again with pip install pathology-scaat"
         )
+    if bad:
+        raise UsageError(", ".join(check.name for check in bad), "does not work", bad[0].detail)

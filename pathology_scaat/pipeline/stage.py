@@ -8,6 +8,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
+from pathology_scaat.artifacts.disk_probe import probe_disk
 from pathology_scaat.artifacts.failure_log import log_failure
 from pathology_scaat.artifacts.leases import LeasedJob, run_leased, sweep_partials
 from pathology_scaat.artifacts.output_folder import Workspace, claim_output
@@ -68,6 +69,7 @@ class StageRecorder:
         self._shares: dict[int, float] = {}
         changes: list[_Change] = []
         claim_output(status.path.parent)
+        probe_disk(status.path.parent)
         sweep_partials(status.path.parent)
         if problem := status.problem():
             reporter.note(f"slides.csv {problem}: its rows are made anew from the artifacts")

@@ -9,53 +9,16 @@ where there is none either, kernels are compiled anew by each process.
 
 from __future__ import annotations
 
-import os
-import stat
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numba
 
+from pathology_scaat.system.home import home_folder, is_writable, private_temporary_folder
+
 F = TypeVar("F", bound=Callable[..., Any])
-
-
-def home_folder() -> Path | None:
-    """The user's home; None where the user has none that is known."""
-    home = os.path.expanduser("~")
-    return Path(home) if os.path.isabs(home) else None
-
-
-def is_writable(folder: Path) -> bool:
-    """Whether a file can be made in a folder, tried."""
-    try:
-        with tempfile.TemporaryFile(dir=folder):
-            return True
-    except OSError:
-        return False
-
-
-@cache
-def private_temporary_folder() -> Path | None:
-    """A folder below the system's temporary one that is this user's alone; None if none can be.
-
-    Code is loaded from it: one that somebody else made, or may write, is not taken.
-    """
-    user = os.geteuid() if hasattr(os, "geteuid") else ""
-    try:
-        folder = Path(tempfile.gettempdir()) / f"pathology-scaat-{user}"
-        folder.mkdir(mode=0o700, exist_ok=True)
-        found = folder.lstat()
-    except OSError:
-        return None
-    if not stat.S_ISDIR(found.st_mode) or not is_writable(folder):
-        return None
-    if os.name == "posix" and (found.st_uid != os.geteuid() or found.st_mode & 0o077):
-        return None
-    return folder
 
 
 @contextmanager

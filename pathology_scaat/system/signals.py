@@ -41,6 +41,11 @@ def raise_again() -> None:
         raise _raised[-1]
 
 
+def forget_raised() -> None:
+    """The end that was asked for has come: what fails from now on fails for its own reasons."""
+    _raised.clear()
+
+
 def in_native_callback(frame: FrameType | None) -> bool:
     """Whether what is raised here may be lost: compiled code stands above our own."""
     while frame is not None:
@@ -64,6 +69,7 @@ def raise_on(number: int, make: Callable[[], BaseException]) -> None:
         Called each time the signal has come; what it returns is raised.
     """
     asked_at: list[float] = []
+    forget_raised()
 
     def handle(received: int, frame: FrameType | None) -> None:
         if _depth:

@@ -192,8 +192,6 @@ def _check_status(out_dir: Path, ids: dict[str, set[str]], report: Report) -> No
                 problems.append(f"'{slide_id}' is called done in {stage}, but has no artifact")
             elif state == "failed" and not row["reason"]:
                 problems.append(f"'{slide_id}' failed in {stage} without a reason")
-            elif state == "running":
-                problems.append(f"'{slide_id}' was interrupted in {stage}; run again")
     known = {row["slide_id"] for row in rows}
     problems += [
         f"'{slide_id}' has artifacts, but no row"
