@@ -114,7 +114,14 @@ def as_partial(path: Path) -> Partial | None:
     return Partial(path, artifact, found["tag"])
 
 
-_MARKED_FILES = ("zarr.json", ".zattrs", "config.json", "OME/METADATA.ome.xml", "ome/zarr.json")
+_MARKED_FILES = (
+    "zarr.json",
+    ".zattrs",
+    "0/.zattrs",
+    "config.json",
+    "OME/METADATA.ome.xml",
+    "ome/zarr.json",
+)
 _MARK = b"pathology_scaat"
 _MARK_BYTES = 1 << 22
 

@@ -209,7 +209,9 @@ def reason_for(error: ScaatError) -> str:
     return redactor(f"{sentence}; {error.remedy}." if error.remedy else f"{sentence}.")
 
 
-PATH_SETTINGS = frozenset({"manifest", "out", "model", "pseudonymize", "cluster", "scheduler"})
+PATH_SETTINGS = frozenset(
+    {"manifest", "out", "model", "pseudonymize", "cluster", "scheduler", "backbone_weights"}
+)
 """Settings that name a file, a folder or a host: a user's name in them is one."""
 
 _WORD = re.compile(r"[\w+-]+")
