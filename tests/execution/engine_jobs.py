@@ -86,3 +86,28 @@ def tile_once_killed(fragile: FragileJob) -> TileResult:
         fragile.mark.touch()
         signal.setitimer(signal.ITIMER_REAL, 0.15)  # SIGALRM ends the process
     return tile_slide(fragile.job)
+
+
+def dies_once(job: tuple[Path, int]) -> int:
+    """Job 0 kills its worker the first time; the second time it counts those still alive."""
+    folder, number = job
+    pids = [int(path.name.split("-")[1]) for path in folder.glob("worker-*")]
+    if number == 0 and (folder / "died").exists():
+        return sum(is_alive(pid) for pid in pids)
+    (folder / f"worker-{os.getpid()}").touch()
+    if number == 0:
+        while len(list(folder.glob("worker-*"))) < 3:
+            time.sleep(0.02)
+        (folder / "died").touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    while not (folder / "died").exists():
+        time.sleep(0.02)
+    return -1
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
