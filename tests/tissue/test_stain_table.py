@@ -115,3 +115,32 @@ def test_ink_is_kept_on_request() -> None:
     there = ink[::2, ::2] > 0.5
     assert find_tissue(picture).mask[there].mean() < 0.02
     assert find_tissue(picture, TissueConfig(drop_ink=False)).mask[there].mean() > 0.98
+
+
+def test_ink_is_told_and_kept_by_the_command(tmp_path: Path) -> None:
+    import csv
+
+    import tifffile
+    from reliability_tools import run_scaat
+    from stain_table import PENS, strokes
+
+    density = strokes((800, 800), 4.0)[0][..., None] * np.array(PENS["green"], dtype=np.float32)
+    density[40:140, 60:160] += STAINS[0].densities(section()[0])[600:700, 400:500]
+    tifffile.imwrite(
+        tmp_path / "pen.tiff", photograph(density), tile=(256, 256), photometric="rgb",
+        resolution=(2500, 2500), resolutionunit="CENTIMETER",
+    )  # fmt: skip
+    (tmp_path / "cohort.csv").write_text("slide_path\npen.tiff\n")
+    found = []
+    for name, *more in (("dropped",), ("kept", "--keep-ink")):
+        done = run_scaat("tile", "--manifest", tmp_path / "cohort.csv", "--out", tmp_path / name,
+                         "--mpp", "4", "--patch-size", "32", "--workers", "1", *more,
+                         in_process=True)  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        with (tmp_path / name / "slides.csv").open(encoding="utf-8") as stream:
+            (row,) = csv.DictReader(stream)
+        found.append(row)
+    assert "mostly-ink" in found[0]["notes"]
+    assert "--keep-ink" in found[0]["notes"]
+    assert "--keep-ink" not in found[1]["notes"]
+    assert int(found[1]["n_patches"]) > 5 * int(found[0]["n_patches"]) > 0
