@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from pathology_scaat.artifacts.atomic import read_json
-from pathology_scaat.artifacts.checksums import write_sealed_json
+from pathology_scaat.artifacts.checksums import write_checked_json
 from pathology_scaat.artifacts.fingerprint import fingerprint, versions
 from pathology_scaat.artifacts.redaction import scrub
 from pathology_scaat.errors import StoreError
@@ -75,7 +75,7 @@ def write_run_record(
         }
     path = Path(out_dir) / FILE_NAME
     try:
-        write_sealed_json(path, record)
+        write_checked_json(path, record)
     except OSError as error:
         if isinstance(error, StoreError):
             raise

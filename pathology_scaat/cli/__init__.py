@@ -15,7 +15,7 @@ from pathology_scaat.cli.app import app
 from pathology_scaat.cli.common import stderr
 from pathology_scaat.errors import ScaatError
 from pathology_scaat.system.memory import REMEDY, is_out_of_memory
-from pathology_scaat.system.signals import raise_on
+from pathology_scaat.system.signals import forget_raised, raise_on
 
 INTERRUPTED = 130
 TERMINATED = 143
@@ -76,10 +76,11 @@ def _run(command: Callable[[], Any]) -> int:
         return INTERNAL_ERROR
     if returned in (INTERRUPTED, TERMINATED):
         from pathology_scaat.artifacts.atomic import remove_unfinished
-        from pathology_scaat.artifacts.leases import let_go_of_all
+        from pathology_scaat.artifacts.leases import release_all
 
         remove_unfinished()
-        let_go_of_all()
+        release_all()
+        forget_raised()
         stderr.print("scaat: interrupted; run the same command again to go on.", markup=False)
     return returned if isinstance(returned, int) else 0
 

@@ -47,6 +47,10 @@ Reader = Annotated[
     str | None,
     typer.Option("--reader", help="Force a reader: tiff, openslide, ngff, czi or tiatoolbox."),
 ]
+KeepInk = Annotated[
+    bool,
+    typer.Option("--keep-ink", help="Count what looks like pen ink as tissue; see docs/tissue.md."),
+]
 Workers = Annotated[
     int | None, typer.Option("--workers", help="Local worker processes; the machine's by default.")
 ]
@@ -72,6 +76,12 @@ Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N
 Seed = Annotated[int | None, typer.Option("--seed", help="Seed of split, training and methods.")]
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Make artifacts anew even where the right ones exist.")
+]
+OutExistsOk = Annotated[
+    bool,
+    typer.Option(
+        "--out-exists-ok", help="Write into a folder that holds other files, beside them."
+    ),
 ]
 Model = Annotated[Path | None, typer.Option("--model", help="Model bundle to apply.")]
 Pseudonymize = Annotated[
@@ -99,6 +109,7 @@ def tile_overrides(
     reader: str | None,
     slide_mpp: float | None = None,
     allow_upsampling: bool = False,
+    keep_ink: bool = False,
 ) -> dict[str, Any]:
     """The tile settings that the command line names (None where it names nothing)."""
     from pathology_scaat.errors import UsageError
@@ -116,6 +127,7 @@ def tile_overrides(
         "reader": reader,
         "slide_mpp": slide_mpp,
         "allow_upsampling": allow_upsampling or None,
+        "tissue": {"drop_ink": False if keep_ink else None},
     }
 
 

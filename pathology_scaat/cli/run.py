@@ -62,6 +62,7 @@ def run(
     overlap: opt.Overlap = None,
     classes: opt.Classes = None,
     reader: opt.Reader = None,
+    keep_ink: opt.KeepInk = False,
     method: Annotated[str | None, typer.Option("--method", help="Training method.")] = None,
     backbone: Annotated[str | None, typer.Option("--backbone", help="Network by name.")] = None,
     epochs: Annotated[int | None, typer.Option("--epochs", help="Most epochs.")] = None,
@@ -83,6 +84,7 @@ def run(
     ] = None,
     pseudonymize: opt.Pseudonymize = None,
     overwrite: opt.Overwrite = False,
+    out_exists_ok: opt.OutExistsOk = False,
     quiet: opt.Quiet = False,
     allow_urls: opt.AllowUrls = None,
 ) -> None:
@@ -100,7 +102,15 @@ def run(
             "audit": audit,
             "pseudonymize": pseudonymize,
             "tile": opt.tile_overrides(
-                mpp, mag, patch_size, overlap, classes, reader, slide_mpp, allow_upsampling
+                mpp,
+                mag,
+                patch_size,
+                overlap,
+                classes,
+                reader,
+                slide_mpp,
+                allow_upsampling,
+                keep_ink,
             ),
             "train": train_overrides(method, backbone, epochs, eps),
             "stitch": mopt.map_overrides(map_mpp, ngff, weighting),
@@ -111,7 +121,7 @@ def run(
     from pathology_scaat.pipeline.run import run as verb  # torch is not loaded for a wrong setting
 
     with progress_of(quiet) as reporter:
-        report = verb(settings, overwrite=overwrite, reporter=reporter)
+        report = verb(settings, overwrite=overwrite, exists_ok=out_exists_ok, reporter=reporter)
     print_run(report)
 
 
@@ -168,18 +178,23 @@ def demo(
 
 
 @app.command()
-def doctor() -> None:
-    """Show what is installed, the GPU, the readers and the free disk; offline."""
+def doctor(out: opt.Out = None) -> None:
+    """Show what is installed, and try it: kernels, a small slide, a picture, the disk; offline."""
     from pathology_scaat.pipeline.doctor import doctor as verb
 
-    checks = verb()
-    table = Table(box=None, show_header=False)
+    checks = verb(out)
+    table = folded()
+    for head in range(3):
+        table.add_column(overflow="fold", no_wrap=head < 2)
     for check in checks:
-        mark = "ok" if check.ok else ("MISSING" if check.needed else "-")
-        table.add_row(mark, check.name, check.detail)
+        absent = ("FAULT" if check.tried else "MISSING") if check.needed else "-"
+        table.add_row("ok" if check.ok else absent, check.name, check.detail)
     stdout.print(table)
-    missing = [check.name for check in checks if check.needed and not check.ok]
+    bad = [check for check in checks if check.needed and not check.ok]
+    missing = [check.name for check in bad if not check.tried]
     if missing:
         raise UsageError(
             ", ".join(missing), "is missing", "install again with pip install pathology-scaat"
         )
+    if bad:
+        raise UsageError(", ".join(check.name for check in bad), "does not work", bad[0].detail)

@@ -35,11 +35,13 @@ def tile(
     overlap: opt.Overlap = None,
     classes: opt.Classes = None,
     reader: opt.Reader = None,
+    keep_ink: opt.KeepInk = False,
     workers: opt.Workers = None,
     scheduler: opt.Scheduler = None,
     cluster: opt.Cluster = None,
     pseudonymize: opt.Pseudonymize = None,
     overwrite: opt.Overwrite = False,
+    out_exists_ok: opt.OutExistsOk = False,
     quiet: opt.Quiet = False,
     allow_urls: opt.AllowUrls = None,
 ) -> None:
@@ -48,7 +50,7 @@ def tile(
     from pathology_scaat.pipeline.tile import tile as verb
 
     values = opt.tile_overrides(
-        mpp, mag, patch_size, overlap, classes, reader, slide_mpp, allow_upsampling
+        mpp, mag, patch_size, overlap, classes, reader, slide_mpp, allow_upsampling, keep_ink
     )
     folder = needed(out, "--out")
     with progress_of(quiet) as reporter:
@@ -58,6 +60,7 @@ def tile(
             config=checked(TileConfig, values, "tile options"),
             engine=engine_of(workers, scheduler, cluster),
             overwrite=overwrite,
+            exists_ok=out_exists_ok,
             reporter=reporter,
         )
     finish([report], folder)

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from pathology_scaat.artifacts.checksums import write_sealed_json
+from pathology_scaat.artifacts.checksums import write_checked_json
 from pathology_scaat.artifacts.fingerprint import file_sha256
 from pathology_scaat.export.frame import ExportFrame
 
@@ -52,4 +52,4 @@ def file_entry(path: Path, kind: str, frame: ExportFrame) -> dict[str, Any]:
 
 
 def write_sidecar(path: Path, record: dict[str, Any]) -> None:
-    write_sealed_json(path, {"schema": SCHEMA_NAME, "schema_version": SCHEMA_VERSION, **record})
+    write_checked_json(path, {"schema": SCHEMA_NAME, "schema_version": SCHEMA_VERSION, **record})

@@ -32,12 +32,17 @@ from pathology_scaat.slides.tiles import as_tiled
 from pathology_scaat.tissue.given_mask import read_given_mask
 from pathology_scaat.tissue.mask import TissueMask, find_tissue, save_tissue_overlay
 
-METHOD_VERSION = 2
+METHOD_VERSION = 3
 """Counts up when other patches are chosen or other bytes written for one slide and settings.
 
 2: tissue is sought on a level that is shrunk by two at least, and patches are encoded without
-bit shuffling.
+bit shuffling. 3: blue and green stains are tissue, tinted glass is glass.
 """
+
+MOSTLY_INK = (
+    "more of it was left out as pen ink than kept as tissue; look at its picture in tissue/, "
+    "and use --keep-ink (tile.tissue.drop_ink: false) if that is stain"
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -275,6 +280,8 @@ def tile_slide(job: TileJob, *, limits: ExtractorLimits | None = None) -> TileRe
         wanted, notes = _choose(job, info, grid, tissue)
         if tissue.flags:
             notes = (*notes, "tissue: " + ", ".join(tissue.flags))
+        if "mostly-ink" in tissue.flags and job.config.tissue.drop_ink:
+            notes = (*notes, MOSTLY_INK)
         meta = PatchStoreMeta(
             slide_id=job.slide_id,
             slide_fingerprint=slide_print,

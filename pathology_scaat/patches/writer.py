@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from pathology_scaat.annotations.labels import UNLABELLED
 from pathology_scaat.artifacts.atomic import PARTIAL_MARK
-from pathology_scaat.artifacts.checksums import seal_folder
+from pathology_scaat.artifacts.checksums import checksum_folder
 from pathology_scaat.artifacts.fingerprint import versions
 from pathology_scaat.errors import StoreError
 from pathology_scaat.patches.compression import EncodedPatch, PatchEncoder
@@ -159,7 +159,7 @@ class PatchStoreWriter(Closing):
             },
         )
         write_group(self._path, meta.to_attributes())
-        seal_folder(self._path, GROUP_FILE, LARGE_SHARDS)
+        checksum_folder(self._path, GROUP_FILE, LARGE_SHARDS)
 
 
 _NAMES = {

@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from pathology_scaat.artifacts.output_folder import claim_output
 from pathology_scaat.cohort.manifest import Manifest
 from pathology_scaat.evaluation.compare_methods import CompareConfig, compare_methods
 from pathology_scaat.evaluation.comparison import Comparison
@@ -67,6 +68,7 @@ def evaluate(
     reporter : Reporter, optional
         Listens to progress.
     """
+    claim_output(out)
     cohort = load_cohort(manifest) if manifest is not None else None
     return evaluate_run(
         out,
@@ -125,6 +127,7 @@ def compare(
         Listens to progress.
     """
     listener = reporter or Silent()
+    claim_output(out)
     cohort = load_cohort(manifest)
     return compare_methods(
         training_slides(cohort, out, seed),

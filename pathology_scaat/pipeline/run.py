@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pathology_scaat.artifacts.fingerprint import file_sha256
+from pathology_scaat.artifacts.output_folder import claim_output
 from pathology_scaat.artifacts.run_record import write_run_record
 from pathology_scaat.artifacts.status import StatusTable
 from pathology_scaat.cohort.manifest import Manifest
@@ -57,7 +58,11 @@ def tile_config_for(model: BundleConfig, asked: TileConfig) -> TileConfig:
 
 
 def run(
-    config: RunConfig, *, overwrite: bool = False, reporter: Reporter | None = None
+    config: RunConfig,
+    *,
+    overwrite: bool = False,
+    exists_ok: bool = False,
+    reporter: Reporter | None = None,
 ) -> RunReport:
     """Tile, train (unless a model is given), explain, stitch and export a cohort.
 
@@ -70,6 +75,8 @@ def run(
         All settings.
     overwrite : bool
         Make every artifact anew.
+    exists_ok : bool
+        Write into a folder that holds what this program did not make, beside it.
     reporter : Reporter, optional
         Listens to progress.
 
@@ -89,7 +96,7 @@ def run(
         bundle = load_bundle(config.model)
         inputs["model"] = bundle.fingerprint
         tile_config = tile_config_for(bundle.config, config.tile)
-    out.mkdir(parents=True, exist_ok=True)
+    claim_output(out, exists_ok=exists_ok)
     StatusTable(out).plan(row.slide_id for row in cohort.rows)
     # Where the work runs decides no result, and a scheduler's address names a host.
     write_run_record(

@@ -8,9 +8,10 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
+from pathology_scaat.artifacts.disk_probe import probe_disk
 from pathology_scaat.artifacts.failure_log import log_failure
 from pathology_scaat.artifacts.leases import LeasedJob, run_leased, sweep_partials
-from pathology_scaat.artifacts.output_folder import Workspace
+from pathology_scaat.artifacts.output_folder import Workspace, claim_output
 from pathology_scaat.artifacts.redaction import reason_for
 from pathology_scaat.artifacts.status import STAGES, Fact, Stage, State, StatusTable
 from pathology_scaat.errors import LeaseError, ScaatError, UsageError
@@ -67,7 +68,11 @@ class StageRecorder:
         self._n_ended = 0
         self._shares: dict[int, float] = {}
         changes: list[_Change] = []
+        claim_output(status.path.parent)
+        probe_disk(status.path.parent)
         sweep_partials(status.path.parent)
+        if problem := status.problem():
+            reporter.note(f"slides.csv {problem}: its rows are made anew from the artifacts")
         if stage == "tile":  # the stage that sees the whole cohort gives the rows their order
             status.plan(slide_ids)
         for slide_id in slide_ids:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pathology_scaat.annotations import read_annotations
-from pathology_scaat.artifacts.output_folder import Workspace
+from pathology_scaat.artifacts.output_folder import Workspace, claim_output
 from pathology_scaat.artifacts.status import StatusTable
 from pathology_scaat.cohort.manifest import Manifest, ManifestRow, read_manifest
 from pathology_scaat.cohort.pseudonyms import pseudonymous
@@ -88,6 +88,7 @@ def tile(
     config: TileConfig | None = None,
     engine: EngineConfig | None = None,
     overwrite: bool = False,
+    exists_ok: bool = False,
     reporter: Reporter | None = None,
 ) -> StageReport:
     """Tile every slide of a cohort into ``out/patches``; a failed slide stops no other.
@@ -105,6 +106,8 @@ def tile(
         Where the work runs.
     overwrite : bool
         Make stores anew even where the right ones exist.
+    exists_ok : bool
+        Write into a folder that holds what this program did not make, beside it.
     reporter : Reporter, optional
         Listens to progress.
 
@@ -127,6 +130,7 @@ def tile(
     settings = config or TileConfig()
     if not settings.class_names:
         settings = settings.model_copy(update={"class_names": discover_class_names(cohort.rows)})
+    claim_output(out, exists_ok=exists_ok)
     space = Workspace(out)
     jobs = [_job(row, space, settings, overwrite) for row in cohort.rows]
     to_make = [job for job in jobs if overwrite or not Path(job.store_path).exists()]

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from pathology_scaat.artifacts.leases import lease_if_writable
-from pathology_scaat.artifacts.output_folder import Workspace
+from pathology_scaat.artifacts.output_folder import Workspace, claim_output
 from pathology_scaat.artifacts.status import StatusTable
 from pathology_scaat.cohort.manifest import Manifest, ManifestRow, assign_splits
 from pathology_scaat.errors import StoreError, TrainingError
@@ -115,6 +115,7 @@ def train(
     """
     listener = reporter or Silent()
     settings = config or TrainConfig()
+    claim_output(out)
     slides = training_slides(load_cohort(manifest), out, seed)
     begun = False
 

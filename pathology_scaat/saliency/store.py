@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 from zarr.codecs import BytesCodec, ZstdCodec
 
 from pathology_scaat.artifacts.atomic import atomic_path
-from pathology_scaat.artifacts.checksums import seal_folder
+from pathology_scaat.artifacts.checksums import checksum_folder
+from pathology_scaat.artifacts.zarr_folder import UnfinishedFolder, file_kvstore
 from pathology_scaat.errors import StoreError, UsageError
 from pathology_scaat.patches.schema import ATTRIBUTES_KEY
 from pathology_scaat.saliency.schema import SaliencyStoreMeta
@@ -74,7 +75,7 @@ class SaliencyStoreWriter:
         # Whole chunks of about 128 KiB, whole chunks in a shard.
         per_chunk = max(1, min(_TARGET_CHUNK_BYTES // (2 * self.side**2), patches_per_shard))
         self._shard = math.ceil(min(patches_per_shard, max(n_patches, 1)) / per_chunk) * per_chunk
-        self._group = zarr.create_group(store=path, zarr_format=3)
+        self._group = zarr.create_group(store=UnfinishedFolder(path), zarr_format=3)
         attributes = meta.to_attributes()
         attributes["parameters"] = {**meta.parameters, "saliency_scale": self.scale}
         self._group.attrs[ATTRIBUTES_KEY] = attributes
@@ -126,7 +127,7 @@ class SaliencyStoreWriter:
             self._written, self._filled = stop, 0
 
     def close(self, origins_px: NDArray[np.integer], grid_index: NDArray[np.integer]) -> None:
-        """Write what is left and the small arrays; seal the store."""
+        """Write what is left and the small arrays, and the checksum of the store."""
         self._flush()
         if self._written != self.n_patches:
             raise StoreError(
@@ -147,7 +148,7 @@ class SaliencyStoreWriter:
                 serializer=BytesCodec(endian="little"),
                 compressors=[ZstdCodec(level=1, checksum=True)],
             )
-        seal_folder(self._path, "zarr.json")
+        checksum_folder(self._path, "zarr.json")
 
 
 @contextmanager
@@ -200,7 +201,7 @@ def write_saliency_store(
 
 def _open_array(path: Path) -> ts.TensorStore:
     return ts.open(
-        {"driver": "zarr3", "kvstore": {"driver": "file", "path": str(path.resolve())}},
+        {"driver": "zarr3", "kvstore": file_kvstore(path.resolve())},
         open=True,
         read=True,
     ).result()

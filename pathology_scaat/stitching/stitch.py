@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pathology_scaat.artifacts.atomic import atomic_path
-from pathology_scaat.artifacts.checksums import seal_folder
+from pathology_scaat.artifacts.checksums import checksum_folder
 from pathology_scaat.artifacts.fingerprint import fingerprint, versions
 from pathology_scaat.errors import ConfigError, StoreError
 from pathology_scaat.execution.engine import EngineConfig
@@ -142,7 +142,7 @@ def stitch_slide(
         fill_pyramid(partial, heights, config.ngff, engine)
         meta = _meta(source, config, wanted, scale_px, size, histograms)
         write_attributes(partial, meta, config.ngff)
-        seal_folder(partial, attributes_file(config.ngff))
+        checksum_folder(partial, attributes_file(config.ngff))
     notes = () if len(source) else ("no patches: the map is empty",)
     return StitchResult(
         meta.slide_id, len(source), size, meta.mpp, False,

@@ -26,7 +26,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from pathology_scaat.artifacts.atomic import atomic_path, write_json
-from pathology_scaat.artifacts.checksums import SEAL_KEY, seal_folder
+from pathology_scaat.artifacts.checksums import CHECKSUM_KEY, checksum_folder
 from pathology_scaat.artifacts.fingerprint import file_sha256, fingerprint, versions
 from pathology_scaat.errors import BundleError, ScaatError, TrainingError
 from pathology_scaat.scaat.method import Method
@@ -121,7 +121,7 @@ def save_bundle(
             (partial / "training_log.csv").write_text(training_log, encoding="utf-8")
         if wsinfer:
             write_wsinfer_model(partial / WSINFER_DIR, model, config)
-        seal_folder(partial, CONFIG_NAME)
+        checksum_folder(partial, CONFIG_NAME)
     return config
 
 
@@ -156,7 +156,7 @@ def read_bundle_config(path: Path) -> BundleConfig:
             "train it again with this version",
         )
     stated = value.pop("fingerprint", None)
-    value.pop(SEAL_KEY, None)  # of all files, for 'scaat verify'
+    value.pop(CHECKSUM_KEY, None)  # of all files, for 'scaat verify'
     try:
         config = BundleConfig.model_validate(value)
     except ValidationError:

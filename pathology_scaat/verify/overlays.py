@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pathology_scaat.artifacts.atomic import PARTIAL_MARK
-from pathology_scaat.artifacts.checksums import BROKEN_SEAL, text_problem
+from pathology_scaat.artifacts.checksums import CHECKSUM_MISMATCH, text_problem
 from pathology_scaat.artifacts.fingerprint import file_sha256
 from pathology_scaat.export.frame import ExportFrame
 from pathology_scaat.export.qupath.validator import geojson_problems
@@ -60,7 +60,9 @@ def check_cohort(overlay_dir: Path, deep: bool, report: Report) -> None:
     if not sheet.is_file():
         problems = ["is missing; export again"] if stated else []
     else:
-        problems = [f"{BROKEN_SEAL}; export again"] if deep and file_sha256(sheet) != stated else []
+        problems = (
+            [f"{CHECKSUM_MISMATCH}; export again"] if deep and file_sha256(sheet) != stated else []
+        )
     if stated or sheet.is_file():
         report.add(f"overlays/{CONTACT_SHEET}", problems, "contact sheet")
 

@@ -14,7 +14,7 @@ from pathology_scaat.artifacts.status import STAGES, STATES, StatusTable
 from pathology_scaat.errors import BundleError, ScaatError, StoreError
 from pathology_scaat.saliency.schema import SaliencyStoreMeta
 from pathology_scaat.stitching.schema import SlideMapMeta
-from pathology_scaat.system.processes import owner_is_dead, place
+from pathology_scaat.system.processes import machine_id, owner_is_dead
 from pathology_scaat.verify.findings import Finding, Report
 from pathology_scaat.verify.overlays import check_cohort, check_overlays, overlay_ids
 from pathology_scaat.verify.stores import check_map, check_patches, check_saliency
@@ -92,11 +92,11 @@ def _check_record(out_dir: Path, report: Report) -> None:
 
 
 def _check_partials(out_dir: Path, report: Report) -> None:
-    for path in find_partials(out_dir):
-        name = path.relative_to(out_dir).as_posix().split(PARTIAL_MARK)[0]
-        tag = path.name.split(PARTIAL_MARK)[1].removeprefix("old-")
-        tag = "-".join(tag.split("-")[:2])
-        if tag.partition("-")[0] == place() and not owner_is_dead(tag):
+    for partial in find_partials(out_dir):
+        folder = partial.path.parent.relative_to(out_dir)
+        name = (folder / partial.artifact).as_posix()
+        machine = partial.tag.partition("-")[0]
+        if machine == machine_id() and not owner_is_dead(partial.tag):
             report.add(name, [], "is being made right now")
         else:
             report.add(name, ["was left unfinished by a run that ended early; run again"], "")
@@ -192,8 +192,6 @@ def _check_status(out_dir: Path, ids: dict[str, set[str]], report: Report) -> No
                 problems.append(f"'{slide_id}' is called done in {stage}, but has no artifact")
             elif state == "failed" and not row["reason"]:
                 problems.append(f"'{slide_id}' failed in {stage} without a reason")
-            elif state == "running":
-                problems.append(f"'{slide_id}' was interrupted in {stage}; run again")
     known = {row["slide_id"] for row in rows}
     problems += [
         f"'{slide_id}' has artifacts, but no row"

@@ -110,6 +110,15 @@ def test_workers_that_are_ended_clean_up(tmp_path: Path) -> None:
     assert len(list(tmp_path.glob("cleaned-*"))) == 4
 
 
+def test_a_job_that_is_tried_again_is_really_alone(tmp_path: Path) -> None:
+    """Idle workers of the first pass would keep the memory that it died for."""
+    jobs = [(tmp_path, number) for number in range(3)]
+    outcomes = {
+        o.index: o.result for o in map_jobs(engine_jobs.dies_once, jobs, EngineConfig(workers=3))
+    }
+    assert outcomes == {0: 0, 1: -1, 2: -1}
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_memory_that_runs_out_is_one_sentence(workers: int) -> None:
     outcomes = list(map_jobs(engine_jobs.allocates, [1, 1 << 60], EngineConfig(workers=workers)))

@@ -38,11 +38,11 @@ def bundle(tmp_path: Path) -> Path:
     return path
 
 
-def rewrite(bundle: Path, *, resealed: bool = False, **changes: Any) -> None:
-    """Change config.json; ``resealed``: as an attacker would, with hashes that fit."""
+def rewrite(bundle: Path, *, with_checksums: bool = False, **changes: Any) -> None:
+    """Change config.json; ``with_checksums``: as an attacker would, with hashes that fit."""
     file = bundle / "config.json"
     value = json.loads(file.read_text(encoding="utf-8")) | changes
-    if resealed:
+    if with_checksums:
         value.pop("fingerprint")
         value.pop("pathology_scaat_seal")
         value["weights_sha256"] = file_sha256(bundle / "model.safetensors")
@@ -54,18 +54,18 @@ def pickled_weights(bundle: Path) -> None:
     """Weights that are a pickle, under the right hash."""
     bomb = pickle.dumps(Bomb(bundle.parent / "unpickled"))
     (bundle / "model.safetensors").write_bytes(bomb)
-    rewrite(bundle, resealed=True)
+    rewrite(bundle, with_checksums=True)
 
 
 def torch_pickle(bundle: Path) -> None:
     torch.save({"x": Bomb(bundle.parent / "unpickled")}, bundle / "model.safetensors")
-    rewrite(bundle, resealed=True)
+    rewrite(bundle, with_checksums=True)
 
 
 def huge_header(bundle: Path) -> None:
     """A safetensors header that claims to be exabytes long."""
     (bundle / "model.safetensors").write_bytes(b"\xff" * 8 + b"{}")
-    rewrite(bundle, resealed=True)
+    rewrite(bundle, with_checksums=True)
 
 
 HOSTILE: dict[str, Callable[[Path], object]] = {
@@ -81,17 +81,22 @@ HOSTILE: dict[str, Callable[[Path], object]] = {
     "another major version": lambda b: rewrite(b, schema_version=2),
     "a changed class": lambda b: rewrite(b, class_names=["Normal", "Other"]),
     "an unknown setting": lambda b: rewrite(b, surprise=1),
-    "a network from a download": lambda b: rewrite(b, resealed=True, backbone="hf-hub:evil/model"),
-    "a network from a folder": lambda b: rewrite(b, resealed=True, backbone="local-dir:/tmp"),
-    "a network that is a path": lambda b: rewrite(b, resealed=True, backbone="../../x"),
+    "a network from a download": lambda b: rewrite(
+        b, with_checksums=True, backbone="hf-hub:evil/model"
+    ),
+    "a network from a folder": lambda b: rewrite(b, with_checksums=True, backbone="local-dir:/tmp"),
+    "a network that is a path": lambda b: rewrite(b, with_checksums=True, backbone="../../x"),
     "an option that reads a file": lambda b: rewrite(
-        b, resealed=True, backbone="resnet18", backbone_options={"checkpoint_path": "/etc/passwd"}
+        b,
+        with_checksums=True,
+        backbone="resnet18",
+        backbone_options={"checkpoint_path": "/etc/passwd"},
     ),
     "an option that downloads": lambda b: rewrite(
-        b, resealed=True, backbone="resnet18", backbone_options={"pretrained": True}
+        b, with_checksums=True, backbone="resnet18", backbone_options={"pretrained": True}
     ),
     "an option that is unknown": lambda b: rewrite(
-        b, resealed=True, backbone_options={"__class__": "x"}
+        b, with_checksums=True, backbone_options={"__class__": "x"}
     ),
     "a folder that is a file": lambda b: (
         [p.unlink() for p in b.rglob("*") if p.is_file()],

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from reliability_tools import make_cohort, run_scaat
 
+from pathology_scaat.artifacts.atomic import partial_path
 from pathology_scaat.artifacts.status import StatusTable
 from pathology_scaat.errors import StoreError
 from pathology_scaat.verify import verify_run
@@ -155,7 +156,7 @@ PLANTED: dict[str, tuple[str, Callable[[Path], object], str]] = {
     ),
     "what a killed run left": (
         "patches/slide-7.zarr",
-        lambda out: (out / "patches/slide-7.zarr.partial-abcdef-1-00").mkdir(),
+        lambda out: partial_path(out / "patches/slide-7.zarr", tag="abcdef-1").mkdir(),
         "unfinished",
     ),
     "an altered run record": (
@@ -192,7 +193,7 @@ PLANTED: dict[str, tuple[str, Callable[[Path], object], str]] = {
         ),
         "other bytes",
     ),
-    "a record without its seal": (
+    "a record without its checksum": (
         "overlays/slide-0.json",
         lambda out: (out / "overlays/slide-0.json").write_text(
             (out / "overlays/slide-0.json").read_text(encoding="utf-8").replace("_seal", "_sea"),

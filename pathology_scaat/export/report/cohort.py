@@ -9,15 +9,15 @@ from pathlib import Path
 from pathology_scaat.artifacts.checksums import text_problem
 from pathology_scaat.artifacts.fingerprint import file_sha256
 from pathology_scaat.export.report.records import (
+    CHECKSUM_META,
     CONTACT_SHEET,
     PAGE,
-    SEAL_META,
     ExportedCohort,
     read_cohort,
 )
 
 HEAD_CHARACTERS = 600
-"""Fingerprint, seal and the sheet's hash stand within so many characters of the beginning."""
+"""Fingerprint, checksum and the sheet's hash stand within so many characters of the beginning."""
 _SHEET_META = re.compile(r'<meta name="contact-sheet" content="([0-9a-f]{64})">')
 
 
@@ -37,7 +37,7 @@ def stated_sheet(page: Path) -> str | None:
 
 def page_problem(page: Path) -> str | None:
     """What is wrong with the bytes of a page, if anything."""
-    return text_problem(page, SEAL_META)
+    return text_problem(page, CHECKSUM_META)
 
 
 def _is_current(cohort: ExportedCohort, wanted: str, pictured: bool) -> bool:

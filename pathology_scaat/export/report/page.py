@@ -10,13 +10,13 @@ from typing import Any
 from urllib.parse import quote
 
 from pathology_scaat.artifacts.atomic import atomic_path
-from pathology_scaat.artifacts.checksums import EMPTY_SEAL, sealed_text
+from pathology_scaat.artifacts.checksums import EMPTY_CHECKSUM, text_with_checksum
 from pathology_scaat.artifacts.fingerprint import file_sha256
 from pathology_scaat.errors import ExportError
 from pathology_scaat.export.report.records import (
+    CHECKSUM_META,
     CONTACT_SHEET,
     PAGE,
-    SEAL_META,
     ExportedCohort,
     small_picture,
 )
@@ -150,7 +150,7 @@ def write_page(cohort: ExportedCohort, title: str = "Saliency maps") -> Path:
     head = (
         '<!doctype html><html lang="en"><meta charset="utf-8">'
         f'<meta name="fingerprint" content="{cohort.fingerprint(title)}">'
-        f'<meta name="seal" content="{EMPTY_SEAL}">{stated}'
+        f'<meta name="seal" content="{EMPTY_CHECKSUM}">{stated}'
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
         f"<title>{html.escape(title)}</title><style>{_STYLE}</style>"
         f"<h1>{html.escape(title)}</h1><p>{count} slide{'s'[: count > 1]}. {at_a_glance}</p>"
@@ -161,5 +161,5 @@ def write_page(cohort: ExportedCohort, title: str = "Saliency maps") -> Path:
     text = head + "".join(_section(cohort, r, embed) for r in cohort.records) + "</html>\n"
     path = cohort.overlay_dir / PAGE
     with atomic_path(path) as partial:
-        partial.write_bytes(sealed_text(text, SEAL_META).encode())
+        partial.write_bytes(text_with_checksum(text, CHECKSUM_META).encode())
     return path

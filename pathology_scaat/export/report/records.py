@@ -23,7 +23,7 @@ PAGE = "index.html"
 SCHEMA_VERSION = 2
 
 
-SEAL_META = re.compile(r'<meta name="seal" content="([0-9a-f]{64})">')
+CHECKSUM_META = re.compile(r'<meta name="seal" content="([0-9a-f]{64})">')
 
 
 @dataclass(frozen=True)
