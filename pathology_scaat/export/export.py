@@ -80,9 +80,11 @@ class Context:
 
     @property
     def key(self) -> str:
-        """What object ids are made from, beside the object itself."""
-        meta = self.slide_map.meta
-        return f"{meta.slide_fingerprint}/{meta.model_fingerprint}"
+        """What object ids are made from, beside an object's kind and place.
+
+        The slide alone: the overlay of another model takes the place of the last.
+        """
+        return self.slide_map.meta.slide_fingerprint
 
     @cached_property
     def qupath_frame(self) -> ExportFrame:

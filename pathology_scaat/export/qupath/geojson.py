@@ -1,8 +1,10 @@
 """QuPath GeoJSON, written feature by feature.
 
 Tiles are detections with measurements (fast in QuPath, a measurement map at a click), regions
-are locked annotations. Identifiers are made from what an object is, so that importing a file
-twice doubles nothing. The text is the same for the same input, to the byte.
+are locked annotations. Identifiers are made from the slide and an object's place, so that the
+import script replaces what the last overlay, of this or another model, put there. (Dragging a
+file onto a slide twice does double it: QuPath gives new ids, or adds the same ones again.) The
+text is the same for the same input, to the byte.
 """
 
 from __future__ import annotations
@@ -97,6 +99,12 @@ def polygon_geometry(polygon: Polygon) -> dict[str, object]:
     }
 
 
+def outline_text(polygon: Polygon) -> str:
+    """Area and box of an outline as it was exported: QuPath's script sees by it what was edited."""
+    x0, y0, x1, y1 = polygon.bounds
+    return " ".join(f"{v:.2f}" for v in (polygon.area, x0, y0, x1 - x0, y1 - y0))
+
+
 def region_features(
     found: RegionSet, key: str, target: str, metadata: dict[str, str]
 ) -> Iterator[str]:
@@ -123,7 +131,7 @@ def region_features(
                     for name, value in measured.items()
                     if abs(value) <= LARGEST
                 },
-                "metadata": metadata,
+                "metadata": {**metadata, "outline": outline_text(region.polygon)},
             },
         }
         yield json.dumps(feature, separators=(",", ":"), allow_nan=False)
