@@ -18,9 +18,11 @@ from pathology_scaat.cli.common import (
     needed,
     print_metrics,
     progress_of,
+    stderr,
     stdout,
     train_overrides,
 )
+from pathology_scaat.errors import BatchError
 
 
 @app.command()
@@ -218,15 +220,37 @@ def import_annotations(
         Path | None, typer.Option("--to", help="Folder for the labels; OUT/annotations if none.")
     ] = None,
     manifest: opt.Manifest = None,
+    replace: Annotated[
+        bool,
+        typer.Option(
+            "--replace",
+            help="Drop former annotations that did not come back, even if this halves the labels.",
+        ),
+    ] = False,
 ) -> None:
-    """Bring annotations corrected in QuPath back as labels for the next training."""
+    """Bring annotations corrected in QuPath back as labels; those not touched are kept."""
     from pathology_scaat.export.qupath.import_annotations import import_annotations as verb
 
     folder = needed(out, "--out")
     target = to or folder / "annotations"
-    for one in verb(source, folder / "overlays", target, manifest=manifest):
-        kept = ", ".join(f"{count} {name}" for name, count in one.classes.items()) or "nothing"
+    report = verb(source, folder / "overlays", target, manifest=manifest, replace_former=replace)
+    for one in report:
+        stdout.print(one.summary(), markup=False, highlight=False, soft_wrap=True)
+    for note in report.notes:
+        stdout.print(note, markup=False, highlight=False, soft_wrap=True)
+    if report.n_other:
         stdout.print(
-            f"{one.slide_id}: {'; '.join([kept, *one.notes])}", markup=False, highlight=False
+            f"{report.n_other} other slide(s) of the manifest keep what they had",
+            markup=False,
+            highlight=False,
         )
     stdout.print(f"labels: {target}", markup=False, highlight=False)
+    if manifest:
+        stdout.print(f"for the next training: --manifest {target / 'manifest.csv'}",
+                     markup=False, highlight=False, soft_wrap=True)  # fmt: skip
+    for why in report.failed.values():
+        stderr.print(f"left out: {why}", markup=False, highlight=False, soft_wrap=True)
+    if report.failed:
+        raise BatchError(
+            f"{len(report.failed)} file(s)", "could not be used", "the reasons are above"
+        )
