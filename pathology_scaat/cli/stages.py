@@ -176,10 +176,17 @@ def export(
     scheduler: opt.Scheduler = None,
     cluster: opt.Cluster = None,
     pseudonymize: opt.Pseudonymize = None,
+    prune: Annotated[
+        bool,
+        typer.Option(
+            "--prune",
+            help="Remove what earlier exports made in other formats, or of earlier maps.",
+        ),
+    ] = False,
     overwrite: opt.Overwrite = False,
     quiet: opt.Quiet = False,
 ) -> None:
-    """Write slide maps as files that QuPath and other viewers open."""
+    """Write slide maps as files that QuPath and other viewers open; others stay."""
     from pathology_scaat.export import ExportConfig
     from pathology_scaat.pipeline.export import export as verb
 
@@ -207,6 +214,7 @@ def export(
             config=checked(ExportConfig, values, "export options"),
             engine=engine_of(workers, scheduler, cluster),
             overwrite=overwrite,
+            prune=prune,
             reporter=reporter,
         )
     finish([report], folder)
