@@ -18,6 +18,7 @@ from pathology_scaat.cli.common import (
     needed,
     print_metrics,
     progress_of,
+    say_how_to_look,
     stderr,
     stdout,
     train_overrides,
@@ -217,6 +218,8 @@ def export(
             prune=prune,
             reporter=reporter,
         )
+    if report.usable:
+        say_how_to_look(folder / "overlays")
     finish([report], folder)
 
 

@@ -208,7 +208,7 @@ def test_another_models_overlay_replaces_the_last(player: Player, tmp_path: Path
 
 @pytest.mark.parametrize("script", ["scaat_import.groovy", "scaat_export_annotations.groovy"])
 def test_moved_images_are_refused(player: Player, tmp_path: Path, script: str) -> None:
-    overlays = exported(tmp_path / "o")
+    overlays = exported(tmp_path / "o") if "import" in script else tmp_path / "back"
     kinds = ["OpenSlide (Rotate 180)", "Bio-Formats (Flip horizontal)", "Affine transform server",
              "Generated pyramid (OpenSlide (Rotate 90))"]  # fmt: skip
     for kind in kinds:
@@ -289,7 +289,8 @@ def test_two_slides_of_one_name_are_told_apart(player: Player, tmp_path: Path) -
     player.add("scaat_export_annotations.groovy", back, *pair)
     player.add("scaat_export_annotations.groovy", back, image("/c/T.svs"), image("/c/T.svs"))
     player.add("scaat_export_annotations.groovy", back, image("/c/U.svs"), image("/c/U.ndpi"))
-    imported, (unclear,), written, twice, kinds = player.play()
+    player.add("scaat_export_annotations.groovy", overlays, image("/c/T.svs"))
+    imported, (unclear,), written, twice, kinds, (among,) = player.play()
     assert [one["lines"][0].split(":")[0] for one in imported] == [
         "SCAAT siteA_S1", "SCAAT siteB_S1",
     ]  # fmt: skip
@@ -301,6 +302,7 @@ def test_two_slides_of_one_name_are_told_apart(player: Player, tmp_path: Path) -
     assert [one["lines"][0] for one in kinds] == [
         "SCAAT U.svs: 0 annotations written", "SCAAT U.ndpi: 0 annotations written",
     ]  # fmt: skip
+    assert "holds overlays; give another folder" in among["lines"][0]
     assert sorted(p.name for p in back.iterdir()) == [
         "U.ndpi.geojson", "U.svs.geojson", "siteA_S1.geojson", "siteB_S1.geojson",
     ]  # fmt: skip

@@ -18,6 +18,11 @@ if (folder == null) {
     return
 }
 folder.mkdirs()
+// overlays and corrections have the same names: one must not replace the other
+if (folder.list().any { it.endsWith('.geojson.gz') && new File(folder, it.replace('.geojson.gz', '.json')).isFile() }) {
+    println "SCAAT: REFUSED, ${folder} holds overlays; give another folder for annotations"
+    return
+}
 
 def server = getCurrentServer()
 def partsOf = { path -> path.replace('\\', '/').split('/').findAll { it } }
