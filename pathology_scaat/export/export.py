@@ -21,7 +21,12 @@ from pathology_scaat.export.dicom.objects import write_dicom
 from pathology_scaat.export.frame import ExportFrame
 from pathology_scaat.export.model_facts import ModelFacts
 from pathology_scaat.export.qupath.geojson import region_features, tile_features, write_geojson
-from pathology_scaat.export.qupath.palette import QuPathClass, qupath_classes, qupath_name
+from pathology_scaat.export.qupath.palette import (
+    QuPathClass,
+    alike_notes,
+    qupath_classes,
+    qupath_name,
+)
 from pathology_scaat.export.qupath.regions import RegionSet, find_regions
 from pathology_scaat.export.raster.figure import TopPatch, top_patches, write_figure
 from pathology_scaat.export.raster.ome_tiff import write_ome_tiff
@@ -163,6 +168,7 @@ def _geojson(path: Path, context: Context) -> ExportFrame:
             f"{len(table) - len(chosen)} of {len(table)} tiles left out (the {len(chosen)} of "
             f"highest {qupath_name(meta.target_class)} probability are kept); the raster shows all"
         )
+    context.notes.extend(alike_notes(context.classes))
     found = context.regions
     metadata = {
         "model": meta.model_fingerprint[:16],

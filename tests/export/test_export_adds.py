@@ -104,6 +104,13 @@ def test_another_setting_makes_its_own_files_anew_and_leaves_others(tmp_path: Pa
     assert record_of(out)["colour_scale"]["vmax"] == 3.0
 
 
+def test_too_many_classes_for_colours_are_told(tmp_path: Path) -> None:
+    names = tuple(f"class {n}" for n in range(50))
+    slide_map, store = made(tmp_path, class_names=names)
+    result = export_slide(slide_map, store, tmp_path / "o", config("geojson", max_regions=0))
+    assert any("look alike in QuPath" in note for note in result.notes)
+
+
 def test_facts_of_the_model_are_told_where_they_are_known(tmp_path: Path) -> None:
     slide_map, store = made(tmp_path)
     colours = (("normal", (1, 2, 3)), ("tumour", (200, 0, 0)))

@@ -5,9 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pathology_scaat.training.class_colours import Colour, class_colours, qupath_name
+from pathology_scaat.training.class_colours import Colour, alike, class_colours, qupath_name
 
-__all__ = ["HIGH_SALIENCY", "QuPathClass", "qupath_class", "qupath_classes", "qupath_name"]
+__all__ = [
+    "HIGH_SALIENCY",
+    "QuPathClass",
+    "alike_notes",
+    "qupath_class",
+    "qupath_classes",
+    "qupath_name",
+]
 
 HIGH_SALIENCY: tuple[tuple[str, str], Colour] = (("Saliency", "High"), (255, 200, 0))
 
@@ -48,3 +55,14 @@ def qupath_classes(
             number += 1
         found.append(QuPathClass(name, colour))
     return tuple(found)
+
+
+def alike_notes(classes: tuple[QuPathClass, ...]) -> tuple[str, ...]:
+    """What to say where there are more classes than colours that differ enough."""
+    pairs = alike(tuple(c.name for c in classes), [c.colour for c in classes])
+    if not pairs:
+        return ()
+    return (
+        f"{len(pairs)} pairs of classes look alike in QuPath ({pairs[0][1]} and {pairs[0][0]}, "
+        f"for one): {len(classes)} classes are more than colours can tell apart",
+    )
