@@ -47,10 +47,13 @@ def parse_geojson(
             continue
         area = _area(feature.get("geometry"), subject, np.asarray(offset_px, dtype=np.float64))
         if area is not None:
-            name = properties.get("name")
+            name, identity = properties.get("name"), feature.get("id")
             found.append(
                 LabelledPolygon(
-                    _class_name(properties, subject), area, name if isinstance(name, str) else ""
+                    _class_name(properties, subject),
+                    area,
+                    name if isinstance(name, str) else "",
+                    identity if isinstance(identity, str) else "",
                 )
             )
     if skipped and skipped == n_objects:
@@ -166,3 +169,20 @@ def _class_name(properties: dict[str, Any], subject: str) -> str:
             subject, f"has a class name of {len(name)} characters", "give the class a short name"
         )
     return name
+
+
+def count_lines_and_points(text: str, subject: str) -> tuple[int, int]:
+    """Annotations of a GeoJSON text that have a class but are lines, or points: no area."""
+    lines = points = 0
+    for feature in _features(_loaded(text, subject), subject):
+        properties = feature.get("properties")
+        properties = properties if isinstance(properties, dict) else {}
+        kind = properties.get("objectType", properties.get("object_type", "annotation"))
+        if isinstance(kind, str) and kind.lower() in _NOT_ANNOTATIONS:
+            continue
+        geometry = feature.get("geometry")
+        shape = str(geometry.get("type")) if isinstance(geometry, dict) else ""
+        if shape.endswith(("Point", "LineString")) and _class_name(properties, subject):
+            lines += shape.endswith("LineString")
+            points += shape.endswith("Point")
+    return lines, points

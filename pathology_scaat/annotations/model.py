@@ -38,11 +38,14 @@ class LabelledPolygon:
         Valid and not empty.
     name : str
         The annotation's own name, "" where it has none.
+    object_id : str
+        Identifier of the object in a GeoJSON (a UUID where QuPath wrote it), "" where it has none.
     """
 
     class_name: str
     geometry: Area
     name: str = ""
+    object_id: str = ""
 
 
 def is_ignored_class(class_name: str) -> bool:

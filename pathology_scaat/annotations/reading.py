@@ -10,7 +10,7 @@ from gzip import BadGzipFile, GzipFile
 from pathlib import Path
 from typing import BinaryIO
 
-from pathology_scaat.annotations.geojson import parse_geojson
+from pathology_scaat.annotations.geojson import count_lines_and_points, parse_geojson
 from pathology_scaat.annotations.limits import one_budget
 from pathology_scaat.annotations.model import LabelledPolygon
 from pathology_scaat.annotations.xml import parse_xml
@@ -167,3 +167,21 @@ def _decoded(raw: bytes, name: str) -> str:
         if raw.lstrip().startswith(b"<"):
             return raw.decode("latin-1")
         raise AnnotationError(name, "is not UTF-8 text", _ACCEPTED) from None
+
+
+def lines_and_points(path: Path | str, *, max_bytes: int = MAX_TEXT_BYTES) -> tuple[int, int]:
+    """How many lines and points with a class a GeoJSON holds; :func:`read_annotations` drops them.
+
+    Raises
+    ------
+    AnnotationError
+        As :func:`read_annotations`.
+    """
+    path = Path(path)
+    lines = points = 0
+    for raw in _texts(path, max_bytes):
+        text = _decoded(raw, path.name)
+        if text.lstrip()[:1] in ("{", "["):
+            more_lines, more_points = count_lines_and_points(text, path.name)
+            lines, points = lines + more_lines, points + more_points
+    return lines, points

@@ -112,9 +112,21 @@ def print_metrics(metrics: dict[str, Any]) -> None:
     stdout.print(table)
 
 
+def say_how_to_look(overlays: Path) -> None:
+    """What to do in QuPath, where there is something to look at."""
+    if next(overlays.glob("*.geojson.gz"), None) is not None:
+        stdout.print(
+            "in QuPath: drag <slide>.geojson.gz onto the slide (once; the import script replaces), "
+            "Measure > Show measurement maps, then press F to fill the tiles",
+            markup=False,
+            highlight=False,
+        )
+
+
 def print_run(report: RunReport) -> None:
     if report.training is not None:
         print_metrics(report.training.metrics)
     if report.completed:
         stdout.print(f"overlays: {report.out / 'overlays'}", markup=False, highlight=False)
+        say_how_to_look(report.out / "overlays")
     finish(report.stages, report.out)

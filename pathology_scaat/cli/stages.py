@@ -18,9 +18,12 @@ from pathology_scaat.cli.common import (
     needed,
     print_metrics,
     progress_of,
+    say_how_to_look,
+    stderr,
     stdout,
     train_overrides,
 )
+from pathology_scaat.errors import BatchError
 
 
 @app.command()
@@ -187,11 +190,18 @@ def export(
     scheduler: opt.Scheduler = None,
     cluster: opt.Cluster = None,
     pseudonymize: opt.Pseudonymize = None,
+    prune: Annotated[
+        bool,
+        typer.Option(
+            "--prune",
+            help="Remove what earlier exports made in other formats, or of earlier maps.",
+        ),
+    ] = False,
     overwrite: opt.Overwrite = False,
     quiet: opt.Quiet = False,
     allow_urls: opt.AllowUrls = None,
 ) -> None:
-    """Write slide maps as files that QuPath and other viewers open."""
+    """Write slide maps as files that QuPath and other viewers open; others stay."""
     from pathology_scaat.export import ExportConfig
     from pathology_scaat.pipeline.export import export as verb
 
@@ -219,8 +229,11 @@ def export(
             config=checked(ExportConfig, values, "export options"),
             engine=engine_of(workers, scheduler, cluster),
             overwrite=overwrite,
+            prune=prune,
             reporter=reporter,
         )
+    if report.usable:
+        say_how_to_look(folder / "overlays")
     finish([report], folder)
 
 
@@ -233,15 +246,37 @@ def import_annotations(
     ] = None,
     manifest: opt.Manifest = None,
     allow_urls: opt.AllowUrls = None,
+    replace: Annotated[
+        bool,
+        typer.Option(
+            "--replace",
+            help="Drop former annotations that did not come back, even if this halves the labels.",
+        ),
+    ] = False,
 ) -> None:
-    """Bring annotations corrected in QuPath back as labels for the next training."""
+    """Bring annotations corrected in QuPath back as labels; those not touched are kept."""
     from pathology_scaat.export.qupath.import_annotations import import_annotations as verb
 
     folder = needed(out, "--out")
     target = to or folder / "annotations"
-    for one in verb(source, folder / "overlays", target, manifest=manifest):
-        kept = ", ".join(f"{count} {name}" for name, count in one.classes.items()) or "nothing"
+    report = verb(source, folder / "overlays", target, manifest=manifest, replace_former=replace)
+    for one in report:
+        stdout.print(one.summary(), markup=False, highlight=False, soft_wrap=True)
+    for note in report.notes:
+        stdout.print(note, markup=False, highlight=False, soft_wrap=True)
+    if report.n_other:
         stdout.print(
-            f"{one.slide_id}: {'; '.join([kept, *one.notes])}", markup=False, highlight=False
+            f"{report.n_other} other slide(s) of the manifest keep what they had",
+            markup=False,
+            highlight=False,
         )
     stdout.print(f"labels: {target}", markup=False, highlight=False)
+    if manifest:
+        stdout.print(f"for the next training: --manifest {target / 'manifest.csv'}",
+                     markup=False, highlight=False, soft_wrap=True)  # fmt: skip
+    for why in report.failed.values():
+        stderr.print(f"left out: {why}", markup=False, highlight=False, soft_wrap=True)
+    if report.failed:
+        raise BatchError(
+            f"{len(report.failed)} file(s)", "could not be used", "the reasons are above"
+        )

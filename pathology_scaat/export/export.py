@@ -19,8 +19,14 @@ from pathology_scaat.errors import ExportError
 from pathology_scaat.export.config import ExportConfig
 from pathology_scaat.export.dicom.objects import write_dicom
 from pathology_scaat.export.frame import ExportFrame
+from pathology_scaat.export.model_facts import ModelFacts
 from pathology_scaat.export.qupath.geojson import region_features, tile_features, write_geojson
-from pathology_scaat.export.qupath.palette import qupath_classes, qupath_name
+from pathology_scaat.export.qupath.palette import (
+    QuPathClass,
+    alike_notes,
+    qupath_classes,
+    qupath_name,
+)
 from pathology_scaat.export.qupath.regions import RegionSet, find_regions
 from pathology_scaat.export.raster.figure import TopPatch, top_patches, write_figure
 from pathology_scaat.export.raster.ome_tiff import write_ome_tiff
@@ -29,10 +35,14 @@ from pathology_scaat.export.raster.rgb import write_rgb_tiff, write_tile_png
 from pathology_scaat.export.raster.thumbnail import blank, frame_thumbnail
 from pathology_scaat.export.sidecar import (
     SCHEMA_VERSION,
+    OtherFiles,
+    current_formats,
     file_entry,
-    is_current,
     read_sidecar,
+    record_before_writing,
+    remove_files,
     sidecar_path,
+    with_other_files,
     write_sidecar,
 )
 from pathology_scaat.export.tables import write_annotation_store, write_csv
@@ -73,6 +83,7 @@ class Context:
     slide_path: SlidePlace | None
     mpp: float | None
     tissue_path: Path | None
+    facts: ModelFacts = field(default_factory=ModelFacts)
     notes: list[str] = field(default_factory=list)
     extras: dict[str, dict[str, Any]] = field(default_factory=dict)
     beside: list[Path] = field(default_factory=list)
@@ -80,9 +91,11 @@ class Context:
 
     @property
     def key(self) -> str:
-        """What object ids are made from, beside the object itself."""
-        meta = self.slide_map.meta
-        return f"{meta.slide_fingerprint}/{meta.model_fingerprint}"
+        """What object ids are made from, beside an object's kind and place.
+
+        The slide alone: the overlay of another model takes the place of the last.
+        """
+        return self.slide_map.meta.slide_fingerprint
 
     @cached_property
     def qupath_frame(self) -> ExportFrame:
@@ -99,6 +112,10 @@ class Context:
     @cached_property
     def stitch_config(self) -> StitchConfig:
         return StitchConfig(**self.slide_map.meta.parameters)
+
+    @cached_property
+    def classes(self) -> tuple[QuPathClass, ...]:
+        return qupath_classes(self.slide_map.meta.class_names, self.facts.colours())
 
     @cached_property
     def tiles(self) -> TileTable:
@@ -151,18 +168,18 @@ def _geojson(path: Path, context: Context) -> ExportFrame:
             f"{len(table) - len(chosen)} of {len(table)} tiles left out (the {len(chosen)} of "
             f"highest {qupath_name(meta.target_class)} probability are kept); the raster shows all"
         )
+    context.notes.extend(alike_notes(context.classes))
     found = context.regions
     metadata = {
         "model": meta.model_fingerprint[:16],
         "method": meta.method,
         "threshold": f"{found.threshold:.5g}",
         "outlined at um/px": f"{found.level_mpp:.5g}",
+        **context.facts.metadata(),
     }
     target = qupath_name(meta.target_class)
     regions = region_features(found, context.key, target, metadata)
-    tiles = tile_features(
-        table, chosen, qupath_classes(meta.class_names), context.qupath_frame, context.key
-    )
+    tiles = tile_features(table, chosen, context.classes, context.qupath_frame, context.key)
     written = write_geojson(path, itertools.chain(regions, tiles))
     context.n_tiles = written - len(found.regions)
     return context.qupath_frame
@@ -251,14 +268,23 @@ WRITERS: dict[str, tuple[str, Writer]] = {
 
 
 def export_fingerprint(
-    slide_map: SlideMap, config: ExportConfig, with_slide: bool, with_tissue: bool = False
+    slide_map: SlideMap,
+    config: ExportConfig,
+    with_slide: bool,
+    with_tissue: bool = False,
+    facts: ModelFacts | None = None,
 ) -> str:
-    """Fingerprint of a slide's exports; pictures differ with and without slide and tissue."""
+    """What a slide's exports are made from; which formats are asked for does not enter.
+
+    Pictures differ with and without slide and tissue.
+    """
+    parameters = {k: v for k, v in config.parameters().items() if k != "formats"}
     return fingerprint(
         {
             "schema_version": SCHEMA_VERSION,
             "map": slide_map.meta.fingerprint,
-            "parameters": config.parameters(),
+            "parameters": parameters,
+            "facts": facts.as_json() if facts is not None else {},
             "with_slide": with_slide,
             "with_tissue": with_tissue,
         }
@@ -274,9 +300,11 @@ def export_slide(
     slide_path: SlidePlace | None = None,
     mpp: float | None = None,
     tissue_path: Path | None = None,
+    facts: ModelFacts | None = None,
     overwrite: bool = False,
+    prune: bool = False,
 ) -> ExportResult:
-    """Write a slide's map as the files that viewers open.
+    """Write a slide's map as the files that viewers open; files of other formats stay.
 
     Parameters
     ----------
@@ -291,8 +319,13 @@ def export_slide(
         The manifest's µm/px of the slide.
     tissue_path : Path, optional
         Picture of the tissue mask, for the figure.
+    facts : ModelFacts, optional
+        What is known of the model; not told where the map is another model's.
     overwrite : bool
         Write anew even where the right files are.
+    prune : bool
+        Remove the slide's files of other formats and of earlier maps, those that its record
+        names and that nobody changed since.
 
     Raises
     ------
@@ -312,25 +345,36 @@ def export_slide(
     overlay_dir = Path(overlay_dir)
     overlay_dir.mkdir(parents=True, exist_ok=True)
     record_path = sidecar_path(overlay_dir, slide_id)
-    wanted = export_fingerprint(slide_map, config, slide_path is not None, tissue_path is not None)
+    facts = (facts or ModelFacts()).of_map(slide_map.meta.model_fingerprint)
+    wanted = export_fingerprint(
+        slide_map, config, slide_path is not None, tissue_path is not None, facts
+    )
     old = read_sidecar(record_path)
-    if old is not None and not overwrite and is_current(old, overlay_dir, wanted):
+    have = current_formats(old, overlay_dir, wanted) if old and not overwrite else frozenset()
+    todo = [kind for kind in config.formats if kind not in have]
+    other = OtherFiles.of(old, overlay_dir, todo, slide_map.meta.fingerprint)
+    surplus = other.without(config.formats) if prune else {}
+    if old is not None and not todo and not surplus:
         return _result(old, True, time.perf_counter() - started)
     place = None if slide_path is None else slide_place(slide_path)
-    context = Context(slide_map, source, config, place, mpp, tissue_path)
-    record_path.unlink(missing_ok=True)  # from here on the files are of no known state
+    context = Context(slide_map, source, config, place, mpp, tissue_path, facts)
+    record_before_writing(record_path, old, todo)
     files: dict[str, Any] = {}
-    for kind in config.formats:
+    for kind in todo:
+        n_notes = len(context.notes)
         suffix, writer = WRITERS[kind]
         path = overlay_dir / f"{slide_id}{suffix}"
         frame = writer(path, context)
-        for other in context.beside:
-            files[other.name] = file_entry(other, kind, frame)
+        told = {"made_from": wanted, "notes": context.notes[n_notes:]}
+        for beside in context.beside:
+            files[beside.name] = {**file_entry(beside, kind, frame), **told}
         context.beside.clear()
-        files[path.name] = {**file_entry(path, kind, frame), **context.extras.get(path.name, {})}
-    for name in (old or {}).get("files", {}).keys() - files.keys():
-        (overlay_dir / Path(name).name).unlink(missing_ok=True)
-    record = _record(context, wanted, files)
+        extras = context.extras.get(path.name, {})
+        files[path.name] = {**file_entry(path, kind, frame), **told, **extras}
+    if surplus:
+        other = other.pruned(config.formats)
+        context.notes.extend(remove_files(overlay_dir, surplus))
+    record = with_other_files(_record(context, wanted, files), old, other)
     write_sidecar(record_path, record)
     return _result(record, False, time.perf_counter() - started)
 
@@ -343,6 +387,7 @@ def _record(context: Context, wanted: str, files: dict[str, Any]) -> dict[str, A
         "map_fingerprint": meta.fingerprint,
         "slide_fingerprint": meta.slide_fingerprint,
         "model_fingerprint": meta.model_fingerprint,
+        "model": context.facts.as_json(),
         "coordinates": {
             "origin": frame.origin,
             "offset_px": [frame.offset_x_px, frame.offset_y_px],
@@ -353,7 +398,7 @@ def _record(context: Context, wanted: str, files: dict[str, Any]) -> dict[str, A
         "scanned_px": asdict(meta.slide.frame_px),
         "classes": [
             {"name": given, "qupath_name": shown.name, "color": list(shown.colour)}
-            for given, shown in zip(meta.class_names, qupath_classes(meta.class_names), strict=True)
+            for given, shown in zip(meta.class_names, context.classes, strict=True)
         ],
         "map": {"scale_px": meta.scale_px, "mpp": meta.mpp, "formula": meta.formula},
         "colour_scale": {"vmax": context.scale.vmax, "source": context.scale.source},

@@ -5,8 +5,7 @@
     model/  model.safetensors                weights; tensors only
             config.json                      schema, hashes, classes, patch size, method, metrics
             training_log.csv                 one row an epoch
-            wsinfer/torchscript_model.pt     raw logits, normalisation inside
-            wsinfer/config.json              the WSInfer model format
+            wsinfer/NAME/                    the WSInfer model format, in a folder of its name
 
 Loading a bundle reads safetensors and JSON and checks both against their SHA-256; nothing is
 unpickled. The TorchScript is for other programs and is never loaded here.
@@ -39,6 +38,7 @@ from pathology_scaat.training.bundle_config import (
     BundleConfig,
     model_fingerprint,
 )
+from pathology_scaat.training.class_colours import class_colours
 from pathology_scaat.training.job import Job
 from pathology_scaat.training.wsinfer import write_wsinfer_model
 
@@ -248,6 +248,7 @@ def bundle_config(
     stores = [s for t in (tables.train, tables.val) for s in t.stores]
     return BundleConfig(
         class_names=names,
+        class_colours=dict(zip(names, class_colours(names), strict=True)),
         positive_class=positive,
         multi_label=config.multi_label,
         patch_size_px=store.patch_size_px,

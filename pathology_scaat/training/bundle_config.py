@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -41,8 +42,19 @@ class BundleConfig(BaseModel):
     )
     weights_sha256: str = Field("", description="of model.safetensors")
     versions: dict[str, str] = Field(default_factory=dict)
+    class_colours: dict[str, tuple[int, int, int]] | None = Field(
+        None, description="of each class in QuPath; no two look alike"
+    )
+
+
+def model_name(config: BundleConfig) -> str:
+    """A name that tells models apart: method, network, and a piece of the fingerprint."""
+    plain = re.sub(r"[^\w.-]+", "-", f"{config.method}-{config.backbone}").strip("-.")
+    return f"{plain}-{model_fingerprint(config)[:8]}"
 
 
 def model_fingerprint(config: BundleConfig) -> str:
-    """Fingerprint of a bundle; library versions and measured metrics do not enter."""
-    return fingerprint(config.model_dump(mode="json", exclude={"versions", "metrics"}))
+    """Fingerprint of a bundle; library versions, measured metrics and colours do not enter."""
+    return fingerprint(
+        config.model_dump(mode="json", exclude={"versions", "metrics", "class_colours"})
+    )

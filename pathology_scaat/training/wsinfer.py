@@ -1,6 +1,8 @@
 """The trained model in the WSInfer format: for QuPath's extension and ``wsinfer run``.
 
-A folder with one TorchScript file and ``config.json``. Both programs resize a patch to
+A folder named after the model (:func:`model_name`; QuPath's extension lists local models by
+their folders, and of two of one name shows one) with one TorchScript file, ``config.json``, and
+``README.md``, which the extension shows. Both programs resize a patch to
 ``patch_size_pixels``, make it float in [0, 1], run the script and apply the softmax themselves,
 so the script gives raw logits and normalises inside.
 """
@@ -11,15 +13,13 @@ import copy
 import re
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
 
 from pathology_scaat.artifacts.atomic import write_json
-
-if TYPE_CHECKING:
-    from pathology_scaat.training.bundle_config import BundleConfig
+from pathology_scaat.training.bundle_config import BundleConfig, model_fingerprint, model_name
 
 SCRIPT_NAME = "torchscript_model.pt"
 SPEC_VERSION = "1.0"
@@ -48,8 +48,9 @@ def wsinfer_config(config: BundleConfig) -> dict[str, Any]:
 
 
 def write_wsinfer_model(folder: Path, model: nn.Module, config: BundleConfig) -> None:
-    """Write the TorchScript and its configuration into a new folder."""
-    folder.mkdir()
+    """Write TorchScript, configuration and README into ``folder``/:func:`model_name`, made anew."""
+    folder = folder / model_name(config)
+    folder.mkdir(parents=True)
     side = config.patch_size_px
     plain = copy.deepcopy(model).cpu().eval().requires_grad_(False)
     example = torch.linspace(0, 1, 2 * 3 * side * side).reshape(2, 3, side, side)
@@ -68,6 +69,35 @@ def write_wsinfer_model(folder: Path, model: nn.Module, config: BundleConfig) ->
     _rewrite_reproducibly(raw, folder / SCRIPT_NAME)
     raw.unlink()
     write_json(folder / "config.json", wsinfer_config(config))
+    (folder / "README.md").write_text(wsinfer_readme(config), encoding="utf-8")
+
+
+def wsinfer_readme(config: BundleConfig) -> str:
+    """What QuPath shows when one asks about the model."""
+    measured = [f"* {name}: {value:.4g}" for name, value in sorted(config.metrics.items())]
+    classes = ", ".join(config.class_names)
+    return "\n".join(
+        [
+            f"# {model_name(config)}",
+            "",
+            f"A patch classifier of pathology_scaat ({config.backbone}, trained with "
+            f"{config.method}). For research; not a medical device.",
+            "",
+            f"* Classes: {classes}",
+            f"* Patches: {config.patch_size_px} x {config.patch_size_px} px at "
+            f"{config.mpp:g} um/px",
+            f"* Fingerprint: {model_fingerprint(config)[:16]}",
+            "",
+            "## Measured when it was trained",
+            "",
+            *(measured or ["Nothing was measured."]),
+            "",
+            "Names that begin with `test` are of slides that took no part in training; `val` chose "
+            "the epoch. A probability here says what the model says, not how often it is right on "
+            "slides of another laboratory or scanner.",
+            "",
+        ]
+    )
 
 
 def _rewrite_reproducibly(source: Path, target: Path) -> None:
