@@ -49,8 +49,14 @@ def compare(
     ] = None,
     manifest: opt.Manifest = None,
     out: opt.Out = None,
+    seeds: Annotated[
+        str | None,
+        typer.Option("--seeds", help="Training seeds, comma-separated: five at least to judge."),
+    ] = None,
     device: opt.Device = "auto",
-    seed: opt.Seed = None,
+    seed: Annotated[
+        int | None, typer.Option("--seed", help="Seed of the split where the manifest has none.")
+    ] = None,
     pseudonymize: opt.Pseudonymize = None,
     overwrite: opt.Overwrite = False,
     quiet: opt.Quiet = False,
@@ -61,9 +67,9 @@ def compare(
     from pathology_scaat.pipeline.evaluate import compare as verb
     from pathology_scaat.pipeline.evaluate import load_compare_config
 
-    settings = load_compare_config(config)
+    settings = load_compare_config(config, seeds=opt.numbers(seeds, "--seeds"))
     with progress_of(quiet) as reporter:
-        verb(
+        found = verb(
             cohort(table, pseudonymize, folder),
             folder,
             config=settings,
@@ -72,5 +78,7 @@ def compare(
             overwrite=overwrite,
             reporter=reporter,
         )
+    for arm in found.arms:
+        stdout.print(f"{arm.arm}: {arm.verdict}", markup=False, highlight=False, soft_wrap=True)
     path = folder / "comparison" / "comparison.md"
     stdout.print(f"comparison: {path}", markup=False, highlight=False, soft_wrap=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,8 +54,8 @@ def evaluate(
     out : Path
         Output folder of a run.
     manifest : Path or Manifest, optional
-        Gives the patients that intervals are clustered by, and the annotations that masks
-        come from; without it localisation is "not measured".
+        Gives the patients that intervals are clustered by (else ``slides.csv`` does), and the
+        annotations that masks come from; without it localisation is "not measured".
     model : Path, optional
         Another bundle than ``out/model``.
     config : ProtocolConfig, optional
@@ -72,7 +72,7 @@ def evaluate(
         out,
         model=model,
         config=config,
-        patients={r.slide_id: r.patient_id for r in cohort.rows} if cohort else None,
+        patients=cohort.patient_keys() if cohort else None,
         annotations=_annotations(cohort) if cohort else None,
         device=device,
         overwrite=overwrite,
@@ -80,8 +80,8 @@ def evaluate(
     )
 
 
-def load_compare_config(path: Path | None) -> CompareConfig:
-    """A comparison from a YAML file; the default arms without one.
+def load_compare_config(path: Path | None, seeds: Sequence[int] | None = None) -> CompareConfig:
+    """A comparison from a YAML file; the default arms without one. ``seeds`` go before its own.
 
     Raises
     ------
@@ -89,6 +89,8 @@ def load_compare_config(path: Path | None) -> CompareConfig:
         If the file cannot be read or a setting is unknown or impossible.
     """
     values: dict[str, Any] = read_yaml(path) if path else {}
+    if seeds is not None:
+        values = {**values, "seeds": tuple(seeds)}
     try:
         return CompareConfig.model_validate(values)
     except ValidationError as error:

@@ -120,6 +120,7 @@ def tile(
     if not settings.class_names:
         settings = settings.model_copy(update={"class_names": discover_class_names(cohort.rows)})
     space = Workspace(out)
+    StatusTable(out).plan((row.slide_id for row in cohort.rows), cohort.patient_keys())
     jobs = [_job(row, space, settings, overwrite) for row in cohort.rows]
     return run_stage(
         "tile",

@@ -66,8 +66,10 @@ def training_slides(manifest: Manifest, out: Path, seed: int) -> tuple[TrainingS
     if any(row.split is None for row in labelled):
         cohort = assign_splits(cohort, seed=seed)
     status = StatusTable(out)
+    patients = manifest.patient_keys()
     for row in cohort.rows:
-        status.update(row.slide_id, "tile", "done", split=row.split)
+        facts = {"split": row.split, "patient": patients.get(row.slide_id)}
+        status.update(row.slide_id, "tile", "done", **facts)
     return tuple(
         TrainingSlide(
             store=space.patches(row.slide_id),

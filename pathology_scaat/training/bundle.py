@@ -37,6 +37,7 @@ from pathology_scaat.training.bundle_config import (
     BundleConfig,
     model_fingerprint,
 )
+from pathology_scaat.training.data import PatchTable
 from pathology_scaat.training.job import Job
 from pathology_scaat.training.wsinfer import write_wsinfer_model
 
@@ -201,6 +202,10 @@ def load_bundle(path: str | Path, device: str = "cpu") -> ModelBundle:
     return ModelBundle(model.to(torch.device(device)), config, model_fingerprint(config))
 
 
+def _slides_of(table: PatchTable) -> tuple[str, ...]:
+    return tuple(sorted({store.meta.slide_fingerprint for store in table.stores}))
+
+
 def bundle_config(
     job: Job,
     model: Classifier,
@@ -243,6 +248,8 @@ def bundle_config(
         },
         dataset_fingerprint=fingerprint({"stores": sorted({s.meta.fingerprint for s in stores})}),
         training_fingerprint=job.fingerprint,
+        training_slides=_slides_of(tables.train),
+        validation_slides=_slides_of(tables.val),
         metrics=metrics,
         temperature=temperature,
     )

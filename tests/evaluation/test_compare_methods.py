@@ -13,7 +13,7 @@ from pathology_scaat.evaluation.protocol import ProtocolConfig
 from pathology_scaat.training import TrainConfig, TrainingSlide
 
 PROTOCOL = ProtocolConfig(
-    n_occluded=6, n_perturbed=4, n_mosaics=4, n_resamples=100, shares=(0.0, 0.5, 1.0),
+    n_occluded=6, n_perturbed=4, n_mosaics=4, shares=(0.0, 0.5, 1.0),
     occluders=("mean", "blur"),
 )  # fmt: skip
 CONFIG = CompareConfig(
@@ -43,7 +43,7 @@ def test_methods_are_trained_measured_and_not_twice(run_folder, tmp_path: Path) 
     assert said == ["referee-s0", "plain-s0", "scaat-s0"]
     assert [a.arm for a in found.arms] == ["plain", "scaat"]
     assert found.n_images == 32
-    assert found.n_patients == 2
+    assert (found.n_groups, found.unit) == (2, "patients")
     assert found.row("scaat", "referee_srg/blur") is not None
     weights = tmp_path / "c/models/scaat-s0/model.safetensors"
     made = weights.stat().st_mtime_ns
