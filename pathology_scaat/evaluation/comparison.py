@@ -215,6 +215,7 @@ def _verdict(is_baseline: bool, fine: bool | None, row: MeasureRow | None, n_see
     }[row.shift if row is not None else None]
     if n_seeds < MIN_SEEDS:
         seeds = "1 seed" if n_seeds == 1 else f"{n_seeds} seeds"
+        these = "this seed" if n_seeds == 1 else "these seeds"
         here = {
             None: "the maps could not be judged",
             1: "the maps are better",
@@ -222,7 +223,7 @@ def _verdict(is_baseline: bool, fine: bool | None, row: MeasureRow | None, n_see
             -1: "the maps are worse",
         }[row.shift if row is not None else None]
         return (
-            f"no verdict: {seeds}, at least {MIN_SEEDS} are needed; for these seeds only: {here} "
+            f"no verdict: {seeds}, at least {MIN_SEEDS} are needed; for {these} only: {here} "
             "by the primary measure"
         )
     prediction = {

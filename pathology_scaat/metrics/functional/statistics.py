@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -71,9 +71,9 @@ class Interval:
 
     @property
     def can_judge(self) -> bool:
-        """Whether there are enough seeds and patients for a verdict on a method."""
+        """Whether there are enough seeds and patients, and both in it, for a verdict."""
         enough = self.n_seeds >= MIN_SEEDS and self.n_clusters >= MIN_PATIENTS
-        return enough and not math.isnan(self.low)
+        return enough and not math.isnan(self.low) and not math.isnan(self.seed_se)
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON: NaN becomes None."""
@@ -170,6 +170,13 @@ def crossed_interval(
         value, value - half, value + half, n, n_patients,
         reference.p_value(value / error), n_seeds, *parts,
     )  # fmt: skip
+
+
+def within(interval: Interval, least: float, most: float) -> Interval:
+    """An interval whose limits are cut off where the quantity cannot be."""
+    if math.isnan(interval.low):
+        return interval
+    return replace(interval, low=max(interval.low, least), high=min(interval.high, most))
 
 
 def _clusters(clusters: Sequence[Any] | NDArray[Any], n: int) -> NDArray[np.int64]:
@@ -309,8 +316,9 @@ def clustered_auc(
             place[:] = auc + n_patients * np.bincount(codes, (found - auc) * weight, n_patients)
         return table
 
-    table = parts(first) if other is None else parts(first) - parts(other)
-    return _of_parts(table, int(truth.size), confidence)
+    if other is not None:
+        return _of_parts(parts(first) - parts(other), int(truth.size), confidence)
+    return within(_of_parts(parts(first), int(truth.size), confidence), 0.0, 1.0)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
