@@ -16,8 +16,8 @@ from planted import add_shortcut, make_patches
 
 from pathology_scaat.artifacts.atomic import atomic_path
 from pathology_scaat.demo import make_demo_cohort
-from pathology_scaat.evaluation.held_out import read_column
 from pathology_scaat.evaluation.evaluation_set import EvaluationSet, evaluation_set_from_stores
+from pathology_scaat.evaluation.held_out import read_column
 from pathology_scaat.patches import TileConfig, TileJob, tile_slide
 from pathology_scaat.training.bundle import read_bundle_config
 

@@ -185,14 +185,16 @@ def _check_match(store: PatchStore, bundle_config: Any, subject: str) -> None:
         )
 
 
-def _existing(out_path: Path, wanted: str) -> SaliencyStore | None:
+def _existing(out_path: Path, wanted: str, multi_label: bool) -> SaliencyStore | None:
     if not out_path.exists():
         return None
     try:
         store = SaliencyStore(out_path)
     except StoreError:
         return None
-    return store if store.meta.fingerprint == wanted else None
+    # Stores of before it was written do not say that their probabilities are sigmoids.
+    right = store.meta.fingerprint == wanted and store.meta.multi_label == multi_label
+    return store if right else None
 
 
 def explain_slide(
@@ -267,7 +269,7 @@ def explain_slide(
         }
     )
     out_path = Path(out_path)
-    found = None if overwrite else _existing(out_path, wanted)
+    found = None if overwrite else _existing(out_path, wanted, model_config.multi_label)
     if found is not None:
         probability = found.target_probability
         return ExplainResult(
@@ -294,6 +296,7 @@ def explain_slide(
         method=config.method,
         parameters=parameters,
         versions=versions(),
+        multi_label=model_config.multi_label,
     )
     bundle = load_bundle(bundle_path, device=str(chosen))
     total = len(store)

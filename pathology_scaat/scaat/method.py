@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from pathology_scaat.scaat.batch_norm import batch_norm_policy, frozen_parameters
+from pathology_scaat.scaat.image_range import RangeCheck
 from pathology_scaat.scaat.objective import Objective, SingleLabelObjective
 
 Backward = Callable[[Tensor, bool], None]
@@ -103,6 +104,7 @@ class Method(ABC):
         self.steps_done = 0
         self._seed = seed
         self._generators: dict[torch.device, torch.Generator] = {}
+        self.check_images = RangeCheck()
 
     # -- hooks of the training loop
     def start_epoch(self, seed: int) -> None:
@@ -146,6 +148,12 @@ class Method(ABC):
             Identity and orientation of the patches; only amortised methods need it.
         backward : callable
             How to run a backward pass.
+
+        Raises
+        ------
+        UsageError
+            If the images are not floats in [0, 1] (on a GPU, of the first step or of one of the
+            last 50).
         """
 
     # -- tools for methods

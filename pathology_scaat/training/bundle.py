@@ -203,7 +203,9 @@ def load_bundle(path: str | Path, device: str = "cpu") -> ModelBundle:
 
 
 def _slides_of(table: PatchTable) -> tuple[str, ...]:
-    return tuple(sorted({store.meta.slide_fingerprint for store in table.stores}))
+    """Fingerprints of the slides that have patches in a table."""
+    used = [table.stores[number] for number in sorted(set(table.store_index.tolist()))]
+    return tuple(sorted({store.meta.slide_fingerprint for store in used}))
 
 
 def bundle_config(

@@ -198,6 +198,8 @@ class Trainer:
                 told = perf_counter()
                 self._tell(state, (number + 1) / len(batches))
         average_buffers(self.model)
+        if self.average is not None:  # each process followed its own statistics
+            average_buffers(self.average)
         # waits for the device; only here
         mean = torch.stack(totals).mean(dim=0).tolist()
         seconds = perf_counter() - begin
