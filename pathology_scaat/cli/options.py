@@ -7,8 +7,14 @@ from typing import Annotated, Any
 
 import typer
 
+from pathology_scaat.artifacts.urls import allow_urls
 from pathology_scaat.errors import UsageError
+from pathology_scaat.scaat.names import METHODS
 
+TrainingMethod = Annotated[
+    str | None,
+    typer.Option("--method", help=f"Training method: {', '.join(METHODS.names)}."),
+]
 Manifest = Annotated[
     Path | None,
     typer.Option("--manifest", help="Cohort table (CSV or Parquet) or a folder of slides."),
@@ -40,6 +46,15 @@ Scheduler = Annotated[
 ]
 Cluster = Annotated[
     Path | None, typer.Option("--cluster", help="Profile of a job queue (YAML, see pipelines/).")
+]
+AllowUrls = Annotated[
+    str | None,
+    typer.Option(
+        "--allow-urls",
+        metavar="LIST",
+        callback=allow_urls,
+        help="What slides by URL may do besides: http, private-hosts, redirects (with commas).",
+    ),
 ]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
 Seed = Annotated[int | None, typer.Option("--seed", help="Seed of split, training and methods.")]

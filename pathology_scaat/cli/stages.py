@@ -39,6 +39,7 @@ def tile(
     pseudonymize: opt.Pseudonymize = None,
     overwrite: opt.Overwrite = False,
     quiet: opt.Quiet = False,
+    allow_urls: opt.AllowUrls = None,
 ) -> None:
     """Cut slides into zarr patch stores."""
     from pathology_scaat.patches import TileConfig
@@ -62,7 +63,7 @@ def tile(
 def train(
     manifest: opt.Manifest = None,
     out: opt.Out = None,
-    method: Annotated[str | None, typer.Option("--method", help="Training method.")] = None,
+    method: opt.TrainingMethod = None,
     backbone: Annotated[str | None, typer.Option("--backbone", help="Network by name.")] = None,
     epochs: Annotated[int | None, typer.Option("--epochs", help="Most epochs.")] = None,
     eps: Annotated[float | None, typer.Option("--eps", help="SCAAT's budget in [0, 1].")] = None,
@@ -71,6 +72,7 @@ def train(
     pseudonymize: opt.Pseudonymize = None,
     overwrite: opt.Overwrite = False,
     quiet: opt.Quiet = False,
+    allow_urls: opt.AllowUrls = None,
 ) -> None:
     """Train a classifier on the labelled patches, with SCAAT unless told otherwise."""
     from pathology_scaat.pipeline.train import train as verb
@@ -100,6 +102,9 @@ def explain(
         str | None, typer.Option("--target", help="Class to explain; the positive one by default.")
     ] = None,
     device: opt.Device = "auto",
+    workers: opt.Workers = None,
+    scheduler: opt.Scheduler = None,
+    cluster: opt.Cluster = None,
     overwrite: opt.Overwrite = False,
     quiet: opt.Quiet = False,
 ) -> None:
@@ -115,6 +120,7 @@ def explain(
             model=model,
             config=checked(ExplainConfig, values, "explain options"),
             device=device,
+            engine=engine_of(workers, scheduler, cluster),
             overwrite=overwrite,
             reporter=reporter,
         )
@@ -176,6 +182,7 @@ def export(
     pseudonymize: opt.Pseudonymize = None,
     overwrite: opt.Overwrite = False,
     quiet: opt.Quiet = False,
+    allow_urls: opt.AllowUrls = None,
 ) -> None:
     """Write slide maps as files that QuPath and other viewers open."""
     from pathology_scaat.export import ExportConfig
@@ -218,6 +225,7 @@ def import_annotations(
         Path | None, typer.Option("--to", help="Folder for the labels; OUT/annotations if none.")
     ] = None,
     manifest: opt.Manifest = None,
+    allow_urls: opt.AllowUrls = None,
 ) -> None:
     """Bring annotations corrected in QuPath back as labels for the next training."""
     from pathology_scaat.export.qupath.import_annotations import import_annotations as verb

@@ -1,4 +1,4 @@
-"""Where a store lies: a folder, or an fsspec URL (s3://, gs://, az://, file://)."""
+"""Reading a store's files from a local folder or from a URL, behind one interface."""
 
 from __future__ import annotations
 
@@ -7,13 +7,20 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
-from pathology_scaat.artifacts.urls import SlideUrl, slide_place
+from pathology_scaat.artifacts.urls import (
+    SlideUrl,
+    check_url,
+    open_filesystem,
+    refusal_in,
+    slide_place,
+)
+from pathology_scaat.errors import AddressError
 
 Data = bytes | memoryview
 
 
 class RangeFile(Protocol):
-    """A file of which parts are read; for one thread."""
+    """A file that is read in byte ranges; to be used by one thread."""
 
     def read(self, offset: int, length: int, buffer: bytearray) -> Data:
         """Bytes from an offset on (from the end where it is negative); fewer at the end.
@@ -23,8 +30,8 @@ class RangeFile(Protocol):
         ...
 
 
-class Place(Protocol):
-    """A folder of files."""
+class ByteStore(Protocol):
+    """The files of one store, read by their relative path."""
 
     name: str
 
@@ -35,8 +42,8 @@ class Place(Protocol):
     def open(self, relative: str) -> AbstractContextManager[RangeFile]: ...
 
 
-class LocalPlace:
-    """A folder of this machine."""
+class LocalByteStore:
+    """A store in a local folder."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -67,26 +74,28 @@ class _LocalFile:
         return part[:done]
 
 
-class RemotePlace:
-    """A folder by URL. Access is a matter of the environment, as fsspec documents it."""
+class RemoteByteStore:
+    """A store at a URL; credentials come from the environment, as fsspec documents."""
 
     def __init__(self, url: SlideUrl) -> None:
+        check_url(url)
         self.name = url.name
-        self._url = url.url
+        self._url = url
 
     def _system(self) -> tuple[Any, str]:
-        import fsspec
-
-        system, path = fsspec.core.url_to_fs(self._url)
+        system, path = open_filesystem(self._url)
         return system, path.rstrip("/")
 
     def _read(self, relative: str, start: int | None = None, end: int | None = None) -> bytes:
         try:
             system, path = self._system()
             return bytes(system.cat_file(f"{path}/{relative}", start=start, end=end))
-        except FileNotFoundError:
-            raise
         except Exception as error:
+            refusal = refusal_in(error)
+            if refusal is not None:
+                raise AddressError(self.name, refusal.problem, refusal.remedy) from None
+            if isinstance(error, FileNotFoundError):
+                raise
             # fsspec passes on what its many backends raise; their words hold hosts and paths.
             raise OSError(f"cannot be reached ({type(error).__name__})") from None
 
@@ -99,7 +108,7 @@ class RemotePlace:
 
 
 class _RemoteFile:
-    def __init__(self, place: RemotePlace, relative: str) -> None:
+    def __init__(self, place: RemoteByteStore, relative: str) -> None:
         self._place, self._relative = place, relative
 
     def read(self, offset: int, length: int, buffer: bytearray) -> Data:
@@ -108,7 +117,13 @@ class _RemoteFile:
         return self._place._read(self._relative, start=offset, end=offset + length)
 
 
-def place_of(path: str | Path) -> Place:
-    """The place that a path or URL names."""
+def byte_store_of(path: str | Path) -> ByteStore:
+    """The byte store at a path or URL.
+
+    Raises
+    ------
+    AddressError
+        If it is a URL that may not be opened.
+    """
     place = slide_place(path)
-    return LocalPlace(place) if isinstance(place, Path) else RemotePlace(place)
+    return LocalByteStore(place) if isinstance(place, Path) else RemoteByteStore(place)

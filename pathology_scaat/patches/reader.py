@@ -13,15 +13,16 @@ from numpy.typing import NDArray
 
 from pathology_scaat.artifacts.urls import is_url
 from pathology_scaat.errors import StoreError
-from pathology_scaat.patches.byte_store import place_of
+from pathology_scaat.patches.byte_store import byte_store_of
 from pathology_scaat.patches.schema import PatchStoreMeta
 from pathology_scaat.patches.shard_reader import ShardReader, read_column
 from pathology_scaat.patches.zarr_layout import read_group
+from pathology_scaat.system.representation import Described, shrunk, tiled
 
 Indices = Sequence[int] | NDArray[np.integer] | slice
 
 
-class PatchStore:
+class PatchStore(Described):
     """The patches of one slide, N of them in slide order (row by row).
 
     Opening reads only the metadata; a pickled store is a path, opened anew where it arrives.
@@ -37,12 +38,51 @@ class PatchStore:
     ------
     StoreError
         If it is missing, partial or of another schema.
+    AddressError
+        If it is a URL that may not be opened.
+
+    Examples
+    --------
+    >>> import tempfile, numpy as np, pathology_scaat as ps
+    >>> from pathology_scaat.geometry import PatchGrid, SizePx
+    >>> from pathology_scaat.patches import PatchStoreMeta, write_patch_store
+    >>> from pathology_scaat.patches.schema import SlideGeometry
+    >>> grid = PatchGrid(0.0, 0.0, 1.0, 32, 32, 2, 1)
+    >>> meta = PatchStoreMeta(
+    ...     slide_id="a", slide_fingerprint="0" * 64, fingerprint="1" * 64,
+    ...     slide=SlideGeometry(SizePx(64, 32), 0.5, "slide"), grid=grid, requested_mpp=0.5,
+    ...     effective_mpp=0.5, level_read=0, class_names=("Normal", "Tumor"),
+    ... )
+    >>> path = tempfile.mkdtemp() + "/a.zarr"
+    >>> write_patch_store(path, meta, np.zeros((2, 32, 32, 3), np.uint8),
+    ...                   grid_index=grid.all_indices(), label=np.array([0, 1]))
+    >>> store = ps.PatchStore(path)
+    >>> store
+    <PatchStore 'a': patches 2; size 32 px at 0.5 µm/px; classes Normal, Tumor; labelled 2>
+    >>> store.read([1]).shape
+    (1, 32, 32, 3)
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path: Path | str = str(path) if is_url(path) else Path(path)
-        self._place = place_of(path)
+        self._place = byte_store_of(path)
         self.meta = PatchStoreMeta.from_attributes(read_group(self._place), self._place.name)
+
+    def _title(self) -> str:
+        return self.meta.slide_id
+
+    def _facts(self) -> dict[str, str]:
+        return {
+            "patches": f"{len(self):,}",
+            "size": f"{self.patch_size_px} px at {self.meta.effective_mpp:g} µm/px",
+            "classes": ", ".join(self.meta.class_names) or "none",
+            "labelled": f"{int((self.labels >= 0).sum()):,}",
+        }
+
+    def _thumbnail(self) -> NDArray[np.uint8] | None:
+        spread = np.unique(np.linspace(0, len(self) - 1, 16).astype(int)) if len(self) else []
+        patches = self.read(np.asarray(spread, dtype=np.int64))
+        return tiled(np.stack([shrunk(p, 64) for p in patches])) if len(patches) else None
 
     def __getstate__(self) -> dict[str, Any]:
         return {"path": self.path}
