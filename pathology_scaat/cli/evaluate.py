@@ -56,7 +56,7 @@ def compare(
     ] = None,
     device: opt.Device = "auto",
     seed: Annotated[
-        int | None, typer.Option("--seed", help="Seed of the split where the manifest has none.")
+        int | None, typer.Option("--seed", help="Seed of a new split; the run's is kept without.")
     ] = None,
     pseudonymize: opt.Pseudonymize = None,
     overwrite: opt.Overwrite = False,
@@ -76,7 +76,7 @@ def compare(
             folder,
             config=settings,
             device=device,
-            seed=seed or 0,
+            seed=seed,
             overwrite=overwrite,
             reporter=reporter,
         )

@@ -103,7 +103,7 @@ def compare(
     *,
     config: CompareConfig | None = None,
     device: str = "auto",
-    seed: int = 0,
+    seed: int | None = None,
     overwrite: bool = False,
     reporter: Reporter | None = None,
 ) -> Comparison:
@@ -119,8 +119,9 @@ def compare(
         Arms, seeds and the protocol, with the primary measure named before training.
     device : str
         ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-    seed : int
-        Seed of the split where the manifest gives none.
+    seed : int, optional
+        Seed of the split where the manifest gives none; without it the split of the run that is
+        in ``slides.csv`` is kept.
     overwrite : bool
         Train and measure anew.
     reporter : Reporter, optional
