@@ -21,7 +21,7 @@ from pathology_scaat.evaluation.measurement import Measurement
 from pathology_scaat.evaluation.protocol import ProtocolConfig
 from pathology_scaat.evaluation.trust_card import TrustCard, build_entries, write_card
 from pathology_scaat.execution.devices import choose_device
-from pathology_scaat.metrics.functional.calibration import fit_temperature
+from pathology_scaat.metrics.functional.calibration import fit_temperature, temperature_problem
 
 logger = logging.getLogger(__name__)
 
@@ -250,4 +250,7 @@ def _temperature(model: torch.nn.Module, data: EvaluationSet, device: torch.devi
     for start in range(0, len(data), 128):
         pixels = torch.from_numpy(data.images[start : start + 128]).to(device)
         parts.append(model(pixels.permute(0, 3, 1, 2).float() / 255).float().cpu())
-    return fit_temperature(torch.cat(parts), torch.from_numpy(data.labels))
+    found = fit_temperature(torch.cat(parts).numpy(), data.labels)
+    if (problem := temperature_problem(found)) is not None:
+        logger.warning("%s", problem)
+    return found

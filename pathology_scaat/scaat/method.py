@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from pathology_scaat.scaat.batch_norm import batch_norm_policy, frozen_parameters
+from pathology_scaat.scaat.gradients import input_gradient
 from pathology_scaat.scaat.image_range import RangeCheck
 from pathology_scaat.scaat.objective import Objective, SingleLabelObjective
 
@@ -187,14 +188,10 @@ class Method(ABC):
 
         BatchNorm's running statistics and the parameters' gradients are left as they are.
         """
-        x = images.detach().requires_grad_()
-        with (
-            torch.enable_grad(),
-            frozen_parameters(self.model),
-            batch_norm_policy(self.model, "clean"),
-        ):
-            loss = self.objective.per_image(self.forward(x), labels).sum()
-            (gradient,) = torch.autograd.grad(loss, x)
+        with frozen_parameters(self.model), batch_norm_policy(self.model, "clean"):
+            gradient, _ = input_gradient(
+                self.forward, images, lambda logits: self.objective.per_image(logits, labels)
+            )
         return gradient
 
     def plain_step(self, images: Tensor, labels: Tensor, backward: Backward) -> StepLosses:
