@@ -39,6 +39,7 @@ def evaluate(
     measured = sum(entry.interval is not None for entry in card.entries)
     text = f"{measured} of {len(card.entries)} measures on {card.n_images} images"
     stdout.print(text, markup=False, highlight=False)
+    stdout.print(f"held out: {card.held_out_words}", markup=False, highlight=False, soft_wrap=True)
     path = folder / "evaluation" / "trust_card.md"
     stdout.print(f"trust card: {path}", markup=False, highlight=False, soft_wrap=True)
 
