@@ -42,7 +42,16 @@ Fact = str | int | float | None
 
 STAGES: Final[tuple[Stage, ...]] = ("tile", "explain", "stitch", "export")
 STATES: Final[tuple[State, ...]] = ("pending", "done", "skipped", "failed")
-FACTS: Final = ("n_patches", "n_unreadable", "mpp", "mpp_source", "reader", "split", "notes")
+FACTS: Final = (
+    "n_patches",
+    "n_unreadable",
+    "mpp",
+    "mpp_source",
+    "reader",
+    "split",
+    "patient",
+    "notes",
+)
 COLUMNS: Final = ("slide_id", *STAGES, "reason", *FACTS)
 
 MAX_TEXT = 500
@@ -122,12 +131,18 @@ class StatusTable:
         with suppress(OSError):
             self.path.rename(kept)
 
-    def plan(self, slide_ids: Iterable[str]) -> None:
-        """Give each slide of a manifest a row, in its order; other slides' rows follow."""
+    def plan(self, slide_ids: Iterable[str], patients: Mapping[str, str] | None = None) -> None:
+        """Give each slide of a manifest a row, in its order; other slides' rows follow.
+
+        ``patients`` are what fills the column ``patient``, by slide id.
+        """
         with file_lock(self._lock_path):
             known = {row["slide_id"]: row for row in self.rows()}
             keys = list(dict.fromkeys(map(safe_cell, slide_ids)))
             ordered = {key: known.pop(key) if key in known else self._new_row(key) for key in keys}
+            for slide_id, patient in (patients or {}).items():
+                if (row := ordered.get(safe_cell(slide_id))) is not None:
+                    row["patient"] = safe_cell(patient)
             self._write([*ordered.values(), *known.values()])
 
     def update(

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from pathology_scaat.artifacts.urls import allow_urls
+from pathology_scaat.errors import UsageError
 from pathology_scaat.scaat.names import METHODS
 
 TrainingMethod = Annotated[
@@ -93,6 +94,22 @@ Pseudonymize = Annotated[
     ),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print results and errors only.")]
+
+
+def numbers(text: str | None, option: str) -> list[int] | None:
+    """The whole numbers of a comma-separated option; None where it was not given.
+
+    Raises
+    ------
+    UsageError
+        If anything in it is not a whole number of at least 0.
+    """
+    if text is None:
+        return None
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isascii() and part.isdigit() for part in parts):
+        raise UsageError(option, f"'{text}' is no list of whole numbers", "write 0,1,2,3,4")
+    return [int(part) for part in parts]
 
 
 def listed(text: str | None) -> list[str] | None:

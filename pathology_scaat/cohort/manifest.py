@@ -69,6 +69,21 @@ class Manifest:
     def slide_ids(self) -> tuple[str, ...]:
         return tuple(row.slide_id for row in self.rows)
 
+    def patient_keys(self) -> dict[str, str]:
+        """Slide id to what stands for its patient in outputs: the first slide id of the patient.
+
+        It tells which slides belong together and no more. Slides whose patient the table does
+        not name have none.
+        """
+        first: dict[str, str] = {}
+        for row in sorted(self.rows, key=lambda r: r.slide_id):
+            first.setdefault(row.patient_id, row.slide_id)
+        return {
+            row.slide_id: first[row.patient_id]
+            for row in self.rows
+            if row.patient_id != row.slide_id
+        }
+
     @classmethod
     def from_folder(cls, path: Path | str) -> Manifest:
         """A manifest of all slides in a folder and its subfolders, in order of their names.

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from pathology_scaat.annotations.labels import UNLABELLED
 from pathology_scaat.errors import UsageError
+from pathology_scaat.evaluation.held_out import patient_groups
 
 if TYPE_CHECKING:
     from pathology_scaat.patches import PatchStore
@@ -34,6 +35,8 @@ class EvaluationSet:
         Where the positive class is; all False on images without it.
     name : str
         For reports.
+    unit : str
+        What ``groups`` are, in the plural, for reports: "patients" only where they are.
     """
 
     images: NDArray[np.uint8]
@@ -42,6 +45,7 @@ class EvaluationSet:
     positive_class: int = 1
     masks: NDArray[np.bool_] | None = None
     name: str = "patches"
+    unit: str = "patients"
 
     def __post_init__(self) -> None:
         n = len(self.images)
@@ -129,7 +133,8 @@ def evaluation_set_from_stores(
         Of the model; labels of the stores are matched by name.
     positive_class : str
     patients : mapping of slide id to patient id, optional
-        A slide that is not named is a patient of its own.
+        Where the patient of any slide is not known, images are grouped by slide, and the set's
+        ``unit`` says so.
     annotations : mapping of slide id to annotation file, optional
         Gives the patches their masks of the positive class; patches of other slides have
         empty masks. Without any the set has no masks.
@@ -159,7 +164,8 @@ def evaluation_set_from_stores(
         return None
     all_labels, all_places = np.concatenate(labels), np.concatenate(places)
     slides = np.array(slide_of)
-    groups = np.array([(patients or {}).get(s, s) for s in slide_of])
+    group_of, unit = patient_groups(tuple(dict.fromkeys(slide_of)), patients)
+    groups = np.array([group_of[s] for s in slide_of])
     # The choice is made on labels and patients alone; only chosen pixels are read.
     blank = np.zeros((len(slides), 1, 1, 3), dtype=np.uint8)
     side = max(store.meta.grid.patch_size_px for store in opened.values())
@@ -183,6 +189,7 @@ def evaluation_set_from_stores(
         positive_class=known[positive_class],
         masks=np.concatenate(masks) if annotations else None,
         name=name,
+        unit=unit,
     )
 
 

@@ -16,6 +16,7 @@ from pathology_scaat.annotations import LabelledPolygon, read_annotations
 from pathology_scaat.artifacts.output_folder import Workspace
 from pathology_scaat.export.raster.thumbnail import frame_thumbnail
 from pathology_scaat.metrics.functional.localisation import SlideLocalisation, slide_localisation
+from pathology_scaat.metrics.functional.roc import roc_auc
 from pathology_scaat.patches import PatchStore
 from pathology_scaat.saliency import SaliencyStore
 from pathology_scaat.slides import open_slide
@@ -40,8 +41,6 @@ class PatchScore:
 
 def patch_score(out: Path, slide_ids: Sequence[str]) -> PatchScore:
     """AUC of the target's probability over the labelled patches of some slides."""
-    from sklearn.metrics import roc_auc_score
-
     space = Workspace(out)
     truths: list[NDArray[np.bool_]] = []
     scores: list[NDArray[np.float32]] = []
@@ -53,9 +52,7 @@ def patch_score(out: Path, slide_ids: Sequence[str]) -> PatchScore:
         truths.append(patches.labels[labelled] == target)
         scores.append(explained.target_probability[labelled])
     truth = np.concatenate(truths) if truths else np.zeros(0, dtype=bool)
-    auc = float("nan")
-    if 0 < truth.sum() < truth.size:
-        auc = float(roc_auc_score(truth, np.concatenate(scores)))
+    auc = roc_auc(np.concatenate(scores), truth) if scores else float("nan")
     return PatchScore(int(truth.size), int(truth.sum()), len(slide_ids), auc)
 
 

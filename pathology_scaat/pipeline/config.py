@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from pathology_scaat.artifacts import run_record
 from pathology_scaat.artifacts.redaction import PATH_MARK
@@ -22,8 +22,8 @@ from pathology_scaat.training.config import TrainConfig
 MAX_CONFIG_BYTES = 1 << 20
 """A pipeline file is a page of text; more is a mistake or an attack."""
 
-RUN_DEFAULTS: Mapping[str, Any] = {"tile": {"overlap": "0.5"}}
-"""Where a run differs from the single stages: maps need overlap to have no block edges."""
+RUN_OVERLAP = "0.5"
+"""Where a run differs from ``tile`` alone: maps need overlap to have no block edges."""
 
 
 class RunConfig(BaseModel):
@@ -42,12 +42,25 @@ class RunConfig(BaseModel):
     audit: Literal["standard", "full"] = Field(
         "standard", description="full also records paths, user, host and time in run.json"
     )
-    tile: TileConfig = Field(default_factory=TileConfig)
+    tile: TileConfig = Field(
+        default_factory=lambda: TileConfig(overlap=RUN_OVERLAP),
+        description="as for tile alone, but with half overlap unless told otherwise",
+    )
     train: TrainConfig = Field(default_factory=TrainConfig)
     explain: ExplainConfig = Field(default_factory=ExplainConfig)
     stitch: StitchConfig = Field(default_factory=StitchConfig)
     export: ExportConfig = Field(default_factory=ExportConfig)
     engine: EngineConfig = Field(default_factory=EngineConfig)
+
+    @field_validator("tile", mode="before")
+    @classmethod
+    def _half_overlap(cls, value: Any) -> Any:
+        """An overlap that was not given is a run's, from Python as from the command line."""
+        if isinstance(value, Mapping):
+            return {"overlap": RUN_OVERLAP, **value}
+        if isinstance(value, TileConfig) and "overlap" not in value.model_fields_set:
+            return value.model_copy(update={"overlap": RUN_OVERLAP})
+        return value
 
 
 _NO_ALIASES = "aliases are not accepted"
@@ -142,7 +155,7 @@ def load_run_config(path: Path | None, overrides: Mapping[str, Any]) -> RunConfi
     subject = path.name if path else "options"
     if base.get("schema") == run_record.SCHEMA_NAME:
         base = run_record.settings_to_repeat(base)
-    values = merged(merged(RUN_DEFAULTS, base), overrides)
+    values = merged(base, overrides)
     hidden = next(_hidden_paths(values), None)
     if hidden is not None:
         raise ConfigError(

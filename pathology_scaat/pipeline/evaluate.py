@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,8 +55,8 @@ def evaluate(
     out : Path
         Output folder of a run.
     manifest : Path or Manifest, optional
-        Gives the patients that intervals are clustered by, and the annotations that masks
-        come from; without it localisation is "not measured".
+        Gives the patients that intervals are clustered by (else ``slides.csv`` does), and the
+        annotations that masks come from; without it localisation is "not measured".
     model : Path, optional
         Another bundle than ``out/model``.
     config : ProtocolConfig, optional
@@ -74,7 +74,7 @@ def evaluate(
         out,
         model=model,
         config=config,
-        patients={r.slide_id: r.patient_id for r in cohort.rows} if cohort else None,
+        patients=cohort.patient_keys() if cohort else None,
         annotations=_annotations(cohort) if cohort else None,
         device=device,
         overwrite=overwrite,
@@ -82,8 +82,8 @@ def evaluate(
     )
 
 
-def load_compare_config(path: Path | None) -> CompareConfig:
-    """A comparison from a YAML file; the default arms without one.
+def load_compare_config(path: Path | None, seeds: Sequence[int] | None = None) -> CompareConfig:
+    """A comparison from a YAML file; the default arms without one. ``seeds`` go before its own.
 
     Raises
     ------
@@ -91,6 +91,8 @@ def load_compare_config(path: Path | None) -> CompareConfig:
         If the file cannot be read or a setting is unknown or impossible.
     """
     values: dict[str, Any] = read_yaml(path) if path else {}
+    if seeds is not None:
+        values = {**values, "seeds": tuple(seeds)}
     try:
         return CompareConfig.model_validate(values)
     except ValidationError as error:
@@ -103,7 +105,7 @@ def compare(
     *,
     config: CompareConfig | None = None,
     device: str = "auto",
-    seed: int = 0,
+    seed: int | None = None,
     overwrite: bool = False,
     reporter: Reporter | None = None,
 ) -> Comparison:
@@ -119,8 +121,9 @@ def compare(
         Arms, seeds and the protocol, with the primary measure named before training.
     device : str
         ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-    seed : int
-        Seed of the split where the manifest gives none.
+    seed : int, optional
+        Seed of the split where the manifest gives none; without it the split of the run that is
+        in ``slides.csv`` is kept.
     overwrite : bool
         Train and measure anew.
     reporter : Reporter, optional

@@ -97,7 +97,7 @@ def run(
         inputs["model"] = bundle.fingerprint
         tile_config = tile_config_for(bundle.config, config.tile)
     claim_output(out, exists_ok=exists_ok)
-    StatusTable(out).plan(row.slide_id for row in cohort.rows)
+    StatusTable(out).plan((row.slide_id for row in cohort.rows), cohort.patient_keys())
     # Where the work runs decides no result, and a scheduler's address names a host.
     write_run_record(
         out,

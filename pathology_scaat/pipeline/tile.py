@@ -132,6 +132,7 @@ def tile(
         settings = settings.model_copy(update={"class_names": discover_class_names(cohort.rows)})
     claim_output(out, exists_ok=exists_ok)
     space = Workspace(out)
+    StatusTable(out).plan((row.slide_id for row in cohort.rows), cohort.patient_keys())
     jobs = [_job(row, space, settings, overwrite) for row in cohort.rows]
     to_make = [job for job in jobs if overwrite or not Path(job.store_path).exists()]
     plan = plan_tiling(to_make, settings)

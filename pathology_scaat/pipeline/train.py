@@ -43,11 +43,12 @@ def _labelled_rows(rows: Sequence[ManifestRow], space: Workspace) -> list[Manife
     return found
 
 
-def training_slides(manifest: Manifest, out: Path, seed: int) -> tuple[TrainingSlide, ...]:
+def training_slides(manifest: Manifest, out: Path, seed: int | None) -> tuple[TrainingSlide, ...]:
     """The slides to train on and their patient-disjoint splits.
 
     Splits that the manifest gives are kept; where it gives none they are made here
-    (stratified by class, seeded) and recorded in ``slides.csv``.
+    (stratified by class, seeded) and recorded in ``slides.csv``. With ``seed`` None those that
+    ``slides.csv`` has are taken, where it has one for every slide, else seed 0.
 
     Raises
     ------
@@ -63,11 +64,15 @@ def training_slides(manifest: Manifest, out: Path, seed: int) -> tuple[TrainingS
             "give annotation_path or label in the manifest, or apply a trained model with --model",
         )
     cohort = Manifest(rows=tuple(labelled))
-    if any(row.split is None for row in labelled):
-        cohort = assign_splits(cohort, seed=seed)
     status = StatusTable(out)
+    if seed is None and any(row.split is None for row in labelled):
+        cohort = _with_recorded_splits(cohort, status)
+    if any(row.split is None for row in cohort.rows):
+        cohort = assign_splits(cohort, seed=seed or 0)
+    patients = manifest.patient_keys()
     for row in cohort.rows:
-        status.update(row.slide_id, "tile", "done", split=row.split)
+        facts = {"split": row.split, "patient": patients.get(row.slide_id)}
+        status.update(row.slide_id, "tile", "done", **facts)
     return tuple(
         TrainingSlide(
             store=space.patches(row.slide_id),
@@ -77,6 +82,20 @@ def training_slides(manifest: Manifest, out: Path, seed: int) -> tuple[TrainingS
         )
         for row in cohort.rows
     )
+
+
+def _with_recorded_splits(cohort: Manifest, status: StatusTable) -> Manifest:
+    """The cohort with the splits of the status table, where they are whole and of use."""
+    recorded = {row["slide_id"]: row["split"] for row in status.rows()}
+    rows = tuple(
+        replace(row, split=row.split or recorded.get(row.slide_id) or None) for row in cohort.rows
+    )
+    of_patient: dict[str, set[str | None]] = {}
+    for row in rows:
+        of_patient.setdefault(row.patient_id, set()).add(row.split)
+    whole = all(row.split in ("train", "val", "test") for row in rows)
+    apart = all(len(splits) == 1 for splits in of_patient.values())
+    return replace(cohort, rows=rows) if whole and apart else cohort
 
 
 def train(

@@ -12,6 +12,7 @@ Selvaraju et al. 2017 (Grad-CAM); Chattopadhyay et al. 2018 (Grad-CAM++).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, get_args
 
 import torch
@@ -19,6 +20,8 @@ from torch import Tensor, nn
 
 from pathology_scaat.errors import UsageError
 from pathology_scaat.saliency.cam import grad_cam
+from pathology_scaat.scaat import gradients
+from pathology_scaat.scaat.noise import ImageNoise, image_noise
 from pathology_scaat.scaat.target import Output, Target, evaluating, resolve_target, target_score
 
 Method = Literal[
@@ -35,12 +38,9 @@ def input_gradient(
     No weight gradient is computed and none is touched. Call it with the model in eval mode:
     batch statistics would mix the images.
     """
-    with torch.enable_grad():
-        leaf = images.detach().requires_grad_(True)
-        logits = model(leaf)
-        score = target_score(logits, target, output)
-        (gradient,) = torch.autograd.grad(score.sum(), [leaf])
-    return gradient.detach(), logits.detach()
+    return gradients.input_gradient(
+        model, images, lambda logits: target_score(logits, target, output)
+    )
 
 
 def _smoothgrad(
@@ -50,19 +50,18 @@ def _smoothgrad(
     output: Output,
     n_samples: int,
     noise_std: float,
-    seed: int,
+    noise: ImageNoise,
 ) -> tuple[Tensor, Tensor]:
-    # One sample at a time: memory stays that of a single pass. The noise is drawn on the CPU,
-    # so that a seed means the same noise on every device.
-    generator = torch.Generator().manual_seed(seed)
-    total = torch.zeros_like(images)
-    for _ in range(n_samples):
-        noise = torch.randn(images.shape, generator=generator).to(images)
-        gradient, _logits = input_gradient(model, images + noise_std * noise, target, output)
-        total += gradient
+    mean = gradients.smoothgrad(
+        lambda noisy: input_gradient(model, noisy, target, output)[0],
+        images,
+        lambda: noise.normal(images),
+        n_samples=n_samples,
+        noise_std=noise_std,
+    )
     with torch.no_grad():
         logits = model(images)
-    return total / n_samples, logits
+    return mean, logits
 
 
 def _integrated_gradients(
@@ -104,6 +103,7 @@ def attribute_with_logits(
     baseline: Tensor | None = None,
     layer: nn.Module | None = None,
     seed: int = 0,
+    index: Tensor | Sequence[int] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """:func:`attribution` together with the logits (N, K) that the same pass computed."""
     if method not in METHODS:
@@ -121,7 +121,10 @@ def attribute_with_logits(
                 model, images, classes, output, layer=layer, plus_plus=method == "grad-cam++"
             )
         if method == "smoothgrad":
-            signed, logits = _smoothgrad(model, images, classes, output, n_samples, noise_std, seed)
+            noise = image_noise(seed, index, len(images))
+            signed, logits = _smoothgrad(
+                model, images, classes, output, n_samples, noise_std, noise
+            )
         elif method == "integrated-gradients":
             signed, logits = _integrated_gradients(
                 model, images, classes, output, n_samples, baseline
@@ -145,6 +148,7 @@ def attribution(
     baseline: Tensor | None = None,
     layer: nn.Module | None = None,
     seed: int = 0,
+    index: Tensor | Sequence[int] | None = None,
 ) -> Tensor:
     """Absolute attribution of a class's score to each pixel.
 
@@ -172,6 +176,9 @@ def attribution(
         Layer of Grad-CAM; by default the last one with a spatial output.
     seed : int
         Of SmoothGrad's noise.
+    index : sequence of int or Tensor, (N,), optional
+        Number of each image, which its noise is drawn by, so that a map does not depend on the
+        batch that its image comes in. By default the place in this batch.
 
     Returns
     -------
@@ -201,5 +208,6 @@ def attribution(
         baseline=baseline,
         layer=layer,
         seed=seed,
+        index=index,
     )
     return maps

@@ -95,9 +95,12 @@ class BatchExplainer:
         self.at_once: int | None = None
 
     def __call__(
-        self, patches: NDArray[np.uint8]
+        self, patches: NDArray[np.uint8], first: int = 0
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Saliency (n, h, h) and probability (n, K) of (n, P, P, 3) uint8 patches.
+
+        ``first`` is the number of the first patch in the slide: SmoothGrad's noise is a patch's
+        own, so that maps do not depend on how many are explained at once.
 
         Raises
         ------
@@ -108,7 +111,7 @@ class BatchExplainer:
         start = 0
         while start < len(patches):
             part = patches[start : start + (self.at_once or len(patches))]
-            found = self._try(part)
+            found = self._try(part, first + start)
             if found is None:
                 self._take_fewer(part)
             else:
@@ -119,11 +122,11 @@ class BatchExplainer:
         return np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts])
 
     def _try(
-        self, patches: NDArray[np.uint8]
+        self, patches: NDArray[np.uint8], first: int
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
         """None where memory is short; the error ends here, for it holds what had been made."""
         try:
-            return self._explain(patches)
+            return self._explain(patches, first)
         except torch.cuda.OutOfMemoryError:
             return None
 
@@ -139,7 +142,7 @@ class BatchExplainer:
         logger.warning("GPU memory is short: explaining %d patches at a time", self.at_once)
 
     def _explain(
-        self, patches: NDArray[np.uint8]
+        self, patches: NDArray[np.uint8], first: int
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         config = self.config
         pixels = torch.from_numpy(patches).to(self.device, non_blocking=True)
@@ -159,6 +162,7 @@ class BatchExplainer:
                 n_samples=config.n_samples,
                 noise_std=config.noise_std,
                 seed=config.seed,
+                index=range(first, first + len(patches)),
             )
         if logits.shape[1] == 1 and not self.multi_label:
             logits = torch.cat([torch.zeros_like(logits), logits], dim=1)
@@ -185,14 +189,16 @@ def _check_match(store: PatchStore, bundle_config: Any, subject: str) -> None:
         )
 
 
-def _existing(out_path: Path, wanted: str) -> SaliencyStore | None:
+def _existing(out_path: Path, wanted: str, multi_label: bool) -> SaliencyStore | None:
     if not out_path.exists():
         return None
     try:
         store = SaliencyStore(out_path)
     except StoreError:
         return None
-    return store if store.meta.fingerprint == wanted else None
+    # Stores of before it was written do not say that their probabilities are sigmoids.
+    right = store.meta.fingerprint == wanted and store.meta.multi_label == multi_label
+    return store if right else None
 
 
 def explain_slide(
@@ -257,6 +263,8 @@ def explain_slide(
         )
     parameters = config.model_dump(mode="json", exclude=NOT_IN_FINGERPRINT)
     parameters["target"] = target_class
+    if config.method == "smoothgrad":
+        parameters["noise_by"] = "patch"  # once it was drawn by the place in the batch
     wanted = fingerprint(
         {
             "schema": SCHEMA_NAME,
@@ -267,7 +275,7 @@ def explain_slide(
         }
     )
     out_path = Path(out_path)
-    found = None if overwrite else _existing(out_path, wanted)
+    found = None if overwrite else _existing(out_path, wanted, model_config.multi_label)
     if found is not None:
         probability = found.target_probability
         return ExplainResult(
@@ -294,6 +302,7 @@ def explain_slide(
         method=config.method,
         parameters=parameters,
         versions=versions(),
+        multi_label=model_config.multi_label,
     )
     bundle = kept_bundle(Path(bundle_path), model_print, str(chosen))
     total = len(store)
@@ -316,7 +325,7 @@ def explain_slide(
         done = 0
         starts = range(0, total, config.batch_size)
         for patches in _read_ahead(store, starts, config.batch_size, reader):
-            maps, probability = explain(patches)
+            maps, probability = explain(patches, done)
             written.append(writer_pool.submit(writer.append, maps, probability))
             if len(written) > READ_AHEAD_BATCHES:
                 written.popleft().result()

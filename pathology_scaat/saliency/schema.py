@@ -25,12 +25,14 @@ class SaliencyStoreMeta:
     ``saliency``        (N, h, h) float16   |attribution| of the target, summed over channels and
                                             averaged over ``stride_px`` output pixels; one scale
                                             for the whole slide, never normalised by patch
-    ``probability``     (N, K) float32      softmax over ``class_names``
+    ``probability``     (N, K) float32      softmax over ``class_names``, or each class's sigmoid
+                                            where ``multi_label``
     ``origin_px``       (N, 2) int64        level-0 top-left corner, x, y
     ``grid_index``      (N, 2) int32        column, row in the grid
     ==================  ==================  ====================================================
 
     ``h = patch_size_px / stride_px``; ``target_class`` is the same for the whole slide.
+    ``multi_label`` is missing, and so False, in stores of before it was written.
     """
 
     slide_id: str
@@ -47,6 +49,7 @@ class SaliencyStoreMeta:
     method: str
     parameters: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
+    multi_label: bool = False
 
     @property
     def target_index(self) -> int:
@@ -80,6 +83,7 @@ class SaliencyStoreMeta:
                 method=str(value["method"]),
                 parameters=dict(value["parameters"]),
                 versions=dict(value["versions"]),
+                multi_label=bool(value.get("multi_label", False)),
             )
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
             raise StoreError(

@@ -39,6 +39,7 @@ from pathology_scaat.training.bundle_config import (
     model_fingerprint,
 )
 from pathology_scaat.training.class_colours import class_colours
+from pathology_scaat.training.data import PatchTable
 from pathology_scaat.training.job import Job
 from pathology_scaat.training.wsinfer import write_wsinfer_model
 
@@ -222,6 +223,12 @@ def load_bundle(path: str | Path, device: str = "cpu") -> ModelBundle:
     return ModelBundle(model.to(torch.device(device)), config, model_fingerprint(config))
 
 
+def _slides_of(table: PatchTable) -> tuple[str, ...]:
+    """Fingerprints of the slides that have patches in a table."""
+    used = [table.stores[number] for number in sorted(set(table.store_index.tolist()))]
+    return tuple(sorted({store.meta.slide_fingerprint for store in used}))
+
+
 def bundle_config(
     job: Job,
     model: Classifier,
@@ -265,6 +272,8 @@ def bundle_config(
         },
         dataset_fingerprint=fingerprint({"stores": sorted({s.meta.fingerprint for s in stores})}),
         training_fingerprint=job.fingerprint,
+        training_slides=_slides_of(tables.train),
+        validation_slides=_slides_of(tables.val),
         metrics=metrics,
         temperature=temperature,
     )

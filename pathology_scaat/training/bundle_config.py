@@ -36,6 +36,12 @@ class BundleConfig(BaseModel):
     training: dict[str, Any] = Field(default_factory=dict, description="training settings, seed")
     dataset_fingerprint: str = Field("", description="of patches, labels and splits")
     training_fingerprint: str = Field("", description="of data, settings and seed")
+    training_slides: tuple[str, ...] | None = Field(
+        None, description="fingerprints of the slides trained on; none in bundles made elsewhere"
+    )
+    validation_slides: tuple[str, ...] | None = Field(
+        None, description="fingerprints of the slides that chose the epoch and the temperature"
+    )
     metrics: dict[str, float] = Field(default_factory=dict)
     temperature: float = Field(
         1.0, gt=0, description="divide logits by it for calibrated probabilities; not applied"
@@ -54,7 +60,10 @@ def model_name(config: BundleConfig) -> str:
 
 
 def model_fingerprint(config: BundleConfig) -> str:
-    """Fingerprint of a bundle; library versions, measured metrics and colours do not enter."""
-    return fingerprint(
-        config.model_dump(mode="json", exclude={"versions", "metrics", "class_colours"})
-    )
+    """Fingerprint of a bundle; library versions, measured metrics and colours do not enter.
+
+    Nor do lists of slides that are not there: bundles from before them keep their fingerprint.
+    """
+    unset = {n for n in ("training_slides", "validation_slides") if getattr(config, n) is None}
+    left_out = {"versions", "metrics", "class_colours", *unset}
+    return fingerprint(config.model_dump(mode="json", exclude=left_out))

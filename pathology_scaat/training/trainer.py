@@ -23,7 +23,8 @@ from torch import Tensor, nn
 
 from pathology_scaat.errors import TrainingError
 from pathology_scaat.execution.devices import process_device
-from pathology_scaat.metrics.classification import fit_temperature, scores
+from pathology_scaat.metrics.classification import scores
+from pathology_scaat.metrics.functional.calibration import fit_temperature, temperature_problem
 from pathology_scaat.scaat.method import Visit
 from pathology_scaat.scaat.overfitting_monitor import check_overfitting
 from pathology_scaat.training import builders as setup
@@ -198,6 +199,8 @@ class Trainer:
                 told = perf_counter()
                 self._tell(state, (number + 1) / len(batches))
         average_buffers(self.model)
+        if self.average is not None:  # each process followed its own statistics
+            average_buffers(self.average)
         # waits for the device; only here
         mean = torch.stack(totals).mean(dim=0).tolist()
         seconds = perf_counter() - begin
@@ -337,6 +340,8 @@ class Trainer:
         metrics, logits, labels = self._evaluate(self.val_loader)
         found = {f"val_{k}": v for k, v in metrics.items()}
         temperature = fit_temperature(logits, labels) if labels.ndim == 1 and len(labels) else 1.0
+        if (problem := temperature_problem(temperature)) is not None:
+            self.notes.append(problem)
         if len(self.tables.test):
             test = BatchLoader(self._share(self.tables.test), 0, self.device)
             found.update({f"test_{k}": v for k, v in self._evaluate(test)[0].items()})

@@ -97,8 +97,13 @@ def check_saliency(
         probability = store.probability
         if probability.shape != (n, len(meta.class_names)):
             problems.append("has probabilities that do not fit its patches and classes")
-        elif n and not np.allclose(probability.sum(axis=1), 1, atol=1e-3):
-            problems.append("has probabilities that do not add up to 1")
+        elif n and not ((probability >= 0) & (probability <= 1)).all():
+            problems.append("has probabilities that are not from 0 to 1")
+        elif n and not meta.multi_label and not np.allclose(probability.sum(1), 1, atol=1e-3):
+            problems.append(
+                "has probabilities that do not add up to 1 (nor does it say that a patch may have "
+                "several labels); explain again"
+            )
         if fingerprint_of_saliency(meta) != meta.fingerprint:
             problems.append("has a fingerprint that does not follow from its inputs")
         if patches is not None and (

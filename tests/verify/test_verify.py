@@ -9,12 +9,16 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 from reliability_tools import make_cohort, run_scaat
 
 from pathology_scaat.artifacts.atomic import partial_path
 from pathology_scaat.artifacts.status import StatusTable
 from pathology_scaat.errors import StoreError
+from pathology_scaat.saliency import write_saliency_store
+from pathology_scaat.saliency.schema import SaliencyStoreMeta
 from pathology_scaat.verify import verify_run
 
 FLIPS = 20
@@ -235,3 +239,30 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
         verify_run(tmp_path)
     with pytest.raises(StoreError):
         verify_run(tmp_path / "none")
+
+
+def test_probabilities_of_several_labels_need_not_add_up(
+    tmp_path: Path, saliency_meta: SaliencyStoreMeta
+) -> None:
+    """The reviewed fault: every run with several labels a patch was called broken."""
+    from dataclasses import replace
+
+    from pathology_scaat.verify.stores import check_saliency
+
+    rng = np.random.default_rng(0)
+    grid = saliency_meta.grid
+    index = grid.all_indices()
+    maps = rng.random((len(index), 8, 8)).astype(np.float32)
+
+    def problems(multi_label: bool, probability: NDArray[np.float32]) -> str:
+        meta = replace(saliency_meta, multi_label=multi_label)
+        path = tmp_path / f"{multi_label}{float(probability.sum())}" / "s1.zarr"
+        path.parent.mkdir()
+        write_saliency_store(path, meta, maps, probability, grid.origins_px(index), index)
+        return "; ".join(check_saliency(path, "s1", None, False)[1])
+
+    sigmoids = rng.random((len(index), 2)).astype(np.float32)
+    assert "probabilities" not in problems(True, sigmoids)
+    assert "do not add up to 1" in problems(False, sigmoids)
+    assert "not from 0 to 1" in problems(True, sigmoids + 1)
+    assert "not from 0 to 1" in problems(True, sigmoids * np.float32("nan"))
