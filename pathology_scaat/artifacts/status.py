@@ -28,7 +28,9 @@ Fact = str | int | float | None
 
 STAGES: Final[tuple[Stage, ...]] = ("tile", "explain", "stitch", "export")
 STATES: Final[tuple[State, ...]] = ("pending", "running", "done", "skipped", "failed")
-FACTS: Final = ("n_patches", "n_unreadable", "mpp", "mpp_source", "reader", "split", "notes")
+FACTS: Final = (
+    "n_patches", "n_unreadable", "n_labelled", "mpp", "mpp_source", "reader", "split", "notes",
+)  # fmt: skip
 COLUMNS: Final = ("slide_id", *STAGES, "reason", *FACTS)
 
 MAX_TEXT = 500
@@ -51,6 +53,16 @@ def safe_cell(value: object) -> str:
     if len(text) > MAX_TEXT:
         text = f"{text[: MAX_TEXT - 3]}..."
     return f"'{text}" if text.startswith(_FORMULA_START) else text
+
+
+def id_cell(slide_id: str) -> str:
+    """A slide's id as a cell: as :func:`safe_cell`, but with its blanks as they are.
+
+    Two ids may differ by a blank alone; each has its own row.
+    """
+    shown = safe_cell(slide_id)
+    spaced = "".join(" " if unicodedata.category(c) in {"Cc", "Cs"} else c for c in str(slide_id))
+    return spaced if " ".join(spaced.split()) == shown and spaced == spaced.strip() else shown
 
 
 class StatusTable:
@@ -80,7 +92,7 @@ class StatusTable:
         """
         with file_lock(self._lock_path):
             known = {row["slide_id"]: row for row in self.rows()}
-            keys = list(dict.fromkeys(map(safe_cell, slide_ids)))
+            keys = list(dict.fromkeys(map(id_cell, slide_ids)))
             ordered = {key: known.pop(key) if key in known else self._new_row(key) for key in keys}
             self._write([*ordered.values(), *known.values()])
 
@@ -114,7 +126,7 @@ class StatusTable:
             for slide_id, stage, state, reason, facts in changes:
                 if stage not in STAGES or state not in STATES or not set(facts) <= set(FACTS):
                     raise ValueError(f"no such stage, state or fact: {stage}, {state}, {facts}")
-                key = safe_cell(slide_id)
+                key = id_cell(slide_id)
                 if key not in by_id:
                     by_id[key] = self._new_row(key)
                     rows.append(by_id[key])

@@ -81,6 +81,10 @@ def finish(reports: list[StageReport], out: Path) -> None:
             markup=False,
             highlight=False,
         )
+    for report in reports:
+        for slide, why in report.warnings.items():
+            text = f"warning: {slide}: {why}"
+            stderr.print(text, style="yellow", markup=False, highlight=False, soft_wrap=True)
     for slide, why in failed.items():
         stderr.print(f"failed: {slide}: {why}", markup=False, highlight=False, soft_wrap=True)
     stdout.print(f"status of every slide: {out / 'slides.csv'}", markup=False, highlight=False)

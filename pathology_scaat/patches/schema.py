@@ -61,6 +61,9 @@ class PatchStoreMeta:
     ``label``           (N,) int16          index into ``class_names``, -1 where undecided
     ``label_coverage``  (N, K) float32      share of the patch each class covers
     ==================  ==================  ====================================================
+
+    ``notes`` and ``warnings`` are what was to be said when the store was made (the slide
+    reader's own notes are not among them); a run that finds the store right says it again.
     """
 
     slide_id: str
@@ -73,6 +76,8 @@ class PatchStoreMeta:
     level_read: int
     class_names: tuple[str, ...] = ()
     n_unreadable: int = 0
+    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
     parameters: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
 
@@ -106,6 +111,8 @@ class PatchStoreMeta:
                 level_read=int(value["level_read"]),
                 class_names=tuple(value["class_names"]),
                 n_unreadable=int(value["n_unreadable"]),
+                notes=tuple(map(str, value.get("notes", ()))),
+                warnings=tuple(map(str, value.get("warnings", ()))),
                 parameters=dict(value["parameters"]),
                 versions=dict(value["versions"]),
             )

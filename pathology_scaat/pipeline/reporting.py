@@ -44,12 +44,14 @@ class StageReport:
     """What one stage did, by slide id.
 
     ``failed`` holds the reason in words; a skipped slide already had the right artifact.
+    ``warnings`` holds what the user must not miss about slides that did not fail.
     """
 
     stage: str
     done: list[str] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
+    warnings: dict[str, str] = field(default_factory=dict)
 
     @property
     def usable(self) -> tuple[str, ...]:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pathology_scaat.annotations import read_annotations
 from pathology_scaat.artifacts.output_folder import Workspace
 from pathology_scaat.artifacts.status import StatusTable
 from pathology_scaat.cohort.manifest import Manifest, ManifestRow, read_manifest
 from pathology_scaat.cohort.pseudonyms import pseudonymous
-from pathology_scaat.errors import AnnotationError, ManifestError
+from pathology_scaat.errors import ManifestError
 from pathology_scaat.execution.engine import EngineConfig
 from pathology_scaat.patches import TileConfig, TileJob, TileResult, tile_slide
+from pathology_scaat.pipeline.class_names import counts_text, with_class_names
 from pathology_scaat.pipeline.reporting import Reporter, Silent, StageReport
+from pathology_scaat.pipeline.same_slides import shared_slide_notes
 from pathology_scaat.pipeline.stage import run_stage
 
 
@@ -36,24 +37,6 @@ def load_cohort(
     return pseudonymous(cohort, salt, out)
 
 
-def discover_class_names(rows: Sequence[ManifestRow]) -> tuple[str, ...]:
-    """Class names that the cohort's annotations and slide labels use, sorted.
-
-    Annotation files that cannot be read are passed over here: their slide fails, with the
-    reason, when it is tiled.
-    """
-    names: set[str] = set()
-    for row in rows:
-        if row.annotation_path is not None:
-            try:
-                names.update(p.class_name for p in read_annotations(row.annotation_path))
-            except AnnotationError:
-                continue
-        elif row.label is not None:
-            names.add(row.label)
-    return tuple(sorted(name for name in names if not name.endswith("*")))
-
-
 def _job(row: ManifestRow, space: Workspace, config: TileConfig, overwrite: bool) -> TileJob:
     return TileJob(
         slide_path=row.slide_path,
@@ -73,10 +56,11 @@ def _facts(result: TileResult) -> Mapping[str, Any]:
     return {
         "n_patches": result.n_patches,
         "n_unreadable": result.n_unreadable,
+        "n_labelled": counts_text(result.n_labelled_by_class),
         "mpp": result.mpp,
         "mpp_source": result.mpp_source,
         "reader": result.reader,
-        "notes": "; ".join(result.notes),
+        "notes": "; ".join((*result.warnings, *result.notes)),
     }
 
 
@@ -117,8 +101,9 @@ def tile(
     if not cohort.rows:
         raise ManifestError("the cohort", "has no slides", "add at least one row")
     settings = config or TileConfig()
-    if not settings.class_names:
-        settings = settings.model_copy(update={"class_names": discover_class_names(cohort.rows)})
+    for note in (*cohort.notes, *shared_slide_notes(cohort)):
+        listener.note(note)
+    settings = with_class_names(settings, cohort.rows, listener)
     space = Workspace(out)
     jobs = [_job(row, space, settings, overwrite) for row in cohort.rows]
     return run_stage(

@@ -84,6 +84,8 @@ class TissueMask:
         ``frame_px``.
     ink : (h, w) bool array
         Where ink was seen (left out of the mask when ``drop_ink``).
+    notes : tuple of str
+        Sentences about a mask that was given.
     """
 
     mask: NDArray[np.bool_]
@@ -93,6 +95,7 @@ class TissueMask:
     flags: tuple[str, ...]
     origin_px: tuple[float, float]
     ink: NDArray[np.bool_]
+    notes: tuple[str, ...] = ()
 
     @property
     def tissue_share(self) -> float:
