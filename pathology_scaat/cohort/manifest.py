@@ -30,7 +30,7 @@ from pathology_scaat.cohort.spelling import (
     refuse_torn_patients,
     shared_annotation_notes,
 )
-from pathology_scaat.cohort.splits import split_patients
+from pathology_scaat.cohort.splits import Stratum, split_patients
 from pathology_scaat.cohort.table import read_table
 from pathology_scaat.errors import ManifestError
 
@@ -163,12 +163,13 @@ def assign_splits(
     seed: int = 0,
     *,
     trainable: Iterable[str] | None = None,
+    classes: Mapping[str, Iterable[str]] | None = None,
 ) -> Manifest:
     """Give every slide without a split one, patient by patient.
 
     Patients, not slides, are dealt out, stratified by their slides' labels, in an order
-    drawn from the seed. Splits given in the table stay as they are, and their patients keep
-    them. With few patients, training comes first, then validation, then the test; what
+    drawn from the seed. Each class gets a patient to train on before anything else. Splits
+    given in the table stay as they are, and their patients keep them. With few patients, training comes first, then validation, then the test; what
     stays empty is said in ``notes``.
 
     Parameters
@@ -183,6 +184,8 @@ def assign_splits(
         Ids of slides that have something to learn from. By default those with a label or an
         annotation. Patients without any such slide are dealt out apart from the others, so
         that the splits that matter are filled first.
+    classes : mapping of slide id to class names, optional
+        Classes that a slide shows. By default its label.
 
     Returns
     -------
@@ -198,12 +201,24 @@ def assign_splits(
         useful = {r.slide_id for r in manifest.rows if r.label or r.annotation_path}
     else:
         useful = set(trainable)
-    strata: dict[str, tuple[bool, str]] = {}
+    shown = {
+        row.slide_id: frozenset(
+            classes.get(row.slide_id, ()) if classes is not None else [row.label or ""]
+        )
+        for row in manifest.rows
+    }
+    strata: dict[str, Stratum] = {}
     fixed: dict[str, str] = {}
-    for patient in dict.fromkeys(row.patient_id for row in manifest.rows):
-        own = [row for row in manifest.rows if row.patient_id == patient]
+    by_patient: dict[str, list[ManifestRow]] = {}
+    for row in manifest.rows:
+        by_patient.setdefault(row.patient_id, []).append(row)
+    for patient, own in by_patient.items():
         labels = sorted({row.label for row in own if row.label})
-        strata[patient] = (any(row.slide_id in useful for row in own), "|".join(labels))
+        strata[patient] = Stratum(
+            is_useful=any(row.slide_id in useful for row in own),
+            label="|".join(labels),
+            classes=frozenset().union(*(shown[row.slide_id] for row in own)) - {""},
+        )
         given = [row.split for row in own if row.split]
         if given:
             fixed[patient] = given[0]

@@ -31,17 +31,16 @@ def in_one_spelling(
     patients = one_spelling(row.patient_id for row in rows)
     labels = one_spelling(row.label for row in rows if row.label)
     notes: list[str] = []
-    for key, kept in patients.items():
-        other = [
-            line
-            for row, line in zip(rows, lines, strict=True)
-            if name_key(row.patient_id) == key and normal_name(row.patient_id) != kept
-        ]
-        if other:
-            notes.append(
-                f"the patient_id of {_lines(other)} is that of an earlier line in another "
-                "spelling: they are one patient"
-            )
+    others: dict[str, list[int]] = {}
+    for row, line in zip(rows, lines, strict=True):
+        key = name_key(row.patient_id)
+        if normal_name(row.patient_id) != patients[key]:
+            others.setdefault(key, []).append(line)
+    notes += [
+        f"the patient_id of {_lines(several)} is that of an earlier line in another "
+        "spelling: they are one patient"
+        for several in others.values()
+    ]
     for spelling, count in respelled((row.label for row in rows if row.label), labels).items():
         notes.append(
             f"label '{spelling[:60]}' ({_rows(count)}) is '{labels[name_key(spelling)][:60]}' "
