@@ -169,8 +169,9 @@ def assign_splits(
 
     Patients, not slides, are dealt out, stratified by their slides' labels, in an order
     drawn from the seed. Each class gets a patient to train on before anything else. Splits
-    given in the table stay as they are, and their patients keep them. With few patients, training comes first, then validation, then the test; what
-    stays empty is said in ``notes``.
+    given in the table stay as they are, and their patients keep them. With few
+    patients, training comes first, then validation, then the test; what stays empty is said
+    in ``notes``.
 
     Parameters
     ----------
