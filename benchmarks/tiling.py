@@ -275,7 +275,7 @@ def decode_by_processes(
 
 def write_floor(slide: Path, setting: dict[str, Any], limit: int, cores: int) -> Iterator[Run]:
     """The same patches, in memory already, compressed and written."""
-    from pathology_scaat.patches.extractor import PatchCutter
+    from pathology_scaat.patches.extractor import PatchExtractor
     from pathology_scaat.patches.writer import PatchStoreWriter
     from pathology_scaat.slides import open_slide
     from pathology_scaat.slides.tiles import as_tiled
@@ -283,8 +283,8 @@ def write_floor(slide: Path, setting: dict[str, Any], limit: int, cores: int) ->
     wanted = Wanted(slide, setting, 2000)
     held: list[np.ndarray] = []
     with open_slide(slide) as opened:
-        cutter = PatchCutter(as_tiled(opened), wanted.plan, wanted.grid)
-        cutter.cut(wanted.index, np.copy, held.append)
+        extractor = PatchExtractor(as_tiled(opened), wanted.plan, wanted.grid)
+        extractor.extract(wanted.index, np.copy, held.append)
     while True:
         with tempfile.TemporaryDirectory() as folder:
             clock = Clock()

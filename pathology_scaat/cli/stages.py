@@ -100,6 +100,9 @@ def explain(
         str | None, typer.Option("--target", help="Class to explain; the positive one by default.")
     ] = None,
     device: opt.Device = "auto",
+    workers: opt.Workers = None,
+    scheduler: opt.Scheduler = None,
+    cluster: opt.Cluster = None,
     overwrite: opt.Overwrite = False,
     quiet: opt.Quiet = False,
 ) -> None:
@@ -115,6 +118,7 @@ def explain(
             model=model,
             config=checked(ExplainConfig, values, "explain options"),
             device=device,
+            engine=engine_of(workers, scheduler, cluster),
             overwrite=overwrite,
             reporter=reporter,
         )

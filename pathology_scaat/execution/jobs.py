@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -39,12 +40,48 @@ class LostError(JobError):
     exit_code = 3
 
 
+class ClusterLostError(Exception):
+    """Nobody is left to work; the text says who is missing."""
+
+
 _threads_of_job = 1
+_worker_number = 0
+
+
+def worker_number() -> int:
+    """Number of this worker among those of its machine, from 0: which GPU is its own."""
+    return _worker_number
+
+
+def set_worker_number(number: int) -> None:
+    """Tell this process its number; called once, when a worker starts."""
+    global _worker_number
+    _worker_number = number
 
 
 def job_threads() -> int:
     """How many threads the running job may use."""
     return _threads_of_job
+
+
+PROGRESS_EVERY_S = 0.2
+_on_progress: Callable[[float], None] | None = None
+_last_progress_s = 0.0
+
+
+def report_progress(done: int, total: int) -> None:
+    """Called by a job: how much of it is done; ignored where nobody listens."""
+    global _last_progress_s
+    now = time.monotonic()
+    if _on_progress is not None and total > 0 and now - _last_progress_s >= PROGRESS_EVERY_S:
+        _last_progress_s = now
+        _on_progress(done / total)
+
+
+def listen_to_progress(listener: Callable[[float], None] | None) -> None:
+    """Have :func:`report_progress` in this process call ``listener`` with a share of 0 to 1."""
+    global _on_progress
+    _on_progress = listener
 
 
 def guarded(

@@ -1,4 +1,4 @@
-"""Where a store lies: a folder, or an fsspec URL (s3://, gs://, az://, file://)."""
+"""Reading a store's files from a local folder or from a URL, behind one interface."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Data = bytes | memoryview
 
 
 class RangeFile(Protocol):
-    """A file of which parts are read; for one thread."""
+    """A file that is read in byte ranges; to be used by one thread."""
 
     def read(self, offset: int, length: int, buffer: bytearray) -> Data:
         """Bytes from an offset on (from the end where it is negative); fewer at the end.
@@ -23,8 +23,8 @@ class RangeFile(Protocol):
         ...
 
 
-class Place(Protocol):
-    """A folder of files."""
+class ByteStore(Protocol):
+    """The files of one store, read by their relative path."""
 
     name: str
 
@@ -35,8 +35,8 @@ class Place(Protocol):
     def open(self, relative: str) -> AbstractContextManager[RangeFile]: ...
 
 
-class LocalPlace:
-    """A folder of this machine."""
+class LocalByteStore:
+    """A store in a local folder."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -67,8 +67,8 @@ class _LocalFile:
         return part[:done]
 
 
-class RemotePlace:
-    """A folder by URL. Access is a matter of the environment, as fsspec documents it."""
+class RemoteByteStore:
+    """A store at a URL; credentials come from the environment, as fsspec documents."""
 
     def __init__(self, url: SlideUrl) -> None:
         self.name = url.name
@@ -99,7 +99,7 @@ class RemotePlace:
 
 
 class _RemoteFile:
-    def __init__(self, place: RemotePlace, relative: str) -> None:
+    def __init__(self, place: RemoteByteStore, relative: str) -> None:
         self._place, self._relative = place, relative
 
     def read(self, offset: int, length: int, buffer: bytearray) -> Data:
@@ -108,7 +108,7 @@ class _RemoteFile:
         return self._place._read(self._relative, start=offset, end=offset + length)
 
 
-def place_of(path: str | Path) -> Place:
-    """The place that a path or URL names."""
+def byte_store_of(path: str | Path) -> ByteStore:
+    """The byte store at a path or URL."""
     place = slide_place(path)
-    return LocalPlace(place) if isinstance(place, Path) else RemotePlace(place)
+    return LocalByteStore(place) if isinstance(place, Path) else RemoteByteStore(place)

@@ -12,7 +12,7 @@ import numpy as np
 from pathology_scaat.patches.zarr_layout import Codec
 from pathology_scaat.slides.base import RgbImage
 
-Packed = tuple[bytearray, int]
+EncodedPatch = tuple[bytearray, int]
 """A compressed patch with its checksum: the buffer that holds it, and how long it is."""
 
 # Their stubs know no arrays.
@@ -34,7 +34,7 @@ def _zstd(patch: RgbImage, out: Memory) -> Any:
 _ENCODERS: dict[str, Callable[[RgbImage, Memory], Any]] = {"lz4": _lz4, "zstd": _zstd}
 
 
-class Packer:
+class PatchEncoder:
     """Compresses patches into memory that is used again. Safe from several threads."""
 
     def __init__(self, patch_size_px: int, codec: Codec) -> None:
@@ -43,21 +43,21 @@ class Packer:
         self._encode = _ENCODERS[codec]
         self._free: list[bytearray] = []
 
-    def pack(self, patch: RgbImage) -> Packed:
+    def encode(self, patch: RgbImage) -> EncodedPatch:
         """Compress a patch, (P, P, 3) uint8, C-contiguous."""
         try:
             buffer = self._free.pop()
         except IndexError:
             buffer = bytearray(self.most_bytes)
-        return buffer, self.pack_into(patch, buffer)
+        return buffer, self.encode_into(patch, buffer)
 
-    def pack_into(self, patch: RgbImage, memory: Memory) -> int:
+    def encode_into(self, patch: RgbImage, memory: Memory) -> int:
         """Compress a patch into memory of ``most_bytes``; how many of them it takes."""
         length = len(self._encode(patch, memory))
         check = google_crc32c.value(np.frombuffer(memory, np.uint8, length))
         memory[length : length + 4] = check.to_bytes(4, "little")
         return length + 4
 
-    def give(self, packed: Packed) -> None:
+    def release(self, encoded: EncodedPatch) -> None:
         """Give the memory back."""
-        self._free.append(packed[0])
+        self._free.append(encoded[0])

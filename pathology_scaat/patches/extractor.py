@@ -1,11 +1,12 @@
-"""Patches cut from cells, each cell made once.
+"""Extracting the patches of a grid from a slide, decoding each tile once.
 
-A *cell* is a native tile of the level, or, where the slide is resampled, a square of output
-pixels. Patches are cut in slide order; a cell is made when the first patch needs it and let
-go when the last has had it, so that neither overlap nor an off-grid start costs a second
-decode, cells that no wanted patch touches are never decoded, and memory is that of the rows
-of cells under one row of patches. Where even those are too many (huge tiles on a huge slide)
-a byte budget holds, and some cells are made again. The pixels do not depend on any of this.
+An *output tile* is a square of output pixels averaged from the slide's native tiles where the
+slide is resampled; without resampling the native tiles are used directly. Patches are extracted
+in slide order (row by row). A tile is produced when the first patch needs it and evicted after
+the last one, so that neither overlapping patches nor an origin off the tile grid cost a second
+decode, tiles that no selected patch touches are never decoded, and memory holds only the rows of
+tiles under one row of patches. Where even those are too many (huge tiles on a huge slide), a
+byte budget applies and some tiles are produced again. The pixels depend on none of this.
 """
 
 from __future__ import annotations
@@ -22,37 +23,37 @@ from numpy.typing import NDArray
 from pathology_scaat.errors import SlideReadError
 from pathology_scaat.geometry import BoxPx, PatchGrid, ReadPlan, SizePx
 from pathology_scaat.patches.resample import average, axis_weights, source_box
-from pathology_scaat.patches.tile_cache import Bank, Buffers, Key, Made
+from pathology_scaat.patches.tile_cache import BufferPool, CacheEntry, Key, TileCache
 from pathology_scaat.slides.base import RgbImage
 from pathology_scaat.slides.tiles import LatticeSlide, TiledSlide, TileLattice, assemble_into
 from pathology_scaat.system.closing import Closing
 
-Packed = TypeVar("Packed")
-_Place = tuple[int, int, int]
-"""Number, column and row of a patch."""
+Encoded = TypeVar("Encoded")
+_PatchIndex = tuple[int, int, int]
+"""Position in the selection, and column and row in the grid, of a patch."""
 
 _GROUP = 8
-"""Patches that a thread finishes at a time: fewer hand-overs than one by one."""
+"""Patches that one task of the thread pool handles: fewer tasks than one per patch."""
 _DIRECT_RUN = 1024
-"""Patches in a row where none waits for another's cells."""
+"""Patches handled at once where each patch is one native tile and none shares a tile."""
 
 
 @dataclass(frozen=True)
-class CutterLimits:
-    """How much is held at once; decides memory and speed, never the pixels.
+class ExtractorLimits:
+    """How much is held in memory at once; decides memory and speed, never the pixels.
 
-    ``keep_bytes`` of cells are kept for a later row of patches, ``segment_bytes`` of level
-    pixels are worked on at once, and a cell is made from at most about ``cell_source_px``
-    level pixels a side.
+    At most ``cache_bytes`` of tiles are kept for later rows of patches, ``segment_bytes`` of level
+    pixels are processed at once, and an output tile is averaged from at most about
+    ``output_tile_source_px`` level pixels per side.
     """
 
-    keep_bytes: int = 192 << 20
+    cache_bytes: int = 192 << 20
     segment_bytes: int = 64 << 20
-    cell_source_px: int = 1536
+    output_tile_source_px: int = 1536
 
 
-def cell_side_px(grid: PatchGrid, shrink: float, source_px: int) -> int:
-    """Side of a cell in output pixels: the step where that is neither tiny nor huge."""
+def output_tile_side_px(grid: PatchGrid, shrink: float, source_px: int) -> int:
+    """Side of an output tile: the step of the grid where that is neither tiny nor huge."""
     largest = max(1, int(source_px / shrink))
     side = grid.step_px
     while side < 64 and side * 2 <= largest:
@@ -60,8 +61,8 @@ def cell_side_px(grid: PatchGrid, shrink: float, source_px: int) -> int:
     return side if side <= largest else -(-side // -(-side // largest))
 
 
-class PatchCutter(Closing):
-    """Cuts the patches of a grid out of one slide.
+class PatchExtractor(Closing):
+    """Extracts the patches of a grid from one slide.
 
     Parameters
     ----------
@@ -71,7 +72,7 @@ class PatchCutter(Closing):
         Which level, at which factor, and where the patches lie.
     threads : int
         How many threads decode and average; the result is the same.
-    limits : CutterLimits, optional
+    limits : ExtractorLimits, optional
         How much is held at once; the result is the same.
     """
 
@@ -82,46 +83,48 @@ class PatchCutter(Closing):
         grid: PatchGrid,
         *,
         threads: int = 1,
-        limits: CutterLimits | None = None,
+        limits: ExtractorLimits | None = None,
     ) -> None:
         self._slide, self._level, self._grid = slide, plan.level, grid
-        self._limits = limits or CutterLimits()
+        self._limits = limits or ExtractorLimits()
         self._shrink = plan.shrink
         self._start_x = grid.anchor_x_px / plan.level_downsample
         self._start_y = grid.anchor_y_px / plan.level_downsample
         self._first_x, self._first_y = round(self._start_x), round(self._start_y)
         self._tile_lattice = slide.lattice(plan.level)
-        self._buffers = Buffers()
-        self._tiles = Bank(self._read_tile, self._limits.keep_bytes, self._buffers)
+        self._buffers = BufferPool()
+        self._tiles = TileCache(self._read_tile, self._limits.cache_bytes, self._buffers)
         self._bad: set[Key] = set()
         self._threads = threads
         self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
         self._averaging = plan.shrink != 1.0
         self._direct = not self._averaging and self._patches_are_tiles()
         if self._averaging:
-            side = cell_side_px(grid, plan.shrink, self._limits.cell_source_px)
+            side = output_tile_side_px(grid, plan.shrink, self._limits.output_tile_source_px)
             size = SizePx(
                 (grid.n_cols - 1) * grid.step_px + grid.patch_size_px,
                 (grid.n_rows - 1) * grid.step_px + grid.patch_size_px,
             )
-            self._cell_lattice = TileLattice(size, SizePx(side, side))
-            self._cells = Bank(self._average_cell, self._limits.keep_bytes, self._buffers)
+            self._output_lattice = TileLattice(size, SizePx(side, side))
+            self._output_tiles = TileCache(
+                self._average_output_tile, self._limits.cache_bytes, self._buffers
+            )
 
     def _patches_are_tiles(self) -> bool:
         side, tile = self._grid.patch_size_px, self._tile_lattice.tile_size_px
-        places = (self._first_x, self._first_y, self._grid.step_px)
-        return tile == SizePx(side, side) and all(place % side == 0 for place in places)
+        patches = (self._first_x, self._first_y, self._grid.step_px)
+        return tile == SizePx(side, side) and all(place % side == 0 for place in patches)
 
-    def _read_tile(self, key: Key) -> Made:
+    def _read_tile(self, key: Key) -> CacheEntry:
         size = self._tile_lattice.tile_size_px
-        buffer = self._buffers.take(size.height, size.width)
+        buffer = self._buffers.acquire(size.height, size.width)
         try:
             pixels = self._slide.read_tile(self._level, *key, buffer)
         except SlideReadError:
             self._bad.add(key)
             pixels = None
         if pixels is None or pixels.base is not buffer.base:
-            self._buffers.give(buffer)
+            self._buffers.release(buffer)
             return pixels, None
         return pixels, buffer
 
@@ -131,21 +134,21 @@ class PatchCutter(Closing):
         rows = axis_weights(self._start_y, self._shrink, box.y, box.height)
         return source_box(columns, rows)
 
-    def _average_cell(self, key: Key) -> Made:
-        box = self._cell_lattice.box(*key)
+    def _average_output_tile(self, key: Key) -> CacheEntry:
+        box = self._output_lattice.box(*key)
         needed = self._axes_box(box)
         if all(self._tiles.get(*k) is None for k in self._tile_lattice.tiles_of(needed)):
             return None, None
-        source = self._buffers.take(needed.height, needed.width)
+        source = self._buffers.acquire(needed.height, needed.width)
         assemble_into(source, needed, self._tile_lattice, self._tiles.get)
-        cell = self._averaged(source, box)
-        self._buffers.give(source)
-        return cell, cell
+        tile = self._averaged(source, box)
+        self._buffers.release(source)
+        return tile, tile
 
     def _averaged(self, source: RgbImage, box: BoxPx) -> RgbImage:
         columns = axis_weights(self._start_x, self._shrink, box.x, box.width)
         rows = axis_weights(self._start_y, self._shrink, box.y, box.height)
-        return average(source, columns, rows, self._buffers.take(box.height, box.width))
+        return average(source, columns, rows, self._buffers.acquire(box.height, box.width))
 
     def _output_box(self, col: int, row: int) -> BoxPx:
         step, side = self._grid.step_px, self._grid.patch_size_px
@@ -157,13 +160,13 @@ class PatchCutter(Closing):
         step, side = self._grid.step_px, self._grid.patch_size_px
         return BoxPx(self._first_x + col * step, self._first_y + row * step, side, side)
 
-    def _segments(self, index: NDArray[np.integer]) -> Iterator[list[_Place]]:
-        """Runs of patches, of one grid row where they share cells, that are worked on at once."""
+    def _segments(self, index: NDArray[np.integer]) -> Iterator[list[_PatchIndex]]:
+        """Runs of patches that are handled at once; of one grid row where they share tiles."""
         side = self._grid.patch_size_px * max(self._shrink, 1.0)
         most = _DIRECT_RUN
         if not self._direct:
             most = max(1, int(self._limits.segment_bytes / (side * side * 3)))
-        run: list[_Place] = []
+        run: list[_PatchIndex] = []
         for number, (col, row) in enumerate(index.tolist()):
             if run and ((run[-1][2] != row and not self._direct) or len(run) >= most):
                 yield run
@@ -172,23 +175,23 @@ class PatchCutter(Closing):
         if run:
             yield run
 
-    def _retire_above(self, row: int) -> None:
-        """Let go of everything that no patch from this grid row on touches."""
+    def _evict_above(self, row: int) -> None:
+        """Evict every tile that no patch from this grid row on touches."""
         top = self._output_box(0, row).y
         if self._averaging:
-            self._cells.retire(top // self._cell_lattice.tile_size_px.height)
-            cell_top = top - top % self._cell_lattice.tile_size_px.height
-            level_top = self._axes_box(BoxPx(0, cell_top, 1, 1)).y
+            self._output_tiles.evict_above(top // self._output_lattice.tile_size_px.height)
+            tile_top = top - top % self._output_lattice.tile_size_px.height
+            level_top = self._axes_box(BoxPx(0, tile_top, 1, 1)).y
         else:
             level_top = top + self._first_y
-        self._tiles.retire(level_top // self._tile_lattice.tile_size_px.height)
+        self._tiles.evict_above(level_top // self._tile_lattice.tile_size_px.height)
 
-    def _make_cells(self, boxes: Sequence[BoxPx]) -> None:
-        """Make the averaged cells under some output boxes, a bounded number at a time."""
-        lattice = self._cell_lattice
+    def _load_output_tiles(self, boxes: Sequence[BoxPx]) -> None:
+        """Load the output tiles under some output boxes, a bounded number at a time."""
+        lattice = self._output_lattice
         wanted = dict.fromkeys(key for box in boxes for key in lattice.tiles_of(box))
         missing = sorted(
-            (key for key in wanted if key not in self._cells), key=lambda k: (k[1], k[0])
+            (key for key in wanted if key not in self._output_tiles), key=lambda k: (k[1], k[0])
         )
         side = lattice.tile_size_px.width * max(self._shrink, 1.0)
         most = max(1, int(self._limits.segment_bytes / (side * side * 3)))
@@ -196,9 +199,9 @@ class PatchCutter(Closing):
             part = missing[begin : begin + most]
             sources = [self._axes_box(lattice.box(*key)) for key in part]
             tiles = (k for box in sources for k in self._tile_lattice.tiles_of(box))
-            self._tiles.need(tiles, self._pool)
-            self._cells.need(part, self._pool)
-            self._tiles.trim()
+            self._tiles.load(tiles, self._pool)
+            self._output_tiles.load(part, self._pool)
+            self._tiles.evict_to_budget()
 
     def _reread(self, col: int, row: int) -> RgbImage | None:
         """A patch on its own, where the block that holds it cannot be decoded as a whole."""
@@ -234,21 +237,25 @@ class PatchCutter(Closing):
                 return False
             patch[...] = pixels
         elif self._averaging:
-            assemble_into(patch, self._output_box(col, row), self._cell_lattice, self._cells.get)
+            assemble_into(
+                patch, self._output_box(col, row), self._output_lattice, self._output_tiles.get
+            )
         else:
             assemble_into(patch, box, self._tile_lattice, self._tiles.get)
         return True
 
-    def _finished(
-        self, run: Sequence[_Place], pack: Callable[[RgbImage], Packed]
-    ) -> Iterator[Packed | None]:
-        """What ``pack`` makes of each patch of a run, in order; None where it is unreadable."""
+    def _encoded(
+        self, run: Sequence[_PatchIndex], encode: Callable[[RgbImage], Encoded]
+    ) -> Iterator[Encoded | None]:
+        """What ``encode`` returns for each patch of a run, in order; None where unreadable."""
         side = self._grid.patch_size_px
 
-        def finish(places: Sequence[_Place]) -> list[Packed | None]:
-            patch = self._buffers.take(side, side)
-            done = [pack(patch) if self._fill(patch, col, row) else None for _, col, row in places]
-            self._buffers.give(patch)
+        def finish(patches: Sequence[_PatchIndex]) -> list[Encoded | None]:
+            patch = self._buffers.acquire(side, side)
+            done = [
+                encode(patch) if self._fill(patch, col, row) else None for _, col, row in patches
+            ]
+            self._buffers.release(patch)
             return done
 
         groups = [run[i : i + _GROUP] for i in range(0, len(run), _GROUP)]
@@ -257,7 +264,7 @@ class PatchCutter(Closing):
                 yield from finish(group)
             return
         # A few groups ahead: enough to keep the threads busy, and no row of patches in memory.
-        pending: deque[Future[list[Packed | None]]] = deque()
+        pending: deque[Future[list[Encoded | None]]] = deque()
         for group in groups:
             pending.append(self._pool.submit(finish, group))
             if len(pending) > 2 * self._threads:
@@ -265,23 +272,23 @@ class PatchCutter(Closing):
         while pending:
             yield from pending.popleft().result()
 
-    def cut(
+    def extract(
         self,
         index: NDArray[np.integer],
-        pack: Callable[[RgbImage], Packed],
-        take: Callable[[Packed], None],
+        encode: Callable[[RgbImage], Encoded],
+        append: Callable[[Encoded], None],
     ) -> NDArray[np.bool_]:
-        """Cut patches in the order given (slide order: row by row).
+        """Extract patches in the order given (slide order: row by row).
 
         Parameters
         ----------
         index : (N, 2) int
             Column and row of each patch in the grid.
-        pack : callable
+        encode : callable
             Given each readable patch, (P, P, 3) uint8, on any thread; the array is used again
             when it returns, so that what it returns must be its own.
-        take : callable
-            Given what ``pack`` returned, in order, on this thread.
+        append : callable
+            Given what ``encode`` returned, in order, on this thread.
 
         Returns
         -------
@@ -295,26 +302,26 @@ class PatchCutter(Closing):
             if not self._direct:
                 if run[0][2] != row_now:
                     row_now = run[0][2]
-                    self._retire_above(row_now)
+                    self._evict_above(row_now)
                 self._prepare(run)
-            for (number, _, _), packed in zip(run, self._finished(run, pack), strict=True):
-                if packed is None:
+            for (number, _, _), encoded in zip(run, self._encoded(run, encode), strict=True):
+                if encoded is None:
                     readable[number] = False
                 else:
-                    take(packed)
-            self._tiles.trim()
+                    append(encoded)
+            self._tiles.evict_to_budget()
             if self._averaging:
-                self._cells.trim()
+                self._output_tiles.evict_to_budget()
         return readable
 
-    def _prepare(self, run: Sequence[_Place]) -> None:
-        """Make the cells under a run of patches."""
+    def _prepare(self, run: Sequence[_PatchIndex]) -> None:
+        """Load the tiles under a run of patches."""
         if self._averaging:
-            self._make_cells([self._output_box(col, row) for _, col, row in run])
+            self._load_output_tiles([self._output_box(col, row) for _, col, row in run])
         else:
-            self._tiles.need(self._tiles_under(run), self._pool)
+            self._tiles.load(self._tiles_under(run), self._pool)
 
-    def _tiles_under(self, run: Sequence[_Place]) -> list[Key]:
+    def _tiles_under(self, run: Sequence[_PatchIndex]) -> list[Key]:
         """The tiles under patches of one grid row, each once."""
         width = self._tile_lattice.tile_size_px.width
         step, side = self._grid.step_px, self._grid.patch_size_px

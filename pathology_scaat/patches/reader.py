@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from pathology_scaat.artifacts.urls import is_url
 from pathology_scaat.errors import StoreError
-from pathology_scaat.patches.byte_store import place_of
+from pathology_scaat.patches.byte_store import byte_store_of
 from pathology_scaat.patches.schema import PatchStoreMeta
 from pathology_scaat.patches.shard_reader import ShardReader, read_column
 from pathology_scaat.patches.zarr_layout import read_group
@@ -41,7 +41,7 @@ class PatchStore:
 
     def __init__(self, path: str | Path) -> None:
         self.path: Path | str = str(path) if is_url(path) else Path(path)
-        self._place = place_of(path)
+        self._place = byte_store_of(path)
         self.meta = PatchStoreMeta.from_attributes(read_group(self._place), self._place.name)
 
     def __getstate__(self) -> dict[str, Any]:

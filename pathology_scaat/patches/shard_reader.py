@@ -1,4 +1,4 @@
-"""Patches out of shards, each decompressed straight into the batch that asked for it.
+"""Reading patches from shards, each decompressed straight into the caller's batch.
 
 The store is plain zarr, and any zarr library reads it. This reader knows that a chunk is a
 patch, so that a random batch costs one read and one decompression a patch and no copy of
@@ -20,7 +20,7 @@ import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
 
-from pathology_scaat.patches.byte_store import Data, Place, RemotePlace
+from pathology_scaat.patches.byte_store import ByteStore, Data, RemoteByteStore
 from pathology_scaat.system.processes import usable_cores
 
 MAX_METADATA_BYTES = 1 << 24
@@ -77,9 +77,9 @@ def _decoded(data: Data, checked: bool, decode: _Decode, out: NDArray[np.uint8])
         raise LayoutError("length")
 
 
-def array_metadata(place: Place, name: str) -> dict[str, Any]:
+def array_metadata(store: ByteStore, name: str) -> dict[str, Any]:
     """The zarr metadata of an array. Raises OSError or LayoutError."""
-    text = place.read(f"{name}/zarr.json")
+    text = store.read(f"{name}/zarr.json")
     if len(text) > MAX_METADATA_BYTES:
         raise LayoutError("metadata")
     value = json.loads(text)
@@ -88,9 +88,9 @@ def array_metadata(place: Place, name: str) -> dict[str, Any]:
     return value
 
 
-def read_column(place: Place, name: str) -> NDArray[Any]:
+def read_column(store: ByteStore, name: str) -> NDArray[Any]:
     """All of a small array. Raises OSError, or ValueError or KeyError where it is damaged."""
-    metadata = array_metadata(place, name)
+    metadata = array_metadata(store, name)
     shape = tuple(int(n) for n in metadata["shape"])
     chunk_shape = tuple(int(n) for n in metadata["chunk_grid"]["configuration"]["chunk_shape"])
     if len(shape) != len(chunk_shape) or min(*shape, 0) < 0 or min(chunk_shape) < 1:
@@ -103,7 +103,7 @@ def read_column(place: Place, name: str) -> NDArray[Any]:
     checked, decode = _decompressor(metadata["codecs"])
     parts = []
     for number in range(-(-shape[0] // chunk_shape[0]) if 0 not in shape else 0):
-        data = place.read("/".join([name, "c", str(number), *("0" for _ in shape[1:])]))
+        data = store.read("/".join([name, "c", str(number), *("0" for _ in shape[1:])]))
         chunk = np.empty(chunk_shape, dtype=data_type)
         _decoded(data, checked, decode, chunk.reshape(-1).view(np.uint8))
         parts.append(chunk)
@@ -114,9 +114,9 @@ def read_column(place: Place, name: str) -> NDArray[Any]:
 class ShardReader:
     """Reads patches of the array ``patches``, by several threads."""
 
-    def __init__(self, place: Place, patch_size_px: int) -> None:
-        metadata = array_metadata(place, "patches")
-        self._place = place
+    def __init__(self, store: ByteStore, patch_size_px: int) -> None:
+        metadata = array_metadata(store, "patches")
+        self._store = store
         self.length, *shape = (int(n) for n in metadata["shape"])
         if shape != [patch_size_px, patch_size_px, 3] or patch_size_px > MAX_SIDE_PX:
             raise LayoutError("shape")
@@ -143,12 +143,12 @@ class ShardReader:
 
         They raise OSError or LayoutError.
         """
-        shard, place = np.divmod(wanted, self._per_shard)
+        shard, slot = np.divmod(wanted, self._per_shard)
         order = np.argsort(shard, kind="stable")
         ends = np.flatnonzero(np.diff(shard[order])) + 1
         pool = _pool(
             _REMOTE_THREADS
-            if isinstance(self._place, RemotePlace)
+            if isinstance(self._store, RemoteByteStore)
             else min(usable_cores(), _MOST_THREADS)
         )
         tasks = []
@@ -156,7 +156,7 @@ class ShardReader:
             for begin in range(0, len(group), _GROUP):
                 mine = group[begin : begin + _GROUP]
                 task = pool.submit(
-                    self._read, int(shard[mine[0]]), place[mine].tolist(), out, rows[mine].tolist()
+                    self._read, int(shard[mine[0]]), slot[mine].tolist(), out, rows[mine].tolist()
                 )
                 tasks.append(task)
         return tasks
@@ -167,9 +167,9 @@ class ShardReader:
         buffer: bytearray = self._own.buffer
         return buffer
 
-    def _read(self, shard: int, places: list[int], out: NDArray[np.uint8], rows: list[int]) -> None:
+    def _read(self, shard: int, slots: list[int], out: NDArray[np.uint8], rows: list[int]) -> None:
         buffer = self._buffer()
-        with self._place.open(f"patches/c/{shard}/0/0/0") as file:
+        with self._store.open(f"patches/c/{shard}/0/0/0") as file:
             index = self._indices.get(shard)
             if index is None:
                 length = self._per_shard * 16 + 4
@@ -178,8 +178,8 @@ class ShardReader:
                 if len(index) != self._per_shard:
                     raise LayoutError("index")
                 self._indices[shard] = index
-            for place, row in zip(places, rows, strict=True):
-                offset, length = index[place].tolist()
+            for slot, row in zip(slots, rows, strict=True):
+                offset, length = index[slot].tolist()
                 if length > self._most or offset >= 1 << 63:
                     raise LayoutError("absent")
                 data = file.read(offset, length, buffer)

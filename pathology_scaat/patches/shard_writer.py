@@ -20,7 +20,7 @@ from pathlib import Path
 import google_crc32c
 import numpy as np
 
-from pathology_scaat.patches.compression import Packed
+from pathology_scaat.patches.compression import EncodedPatch
 
 BLOCK_BYTES = 4 << 20
 N_BLOCKS = 6
@@ -109,7 +109,7 @@ class ShardWriter:
         self._finishing: list[Future[None]] = []
         self.n_chunks = 0
 
-    def append(self, packed: Packed) -> None:
+    def append(self, encoded: EncodedPatch) -> None:
         """Append one chunk.
 
         Raises
@@ -117,7 +117,7 @@ class ShardWriter:
         OSError
             If the disk is full or fails; also for what was appended before.
         """
-        buffer, length = packed
+        buffer, length = encoded
         self._enter(length)
         self._put(memoryview(buffer)[:length])
         self._entered()

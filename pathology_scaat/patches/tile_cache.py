@@ -1,4 +1,4 @@
-"""Memory that is used again, and cells that are made once and kept while they are needed."""
+"""A cache of decoded tiles, and a pool of memory buffers that are reused for them."""
 
 from __future__ import annotations
 
@@ -13,83 +13,99 @@ from pathology_scaat.slides.base import RgbImage
 from pathology_scaat.slides.tiles import tile_buffer
 
 Key = tuple[int, int]
-Made = tuple[RgbImage | None, RgbImage | None]
-"""A cell's pixels, and the buffer that they lie in where it is one of :class:`Buffers`."""
+"""Column and row of a tile in its lattice."""
+CacheEntry = tuple[RgbImage | None, RgbImage | None]
+"""Pixels of a tile (None: unreadable or empty), and the pooled buffer that holds them, if any."""
 
-_GRAIN = 1 << 16
+_GRAIN_BYTES = 1 << 16
+"""Buffers are pooled in multiples of this size, so that nearly equal sizes share memory."""
 
 
-class Buffers:
-    """Memory that is used again: fresh pages cost nearly as much as decoding into them.
+class BufferPool:
+    """Reusable memory: touching fresh pages costs nearly as much as decoding into them.
 
-    Safe from several threads.
+    Safe from several threads: taking and giving back are single operations on built-in
+    containers, which the interpreter runs atomically.
     """
 
     def __init__(self) -> None:
         self._free: dict[int, list[NDArray[np.uint8]]] = {}
-        self._flat: dict[int, NDArray[np.uint8]] = {}  # by the memory they are a view of
+        self._flat: dict[int, NDArray[np.uint8]] = {}  # by the id of the memory they view
 
-    def take(self, height: int, width: int) -> RgbImage:
-        """An array (height, width, 3) of whatever was in it, to be given back."""
+    def acquire(self, height: int, width: int) -> RgbImage:
+        """An array (height, width, 3) with undefined contents; return it with :meth:`release`."""
         size = height * width * 3
-        grains = math.ceil(size / _GRAIN)
+        grains = math.ceil(size / _GRAIN_BYTES)
         try:
             flat = self._free[grains].pop()
         except (KeyError, IndexError):
-            flat = tile_buffer(grains * _GRAIN)
+            flat = tile_buffer(grains * _GRAIN_BYTES)
             assert flat.base is not None
             self._flat[id(flat.base)] = flat
         array: RgbImage = flat[:size].reshape(height, width, 3)
         return array
 
-    def give(self, array: RgbImage) -> None:
-        """Give back what was taken; nobody may look at it any more."""
+    def release(self, array: RgbImage) -> None:
+        """Return an acquired array; it must not be used afterwards."""
         flat = self._flat[id(array.base)]
-        self._free.setdefault(flat.size // _GRAIN, []).append(flat)
+        self._free.setdefault(flat.size // _GRAIN_BYTES, []).append(flat)
 
 
-class Bank:
-    """Cells that were made and may be needed again."""
+class TileCache:
+    """Tiles by column and row, produced on demand and kept within a budget of bytes.
 
-    def __init__(self, make: Callable[[Key], Made], keep_bytes: int, buffers: Buffers) -> None:
-        self._make = make
-        self._keep_bytes = keep_bytes
+    Parameters
+    ----------
+    produce : callable
+        Makes the tile of a key; may be called from several threads at once.
+    max_bytes : int
+        What :meth:`evict_to_budget` keeps at most.
+    buffers : BufferPool
+        Where the buffers of evicted tiles are returned.
+    """
+
+    def __init__(
+        self, produce: Callable[[Key], CacheEntry], max_bytes: int, buffers: BufferPool
+    ) -> None:
+        self._produce = produce
+        self._max_bytes = max_bytes
         self._buffers = buffers
         self._bytes = 0
-        self._cells: dict[Key, Made] = {}
+        self._entries: dict[Key, CacheEntry] = {}
 
     def __contains__(self, key: Key) -> bool:
-        return key in self._cells
+        return key in self._entries
 
     def get(self, col: int, row: int) -> RgbImage | None:
-        return self._cells[(col, row)][0]
+        """Pixels of a tile that was loaded; None where it is empty or unreadable."""
+        return self._entries[(col, row)][0]
 
-    def need(self, keys: Iterable[Key], pool: ThreadPoolExecutor | None) -> None:
-        """Make those that are not there."""
-        missing = [key for key in dict.fromkeys(keys) if key not in self._cells]
-        made = pool.map(self._make, missing) if pool else map(self._make, missing)
-        for key, cell in zip(missing, made, strict=True):
-            self._cells[key] = cell
-            self._bytes += _size(cell)
+    def load(self, keys: Iterable[Key], pool: ThreadPoolExecutor | None) -> None:
+        """Produce the tiles that are not in the cache, on the threads of ``pool`` if given."""
+        missing = [key for key in dict.fromkeys(keys) if key not in self._entries]
+        produced = pool.map(self._produce, missing) if pool else map(self._produce, missing)
+        for key, entry in zip(missing, produced, strict=True):
+            self._entries[key] = entry
+            self._bytes += _size_bytes(entry)
 
-    def _drop(self, key: Key) -> None:
-        cell = self._cells.pop(key)
-        self._bytes -= _size(cell)
-        if cell[1] is not None:
-            self._buffers.give(cell[1])
+    def _evict(self, key: Key) -> None:
+        entry = self._entries.pop(key)
+        self._bytes -= _size_bytes(entry)
+        if entry[1] is not None:
+            self._buffers.release(entry[1])
 
-    def retire(self, row: int) -> None:
-        """Let go of all cells above a row of the lattice."""
-        for key in [k for k in self._cells if k[1] < row]:
-            self._drop(key)
+    def evict_above(self, row: int) -> None:
+        """Evict all tiles above a row of the lattice."""
+        for key in [k for k in self._entries if k[1] < row]:
+            self._evict(key)
 
-    def trim(self) -> None:
-        """Keep to the budget; the newest go first, since the oldest are needed soonest."""
-        while self._bytes > self._keep_bytes and self._cells:
-            self._drop(next(reversed(self._cells)))
+    def evict_to_budget(self) -> None:
+        """Evict the newest tiles until the budget holds; the oldest are needed soonest."""
+        while self._bytes > self._max_bytes and self._entries:
+            self._evict(next(reversed(self._entries)))
 
 
-def _size(cell: Made) -> int:
-    pixels, buffer = cell
-    kept = buffer if buffer is not None else pixels
-    return 0 if kept is None else kept.nbytes
+def _size_bytes(entry: CacheEntry) -> int:
+    pixels, buffer = entry
+    held = buffer if buffer is not None else pixels
+    return 0 if held is None else held.nbytes

@@ -18,7 +18,7 @@ from pathology_scaat.errors import AnnotationError, SlideReadError, StoreError
 from pathology_scaat.execution.engine import job_threads
 from pathology_scaat.geometry import PatchGrid, plan_grid, plan_read
 from pathology_scaat.patches.config import TileConfig, TileJob, TileResult
-from pathology_scaat.patches.extractor import CutterLimits, PatchCutter
+from pathology_scaat.patches.extractor import ExtractorLimits, PatchExtractor
 from pathology_scaat.patches.publish import new_store
 from pathology_scaat.patches.reader import PatchStore
 from pathology_scaat.patches.schema import SCHEMA_VERSION, PatchStoreMeta, SlideGeometry
@@ -34,7 +34,7 @@ from pathology_scaat.tissue.mask import TissueMask, find_tissue, save_tissue_ove
 METHOD_VERSION = 3
 """Counts up when other patches are chosen or other bytes written for one slide and settings.
 
-2: tissue is sought on a level that is shrunk by two at least, and patches are packed without
+2: tissue is sought on a level that is shrunk by two at least, and patches are encoded without
 bit shuffling.
 3: objects that are no annotations, spellings of class names and indexed masks are read otherwise;
 the store keeps its notes.
@@ -208,7 +208,7 @@ def _write(
     meta: PatchStoreMeta,
     plan: Any,
     wanted: _Wanted,
-    limits: CutterLimits | None,
+    limits: ExtractorLimits | None,
 ) -> PatchStoreMeta:
     config, threads = job.config, job_threads()
     with (
@@ -219,12 +219,14 @@ def _write(
             shard_bytes=config.shard_bytes,
             codec=config.codec,
         ) as writer,
-        PatchCutter(as_tiled(slide), plan, meta.grid, threads=threads, limits=limits) as cutter,
+        PatchExtractor(
+            as_tiled(slide), plan, meta.grid, threads=threads, limits=limits
+        ) as extractor,
     ):
         if threads == 1:
-            readable = cutter.cut(wanted.index, writer.append, lambda _: None)
+            readable = extractor.extract(wanted.index, writer.append, lambda _: None)
         else:
-            readable = cutter.cut(wanted.index, writer.pack, writer.take)
+            readable = extractor.extract(wanted.index, writer.encode, writer.append_encoded)
         n_unreadable = int((~readable).sum())
         if n_unreadable > config.max_unreadable_share * len(readable):
             raise SlideReadError(
@@ -264,7 +266,7 @@ def _tissue(job: TileJob, slide: Slide) -> TissueMask:
     return tissue
 
 
-def tile_slide(job: TileJob, *, limits: CutterLimits | None = None) -> TileResult:
+def tile_slide(job: TileJob, *, limits: ExtractorLimits | None = None) -> TileResult:
     """Cut one slide into a patch store.
 
     A store with the right fingerprint is left as it is. Otherwise it is made beside its
@@ -275,7 +277,7 @@ def tile_slide(job: TileJob, *, limits: CutterLimits | None = None) -> TileResul
     ----------
     job : TileJob
         The slide, the store and the settings.
-    limits : CutterLimits, optional
+    limits : ExtractorLimits, optional
         How much is held in memory.
 
     Returns

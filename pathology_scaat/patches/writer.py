@@ -15,7 +15,7 @@ from pathology_scaat.artifacts.atomic import PARTIAL_MARK
 from pathology_scaat.artifacts.checksums import seal_folder
 from pathology_scaat.artifacts.fingerprint import versions
 from pathology_scaat.errors import StoreError
-from pathology_scaat.patches.compression import Packed, Packer
+from pathology_scaat.patches.compression import EncodedPatch, PatchEncoder
 from pathology_scaat.patches.config import DEFAULT_SHARD_BYTES
 from pathology_scaat.patches.publish import new_store
 from pathology_scaat.patches.schema import PatchStoreMeta
@@ -36,8 +36,9 @@ class PatchStoreWriter(Closing):
     """Writes the patches of one slide, in order, into a folder that is not yet published.
 
     The greatest possible number of patches is given beforehand (unreadable ones are known
-    only afterwards); :meth:`finish` sets the true one. :meth:`pack` may be called by several
-    threads at once, :meth:`take` by one, in the order of the patches; or :meth:`append` alone.
+    only afterwards); :meth:`finish` sets the true one. :meth:`encode` may be called by several
+    threads at once, :meth:`append_encoded` by one, in the order of the patches. On one thread
+    :meth:`append` does both.
     """
 
     def __init__(
@@ -55,7 +56,7 @@ class PatchStoreWriter(Closing):
         per_shard = max(1, shard_bytes // (patch_size_px**2 * 3))
         self._metadata = patches_metadata(max_patches, patch_size_px, per_shard, codec)
         path.mkdir(parents=True, exist_ok=True)
-        self._packer = Packer(patch_size_px, codec)
+        self._encoder = PatchEncoder(patch_size_px, codec)
         chunk_shape = self._metadata["chunk_grid"]["configuration"]["chunk_shape"]
         self._shards = ShardWriter(path / "patches", chunk_shape[0])
 
@@ -63,18 +64,18 @@ class PatchStoreWriter(Closing):
     def n_written(self) -> int:
         return self._shards.n_chunks
 
-    def pack(self, patch: NDArray[np.uint8]) -> Packed:
+    def encode(self, patch: NDArray[np.uint8]) -> EncodedPatch:
         """Compress one patch, (P, P, 3) uint8, on whatever thread."""
-        return self._packer.pack(patch)
+        return self._encoder.encode(patch)
 
-    def take(self, packed: Packed) -> None:
-        """Write what :meth:`pack` made of the next patch."""
+    def append_encoded(self, encoded: EncodedPatch) -> None:
+        """Write what :meth:`encode` returned for the next patch."""
         self._check_announced()
         try:
-            self._shards.append(packed)
+            self._shards.append(encoded)
         except OSError:
             raise self._unwritable() from None
-        self._packer.give(packed)
+        self._encoder.release(encoded)
 
     def append(self, patch: NDArray[np.uint8]) -> int:
         """Add one patch, (P, P, 3) uint8; how many bytes it takes.
@@ -85,16 +86,16 @@ class PatchStoreWriter(Closing):
         self._check_announced()
         patch = np.ascontiguousarray(patch, dtype=np.uint8)
         try:
-            room = self._shards.room(self._packer.most_bytes)
+            room = self._shards.room(self._encoder.most_bytes)
             if room is not None:
-                length = self._packer.pack_into(patch, room)
+                length = self._encoder.encode_into(patch, room)
                 self._shards.append_from_room(length)
                 return length
         except OSError:
             raise self._unwritable() from None
-        packed = self.pack(patch)
-        self.take(packed)
-        return packed[1]
+        encoded = self.encode(patch)
+        self.append_encoded(encoded)
+        return encoded[1]
 
     def _check_announced(self) -> None:
         if self.n_written >= self._n:

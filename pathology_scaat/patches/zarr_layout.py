@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pathology_scaat.errors import StoreError
-from pathology_scaat.patches.byte_store import Place
+from pathology_scaat.patches.byte_store import ByteStore
 from pathology_scaat.patches.schema import ATTRIBUTES_KEY
 
 GROUP_FILE = "zarr.json"
@@ -49,7 +49,7 @@ _CODECS: dict[str, dict[str, Any]] = {
 def patches_metadata(
     n_patches: int, patch_size_px: int, patches_per_shard: int, codec: Codec
 ) -> dict[str, Any]:
-    """Zarr v3 metadata of ``patches``: a chunk a patch, sharded, losslessly compressed."""
+    """Zarr v3 metadata of ``patches``: one chunk per patch, sharded, losslessly compressed."""
     side = patch_size_px
     # A shard never needs to be larger than the array.
     per_shard = max(1, min(patches_per_shard, n_patches))
@@ -126,10 +126,10 @@ def write_column(
         part = values[number * rows : (number + 1) * rows]
         chunk = np.zeros((rows, *rest), dtype=np.dtype(data_type).newbyteorder("<"))
         chunk[: len(part)] = part
-        packed = bytes(imagecodecs.zstd_encode(chunk.tobytes(), level=3))
+        encoded = bytes(imagecodecs.zstd_encode(chunk.tobytes(), level=3))
         file = path.joinpath(name, "c", str(number), *["0" for _ in rest])
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(packed + google_crc32c.value(packed).to_bytes(4, "little"))
+        file.write_bytes(encoded + google_crc32c.value(encoded).to_bytes(4, "little"))
 
 
 def write_group(path: Path, attributes: dict[str, Any]) -> None:
@@ -143,7 +143,7 @@ def write_group(path: Path, attributes: dict[str, Any]) -> None:
     (path / GROUP_FILE).write_text(text + "\n", encoding="utf-8")
 
 
-def read_group(place: Place) -> dict[str, Any]:
+def read_group(store: ByteStore) -> dict[str, Any]:
     """Attributes of a store's group.
 
     Raises
@@ -152,14 +152,14 @@ def read_group(place: Place) -> dict[str, Any]:
         If there is no such group, or it is damaged.
     """
     try:
-        value = json.loads(place.read(GROUP_FILE))
+        value = json.loads(store.read(GROUP_FILE))
         attributes = value["attributes"][ATTRIBUTES_KEY]
     except FileNotFoundError:
-        raise StoreError(place.name, "does not exist or is not whole", "run 'scaat tile'") from None
+        raise StoreError(store.name, "does not exist or is not whole", "run 'scaat tile'") from None
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         raise StoreError(
-            place.name, "is damaged or no store of this package", "make it again with 'scaat tile'"
+            store.name, "is damaged or no store of this package", "make it again with 'scaat tile'"
         ) from None
     if not isinstance(attributes, dict):
-        raise StoreError(place.name, "has damaged attributes", "make it again with 'scaat tile'")
+        raise StoreError(store.name, "has damaged attributes", "make it again with 'scaat tile'")
     return attributes

@@ -64,6 +64,8 @@ class StageRecorder:
         self._reporter = reporter
         self._started = time.monotonic()
         self._units = 0
+        self._n_ended = 0
+        self._shares: dict[int, float] = {}
         changes: list[_Change] = []
         sweep_partials(status.path.parent)
         if stage == "tile":  # the stage that sees the whole cohort gives the rows their order
@@ -89,7 +91,7 @@ class StageRecorder:
         own: _Change = (slide_id, self._stage, "done", "", facts)
         self._status.update_many([*([] if result.skipped else self._outdated(slide_id)), own])
         if not result.skipped:
-            self._units += int(facts.get("n_patches", 0))
+            self._units += int(getattr(result, "n_patches", 0))
         self._advance()
 
     def _outdated(self, slide_id: str) -> list[_Change]:
@@ -97,7 +99,17 @@ class StageRecorder:
         later = STAGES[STAGES.index(self._stage) + 1 :]
         return [(slide_id, stage, "pending", "", {}) for stage in later]
 
+    def in_progress(self, index: int, share: float) -> None:
+        """Job ``index`` of the running batch is done to a share of 0 to 1."""
+        self._shares[index] = share
+        self._reporter.update(self.report.stage, self._n_ended + sum(self._shares.values()))
+
+    def ended(self, index: int) -> None:
+        """Job ``index`` of the running batch is no longer in progress."""
+        self._shares.pop(index, None)
+
     def _advance(self) -> None:
+        self._n_ended += 1
         seconds = max(time.monotonic() - self._started, 1e-3)
         parts = [f"{self._units / seconds:,.0f} patches/s"] if self._units else []
         if self.report.failed:
@@ -119,8 +131,9 @@ def run_stage(
     status: StatusTable,
     reporter: Reporter,
     facts: Callable[[Any], Mapping[str, Any]] = no_facts,
+    resources: dict[str, float] | None = None,
 ) -> StageReport:
-    """Run one job a slide wherever the engine says; a failed slide stops no other.
+    """Run one job per slide wherever the engine says; a failed slide stops no other.
 
     Parameters
     ----------
@@ -143,6 +156,8 @@ def run_stage(
         Listens to progress.
     facts : callable
         Extra columns of the status table from a result.
+    resources : dict, optional
+        What a worker of a Dask cluster must offer (:func:`map_jobs`).
 
     Raises
     ------
@@ -156,9 +171,19 @@ def run_stage(
         leased = [LeasedJob(function, jobs[i], artifacts[i], wait, slide_ids[i]) for i in todo]
         busy = []
         # Closed before anything else happens: workers end with the loop, however it ends.
-        with closing(map_jobs(run_leased, leased, engine or EngineConfig())) as outcomes:
+        with closing(
+            map_jobs(
+                run_leased,
+                leased,
+                engine or EngineConfig(),
+                announce=reporter.note,
+                resources=resources,
+                on_progress=recorder.in_progress,
+            )
+        ) as outcomes:
             for outcome in outcomes:
                 index = todo[outcome.index]
+                recorder.ended(outcome.index)
                 if outcome.result is not None:
                     recorder.succeeded(slide_ids[index], outcome.result, facts(outcome.result))
                 elif isinstance(outcome.error, LeaseError) and not wait:

@@ -1,4 +1,4 @@
-"""Patches equal those read one by one, whatever the cutter holds; tiles are decoded once."""
+"""Patches equal those read one by one, whatever the extractor holds; tiles are decoded once."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from pathology_scaat.errors import SlideReadError
 from pathology_scaat.geometry import BoxPx, PatchGrid, SizePx, plan_grid, plan_read
-from pathology_scaat.patches.extractor import CutterLimits, PatchCutter
+from pathology_scaat.patches.extractor import ExtractorLimits, PatchExtractor
 from pathology_scaat.patches.resample import average, axis_weights, source_box
 from pathology_scaat.slides.tiles import TileLattice, assemble
 
@@ -65,7 +65,7 @@ class ArraySlide:
         return average(source, columns, rows), touches
 
 
-def cut(
+def extract(
     slide: ArraySlide, mpp: float, side: int, step: int, frame: BoxPx, **options: object
 ) -> tuple[list[np.ndarray], np.ndarray, PatchGrid, np.ndarray]:
     plan = plan_read(0.5, (1.0,), mpp)
@@ -74,13 +74,13 @@ def cut(
     index = index[np.random.default_rng(1).random(len(index)) < 0.7]
     done: list[np.ndarray] = []
 
-    def pack(patch: np.ndarray) -> np.ndarray:
+    def encode(patch: np.ndarray) -> np.ndarray:
         copy = patch.copy()
         patch[...] = 9  # it is used again
         return copy
 
-    with PatchCutter(slide, plan, grid, **options) as cutter:  # type: ignore[arg-type]
-        readable = cutter.cut(index, pack, done.append)
+    with PatchExtractor(slide, plan, grid, **options) as extractor:  # type: ignore[arg-type]
+        readable = extractor.extract(index, encode, done.append)
     return done, readable, grid, index
 
 
@@ -104,9 +104,9 @@ def test_patches_do_not_depend_on_how_they_are_cut(
     slide = ArraySlide((151, 117), tile, bad, frozenset({(0, 1), (2, 0)}))
     frame = BoxPx(x, x // 2, 151 - x, 117 - x // 2)
     step = max(1, round(side * share))
-    done, readable, grid, index = cut(
+    done, readable, grid, index = extract(
         slide, mpp, side, step, frame,
-        threads=threads, limits=CutterLimits(keep, segment, source),
+        threads=threads, limits=ExtractorLimits(keep, segment, source),
     )  # fmt: skip
     expected = [slide.patch(grid, col, row) for col, row in index.tolist()]
     assert readable.tolist() == [not touches for _, touches in expected]
@@ -124,7 +124,9 @@ def test_patches_do_not_depend_on_how_they_are_cut(
 )
 def test_patches_that_are_tiles(tile: int, size: tuple[int, int], threads: int) -> None:
     slide = ArraySlide(size, tile, frozenset({(1, 1)}), frozenset({(0, 1), (2, 0)}))
-    done, readable, grid, index = cut(slide, 0.5, tile, tile, BoxPx(0, 0, *size), threads=threads)
+    done, readable, grid, index = extract(
+        slide, 0.5, tile, tile, BoxPx(0, 0, *size), threads=threads
+    )
     expected = [slide.patch(grid, col, row) for col, row in index.tolist()]
     assert readable.tolist() == [not touches for _, touches in expected]
     kept = [pixels for pixels, touches in expected if not touches]
@@ -135,7 +137,7 @@ def test_patches_that_are_tiles(tile: int, size: tuple[int, int], threads: int) 
 @given(mpp=st.sampled_from([0.5, 1.0, 1.55]), overlap=st.sampled_from([0, 16, 24]))
 def test_each_tile_is_decoded_once(mpp: float, overlap: int) -> None:
     slide = ArraySlide((400, 300), 32)
-    cut(slide, mpp, 32, 32 - overlap, BoxPx(5, 9, 380, 280))
+    extract(slide, mpp, 32, 32 - overlap, BoxPx(5, 9, 380, 280))
     assert len(slide.reads) == len(set(slide.reads))
 
 
@@ -143,6 +145,6 @@ def test_cost_follows_the_wanted_patches() -> None:
     slide = ArraySlide((3200, 3200), 32)
     plan = plan_read(0.5, (1.0,), 0.5)
     grid = plan_grid(BoxPx(0, 0, 3200, 3200), plan, 32, 32)
-    with PatchCutter(slide, plan, grid) as cutter:
-        cutter.cut(np.array([[3, 4], [70, 80]]), np.copy, lambda patch: None)
+    with PatchExtractor(slide, plan, grid) as extractor:
+        extractor.extract(np.array([[3, 4], [70, 80]]), np.copy, lambda patch: None)
     assert slide.reads == [(3, 4), (70, 80)]

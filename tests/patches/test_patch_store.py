@@ -219,7 +219,7 @@ SCRIPT = """
 import sys
 from torch.utils.data import DataLoader
 from pathology_scaat.patches import PatchStore
-from pathology_scaat.patches.loader import PatchDataset
+from pathology_scaat.training.data import PatchDataset
 
 if __name__ == "__main__":
     method, path = sys.argv[1:]

@@ -13,7 +13,7 @@ import zarr
 
 from pathology_scaat.errors import StoreError
 from pathology_scaat.patches import shard_writer as shards
-from pathology_scaat.patches.compression import Packer
+from pathology_scaat.patches.compression import PatchEncoder
 from pathology_scaat.patches.writer import PatchStoreWriter
 from pathology_scaat.patches.zarr_layout import patches_metadata, write_array_metadata
 
@@ -25,12 +25,12 @@ def pixels(n: int) -> np.ndarray:
 
 
 def write(path: Path, data: np.ndarray, per_shard: int, codec: str = "lz4") -> dict[str, bytes]:
-    packer = Packer(SIDE, codec)  # type: ignore[arg-type]
+    encoder = PatchEncoder(SIDE, codec)  # type: ignore[arg-type]
     writer = shards.ShardWriter(path / "a", per_shard)
     for patch in data:
-        packed = packer.pack(patch)
-        writer.append(packed)
-        packer.give(packed)
+        encoded = encoder.encode(patch)
+        writer.append(encoded)
+        encoder.release(encoded)
     writer.finish()
     writer.close()
     metadata = patches_metadata(len(data), SIDE, per_shard, codec)  # type: ignore[arg-type]
@@ -52,15 +52,15 @@ def test_both_libraries_read_them(
 
 
 def through(path: Path, data: np.ndarray, codec: str, way: str) -> dict[str, bytes]:
-    """What lies in the shards when patches are packed and taken, appended, or both in turn."""
+    """What lies in the shards when patches are encoded and taken, appended, or both in turn."""
     with PatchStoreWriter(path, 99, SIDE, shard_bytes=10 * SIDE**2 * 3, codec=codec) as writer:  # type: ignore[arg-type]
         for number, patch in enumerate(data):
             if way == "appended" or (way == "in turn" and number % 3):
                 before = writer.n_written
-                assert 0 < writer.append(patch) <= writer._packer.most_bytes
+                assert 0 < writer.append(patch) <= writer._encoder.most_bytes
                 assert writer.n_written == before + 1
             else:
-                writer.take(writer.pack(patch))
+                writer.append_encoded(writer.encode(patch))
         writer._shards.finish()
     return {str(f.relative_to(path)): f.read_bytes() for f in path.rglob("*") if f.is_file()}
 
@@ -133,11 +133,11 @@ def test_a_full_disk_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(shards.os, "write", full)
     with PatchStoreWriter(tmp_path / "s.zarr", 99, SIDE, shard_bytes=1 << 13) as writer:
-        packed = [writer.pack(patch) for patch in pixels(99)]
+        encoded = [writer.encode(patch) for patch in pixels(99)]
 
         def write_all() -> None:
-            for patch in packed:
-                writer.take(patch)
+            for patch in encoded:
+                writer.append_encoded(patch)
 
         with pytest.raises(StoreError, match="disk space"):
             write_all()

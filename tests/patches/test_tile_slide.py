@@ -17,7 +17,7 @@ from PIL import Image
 from pathology_scaat.errors import SlideError, SlideReadError, SpacingError, UsageError
 from pathology_scaat.geometry import BoxPx
 from pathology_scaat.patches import PatchStore, TileConfig, TileJob, tile_slide
-from pathology_scaat.patches.extractor import CutterLimits
+from pathology_scaat.patches.extractor import ExtractorLimits
 from pathology_scaat.slides import open_slide
 
 pytestmark = pytest.mark.real
@@ -70,9 +70,11 @@ def test_readers_agree_when_the_slide_is_resampled(
 
 
 @pytest.mark.parametrize("threads", [1, 3])
-@pytest.mark.parametrize("limits", [CutterLimits(0, 1, 40), CutterLimits(1 << 20, 1 << 18, 200)])
+@pytest.mark.parametrize(
+    "limits", [ExtractorLimits(0, 1, 40), ExtractorLimits(1 << 20, 1 << 18, 200)]
+)
 def test_threads_and_limits_leave_no_trace(
-    data_dir: Path, tmp_path: Path, threads: int, limits: CutterLimits,
+    data_dir: Path, tmp_path: Path, threads: int, limits: ExtractorLimits,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     config = TileConfig(mpp=0.9, patch_size_px=96, overlap="0.25", shard_bytes=1 << 18)

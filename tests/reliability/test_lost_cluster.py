@@ -118,8 +118,9 @@ def test_a_cluster_whose_last_worker_died_is_given_up(
     out = tmp_path / "out"
     args = ("run", "--manifest", str(cohort), "--out", str(out), *RUN)
     impatient = (
-        "from pathology_scaat.execution import dask_cluster; dask_cluster.NO_WORKER_TIMEOUT_S = 3.0;"
-        "dask_cluster.LOOK_EVERY_S = 0.5; from pathology_scaat.cli import main; main()"
+        "from pathology_scaat.execution import dask_cluster;"
+        "dask_cluster.NO_WORKER_TIMEOUT_S = 3.0; dask_cluster.LOOK_EVERY_S = 0.5;"
+        "from pathology_scaat.cli import main; main()"
     )
     with loopback_cluster(tmp_path / "cluster", workers=1) as cluster:
         run = subprocess.Popen(
