@@ -7,6 +7,12 @@ from typing import Annotated, Any
 
 import typer
 
+from pathology_scaat.scaat.names import METHODS
+
+TrainingMethod = Annotated[
+    str | None,
+    typer.Option("--method", help=f"Training method: {', '.join(METHODS.names)}."),
+]
 Manifest = Annotated[
     Path | None,
     typer.Option("--manifest", help="Cohort table (CSV or Parquet) or a folder of slides."),

@@ -62,7 +62,7 @@ def tile(
 def train(
     manifest: opt.Manifest = None,
     out: opt.Out = None,
-    method: Annotated[str | None, typer.Option("--method", help="Training method.")] = None,
+    method: opt.TrainingMethod = None,
     backbone: Annotated[str | None, typer.Option("--backbone", help="Network by name.")] = None,
     epochs: Annotated[int | None, typer.Option("--epochs", help="Most epochs.")] = None,
     eps: Annotated[float | None, typer.Option("--eps", help="SCAAT's budget in [0, 1].")] = None,
