@@ -32,6 +32,22 @@ Classes = Annotated[
     str | None,
     typer.Option("--classes", help="Class names, comma-separated; others are ignored."),
 ]
+Target = Annotated[
+    str | None, typer.Option("--target", help="Class to explain; the positive one by default.")
+]
+BackgroundClass = Annotated[
+    str | None,
+    typer.Option(
+        "--background-class",
+        help="Class of the tissue outside the annotations, on slides that have some.",
+    ),
+]
+PositiveClass = Annotated[
+    str | None,
+    typer.Option(
+        "--positive-class", help="Class that saliency speaks of; chosen by its name if not given."
+    ),
+]
 Reader = Annotated[
     str | None,
     typer.Option("--reader", help="Force a reader: tiff, openslide, ngff or tiatoolbox."),
@@ -74,6 +90,7 @@ def tile_overrides(
     overlap: str | None,
     classes: str | None,
     reader: str | None,
+    background_class: str | None,
 ) -> dict[str, Any]:
     """The tile settings that the command line names (None where it names nothing)."""
     from pathology_scaat.errors import UsageError
@@ -89,6 +106,7 @@ def tile_overrides(
         "overlap": overlap,
         "class_names": listed(classes),
         "reader": reader,
+        "background_class": background_class,
     }
 
 

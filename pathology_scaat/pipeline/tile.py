@@ -100,10 +100,22 @@ def tile(
     cohort = load_cohort(manifest)
     if not cohort.rows:
         raise ManifestError("the cohort", "has no slides", "add at least one row")
-    settings = config or TileConfig()
     for note in (*cohort.notes, *shared_slide_notes(cohort)):
         listener.note(note)
-    settings = with_class_names(settings, cohort.rows, listener)
+    settings = with_class_names(config or TileConfig(), cohort.rows, listener)
+    return tile_cohort(cohort, out, settings, engine, overwrite=overwrite, reporter=listener)
+
+
+def tile_cohort(
+    cohort: Manifest,
+    out: Path,
+    settings: TileConfig,
+    engine: EngineConfig | None,
+    *,
+    overwrite: bool,
+    reporter: Reporter,
+) -> StageReport:
+    """The work of :func:`tile`, with classes that are known and notes that have been told."""
     space = Workspace(out)
     jobs = [_job(row, space, settings, overwrite) for row in cohort.rows]
     return run_stage(
@@ -114,6 +126,6 @@ def tile(
         [space.patches(row.slide_id) for row in cohort.rows],
         engine,
         StatusTable(out),
-        listener,
+        reporter,
         _facts,
     )

@@ -36,6 +36,7 @@ class BundleConfig(BaseModel):
     dataset_fingerprint: str = Field("", description="of patches, labels and splits")
     training_fingerprint: str = Field("", description="of data, settings and seed")
     metrics: dict[str, float] = Field(default_factory=dict)
+    notes: tuple[str, ...] = Field((), description="what was to be said about the training")
     temperature: float = Field(
         1.0, gt=0, description="divide logits by it for calibrated probabilities; not applied"
     )
@@ -44,5 +45,5 @@ class BundleConfig(BaseModel):
 
 
 def model_fingerprint(config: BundleConfig) -> str:
-    """Fingerprint of a bundle; library versions and measured metrics do not enter."""
-    return fingerprint(config.model_dump(mode="json", exclude={"versions", "metrics"}))
+    """Fingerprint of a bundle; library versions, measured metrics and notes do not enter."""
+    return fingerprint(config.model_dump(mode="json", exclude={"versions", "metrics", "notes"}))
