@@ -140,9 +140,8 @@ def _problem(complaint: Any, model: type[BaseModel] | None) -> str:
         problem = f"'{complaint['input'][:60]}' is none of {', '.join(choices)}" + (
             f" ({meant})" if meant else ""
         )
-    return (
-        f"'{place}': {problem}" if not problem.startswith("is missing") else f"'{place}' {problem}"
-    )
+    between = " " if problem.startswith("is missing") else ": "
+    return f"'{place}'{between}{problem}"
 
 
 def _settings_beside(place: tuple[Any, ...], model: type[BaseModel] | None) -> list[str]:

@@ -33,10 +33,11 @@ def check_device(device: str, engine: EngineConfig | None = None) -> None:
     ------
     UsageError
     """
-    if engine is not None and (engine.cluster or engine.scheduler not in (None, "local")):
-        if device.split(":")[0] in ("auto", "cuda"):
-            return
-    choose_device(device)
+    is_elsewhere = engine is not None and (
+        engine.cluster is not None or engine.scheduler not in (None, "local")
+    )
+    if not (is_elsewhere and device.split(":")[0] in ("auto", "cuda")):
+        choose_device(device)
 
 
 def check_training(config: TrainConfig, patch_size_px: int = DEFAULT_PATCH_SIDE_PX) -> None:

@@ -28,7 +28,7 @@ HEALTHY_WORDS = frozenset(
 
 _NEGATIONS = frozenset(
     {"no", "non", "not", "without", "free", "negative", "normal", "benign", "healthy", "adjacent",
-     "associated", "near", "surrounding", "stroma", "infiltrating", "peri", "pre", "anti", "excluding"}
+     "associated", "near", "surrounding", "stroma", "peri", "pre", "anti", "excluding"}
 )  # fmt: skip
 """Words beside a disease word that turn the name into something else."""
 

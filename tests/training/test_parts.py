@@ -28,6 +28,7 @@ from pathology_scaat.training.backbones import (
 from pathology_scaat.training.builders import learning_rate
 from pathology_scaat.training.config import AugmentConfig, TrainConfig
 from pathology_scaat.training.data import BatchLoader, make_table
+from pathology_scaat.training.positive_class import choose_positive_class, positive_class
 from pathology_scaat.training.results import TrainingSlide
 from pathology_scaat.training.sampling import class_weights, epoch_batches
 
