@@ -12,7 +12,7 @@ SLIDE_ENDINGS = (
     ".svs", ".ndpi", ".scn", ".mrxs", ".bif", ".vms", ".vmu", ".svslide", ".tif", ".tiff", ".btf",
     ".isyntax", ".czi", ".qptiff",
 )  # fmt: skip
-ANNOTATION_ENDINGS = (".geojson", ".geojson.gz", ".geojson.zip", ".xml", ".json")
+ANNOTATION_ENDINGS = (".geojson", ".geojson.gz", ".geojson.zip", ".xml", ".json", ".annotations")
 _ANNOTATION_MARKS = (b'"Feature', b'"geometry"', b'"coordinates"', b"ASAP_Annot", b"<Annotations")
 """What annotations in JSON or XML have near their beginning."""
 

@@ -249,8 +249,14 @@ def _checked(
     _no_twins(slides, where)
     ids = _slide_ids([v.get("slide_id", "") for v in values], slides, base, where)
     notes: list[str] = []
-    if not any(v.get("patient_id") for v in values):
+    without = sum(not v.get("patient_id") for v in values)
+    if without == len(values):
         notes.append("no patient_id: each slide counts as a patient of its own")
+    elif without:
+        notes.append(
+            f"{without} of {len(values)} rows have no patient_id: each of these slides counts as "
+            "a patient of its own"
+        )
     rows = []
     for index, value in enumerate(values):
         rows.append(
