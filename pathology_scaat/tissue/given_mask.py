@@ -15,6 +15,9 @@ from pathology_scaat.tissue.mask import TissueMask
 
 MAX_MASK_PX = 20_000 * 20_000
 
+PICTURE_FORMATS = ("PNG", "TIFF", "JPEG", "JPEG2000", "BMP", "GIF", "PPM", "WEBP")
+"""Formats that Pillow decodes itself; it gives EPS to Ghostscript, which runs a program."""
+
 
 def mask_values(image: Image.Image) -> NDArray[Any]:
     """(H, W) numbers of a mask picture, 0 where there is no tissue.
@@ -60,7 +63,7 @@ def read_given_mask(path: Path, info: SlideInfo) -> TissueMask:
         If it cannot be read, or its shape is not that of the frame.
     """
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=PICTURE_FORMATS) as image:
             if image.width * image.height > MAX_MASK_PX:
                 raise UsageError(path.name, "is too large for a mask", "make it smaller")
             values = mask_values(image)
