@@ -10,7 +10,6 @@ from pathology_scaat.annotations.classes import FoundClasses, merge_class_names
 from pathology_scaat.cohort.manifest import ManifestRow
 from pathology_scaat.errors import AnnotationError, UsageError
 from pathology_scaat.patches.config import TileConfig
-from pathology_scaat.pipeline.reporting import Reporter
 from pathology_scaat.system.names import name_key, near_names, shown_names
 
 
@@ -95,9 +94,9 @@ def near_notes(names: Sequence[str]) -> list[str]:
 
 
 def with_class_names(
-    config: TileConfig, rows: Sequence[ManifestRow], listener: Reporter
-) -> TileConfig:
-    """The settings with the cohort's classes where they name none; the choice is told.
+    config: TileConfig, rows: Sequence[ManifestRow]
+) -> tuple[TileConfig, tuple[str, ...]]:
+    """The settings with the cohort's classes where they name none; and what is to be told.
 
     Raises
     ------
@@ -105,17 +104,15 @@ def with_class_names(
         If a background class is asked for that is none of the classes.
     """
     if config.class_names:
-        for note in near_notes(config.class_names):
-            listener.note(note)
+        notes = near_notes(config.class_names)
     else:
         found = find_classes(rows, config.background_class)
-        for note in found.notes:
-            listener.note(note)
+        notes = [*found.notes]
         if found.names:
-            listener.note(f"classes found: {', '.join(found.names)}")
+            notes.append(f"classes found: {', '.join(found.names)}")
         config = config.model_copy(update={"class_names": found.names})
     if config.background_class is None:
-        return config
+        return config, tuple(notes)
     key = name_key(config.background_class)
     spelled = next((name for name in config.class_names if name_key(name) == key), None)
     if spelled is None:
@@ -125,10 +122,10 @@ def with_class_names(
             "name one of them",
         )
     if not any(row.annotation_path for row in rows):
-        listener.note(
+        notes.append(
             f"background class '{spelled}' changes nothing: no slide has an annotation file"
         )
-    return config.model_copy(update={"background_class": spelled})
+    return config.model_copy(update={"background_class": spelled}), tuple(notes)
 
 
 def counts_text(counts: Mapping[str, int]) -> str:

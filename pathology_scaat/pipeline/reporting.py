@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol
+
+from pathology_scaat.artifacts.notes import keep_notes
 
 
 class Reporter(Protocol):
@@ -37,6 +41,14 @@ class Silent:
     def end(self, stage: str) -> None: ...
 
     def note(self, text: str) -> None: ...
+
+
+def tell_and_keep(notes: Sequence[str], out: Path, stage: str, reporter: Reporter) -> None:
+    """Tell the notes of a stage, and keep them in the output folder."""
+    for note in notes:
+        reporter.note(note)
+    out.mkdir(parents=True, exist_ok=True)
+    keep_notes(out, stage, notes)
 
 
 @dataclass

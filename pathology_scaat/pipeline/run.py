@@ -22,7 +22,7 @@ from pathology_scaat.pipeline.preflight import (
     check_training,
     unused_settings,
 )
-from pathology_scaat.pipeline.reporting import Reporter, Silent, StageReport
+from pathology_scaat.pipeline.reporting import Reporter, Silent, StageReport, tell_and_keep
 from pathology_scaat.pipeline.same_slides import refuse_shared_slides, shared_slide_notes
 from pathology_scaat.pipeline.stitch import stitch
 from pathology_scaat.pipeline.tile import load_cohort, tile_cohort
@@ -93,8 +93,7 @@ def run(
     cohort: Manifest = load_cohort(config.manifest, config.pseudonymize, out)
     if not cohort.rows:
         raise ManifestError("the cohort", "has no slides", "add at least one row")
-    for note in cohort.notes:
-        listener.note(note)
+    notes = [*cohort.notes]
     cohort = replace(cohort, notes=())  # the stages need not say them again
     tile_config = config.tile
     check_device(config.device, config.engine)
@@ -105,20 +104,17 @@ def run(
         bundle = load_bundle(config.model)
         inputs["model"] = bundle.fingerprint
         tile_config = tile_config_for(bundle.config, config.tile)
-        for note in (
-            *unused_settings(config.tile, config.train, bundle.config),
-            *shared_slide_notes(cohort),
-        ):
-            listener.note(note)
+        notes += unused_settings(config.tile, config.train, bundle.config)
+        notes += shared_slide_notes(cohort)
     else:
         choose_device(config.device)
         check_training(config.train, config.tile.patch_size_px)
         refuse_shared_slides(cohort)
-    tile_config = with_class_names(tile_config, cohort.rows, listener)
+    tile_config, class_notes = with_class_names(tile_config, cohort.rows)
     check_class_choices(
         config.train if config.model is None else None, config.explain, tile_config.class_names
     )
-    out.mkdir(parents=True, exist_ok=True)
+    tell_and_keep([*notes, *class_notes], out, "cohort", listener)
     StatusTable(out).plan(row.slide_id for row in cohort.rows)
     # Where the work runs decides no result, and a scheduler's address names a host.
     write_run_record(

@@ -14,7 +14,7 @@ from pathology_scaat.errors import ManifestError
 from pathology_scaat.execution.engine import EngineConfig
 from pathology_scaat.patches import TileConfig, TileJob, TileResult, tile_slide
 from pathology_scaat.pipeline.class_names import counts_text, with_class_names
-from pathology_scaat.pipeline.reporting import Reporter, Silent, StageReport
+from pathology_scaat.pipeline.reporting import Reporter, Silent, StageReport, tell_and_keep
 from pathology_scaat.pipeline.same_slides import shared_slide_notes
 from pathology_scaat.pipeline.stage import run_stage
 
@@ -100,9 +100,9 @@ def tile(
     cohort = load_cohort(manifest)
     if not cohort.rows:
         raise ManifestError("the cohort", "has no slides", "add at least one row")
-    for note in (*cohort.notes, *shared_slide_notes(cohort)):
-        listener.note(note)
-    settings = with_class_names(config or TileConfig(), cohort.rows, listener)
+    settings, class_notes = with_class_names(config or TileConfig(), cohort.rows)
+    notes = (*cohort.notes, *shared_slide_notes(cohort), *class_notes)
+    tell_and_keep(notes, out, "cohort", listener)
     return tile_cohort(cohort, out, settings, engine, overwrite=overwrite, reporter=listener)
 
 

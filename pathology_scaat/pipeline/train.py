@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from pathology_scaat.artifacts.leases import lease_if_writable
+from pathology_scaat.artifacts.notes import keep_notes
 from pathology_scaat.artifacts.output_folder import Workspace
 from pathology_scaat.artifacts.status import StatusTable
 from pathology_scaat.cohort.manifest import Manifest, ManifestRow, assign_splits
@@ -133,23 +134,17 @@ def training_slides(manifest: Manifest, out: Path, seed: int) -> tuple[TrainingS
     return training_cohort(manifest, out, seed).slides
 
 
-def _told_before(
-    cohort: TrainingCohort, settings: TrainConfig, listener: Reporter
-) -> tuple[str, ...]:
-    """Say what training starts from; returns what need not be said again after it."""
+def notes_before(cohort: TrainingCohort, settings: TrainConfig) -> tuple[str, ...]:
+    """What is to be said before training: classes by split, how they were dealt, and what for."""
     counts = count_classes(cohort.slides)
-    for note in (*class_table_notes(counts), *cohort.notes):
-        listener.note(note)
-    told = [
+    names = tuple(dict.fromkeys(count.class_name for count in counts))
+    one_class = [
         note
         for split in ("val", "test")
         for note in one_class_notes(split, classes_in(counts, split))
     ]
-    names = tuple(dict.fromkeys(count.class_name for count in counts))
-    told.append(f"{positive_class(settings.positive_class, names).note}.")
-    for note in told:
-        listener.note(note)
-    return tuple(told)
+    speaks_of = f"{positive_class(settings.positive_class, names).note}."
+    return (*class_table_notes(counts), *cohort.notes, *one_class, speaks_of)
 
 
 def train(
@@ -191,10 +186,10 @@ def train(
     choose_device(device)
     check_training(settings)
     cohort = load_cohort(manifest)
-    for note in cohort.notes:
-        listener.note(note)
     found = training_cohort(cohort, out, seed)
-    told = _told_before(found, settings, listener)
+    told = notes_before(found, settings)
+    for note in (*cohort.notes, *told):
+        listener.note(note)
     begun = False
 
     def tell(progress: TrainProgress) -> None:
@@ -217,7 +212,8 @@ def train(
         )
     if begun:
         listener.end("train")
-    for note in result.notes:
-        if note not in told:
-            listener.note(note)
+    after = [note for note in result.notes if note not in told]
+    for note in after:
+        listener.note(note)
+    keep_notes(out, "train", (*told, *after))
     return result

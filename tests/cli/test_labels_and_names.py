@@ -147,8 +147,12 @@ def test_splits_and_classes_are_told_before_training_and_again(
     splits = {name: row["split"] for name, row in rows_of(tmp_path / "o").items()}
     assert splits["s0"] == "train"
     assert splits["s3"] == splits["s4"]
+    kept = (tmp_path / "o" / "notes.json").read_bytes()
+    assert "columns not used: weather" in json.loads(kept)["cohort"]
+    assert any("holds one class only" in note for note in json.loads(kept)["train"])
     again = scaat(*base)
-    assert "validation split holds one class only" in again.stderr
+    assert again.stderr.count("validation split holds one class only") == 1
+    assert (tmp_path / "o" / "notes.json").read_bytes() == kept
     # What does not fit a model is one sentence with exit code 2, and touches nothing.
     before = (tmp_path / "o" / "slides.csv").read_bytes()
     typo = scaat("explain", "--out", tmp_path / "o", "--target", "Tumour")
