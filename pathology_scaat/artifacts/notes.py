@@ -9,7 +9,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from pathology_scaat.artifacts.atomic import atomic_path
+from pathology_scaat.artifacts.checksums import text_problem, write_sealed_json
 from pathology_scaat.artifacts.status import LOCK_NAME
 from pathology_scaat.system.locks import file_lock
 
@@ -26,14 +26,12 @@ def keep_notes(out_dir: Path, stage: str, notes: Sequence[str]) -> None:
         before = read_notes(out_dir)
         kept = {**before, stage: tuple(notes)}
         kept = {name: said for name, said in sorted(kept.items()) if said}
-        if kept == before:
+        if kept == before and not (path.exists() and text_problem(path)):
             return
         if not kept:
             path.unlink(missing_ok=True)
             return
-        text = json.dumps(kept, ensure_ascii=False, indent=1) + "\n"
-        with atomic_path(path) as partial:
-            partial.write_text(text, encoding="utf-8")
+        write_sealed_json(path, {name: list(said) for name, said in kept.items()})
 
 
 def read_notes(out_dir: Path) -> dict[str, tuple[str, ...]]:
