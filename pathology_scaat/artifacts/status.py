@@ -45,6 +45,7 @@ STATES: Final[tuple[State, ...]] = ("pending", "done", "skipped", "failed")
 FACTS: Final = (
     "n_patches",
     "n_unreadable",
+    "n_labelled",
     "mpp",
     "mpp_source",
     "reader",
@@ -98,6 +99,16 @@ def _parsed(raw: bytes) -> list[dict[str, str]]:
     return [{c: row.get(c) or "" for c in COLUMNS} for row in rows]
 
 
+def id_cell(slide_id: str) -> str:
+    """A slide's id as a cell: as :func:`safe_cell`, but with its blanks as they are.
+
+    Two ids may differ by a blank alone; each has its own row.
+    """
+    shown = safe_cell(slide_id)
+    spaced = "".join(" " if unicodedata.category(c) in {"Cc", "Cs"} else c for c in str(slide_id))
+    return spaced if " ".join(spaced.split()) == shown and spaced == spaced.strip() else shown
+
+
 class StatusTable:
     """The status of each slide of an output folder.
 
@@ -138,10 +149,10 @@ class StatusTable:
         """
         with file_lock(self._lock_path):
             known = {row["slide_id"]: row for row in self.rows()}
-            keys = list(dict.fromkeys(map(safe_cell, slide_ids)))
+            keys = list(dict.fromkeys(map(id_cell, slide_ids)))
             ordered = {key: known.pop(key) if key in known else self._new_row(key) for key in keys}
             for slide_id, patient in (patients or {}).items():
-                if (row := ordered.get(safe_cell(slide_id))) is not None:
+                if (row := ordered.get(id_cell(slide_id))) is not None:
                     row["patient"] = safe_cell(patient)
             self._write([*ordered.values(), *known.values()])
 
@@ -175,7 +186,7 @@ class StatusTable:
             for slide_id, stage, state, reason, facts in changes:
                 if stage not in STAGES or state not in STATES or not set(facts) <= set(FACTS):
                     raise ValueError(f"no such stage, state or fact: {stage}, {state}, {facts}")
-                key = safe_cell(slide_id)
+                key = id_cell(slide_id)
                 if key not in by_id:
                     by_id[key] = self._new_row(key)
                     rows.append(by_id[key])
@@ -233,7 +244,7 @@ class StatusTable:
         }
         rows = []
         for slide_id in sorted(set().union(*there.values())):
-            row = self._new_row(safe_cell(slide_id))
+            row = self._new_row(id_cell(slide_id))
             row |= {stage: "done" for stage in STAGES if slide_id in there[stage]}
             rows.append(row)
         return rows

@@ -37,6 +37,12 @@ def needed(value: T | None, option: str) -> T:
     return value
 
 
+def no_salt_alone(manifest: Path | None, salt: Path | None) -> None:
+    """Refuse a salt that nothing would be done with."""
+    if manifest is None and salt is not None:
+        raise UsageError("--pseudonymize", "does nothing without --manifest", "give both")
+
+
 def cohort(manifest: Path, salt: Path | None, out: Path) -> Path | Manifest:
     """What a verb takes for its manifest: the path, or the cohort under pseudonyms."""
     if salt is None:
@@ -61,7 +67,7 @@ def checked(model: type[T], values: dict[str, Any], subject: str) -> T:
     try:
         return model(**merged({}, values))
     except ValidationError as error:
-        raise validation_error(subject, error) from None
+        raise validation_error(subject, error, model) from None
 
 
 def engine_of(workers: int | None, scheduler: str | None, cluster: Path | None) -> EngineConfig:
@@ -81,6 +87,10 @@ def finish(reports: list[StageReport], out: Path) -> None:
             markup=False,
             highlight=False,
         )
+    for report in reports:
+        for slide, why in report.warnings.items():
+            text = f"warning: {slide}: {why}"
+            stderr.print(text, style="yellow", markup=False, highlight=False, soft_wrap=True)
     for slide, why in failed.items():
         stderr.print(f"failed: {slide}: {why}", markup=False, highlight=False, soft_wrap=True)
     stdout.print(f"status of every slide: {out / 'slides.csv'}", markup=False, highlight=False)
@@ -91,13 +101,18 @@ def finish(reports: list[StageReport], out: Path) -> None:
 
 
 def train_overrides(
-    method: str | None, backbone: str | None, epochs: int | None, eps: float | None
+    method: str | None,
+    backbone: str | None,
+    epochs: int | None,
+    eps: float | None,
+    positive_class: str | None,
 ) -> dict[str, Any]:
     """The training settings that the command line names."""
     return {
         "method": method,
         "backbone": backbone,
         "epochs": epochs,
+        "positive_class": positive_class,
         "method_options": {"eps": eps} if eps is not None else None,
     }
 

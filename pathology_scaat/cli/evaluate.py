@@ -9,7 +9,7 @@ import typer
 
 from pathology_scaat.cli import options as opt
 from pathology_scaat.cli.app import app
-from pathology_scaat.cli.common import cohort, needed, progress_of, stdout
+from pathology_scaat.cli.common import cohort, needed, no_salt_alone, progress_of, stdout
 
 
 @app.command()
@@ -25,6 +25,7 @@ def evaluate(
 ) -> None:
     """Measure one model's maps on held-out slides: a trust card."""
     folder = needed(out, "--out")
+    no_salt_alone(manifest, pseudonymize)
     from pathology_scaat.pipeline.evaluate import evaluate as verb
 
     with progress_of(quiet) as reporter:

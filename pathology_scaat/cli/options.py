@@ -44,6 +44,22 @@ Classes = Annotated[
     str | None,
     typer.Option("--classes", help="Class names, comma-separated; others are ignored."),
 ]
+Target = Annotated[
+    str | None, typer.Option("--target", help="Class to explain; the positive one by default.")
+]
+BackgroundClass = Annotated[
+    str | None,
+    typer.Option(
+        "--background-class",
+        help="Class of the tissue outside the annotations, on slides that have some.",
+    ),
+]
+PositiveClass = Annotated[
+    str | None,
+    typer.Option(
+        "--positive-class", help="Class that saliency speaks of; chosen by its name if not given."
+    ),
+]
 Reader = Annotated[
     str | None,
     typer.Option("--reader", help="Force a reader: tiff, openslide, ngff, czi or tiatoolbox."),
@@ -124,6 +140,7 @@ def tile_overrides(
     overlap: str | None,
     classes: str | None,
     reader: str | None,
+    background_class: str | None = None,
     slide_mpp: float | None = None,
     allow_upsampling: bool = False,
     keep_ink: bool = False,
@@ -145,6 +162,7 @@ def tile_overrides(
         "slide_mpp": slide_mpp,
         "allow_upsampling": allow_upsampling or None,
         "tissue": {"drop_ink": False if keep_ink else None},
+        "background_class": background_class,
     }
 
 

@@ -61,12 +61,15 @@ def run(
     patch_size: opt.PatchSize = None,
     overlap: opt.Overlap = None,
     classes: opt.Classes = None,
+    background_class: opt.BackgroundClass = None,
     reader: opt.Reader = None,
     keep_ink: opt.KeepInk = False,
     method: Annotated[str | None, typer.Option("--method", help="Training method.")] = None,
     backbone: Annotated[str | None, typer.Option("--backbone", help="Network by name.")] = None,
     epochs: Annotated[int | None, typer.Option("--epochs", help="Most epochs.")] = None,
     eps: Annotated[float | None, typer.Option("--eps", help="SCAAT's budget in [0, 1].")] = None,
+    positive_class: opt.PositiveClass = None,
+    target: opt.Target = None,
     map_mpp: mopt.MapMpp = None,
     ngff: mopt.Ngff = None,
     weighting: mopt.Weighting = None,
@@ -91,6 +94,10 @@ def run(
     """Do the whole job: tile, train (unless --model is given), explain, stitch, export."""
     from pathology_scaat.pipeline.config import load_run_config
 
+    tile_values = opt.tile_overrides(
+        mpp, mag, patch_size, overlap, classes, reader, background_class, slide_mpp,
+        allow_upsampling, keep_ink,
+    )  # fmt: skip
     settings = load_run_config(
         config,
         {
@@ -101,18 +108,9 @@ def run(
             "device": device,
             "audit": audit,
             "pseudonymize": pseudonymize,
-            "tile": opt.tile_overrides(
-                mpp,
-                mag,
-                patch_size,
-                overlap,
-                classes,
-                reader,
-                slide_mpp,
-                allow_upsampling,
-                keep_ink,
-            ),
-            "train": train_overrides(method, backbone, epochs, eps),
+            "tile": tile_values,
+            "train": train_overrides(method, backbone, epochs, eps, positive_class),
+            "explain": {"target": target},
             "stitch": mopt.map_overrides(map_mpp, ngff, weighting),
             "export": mopt.export_overrides(formats, qupath_origin, vmax, identified),
             "engine": opt.engine_overrides(workers, scheduler, cluster),
@@ -120,6 +118,21 @@ def run(
     )
     from pathology_scaat.pipeline.run import run as verb  # torch is not loaded for a wrong setting
 
+    if settings.model is not None:
+        from pathology_scaat.pipeline.preflight import refuse_unused_options
+        from pathology_scaat.training.bundle import read_bundle_config
+
+        given = {
+            "--mpp" if mag is None else "--mag": tile_values["mpp"],
+            "--patch-size": patch_size,
+            "--classes": tile_values["class_names"],
+            "--method": method,
+            "--backbone": backbone,
+            "--epochs": epochs,
+            "--eps": eps,
+            "--positive-class": positive_class,
+        }
+        refuse_unused_options(given, read_bundle_config(settings.model))
     with progress_of(quiet) as reporter:
         report = verb(settings, overwrite=overwrite, exists_ok=out_exists_ok, reporter=reporter)
     print_run(report)

@@ -16,6 +16,7 @@ from pathology_scaat.cli.common import (
     engine_of,
     finish,
     needed,
+    no_salt_alone,
     print_metrics,
     progress_of,
     say_how_to_look,
@@ -37,6 +38,7 @@ def tile(
     patch_size: opt.PatchSize = None,
     overlap: opt.Overlap = None,
     classes: opt.Classes = None,
+    background_class: opt.BackgroundClass = None,
     reader: opt.Reader = None,
     keep_ink: opt.KeepInk = False,
     workers: opt.Workers = None,
@@ -53,7 +55,16 @@ def tile(
     from pathology_scaat.pipeline.tile import tile as verb
 
     values = opt.tile_overrides(
-        mpp, mag, patch_size, overlap, classes, reader, slide_mpp, allow_upsampling, keep_ink
+        mpp,
+        mag,
+        patch_size,
+        overlap,
+        classes,
+        reader,
+        background_class,
+        slide_mpp,
+        allow_upsampling,
+        keep_ink,
     )
     folder = needed(out, "--out")
     with progress_of(quiet) as reporter:
@@ -77,6 +88,7 @@ def train(
     backbone: Annotated[str | None, typer.Option("--backbone", help="Network by name.")] = None,
     epochs: Annotated[int | None, typer.Option("--epochs", help="Most epochs.")] = None,
     eps: Annotated[float | None, typer.Option("--eps", help="SCAAT's budget in [0, 1].")] = None,
+    positive_class: opt.PositiveClass = None,
     device: opt.Device = "auto",
     seed: opt.Seed = None,
     pseudonymize: opt.Pseudonymize = None,
@@ -88,7 +100,7 @@ def train(
     from pathology_scaat.pipeline.train import train as verb
     from pathology_scaat.training import TrainConfig
 
-    values = train_overrides(method, backbone, epochs, eps)
+    values = train_overrides(method, backbone, epochs, eps, positive_class)
     folder = needed(out, "--out")
     with progress_of(quiet) as reporter:
         result = verb(
@@ -108,9 +120,7 @@ def explain(
     out: opt.Out = None,
     model: opt.Model = None,
     method: Annotated[str | None, typer.Option("--method", help="Attribution method.")] = None,
-    target: Annotated[
-        str | None, typer.Option("--target", help="Class to explain; the positive one by default.")
-    ] = None,
+    target: opt.Target = None,
     device: opt.Device = "auto",
     workers: opt.Workers = None,
     scheduler: opt.Scheduler = None,
@@ -206,6 +216,7 @@ def export(
     from pathology_scaat.pipeline.export import export as verb
 
     folder = needed(out, "--out")
+    no_salt_alone(manifest, pseudonymize)
     values = mopt.export_overrides(
         formats,
         qupath_origin,

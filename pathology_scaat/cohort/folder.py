@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +14,11 @@ SLIDE_ENDINGS = (
     ".svs", ".ndpi", ".scn", ".mrxs", ".bif", ".vms", ".vmu", ".svslide", ".tif", ".tiff", ".btf",
     ".isyntax", ".czi", ".qptiff",
 )  # fmt: skip
-ANNOTATION_ENDINGS = (".geojson", ".geojson.gz", ".geojson.zip", ".xml", ".json")
+ANNOTATION_ENDINGS = (".geojson", ".geojson.gz", ".geojson.zip", ".xml", ".json", ".annotations")
+_ANNOTATION_MARKS = (b'"Feature', b'"geometry"', b'"coordinates"', b"ASAP_Annot", b"<Annotations")
+"""What annotations in JSON or XML have near their beginning."""
+
+_SNIFF_BYTES = 1 << 16
 MAX_ENTRIES = 1_000_000
 MAX_METADATA_CHARACTERS = 1 << 20
 _OWN = "pathology_scaat"
@@ -41,7 +46,7 @@ def slides_of_folder(folder: Path) -> FolderSlides:
     Raises
     ------
     ManifestError
-        If the folder cannot be read or holds no slide.
+        If the folder cannot be read, holds no slide, or has several annotation files for one.
     """
     if not folder.is_dir():
         raise ManifestError(folder.name, "is not a folder", _HELP)
@@ -90,7 +95,10 @@ def slides_of_folder(folder: Path) -> FolderSlides:
     if len(slides) == 1 and slides[0].parent == folder and _is_dicom_only(folder):
         return FolderSlides(((folder, None),), notes)
     slides.sort(key=lambda p: p.relative_to(folder).as_posix())
-    return FolderSlides(tuple((slide, _annotation_of(slide)) for slide in slides), notes)
+    # A folder of thousands of slides is listed once, not once for each of them.
+    beside = {here: _files_of(here) for here in dict.fromkeys(slide.parent for slide in slides)}
+    pairs = ((slide, _annotation_of(slide, beside[slide.parent])) for slide in slides)
+    return FolderSlides(tuple(pairs), notes)
 
 
 def _is_dicom_only(folder: Path) -> bool:
@@ -116,12 +124,45 @@ def _is_ome_zarr(path: Path) -> bool:
     return not wanted
 
 
-def _annotation_of(slide: Path) -> Path | None:
-    """The annotation file beside a slide with its name; GeoJSON before XML."""
-    stems = dict.fromkeys((slide.stem, slide.name, slide.name.split(".ome.")[0]))
-    for ending in ANNOTATION_ENDINGS:
-        for stem in stems:
-            candidate = slide.with_name(stem + ending)
-            if candidate.is_file():
-                return candidate
-    return None
+def _annotation_of(slide: Path, files: Sequence[Path]) -> Path | None:
+    """The annotation file beside a slide with its name, whatever the case of its ending.
+
+    Of several, a ``.json`` or ``.xml`` counts only if it looks like annotations: scanners and
+    other programs put files of such names beside slides.
+
+    Raises
+    ------
+    ManifestError
+        If there are several: one would be lost.
+    """
+    stems = {slide.stem, slide.name, slide.name.split(".ome.")[0]}
+    wanted = {f"{stem}{ending}".casefold() for stem in stems for ending in ANNOTATION_ENDINGS}
+    found = [path for path in files if path.name.casefold() in wanted and path != slide]
+    if len(found) > 1:
+        found = [path for path in found if _may_be_annotations(path)] or found[:1]
+    if len(found) > 1:
+        names = ", ".join(path.name for path in found)
+        raise ManifestError(
+            slide.name,
+            f"has {len(found)} annotation files beside it ({names})",
+            "join them into one, keep one, or name one in a table (annotation_path)",
+        )
+    return found[0] if found else None
+
+
+def _files_of(folder: Path) -> tuple[Path, ...]:
+    try:
+        return tuple(sorted(p for p in folder.iterdir() if p.is_file()))
+    except OSError:
+        return ()
+
+
+def _may_be_annotations(path: Path) -> bool:
+    if not path.name.casefold().endswith((".json", ".xml")):
+        return True
+    try:
+        with path.open("rb") as stream:
+            start = stream.read(_SNIFF_BYTES)
+    except OSError:
+        return True  # what is wrong with it is said when it is read
+    return any(mark in start.replace(b"\0", b"") for mark in _ANNOTATION_MARKS)

@@ -51,8 +51,8 @@ def pseudonymous(cohort: Manifest, salt_path: Path, out_dir: Path) -> Manifest:
         for row in cohort.rows
     )
     _write_key(salt_path.with_name(salt_path.name + KEY_SUFFIX), key)
-    # Notes are words about the table as it was, and may hold names of it.
-    return Manifest(rows=rows)
+    # Notes name lines, headings and classes of the table, and neither slides nor patients.
+    return Manifest(rows=rows, notes=cohort.notes)
 
 
 def _write_key(path: Path, key: Mapping[str, str]) -> None:

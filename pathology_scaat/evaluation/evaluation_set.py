@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pathology_scaat.annotations.classes import match_class
 from pathology_scaat.annotations.labels import UNLABELLED
 from pathology_scaat.errors import UsageError
 from pathology_scaat.evaluation.held_out import patient_groups
+from pathology_scaat.system.names import name_key
 
 if TYPE_CHECKING:
     from pathology_scaat.patches import PatchStore
@@ -147,14 +149,16 @@ def evaluation_set_from_stores(
     """
     from pathology_scaat.patches import PatchStore
 
-    known = {n: i for i, n in enumerate(class_names)}
+    known = {name_key(n): i for i, n in enumerate(class_names)}
     slide_of: list[str] = []
     labels: list[NDArray[np.int64]] = []
     places: list[NDArray[np.int64]] = []
     opened = {slide_id: PatchStore(path) for slide_id, path in sorted(stores.items())}
     for slide_id, store in opened.items():
         names = store.meta.class_names
-        table = np.array([known.get(n, UNLABELLED) for n in names] + [UNLABELLED], dtype=np.int64)
+        table = np.array(
+            [known.get(name_key(n), UNLABELLED) for n in names] + [UNLABELLED], dtype=np.int64
+        )
         own = table[np.asarray(store.labels, dtype=np.int64)] if len(store) else table[:0]
         there = np.flatnonzero(own != UNLABELLED)
         labels.append(own[there])
@@ -186,7 +190,7 @@ def evaluation_set_from_stores(
         np.concatenate(pixels),
         all_labels[chosen],
         groups[chosen],
-        positive_class=known[positive_class],
+        positive_class=known[name_key(positive_class)],
         masks=np.concatenate(masks) if annotations else None,
         name=name,
         unit=unit,
@@ -196,7 +200,7 @@ def evaluation_set_from_stores(
 def _masks(
     store: PatchStore, places: NDArray[np.int64], annotation: Path | None, positive_class: str
 ) -> NDArray[np.bool_]:
-    from pathology_scaat.annotations import read_annotations
+    from pathology_scaat.annotations import Background, read_annotations
     from pathology_scaat.annotations.rasterize import patch_masks
 
     grid = store.meta.grid
@@ -205,10 +209,18 @@ def _masks(
         return np.zeros((len(places), side, side), dtype=bool)
     bounds = store.meta.slide.bounds_px
     offset = (bounds.x, bounds.y) if bounds else (0, 0)
+    # The masks follow the labels' own rule: classes, overlaps, background and all.
+    names = store.meta.class_names
+    owner = match_class(positive_class, names)
+    if owner is None:
+        return np.zeros((len(places), side, side), dtype=bool)
+    background = store.meta.parameters.get("background_class")
     return patch_masks(
         read_annotations(annotation, offset_px=offset),
-        positive_class,
+        names[owner],
+        names,
         grid.exact_origins_px(store.grid_index[places]),
         grid.patch_size_level0_px,
         side,
+        Background(background, store.meta.slide.frame_px) if background else None,
     )

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from pathology_scaat.annotations.model import is_ignored_class
 from pathology_scaat.artifacts.urls import SlideUrl
 from pathology_scaat.errors import UsageError
 from pathology_scaat.geometry import is_plausible_mpp, parse_overlap
 from pathology_scaat.patches.zarr_layout import Codec
+from pathology_scaat.system.names import name_key
 from pathology_scaat.tissue.mask import TissueConfig
 
 DEFAULT_SHARD_BYTES = 64 << 20
@@ -50,6 +53,10 @@ class TileConfig(BaseModel):
     )
     tissue: TissueConfig = Field(default_factory=TissueConfig, description="the tissue mask")
     class_names: tuple[str, ...] = Field(default=(), description="classes of the labels, in order")
+    background_class: str | None = Field(
+        default=None,
+        description="class of the tissue outside the annotations, on slides that have some",
+    )
     min_coverage: float = Field(
         default=0.5, gt=0, le=1, description="share of a patch that a class must cover to label it"
     )
@@ -76,8 +83,21 @@ class TileConfig(BaseModel):
             raise ValueError(f"{self.mpp} is not a plausible µm/px")
         if self.slide_mpp is not None and not is_plausible_mpp(self.slide_mpp):
             raise ValueError(f"{self.slide_mpp} is not a plausible µm/px of a slide")
-        if len(set(self.class_names)) != len(self.class_names):
-            raise ValueError("class_names holds a name twice")
+        keys = [name_key(name) for name in self.class_names]
+        if twice := [n for i, n in enumerate(self.class_names) if keys[i] in keys[:i]]:
+            raise ValueError(
+                f"class_names holds '{twice[0]}' twice (upper and lower case count as the same)"
+            )
+        if not all(keys) or any(is_ignored_class(name) for name in self.class_names):
+            raise ValueError("class_names holds an empty or an ignored (*) name")
+        if self.background_class is not None:
+            key = name_key(self.background_class)
+            if not key or is_ignored_class(self.background_class):
+                raise ValueError(f"background_class '{self.background_class}' is no class name")
+            if self.class_names and key not in keys:
+                raise ValueError(
+                    f"background_class '{self.background_class}' is none of the class_names"
+                )
         try:
             parse_overlap(self.overlap, self.patch_size_px)
         except UsageError as error:
@@ -135,7 +155,8 @@ class TileResult:
     """What tiling a slide came to.
 
     ``n_unreadable`` patches touch pixels that cannot be decoded and are left out;
-    ``n_labelled`` have a label; ``skipped`` tells that the store was already right.
+    ``n_labelled`` have a label, ``n_labelled_by_class`` of each class; ``skipped`` tells that the
+    store was already right. ``warnings`` are what the user must not miss, and not in ``notes``.
     """
 
     slide_id: str
@@ -149,3 +170,5 @@ class TileResult:
     mpp: float
     mpp_source: str = ""
     notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    n_labelled_by_class: Mapping[str, int] = field(default_factory=dict)

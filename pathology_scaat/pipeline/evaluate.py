@@ -15,10 +15,12 @@ from pathology_scaat.evaluation.comparison import Comparison
 from pathology_scaat.evaluation.evaluate import evaluate_run
 from pathology_scaat.evaluation.protocol import ProtocolConfig
 from pathology_scaat.evaluation.trust_card import TrustCard
+from pathology_scaat.pipeline.class_table import class_table_notes, count_classes
 from pathology_scaat.pipeline.config import read_yaml, validation_error
+from pathology_scaat.pipeline.preflight import check_device
 from pathology_scaat.pipeline.reporting import Reporter, Silent
 from pathology_scaat.pipeline.tile import load_cohort
-from pathology_scaat.pipeline.train import training_slides
+from pathology_scaat.pipeline.train import training_cohort
 
 
 def _steps(reporter: Reporter) -> Callable[[str, int, int], None]:
@@ -68,6 +70,7 @@ def evaluate(
     reporter : Reporter, optional
         Listens to progress.
     """
+    check_device(device)
     claim_output(out)
     cohort = load_cohort(manifest) if manifest is not None else None
     return evaluate_run(
@@ -96,7 +99,7 @@ def load_compare_config(path: Path | None, seeds: Sequence[int] | None = None) -
     try:
         return CompareConfig.model_validate(values)
     except ValidationError as error:
-        raise validation_error(path.name if path else "comparison", error) from None
+        raise validation_error(path.name if path else "comparison", error, CompareConfig) from None
 
 
 def compare(
@@ -130,10 +133,14 @@ def compare(
         Listens to progress.
     """
     listener = reporter or Silent()
+    check_device(device)
     claim_output(out)
     cohort = load_cohort(manifest)
+    found = training_cohort(cohort, out, seed)
+    for note in (*cohort.notes, *class_table_notes(count_classes(found.slides)), *found.notes):
+        listener.note(note)
     return compare_methods(
-        training_slides(cohort, out, seed),
+        found.slides,
         out / "comparison",
         config,
         annotations=_annotations(cohort),

@@ -8,6 +8,7 @@ from pathlib import Path
 from pathology_scaat.artifacts.output_folder import Workspace
 from pathology_scaat.artifacts.status import StatusTable
 from pathology_scaat.execution.engine import EngineConfig
+from pathology_scaat.pipeline.preflight import check_device, check_stores, spelled_target
 from pathology_scaat.pipeline.reporting import Reporter, Silent, StageReport
 from pathology_scaat.pipeline.stage import run_stage, slides_to_do
 from pathology_scaat.saliency import ExplainConfig
@@ -50,16 +51,32 @@ def explain(
     -------
     StageReport
         What was done, skipped and failed, by slide id.
+
+    Raises
+    ------
+    UsageError
+        If the device does not exist, the target is no class of the model, or the model fits
+        no slide.
+    BundleError
+        If the model cannot be read.
     """
+    from pathology_scaat.training.bundle import read_bundle_config
+
     space = Workspace(out)
     todo = slides_to_do(space, "tile", slide_ids)
+    settings = config or ExplainConfig()
+    # One mistake is one sentence: nothing is touched, and no slide is failed for it.
+    check_device(device, engine)
+    model_config = read_bundle_config(model or space.model)
+    settings = spelled_target(settings, model_config.class_names)
+    check_stores(space, todo, model_config)
     jobs = [
         ExplainJob(
             slide_id,
             space.patches(slide_id),
             model or space.model,
             space.saliency(slide_id),
-            config or ExplainConfig(),
+            settings,
             device,
             overwrite,
         )

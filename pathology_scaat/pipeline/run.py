@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pathology_scaat.artifacts.fingerprint import file_sha256
@@ -10,13 +10,23 @@ from pathology_scaat.artifacts.output_folder import claim_output
 from pathology_scaat.artifacts.run_record import write_run_record
 from pathology_scaat.artifacts.status import StatusTable
 from pathology_scaat.cohort.manifest import Manifest
+from pathology_scaat.errors import ManifestError
+from pathology_scaat.execution.devices import choose_device
 from pathology_scaat.patches import TileConfig
+from pathology_scaat.pipeline.class_names import with_class_names
 from pathology_scaat.pipeline.config import RunConfig
 from pathology_scaat.pipeline.explain import explain
 from pathology_scaat.pipeline.export import export
-from pathology_scaat.pipeline.reporting import Reporter, Silent, StageReport
+from pathology_scaat.pipeline.preflight import (
+    check_class_choices,
+    check_device,
+    check_training,
+    unused_settings,
+)
+from pathology_scaat.pipeline.reporting import Reporter, Silent, StageReport, tell_and_keep
+from pathology_scaat.pipeline.same_slides import refuse_shared_slides, shared_slide_notes
 from pathology_scaat.pipeline.stitch import stitch
-from pathology_scaat.pipeline.tile import load_cohort, tile
+from pathology_scaat.pipeline.tile import load_cohort, tile_cohort
 from pathology_scaat.pipeline.train import train
 from pathology_scaat.training import TrainResult
 from pathology_scaat.training.bundle import load_bundle
@@ -88,7 +98,12 @@ def run(
     listener = reporter or Silent()
     out = config.out
     cohort: Manifest = load_cohort(config.manifest, config.pseudonymize, out)
+    if not cohort.rows:
+        raise ManifestError("the cohort", "has no slides", "add at least one row")
+    notes = [*cohort.notes]
+    cohort = replace(cohort, notes=())  # the stages need not say them again
     tile_config = config.tile
+    check_device(config.device, config.engine)
     inputs: dict[str, str] = {}
     if config.manifest.is_file():
         inputs["manifest"] = file_sha256(config.manifest)
@@ -96,7 +111,18 @@ def run(
         bundle = load_bundle(config.model)
         inputs["model"] = bundle.fingerprint
         tile_config = tile_config_for(bundle.config, config.tile)
+        notes += unused_settings(config.tile, config.train, bundle.config)
+        notes += shared_slide_notes(cohort)
+    else:
+        choose_device(config.device)
+        check_training(config.train, config.tile.patch_size_px)
+        refuse_shared_slides(cohort)
+    tile_config, class_notes = with_class_names(tile_config, cohort.rows)
+    check_class_choices(
+        config.train if config.model is None else None, config.explain, tile_config.class_names
+    )
     claim_output(out, exists_ok=exists_ok)
+    tell_and_keep([*notes, *class_notes], out, "cohort", listener)
     StatusTable(out).plan((row.slide_id for row in cohort.rows), cohort.patient_keys())
     # Where the work runs decides no result, and a scheduler's address names a host.
     write_run_record(
@@ -108,11 +134,11 @@ def run(
     )
     report = RunReport(out)
 
-    tiled = tile(
+    tiled = tile_cohort(
         cohort,
         out,
-        config=tile_config,
-        engine=config.engine,
+        tile_config,
+        config.engine,
         overwrite=overwrite,
         reporter=listener,
     )

@@ -91,6 +91,8 @@ class StageRecorder:
         (self.report.skipped if result.skipped else self.report.done).append(slide_id)
         for note in getattr(result, "notes", ()):
             self._reporter.note(f"{slide_id}: {note}")
+        if warnings := tuple(getattr(result, "warnings", ())):
+            self.report.warnings[slide_id] = "; ".join(warnings)
         own: _Change = (slide_id, self._stage, "done", "", facts)
         self._status.update_many([*([] if result.skipped else self._outdated(slide_id)), own])
         if not result.skipped:

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from pathology_scaat.artifacts.leases import lease_if_writable
+from pathology_scaat.artifacts.notes import keep_notes
 from pathology_scaat.artifacts.output_folder import Workspace, claim_output
 from pathology_scaat.artifacts.status import StatusTable
 from pathology_scaat.cohort.manifest import Manifest, ManifestRow, assign_splits
 from pathology_scaat.errors import StoreError, TrainingError
+from pathology_scaat.execution.devices import choose_device
 from pathology_scaat.patches import PatchStore
+from pathology_scaat.pipeline.class_table import class_table_notes, classes_in, count_classes
+from pathology_scaat.pipeline.preflight import check_training
 from pathology_scaat.pipeline.reporting import Reporter, Silent
+from pathology_scaat.pipeline.same_slides import same_bytes_error
 from pathology_scaat.pipeline.tile import load_cohort
 from pathology_scaat.training import (
     TrainConfig,
@@ -22,13 +29,23 @@ from pathology_scaat.training import (
     TrainResult,
     train_model,
 )
+from pathology_scaat.training.builders import one_class_notes
+from pathology_scaat.training.positive_class import positive_class
 
 
-def _labelled_rows(rows: Sequence[ManifestRow], space: Workspace) -> list[ManifestRow]:
-    """Rows whose store holds labelled patches, with the most frequent class as their label.
+@dataclass(frozen=True)
+class _Labelled:
+    """A row whose store holds labelled patches; its label is the most frequent class there.
 
-    The label serves the stratified split only; patches keep their own.
+    That label serves the stratified split only; patches keep their own.
     """
+
+    row: ManifestRow
+    classes: tuple[str, ...]
+    slide_fingerprint: str
+
+
+def _labelled_rows(rows: Sequence[ManifestRow], space: Workspace) -> list[_Labelled]:
     found = []
     for row in rows:
         try:
@@ -37,23 +54,51 @@ def _labelled_rows(rows: Sequence[ManifestRow], space: Workspace) -> list[Manife
             continue
         labels = store.labels[store.labels >= 0]
         if labels.size:
-            counts = [int((labels == k).sum()) for k in range(len(store.meta.class_names))]
-            name = store.meta.class_names[counts.index(max(counts))]
-            found.append(row if row.label else replace(row, label=name))
+            names = store.meta.class_names
+            counts = np.bincount(labels, minlength=len(names))
+            name = names[int(counts.argmax())]
+            found.append(
+                _Labelled(
+                    row if row.label else replace(row, label=name),
+                    tuple(n for n, count in zip(names, counts, strict=True) if count),
+                    store.meta.slide_fingerprint,
+                )
+            )
     return found
 
 
-def training_slides(manifest: Manifest, out: Path, seed: int | None) -> tuple[TrainingSlide, ...]:
+def _refuse_copies(labelled: Sequence[_Labelled]) -> None:
+    """Refuse one slide under two patients: it would train and validate at once."""
+    by_bytes: dict[str, list[ManifestRow]] = {}
+    for one in labelled:
+        by_bytes.setdefault(one.slide_fingerprint, []).append(one.row)
+    for rows in by_bytes.values():
+        if len({row.patient_id for row in rows}) > 1:
+            raise same_bytes_error(row.slide_id for row in rows)
+
+
+@dataclass(frozen=True)
+class TrainingCohort:
+    """Slides with their splits, and what is to be said about how they were dealt."""
+
+    slides: tuple[TrainingSlide, ...]
+    notes: tuple[str, ...]
+
+
+def training_cohort(manifest: Manifest, out: Path, seed: int | None) -> TrainingCohort:
     """The slides to train on and their patient-disjoint splits.
 
     Splits that the manifest gives are kept; where it gives none they are made here
-    (stratified by class, seeded) and recorded in ``slides.csv``. With ``seed`` None those that
-    ``slides.csv`` has are taken, where it has one for every slide, else seed 0.
+    (stratified by class, every class in training first, seeded) and recorded in
+    ``slides.csv``. With ``seed`` None those that ``slides.csv`` has are taken, where it has one for
+    every slide, else seed 0.
 
     Raises
     ------
     TrainingError
         If no tiled slide has a labelled patch.
+    ManifestError
+        If one slide is there under two patients.
     """
     space = Workspace(out)
     labelled = _labelled_rows(manifest.rows, space)
@@ -63,17 +108,29 @@ def training_slides(manifest: Manifest, out: Path, seed: int | None) -> tuple[Tr
             "has no labelled patch",
             "give annotation_path or label in the manifest, or apply a trained model with --model",
         )
-    cohort = Manifest(rows=tuple(labelled))
+    _refuse_copies(labelled)
     status = StatusTable(out)
-    if seed is None and any(row.split is None for row in labelled):
-        cohort = _with_recorded_splits(cohort, status)
-    if any(row.split is None for row in cohort.rows):
-        cohort = assign_splits(cohort, seed=seed or 0)
+    dealt = Manifest(rows=tuple(one.row for one in labelled))
+    if seed is None and any(row.split is None for row in dealt.rows):
+        dealt = _with_recorded_splits(dealt, status)
+    # Also where all splits are given: what they leave out is said all the same.
+    cohort = assign_splits(
+        dealt,
+        seed=seed or 0,
+        classes={one.row.slide_id: one.classes for one in labelled},
+    )
     patients = manifest.patient_keys()
-    for row in cohort.rows:
-        facts = {"split": row.split, "patient": patients.get(row.slide_id)}
-        status.update(row.slide_id, "tile", "done", **facts)
-    return tuple(
+    status.update_many(
+        (
+            row.slide_id,
+            "tile",
+            "done",
+            "",
+            {"split": row.split, "patient": patients.get(row.slide_id)},
+        )
+        for row in cohort.rows
+    )
+    slides = tuple(
         TrainingSlide(
             store=space.patches(row.slide_id),
             slide_id=row.slide_id,
@@ -82,6 +139,25 @@ def training_slides(manifest: Manifest, out: Path, seed: int | None) -> tuple[Tr
         )
         for row in cohort.rows
     )
+    return TrainingCohort(slides, cohort.notes)
+
+
+def training_slides(manifest: Manifest, out: Path, seed: int | None) -> tuple[TrainingSlide, ...]:
+    """The slides of :func:`training_cohort` alone."""
+    return training_cohort(manifest, out, seed).slides
+
+
+def notes_before(cohort: TrainingCohort, settings: TrainConfig) -> tuple[str, ...]:
+    """What is to be said before training: classes by split, how they were dealt, and what for."""
+    counts = count_classes(cohort.slides)
+    names = tuple(dict.fromkeys(count.class_name for count in counts))
+    one_class = [
+        note
+        for split in ("val", "test")
+        for note in one_class_notes(split, classes_in(counts, split))
+    ]
+    speaks_of = f"{positive_class(settings.positive_class, names).note}."
+    return (*class_table_notes(counts), *cohort.notes, *one_class, speaks_of)
 
 
 def _with_recorded_splits(cohort: Manifest, status: StatusTable) -> Manifest:
@@ -134,8 +210,14 @@ def train(
     """
     listener = reporter or Silent()
     settings = config or TrainConfig()
+    choose_device(device)
+    check_training(settings)
     claim_output(out)
-    slides = training_slides(load_cohort(manifest), out, seed)
+    cohort = load_cohort(manifest)
+    found = training_cohort(cohort, out, seed)
+    told = notes_before(found, settings)
+    for note in (*cohort.notes, *told):
+        listener.note(note)
     begun = False
 
     def tell(progress: TrainProgress) -> None:
@@ -148,7 +230,7 @@ def train(
     model = Workspace(out).model
     with lease_if_writable(model, math.inf):
         result = train_model(
-            slides,
+            found.slides,
             model,
             settings,
             device=device,
@@ -158,6 +240,8 @@ def train(
         )
     if begun:
         listener.end("train")
-    for note in result.notes:
+    after = [note for note in result.notes if note not in told]
+    for note in after:
         listener.note(note)
+    keep_notes(out, "train", (*told, *after))
     return result

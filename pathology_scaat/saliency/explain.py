@@ -173,7 +173,14 @@ class BatchExplainer:
         )
 
 
-def _check_match(store: PatchStore, bundle_config: Any, subject: str) -> None:
+def check_match(store: PatchStore, bundle_config: Any, subject: str) -> None:
+    """Refuse patches that the model was not made for.
+
+    Raises
+    ------
+    UsageError
+        If their size or µm/px is another one.
+    """
     size, mpp = store.meta.grid.patch_size_px, store.meta.effective_mpp
     if size != bundle_config.patch_size_px:
         raise UsageError(
@@ -251,7 +258,7 @@ def explain_slide(
     # The configuration is enough to see that nothing is to be done; weights are read after.
     model_config = read_bundle_config(Path(bundle_path))
     model_print = model_fingerprint(model_config)
-    _check_match(store, model_config, Path(store_path).name)
+    check_match(store, model_config, Path(store_path).name)
     class_names = tuple(model_config.class_names)
     target_class = config.target or model_config.positive_class
     if model_config.multi_label and config.output != "logit":

@@ -86,6 +86,8 @@ class TissueMask:
         ``frame_px``.
     ink : (h, w) bool array
         Where ink was seen (left out of the mask when ``drop_ink``).
+    notes : tuple of str
+        Sentences about a mask that was given.
     """
 
     mask: NDArray[np.bool_]
@@ -95,6 +97,7 @@ class TissueMask:
     flags: tuple[str, ...]
     origin_px: tuple[float, float]
     ink: NDArray[np.bool_]
+    notes: tuple[str, ...] = ()
 
     @property
     def tissue_share(self) -> float:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from pathology_scaat.errors import TrainingError, UsageError
+from pathology_scaat.system.names import did_you_mean
 from pathology_scaat.training.small_cnn import SmallNet
 
 logger = logging.getLogger(__name__)
@@ -84,7 +85,8 @@ def create_backbone(
         raise UsageError(
             "--backbone",
             f"'{name}' is unknown",
-            "use 'scaat-small' or a name that timm knows",
+            f"{did_you_mean(name, ['scaat-small', *timm.list_models()])} "
+            "use 'scaat-small' or a name that timm knows".strip(),
         )
     fixed = bool(getattr(timm.get_pretrained_cfg(name), "fixed_input_size", False))
     if fixed:

@@ -27,11 +27,11 @@ from torch import nn
 from pathology_scaat.artifacts.atomic import atomic_path, write_json
 from pathology_scaat.artifacts.checksums import CHECKSUM_KEY, checksum_folder
 from pathology_scaat.artifacts.fingerprint import file_sha256, fingerprint, versions
-from pathology_scaat.errors import BundleError, ScaatError, TrainingError
+from pathology_scaat.errors import BundleError, ScaatError
 from pathology_scaat.scaat.method import Method
 from pathology_scaat.system.representation import Described
 from pathology_scaat.training.backbones import Classifier, create_backbone
-from pathology_scaat.training.builders import Tables, default_positive_class
+from pathology_scaat.training.builders import Tables
 from pathology_scaat.training.bundle_config import (
     SCHEMA_NAME,
     SCHEMA_VERSION,
@@ -41,6 +41,7 @@ from pathology_scaat.training.bundle_config import (
 from pathology_scaat.training.class_colours import class_colours
 from pathology_scaat.training.data import PatchTable
 from pathology_scaat.training.job import Job
+from pathology_scaat.training.positive_class import positive_class
 from pathology_scaat.training.wsinfer import write_wsinfer_model
 
 WEIGHTS_NAME = "model.safetensors"
@@ -246,11 +247,7 @@ def bundle_config(
     """
     config, names = job.config, job.class_names
     store = tables.train.stores[0]
-    positive = config.positive_class or default_positive_class(names)
-    if positive not in names:
-        raise TrainingError(
-            "positive_class", f"'{positive}' is no class", f"choose from {', '.join(names)}"
-        )
+    positive = positive_class(config.positive_class, names).name
     options = getattr(method, "options", None)
     stores = [s for t in (tables.train, tables.val) for s in t.stores]
     return BundleConfig(

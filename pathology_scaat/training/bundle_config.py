@@ -43,6 +43,7 @@ class BundleConfig(BaseModel):
         None, description="fingerprints of the slides that chose the epoch and the temperature"
     )
     metrics: dict[str, float] = Field(default_factory=dict)
+    notes: tuple[str, ...] = Field((), description="what was to be said about the training")
     temperature: float = Field(
         1.0, gt=0, description="divide logits by it for calibrated probabilities; not applied"
     )
@@ -60,10 +61,10 @@ def model_name(config: BundleConfig) -> str:
 
 
 def model_fingerprint(config: BundleConfig) -> str:
-    """Fingerprint of a bundle; library versions, measured metrics and colours do not enter.
+    """Fingerprint of a bundle; library versions, measured metrics, colours and notes do not enter.
 
     Nor do lists of slides that are not there: bundles from before them keep their fingerprint.
     """
     unset = {n for n in ("training_slides", "validation_slides") if getattr(config, n) is None}
-    left_out = {"versions", "metrics", "class_colours", *unset}
+    left_out = {"versions", "metrics", "class_colours", "notes", *unset}
     return fingerprint(config.model_dump(mode="json", exclude=left_out))

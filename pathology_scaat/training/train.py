@@ -25,6 +25,7 @@ from pathology_scaat.training.bundle_config import SCHEMA_VERSION, model_fingerp
 from pathology_scaat.training.config import TrainConfig
 from pathology_scaat.training.data import patch_labels
 from pathology_scaat.training.job import Job, work_folder
+from pathology_scaat.training.positive_class import positive_class
 from pathology_scaat.training.results import TrainingSlide, TrainProgress, TrainResult
 from pathology_scaat.training.trainer import Trainer
 
@@ -77,13 +78,15 @@ def train_model(
     Raises
     ------
     TrainingError
-        If a patient is in two splits, stores do not belong together, or labels do not suffice.
+        If a patient is in two splits, stores do not belong together, labels do not suffice, or
+        the positive class is none of the classes.
     UsageError
         If an option of backbone or method is unknown.
     """
     settings = config or TrainConfig()
     out = Path(out_dir)
     classes = check_slides(slides)
+    positive_class(settings.positive_class, classes)  # before an hour of training, not after it
     identity = training_fingerprint(slides, settings, seed)
     if not overwrite and (done := _finished(out, identity)) is not None:
         return done
@@ -169,6 +172,7 @@ def _finished(out: Path, identity: str) -> TrainResult | None:
         n_epochs=int(metrics.get("n_epochs", 0)),
         best_epoch=int(metrics.get("best_epoch", 0)),
         skipped=True,
+        notes=config.notes,
     )
 
 

@@ -354,7 +354,9 @@ class Trainer:
                 "n_test_patches": float(len(self.tables.test)),
             }
         )
-        config = bundle_config(self.job, self.model, self.method, self.tables, found, temperature)
+        config = bundle_config(
+            self.job, self.model, self.method, self.tables, found, temperature
+        ).model_copy(update={"notes": tuple(self.notes)})
         if self.rank == 0:
             self.model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
             config = save_bundle(

@@ -7,6 +7,8 @@ from pathlib import Path
 from pathology_scaat.artifacts.atomic import PARTIAL_MARK
 from pathology_scaat.artifacts.checksums import folder_problem, png_problem, text_problem
 from pathology_scaat.artifacts.leases import find_partials
+from pathology_scaat.artifacts.notes import FILE_NAME as NOTES
+from pathology_scaat.artifacts.notes import read_notes
 from pathology_scaat.artifacts.run_record import FILE_NAME as RUN_RECORD
 from pathology_scaat.artifacts.run_record import read_run_record
 from pathology_scaat.artifacts.status import FILE_NAME as STATUS_TABLE
@@ -55,6 +57,7 @@ def verify_run(out_dir: Path, *, deep: bool = True) -> list[Finding]:
         raise StoreError(out_dir.name, "holds no results", "name the --out folder of a run")
     report = Report()
     _check_record(out_dir, report)
+    _check_notes(out_dir, report)
     _check_partials(out_dir, report)
     model = _check_model(out_dir, deep, report)
     for slide_id in sorted(set().union(*ids.values())):
@@ -89,6 +92,14 @@ def _check_record(out_dir: Path, report: Report) -> None:
         report.add(RUN_RECORD, [f"{broken}; run again"], "")
         return
     report.add(RUN_RECORD, [], f"settings of the run, {len(record['versions'])} versions")
+
+
+def _check_notes(out_dir: Path, report: Report) -> None:
+    if not (out_dir / NOTES).exists():
+        return  # there was nothing to say
+    broken = text_problem(out_dir / NOTES)
+    n_notes = sum(len(said) for said in read_notes(out_dir).values())
+    report.add(NOTES, [f"{broken}; run again"] if broken else [], f"{n_notes} notes")
 
 
 def _check_partials(out_dir: Path, report: Report) -> None:

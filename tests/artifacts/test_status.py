@@ -148,3 +148,13 @@ def test_a_link_in_the_place_of_the_table_goes_and_its_target_stays(tmp_path: Pa
 def test_unknown_words_are_programming_errors(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no such"):
         StatusTable(tmp_path).update("a", "tile", "done", colour="red")
+
+
+def test_ids_that_differ_by_a_blank_have_rows_of_their_own(tmp_path: Path) -> None:
+    table = StatusTable(tmp_path)
+    table.plan(["S1 HE", "S1  HE"])
+    table.update("S1 HE", "tile", "done", split="test")
+    table.update("S1  HE", "tile", "failed", "cannot be read")
+    assert [(r["slide_id"], r["tile"], r["split"]) for r in table.rows()] == [
+        ("S1 HE", "done", "test"), ("S1  HE", "failed", "")
+    ]  # fmt: skip

@@ -37,9 +37,10 @@ from pathology_scaat.training.backbones import (
     set_trainable,
     train_mode,
 )
-from pathology_scaat.training.builders import default_positive_class, learning_rate
+from pathology_scaat.training.builders import learning_rate
 from pathology_scaat.training.config import AugmentConfig, TrainConfig
 from pathology_scaat.training.data import BatchLoader, make_table
+from pathology_scaat.training.positive_class import choose_positive_class, positive_class
 from pathology_scaat.training.results import TrainingSlide
 from pathology_scaat.training.sampling import class_weights, epoch_batches
 
@@ -279,10 +280,38 @@ def test_unknown_backbone() -> None:
         (("non-tumour", "tumour"), "tumour"),
         (("a", "b"), "b"),
         (("Metaplasia", "background"), "Metaplasia"),
+        (("Peritumoral stroma", "Tumor"), "Tumor"),
+        (("Stroma, tumor-associated", "Tumor"), "Tumor"),
+        (("Cancer-free", "Invasive"), "Invasive"),
+        (("Invasive tumor", "Normal", "Tumor"), "Tumor"),
+        (("Gastric", "Normal"), "Gastric"),
+        (("normal mucosa", "adenocarcinoma"), "adenocarcinoma"),
+        (("Tumor adjacent normal", "malignant gland"), "malignant gland"),
     ],
 )
 def test_positive_class_by_name(names: tuple[str, ...], expected: str) -> None:
-    assert default_positive_class(names) == expected
+    assert choose_positive_class(names).name == expected
+    assert f"'{expected}'" in choose_positive_class(names).note
+
+
+@pytest.mark.parametrize(
+    ("names", "doubtful"),
+    [
+        (("LUAD", "LUSC", "Normal"), True),
+        (("Metastasis", "Normal", "Tumor"), True),
+        (("a", "b"), True),
+        (("Normal", "Tumor"), False),
+        (("Gastric", "Normal"), False),
+    ],
+)
+def test_a_guessed_positive_class_is_told_as_one(names: tuple[str, ...], doubtful: bool) -> None:
+    assert ("do not say" in choose_positive_class(names).note) == doubtful
+
+
+def test_the_positive_class_asked_for_is_matched_and_checked() -> None:
+    assert positive_class("TUMOR", ("Normal", "Tumor")).name == "Tumor"
+    with pytest.raises(TrainingError, match="did you mean 'Tumor'"):
+        positive_class("Tumour", ("Normal", "Tumor"))
 
 
 def test_learning_rate_rises_and_falls() -> None:
