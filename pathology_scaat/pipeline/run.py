@@ -18,6 +18,7 @@ from pathology_scaat.pipeline.reporting import Reporter, Silent, StageReport
 from pathology_scaat.pipeline.stitch import stitch
 from pathology_scaat.pipeline.tile import load_cohort, tile
 from pathology_scaat.pipeline.train import train
+from pathology_scaat.slides.fingerprint import keyed
 from pathology_scaat.training import TrainResult
 from pathology_scaat.training.bundle import load_bundle
 from pathology_scaat.training.bundle_config import BundleConfig
@@ -91,7 +92,7 @@ def run(
     tile_config = config.tile
     inputs: dict[str, str] = {}
     if config.manifest.is_file():
-        inputs["manifest"] = file_sha256(config.manifest)
+        inputs["manifest"] = keyed(file_sha256(config.manifest), cohort.fingerprint_key)
     if config.model is not None:
         bundle = load_bundle(config.model)
         inputs["model"] = bundle.fingerprint

@@ -54,7 +54,9 @@ def discover_class_names(rows: Sequence[ManifestRow]) -> tuple[str, ...]:
     return tuple(sorted(name for name in names if not name.endswith("*")))
 
 
-def _job(row: ManifestRow, space: Workspace, config: TileConfig, overwrite: bool) -> TileJob:
+def _job(
+    row: ManifestRow, space: Workspace, config: TileConfig, overwrite: bool, key: bytes
+) -> TileJob:
     return TileJob(
         slide_path=row.slide_path,
         slide_id=row.slide_id,
@@ -66,6 +68,7 @@ def _job(row: ManifestRow, space: Workspace, config: TileConfig, overwrite: bool
         mpp=row.mpp,
         config=config,
         overwrite=overwrite,
+        fingerprint_key=key,
     )
 
 
@@ -124,7 +127,7 @@ def tile(
         settings = settings.model_copy(update={"class_names": discover_class_names(cohort.rows)})
     claim_output(out, exists_ok=exists_ok)
     space = Workspace(out)
-    jobs = [_job(row, space, settings, overwrite) for row in cohort.rows]
+    jobs = [_job(row, space, settings, overwrite, cohort.fingerprint_key) for row in cohort.rows]
     return run_stage(
         "tile",
         [job.slide_id for job in jobs],
