@@ -9,6 +9,7 @@ from typing import Any
 
 from pathology_scaat.artifacts.checksums import write_checked_json
 from pathology_scaat.artifacts.fingerprint import file_sha256
+from pathology_scaat.artifacts.output_names import RECORD_SUFFIX, overlay_name
 from pathology_scaat.export.frame import ExportFrame
 
 SCHEMA_NAME = "pathology_scaat.overlay"
@@ -16,7 +17,7 @@ SCHEMA_VERSION = 2
 
 
 def sidecar_path(overlay_dir: Path, slide_id: str) -> Path:
-    return overlay_dir / f"{slide_id}.json"
+    return overlay_dir / overlay_name(slide_id, RECORD_SUFFIX)
 
 
 def read_sidecar(path: Path) -> dict[str, Any] | None:

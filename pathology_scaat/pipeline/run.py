@@ -102,7 +102,8 @@ def run(
     # Where the work runs decides no result, and a scheduler's address names a host.
     write_run_record(
         out,
-        config.model_dump(mode="json", exclude={"engine"}),
+        # Paths stay paths, so that the record can leave out relative ones too.
+        config.model_dump(exclude={"engine"}),
         inputs=inputs,
         audit=config.audit,
         full_config=config.model_dump(mode="json"),

@@ -7,6 +7,7 @@ from pathlib import Path
 from pathology_scaat.artifacts.atomic import PARTIAL_MARK
 from pathology_scaat.artifacts.checksums import folder_problem, png_problem, text_problem
 from pathology_scaat.artifacts.leases import find_partials
+from pathology_scaat.artifacts.output_folder import Workspace
 from pathology_scaat.artifacts.run_record import FILE_NAME as RUN_RECORD
 from pathology_scaat.artifacts.run_record import read_run_record
 from pathology_scaat.artifacts.status import FILE_NAME as STATUS_TABLE
@@ -157,7 +158,7 @@ def _model_problems(saliency: SaliencyStoreMeta | None, model: str | None) -> li
 
 
 def _check_tissue(out_dir: Path, slide_id: str, deep: bool, report: Report) -> None:
-    path = out_dir / "tissue" / f"{slide_id}.png"
+    path = Workspace(out_dir).tissue(slide_id)
     if not path.exists():
         return
     from PIL import Image
@@ -170,7 +171,7 @@ def _check_tissue(out_dir: Path, slide_id: str, deep: bool, report: Report) -> N
         problems = ["is not a whole picture; tile again"]
     if deep and not problems and (broken := png_problem(path)):
         problems = [f"{broken}; remove it and tile again"]
-    report.add(f"tissue/{slide_id}.png", problems, "tissue overlay")
+    report.add(f"tissue/{path.name}", problems, "tissue overlay")
 
 
 def _check_status(out_dir: Path, ids: dict[str, set[str]], report: Report) -> None:

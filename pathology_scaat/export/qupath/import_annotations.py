@@ -18,6 +18,7 @@ import shapely
 from shapely.affinity import translate
 
 from pathology_scaat.annotations import LabelledPolygon, read_annotations
+from pathology_scaat.artifacts.output_names import id_of_record
 from pathology_scaat.cohort.manifest import read_manifest, write_manifest
 from pathology_scaat.errors import AnnotationError
 from pathology_scaat.export.qupath.geojson import object_id, polygon_geometry, write_geojson
@@ -71,7 +72,7 @@ def _stem(path: Path) -> str:
 def _record(path: Path, overlay_dir: Path, ids: Mapping[str, str]) -> dict[str, Any]:
     """The export's record of the slide that a file is of, by slide id or by slide file name."""
     stem = _stem(path)
-    for slide_id in (stem, ids.get(stem, "")):
+    for slide_id in (stem, id_of_record(stem), ids.get(stem, "")):
         record = read_sidecar(sidecar_path(overlay_dir, slide_id)) if slide_id else None
         if record is not None:
             return record
