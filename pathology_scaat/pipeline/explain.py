@@ -60,7 +60,6 @@ def explain(
     listener = reporter or Silent()
     space = Workspace(out)
     todo = slides_to_do(space, "tile", slide_ids)
-    recorder = StageRecorder("explain", todo, StatusTable(out), listener)
     number = 0
 
     def tell(done: int, total: int) -> None:
@@ -78,17 +77,18 @@ def explain(
                 progress=tell,
             )
 
-    for wait_s in (0.0, math.inf):  # what another run makes comes last, and waits for it
-        busy: list[str] = []
-        for slide_id in todo:
-            result, error = guarded(work, _Slide(slide_id, wait_s))
-            if result is not None:
-                recorder.succeeded(slide_id, result, {})
-            elif isinstance(error, LeaseError) and not wait_s:
-                busy.append(slide_id)
-                continue
-            elif error is not None:
-                recorder.failed(slide_id, error)
-            number += 1
-        todo = tuple(busy)
-    return recorder.close()
+    with StageRecorder("explain", todo, StatusTable(out), listener) as recorder:
+        for wait_s in (0.0, math.inf):  # what another run makes comes last, and waits for it
+            busy: list[str] = []
+            for slide_id in todo:
+                result, error = guarded(work, _Slide(slide_id, wait_s))
+                if result is not None:
+                    recorder.succeeded(slide_id, result, {})
+                elif isinstance(error, LeaseError) and not wait_s:
+                    busy.append(slide_id)
+                    continue
+                elif error is not None:
+                    recorder.failed(slide_id, error)
+                number += 1
+            todo = tuple(busy)
+        return recorder.close()

@@ -9,6 +9,7 @@ from typing import Any
 from pathology_scaat.annotations import read_annotations
 from pathology_scaat.artifacts.output_folder import Workspace, claim_output
 from pathology_scaat.artifacts.status import StatusTable
+from pathology_scaat.artifacts.urls import slide_place
 from pathology_scaat.cohort.manifest import Manifest, ManifestRow, read_manifest
 from pathology_scaat.cohort.pseudonyms import pseudonymous
 from pathology_scaat.errors import AnnotationError, ManifestError
@@ -16,6 +17,7 @@ from pathology_scaat.execution.engine import EngineConfig
 from pathology_scaat.patches import TileConfig, TileJob, TileResult, tile_slide
 from pathology_scaat.pipeline.reporting import Reporter, Silent, StageReport
 from pathology_scaat.pipeline.stage import run_stage
+from pathology_scaat.slides.opening import reach_slide
 
 
 def load_cohort(
@@ -70,6 +72,13 @@ def _job(
         overwrite=overwrite,
         fingerprint_key=key,
     )
+
+
+def _reach(job: TileJob) -> None:
+    """A slide that is not there costs no worker; of a slide by URL only its worker knows."""
+    place = slide_place(job.slide_path)
+    if isinstance(place, Path):
+        reach_slide(place)
 
 
 def _facts(result: TileResult) -> Mapping[str, Any]:
@@ -138,4 +147,5 @@ def tile(
         StatusTable(out),
         listener,
         _facts,
+        preflight=_reach,
     )

@@ -66,8 +66,9 @@ def training_slides(manifest: Manifest, out: Path, seed: int) -> tuple[TrainingS
     if any(row.split is None for row in labelled):
         cohort = assign_splits(cohort, seed=seed)
     status = StatusTable(out)
-    for row in cohort.rows:
-        status.update(row.slide_id, "tile", "done", split=row.split)
+    status.update_many(
+        (row.slide_id, "tile", "done", "", {"split": row.split}) for row in cohort.rows
+    )
     return tuple(
         TrainingSlide(
             store=space.patches(row.slide_id),

@@ -24,6 +24,23 @@ _JP2_MAGIC = (b"\x00\x00\x00\x0cjP  ", b"\xff\x4f\xff\x51")
 _SUGGESTION = "convert it to a tiled TIFF, or copy it again if it should be a slide"
 
 
+def reach_slide(path: Path) -> os.stat_result:
+    """What the system says of a slide's file or folder.
+
+    Raises
+    ------
+    SlideOpenError
+        If there is none, or it cannot be reached.
+    """
+    try:
+        return path.stat()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "not a usable path"
+        raise SlideOpenError(
+            path.name, f"cannot be reached ({reason})", "check the path and permissions"
+        ) from None
+
+
 def open_slide(
     path: str | Path | SlideUrl, *, reader: str = "auto", mpp: float | None = None
 ) -> Slide:
@@ -60,13 +77,7 @@ def open_slide(
         from pathology_scaat.slides.remote import open_remote
 
         return open_remote(path, reader=reader, mpp=mpp)
-    try:
-        mode = path.stat()
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or "not a usable path"
-        raise SlideOpenError(
-            path.name, f"cannot be reached ({reason})", "check the path and permissions"
-        ) from None
+    mode = reach_slide(path)
     if not path.is_dir() and not path.is_file():
         raise SlideOpenError(path.name, "is neither a file nor a folder", _SUGGESTION)
     if path.is_file() and mode.st_size == 0:

@@ -69,6 +69,7 @@ class TimmOptions(_Options):
     qkv_bias: bool | None = None
     reg_tokens: int | None = Field(None, ge=0, le=64)
     window_size: int | None = Field(None, ge=1, le=64)
+    zero_init_last: bool | None = None
 
 
 def checked_options(name: str, options: dict[str, Any]) -> dict[str, Any]:

@@ -68,9 +68,8 @@ def create_backbone(
     UsageError
         If the name or an option is unknown, or the network would be of absurd size.
     """
-    extra = checked_options(name, dict(options or {}))
     if name == "scaat-small":
-        return SmallNet(num_classes, **extra)
+        return SmallNet(num_classes, **checked_options(name, dict(options or {})))
     import timm  # seconds of import that our own network does not need
 
     if not timm.is_model(name):
@@ -79,6 +78,7 @@ def create_backbone(
             f"'{name[:60]}' is unknown",
             "use 'scaat-small' or a name that timm knows",
         )
+    extra = checked_options(name, dict(options or {}))
     fixed = bool(getattr(timm.get_pretrained_cfg(name), "fixed_input_size", False))
     if fixed:
         extra.setdefault("img_size", patch_size_px)
