@@ -78,6 +78,9 @@ def _run(command: Callable[[], Any]) -> int:
         from pathology_scaat.artifacts.atomic import remove_unfinished
         from pathology_scaat.artifacts.leases import release_all
 
+        # A second Ctrl-C or SIGTERM must not break off the cleaning up that the first began.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
         remove_unfinished()
         release_all()
         stderr.print("scaat: interrupted; run the same command again to go on.", markup=False)

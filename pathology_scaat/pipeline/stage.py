@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any, Protocol, Self
 
 from pathology_scaat.artifacts.failure_log import log_failure
-from pathology_scaat.artifacts.leases import LeasedJob, run_leased, sweep_partials
+from pathology_scaat.artifacts.leases import LeasedJob, run_leased, sweep_leases, sweep_partials
 from pathology_scaat.artifacts.output_folder import Workspace, claim_output
 from pathology_scaat.artifacts.redaction import reason_for
 from pathology_scaat.artifacts.status import STAGES, Stage, StatusTable
@@ -126,6 +126,11 @@ class StageRecorder:
             return
         with suppress(ScaatError):  # what ended the stage is the news
             self._writer.close()
+        # Workers that did not end in time were killed, in the middle of what they wrote.
+        out = self._status.path.parent
+        with suppress(OSError):
+            sweep_partials(out)
+            sweep_leases(out)
 
 
 def run_stage(
