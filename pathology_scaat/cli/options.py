@@ -34,7 +34,12 @@ Workers = Annotated[
     int | None, typer.Option("--workers", help="Local worker processes; the machine's by default.")
 ]
 Scheduler = Annotated[
-    str | None, typer.Option("--scheduler", help="Address of a running Dask scheduler.")
+    str | None,
+    typer.Option(
+        "--scheduler",
+        help="Address of a running Dask scheduler (tls://host:8786); 'local' starts one, "
+        "with TLS and a dashboard.",
+    ),
 ]
 Cluster = Annotated[
     Path | None, typer.Option("--cluster", help="Profile of a job queue (YAML, see pipelines/).")

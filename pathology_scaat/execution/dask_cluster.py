@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,9 @@ from pathology_scaat.errors import ConfigError, UsageError
 from pathology_scaat.execution.jobs import JobOutcome, LostError, guarded, subject_of, worker_died
 
 LOGGER = logging.getLogger(__name__)
+
+LOCAL = "local"
+"""In the place of an address: a cluster on this machine, with TLS and the dashboard."""
 
 AHEAD = 2
 """Jobs submitted for each thread of a worker: one it works on, one waiting."""
@@ -72,6 +76,7 @@ def run_on_cluster(
     jobs: Sequence[Any],
     scheduler: str | None,
     cluster: Path | None,
+    workers: int = 1,
 ) -> Iterator[JobOutcome[Any]]:
     """Run jobs on the workers of a scheduler, or of a cluster profile; yield what becomes of each.
 
@@ -89,7 +94,7 @@ def run_on_cluster(
     left = set(range(len(jobs)))
     with ExitStack() as stack:
         stack.enter_context(_quiet())
-        client = _client(stack, scheduler, cluster)
+        client = _client(stack, scheduler, cluster, workers)
         crew = _Crew(client, QUEUE_TIMEOUT_S if cluster else NO_WORKER_TIMEOUT_S)
         suspects: list[int] = []
         try:
@@ -196,9 +201,59 @@ def _outcome(future: Any) -> tuple[Any, Any] | None:
     return outcome
 
 
-def _client(stack: ExitStack, scheduler: str | None, cluster: Path | None) -> Any:
+def _local_cluster(stack: ExitStack, workers: int) -> Any:
+    """A scheduler and workers of this machine, for those who want to watch them.
+
+    Every other user of the machine can reach its ports. So they speak TLS with certificates that
+    are made for this cluster, are never written to a file, and end with it: who has none can
+    neither send work nor ask for results.
+    """
     library = _library()
+    try:
+        security = library.Security.temporary()
+    except ImportError:
+        raise UsageError(
+            "--scheduler local", "needs the package cryptography", "pip install cryptography"
+        ) from None
+    try:
+        cluster = stack.enter_context(
+            library.LocalCluster(
+                n_workers=workers,
+                threads_per_worker=1,
+                host="tls://127.0.0.1",
+                security=security,
+                dashboard_address="127.0.0.1:0",
+                memory_limit=0,
+            )
+        )
+    except (OSError, RuntimeError, TimeoutError) as error:
+        kind = type(error).__name__
+        raise UsageError(
+            "--scheduler local", f"cannot be started ({kind})", "leave the option out"
+        ) from None
+    LOGGER.warning("dask dashboard: %s", cluster.dashboard_link)
+    return cluster
+
+
+@cache  # once, and not again in each stage
+def _warn_of_open_door(address: str) -> None:
+    """Say that a scheduler without TLS takes work, and gives data, to whoever reaches its port."""
+    if address.partition("://")[0] in ("tls", "wss", "ucx"):
+        return
+    LOGGER.warning(
+        "THE SCHEDULER IS OPEN: %s speaks no TLS, so that everybody who can reach its port can run "
+        "programs as you and read what is sent; start scheduler and workers with TLS and give "
+        "its tls:// address (docs/security.md).",
+        address,
+    )
+
+
+def _client(stack: ExitStack, scheduler: str | None, cluster: Path | None, workers: int = 1) -> Any:
+    library = _library()
+    if scheduler == LOCAL:
+        return stack.enter_context(library.Client(_local_cluster(stack, workers)))
     if cluster is None:
+        _warn_of_open_door(str(scheduler))
         try:
             return stack.enter_context(library.Client(scheduler, timeout=CONNECT_TIMEOUT_S))
         except (OSError, ValueError, ImportError, TypeError):

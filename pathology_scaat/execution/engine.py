@@ -43,7 +43,7 @@ class EngineConfig(BaseModel):
     )
     scheduler: str | None = Field(
         default=None,
-        description="address of a running dask.distributed scheduler (tcp://host:8786)",
+        description="address of a running dask.distributed scheduler (tls://host:8786), or local",
     )
     cluster: Path | None = Field(default=None, description="cluster profile (YAML) for a job queue")
 
@@ -87,7 +87,10 @@ def map_jobs(
     if config.scheduler or config.cluster:
         from pathology_scaat.execution.dask_cluster import run_on_cluster
 
-        yield from run_on_cluster(function, jobs, config.scheduler, config.cluster)
+        width = usable_cores() if config.workers is None else max(config.workers, 1)
+        yield from run_on_cluster(
+            function, jobs, config.scheduler, config.cluster, min(width, len(jobs))
+        )
         return
     workers = usable_cores() if config.workers is None else max(config.workers, 1)
     processes = min(workers, len(jobs))

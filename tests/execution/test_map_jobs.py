@@ -210,3 +210,41 @@ def test_bad_profiles(tmp_path: Path, text: str) -> None:
     path.write_text(text)
     with pytest.raises(ConfigError, match=r"profile\.yaml"):
         read_profile(path)
+
+
+def test_a_local_cluster_speaks_tls_and_turns_strangers_away(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    import distributed
+
+    seen: list[str] = []
+    outcomes = map_jobs(
+        engine_jobs.scheduler_address, [0, 1], EngineConfig(scheduler="local", workers=1)
+    )
+    for outcome in outcomes:
+        assert outcome.error is None
+        address = str(outcome.result)
+        assert address.startswith("tls://127.0.0.1:")
+        if not seen:  # while the cluster runs
+            with pytest.raises((OSError, TypeError)):
+                distributed.Client(address.replace("tls://", "tcp://"), timeout=2)
+            with pytest.raises((OSError, TypeError, ValueError, RuntimeError)):
+                distributed.Client(address, security=distributed.Security.temporary(), timeout=2)
+        seen.append(address)
+    assert len(seen) == 2
+    assert "dashboard: http://127.0.0.1" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("address", "told"),
+    [("tcp://host.example:8786", True), ("host.example:8786", True), ("tls://host:8786", False)],
+)
+def test_a_scheduler_without_tls_is_called_an_open_door(
+    address: str, told: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    from pathology_scaat.execution import dask_cluster
+
+    dask_cluster._warn_of_open_door.cache_clear()
+    dask_cluster._warn_of_open_door(address)
+    dask_cluster._warn_of_open_door(address)
+    assert caplog.text.count("THE SCHEDULER IS OPEN") == told

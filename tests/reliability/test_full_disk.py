@@ -46,7 +46,9 @@ def a_status_table(folder: Path) -> None:
 @pytest.fixture(scope="module")
 def map_and_saliency(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     folder = tmp_path_factory.mktemp("map")
-    store = make_saliency_store(folder / "s.zarr", PatchGrid(0.0, 0.0, 1.0, 64, 32, 24, 24), stride_px=1)
+    store = make_saliency_store(
+        folder / "s.zarr", PatchGrid(0.0, 0.0, 1.0, 64, 32, 24, 24), stride_px=1
+    )
     stitch_slide(store, folder / "S1.ome.zarr")
     return folder / "S1.ome.zarr", store
 
