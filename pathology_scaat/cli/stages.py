@@ -40,6 +40,7 @@ def tile(
     overwrite: opt.Overwrite = False,
     out_exists_ok: opt.OutExistsOk = False,
     quiet: opt.Quiet = False,
+    allow_urls: opt.AllowUrls = None,
 ) -> None:
     """Cut slides into zarr patch stores."""
     from pathology_scaat.patches import TileConfig
@@ -64,7 +65,7 @@ def tile(
 def train(
     manifest: opt.Manifest = None,
     out: opt.Out = None,
-    method: Annotated[str | None, typer.Option("--method", help="Training method.")] = None,
+    method: opt.TrainingMethod = None,
     backbone: Annotated[str | None, typer.Option("--backbone", help="Network by name.")] = None,
     epochs: Annotated[int | None, typer.Option("--epochs", help="Most epochs.")] = None,
     eps: Annotated[float | None, typer.Option("--eps", help="SCAAT's budget in [0, 1].")] = None,
@@ -73,6 +74,7 @@ def train(
     pseudonymize: opt.Pseudonymize = None,
     overwrite: opt.Overwrite = False,
     quiet: opt.Quiet = False,
+    allow_urls: opt.AllowUrls = None,
 ) -> None:
     """Train a classifier on the labelled patches, with SCAAT unless told otherwise."""
     from pathology_scaat.pipeline.train import train as verb
@@ -102,6 +104,9 @@ def explain(
         str | None, typer.Option("--target", help="Class to explain; the positive one by default.")
     ] = None,
     device: opt.Device = "auto",
+    workers: opt.Workers = None,
+    scheduler: opt.Scheduler = None,
+    cluster: opt.Cluster = None,
     overwrite: opt.Overwrite = False,
     quiet: opt.Quiet = False,
 ) -> None:
@@ -117,6 +122,7 @@ def explain(
             model=model,
             config=checked(ExplainConfig, values, "explain options"),
             device=device,
+            engine=engine_of(workers, scheduler, cluster),
             overwrite=overwrite,
             reporter=reporter,
         )
@@ -178,6 +184,7 @@ def export(
     pseudonymize: opt.Pseudonymize = None,
     overwrite: opt.Overwrite = False,
     quiet: opt.Quiet = False,
+    allow_urls: opt.AllowUrls = None,
 ) -> None:
     """Write slide maps as files that QuPath and other viewers open."""
     from pathology_scaat.export import ExportConfig
@@ -220,6 +227,7 @@ def import_annotations(
         Path | None, typer.Option("--to", help="Folder for the labels; OUT/annotations if none.")
     ] = None,
     manifest: opt.Manifest = None,
+    allow_urls: opt.AllowUrls = None,
 ) -> None:
     """Bring annotations corrected in QuPath back as labels for the next training."""
     from pathology_scaat.export.qupath.import_annotations import import_annotations as verb

@@ -1,4 +1,4 @@
-"""Which device computes, and moments in a GPU's queue."""
+"""Which device computes, and CUDA events on it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import torch
 
 from pathology_scaat.errors import UsageError
+from pathology_scaat.execution.jobs import worker_number
 
 
 def choose_device(name: str = "auto") -> torch.device:
@@ -34,6 +35,30 @@ def choose_device(name: str = "auto") -> torch.device:
                 "--device", f"there is no '{name}' here", f"use cuda:0 to cuda:{count - 1}"
             )
     return chosen
+
+
+def job_device(name: str = "auto") -> torch.device:
+    """The device of a job: ``auto`` and ``cuda`` without a number share a machine's GPUs out.
+
+    Worker n of a machine takes GPU n modulo their count; a named one (``cuda:1``) is kept.
+
+    Raises
+    ------
+    UsageError
+        If it is no device, or not one of this machine.
+    """
+    device = choose_device(name)
+    if device.type != "cuda" or device.index is not None:
+        return device
+    return torch.device("cuda", worker_number() % torch.cuda.device_count())
+
+
+def gpu_count(name: str = "auto") -> int:
+    """GPUs that jobs share where a device name is given; 0 where the CPU or MPS computes."""
+    device = choose_device(name)
+    if device.type != "cuda":
+        return 0
+    return torch.cuda.device_count() if device.index is None else 1
 
 
 def process_device(name: str, rank: int) -> torch.device:

@@ -1,18 +1,28 @@
-"""Where the work runs: here, in local processes, or on a cluster, through Dask.
+"""Where the work runs, always as Dask tasks: here, in local processes, or on a cluster.
 
 Slides are opened where the job runs; only small job descriptions and results travel.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from pathology_scaat.errors import UsageError
-from pathology_scaat.execution.jobs import JobError, JobOutcome, LostError, guarded, job_threads
+from pathology_scaat.execution.graph import Backend, OnProgress, Outcome, job_task, run_jobs
+from pathology_scaat.execution.jobs import (
+    JobError,
+    JobOutcome,
+    LostError,
+    guarded,
+    job_threads,
+    listen_to_progress,
+)
 from pathology_scaat.system.memory import is_limited, require_room
 from pathology_scaat.system.processes import usable_cores
 
@@ -43,13 +53,22 @@ class EngineConfig(BaseModel):
     )
     scheduler: str | None = Field(
         default=None,
-        description="address of a running dask.distributed scheduler (tls://host:8786), or local",
+        description=(
+            "address of a running dask.distributed scheduler (tls://host:8786), or 'local' for one "
+            "on this machine, with a dashboard"
+        ),
     )
     cluster: Path | None = Field(default=None, description="cluster profile (YAML) for a job queue")
 
 
 def map_jobs(
-    function: Callable[[Job], Result], jobs: Sequence[Job], config: EngineConfig | None = None
+    function: Callable[[Job], Result],
+    jobs: Sequence[Job],
+    config: EngineConfig | None = None,
+    *,
+    announce: Callable[[str], None] | None = None,
+    resources: dict[str, float] | None = None,
+    on_progress: OnProgress | None = None,
 ) -> Generator[JobOutcome[Result], None, None]:
     """Run one function over many jobs and yield what becomes of each, as it comes.
 
@@ -63,6 +82,15 @@ def map_jobs(
         Where to run; by default local processes, as many as there are cores and jobs.
         Local processes are spawned: a script that calls this needs the usual
         ``if __name__ == "__main__"``.
+    announce : callable, optional
+        Told in a sentence what a user should know of the cluster: where its dashboard is, or
+        that its connection is not protected.
+    resources : dict, optional
+        What a worker of a Dask cluster must offer, such as ``{"GPU": 1}``; heeded where any of
+        its workers offers it.
+    on_progress : callable, optional
+        Told the index of a running job and how much of it is done (0 to 1), on any thread;
+        jobs on a cluster do not report.
 
     Yields
     ------
@@ -84,22 +112,58 @@ def map_jobs(
     if not jobs:
         return
     require_room()
-    if config.scheduler or config.cluster:
-        from pathology_scaat.execution.dask_cluster import run_on_cluster
+    with (
+        _backend(config, len(jobs), announce, resources) as backend,
+        closing(run_jobs(backend, function, jobs, on_progress)) as outcomes,
+    ):
+        yield from outcomes
 
-        width = usable_cores() if config.workers is None else max(config.workers, 1)
-        yield from run_on_cluster(
-            function, jobs, config.scheduler, config.cluster, min(width, len(jobs))
-        )
+
+class _InThisProcess:
+    """Runs tasks one after the other by Dask's synchronous scheduler, with all threads."""
+
+    def __init__(self, threads: int) -> None:
+        self._threads = threads
+
+    def run(
+        self,
+        function: Callable[[Any], Any],
+        jobs: Sequence[Any],
+        indices: Sequence[int],
+        alone: bool,
+        on_progress: OnProgress | None,
+    ) -> Iterator[tuple[int, Outcome | None]]:
+        for index in indices:
+            task = job_task(guarded, function, jobs[index], self._threads)
+            if on_progress is not None:
+                listen_to_progress(partial(on_progress, index))
+            try:
+                outcome: Outcome = task.compute(scheduler="synchronous")
+            finally:
+                listen_to_progress(None)
+            yield index, outcome
+
+
+@contextmanager
+def _backend(
+    config: EngineConfig,
+    n_jobs: int,
+    announce: Callable[[str], None] | None,
+    resources: dict[str, float] | None,
+) -> Iterator[Backend]:
+    if config.scheduler or config.cluster:
+        from pathology_scaat.execution.dask_cluster import cluster_backend
+
+        with cluster_backend(config.scheduler, config.cluster, announce, resources) as backend:
+            yield backend
         return
     workers = usable_cores() if config.workers is None else max(config.workers, 1)
-    processes = min(workers, len(jobs))
-    apart = processes > 1 or (config.workers != 0 and is_limited())
-    if apart:
-        from pathology_scaat.execution.local_pool import run_in_processes
+    processes = min(workers, n_jobs)
+    # Where memory is limited, a job runs in a process of its own even if it is alone: the
+    # kernel kills the process that asks for too much, and the command must survive to say so.
+    if processes > 1 or (config.workers != 0 and is_limited()):
+        from pathology_scaat.execution.local_pool import LocalBackend
 
-        yield from run_in_processes(function, jobs, processes, workers // processes)
-        return
-    for index, job in enumerate(jobs):
-        result, error = guarded(function, job, workers)
-        yield JobOutcome(index, result, error)
+        yield LocalBackend(processes, workers // processes)
+    else:
+        yield _InThisProcess(workers)

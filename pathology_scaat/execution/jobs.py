@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
@@ -12,8 +13,8 @@ from typing import Generic, TypeVar
 
 from pathology_scaat.artifacts.atomic import PARTIAL_MARK
 from pathology_scaat.artifacts.redaction import Redactor
-from pathology_scaat.artifacts.urls import slide_place
-from pathology_scaat.errors import ScaatError
+from pathology_scaat.artifacts.urls import SlideUrl, slide_place
+from pathology_scaat.errors import AddressError, ScaatError
 from pathology_scaat.system.disk_errors import disk_error
 from pathology_scaat.system.locks import describe_os_error
 from pathology_scaat.system.memory import REMEDY, is_out_of_memory
@@ -44,12 +45,48 @@ class LostError(JobError):
     exit_code = 3
 
 
+class ClusterLostError(Exception):
+    """Nobody is left to work; the text says who is missing."""
+
+
 _threads_of_job = 1
+_worker_number = 0
+
+
+def worker_number() -> int:
+    """Number of this worker among those of its machine, from 0: which GPU is its own."""
+    return _worker_number
+
+
+def set_worker_number(number: int) -> None:
+    """Tell this process its number; called once, when a worker starts."""
+    global _worker_number
+    _worker_number = number
 
 
 def job_threads() -> int:
     """How many threads the running job may use."""
     return _threads_of_job
+
+
+PROGRESS_EVERY_S = 0.2
+_on_progress: Callable[[float], None] | None = None
+_last_progress_s = 0.0
+
+
+def report_progress(done: int, total: int) -> None:
+    """Called by a job: how much of it is done; ignored where nobody listens."""
+    global _last_progress_s
+    now = time.monotonic()
+    if _on_progress is not None and total > 0 and now - _last_progress_s >= PROGRESS_EVERY_S:
+        _last_progress_s = now
+        _on_progress(done / total)
+
+
+def listen_to_progress(listener: Callable[[float], None] | None) -> None:
+    """Have :func:`report_progress` in this process call ``listener`` with a share of 0 to 1."""
+    global _on_progress
+    _on_progress = listener
 
 
 def guarded(
@@ -108,7 +145,10 @@ def _foreign(job: object, error: Exception) -> JobError:
     redactor = Redactor()
     slide_path = getattr(getattr(job, "job", job), "slide_path", None)
     if slide_path:
-        place = slide_place(slide_path)
+        try:
+            place = slide_place(slide_path)
+        except AddressError:
+            place = SlideUrl(str(slide_path))
         if isinstance(place, Path):
             redactor.hide_path(place, subject_of(job))
         else:

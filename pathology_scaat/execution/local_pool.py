@@ -1,8 +1,9 @@
-"""Jobs in processes of this machine, over pipes that nobody else can reach.
+"""Dask's own scheduler over worker processes of this machine, connected by pipes.
 
-Dask's own local cluster listens on loopback ports, where any user of the machine may
-connect and run code as this one; a pipe has no name and no port. Each worker has one job at
-a time, so that a worker's death is that job's and no other's.
+A ``LocalCluster`` of dask.distributed listens on loopback ports, where any user of the machine
+may connect and run code as this one; a pipe has no name and no port. Dask accepts any
+``concurrent.futures`` executor, so its scheduler runs the graph on :class:`ProcessExecutor`:
+threads of which each owns one process. The death of a process is then one job's matter.
 """
 
 from __future__ import annotations
@@ -10,13 +11,14 @@ from __future__ import annotations
 import multiprocessing
 import os
 import pickle
+import queue
 import signal
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from functools import partial
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -25,7 +27,8 @@ from typing import Any
 from pathology_scaat.artifacts.atomic import remove_unfinished
 from pathology_scaat.artifacts.leases import release_all
 from pathology_scaat.errors import UsageError
-from pathology_scaat.execution.jobs import JobOutcome, guarded, worker_died
+from pathology_scaat.execution.graph import OnProgress, Outcome, job_task
+from pathology_scaat.execution.jobs import guarded, listen_to_progress, set_worker_number
 from pathology_scaat.system.memory import REMEDY
 from pathology_scaat.system.signals import raise_on, unseen_by_children
 
@@ -36,195 +39,251 @@ FAILED_STARTS_ALLOWED = 3
 """Workers in a row that may die before they are ready for a job."""
 
 _READY = b"ready"
+_PROGRESS = b"progress "
+"""Begins a message that tells how much of the job is done; a pickle begins otherwise."""
 
 
-# --- in the worker -------------------------------------------------------------------------
+# --- in the worker process -----------------------------------------------------------------
 
 
-def _watch_parent() -> None:
-    """End with the parent: a job must not go on when nobody waits for its result."""
+def _end_with_parent() -> None:
+    """A job must not go on when nobody waits for its result."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         wait([parent.sentinel])
         os._exit(1)
 
 
-def _ended() -> SystemExit:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the cleaning up must not be broken off
+def _on_sigterm() -> SystemExit:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # cleaning up must not be interrupted
     return SystemExit(143)
 
 
-def _work(pipe: Connection, threads: int) -> None:
+def _serve(pipe: Connection, threads: int, number: int) -> None:
     try:
-        _work_until_closed(pipe, threads)
+        _serve_until_closed(pipe, threads, number)
     finally:
         remove_unfinished()
         release_all()
 
 
-def _work_until_closed(pipe: Connection, threads: int) -> None:
-    """Receive a job, run it, send what became of it; until the pipe closes."""
-    # Where the system must kill somebody for memory, the one who can still tell shall live.
+def _serve_until_closed(pipe: Connection, threads: int, number: int) -> None:
+    """Receive a job, run it, send its outcome; until the pipe closes."""
+    # Where the kernel must kill a process for memory, the parent, which can report it, survives.
     with suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as stream:
         stream.write("1000")
-    # What dying libraries shout is told in one sentence; Python's errors go to the log.
+    # Native libraries print to stderr as they die; Python's own errors go to the log.
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    raise_on(signal.SIGTERM, _ended)
-    threading.Thread(target=_watch_parent, daemon=True).start()
+    raise_on(signal.SIGTERM, _on_sigterm)
+    set_worker_number(number)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    listen_to_progress(lambda share: pipe.send_bytes(_PROGRESS + str(share).encode()))
     pipe.send_bytes(_READY)
     while True:
         try:
             message = pipe.recv_bytes()
         except (EOFError, OSError):
             return
-        # Unpacking imports what the job needs, which may fail as any work may.
-        unpacked, error = guarded(pickle.loads, message)
+        # Unpickling imports what the job needs, which may fail as any work may.
+        unpickled, error = guarded(pickle.loads, message)
         outcome: tuple[Any, Any] = (None, error)
-        if unpacked is not None:
-            function, job = unpacked
+        if unpickled is not None:
+            function, job = unpickled
             outcome = guarded(function, job, threads)
-        packed, error = guarded(pickle.dumps, outcome)
-        pipe.send_bytes(packed if packed is not None else pickle.dumps((None, error)))
+        pickled, error = guarded(pickle.dumps, outcome)
+        pipe.send_bytes(pickled if pickled is not None else pickle.dumps((None, error)))
 
 
-# --- in the process that asks --------------------------------------------------------------
+# --- in the parent process -----------------------------------------------------------------
 
 
-@dataclass(eq=False)
 class _Worker:
-    """A process, our end of its pipe, and the index of the job it has."""
+    """One worker process and our end of its pipe."""
 
-    process: BaseProcess
-    pipe: Connection
-    ready: bool = False
-    job: int | None = None
-
-
-class _Pool:
-    def __init__(self, threads: int) -> None:
-        self.workers: list[_Worker] = []
-        self._threads = threads
-        self._failed_starts = 0
-
-    def start(self) -> None:
+    def __init__(self, threads: int, number: int) -> None:
         context = multiprocessing.get_context("spawn")
         try:
-            ours, theirs = context.Pipe()
-            process = context.Process(target=_work, args=(theirs, self._threads), daemon=True)
-            # Its first start would unblock the signal again in the thread that starts it.
+            self.pipe, theirs = context.Pipe()
+            self.process: BaseProcess = context.Process(
+                target=_serve, args=(theirs, threads, number), daemon=True
+            )
+            # Starting the tracker later would unblock the signal again in this thread.
             resource_tracker.ensure_running()
-            # A terminal sends Ctrl-C to every process of the command: only this one is to
-            # answer, and to end the others.
+            # A terminal sends Ctrl-C to every process of the command: only the parent answers,
+            # and ends the others.
             with unseen_by_children(signal.SIGINT):
-                process.start()
+                self.process.start()
         except OSError as error:
             raise _no_worker(error.strerror or "refused") from None
-        theirs.close()  # so that the pipe ends when the worker does
-        self.workers.append(_Worker(process, ours))
+        theirs.close()  # so that the pipe ends when the process does
 
-    def give(self, worker: _Worker, function: Callable[[Any], Any], index: int, job: Any) -> None:
-        worker.job = index
-        with suppress(OSError):  # it has died; that is seen, and counted, when we wait for it
+    def receive(self) -> bytes | None:
+        """The next message; None where the process has died."""
+        try:
+            return self.pipe.recv_bytes()
+        except (EOFError, OSError):
+            return None
+
+    def kill(self) -> None:
+        self.pipe.close()
+        self.process.kill()
+        self.process.join()
+
+
+def _no_worker(reason: str) -> UsageError:
+    return UsageError("--workers", f"no worker process can be started ({reason})", REMEDY)
+
+
+class ProcessExecutor(ThreadPoolExecutor):
+    """Threads of which each runs its jobs in a worker process of its own.
+
+    Parameters
+    ----------
+    processes : int
+        At most so many threads, and so processes; they start when there is work for them.
+    threads_per_job : int
+        How many threads a job may use (:func:`pathology_scaat.execution.jobs.job_threads`).
+    """
+
+    def __init__(self, processes: int, threads_per_job: int) -> None:
+        super().__init__(processes, thread_name_prefix="worker")
+        self._threads_per_job = threads_per_job
+        self._own = threading.local()
+        self._lock = threading.Lock()
+        self._workers: list[_Worker] = []
+        self._n_started = 0
+        self._failed_starts = 0
+        self._closing = False
+
+    def run_in_worker(
+        self,
+        function: Callable[[Any], Any],
+        job: Any,
+        on_progress: Callable[[float], None] | None = None,
+    ) -> Outcome | None:
+        """Run a job in the calling thread's process; None where the process died under it.
+
+        To be called on a thread of this executor.
+
+        Raises
+        ------
+        UsageError
+            If no worker process can be started.
+        """
+        worker = self._ready_worker()
+        if worker is None:
+            return None
+        with suppress(OSError):  # it has died: seen, and counted, in the next line
             worker.pipe.send_bytes(pickle.dumps((function, job)))
+        message = worker.receive()
+        while message is not None and message.startswith(_PROGRESS):
+            if on_progress is not None:
+                on_progress(float(message.removeprefix(_PROGRESS)))
+            message = worker.receive()
+        if message is None:
+            self._discard(worker)
+            return None
+        outcome: Outcome = pickle.loads(message)  # noqa: S301  (written by our own worker)
+        return outcome
 
-    def events(self) -> Iterator[tuple[_Worker, bytes | None]]:
-        """Wait; yield each worker that said something (None: it died)."""
-        by_pipe = {worker.pipe: worker for worker in self.workers}
-        for pipe in wait(list(by_pipe)):
-            worker = by_pipe[pipe]  # type: ignore[index]
-            try:
-                message = worker.pipe.recv_bytes()
-            except (EOFError, OSError):
-                self._bury(worker)
-                yield worker, None
-                continue
-            if worker.ready:
-                yield worker, message
+    def _ready_worker(self) -> _Worker | None:
+        """This thread's process, started where there is none; None while closing."""
+        worker: _Worker | None = getattr(self._own, "worker", None)
+        while worker is None:
+            with self._lock:
+                if self._closing:
+                    return None
+                worker = _Worker(self._threads_per_job, self._n_started)
+                self._n_started += 1
+                self._workers.append(worker)
+            self._own.worker = worker
+            if worker.receive() is None:
+                self._discard(worker)
+                worker = None
+                with self._lock:
+                    self._failed_starts += 1
+                    if self._failed_starts >= FAILED_STARTS_ALLOWED and not self._closing:
+                        raise _no_worker("out of memory?")
             else:
-                worker.ready, self._failed_starts = True, 0
+                self._failed_starts = 0
+        return worker
 
-    def _bury(self, worker: _Worker) -> None:
-        self.workers.remove(worker)
-        worker.pipe.close()
-        worker.process.kill()
-        worker.process.join()
-        if not worker.ready:
-            self._failed_starts += 1
-            if self._failed_starts >= FAILED_STARTS_ALLOWED:
-                raise _no_worker("out of memory?")
+    def _discard(self, worker: _Worker) -> None:
+        self._own.worker = None
+        with self._lock:
+            if worker in self._workers:
+                self._workers.remove(worker)
+        if not self._closing:
+            worker.kill()
 
     def close(self, *, gently: bool) -> None:
-        """End all workers; gently where they are idle, else by a signal they clean up at."""
-        for worker in self.workers:
-            worker.pipe.close()
-            if not gently:
+        """End all processes: idle ones by closing their pipes, else by SIGTERM."""
+        with self._lock:
+            self._closing = True
+            workers = list(self._workers)
+        for worker in workers:
+            if gently:
+                worker.pipe.close()
+            else:
                 worker.process.terminate()
         end = time.monotonic() + ENDING_S
-        for worker in self.workers:
+        for worker in workers:
             worker.process.join(max(0.0, end - time.monotonic()))
             worker.process.kill()
             worker.process.join()
-        self.workers.clear()
+        self.shutdown(wait=True, cancel_futures=True)
+        for worker in workers:
+            worker.pipe.close()
 
 
-def _no_worker(why: str) -> UsageError:
-    return UsageError("--workers", f"no worker process can be started ({why})", REMEDY)
+class LocalBackend:
+    """Runs a graph of jobs by Dask's scheduler on a :class:`ProcessExecutor`."""
 
+    def __init__(self, processes: int, threads: int) -> None:
+        self._processes = processes
+        self._threads = threads
 
-def run_in_processes(
-    function: Callable[[Any], Any], jobs: Sequence[Any], processes: int, threads: int
-) -> Iterator[JobOutcome[Any]]:
-    """Run jobs in local processes; yield each outcome as it comes.
+    def run(
+        self,
+        function: Callable[[Any], Any],
+        jobs: Sequence[Any],
+        indices: Sequence[int],
+        alone: bool,
+        on_progress: OnProgress | None,
+    ) -> Iterator[tuple[int, Outcome | None]]:
+        """Outcomes as they come; None for a job whose worker died under it.
 
-    A job whose worker dies is tried once more when the others are done, alone: memory that
-    ran out with several workers may be enough for one.
+        A new executor each time, and one process where jobs are to be alone: memory that ran
+        out with several workers may be enough for one, if the others are really gone.
+        """
+        processes = 1 if alone else min(self._processes, len(indices))
+        executor = ProcessExecutor(processes, self._threads)
+        done: queue.SimpleQueue[tuple[int, Outcome | None] | BaseException] = queue.SimpleQueue()
 
-    Raises
-    ------
-    UsageError
-        If no worker process can be started.
-    """
-    pool = _Pool(threads)
-    gently = False
-    try:
-        lost: list[int] = []
-        yield from _run(pool, function, jobs, range(len(jobs)), processes, lost)
-        again: list[int] = []
-        yield from _run(pool, function, jobs, sorted(lost), 1, again)
-        for index in again:
-            yield JobOutcome(index, None, worker_died(jobs[index]))
-        gently = True
-    finally:
-        pool.close(gently=gently)
+        def run_one(index: int) -> None:
+            listener = None if on_progress is None else partial(on_progress, index)
+            done.put((index, executor.run_in_worker(function, jobs[index], listener)))
 
+        def compute() -> None:
+            import dask
 
-def _run(
-    pool: _Pool,
-    function: Callable[[Any], Any],
-    jobs: Sequence[Any],
-    indices: Sequence[int],
-    processes: int,
-    lost: list[int],
-) -> Iterator[JobOutcome[Any]]:
-    """One pass over some jobs with so many processes; those that killed theirs go to ``lost``."""
-    todo = deque(indices)
-    while todo or any(worker.job is not None for worker in pool.workers):
-        busy = sum(worker.job is not None for worker in pool.workers)
-        while len(pool.workers) < min(processes, busy + len(todo)):
-            pool.start()
-        for worker in pool.workers:
-            if todo and worker.job is None and busy < processes:
-                index = todo.popleft()
-                pool.give(worker, function, index, jobs[index])
-                busy += 1
-        for worker, message in pool.events():
-            index_done, worker.job = worker.job, None
-            if index_done is None:
-                continue
-            if message is not None:
-                yield JobOutcome(index_done, *pickle.loads(message))  # noqa: S301  (from our worker)
-            elif worker.ready:
-                lost.append(index_done)
-            else:
-                todo.appendleft(index_done)
+            try:
+                tasks = [job_task(run_one, index) for index in indices]
+                dask.compute(*tasks, scheduler="threads", pool=executor, optimize_graph=False)
+            except BaseException as error:
+                done.put(error)
+
+        scheduler = threading.Thread(target=compute, daemon=True)
+        gently = False
+        try:
+            scheduler.start()
+            for _ in indices:
+                item = done.get()
+                if isinstance(item, BaseException):
+                    raise item
+                yield item
+            gently = True
+        finally:
+            executor.close(gently=gently)
+            scheduler.join()

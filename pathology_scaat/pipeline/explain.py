@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-from pathology_scaat.artifacts.leases import lease_if_writable
 from pathology_scaat.artifacts.output_folder import Workspace
 from pathology_scaat.artifacts.status import StatusTable
-from pathology_scaat.errors import LeaseError
-from pathology_scaat.execution.engine import guarded
+from pathology_scaat.execution.engine import EngineConfig
 from pathology_scaat.pipeline.reporting import Reporter, Silent, StageReport
-from pathology_scaat.pipeline.stage import StageRecorder, slides_to_do
-from pathology_scaat.saliency import ExplainConfig, ExplainResult, explain_slide
-
-
-@dataclass(frozen=True)
-class _Slide:
-    slide_id: str
-    wait_s: float
+from pathology_scaat.pipeline.stage import run_stage, slides_to_do
+from pathology_scaat.saliency import ExplainConfig
+from pathology_scaat.saliency.explain_job import ExplainJob, explain_job
 
 
 def explain(
@@ -29,6 +20,7 @@ def explain(
     model: Path | None = None,
     config: ExplainConfig | None = None,
     device: str = "auto",
+    engine: EngineConfig | None = None,
     slide_ids: Sequence[str] | None = None,
     overwrite: bool = False,
     reporter: Reporter | None = None,
@@ -44,7 +36,9 @@ def explain(
     config : ExplainConfig, optional
         Attribution method, target class and resolution.
     device : str
-        ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        ``auto``, ``cpu``, ``cuda`` (all GPUs of the machine) or ``cuda:N``.
+    engine : EngineConfig, optional
+        Where to run. By default one process per GPU, or per core where no GPU is used.
     slide_ids : sequence of str, optional
         Only these; all that are tiled by default.
     overwrite : bool
@@ -57,38 +51,38 @@ def explain(
     StageReport
         What was done, skipped and failed, by slide id.
     """
-    listener = reporter or Silent()
     space = Workspace(out)
     todo = slides_to_do(space, "tile", slide_ids)
-    number = 0
+    jobs = [
+        ExplainJob(
+            slide_id,
+            space.patches(slide_id),
+            model or space.model,
+            space.saliency(slide_id),
+            config or ExplainConfig(),
+            device,
+            overwrite,
+        )
+        for slide_id in todo
+    ]
+    return run_stage(
+        "explain",
+        todo,
+        explain_job,
+        jobs,
+        [job.out_path for job in jobs],
+        _engine_for(engine or EngineConfig(), device),
+        StatusTable(out),
+        reporter or Silent(),
+        resources=None if device == "cpu" else {"GPU": 1},
+    )
 
-    def tell(done: int, total: int) -> None:
-        listener.update("explain", number + done / max(total, 1))
 
-    def work(slide: _Slide) -> ExplainResult:
-        with lease_if_writable(space.saliency(slide.slide_id), slide.wait_s):
-            return explain_slide(
-                space.patches(slide.slide_id),
-                model or space.model,
-                space.saliency(slide.slide_id),
-                config or ExplainConfig(),
-                device=device,
-                overwrite=overwrite,
-                progress=tell,
-            )
+def _engine_for(engine: EngineConfig, device: str) -> EngineConfig:
+    """One local process per GPU where GPUs compute and nothing else was asked for."""
+    if engine.scheduler or engine.cluster or engine.workers is not None:
+        return engine
+    from pathology_scaat.execution.devices import gpu_count  # torch takes seconds to import
 
-    with StageRecorder("explain", todo, StatusTable(out), listener) as recorder:
-        for wait_s in (0.0, math.inf):  # what another run makes comes last, and waits for it
-            busy: list[str] = []
-            for slide_id in todo:
-                result, error = guarded(work, _Slide(slide_id, wait_s))
-                if result is not None:
-                    recorder.succeeded(slide_id, result, {})
-                elif isinstance(error, LeaseError) and not wait_s:
-                    busy.append(slide_id)
-                    continue
-                elif error is not None:
-                    recorder.failed(slide_id, error)
-                number += 1
-            todo = tuple(busy)
-        return recorder.close()
+    gpus = gpu_count(device)
+    return engine.model_copy(update={"workers": gpus}) if gpus else engine

@@ -136,6 +136,7 @@ def run(
         model=config.model,
         config=config.explain,
         device=config.device,
+        engine=config.engine,
         slide_ids=tiled.usable,
         overwrite=overwrite,
         reporter=listener,

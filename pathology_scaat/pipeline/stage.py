@@ -64,6 +64,8 @@ class StageRecorder:
         self._reporter = reporter
         self._started = time.monotonic()
         self._units = 0
+        self._n_ended = 0
+        self._shares: dict[int, float] = {}
         changes: list[StatusChange] = []
         claim_output(status.path.parent)
         sweep_partials(status.path.parent)
@@ -91,7 +93,7 @@ class StageRecorder:
         own: StatusChange = (slide_id, self._stage, "done", "", facts)
         self._writer.add([*([] if result.skipped else self._outdated(slide_id)), own])
         if not result.skipped:
-            self._units += int(facts.get("n_patches", 0))
+            self._units += int(getattr(result, "n_patches", 0))
         self._advance()
 
     def _outdated(self, slide_id: str) -> list[StatusChange]:
@@ -99,7 +101,17 @@ class StageRecorder:
         later = STAGES[STAGES.index(self._stage) + 1 :]
         return [(slide_id, stage, "pending", "", {}) for stage in later]
 
+    def in_progress(self, index: int, share: float) -> None:
+        """Job ``index`` of the running batch is done to a share of 0 to 1."""
+        self._shares[index] = share
+        self._reporter.update(self.report.stage, self._n_ended + sum(self._shares.values()))
+
+    def ended(self, index: int) -> None:
+        """Job ``index`` of the running batch is no longer in progress."""
+        self._shares.pop(index, None)
+
     def _advance(self) -> None:
+        self._n_ended += 1
         seconds = max(time.monotonic() - self._started, 1e-3)
         parts = [f"{self._units / seconds:,.0f} patches/s"] if self._units else []
         if self.report.failed:
@@ -144,6 +156,7 @@ def run_stage(
     reporter: Reporter,
     facts: Callable[[Any], Mapping[str, Any]] = no_facts,
     preflight: Callable[[Any], None] | None = None,
+    resources: dict[str, float] | None = None,
 ) -> StageReport:
     """Run one job per slide wherever the engine says; a failed slide stops no other.
 
@@ -171,6 +184,8 @@ def run_stage(
     preflight : callable, optional
         Raises what would make a job fail at once; called here for each job before any is given
         to a worker, where the workers are on this machine.
+    resources : dict, optional
+        What a worker of a Dask cluster must offer (:func:`map_jobs`).
 
     Raises
     ------
@@ -185,6 +200,7 @@ def run_stage(
                 try:
                     preflight(jobs[index])
                 except ScaatError as error:
+                    recorder.ended(index)
                     recorder.failed(slide_ids[index], error)
                 else:
                     possible.append(index)
@@ -194,9 +210,19 @@ def run_stage(
             leased = [LeasedJob(function, jobs[i], artifacts[i], wait, slide_ids[i]) for i in todo]
             busy = []
             # Closed before anything else happens: workers end with the loop, however it ends.
-            with closing(map_jobs(run_leased, leased, engine or EngineConfig())) as outcomes:
+            with closing(
+                map_jobs(
+                    run_leased,
+                    leased,
+                    engine or EngineConfig(),
+                    announce=reporter.note,
+                    resources=resources,
+                    on_progress=recorder.in_progress,
+                )
+            ) as outcomes:
                 for outcome in outcomes:
                     index = todo[outcome.index]
+                    recorder.ended(outcome.index)
                     if outcome.result is not None:
                         recorder.succeeded(slide_ids[index], outcome.result, facts(outcome.result))
                     elif isinstance(outcome.error, LeaseError) and not wait:

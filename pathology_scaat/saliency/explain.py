@@ -235,7 +235,7 @@ def explain_slide(
         If patches and model do not fit (size, µm/px), or the target is not a class.
     """
     from pathology_scaat.patches import PatchStore
-    from pathology_scaat.training.bundle import load_bundle, read_bundle_config
+    from pathology_scaat.training.bundle import kept_bundle, read_bundle_config
     from pathology_scaat.training.bundle_config import model_fingerprint
 
     config = config or ExplainConfig()
@@ -295,7 +295,7 @@ def explain_slide(
         parameters=parameters,
         versions=versions(),
     )
-    bundle = load_bundle(bundle_path, device=str(chosen))
+    bundle = kept_bundle(Path(bundle_path), model_print, str(chosen))
     total = len(store)
     target_index = class_names.index(target_class)
     explain = BatchExplainer(bundle.model, target_index, config, chosen, model_config.multi_label)

@@ -8,8 +8,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pathology_scaat.artifacts.urls import SlideUrl, slide_place
-from pathology_scaat.errors import SlideOpenError, UsageError
+from pathology_scaat.errors import AddressError, SlideOpenError, UsageError
 from pathology_scaat.slides.base import Slide
+from pathology_scaat.slides.siblings import (
+    DICOM_MAGIC,
+    DICOM_MAGIC_OFFSET,
+    TIFF_MAGIC,
+    check_siblings,
+)
 
 LOGGER = logging.getLogger(__name__)
 
@@ -19,7 +25,6 @@ READERS = ("auto", "tiff", "openslide", "ngff", "tiatoolbox")
 _FAST_VENDORS = ("aperio", "generic-tiff", "philips")
 """Families whose tiles lie side by side at whole pixels, as OpenSlide names them."""
 
-_TIFF_MAGIC = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
 _JP2_MAGIC = (b"\x00\x00\x00\x0cjP  ", b"\xff\x4f\xff\x51")
 _SUGGESTION = "convert it to a tiled TIFF, or copy it again if it should be a slide"
 
@@ -72,7 +77,10 @@ def open_slide(
     """
     if reader not in READERS:
         raise UsageError("--reader", f"there is no reader '{reader}'", f"use {', '.join(READERS)}")
-    path = slide_place(path)
+    try:
+        path = slide_place(path)
+    except AddressError as error:
+        raise SlideOpenError(error.subject, error.problem, error.remedy) from None
     if isinstance(path, SlideUrl):
         from pathology_scaat.slides.remote import open_remote
 
@@ -82,6 +90,7 @@ def open_slide(
         raise SlideOpenError(path.name, "is neither a file nor a folder", _SUGGESTION)
     if path.is_file() and mode.st_size == 0:
         raise SlideOpenError(path.name, "is empty", "copy it again")
+    check_siblings(path)
     if reader == "auto":
         return _open_folder(path, mpp) if path.is_dir() else _open_file(path, mpp)
     return _FORCED[reader](path, mpp)
@@ -105,7 +114,7 @@ def _open_file(path: Path, mpp: float | None) -> Slide:
         vendor = openslide.OpenSlide.detect_format(path)
     except openslide.OpenSlideError:
         vendor = None
-    if head.startswith(_TIFF_MAGIC) and (vendor is None or vendor in _FAST_VENDORS):
+    if head.startswith(TIFF_MAGIC) and (vendor is None or vendor in _FAST_VENDORS):
         _check_tiff(path)
         from pathology_scaat.slides.tiff_levels import UnsuitableError
 
@@ -144,7 +153,7 @@ def _check_tiff(path: Path) -> None:
     from pathology_scaat.slides.tiff_reader import TIFF_ERRORS
 
     try:
-        with tifffile.TiffFile(path) as tiff:
+        with tifffile.TiffFile(path, _multifile=False) as tiff:
             problem = check_samples(tiff)
     except TIFF_ERRORS:
         return  # OpenSlide may still know it
@@ -178,7 +187,7 @@ def _dicom_instance(folder: Path) -> Path | None:
         file = folder / name
         if file.is_file():
             with file.open("rb") as stream:
-                if stream.read(132)[128:] == b"DICM":
+                if stream.read(132)[DICOM_MAGIC_OFFSET:] == DICOM_MAGIC:
                     return file
     return None
 
@@ -209,7 +218,7 @@ def _forced_tiff(path: Path, mpp: float | None) -> Slide:
 
     from pathology_scaat.slides.tiff_levels import UnsuitableError
 
-    if path.is_dir() or not _head(path).startswith(_TIFF_MAGIC):
+    if path.is_dir() or not _head(path).startswith(TIFF_MAGIC):
         raise SlideOpenError(path.name, "is no TIFF", "use --reader auto")
     _check_tiff(path)
     known = openslide.OpenSlide.detect_format(path) is not None
@@ -227,6 +236,27 @@ def _ngff(path: Path, mpp: float | None) -> Slide:
     return NgffSlide(path, mpp=mpp)
 
 
+def _forced_tiatoolbox(path: Path, mpp: float | None) -> Slide:
+    """Only files of formats that are slides: it also opens tables of references by fsspec."""
+    import openslide
+
+    known = (
+        _dicom_instance(path) is not None
+        if path.is_dir()
+        else _head(path).startswith((*TIFF_MAGIC, *_JP2_MAGIC))
+    )
+    if not known:
+        try:
+            known = openslide.OpenSlide.detect_format(path) is not None
+        except openslide.OpenSlideError:
+            known = False
+    if not known:
+        raise SlideOpenError(
+            path.name, "is no slide file that is given to tiatoolbox", "use --reader auto"
+        )
+    return _tiatoolbox(path, mpp)
+
+
 def _tiatoolbox(path: Path, mpp: float | None) -> Slide:
     from pathology_scaat.slides.tiatoolbox_reader import TiatoolboxSlide
 
@@ -237,5 +267,5 @@ _FORCED: dict[str, Callable[[Path, float | None], Slide]] = {
     "tiff": _forced_tiff,
     "openslide": _openslide,
     "ngff": _ngff,
-    "tiatoolbox": _tiatoolbox,
+    "tiatoolbox": _forced_tiatoolbox,
 }

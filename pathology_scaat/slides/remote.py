@@ -1,4 +1,4 @@
-"""Slides by fsspec URL (s3://, gs://, az://, file://): tiled TIFFs, read tile by tile."""
+"""Slides by fsspec URL (s3://, gs://, az://, https://): tiled TIFFs, read tile by tile."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from blake3 import blake3
 
-from pathology_scaat.artifacts.urls import SlideUrl
+from pathology_scaat.artifacts.urls import SlideUrl, open_filesystem, reason_of
 from pathology_scaat.errors import SlideOpenError
 from pathology_scaat.slides.base import Slide
 from pathology_scaat.slides.fingerprint import StoppedError
@@ -26,21 +26,18 @@ def open_remote(url: SlideUrl, *, reader: str = "auto", mpp: float | None = None
     SlideOpenError
         If it cannot be reached, or only a reader of local files can open it.
     """
-    import fsspec
     import tifffile
 
     name = url.name
     if reader not in ("auto", "tiff"):
         raise SlideOpenError(name, f"the reader '{reader}' needs a local file", "download it")
     try:
-        filesystem, path = fsspec.core.url_to_fs(url.url)
+        filesystem, path = open_filesystem(url)
         stream: Any = filesystem.open(path, "rb", block_size=BLOCK_BYTES)
     except Exception as error:
-        # fsspec passes on what its many backends raise; their words hold hosts and paths.
-        kind = type(error).__name__
-        raise SlideOpenError(name, f"cannot be reached ({kind})", "check URL and access") from None
+        raise SlideOpenError(name, *reason_of(error, "cannot be reached")) from None
     try:
-        with tifffile.TiffFile(stream, name=name) as tiff:
+        with tifffile.TiffFile(stream, name=name, _multifile=False) as tiff:
             problem = check_samples(tiff)
         if problem is not None:
             raise SlideOpenError(name, problem, "convert it to 8-bit RGB")
@@ -62,11 +59,9 @@ def remote_fingerprint(url: SlideUrl, *, stopped: threading.Event | None = None)
     SlideOpenError
         If it cannot be read.
     """
-    import fsspec
-
     digest = blake3()
     try:
-        filesystem, path = fsspec.core.url_to_fs(url.url)
+        filesystem, path = open_filesystem(url)
         size = int(filesystem.size(path))
         digest.update(size.to_bytes(8, "little"))
         for start in range(0, size, PIECE_BYTES):
@@ -77,6 +72,5 @@ def remote_fingerprint(url: SlideUrl, *, stopped: threading.Event | None = None)
     except StoppedError:
         raise
     except Exception as error:
-        kind = type(error).__name__
-        raise SlideOpenError(url.name, f"cannot be read ({kind})", "check URL and access") from None
+        raise SlideOpenError(url.name, *reason_of(error, "cannot be read")) from None
     return str(digest.hexdigest())

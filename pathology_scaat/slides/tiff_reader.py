@@ -89,7 +89,9 @@ class TiffSlide(Closing):
         self._cache = TileCache()
         try:
             stream.seek(0)  # tifffile takes the present position for the beginning
-            self._tiff = tifffile.TiffFile(stream, name=name)
+            # Tiles are read from this stream alone: pages of other files of a set would be
+            # looked up in the wrong file.
+            self._tiff = tifffile.TiffFile(stream, name=name, _multifile=False)
             sizes = None if like is None else [level.size_px for level in like.levels]
             self._levels = read_levels(self._tiff, sizes)
             info = _info(self._tiff, self._levels, like)

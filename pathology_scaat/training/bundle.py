@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -29,6 +30,7 @@ from pathology_scaat.artifacts.fingerprint import file_sha256, fingerprint, vers
 from pathology_scaat.errors import BundleError, ScaatError, TrainingError
 from pathology_scaat.scaat.method import Method
 from pathology_scaat.system.memory import is_out_of_memory
+from pathology_scaat.system.representation import Described
 from pathology_scaat.system.signals import raise_again
 from pathology_scaat.training.backbones import Classifier, create_backbone
 from pathology_scaat.training.builders import Tables, default_positive_class
@@ -48,8 +50,8 @@ WSINFER_DIR = "wsinfer"
 MAX_CONFIG_BYTES = 4 << 20
 
 
-@dataclass(frozen=True)
-class ModelBundle:
+@dataclass(frozen=True, repr=False)
+class ModelBundle(Described):
     """A loaded model in evaluation mode.
 
     Attributes
@@ -64,6 +66,15 @@ class ModelBundle:
     model: nn.Module
     config: BundleConfig
     fingerprint: str
+
+    def _facts(self) -> dict[str, str]:
+        config = self.config
+        return {
+            "backbone": config.backbone,
+            "classes": ", ".join(config.class_names),
+            "patches": f"{config.patch_size_px} px at {config.mpp or float('nan'):g} µm/px",
+            "method": config.method,
+        }
 
 
 def save_bundle(
@@ -191,6 +202,16 @@ def build_model(config: BundleConfig) -> Classifier:
         config.backbone, len(config.class_names), config.patch_size_px, config.backbone_options
     )
     return Classifier(backbone, config.mean, config.std)
+
+
+@lru_cache(maxsize=1)
+def kept_bundle(path: Path, fingerprint: str, device: str) -> ModelBundle:
+    """:func:`load_bundle`, the last one kept: a worker that explains many slides loads it once.
+
+    ``fingerprint`` is that of the configuration as it stands now (:func:`model_fingerprint`), so
+    that a bundle that was replaced meanwhile is loaded anew.
+    """
+    return load_bundle(path, device=device)
 
 
 def load_bundle(path: str | Path, device: str = "cpu") -> ModelBundle:

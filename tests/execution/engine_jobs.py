@@ -88,8 +88,17 @@ def tile_once_killed(fragile: FragileJob) -> TileResult:
     return tile_slide(fragile.job)
 
 
+def restrictions(value: int) -> dict[str, float] | None:
+    """What the task that runs this asked its worker for."""
+    from distributed import get_worker
+
+    worker = get_worker()
+    task = worker.state.tasks[worker.get_current_task()]
+    return dict(task.resource_restrictions) or None if task.resource_restrictions else None
+
+
 def scheduler_address(_job: int) -> str:
     """Address of the scheduler of the worker that runs this."""
-    import distributed
+    from distributed import get_worker
 
-    return str(distributed.get_worker().scheduler.address)
+    return str(get_worker().scheduler.address)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -212,39 +213,43 @@ def test_bad_profiles(tmp_path: Path, text: str) -> None:
         read_profile(path)
 
 
-def test_a_local_cluster_speaks_tls_and_turns_strangers_away(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    import distributed
+def test_a_local_cluster_is_protected_and_shows_its_dashboard() -> None:
+    said: list[str] = []
+    settings = EngineConfig(scheduler="local")
+    outcomes = list(map_jobs(engine_jobs.square, [2, 3], settings, announce=said.append))
+    assert sorted(o.result for o in outcomes) == [4, 9]
+    assert len(said) == 1
+    assert "dashboard" in said[0]
+    assert "127.0.0.1" in said[0]
 
-    seen: list[str] = []
-    outcomes = map_jobs(
-        engine_jobs.scheduler_address, [0, 1], EngineConfig(scheduler="local", workers=1)
-    )
-    for outcome in outcomes:
-        assert outcome.error is None
-        address = str(outcome.result)
+
+def test_an_unprotected_scheduler_is_told(cluster: distributed.LocalCluster) -> None:
+    said: list[str] = []
+    settings = EngineConfig(scheduler=cluster.scheduler_address)
+    assert [o.result for o in map_jobs(engine_jobs.square, [2], settings, announce=said.append)]
+    assert ["not encrypted" in sentence for sentence in said] == [True]
+
+
+def test_resources_are_heeded_where_a_worker_offers_them() -> None:
+    """A cluster without GPUs is used as it is; one with some gives the jobs to those workers."""
+    for offered, expected in (({}, None), ({"GPU": 1}, {"GPU": 1})):
+        with distributed.LocalCluster(
+            n_workers=1, threads_per_worker=1, dashboard_address=None, host="127.0.0.1",
+            memory_limit=0, silence_logs=50, resources=offered,
+        ) as running:  # fmt: skip
+            settings = EngineConfig(scheduler=running.scheduler_address)
+            outcomes = map_jobs(engine_jobs.restrictions, [0], settings, resources={"GPU": 1})
+            assert [o.result for o in outcomes] == [expected]
+
+
+def test_a_local_cluster_turns_strangers_away() -> None:
+    """Its port can be reached by every user of the machine; its certificates only by us."""
+    outcomes = map_jobs(engine_jobs.scheduler_address, [0, 1], EngineConfig(scheduler="local"))
+    with contextlib.closing(outcomes):
+        address = str(next(outcomes).result)  # the cluster runs until the last outcome
         assert address.startswith("tls://127.0.0.1:")
-        if not seen:  # while the cluster runs
-            with pytest.raises((OSError, TypeError)):
-                distributed.Client(address.replace("tls://", "tcp://"), timeout=2)
-            with pytest.raises((OSError, TypeError, ValueError, RuntimeError)):
-                distributed.Client(address, security=distributed.Security.temporary(), timeout=2)
-        seen.append(address)
-    assert len(seen) == 2
-    assert "dashboard: http://127.0.0.1" in caplog.text
-
-
-@pytest.mark.parametrize(
-    ("address", "told"),
-    [("tcp://host.example:8786", True), ("host.example:8786", True), ("tls://host:8786", False)],
-)
-def test_a_scheduler_without_tls_is_called_an_open_door(
-    address: str, told: bool, caplog: pytest.LogCaptureFixture
-) -> None:
-    from pathology_scaat.execution import dask_cluster
-
-    dask_cluster._warn_of_open_door.cache_clear()
-    dask_cluster._warn_of_open_door(address)
-    dask_cluster._warn_of_open_door(address)
-    assert caplog.text.count("THE SCHEDULER IS OPEN") == told
+        with pytest.raises((OSError, TypeError)):
+            distributed.Client(address.replace("tls://", "tcp://"), timeout=2)
+        stranger = distributed.Security.temporary()
+        with pytest.raises((OSError, TypeError, ValueError, RuntimeError)):
+            distributed.Client(address, security=stranger, timeout=2)

@@ -1,0 +1,62 @@
+"""Explaining a slide as a job that any engine can run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from pathology_scaat.execution.devices import job_device
+from pathology_scaat.execution.jobs import job_threads, report_progress
+from pathology_scaat.saliency.config import ExplainConfig, ExplainResult
+from pathology_scaat.saliency.explain import explain_slide
+
+
+@dataclass(frozen=True)
+class ExplainJob:
+    """One slide to explain; holds paths only, so that it can travel to another machine.
+
+    Attributes
+    ----------
+    slide_id : str
+        How errors name the job.
+    store_path, bundle_path, out_path : Path
+        Patch store, model bundle, and the saliency store to make.
+    config : ExplainConfig
+    device : str
+        ``auto`` and ``cuda`` share the GPUs of a machine among its workers.
+    overwrite : bool
+        Make the store anew even where the right one exists.
+    """
+
+    slide_id: str
+    store_path: Path
+    bundle_path: Path
+    out_path: Path
+    config: ExplainConfig
+    device: str = "auto"
+    overwrite: bool = False
+
+
+def explain_job(job: ExplainJob) -> ExplainResult:
+    """Explain one slide in this process, with as many threads as the engine allows.
+
+    Raises
+    ------
+    StoreError, BundleError, UsageError
+        As :func:`pathology_scaat.saliency.explain.explain_slide`.
+    """
+    device = job_device(job.device)
+    if device.type == "cpu":
+        # Several workers on one machine must not start a thread per core each.
+        torch.set_num_threads(job_threads())
+    return explain_slide(
+        job.store_path,
+        job.bundle_path,
+        job.out_path,
+        job.config,
+        device=str(device),
+        overwrite=job.overwrite,
+        progress=report_progress,
+    )

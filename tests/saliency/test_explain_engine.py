@@ -1,0 +1,112 @@
+"""Explaining runs on any engine, one bundle load per process, and gives the same bytes."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import distributed
+import pytest
+import torch
+from saliency_fixtures import RunFolder
+
+from pathology_scaat.execution import devices, jobs
+from pathology_scaat.execution.devices import gpu_count, job_device
+from pathology_scaat.execution.engine import EngineConfig, map_jobs
+from pathology_scaat.pipeline.explain import _engine_for, explain
+from pathology_scaat.saliency import ExplainConfig
+from pathology_scaat.saliency.explain_job import ExplainJob, explain_job
+from pathology_scaat.training import bundle
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+@pytest.fixture
+def three_slides(run_folder: RunFolder) -> Path:
+    for seed in range(3):
+        run_folder.add_slide(f"s{seed}", n=20, seed=seed)
+    return run_folder.out
+
+
+def test_the_same_bytes_on_every_engine(three_slides: Path) -> None:
+    stores = {}
+    with distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None,
+        host="127.0.0.1", memory_limit=0, silence_logs=50,
+    ) as cluster:  # fmt: skip
+        for name, engine in {
+            "here": EngineConfig(workers=0),
+            "processes": EngineConfig(workers=2),
+            "cluster": EngineConfig(scheduler=cluster.scheduler_address),
+        }.items():
+            shutil.rmtree(three_slides / "saliency", ignore_errors=True)
+            report = explain(three_slides, device="cpu", engine=engine)
+            assert report.done == sorted(report.done) or len(report.done) == 3
+            assert not report.failed
+            stores[name] = content(three_slides / "saliency")
+    assert stores["here"] == stores["processes"] == stores["cluster"]
+
+
+def test_the_number_of_threads_does_not_change_a_map(three_slides: Path) -> None:
+    kept = torch.get_num_threads()
+    maps = []
+    try:
+        for threads in (1, 2):
+            job = ExplainJob(
+                "s0", three_slides / "patches" / "s0.zarr", three_slides / "model",
+                three_slides / "saliency" / f"{threads}.zarr", ExplainConfig(), "cpu",
+            )  # fmt: skip
+            result, error = jobs.guarded(explain_job, job, threads)
+            assert error is None
+            assert torch.get_num_threads() == threads
+            maps.append(content(result.path))
+    finally:
+        torch.set_num_threads(kept)
+    assert maps[0] == maps[1]
+
+
+def test_a_process_loads_a_bundle_once(three_slides: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = []
+    real = bundle.load_bundle
+    bundle.kept_bundle.cache_clear()
+    monkeypatch.setattr(bundle, "load_bundle", lambda *a, **k: loaded.append(a) or real(*a, **k))
+    explain(three_slides, device="cpu", engine=EngineConfig(workers=0))
+    assert len(loaded) == 1
+
+
+def test_progress_of_a_job_reaches_the_one_who_asked(
+    three_slides: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs, "PROGRESS_EVERY_S", 0.0)
+    heard: list[tuple[int, float]] = []
+    job = ExplainJob(
+        "s0", three_slides / "patches" / "s0.zarr", three_slides / "model",
+        three_slides / "saliency" / "s0.zarr", ExplainConfig(batch_size=5), "cpu",
+    )  # fmt: skip
+    list(
+        map_jobs(
+            explain_job,
+            [job],
+            EngineConfig(workers=0),
+            on_progress=lambda i, s: heard.append((i, s)),
+        )
+    )
+    assert heard == [(0, 0.25), (0, 0.5), (0, 0.75), (0, 1.0)]
+
+
+def test_gpus_are_shared_out_among_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices.torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(devices.torch.cuda, "device_count", lambda: 4)
+    monkeypatch.setattr(devices, "worker_number", lambda: 6)
+    assert job_device("cuda") == job_device("auto") == torch.device("cuda", 2)
+    assert job_device("cuda:1") == torch.device("cuda", 1)
+    assert (gpu_count("auto"), gpu_count("cuda:3"), gpu_count("cpu")) == (4, 1, 0)
+    assert _engine_for(EngineConfig(), "auto").workers == 4
+    assert _engine_for(EngineConfig(workers=7), "auto").workers == 7
+    assert _engine_for(EngineConfig(), "cpu").workers is None
