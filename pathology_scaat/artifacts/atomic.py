@@ -45,6 +45,7 @@ _unfinished: set[Path] = set()
 
 _QUIET_S = 0.3
 _PATIENCE_S = 5.0
+_LOOK_S = 0.02
 
 
 def remove_unfinished() -> None:
@@ -54,16 +55,18 @@ def remove_unfinished() -> None:
     the block that removes it. And threads of libraries (zarr's) write on what they were given,
     and make the folders for it again; so what is removed must stay away for a moment.
     """
-    end = time.monotonic() + _PATIENCE_S
     quiet_since = time.monotonic()
-    while _unfinished and quiet_since + _QUIET_S > time.monotonic() < end:
+    patience_s = _PATIENCE_S
+    while _unfinished and quiet_since + _QUIET_S > time.monotonic() and patience_s > 0:
         present = [path for path in list(_unfinished) if path.exists()]
         for path in present:
             with suppress(OSError):  # it changed from file to folder meanwhile: once more
                 remove_path(path)
         if present:
             quiet_since = time.monotonic()
-        time.sleep(0.02)
+        # Gigabytes take long to remove; only the waiting for others is limited.
+        time.sleep(_LOOK_S)
+        patience_s -= _LOOK_S
     _unfinished.clear()
 
 

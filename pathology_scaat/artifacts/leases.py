@@ -345,15 +345,39 @@ def find_partials(out_dir: Path) -> list[Partial]:
     Folders that are links are somebody's elsewhere, and are not looked into.
     """
     found = []
-    folders = [out_dir]
-    with suppress(OSError):
-        folders += [p for p in out_dir.iterdir() if p.is_dir() and not p.is_symlink()]
-    for folder in folders:
-        if PARTIAL_MARK in folder.name and folder is not out_dir:
-            continue
+    for folder in _own_folders(out_dir):
         with suppress(OSError):
             found += [p for p in map(as_partial, folder.glob(f"*{PARTIAL_MARK}*")) if p]
     return sorted(found, key=lambda partial: partial.path)
+
+
+def _own_folders(out_dir: Path) -> list[Path]:
+    """The output folder and those in it that artifacts lie in; no links, nothing unfinished."""
+    folders = [out_dir]
+    with suppress(OSError):
+        folders += [
+            path
+            for path in out_dir.iterdir()
+            if path.is_dir() and not path.is_symlink() and PARTIAL_MARK not in path.name
+        ]
+    return folders
+
+
+def sweep_leases(out_dir: Path) -> None:
+    """Remove the leases of processes of this machine that are known to be dead."""
+    for folder in _own_folders(out_dir):
+        for path in folder.glob(".*.lease"):
+            # A folder that became read-only keeps them: they are stale, and hinder nobody.
+            with suppress(OSError, StoreError, LeaseError), file_lock(folder / _LOCK_NAME):
+                found = _read(path)
+                pid, began = (found or {}).get("pid"), (found or {}).get("began")
+                if (
+                    found
+                    and found.get("machine") == machine_id() != ""
+                    and isinstance(pid, int)
+                    and start_ticks(pid) != began
+                ):
+                    path.unlink(missing_ok=True)
 
 
 def sweep_partials(out_dir: Path, *, older_than_s: float = PARTIAL_KEEP_S) -> list[str]:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from pathology_scaat.artifacts.atomic import is_own_folder
+from pathology_scaat.artifacts.output_names import tissue_name
 from pathology_scaat.errors import StoreError, UsageError
 from pathology_scaat.system.fsync import make_folder
 from pathology_scaat.system.locks import describe_os_error
@@ -55,7 +56,7 @@ class Workspace:
         return self.out / "overlays"
 
     def tissue(self, slide_id: str) -> Path:
-        return self.out / "tissue" / f"{slide_id}.png"
+        return self.out / "tissue" / tissue_name(slide_id)
 
     def patches(self, slide_id: str) -> Path:
         return self.out / "patches" / f"{slide_id}.zarr"

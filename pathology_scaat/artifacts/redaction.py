@@ -23,6 +23,7 @@ from typing import Any
 from pathology_scaat.errors import AnnotationError, ExportError, ScaatError, SlideError, UsageError
 from pathology_scaat.system.fsync import sync_file, sync_folder
 from pathology_scaat.system.locks import describe_os_error
+from pathology_scaat.system.own_files import new_file, open_own
 
 SALT_BYTES = 32
 PSEUDONYM_HEX = 16
@@ -74,21 +75,23 @@ def load_salt(path: Path, out_dir: Path) -> bytes:
         If the file lies in the output folder, can be read by others, or is not a salt.
     """
     name = path.name
-    if path.resolve().is_relative_to(out_dir.resolve()):
+    try:
+        real, out = path.resolve(), out_dir.resolve()
+    except (OSError, RuntimeError):
+        raise UsageError(name, "cannot be reached (a loop of links)", "name another file") from None
+    # The name given and the file that it leads to: neither may travel with the outputs.
+    named = path.parent.resolve() / path.name
+    if real.is_relative_to(out) or named.is_relative_to(out):
         raise UsageError(name, "lies in the output folder", "keep the salt apart from the outputs")
     try:
-        try:
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        except FileExistsError:
-            pass
-        else:
-            with os.fdopen(descriptor, "w", encoding="ascii") as stream:
-                stream.write(secrets.token_hex(SALT_BYTES) + "\n")
-            sync_file(path)
-            sync_folder(path.parent)
-        if os.name == "posix" and path.stat().st_mode & 0o077:
-            raise UsageError(name, "can be read by other users", f"run: chmod 600 {name}")
-        with path.open("rb") as file:
+        with suppress(FileExistsError):
+            new_file(real, (secrets.token_hex(SALT_BYTES) + "\n").encode(), 0o600)
+            sync_file(real)
+            sync_folder(real.parent)
+        descriptor = open_own(real, os.O_RDONLY)
+        with os.fdopen(descriptor, "rb") as file:
+            if os.name == "posix" and os.fstat(descriptor).st_mode & 0o077:
+                raise UsageError(name, "can be read by other users", f"run: chmod 600 {name}")
             salt = bytes.fromhex(file.read(1000).decode("ascii").strip())
     except OSError as error:
         raise UsageError(

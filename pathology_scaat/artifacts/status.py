@@ -22,6 +22,7 @@ from typing import Final, Literal
 
 from pathology_scaat.artifacts.atomic import atomic_path
 from pathology_scaat.artifacts.output_folder import Workspace
+from pathology_scaat.artifacts.output_names import id_of_record
 from pathology_scaat.errors import StoreError
 from pathology_scaat.system.locks import describe_os_error, file_lock
 from pathology_scaat.system.own_files import LINK_WORDS, read_own
@@ -240,7 +241,7 @@ class StatusTable:
             "tile": set(space.slide_ids_with("tile")),
             "explain": set(space.slide_ids_with("explain")),
             "stitch": set(space.slide_ids_with("stitch")),
-            "export": {path.stem for path in space.overlays.glob("*.json")},
+            "export": {id_of_record(path.name) for path in space.overlays.glob("*.json")},
         }
         rows = []
         for slide_id in sorted(set().union(*there.values())):

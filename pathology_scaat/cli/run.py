@@ -13,6 +13,7 @@ from pathology_scaat.cli import options as mopt
 from pathology_scaat.cli import options as opt
 from pathology_scaat.cli.app import app
 from pathology_scaat.cli.common import (
+    cohort,
     finish,
     folded,
     needed,
@@ -144,12 +145,26 @@ def verify(
     quick: Annotated[
         bool, typer.Option("--quick", help="Decode no pixels and hash no files.")
     ] = False,
+    deep: Annotated[
+        bool,
+        typer.Option("--deep", help="With --manifest: also read every byte of every slide."),
+    ] = False,
+    manifest: opt.Manifest = None,
+    pseudonymize: opt.Pseudonymize = None,
     quiet: opt.Quiet = False,
 ) -> None:
     """Re-read every artifact of a run and say in one line each what is wrong."""
     from pathology_scaat.pipeline.verify import verify as verb
 
-    findings = verb(needed(out, "--out"), quick=quick)
+    folder = needed(out, "--out")
+    if deep and (quick or manifest is None):
+        raise UsageError("--deep", "reads the slides of --manifest", "give it, and no --quick")
+    findings = verb(
+        folder,
+        quick=quick,
+        manifest=cohort(manifest, pseudonymize, folder) if manifest else None,
+        deep=deep,
+    )
     faults = [finding for finding in findings if not finding.ok]
     for finding in faults if quiet else findings:
         mark = "ok   " if finding.ok else "FAULT"

@@ -67,10 +67,15 @@ class ManifestRow:
 
 @dataclass(frozen=True)
 class Manifest:
-    """The rows of a cohort, and what was assumed in reading them, in words."""
+    """The rows of a cohort, and what was assumed in reading them, in words.
+
+    ``fingerprint_key`` is set where the cohort is under pseudonyms: hashes of slides and other
+    files of it are then told under this key only.
+    """
 
     rows: tuple[ManifestRow, ...]
     notes: tuple[str, ...] = field(default=())
+    fingerprint_key: bytes = field(default=b"", repr=False)
 
     def __len__(self) -> int:
         return len(self.rows)

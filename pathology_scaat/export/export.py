@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from pathology_scaat.artifacts.fingerprint import fingerprint, versions
+from pathology_scaat.artifacts.output_names import FORMAT_SUFFIXES, overlay_name
 from pathology_scaat.artifacts.urls import SlidePlace, slide_place
 from pathology_scaat.errors import ExportError
 from pathology_scaat.export.config import ExportConfig
@@ -252,19 +253,19 @@ def _dicom(path: Path, context: Context) -> ExportFrame:
 
 Writer = Callable[[Path, Context], ExportFrame]
 
-WRITERS: dict[str, tuple[str, Writer]] = {
-    "geojson": (".geojson.gz", _geojson),
-    "geojson-plain": (".geojson", _geojson),
-    "ome-tiff": (".ome.tiff", _ome_tiff),
-    "rgb-tiff": (".rgb.tiff", _rgb_tiff),
-    "tile-png": (".tiles.png", _tile_png),
-    "png": (".png", _png),
-    "figure": (".figure.png", _figure),
-    "csv": (".csv", _csv),
-    "annotation-store": (".db", _annotation_store),
-    "dicom": (".ann.dcm", _dicom),
+WRITERS: dict[str, Writer] = {
+    "geojson": _geojson,
+    "geojson-plain": _geojson,
+    "ome-tiff": _ome_tiff,
+    "rgb-tiff": _rgb_tiff,
+    "tile-png": _tile_png,
+    "png": _png,
+    "figure": _figure,
+    "csv": _csv,
+    "annotation-store": _annotation_store,
+    "dicom": _dicom,
 }
-"""Suffix and writer of each format."""
+"""Writer of each format."""
 
 
 def export_fingerprint(
@@ -362,9 +363,8 @@ def export_slide(
     files: dict[str, Any] = {}
     for kind in todo:
         n_notes = len(context.notes)
-        suffix, writer = WRITERS[kind]
-        path = overlay_dir / f"{slide_id}{suffix}"
-        frame = writer(path, context)
+        path = overlay_dir / overlay_name(slide_id, FORMAT_SUFFIXES[kind])
+        frame = WRITERS[kind](path, context)
         told = {"made_from": wanted, "notes": context.notes[n_notes:]}
         for beside in context.beside:
             files[beside.name] = {**file_entry(beside, kind, frame), **told}

@@ -10,6 +10,7 @@ from typing import Any
 
 from pathology_scaat.artifacts.checksums import CHECKSUM_KEY, write_checked_json
 from pathology_scaat.artifacts.fingerprint import file_sha256
+from pathology_scaat.artifacts.output_names import RECORD_SUFFIX, overlay_name
 from pathology_scaat.export.frame import ExportFrame
 
 SCHEMA_NAME = "pathology_scaat.overlay"
@@ -23,7 +24,7 @@ _TOLD_OF: dict[frozenset[str], tuple[str, ...]] = {
 
 
 def sidecar_path(overlay_dir: Path, slide_id: str) -> Path:
-    return overlay_dir / f"{slide_id}.json"
+    return overlay_dir / overlay_name(slide_id, RECORD_SUFFIX)
 
 
 def read_sidecar(path: Path) -> dict[str, Any] | None:

@@ -136,6 +136,9 @@ class TileJob:
         µm per level-0 pixel that wins over the file's.
     overwrite : bool
         Make the store anew even where one with the right fingerprint exists.
+    fingerprint_key : bytes
+        Secret under which the hashes of slide, annotations and mask stand in the store; without
+        one they are plain.
     """
 
     slide_path: Path | SlideUrl | str
@@ -148,6 +151,7 @@ class TileJob:
     mask_path: Path | None = None
     mpp: float | None = None
     overwrite: bool = False
+    fingerprint_key: bytes = field(default=b"", repr=False)
 
 
 @dataclass(frozen=True)

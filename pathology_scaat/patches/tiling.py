@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,8 +27,7 @@ from pathology_scaat.patches.reader import PatchStore
 from pathology_scaat.patches.schema import PatchStoreMeta, SlideGeometry, store_version
 from pathology_scaat.patches.writer import PatchStoreWriter
 from pathology_scaat.slides import Slide, SlideInfo, open_slide
-from pathology_scaat.slides.fingerprint import slide_fingerprint
-from pathology_scaat.slides.remote import remote_fingerprint
+from pathology_scaat.slides.fingerprint import FingerprintTask, keyed
 from pathology_scaat.slides.spacing import check_enlargement, require_mpp, with_fallback
 from pathology_scaat.slides.tiles import as_tiled
 from pathology_scaat.tissue.given_mask import read_given_mask
@@ -66,11 +66,11 @@ def _parameters(config: TileConfig) -> dict[str, Any]:
     return config.model_dump(mode="json")
 
 
-def _sha256(path: Path | None) -> str | None:
+def _sha256(path: Path | None, key: bytes) -> str | None:
     if path is None:
         return None
     try:
-        return file_sha256(path)
+        return keyed(file_sha256(path), key)
     except OSError as error:
         raise AnnotationError(
             path.name, f"cannot be read ({error.strerror})", "check the manifest's paths"
@@ -88,8 +88,8 @@ def tile_inputs(job: TileJob, slide_print: str) -> dict[str, Any]:
         "parameters": _parameters(job.config),
         "mpp": job.mpp,
         "label": job.label,
-        "annotation": _sha256(job.annotation_path),
-        "mask": _sha256(job.mask_path),
+        "annotation": _sha256(job.annotation_path, job.fingerprint_key),
+        "mask": _sha256(job.mask_path, job.fingerprint_key),
     }
 
 
@@ -98,12 +98,12 @@ def tile_fingerprint(job: TileJob, slide_print: str) -> str:
     return fingerprint(tile_inputs(job, slide_print))
 
 
-def _existing(job: TileJob, wanted_print: str) -> PatchStore | None:
+def _existing(job: TileJob) -> PatchStore | None:
+    """The store that is there, of whatever it was made."""
     if job.overwrite:
         return None
     try:
-        store = PatchStore(job.store_path)
-        return store if store.meta.fingerprint == wanted_print else None
+        return PatchStore(job.store_path)
     except StoreError:
         return None
 
@@ -216,6 +216,7 @@ def _write(
     plan: Any,
     wanted: _Wanted,
     limits: ExtractorLimits | None,
+    signed: Callable[[PatchStoreMeta], PatchStoreMeta],
 ) -> PatchStoreMeta:
     config, threads = job.config, job_threads()
     side = block_side_px(meta.grid.patch_size_px, meta.grid.step_px)
@@ -250,7 +251,7 @@ def _write(
                 "copy the slide again, or raise max_unreadable_share",
             )
         kept = wanted.where(readable)
-        meta = replace(meta, n_unreadable=n_unreadable, block_size_px=side)
+        meta = signed(replace(meta, n_unreadable=n_unreadable, block_size_px=side))
         writer.finish(
             meta,
             grid_index=kept.index,
@@ -264,11 +265,6 @@ def _write(
 
 def _name(job: TileJob) -> str:
     return slide_place(job.slide_path).name
-
-
-def _slide_fingerprint(job: TileJob) -> str:
-    place = slide_place(job.slide_path)
-    return slide_fingerprint(place) if isinstance(place, Path) else remote_fingerprint(place)
 
 
 def _tissue(job: TileJob, slide: Slide) -> TissueMask:
@@ -308,7 +304,10 @@ def tile_slide(job: TileJob, *, limits: ExtractorLimits | None = None) -> TileRe
         If its annotations cannot be read.
     """
     began = time.monotonic()
-    with open_slide(job.slide_path, reader=job.config.reader, mpp=job.mpp) as slide:
+    with (
+        open_slide(job.slide_path, reader=job.config.reader, mpp=job.mpp) as slide,
+        FingerprintTask(slide_place(job.slide_path), job.fingerprint_key) as content,
+    ):
         info = with_fallback(slide.info, job.config.slide_mpp, _name(job))
         mpp = require_mpp(info, _name(job))
         tolerance = job.config.mpp_tolerance
@@ -316,11 +315,15 @@ def tile_slide(job: TileJob, *, limits: ExtractorLimits | None = None) -> TileRe
             mpp, job.config.mpp, tolerance, job.config.allow_upsampling, _name(job)
         )
         info = replace(info, notes=(*info.notes, *enlarged))
-        slide_print = _slide_fingerprint(job)
-        inputs = tile_inputs(job, slide_print)
-        store_print = fingerprint(inputs)
-        present = _existing(job, store_print)
-        if present is not None:
+        inputs = tile_inputs(job, "")
+
+        def signed(meta: PatchStoreMeta) -> PatchStoreMeta:
+            """The slide is read whole by now, or soon: both fingerprints are of all its bytes."""
+            whole = {**inputs, "slide": content.result()}
+            return replace(meta, slide_fingerprint=whole["slide"], fingerprint=fingerprint(whole))
+
+        present = _existing(job)
+        if present is not None and present.meta == signed(present.meta):
             if job.tissue_path is not None and not job.tissue_path.exists():
                 _tissue(job, slide)
             return _result(job, info, present.meta, present.labels, True, began)
@@ -335,8 +338,8 @@ def tile_slide(job: TileJob, *, limits: ExtractorLimits | None = None) -> TileRe
             notes = (*notes, MOSTLY_INK)
         meta = PatchStoreMeta(
             slide_id=job.slide_id,
-            slide_fingerprint=slide_print,
-            fingerprint=store_print,
+            slide_fingerprint="",
+            fingerprint="",
             slide=SlideGeometry(
                 size_px=info.size_px,
                 mpp=mpp,
@@ -363,7 +366,7 @@ def tile_slide(job: TileJob, *, limits: ExtractorLimits | None = None) -> TileRe
         if isinstance(store, Path):
             check_slide_room(len(wanted.index), job.config, store.parent, _name(job))
         with new_store(job.store_path) as partial:
-            meta = _write(partial, job, slide, meta, plan, wanted, limits)
+            meta = _write(partial, job, slide, meta, plan, wanted, limits, signed)
     return _result(job, info, meta, PatchStore(job.store_path).labels, False, began)
 
 

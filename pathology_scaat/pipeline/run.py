@@ -28,6 +28,7 @@ from pathology_scaat.pipeline.same_slides import refuse_shared_slides, shared_sl
 from pathology_scaat.pipeline.stitch import stitch
 from pathology_scaat.pipeline.tile import load_cohort, tile_cohort
 from pathology_scaat.pipeline.train import train
+from pathology_scaat.slides.fingerprint import keyed
 from pathology_scaat.training import TrainResult
 from pathology_scaat.training.bundle import load_bundle
 from pathology_scaat.training.bundle_config import BundleConfig
@@ -106,7 +107,7 @@ def run(
     check_device(config.device, config.engine)
     inputs: dict[str, str] = {}
     if config.manifest.is_file():
-        inputs["manifest"] = file_sha256(config.manifest)
+        inputs["manifest"] = keyed(file_sha256(config.manifest), cohort.fingerprint_key)
     if config.model is not None:
         bundle = load_bundle(config.model)
         inputs["model"] = bundle.fingerprint
@@ -127,7 +128,8 @@ def run(
     # Where the work runs decides no result, and a scheduler's address names a host.
     write_run_record(
         out,
-        config.model_dump(mode="json", exclude={"engine"}),
+        # Paths stay paths, so that the record can leave out relative ones too.
+        config.model_dump(exclude={"engine"}),
         inputs=inputs,
         audit=config.audit,
         full_config=config.model_dump(mode="json"),

@@ -8,6 +8,7 @@ from typing import Any
 
 from pathology_scaat.artifacts.output_folder import Workspace, claim_output
 from pathology_scaat.artifacts.status import StatusTable
+from pathology_scaat.artifacts.urls import slide_place
 from pathology_scaat.cohort.manifest import Manifest, ManifestRow, read_manifest
 from pathology_scaat.cohort.pseudonyms import pseudonymous
 from pathology_scaat.errors import ManifestError
@@ -18,6 +19,7 @@ from pathology_scaat.pipeline.class_names import counts_text, with_class_names
 from pathology_scaat.pipeline.reporting import Reporter, Silent, StageReport, tell_and_keep
 from pathology_scaat.pipeline.same_slides import shared_slide_notes
 from pathology_scaat.pipeline.stage import run_stage
+from pathology_scaat.slides.opening import reach_slide
 
 
 def load_cohort(
@@ -38,7 +40,9 @@ def load_cohort(
     return pseudonymous(cohort, salt, out)
 
 
-def _job(row: ManifestRow, space: Workspace, config: TileConfig, overwrite: bool) -> TileJob:
+def _job(
+    row: ManifestRow, space: Workspace, config: TileConfig, overwrite: bool, key: bytes
+) -> TileJob:
     return TileJob(
         slide_path=row.slide_path,
         slide_id=row.slide_id,
@@ -50,7 +54,15 @@ def _job(row: ManifestRow, space: Workspace, config: TileConfig, overwrite: bool
         mpp=row.mpp,
         config=config,
         overwrite=overwrite,
+        fingerprint_key=key,
     )
+
+
+def _reach(job: TileJob) -> None:
+    """A slide that is not there costs no worker; of a slide by URL only its worker knows."""
+    place = slide_place(job.slide_path)
+    if isinstance(place, Path):
+        reach_slide(place)
 
 
 def _facts(result: TileResult) -> Mapping[str, Any]:
@@ -130,7 +142,7 @@ def tile_cohort(
     """The work of :func:`tile`, with classes that are known and notes that have been told."""
     space = Workspace(out)
     StatusTable(out).plan((row.slide_id for row in cohort.rows), cohort.patient_keys())
-    jobs = [_job(row, space, settings, overwrite) for row in cohort.rows]
+    jobs = [_job(row, space, settings, overwrite, cohort.fingerprint_key) for row in cohort.rows]
     to_make = [job for job in jobs if overwrite or not Path(job.store_path).exists()]
     plan = plan_tiling(to_make, settings)
     if plan.n_grid:
@@ -145,4 +157,5 @@ def tile_cohort(
         StatusTable(out),
         reporter,
         _facts,
+        preflight=_reach,
     )

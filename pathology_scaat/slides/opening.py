@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -28,6 +29,23 @@ _FAST_VENDORS = ("aperio", "generic-tiff", "philips")
 _JP2_MAGIC = (b"\x00\x00\x00\x0cjP  ", b"\xff\x4f\xff\x51")
 CZI_MAGIC = b"ZISRAWFILE"
 _SUGGESTION = "convert it to a tiled TIFF, or copy it again if it should be a slide"
+
+
+def reach_slide(path: Path) -> os.stat_result:
+    """What the system says of a slide's file or folder.
+
+    Raises
+    ------
+    SlideOpenError
+        If there is none, or it cannot be reached.
+    """
+    try:
+        return path.stat()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "not a usable path"
+        raise SlideOpenError(
+            path.name, f"cannot be reached ({reason})", "check the path and permissions"
+        ) from None
 
 
 def open_slide(
@@ -69,13 +87,7 @@ def open_slide(
         from pathology_scaat.slides.remote import open_remote
 
         return open_remote(path, reader=reader, mpp=mpp)
-    try:
-        mode = path.stat()
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or "not a usable path"
-        raise SlideOpenError(
-            path.name, f"cannot be reached ({reason})", "check the path and permissions"
-        ) from None
+    mode = reach_slide(path)
     if not path.is_dir() and not path.is_file():
         raise SlideOpenError(path.name, "is neither a file nor a folder", _SUGGESTION)
     if path.is_file() and mode.st_size == 0:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
+import threading
 from typing import Any, cast
+
+from blake3 import blake3
 
 from pathology_scaat.artifacts.urls import SlideUrl, open_filesystem, reason_of
 from pathology_scaat.errors import ScaatError, SlideOpenError
 from pathology_scaat.slides.base import Slide
-from pathology_scaat.slides.fingerprint import SAMPLE_BYTES, SAMPLE_COUNT
+from pathology_scaat.slides.fingerprint import StoppedError
 from pathology_scaat.slides.foreign import refuse_remote
 from pathology_scaat.slides.tiff_levels import UnsuitableError
 from pathology_scaat.slides.tiff_reader import TIFF_ERRORS, TiffSlide
 
 BLOCK_BYTES = 1 << 20
+PIECE_BYTES = 16 << 20
 
 
 def open_remote(url: SlideUrl, *, reader: str = "auto", mpp: float | None = None) -> Slide:
@@ -49,23 +52,28 @@ def open_remote(url: SlideUrl, *, reader: str = "auto", mpp: float | None = None
         raise SlideOpenError(name, "cannot be read over the network", "download it") from None
 
 
-def remote_fingerprint(url: SlideUrl) -> str:
+def remote_fingerprint(url: SlideUrl, *, stopped: threading.Event | None = None) -> str:
     """Content fingerprint of a remote file, equal to that of a local copy of it.
+
+    All of it is read, once in each run.
 
     Raises
     ------
     SlideOpenError
         If it cannot be read.
     """
-    digest = hashlib.sha256()
+    digest = blake3()
     try:
         filesystem, path = open_filesystem(url)
         size = int(filesystem.size(path))
         digest.update(size.to_bytes(8, "little"))
-        last = max(size - SAMPLE_BYTES, 0)
-        for offset in sorted({last * i // (SAMPLE_COUNT - 1) for i in range(SAMPLE_COUNT)}):
-            end = min(offset + SAMPLE_BYTES, size)
-            digest.update(filesystem.cat_file(path, start=offset, end=end))
+        for start in range(0, size, PIECE_BYTES):
+            if stopped is not None and stopped.is_set():
+                raise StoppedError
+            piece = filesystem.cat_file(path, start=start, end=min(start + PIECE_BYTES, size))
+            digest.update(piece)
+    except StoppedError:
+        raise
     except Exception as error:
         raise SlideOpenError(url.name, *reason_of(error, "cannot be read")) from None
-    return digest.hexdigest()
+    return str(digest.hexdigest())

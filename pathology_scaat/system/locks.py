@@ -59,8 +59,10 @@ else:
 
 
 def describe_os_error(error: OSError) -> str:
-    """An operating system's error in words, without the paths it names."""
-    return error.strerror or type(error).__name__
+    """An operating system's error in words and by its name, without the paths it names."""
+    name = errno.errorcode.get(error.errno or 0, "")
+    words = error.strerror or type(error).__name__
+    return f"{words}, {name}" if name else words
 
 
 @contextmanager

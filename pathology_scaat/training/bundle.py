@@ -20,7 +20,6 @@ from pathlib import Path
 
 import torch
 from pydantic import ValidationError
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -29,13 +28,16 @@ from pathology_scaat.artifacts.checksums import CHECKSUM_KEY, checksum_folder
 from pathology_scaat.artifacts.fingerprint import file_sha256, fingerprint, versions
 from pathology_scaat.errors import BundleError, ScaatError
 from pathology_scaat.scaat.method import Method
+from pathology_scaat.system.memory import is_out_of_memory
 from pathology_scaat.system.representation import Described
+from pathology_scaat.system.signals import raise_again
 from pathology_scaat.training.backbones import Classifier, create_backbone
 from pathology_scaat.training.builders import Tables
 from pathology_scaat.training.bundle_config import (
     SCHEMA_NAME,
     SCHEMA_VERSION,
     BundleConfig,
+    class_names_problem,
     model_fingerprint,
 )
 from pathology_scaat.training.class_colours import class_colours
@@ -140,7 +142,7 @@ def read_bundle_config(path: Path) -> BundleConfig:
     try:
         if file.stat().st_size > MAX_CONFIG_BYTES:
             raise BundleError(path.name, "has a config.json of absurd size", remedy)
-        value = json.loads(file.read_text(encoding="utf-8"))
+        value = json.loads(file.read_text(encoding="utf-8"), parse_constant=_no_number)
     except FileNotFoundError:
         raise BundleError(
             path.name,
@@ -161,13 +163,39 @@ def read_bundle_config(path: Path) -> BundleConfig:
     value.pop(CHECKSUM_KEY, None)  # of all files, for 'scaat verify'
     try:
         config = BundleConfig.model_validate(value)
-    except ValidationError:
+        computed = model_fingerprint(config)
+    except ValidationError as error:
+        at = ".".join(str(part) for part in error.errors()[0]["loc"])[:60]
+        raise BundleError(path.name, f"has a damaged config.json ('{at}')", remedy) from None
+    except (ValueError, RecursionError):  # numbers that are none, in free settings
         raise BundleError(path.name, "has a damaged config.json", remedy) from None
-    if stated != model_fingerprint(config):
+    if problem := class_names_problem(config.class_names):
+        raise BundleError(path.name, problem, "train it again with other class names")
+    if stated != computed:
         raise BundleError(path.name, "has a config.json that was altered", remedy)
     if config.positive_class not in config.class_names:
         raise BundleError(path.name, "names a positive class it does not have", remedy)
     return config
+
+
+def _no_number(text: str) -> float:
+    raise ValueError(f"{text} is no number")
+
+
+def _weights_problem(model: Classifier) -> str | None:
+    """What makes weights unusable whatever they were trained on, in words."""
+    matrices = [p for p in model.parameters() if p.ndim >= 2]
+    for value in model.state_dict().values():
+        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+            return "has weights that are not finite numbers (NaN or infinite)"
+    if matrices and not any(bool(p.any()) for p in matrices):
+        return "has weights that are all zero: it says the same of every image"
+    head = getattr(model.backbone, "get_classifier", None)
+    last = head() if callable(head) else None
+    weight = getattr(last, "weight", None)
+    if isinstance(weight, torch.Tensor) and not bool(weight.any()):
+        return "has a last layer that is all zero: it says the same of every image"
+    return None
 
 
 def build_model(config: BundleConfig) -> Classifier:
@@ -216,10 +244,18 @@ def load_bundle(path: str | Path, device: str = "cpu") -> ModelBundle:
     try:
         model = build_model(config)
         model.load_state_dict(load_file(weights))
-    except (SafetensorError, RuntimeError, ScaatError) as error:
+    except ScaatError as error:
+        raise BundleError(folder.name, f"cannot be loaded ({error.problem})", remedy) from None
+    except Exception as error:
+        raise_again()  # a signal that a loader made into an error of its own
+        if is_out_of_memory(error):
+            raise
+        # Whatever network and loader say of data that do not fit: it is the bundle's fault.
         raise BundleError(
             folder.name, f"cannot be loaded ({type(error).__name__})", remedy
         ) from None
+    if problem := _weights_problem(model):
+        raise BundleError(folder.name, problem, "train it again")
     model.eval().requires_grad_(False)
     return ModelBundle(model.to(torch.device(device)), config, model_fingerprint(config))
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+import unicodedata
+from collections.abc import Sequence
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -13,6 +15,38 @@ SCHEMA_NAME = "pathology_scaat.model"
 
 
 SCHEMA_VERSION = 1
+
+
+MAX_PATCH_PX = 8192
+MAX_CLASSES = 10_000
+MAX_NAME_CHARACTERS = 200
+
+_Finite = Annotated[float, Field(ge=-10, le=10, allow_inf_nan=False)]
+_Positive = Annotated[float, Field(gt=0, le=10, allow_inf_nan=False)]
+
+
+def class_names_problem(names: Sequence[str]) -> str | None:
+    """What makes names unusable as the classes of a model, in words; None where nothing does.
+
+    Two names that differ in case, or in how an accent is spelled, are one class to whoever reads
+    them.
+    """
+    if len(names) > MAX_CLASSES:
+        return f"has more than {MAX_CLASSES} classes"
+    seen: set[str] = set()
+    for name in names:
+        shown = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in name)[:60]
+        if not name.strip():
+            return "has a class without a name"
+        if not name.isprintable() or name != name.strip():
+            return f"has a class with control characters or outer spaces in its name ('{shown}')"
+        if len(name) > MAX_NAME_CHARACTERS:
+            return f"has a class with a name of {len(name)} characters ('{shown}…')"
+        key = unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+        if key in seen:
+            return f"has two classes of one name ('{shown}')"
+        seen.add(key)
+    return None
 
 
 class BundleConfig(BaseModel):
@@ -25,12 +59,16 @@ class BundleConfig(BaseModel):
     class_names: tuple[str, ...] = Field(min_length=1, description="in the order of the logits")
     positive_class: str = Field(description="class the saliency speaks of by default")
     multi_label: bool = Field(False, description="sigmoid for each class instead of softmax")
-    patch_size_px: int = Field(gt=0, description="side of a patch, px")
-    mpp: float = Field(gt=0, description="µm per patch px")
+    patch_size_px: int = Field(gt=0, le=MAX_PATCH_PX, description="side of a patch, px")
+    mpp: float = Field(gt=0, le=1000, allow_inf_nan=False, description="µm per patch px")
     backbone: str = Field(description="network name")
     backbone_options: dict[str, Any] = Field(default_factory=dict)
-    mean: tuple[float, float, float] = Field(description="subtracted inside the model, [0, 1]")
-    std: tuple[float, float, float] = Field(description="divided by inside the model, [0, 1]")
+    mean: tuple[_Finite, _Finite, _Finite] = Field(
+        description="subtracted inside the model, [0, 1]"
+    )
+    std: tuple[_Positive, _Positive, _Positive] = Field(
+        description="divided by inside the model, [0, 1]"
+    )
     method: str = Field("plain", description="training method")
     method_options: dict[str, Any] = Field(default_factory=dict)
     training: dict[str, Any] = Field(default_factory=dict, description="training settings, seed")
@@ -45,7 +83,10 @@ class BundleConfig(BaseModel):
     metrics: dict[str, float] = Field(default_factory=dict)
     notes: tuple[str, ...] = Field((), description="what was to be said about the training")
     temperature: float = Field(
-        1.0, gt=0, description="divide logits by it for calibrated probabilities; not applied"
+        1.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="divide logits by it for calibrated probabilities; not applied",
     )
     weights_sha256: str = Field("", description="of model.safetensors")
     versions: dict[str, str] = Field(default_factory=dict)

@@ -27,6 +27,7 @@ from pathology_scaat.metrics.classification import scores
 from pathology_scaat.metrics.functional.calibration import fit_temperature, temperature_problem
 from pathology_scaat.scaat.method import Visit
 from pathology_scaat.scaat.overfitting_monitor import check_overfitting
+from pathology_scaat.system.own_files import replace_file
 from pathology_scaat.training import builders as setup
 from pathology_scaat.training.augment import apply, draw, to_float
 from pathology_scaat.training.backbones import train_mode
@@ -170,7 +171,7 @@ class Trainer:
             },
         )
         rows = state.rows or []
-        (self.folder / "epochs.csv").write_text(log_text(rows, times=True), encoding="utf-8")
+        replace_file(self.folder / "epochs.csv", log_text(rows, times=True).encode())
         if self.config.tensorboard:
             write_tensorboard(self.folder / "tensorboard", rows[-1:])
 

@@ -10,16 +10,20 @@ so the script gives raw logits and normalises inside.
 from __future__ import annotations
 
 import copy
+import io
 import re
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 from pathology_scaat.artifacts.atomic import write_json
 from pathology_scaat.training.bundle_config import BundleConfig, model_fingerprint, model_name
+
+if TYPE_CHECKING:
+    from pathology_scaat.system.disk_errors import PatientWriter
 
 SCRIPT_NAME = "torchscript_model.pt"
 SPEC_VERSION = "1.0"
@@ -62,12 +66,14 @@ def write_wsinfer_model(folder: Path, model: nn.Module, config: BundleConfig) ->
         # (not frozen: frozen weights are constants, which .to(device) does not move)
         for _ in range(2):
             script = torch.jit.trace(plain, example, check_trace=False)  # type: ignore[no-untyped-call]
-    raw = folder / f"traced-{SCRIPT_NAME}"
+    traced = io.BytesIO()  # given a path on a full disk, torch ends the process
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
-        torch.jit.save(script, str(raw))
-    _rewrite_reproducibly(raw, folder / SCRIPT_NAME)
-    raw.unlink()
+        torch.jit.save(script, traced)
+    with (folder / SCRIPT_NAME).open("wb") as stream:
+        target = PatientWriter(stream)
+        _rewrite_reproducibly(traced, target)
+        target.check()
     write_json(folder / "config.json", wsinfer_config(config))
     (folder / "README.md").write_text(wsinfer_readme(config), encoding="utf-8")
 
@@ -100,14 +106,15 @@ def wsinfer_readme(config: BundleConfig) -> str:
     )
 
 
-def _rewrite_reproducibly(source: Path, target: Path) -> None:
+def _rewrite_reproducibly(source: io.BytesIO, target: PatientWriter) -> None:
     """Copy a TorchScript archive without what depends on the machine and the process.
 
     Debug records hold the paths of the Python files on the machine that traced the model; class
     names hold a counter of the process, which is numbered anew here.
     """
-    reader = torch._C.PyTorchFileReader(str(source))
-    writer = torch._C.PyTorchFileWriter(str(target))
+    source.seek(0)
+    reader = torch._C.PyTorchFileReader(source)
+    writer = torch._C.PyTorchFileWriter(target)
     numbers: dict[bytes, bytes] = {}
 
     def renumber(text: bytes) -> bytes:

@@ -9,16 +9,19 @@ from pathology_scaat.artifacts.checksums import folder_problem, png_problem, tex
 from pathology_scaat.artifacts.leases import find_partials
 from pathology_scaat.artifacts.notes import FILE_NAME as NOTES
 from pathology_scaat.artifacts.notes import read_notes
+from pathology_scaat.artifacts.output_folder import Workspace
 from pathology_scaat.artifacts.run_record import FILE_NAME as RUN_RECORD
 from pathology_scaat.artifacts.run_record import read_run_record
 from pathology_scaat.artifacts.status import FILE_NAME as STATUS_TABLE
 from pathology_scaat.artifacts.status import STAGES, STATES, StatusTable
+from pathology_scaat.cohort.manifest import Manifest
 from pathology_scaat.errors import BundleError, ScaatError, StoreError
 from pathology_scaat.saliency.schema import SaliencyStoreMeta
 from pathology_scaat.stitching.schema import SlideMapMeta
 from pathology_scaat.system.processes import machine_id, owner_is_dead
 from pathology_scaat.verify.findings import Finding, Report
 from pathology_scaat.verify.overlays import check_cohort, check_overlays, overlay_ids
+from pathology_scaat.verify.slides import check_slides
 from pathology_scaat.verify.stores import check_map, check_patches, check_saliency
 
 FOLDERS = {
@@ -28,7 +31,13 @@ FOLDERS = {
 }
 
 
-def verify_run(out_dir: Path, *, deep: bool = True) -> list[Finding]:
+def verify_run(
+    out_dir: Path,
+    *,
+    deep: bool = True,
+    cohort: Manifest | None = None,
+    read_slides: bool = False,
+) -> list[Finding]:
     """Re-read every artifact of an output folder.
 
     Parameters
@@ -38,6 +47,10 @@ def verify_run(out_dir: Path, *, deep: bool = True) -> list[Finding]:
     deep : bool
         Decode every pixel (a checksum stands in every chunk) and hash every exported file;
         without it only metadata, columns, sizes and the chain of fingerprints are checked.
+    cohort : Manifest, optional
+        Also compare the slides with what the patches were cut from.
+    read_slides : bool
+        Read every byte of the slides for that, also where a file looks unchanged.
 
     Returns
     -------
@@ -63,6 +76,9 @@ def verify_run(out_dir: Path, *, deep: bool = True) -> list[Finding]:
     for slide_id in sorted(set().union(*ids.values())):
         _check_slide(out_dir, slide_id, ids, model, deep, report)
     check_cohort(out_dir / "overlays", deep, report)
+    if cohort is not None:
+        stores = {i: Workspace(out_dir).patches(i) for i in ids["patches"]}
+        check_slides(cohort, stores, anew=read_slides, report=report)
     _check_status(out_dir, ids, report)
     return report.findings
 
@@ -168,7 +184,7 @@ def _model_problems(saliency: SaliencyStoreMeta | None, model: str | None) -> li
 
 
 def _check_tissue(out_dir: Path, slide_id: str, deep: bool, report: Report) -> None:
-    path = out_dir / "tissue" / f"{slide_id}.png"
+    path = Workspace(out_dir).tissue(slide_id)
     if not path.exists():
         return
     from PIL import Image
@@ -181,7 +197,7 @@ def _check_tissue(out_dir: Path, slide_id: str, deep: bool, report: Report) -> N
         problems = ["is not a whole picture; tile again"]
     if deep and not problems and (broken := png_problem(path)):
         problems = [f"{broken}; remove it and tile again"]
-    report.add(f"tissue/{slide_id}.png", problems, "tissue overlay")
+    report.add(f"tissue/{path.name}", problems, "tissue overlay")
 
 
 def _check_status(out_dir: Path, ids: dict[str, set[str]], report: Report) -> None:

@@ -79,7 +79,8 @@ def check_patches(
                 pass
     except StoreError as error:
         return None, [f"{error.problem}; {error.remedy}"], ""
-    return meta, problems, f"{n} patches at {meta.effective_mpp:g} µm/px"
+    left_out = f", {meta.n_unreadable} unreadable left out" if meta.n_unreadable else ""
+    return meta, problems, f"{n} patches at {meta.effective_mpp:g} µm/px{left_out}"
 
 
 def check_saliency(

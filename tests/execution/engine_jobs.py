@@ -120,3 +120,10 @@ def is_alive(pid: int) -> bool:
     except ProcessLookupError:
         return False
     return True
+
+
+def scheduler_address(_job: int) -> str:
+    """Address of the scheduler of the worker that runs this."""
+    from distributed import get_worker
+
+    return str(get_worker().scheduler.address)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -248,3 +249,16 @@ def test_resources_are_heeded_where_a_worker_offers_them() -> None:
             settings = EngineConfig(scheduler=running.scheduler_address)
             outcomes = map_jobs(engine_jobs.restrictions, [0], settings, resources={"GPU": 1})
             assert [o.result for o in outcomes] == [expected]
+
+
+def test_a_local_cluster_turns_strangers_away() -> None:
+    """Its port can be reached by every user of the machine; its certificates only by us."""
+    outcomes = map_jobs(engine_jobs.scheduler_address, [0, 1], EngineConfig(scheduler="local"))
+    with contextlib.closing(outcomes):
+        address = str(next(outcomes).result)  # the cluster runs until the last outcome
+        assert address.startswith("tls://127.0.0.1:")
+        with pytest.raises((OSError, TypeError)):
+            distributed.Client(address.replace("tls://", "tcp://"), timeout=2)
+        stranger = distributed.Security.temporary()
+        with pytest.raises((OSError, TypeError, ValueError, RuntimeError)):
+            distributed.Client(address, security=stranger, timeout=2)

@@ -11,14 +11,18 @@ from typing import Any
 from PIL import Image
 
 from pathology_scaat.artifacts.fingerprint import fingerprint
+from pathology_scaat.artifacts.output_names import CONTACT_SHEET, PAGE
 from pathology_scaat.errors import ExportError
 from pathology_scaat.export.sidecar import read_sidecar
 
-CONTACT_SHEET = "contact_sheet.png"
-
-
-PAGE = "index.html"
-
+__all__ = [
+    "CHECKSUM_META",
+    "CONTACT_SHEET",
+    "PAGE",
+    "ExportedCohort",
+    "read_cohort",
+    "small_picture",
+]
 
 SCHEMA_VERSION = 2
 
