@@ -9,7 +9,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from pathology_scaat.artifacts.checksums import text_problem, write_sealed_json
+from pathology_scaat.artifacts.checksums import text_problem, write_checked_json
 from pathology_scaat.artifacts.status import LOCK_NAME
 from pathology_scaat.system.locks import file_lock
 
@@ -31,7 +31,7 @@ def keep_notes(out_dir: Path, stage: str, notes: Sequence[str]) -> None:
         if not kept:
             path.unlink(missing_ok=True)
             return
-        write_sealed_json(path, {name: list(said) for name, said in kept.items()})
+        write_checked_json(path, {name: list(said) for name, said in kept.items()})
 
 
 def read_notes(out_dir: Path) -> dict[str, tuple[str, ...]]:
