@@ -153,7 +153,9 @@ def _ink_areas(coloured: Mask, od: Densities) -> Mask:
     rough = roughness(most, interior)
     smooth = _beside(interior & (rough < FAIRLY_SMOOTH), interior & (rough < SMOOTH))
     # The edge of a stroke is no interior; of tissue in its own hue that it touches, no more.
-    strokes = dilated(closed(smooth, 4), INTERIOR_PX + 1) & coloured
+    strokes = smooth
+    if smooth.any():
+        strokes = dilated(closed(smooth, 4), INTERIOR_PX + 1) & coloured
     n_areas, labels = cv2.connectedComponents(coloured.view(np.uint8), connectivity=8)
     n_strokes = np.bincount(labels[strokes], minlength=n_areas)
     n_interior = np.bincount(labels[interior], minlength=n_areas)
@@ -167,7 +169,7 @@ def _ink_areas(coloured: Mask, od: Densities) -> Mask:
         specks: Mask = np.take(is_ink, np.asarray(labels, dtype=np.int32))
     else:
         specks = np.zeros_like(strokes)
-    return specks | strokes | _veiled(strokes, smooth, od)
+    return specks | strokes | _veiled(strokes, smooth, od) if smooth.any() else specks
 
 
 def _veiled(strokes: Mask, smooth: Mask, od: Densities) -> Mask:
