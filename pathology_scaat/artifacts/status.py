@@ -69,7 +69,8 @@ def safe_cell(value: object) -> str:
     """
     if value is None:
         return ""
-    if isinstance(value, numbers.Real) and not isinstance(value, bool):  # numpy's too
+    is_truth = isinstance(value, bool)
+    if isinstance(value, numbers.Real) and not is_truth:  # numpy's too
         return str(value) if math.isfinite(value) else ""
     spaced = "".join(" " if unicodedata.category(c) in {"Cc", "Cs"} else c for c in str(value))
     text = " ".join(spaced.split())

@@ -153,8 +153,11 @@ def _ink_areas(coloured: Mask, od: Densities) -> Mask:
     rough = roughness(most, interior)
     smooth = _beside(interior & (rough < FAIRLY_SMOOTH), interior & (rough < SMOOTH))
     # The edge of a stroke is no interior; of tissue in its own hue that it touches, no more.
-    strokes = dilated(closed(smooth, 4), INTERIOR_PX + 1) & coloured
-    n_areas, labels = cv2.connectedComponents(coloured.view(np.uint8), connectivity=8)
+    strokes = smooth
+    if smooth.any():
+        strokes = dilated(closed(smooth, 4), INTERIOR_PX + 1) & coloured
+    n_areas, numbered = cv2.connectedComponents(coloured.view(np.uint8), connectivity=8)
+    labels: NDArray[np.int32] = np.asarray(numbered, dtype=np.int32)
     n_strokes = np.bincount(labels[strokes], minlength=n_areas)
     n_interior = np.bincount(labels[interior], minlength=n_areas)
     small = (n_interior < MIN_CERTAIN_PX) & (n_strokes == 0)
@@ -167,7 +170,7 @@ def _ink_areas(coloured: Mask, od: Densities) -> Mask:
         specks: Mask = np.take(is_ink, np.asarray(labels, dtype=np.int32))
     else:
         specks = np.zeros_like(strokes)
-    return specks | strokes | _veiled(strokes, smooth, od)
+    return specks | strokes | _veiled(strokes, smooth, od) if smooth.any() else specks
 
 
 def _veiled(strokes: Mask, smooth: Mask, od: Densities) -> Mask:
@@ -223,9 +226,9 @@ def _among_stain(
     n = len(small)
     touched = np.bincount(of_ring, weights=in_stain, minlength=n)
     mostly = 2 * touched > np.bincount(of_ring, minlength=n)
-    beside = np.bincount(of_ring, weights=most[ring] * in_stain, minlength=n)
-    beside = beside / np.maximum(touched, 1)
-    own = np.bincount(of_small.ravel(), weights=most.ravel(), minlength=n)
-    own = own / np.maximum(np.bincount(of_small.ravel(), minlength=n), 1)
+    total_beside = np.bincount(of_ring, weights=most[ring] * in_stain, minlength=n)
+    beside = total_beside / np.maximum(touched, 1)
+    total_own = np.bincount(of_small.ravel(), weights=most.ravel(), minlength=n)
+    own = total_own / np.maximum(np.bincount(of_small.ravel(), minlength=n), 1)
     among: NDArray[np.bool_] = mostly & (own < DENSER_THAN_BESIDE * beside)
     return among
