@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+import hashlib
+import hmac
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -12,6 +14,10 @@ SCHEMA_NAME = "pathology_scaat.model"
 
 
 SCHEMA_VERSION = 1
+
+
+SplitWord = Literal["train", "val", "test"]
+KEY_HEX = 32
 
 
 class BundleConfig(BaseModel):
@@ -35,24 +41,46 @@ class BundleConfig(BaseModel):
     training: dict[str, Any] = Field(default_factory=dict, description="training settings, seed")
     dataset_fingerprint: str = Field("", description="of patches, labels and splits")
     training_fingerprint: str = Field("", description="of data, settings and seed")
-    training_slides: tuple[str, ...] | None = Field(
-        None, description="fingerprints of the slides trained on; none in bundles made elsewhere"
-    )
-    validation_slides: tuple[str, ...] | None = Field(
-        None, description="fingerprints of the slides that chose the epoch and the temperature"
-    )
     metrics: dict[str, float] = Field(default_factory=dict)
     temperature: float = Field(
         1.0, gt=0, description="divide logits by it for calibrated probabilities; not applied"
     )
     weights_sha256: str = Field("", description="of model.safetensors")
     versions: dict[str, str] = Field(default_factory=dict)
+    # -- since these fields exist; bundles of before have none of them
+    slides: dict[SplitWord, tuple[str, ...]] | None = Field(
+        None, description="keyed hashes of the slides' fingerprints, by what they served for"
+    )
+
+    def role_of(self, slide_fingerprint: str) -> SplitWord | Literal["held out", "unknown"]:
+        """What a slide served for in training: the bundle knows, whatever a table says.
+
+        ``unknown`` where the bundle is of a version that did not record its slides.
+        """
+        if self.slides is None:
+            return "unknown"
+        key = slide_key(slide_fingerprint, self.training_fingerprint)
+        for word in ("train", "val", "test"):
+            if key in self.slides.get(word, ()):  # type: ignore[call-overload]
+                return word  # type: ignore[return-value]
+        return "held out"
+
+
+ADDED_LATER = frozenset({"slides"})
+"""Fields that do not enter the fingerprint where they are absent, so that old ones still hold."""
+
+
+def slide_key(slide_fingerprint: str, training_fingerprint: str) -> str:
+    """Keyed hash of a slide in a bundle.
+
+    The key is the training's own fingerprint: who has the slide and the bundle can tell whether
+    the one was used for the other, and lists of two bundles cannot be joined.
+    """
+    key = training_fingerprint.encode()
+    return hmac.new(key, slide_fingerprint.encode(), hashlib.sha256).hexdigest()[:KEY_HEX]
 
 
 def model_fingerprint(config: BundleConfig) -> str:
-    """Fingerprint of a bundle; library versions and measured metrics do not enter.
-
-    Nor do lists of slides that are not there: bundles from before them keep their fingerprint.
-    """
-    unset = {n for n in ("training_slides", "validation_slides") if getattr(config, n) is None}
-    return fingerprint(config.model_dump(mode="json", exclude={"versions", "metrics", *unset}))
+    """Fingerprint of a bundle; library versions and measured metrics do not enter."""
+    absent = {name for name in ADDED_LATER if getattr(config, name) is None}
+    return fingerprint(config.model_dump(mode="json", exclude={"versions", "metrics", *absent}))
