@@ -71,8 +71,8 @@ def training_slides(manifest: Manifest, out: Path, seed: int | None) -> tuple[Tr
         cohort = assign_splits(cohort, seed=seed or 0)
     patients = manifest.patient_keys()
     for row in cohort.rows:
-        facts = {"split": row.split, "patient": patients.get(row.slide_id)}
-        status.update(row.slide_id, "tile", "done", **facts)
+        patient = patients.get(row.slide_id)
+        status.update(row.slide_id, "tile", "done", split=row.split, patient=patient)
     return tuple(
         TrainingSlide(
             store=space.patches(row.slide_id),
