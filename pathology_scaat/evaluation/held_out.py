@@ -82,29 +82,28 @@ def choose_slides(
     out_dir : Path
         Output folder of a run.
     config : BundleConfig
-        Of the model; its ``training_slides`` and ``validation_slides`` decide.
+        Of the model; what its slides served for decides.
     asked : sequence of str, optional
         These slides and no others.
     patients : mapping of slide id to patient, optional
         A slide of a patient of whom another slide was trained on is not held out.
     """
     there = sorted(p.name.removesuffix(".zarr") for p in (out_dir / "patches").glob("*.zarr"))
-    if config.training_slides is None:
+    if config.slides is None:
         return _unknown(out_dir, there, asked)
-    prints = {
-        i: PatchStore(out_dir / "patches" / f"{i}.zarr").meta.slide_fingerprint
+    roles = {
+        i: config.role_of(PatchStore(out_dir / "patches" / f"{i}.zarr").meta.slide_fingerprint)
         for i in sorted({*there, *(asked or ())})
         if (out_dir / "patches" / f"{i}.zarr").is_dir()
     }
-    trained, validated = set(config.training_slides), set(config.validation_slides or ())
     known = patients or {}
 
-    def of(fingerprints: set[str]) -> set[str]:
-        slides = {i for i, print_ in prints.items() if print_ in fingerprints}
+    def of(role: str) -> set[str]:
+        slides = {i for i, own in roles.items() if own == role}
         people = {known[i] for i in slides if i in known}
-        return slides | {i for i in prints if known.get(i) in people}
+        return slides | {i for i in roles if known.get(i) in people}
 
-    seen, chosen_on = of(trained), of(validated)
+    seen, chosen_on = of("train"), of("val")
     basis = "by the fingerprints of slides in the bundle"
     basis += ", and by patient" if known else "; patients are not known"
     if asked is not None:
@@ -115,18 +114,18 @@ def choose_slides(
         return SlideChoice(
             tuple(asked), "the slides named", False, f"no: {many} trained or selected on ({basis})"
         )
-    unseen = [i for i in prints if i not in seen and i not in chosen_on]
+    unseen = [i for i in roles if i not in seen and i not in chosen_on]
     if unseen:
         words = "the slides that the model has not seen"
         return SlideChoice(tuple(unseen), words, True, f"yes ({basis})")
-    nearly = [i for i in prints if i in chosen_on and i not in seen]
+    nearly = [i for i in roles if i in chosen_on and i not in seen]
     if nearly:
         # Training kept the best epoch on these: nearly, but not quite, unseen.
         words = "the validation slides, for there are no slides that the model has not seen"
         why = f"no: the model's best epoch was chosen on these slides ({basis})"
         return SlideChoice(tuple(nearly), words, False, why)
     words = "all slides, for the model has seen every one"
-    return SlideChoice(tuple(prints), words, False, f"no: the model was trained on them ({basis})")
+    return SlideChoice(tuple(roles), words, False, f"no: the model was trained on them ({basis})")
 
 
 def _unknown(out_dir: Path, there: Sequence[str], asked: Sequence[str] | None) -> SlideChoice:

@@ -27,6 +27,7 @@ from pathology_scaat.artifacts.atomic import atomic_path, write_json
 from pathology_scaat.artifacts.checksums import CHECKSUM_KEY, checksum_folder
 from pathology_scaat.artifacts.fingerprint import file_sha256, fingerprint, versions
 from pathology_scaat.errors import BundleError, ScaatError
+from pathology_scaat.patches.reader import PatchStore
 from pathology_scaat.scaat.method import Method
 from pathology_scaat.system.memory import is_out_of_memory
 from pathology_scaat.system.representation import Described
@@ -37,11 +38,12 @@ from pathology_scaat.training.bundle_config import (
     SCHEMA_NAME,
     SCHEMA_VERSION,
     BundleConfig,
+    SplitWord,
     class_names_problem,
     model_fingerprint,
+    slide_key,
 )
 from pathology_scaat.training.class_colours import class_colours
-from pathology_scaat.training.data import PatchTable
 from pathology_scaat.training.job import Job
 from pathology_scaat.training.positive_class import positive_class
 from pathology_scaat.training.wsinfer import write_wsinfer_model
@@ -260,12 +262,6 @@ def load_bundle(path: str | Path, device: str = "cpu") -> ModelBundle:
     return ModelBundle(model.to(torch.device(device)), config, model_fingerprint(config))
 
 
-def _slides_of(table: PatchTable) -> tuple[str, ...]:
-    """Fingerprints of the slides that have patches in a table."""
-    used = [table.stores[number] for number in sorted(set(table.store_index.tolist()))]
-    return tuple(sorted({store.meta.slide_fingerprint for store in used}))
-
-
 def bundle_config(
     job: Job,
     model: Classifier,
@@ -305,8 +301,16 @@ def bundle_config(
         },
         dataset_fingerprint=fingerprint({"stores": sorted({s.meta.fingerprint for s in stores})}),
         training_fingerprint=job.fingerprint,
-        training_slides=_slides_of(tables.train),
-        validation_slides=_slides_of(tables.val),
+        slides=_slide_keys(job),
         metrics=metrics,
         temperature=temperature,
     )
+
+
+def _slide_keys(job: Job) -> dict[SplitWord, tuple[str, ...]]:
+    """Which slides served for what, as keyed hashes."""
+    found: dict[SplitWord, set[str]] = {"train": set(), "val": set(), "test": set()}
+    for slide in job.slides:
+        meta = PatchStore(slide.store).meta
+        found[slide.split].add(slide_key(meta.slide_fingerprint, job.fingerprint))  # type: ignore[index]
+    return {word: tuple(sorted(keys)) for word, keys in found.items()}

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+<<<<<<< HEAD
 import re
 import unicodedata
 from collections.abc import Sequence
 from typing import Annotated, Any
+=======
+import hashlib
+import hmac
+from typing import Any, Literal
+>>>>>>> stats
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -17,6 +23,7 @@ SCHEMA_NAME = "pathology_scaat.model"
 SCHEMA_VERSION = 1
 
 
+<<<<<<< HEAD
 MAX_PATCH_PX = 8192
 MAX_CLASSES = 10_000
 MAX_NAME_CHARACTERS = 200
@@ -47,6 +54,10 @@ def class_names_problem(names: Sequence[str]) -> str | None:
             return f"has two classes of one name ('{shown}')"
         seen.add(key)
     return None
+=======
+SplitWord = Literal["train", "val", "test"]
+KEY_HEX = 32
+>>>>>>> stats
 
 
 class BundleConfig(BaseModel):
@@ -74,12 +85,6 @@ class BundleConfig(BaseModel):
     training: dict[str, Any] = Field(default_factory=dict, description="training settings, seed")
     dataset_fingerprint: str = Field("", description="of patches, labels and splits")
     training_fingerprint: str = Field("", description="of data, settings and seed")
-    training_slides: tuple[str, ...] | None = Field(
-        None, description="fingerprints of the slides trained on; none in bundles made elsewhere"
-    )
-    validation_slides: tuple[str, ...] | None = Field(
-        None, description="fingerprints of the slides that chose the epoch and the temperature"
-    )
     metrics: dict[str, float] = Field(default_factory=dict)
     notes: tuple[str, ...] = Field((), description="what was to be said about the training")
     temperature: float = Field(
@@ -90,6 +95,7 @@ class BundleConfig(BaseModel):
     )
     weights_sha256: str = Field("", description="of model.safetensors")
     versions: dict[str, str] = Field(default_factory=dict)
+<<<<<<< HEAD
     class_colours: dict[str, tuple[int, int, int]] | None = Field(
         None, description="of each class in QuPath; no two look alike"
     )
@@ -109,3 +115,42 @@ def model_fingerprint(config: BundleConfig) -> str:
     unset = {n for n in ("training_slides", "validation_slides") if getattr(config, n) is None}
     left_out = {"versions", "metrics", "class_colours", "notes", *unset}
     return fingerprint(config.model_dump(mode="json", exclude=left_out))
+=======
+    # -- since these fields exist; bundles of before have none of them
+    slides: dict[SplitWord, tuple[str, ...]] | None = Field(
+        None, description="keyed hashes of the slides' fingerprints, by what they served for"
+    )
+
+    def role_of(self, slide_fingerprint: str) -> SplitWord | Literal["held out", "unknown"]:
+        """What a slide served for in training: the bundle knows, whatever a table says.
+
+        ``unknown`` where the bundle is of a version that did not record its slides.
+        """
+        if self.slides is None:
+            return "unknown"
+        key = slide_key(slide_fingerprint, self.training_fingerprint)
+        for word in ("train", "val", "test"):
+            if key in self.slides.get(word, ()):
+                return word
+        return "held out"
+
+
+ADDED_LATER = frozenset({"slides"})
+"""Fields that do not enter the fingerprint where they are absent, so that old ones still hold."""
+
+
+def slide_key(slide_fingerprint: str, training_fingerprint: str) -> str:
+    """Keyed hash of a slide in a bundle.
+
+    The key is the training's own fingerprint: who has the slide and the bundle can tell whether
+    the one was used for the other, and lists of two bundles cannot be joined.
+    """
+    key = training_fingerprint.encode()
+    return hmac.new(key, slide_fingerprint.encode(), hashlib.sha256).hexdigest()[:KEY_HEX]
+
+
+def model_fingerprint(config: BundleConfig) -> str:
+    """Fingerprint of a bundle; library versions and measured metrics do not enter."""
+    absent = {name for name in ADDED_LATER if getattr(config, name) is None}
+    return fingerprint(config.model_dump(mode="json", exclude={"versions", "metrics", *absent}))
+>>>>>>> stats

@@ -18,11 +18,17 @@ from pathology_scaat.evaluation.evaluation_set import EvaluationSet, evaluation_
 from pathology_scaat.evaluation.measure import measure_model
 from pathology_scaat.evaluation.measurement import Measurement
 from pathology_scaat.evaluation.protocol import ProtocolConfig
+from pathology_scaat.training.bundle_config import slide_key
 
 SMALL = ProtocolConfig(
     n_occluded=12, n_perturbed=6, n_mosaics=6, max_images=40, batch_size=8,
     shares=(0.0, 0.5, 1.0),
 )  # fmt: skip
+
+
+def served(**seeds: int) -> dict[str, tuple[str, ...]]:
+    """What a bundle records of the slides that ``add_slide`` made with these seeds."""
+    return {split: (slide_key(f"{seed:064d}", ""),) for split, seed in seeds.items()}
 
 
 class BrightCorner(torch.nn.Module):
@@ -273,7 +279,7 @@ def test_trust_card_of_a_run(run_folder) -> None:
     run_folder.add_slide("seen", seed=1)
     run_folder.add_slide("kept", n=16, seed=2)
     run_folder.add_slide("kept2", n=16, seed=3)
-    run_folder.save_model(run_folder.model, 0, training_slides=(f"{1:064d}",))
+    run_folder.save_model(run_folder.model, 0, slides=served(train=1))
     card = evaluate_run(run_folder.out, config=SMALL, device="cpu")
     assert (card.n_images, card.n_groups, card.unit, card.held_out) == (32, 2, "slides", True)
     auc = card.entry("auc")
@@ -304,7 +310,7 @@ def test_trust_card_of_a_run(run_folder) -> None:
 
 def test_trust_card_says_when_images_were_seen(run_folder) -> None:
     run_folder.add_slide("a", seed=1)
-    run_folder.save_model(run_folder.model, 0, training_slides=(f"{1:064d}",))
+    run_folder.save_model(run_folder.model, 0, slides=served(train=1))
     card = evaluate_run(run_folder.out, config=SMALL, device="cpu")
     assert card.held_out is False
     assert "were seen in training" in (run_folder.out / "evaluation/trust_card.md").read_text()
@@ -317,7 +323,7 @@ def test_held_out_is_what_the_bundle_says_and_not_the_table(run_folder) -> None:
     run_folder.add_slide("a", n=16, seed=1)
     run_folder.add_slide("b", n=16, seed=2)
     run_folder.write_splits(a="test", b="train")
-    run_folder.save_model(run_folder.model, 0, training_slides=(f"{1:064d}",))
+    run_folder.save_model(run_folder.model, 0, slides=served(train=1))
     card = evaluate_run(run_folder.out, config=SMALL, device="cpu")
     assert card.data == "the slides that the model has not seen"
     assert (card.n_images, card.held_out) == (16, True)
@@ -339,9 +345,7 @@ def test_a_bundle_that_does_not_tell_gives_unknown(run_folder) -> None:
 def test_validation_slides_and_other_slides_of_a_patient_are_not_held_out(run_folder) -> None:
     for seed, name in enumerate(("trained", "sister", "chosen_on"), start=1):
         run_folder.add_slide(name, n=16, seed=seed)
-    run_folder.save_model(
-        run_folder.model, 0, training_slides=(f"{1:064d}",), validation_slides=(f"{3:064d}",)
-    )
+    run_folder.save_model(run_folder.model, 0, slides=served(train=1, val=3))
     people = {"trained": "p", "sister": "p", "chosen_on": "q"}
     card = evaluate_run(run_folder.out, config=SMALL, device="cpu", patients=people)
     assert card.data.startswith("the validation slides")
