@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from test_export_slide import made
 
+from pathology_scaat.cli import app, run_command
 from pathology_scaat.export import ExportConfig, export_slide
 from pathology_scaat.export.model_facts import ModelFacts
 
@@ -57,6 +58,28 @@ def test_only_pruning_deletes(tmp_path: Path) -> None:
     assert set(record_of(out)["files"]) == {"S1.csv"}
     assert result.notes == ("S1.png was changed since it was exported and is left there",)
     assert export_slide(slide_map, store, out, config("csv"), prune=True).skipped
+
+
+def test_the_command_adds_and_prunes_only_when_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for folder in ("maps", "saliency"):
+        (tmp_path / folder).mkdir()
+    slide_map, store = made(tmp_path)
+    slide_map.rename(tmp_path / "maps" / "S1.ome.zarr")
+    store.rename(tmp_path / "saliency" / "S1.zarr")
+
+    def scaat(*more: str) -> None:
+        arguments = ["export", "--out", str(tmp_path), "--workers", "1", "-q", *more]
+        assert run_command(lambda: app(arguments, standalone_mode=False)) == 0
+
+    scaat("--formats", "geojson")
+    assert "then press F" in " ".join(capsys.readouterr().out.split())
+    scaat("--formats", "csv")
+    there = {p.name for p in (tmp_path / "overlays").glob("S1*")}
+    assert there == {"S1.geojson.gz", "S1.csv", "S1.json"}
+    scaat("--formats", "csv", "--prune")
+    assert {p.name for p in (tmp_path / "overlays").glob("S1*")} == {"S1.csv", "S1.json"}
 
 
 def test_files_of_an_earlier_map_stay_and_are_told(tmp_path: Path) -> None:
