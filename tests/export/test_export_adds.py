@@ -11,7 +11,7 @@ from test_export_slide import made
 
 from pathology_scaat.cli import app, run_command
 from pathology_scaat.export import ExportConfig, export_slide
-from pathology_scaat.export.model_facts import ModelFacts
+from pathology_scaat.export.qupath.model_words import ModelWords
 
 FIRST = ("geojson", "ome-tiff", "png")
 
@@ -137,7 +137,7 @@ def test_too_many_classes_for_colours_are_told(tmp_path: Path) -> None:
 def test_facts_of_the_model_are_told_where_they_are_known(tmp_path: Path) -> None:
     slide_map, store = made(tmp_path)
     colours = (("normal", (1, 2, 3)), ("tumour", (200, 0, 0)))
-    facts = ModelFacts("d" * 64, "scaat-resnet18-1a2b", "AUC 0.93", "no", "learnt nothing", colours)
+    facts = ModelWords("d" * 64, "scaat-resnet18-1a2b", "AUC 0.93", "no", "learnt nothing", colours)
     export_slide(slide_map, store, tmp_path / "o", config("geojson-plain"), facts=facts)
     features = json.loads((tmp_path / "o" / "S1.geojson").read_text())["features"]
     told = [f["properties"]["metadata"] for f in features if "metadata" in f["properties"]]
@@ -150,5 +150,5 @@ def test_facts_of_the_model_are_told_where_they_are_known(tmp_path: Path) -> Non
     assert record["model"]["warning"] == "learnt nothing"
     assert record["classes"][0]["color"] == [1, 2, 3]
     plain = config("geojson-plain")
-    export_slide(slide_map, store, tmp_path / "p", plain, facts=ModelFacts("e" * 64, "another"))
+    export_slide(slide_map, store, tmp_path / "p", plain, facts=ModelWords("e" * 64, "another"))
     assert record_of(tmp_path / "p")["model"] == {}
