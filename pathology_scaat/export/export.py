@@ -20,8 +20,8 @@ from pathology_scaat.errors import ExportError
 from pathology_scaat.export.config import ExportConfig
 from pathology_scaat.export.dicom.objects import write_dicom
 from pathology_scaat.export.frame import ExportFrame
-from pathology_scaat.export.model_facts import ModelFacts
 from pathology_scaat.export.qupath.geojson import region_features, tile_features, write_geojson
+from pathology_scaat.export.qupath.model_words import ModelWords
 from pathology_scaat.export.qupath.palette import (
     QuPathClass,
     alike_notes,
@@ -84,7 +84,7 @@ class Context:
     slide_path: SlidePlace | None
     mpp: float | None
     tissue_path: Path | None
-    facts: ModelFacts = field(default_factory=ModelFacts)
+    facts: ModelWords = field(default_factory=ModelWords)
     notes: list[str] = field(default_factory=list)
     extras: dict[str, dict[str, Any]] = field(default_factory=dict)
     beside: list[Path] = field(default_factory=list)
@@ -273,7 +273,7 @@ def export_fingerprint(
     config: ExportConfig,
     with_slide: bool,
     with_tissue: bool = False,
-    facts: ModelFacts | None = None,
+    facts: ModelWords | None = None,
 ) -> str:
     """What a slide's exports are made from; which formats are asked for does not enter.
 
@@ -301,7 +301,7 @@ def export_slide(
     slide_path: SlidePlace | None = None,
     mpp: float | None = None,
     tissue_path: Path | None = None,
-    facts: ModelFacts | None = None,
+    facts: ModelWords | None = None,
     overwrite: bool = False,
     prune: bool = False,
 ) -> ExportResult:
@@ -320,7 +320,7 @@ def export_slide(
         The manifest's µm/px of the slide.
     tissue_path : Path, optional
         Picture of the tissue mask, for the figure.
-    facts : ModelFacts, optional
+    facts : ModelWords, optional
         What is known of the model; not told where the map is another model's.
     overwrite : bool
         Write anew even where the right files are.
@@ -346,7 +346,7 @@ def export_slide(
     overlay_dir = Path(overlay_dir)
     overlay_dir.mkdir(parents=True, exist_ok=True)
     record_path = sidecar_path(overlay_dir, slide_id)
-    facts = (facts or ModelFacts()).of_map(slide_map.meta.model_fingerprint)
+    facts = (facts or ModelWords()).of_map(slide_map.meta.model_fingerprint)
     wanted = export_fingerprint(
         slide_map, config, slide_path is not None, tissue_path is not None, facts
     )

@@ -13,7 +13,7 @@ from pathology_scaat.cohort.manifest import Manifest
 from pathology_scaat.errors import BundleError
 from pathology_scaat.execution.engine import EngineConfig
 from pathology_scaat.export import ExportConfig, ExportResult, export_slide
-from pathology_scaat.export.model_facts import ModelFacts
+from pathology_scaat.export.qupath.model_words import ModelWords
 from pathology_scaat.export.report.cohort import write_cohort
 from pathology_scaat.pipeline.reporting import Reporter, Silent, StageReport
 from pathology_scaat.pipeline.stage import run_stage, slides_to_do
@@ -33,7 +33,7 @@ class ExportJob:
     slide_path: SlidePlace | None
     mpp: float | None
     tissue_path: Path | None
-    facts: ModelFacts
+    facts: ModelWords
     overwrite: bool
     prune: bool = False
 
@@ -53,14 +53,14 @@ def run_export_job(job: ExportJob) -> ExportResult:
     )
 
 
-def model_facts(bundle: Path) -> ModelFacts:
+def model_facts(bundle: Path) -> ModelWords:
     """What the run's model says of itself; nothing where there is none that can be read."""
     try:
         config = read_bundle_config(bundle)
     except BundleError:
-        return ModelFacts()
+        return ModelWords()
     colours = None if config.class_colours is None else tuple(config.class_colours.items())
-    return ModelFacts(model_fingerprint(config), name=model_name(config), class_colours=colours)
+    return ModelWords(model_fingerprint(config), name=model_name(config), class_colours=colours)
 
 
 def export(

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from test_export_slide import made
 
+from pathology_scaat.cli import app, run_command
 from pathology_scaat.export import ExportConfig, export_slide
-from pathology_scaat.export.model_facts import ModelFacts
+from pathology_scaat.export.qupath.model_words import ModelWords
 
 FIRST = ("geojson", "ome-tiff", "png")
 
@@ -57,6 +58,28 @@ def test_only_pruning_deletes(tmp_path: Path) -> None:
     assert set(record_of(out)["files"]) == {"S1.csv"}
     assert result.notes == ("S1.png was changed since it was exported and is left there",)
     assert export_slide(slide_map, store, out, config("csv"), prune=True).skipped
+
+
+def test_the_command_adds_and_prunes_only_when_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for folder in ("maps", "saliency"):
+        (tmp_path / folder).mkdir()
+    slide_map, store = made(tmp_path)
+    slide_map.rename(tmp_path / "maps" / "S1.ome.zarr")
+    store.rename(tmp_path / "saliency" / "S1.zarr")
+
+    def scaat(*more: str) -> None:
+        arguments = ["export", "--out", str(tmp_path), "--workers", "1", "-q", *more]
+        assert run_command(lambda: app(arguments, standalone_mode=False)) == 0
+
+    scaat("--formats", "geojson")
+    assert "then press F" in " ".join(capsys.readouterr().out.split())
+    scaat("--formats", "csv")
+    there = {p.name for p in (tmp_path / "overlays").glob("S1*")}
+    assert there == {"S1.geojson.gz", "S1.csv", "S1.json"}
+    scaat("--formats", "csv", "--prune")
+    assert {p.name for p in (tmp_path / "overlays").glob("S1*")} == {"S1.csv", "S1.json"}
 
 
 def test_files_of_an_earlier_map_stay_and_are_told(tmp_path: Path) -> None:
@@ -114,7 +137,7 @@ def test_too_many_classes_for_colours_are_told(tmp_path: Path) -> None:
 def test_facts_of_the_model_are_told_where_they_are_known(tmp_path: Path) -> None:
     slide_map, store = made(tmp_path)
     colours = (("normal", (1, 2, 3)), ("tumour", (200, 0, 0)))
-    facts = ModelFacts("d" * 64, "scaat-resnet18-1a2b", "AUC 0.93", "no", "learnt nothing", colours)
+    facts = ModelWords("d" * 64, "scaat-resnet18-1a2b", "AUC 0.93", "no", "learnt nothing", colours)
     export_slide(slide_map, store, tmp_path / "o", config("geojson-plain"), facts=facts)
     features = json.loads((tmp_path / "o" / "S1.geojson").read_text())["features"]
     told = [f["properties"]["metadata"] for f in features if "metadata" in f["properties"]]
@@ -127,5 +150,5 @@ def test_facts_of_the_model_are_told_where_they_are_known(tmp_path: Path) -> Non
     assert record["model"]["warning"] == "learnt nothing"
     assert record["classes"][0]["color"] == [1, 2, 3]
     plain = config("geojson-plain")
-    export_slide(slide_map, store, tmp_path / "p", plain, facts=ModelFacts("e" * 64, "another"))
+    export_slide(slide_map, store, tmp_path / "p", plain, facts=ModelWords("e" * 64, "another"))
     assert record_of(tmp_path / "p")["model"] == {}

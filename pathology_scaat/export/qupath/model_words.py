@@ -9,7 +9,7 @@ from pathology_scaat.training.class_colours import Colour
 
 
 @dataclass(frozen=True)
-class ModelFacts:
+class ModelWords:
     """Facts of one model, in words where they are told in words; what is None is not told.
 
     Attributes
@@ -35,9 +35,9 @@ class ModelFacts:
     warning: str | None = None
     class_colours: tuple[tuple[str, Colour], ...] | None = None
 
-    def of_map(self, model_fingerprint: str) -> ModelFacts:
+    def of_map(self, model_fingerprint: str) -> ModelWords:
         """These facts, or none where the map is another model's."""
-        return self if self.model_fingerprint == model_fingerprint else ModelFacts()
+        return self if self.model_fingerprint == model_fingerprint else ModelWords()
 
     def colours(self) -> dict[str, Colour] | None:
         return None if self.class_colours is None else dict(self.class_colours)
