@@ -12,6 +12,8 @@ from pathology_scaat.cli.options import engine_overrides
 from pathology_scaat.errors import BatchError, UsageError
 
 if TYPE_CHECKING:
+    from pydantic import BaseModel
+
     from pathology_scaat.cli.progress import TerminalReporter
     from pathology_scaat.cohort.manifest import Manifest
     from pathology_scaat.execution.engine import EngineConfig
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 stdout = Console()
 stderr = Console(stderr=True)
 T = TypeVar("T")
+Settings = TypeVar("Settings", bound="BaseModel")
 
 
 def folded(*heads: str) -> Table:
@@ -58,7 +61,7 @@ def progress_of(quiet: bool) -> TerminalReporter:
     return TerminalReporter(stderr, quiet)
 
 
-def checked(model: type[T], values: dict[str, Any], subject: str) -> T:
+def checked(model: type[Settings], values: dict[str, Any], subject: str) -> Settings:
     """Build a settings object from the options that were given."""
     from pydantic import ValidationError
 
