@@ -100,9 +100,10 @@ def _open_file(path: Path, mpp: float | None) -> Slide:
             return _tiff(path, mpp, vendor)
         except UnsuitableError as reason:
             if vendor is None or not _openslide_decodes(path):
+                damaged = "cut off" in str(reason) or "structure" in str(reason)
                 raise SlideOpenError(
                     path.name, f"is a TIFF, but not a slide that can be opened ({reason})",
-                    _SUGGESTION,
+                    "copy it again, or convert it" if damaged else _SUGGESTION,
                 ) from None  # fmt: skip
             LOGGER.info("%s is read by OpenSlide: %s", path.name, reason)
     if vendor is None and head.startswith(_JP2_MAGIC):
