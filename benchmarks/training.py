@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from pathology_scaat.scaat import METHOD_NAMES, make_method
+from pathology_scaat.scaat import METHODS, make_method
 from pathology_scaat.scaat.method import Method, StepLosses, Visit
 
 MEMORY_DEFINITION = {
@@ -346,7 +346,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7, help="0: FLOPs and memory only")
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
     parser.add_argument("--compile", action="store_true")
-    parser.add_argument("--methods", nargs="+", default=list(METHOD_NAMES))
+    parser.add_argument("--methods", nargs="+", default=list(METHODS.names))
     parser.add_argument("--loop-patches", type=int, default=512)
     parser.add_argument("--no-loop", dest="loop", action="store_false")
     parser.add_argument("--processes", action="store_true", help="also time 2 processes")

@@ -52,6 +52,10 @@ class AnnotationError(ScaatError, ValueError):
     """An annotation file that cannot be read."""
 
 
+class AddressError(ScaatError):
+    """A URL that may not be opened: its protocol, its host, or what it would lead to."""
+
+
 class SlideError(ScaatError, OSError):
     """A slide that cannot be used; the batch goes on without it."""
 

@@ -21,6 +21,7 @@ def evaluate(
     pseudonymize: opt.Pseudonymize = None,
     overwrite: opt.Overwrite = False,
     quiet: opt.Quiet = False,
+    allow_urls: opt.AllowUrls = None,
 ) -> None:
     """Measure one model's maps on held-out slides: a trust card."""
     folder = needed(out, "--out")
@@ -54,6 +55,7 @@ def compare(
     pseudonymize: opt.Pseudonymize = None,
     overwrite: opt.Overwrite = False,
     quiet: opt.Quiet = False,
+    allow_urls: opt.AllowUrls = None,
 ) -> None:
     """Train several methods on the same patches and compare their maps."""
     folder = needed(out, "--out")

@@ -7,6 +7,13 @@ from typing import Annotated, Any
 
 import typer
 
+from pathology_scaat.artifacts.urls import allow_urls
+from pathology_scaat.scaat.names import METHODS
+
+TrainingMethod = Annotated[
+    str | None,
+    typer.Option("--method", help=f"Training method: {', '.join(METHODS.names)}."),
+]
 Manifest = Annotated[
     Path | None,
     typer.Option("--manifest", help="Cohort table (CSV or Parquet) or a folder of slides."),
@@ -44,10 +51,22 @@ Workers = Annotated[
     int | None, typer.Option("--workers", help="Local worker processes; the machine's by default.")
 ]
 Scheduler = Annotated[
-    str | None, typer.Option("--scheduler", help="Address of a running Dask scheduler.")
+    str | None,
+    typer.Option(
+        "--scheduler", help="Address of a running Dask scheduler, or: local (with a dashboard)."
+    ),
 ]
 Cluster = Annotated[
     Path | None, typer.Option("--cluster", help="Profile of a job queue (YAML, see pipelines/).")
+]
+AllowUrls = Annotated[
+    str | None,
+    typer.Option(
+        "--allow-urls",
+        metavar="LIST",
+        callback=allow_urls,
+        help="What slides by URL may do besides: http, private-hosts, redirects (with commas).",
+    ),
 ]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
 Seed = Annotated[int | None, typer.Option("--seed", help="Seed of split, training and methods.")]

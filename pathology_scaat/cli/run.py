@@ -30,6 +30,7 @@ def info(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     reader: opt.Reader = None,
     mpp: opt.Mpp = None,
+    allow_urls: opt.AllowUrls = None,
 ) -> None:
     """Show a slide's format, levels, µm/px and scanner bounds; nothing that identifies it."""
     from pathology_scaat.pipeline.info import info as verb
@@ -83,6 +84,7 @@ def run(
     pseudonymize: opt.Pseudonymize = None,
     overwrite: opt.Overwrite = False,
     quiet: opt.Quiet = False,
+    allow_urls: opt.AllowUrls = None,
 ) -> None:
     """Do the whole job: tile, train (unless --model is given), explain, stitch, export."""
     from pathology_scaat.pipeline.config import load_run_config

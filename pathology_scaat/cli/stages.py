@@ -41,6 +41,7 @@ def tile(
     pseudonymize: opt.Pseudonymize = None,
     overwrite: opt.Overwrite = False,
     quiet: opt.Quiet = False,
+    allow_urls: opt.AllowUrls = None,
 ) -> None:
     """Cut slides into zarr patch stores."""
     from pathology_scaat.patches import TileConfig
@@ -66,7 +67,7 @@ def tile(
 def train(
     manifest: opt.Manifest = None,
     out: opt.Out = None,
-    method: Annotated[str | None, typer.Option("--method", help="Training method.")] = None,
+    method: opt.TrainingMethod = None,
     backbone: Annotated[str | None, typer.Option("--backbone", help="Network by name.")] = None,
     epochs: Annotated[int | None, typer.Option("--epochs", help="Most epochs.")] = None,
     eps: Annotated[float | None, typer.Option("--eps", help="SCAAT's budget in [0, 1].")] = None,
@@ -75,6 +76,7 @@ def train(
     pseudonymize: opt.Pseudonymize = None,
     overwrite: opt.Overwrite = False,
     quiet: opt.Quiet = False,
+    allow_urls: opt.AllowUrls = None,
 ) -> None:
     """Train a classifier on the labelled patches, with SCAAT unless told otherwise."""
     from pathology_scaat.pipeline.train import train as verb
@@ -184,6 +186,7 @@ def export(
     pseudonymize: opt.Pseudonymize = None,
     overwrite: opt.Overwrite = False,
     quiet: opt.Quiet = False,
+    allow_urls: opt.AllowUrls = None,
 ) -> None:
     """Write slide maps as files that QuPath and other viewers open."""
     from pathology_scaat.export import ExportConfig
@@ -226,6 +229,7 @@ def import_annotations(
         Path | None, typer.Option("--to", help="Folder for the labels; OUT/annotations if none.")
     ] = None,
     manifest: opt.Manifest = None,
+    allow_urls: opt.AllowUrls = None,
 ) -> None:
     """Bring annotations corrected in QuPath back as labels for the next training."""
     from pathology_scaat.export.qupath.import_annotations import import_annotations as verb

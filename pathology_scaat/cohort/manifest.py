@@ -11,13 +11,13 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from pathology_scaat.artifacts.atomic import atomic_path
-from pathology_scaat.artifacts.urls import SlidePlace, is_url, slide_place
+from pathology_scaat.artifacts.urls import SlidePlace, SlideUrl, check_url, is_url, slide_place
 from pathology_scaat.cohort.columns import COLUMNS, find_columns
 from pathology_scaat.cohort.folder import slides_of_folder
 from pathology_scaat.cohort.ids import id_from_name, id_key, safe_id
 from pathology_scaat.cohort.splits import SPLITS, split_patients
 from pathology_scaat.cohort.table import read_table
-from pathology_scaat.errors import ManifestError
+from pathology_scaat.errors import AddressError, ManifestError
 from pathology_scaat.geometry import is_plausible_mpp
 
 _SPLIT_WORDS = {
@@ -245,13 +245,13 @@ def _slide(text: str, base: Path, where: str, strict: bool) -> SlidePlace | None
     """Where a slide lies; unlike the files that belong to it, it may be given by URL."""
     if not (strict and is_url(text)):
         return _path(text, base, where, strict)
-    if len(text) > 4096 or not text.isprintable():
-        raise ManifestError(where, "holds an address that no file can have", "correct it")
-    if urlsplit(text).password is not None:
-        raise ManifestError(
-            where, "holds a password in an address", "give access by the environment instead"
-        )
-    return slide_place(text)
+    try:
+        place = slide_place(text)
+        if isinstance(place, SlideUrl):
+            check_url(place)
+    except AddressError as error:
+        raise ManifestError(where, error.problem, error.remedy) from None
+    return place
 
 
 def _path(text: str, base: Path, where: str, strict: bool = True) -> Path | None:

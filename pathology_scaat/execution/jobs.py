@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from pathology_scaat.artifacts.redaction import Redactor
-from pathology_scaat.artifacts.urls import slide_place
-from pathology_scaat.errors import ScaatError
+from pathology_scaat.artifacts.urls import SlideUrl, slide_place
+from pathology_scaat.errors import AddressError, ScaatError
 from pathology_scaat.system.memory import REMEDY, is_out_of_memory
 from pathology_scaat.system.signals import raise_again
 
@@ -140,7 +140,10 @@ def _foreign(job: object, error: Exception) -> JobError:
     redactor = Redactor()
     slide_path = getattr(getattr(job, "job", job), "slide_path", None)
     if slide_path:
-        place = slide_place(slide_path)
+        try:
+            place = slide_place(slide_path)
+        except AddressError:
+            place = SlideUrl(str(slide_path))
         if isinstance(place, Path):
             redactor.hide_path(place, subject_of(job))
         else:

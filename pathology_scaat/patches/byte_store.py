@@ -7,7 +7,14 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
-from pathology_scaat.artifacts.urls import SlideUrl, slide_place
+from pathology_scaat.artifacts.urls import (
+    SlideUrl,
+    check_url,
+    open_filesystem,
+    refusal_in,
+    slide_place,
+)
+from pathology_scaat.errors import AddressError
 
 Data = bytes | memoryview
 
@@ -71,22 +78,24 @@ class RemoteByteStore:
     """A store at a URL; credentials come from the environment, as fsspec documents."""
 
     def __init__(self, url: SlideUrl) -> None:
+        check_url(url)
         self.name = url.name
-        self._url = url.url
+        self._url = url
 
     def _system(self) -> tuple[Any, str]:
-        import fsspec
-
-        system, path = fsspec.core.url_to_fs(self._url)
+        system, path = open_filesystem(self._url)
         return system, path.rstrip("/")
 
     def _read(self, relative: str, start: int | None = None, end: int | None = None) -> bytes:
         try:
             system, path = self._system()
             return bytes(system.cat_file(f"{path}/{relative}", start=start, end=end))
-        except FileNotFoundError:
-            raise
         except Exception as error:
+            refusal = refusal_in(error)
+            if refusal is not None:
+                raise AddressError(self.name, refusal.problem, refusal.remedy) from None
+            if isinstance(error, FileNotFoundError):
+                raise
             # fsspec passes on what its many backends raise; their words hold hosts and paths.
             raise OSError(f"cannot be reached ({type(error).__name__})") from None
 
@@ -109,6 +118,12 @@ class _RemoteFile:
 
 
 def byte_store_of(path: str | Path) -> ByteStore:
-    """The byte store at a path or URL."""
+    """The byte store at a path or URL.
+
+    Raises
+    ------
+    AddressError
+        If it is a URL that may not be opened.
+    """
     place = slide_place(path)
     return LocalByteStore(place) if isinstance(place, Path) else RemoteByteStore(place)

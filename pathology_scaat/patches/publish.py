@@ -9,7 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from pathology_scaat.artifacts.atomic import atomic_path
-from pathology_scaat.artifacts.urls import SlideUrl, slide_place
+from pathology_scaat.artifacts.urls import (
+    SlideUrl,
+    check_url,
+    open_filesystem,
+    reason_of,
+    slide_place,
+)
 from pathology_scaat.errors import StoreError
 from pathology_scaat.patches.zarr_layout import GROUP_FILE
 
@@ -27,30 +33,29 @@ def new_store(path: str | Path) -> Iterator[Path]:
     ------
     StoreError
         If the place cannot be reached or written.
+    AddressError
+        If it is a URL that may not be opened.
     """
     place = slide_place(path)
     if isinstance(place, Path):
         with atomic_path(place) as partial:
             yield partial
         return
+    check_url(place)
     with tempfile.TemporaryDirectory(prefix="scaat-") as folder:
         partial = Path(folder) / place.name
         yield partial
         try:
             _upload(partial, place)
         except Exception as error:
-            # fsspec passes on what its many backends raise; their words hold hosts and paths.
-            kind = type(error).__name__
             raise StoreError(
-                place.name, f"cannot be written to its URL ({kind})", "check URL and access"
+                place.name, *reason_of(error, "cannot be written to its URL")
             ) from None
 
 
 def _upload(folder: Path, url: SlideUrl) -> None:
-    import fsspec
-
     system: Any
-    system, path = fsspec.core.url_to_fs(url.url)
+    system, path = open_filesystem(url)
     root = path.rstrip("/")
     marker = f"{root}/{GROUP_FILE}"
     if system.exists(marker):

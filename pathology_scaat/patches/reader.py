@@ -13,15 +13,17 @@ from numpy.typing import NDArray
 
 from pathology_scaat.artifacts.urls import is_url
 from pathology_scaat.errors import StoreError
+from pathology_scaat.patches.block_reader import BlockReader
 from pathology_scaat.patches.byte_store import byte_store_of
 from pathology_scaat.patches.schema import PatchStoreMeta
 from pathology_scaat.patches.shard_reader import ShardReader, read_column
 from pathology_scaat.patches.zarr_layout import read_group
+from pathology_scaat.system.representation import Described, shrunk, tiled
 
 Indices = Sequence[int] | NDArray[np.integer] | slice
 
 
-class PatchStore:
+class PatchStore(Described):
     """The patches of one slide, N of them in slide order (row by row).
 
     Opening reads only the metadata; a pickled store is a path, opened anew where it arrives.
@@ -37,12 +39,51 @@ class PatchStore:
     ------
     StoreError
         If it is missing, partial or of another schema.
+    AddressError
+        If it is a URL that may not be opened.
+
+    Examples
+    --------
+    >>> import tempfile, numpy as np, pathology_scaat as ps
+    >>> from pathology_scaat.geometry import PatchGrid, SizePx
+    >>> from pathology_scaat.patches import PatchStoreMeta, write_patch_store
+    >>> from pathology_scaat.patches.schema import SlideGeometry
+    >>> grid = PatchGrid(0.0, 0.0, 1.0, 32, 32, 2, 1)
+    >>> meta = PatchStoreMeta(
+    ...     slide_id="a", slide_fingerprint="0" * 64, fingerprint="1" * 64,
+    ...     slide=SlideGeometry(SizePx(64, 32), 0.5, "slide"), grid=grid, requested_mpp=0.5,
+    ...     effective_mpp=0.5, level_read=0, class_names=("Normal", "Tumor"),
+    ... )
+    >>> path = tempfile.mkdtemp() + "/a.zarr"
+    >>> write_patch_store(path, meta, np.zeros((2, 32, 32, 3), np.uint8),
+    ...                   grid_index=grid.all_indices(), label=np.array([0, 1]))
+    >>> store = ps.PatchStore(path)
+    >>> store
+    <PatchStore 'a': patches 2; size 32 px at 0.5 µm/px; classes Normal, Tumor; labelled 2>
+    >>> store.read([1]).shape
+    (1, 32, 32, 3)
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path: Path | str = str(path) if is_url(path) else Path(path)
         self._place = byte_store_of(path)
         self.meta = PatchStoreMeta.from_attributes(read_group(self._place), self._place.name)
+
+    def _title(self) -> str:
+        return self.meta.slide_id
+
+    def _facts(self) -> dict[str, str]:
+        return {
+            "patches": f"{len(self):,}",
+            "size": f"{self.patch_size_px} px at {self.meta.effective_mpp:g} µm/px",
+            "classes": ", ".join(self.meta.class_names) or "none",
+            "labelled": f"{int((self.labels >= 0).sum()):,}",
+        }
+
+    def _thumbnail(self) -> NDArray[np.uint8] | None:
+        spread = np.unique(np.linspace(0, len(self) - 1, 16).astype(int)) if len(self) else []
+        patches = self.read(np.asarray(spread, dtype=np.int64))
+        return tiled(np.stack([shrunk(p, 64) for p in patches])) if len(patches) else None
 
     def __getstate__(self) -> dict[str, Any]:
         return {"path": self.path}
@@ -67,14 +108,28 @@ class PatchStore:
             raise self._damaged(name) from None
 
     @cached_property
-    def _shards(self) -> ShardReader:
+    def _pixels(self) -> ShardReader | BlockReader:
+        block_px = self.meta.block_size_px
         try:
-            return ShardReader(self._place, self.patch_size_px)
+            if block_px is None:
+                return ShardReader(self._place, "patches", self.patch_size_px)
+            blocks = ShardReader(self._place, "blocks", block_px)
+            return BlockReader(blocks, self._column("patch_blocks"), self.patch_size_px)
         except _DAMAGE:
-            raise self._damaged("patches") from None
+            raise self._damaged("patches" if block_px is None else "blocks") from None
 
     def __len__(self) -> int:
-        return self._shards.length
+        return self._pixels.length
+
+    @property
+    def patches(self) -> Any:
+        """All pixels as a lazy Dask array, (N, P, P, 3) uint8."""
+        import dask.array as da  # imported late: it takes half a second
+
+        side, at_once = self.patch_size_px, max(1, (32 << 20) // (3 * self.patch_size_px**2))
+        return da.from_array(
+            _LazyPatches(self), chunks=(at_once, side, side, 3), name=False, asarray=False
+        )
 
     @property
     def patch_size_px(self) -> int:
@@ -134,7 +189,7 @@ class PatchStore:
         wanted = np.where(wanted < 0, wanted + len(self), wanted)
         if wanted.size and (wanted.min() < 0 or wanted.max() >= len(self)):
             raise IndexError(f"{self.name} has {len(self)} patches")
-        tasks = self._shards.read(wanted, out, np.asarray(rows, dtype=np.int64))
+        tasks = self._pixels.read(wanted, out, np.asarray(rows, dtype=np.int64))
         return PendingRead(tasks, out, self)
 
     def iter_batches(self, size: int) -> Iterator[NDArray[np.uint8]]:
@@ -146,6 +201,21 @@ class PatchStore:
             if start + size < len(self):
                 pending.append(self.read_async(slice(start + size, start + 2 * size)))
             yield current.result()
+
+
+class _LazyPatches:
+    """A store as the array-like that ``dask.array.from_array`` slices."""
+
+    def __init__(self, store: PatchStore) -> None:
+        side = store.patch_size_px
+        self.shape = (len(store), side, side, 3)
+        self.ndim = 4
+        self.dtype = np.dtype(np.uint8)
+        self._store = store
+
+    def __getitem__(self, key: tuple[slice, ...]) -> NDArray[np.uint8]:
+        first, *rest = key
+        return self._store.read(first)[(slice(None), *rest)]
 
 
 class PendingRead:
@@ -162,7 +232,7 @@ class PendingRead:
             for task in self._tasks:
                 task.result()
         except _DAMAGE:
-            raise self._store._damaged("patches") from None
+            raise self._store._damaged(self._store._pixels.array) from None
         return self._out
 
 

@@ -26,6 +26,7 @@ from pathology_scaat.artifacts.checksums import seal_folder
 from pathology_scaat.errors import StoreError, UsageError
 from pathology_scaat.patches.schema import ATTRIBUTES_KEY
 from pathology_scaat.saliency.schema import SaliencyStoreMeta
+from pathology_scaat.system.representation import Described
 
 DEFAULT_SCALE = 1024.0
 DEFAULT_PATCHES_PER_SHARD = 1024
@@ -205,7 +206,7 @@ def _open_array(path: Path) -> ts.TensorStore:
     ).result()
 
 
-class SaliencyStore:
+class SaliencyStore(Described):
     """A saliency store, opened for reading; the large array is read lazily by TensorStore.
 
     Parameters
@@ -233,6 +234,16 @@ class SaliencyStore:
                 self.path.name, "has damaged attributes", "make it again with 'scaat explain'"
             )
         self.meta = SaliencyStoreMeta.from_attributes(attributes, self.path.name)
+
+    def _title(self) -> str:
+        return self.meta.slide_id
+
+    def _facts(self) -> dict[str, str]:
+        return {
+            "patches": f"{len(self):,}",
+            "classes": ", ".join(self.meta.class_names),
+            "explained": f"{self.meta.target_class} by {self.meta.method}",
+        }
 
     def _small(self, name: str) -> NDArray[Any]:
         try:

@@ -1,7 +1,7 @@
-"""The method and its neighbours, pure torch: no files, no slides, no command line.
+"""SCAAT, related methods and controls, pure torch: no files, no slides, no command line.
 
 ``SCAAT`` takes any classifier on images in [0, 1] and gives ``.perturb``, ``.loss`` and
-``.training_step``; ``make_method`` builds it or one of its neighbours by name.
+``.training_step``; ``make_method`` builds it or a related method by name.
 
 SCAAT here is a *reconstruction from the abstract* of Xu et al., "SCAAT: Improving Neural
 Network Interpretability via Saliency Constrained Adaptive Adversarial Training" (BMVC 2023,
@@ -14,7 +14,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from pathology_scaat.scaat.names import METHOD_NAMES
+from pathology_scaat.scaat.names import METHODS
 from pathology_scaat.scaat.options import ScaatOptions
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ _LAZY = {
 }
 
 __all__ = [
-    "METHOD_NAMES",
+    "METHODS",
     "SCAAT",
     "MultiLabelObjective",
     "Objective",
@@ -46,3 +46,7 @@ def __getattr__(name: str) -> Any:
     if name in _LAZY:
         return getattr(importlib.import_module(f"{__name__}.{_LAZY[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -61,6 +61,12 @@ class StepLosses:
     logits: Tensor
     perturbed: Tensor | None = None
 
+    def __repr__(self) -> str:
+        values = ", ".join(
+            f"{n}={float(getattr(self, n)):.4g}" for n in ("total", "clean", "robust")
+        )
+        return f"StepLosses({values}, logits={tuple(self.logits.shape)})"
+
 
 class Method(ABC):
     """A way to train a classifier on images in [0, 1].
@@ -103,6 +109,10 @@ class Method(ABC):
         self.steps_done = 0
         self._seed = seed
         self._generators: dict[torch.device, torch.Generator] = {}
+
+    def __repr__(self) -> str:
+        options = getattr(self, "options", None)
+        return f"{type(self).__name__}(model={type(self.model).__name__}, options={options})"
 
     # -- hooks of the training loop
     def start_epoch(self, seed: int) -> None:

@@ -8,10 +8,11 @@ from pathlib import Path
 
 from pathology_scaat.artifacts.dicom_files import dicom_files, dicom_folder
 from pathology_scaat.artifacts.urls import SlideUrl, slide_place
-from pathology_scaat.errors import SlideOpenError, UsageError
+from pathology_scaat.errors import AddressError, SlideOpenError, UsageError
 from pathology_scaat.slides.base import Slide
 from pathology_scaat.slides.foreign import refuse_named
 from pathology_scaat.slides.images import remedy_of
+from pathology_scaat.slides.siblings import TIFF_MAGIC, check_siblings
 
 LOGGER = logging.getLogger(__name__)
 
@@ -21,7 +22,6 @@ READERS = ("auto", "tiff", "openslide", "ngff", "czi", "tiatoolbox")
 _FAST_VENDORS = ("aperio", "generic-tiff", "philips")
 """Families whose tiles lie side by side at whole pixels, as OpenSlide names them."""
 
-_TIFF_MAGIC = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
 _JP2_MAGIC = (b"\x00\x00\x00\x0cjP  ", b"\xff\x4f\xff\x51")
 CZI_MAGIC = b"ZISRAWFILE"
 _SUGGESTION = "convert it to a tiled TIFF, or copy it again if it should be a slide"
@@ -58,7 +58,10 @@ def open_slide(
     """
     if reader not in READERS:
         raise UsageError("--reader", f"there is no reader '{reader}'", f"use {', '.join(READERS)}")
-    path = slide_place(path)
+    try:
+        path = slide_place(path)
+    except AddressError as error:
+        raise SlideOpenError(error.subject, error.problem, error.remedy) from None
     if isinstance(path, SlideUrl):
         from pathology_scaat.slides.remote import open_remote
 
@@ -74,6 +77,7 @@ def open_slide(
         raise SlideOpenError(path.name, "is neither a file nor a folder", _SUGGESTION)
     if path.is_file() and mode.st_size == 0:
         raise SlideOpenError(path.name, "is empty", "copy it again")
+    check_siblings(path)
     if reader == "auto":
         return _open_folder(path, mpp) if path.is_dir() else _open_file(path, mpp)
     return _FORCED[reader](path, mpp)
@@ -92,7 +96,7 @@ def _head(path: Path) -> bytes:
 def _open_file(path: Path, mpp: float | None) -> Slide:
     head = _head(path)
     vendor = _vendor(path)
-    if head.startswith(_TIFF_MAGIC) and (vendor is None or vendor in _FAST_VENDORS):
+    if head.startswith(TIFF_MAGIC) and (vendor is None or vendor in _FAST_VENDORS):
         from pathology_scaat.slides.tiff_levels import UnsuitableError
 
         refuse_named(path, head)
@@ -214,7 +218,7 @@ def _tiff(path: Path, mpp: float | None, vendor: str | None) -> Slide:
 def _forced_tiff(path: Path, mpp: float | None) -> Slide:
     from pathology_scaat.slides.tiff_levels import UnsuitableError
 
-    if path.is_dir() or not _head(path).startswith(_TIFF_MAGIC):
+    if path.is_dir() or not _head(path).startswith(TIFF_MAGIC):
         raise SlideOpenError(path.name, "is no TIFF", "use --reader auto")
     refuse_named(path, b"")
     try:
@@ -245,6 +249,19 @@ def _czi(path: Path, mpp: float | None) -> Slide:
     return CziSlide(path, mpp=mpp)
 
 
+def _forced_tiatoolbox(path: Path, mpp: float | None) -> Slide:
+    """Only files of formats that are slides: it also opens tables of references by fsspec."""
+    if path.is_dir():
+        known = bool(dicom_files(entry for entry in path.iterdir() if entry.is_file()))
+    else:
+        known = _head(path).startswith((*TIFF_MAGIC, *_JP2_MAGIC)) or _vendor(path) is not None
+    if not known:
+        raise SlideOpenError(
+            path.name, "is no slide file that is given to tiatoolbox", "use --reader auto"
+        )
+    return _tiatoolbox(path, mpp)
+
+
 def _tiatoolbox(path: Path, mpp: float | None) -> Slide:
     from pathology_scaat.slides.tiatoolbox_reader import TiatoolboxSlide
 
@@ -256,5 +273,5 @@ _FORCED: dict[str, Callable[[Path, float | None], Slide]] = {
     "openslide": _openslide,
     "ngff": _ngff,
     "czi": _czi,
-    "tiatoolbox": _tiatoolbox,
+    "tiatoolbox": _forced_tiatoolbox,
 }

@@ -1,11 +1,11 @@
-"""Slides by fsspec URL (s3://, gs://, az://, file://): tiled TIFFs, read tile by tile."""
+"""Slides by fsspec URL (s3://, gs://, az://, https://): tiled TIFFs, read tile by tile."""
 
 from __future__ import annotations
 
 import hashlib
 from typing import Any, cast
 
-from pathology_scaat.artifacts.urls import SlideUrl
+from pathology_scaat.artifacts.urls import SlideUrl, open_filesystem, reason_of
 from pathology_scaat.errors import ScaatError, SlideOpenError
 from pathology_scaat.slides.base import Slide
 from pathology_scaat.slides.fingerprint import SAMPLE_BYTES, SAMPLE_COUNT
@@ -24,19 +24,15 @@ def open_remote(url: SlideUrl, *, reader: str = "auto", mpp: float | None = None
     SlideOpenError
         If it cannot be reached, or only a reader of local files can open it.
     """
-    import fsspec
-
     name = url.name
     if reader not in ("auto", "tiff"):
         raise SlideOpenError(name, f"the reader '{reader}' needs a local file", "download it")
     refuse_remote(name)
     try:
-        filesystem, path = fsspec.core.url_to_fs(url.url)
+        filesystem, path = open_filesystem(url)
         stream: Any = filesystem.open(path, "rb", block_size=BLOCK_BYTES)
     except Exception as error:
-        # fsspec passes on what its many backends raise; their words hold hosts and paths.
-        kind = type(error).__name__
-        raise SlideOpenError(name, f"cannot be reached ({kind})", "check URL and access") from None
+        raise SlideOpenError(name, *reason_of(error, "cannot be reached")) from None
     try:
         return cast(Slide, TiffSlide(stream, name, mpp=mpp))
     except ScaatError:
@@ -60,11 +56,9 @@ def remote_fingerprint(url: SlideUrl) -> str:
     SlideOpenError
         If it cannot be read.
     """
-    import fsspec
-
     digest = hashlib.sha256()
     try:
-        filesystem, path = fsspec.core.url_to_fs(url.url)
+        filesystem, path = open_filesystem(url)
         size = int(filesystem.size(path))
         digest.update(size.to_bytes(8, "little"))
         last = max(size - SAMPLE_BYTES, 0)
@@ -72,6 +66,5 @@ def remote_fingerprint(url: SlideUrl) -> str:
             end = min(offset + SAMPLE_BYTES, size)
             digest.update(filesystem.cat_file(path, start=offset, end=end))
     except Exception as error:
-        kind = type(error).__name__
-        raise SlideOpenError(url.name, f"cannot be read ({kind})", "check URL and access") from None
+        raise SlideOpenError(url.name, *reason_of(error, "cannot be read")) from None
     return digest.hexdigest()

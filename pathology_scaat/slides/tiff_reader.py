@@ -94,7 +94,9 @@ class TiffSlide(Closing):
         self._cache = TileCache()
         try:
             stream.seek(0)  # tifffile takes the present position for the beginning
-            self._tiff = tifffile.TiffFile(stream, name=name)
+            # Tiles are read from this stream alone: pages of other files of a set would be
+            # looked up in the wrong file.
+            self._tiff = tifffile.TiffFile(stream, name=name, _multifile=False)
             opened = _open(self._tiff, name, like)
         except UnsuitableError:
             raise
@@ -301,7 +303,7 @@ def open_tiff(
 def openslide_decodes(path: Path) -> bool:
     """Whether OpenSlide's TIFF library decodes every page; it prints about those it cannot."""
     try:
-        with tifffile.TiffFile(path) as tiff:
+        with tifffile.TiffFile(path, _multifile=False) as tiff:
             return all(int(p.compression) in OPENSLIDE_COMPRESSIONS for p in tiff.pages[:64])
     except TIFF_ERRORS:
         return True

@@ -12,9 +12,10 @@ from pathology_scaat.geometry import BoxPx, SizePx
 from pathology_scaat.patches.schema import ATTRIBUTES_KEY
 from pathology_scaat.stitching.ome_zarr import level_array, open_image_group
 from pathology_scaat.stitching.schema import SlideMapMeta
+from pathology_scaat.system.representation import THUMBNAIL_PX, Described, grey, shrunk
 
 
-class SlideMap:
+class SlideMap(Described):
     """A stitched map, read lazily.
 
     Parameters
@@ -44,6 +45,20 @@ class SlideMap:
                 path.name, "is missing or not a slide map", "make it with 'scaat stitch'"
             ) from None
         self.name = path.name
+
+    def _title(self) -> str:
+        return self.meta.slide_id
+
+    def _facts(self) -> dict[str, str]:
+        size = self.size_px()
+        return {
+            "size": f"{size.width:,} x {size.height:,} px at {self.mpp:g} µm/px",
+            "channels": ", ".join(self.channel_names),
+            "levels": str(self.n_levels),
+        }
+
+    def _thumbnail(self) -> NDArray[np.uint8] | None:
+        return shrunk(grey(self.read(0, self.level_for(THUMBNAIL_PX))))
 
     @property
     def channel_names(self) -> tuple[str, ...]:

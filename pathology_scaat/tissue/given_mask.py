@@ -13,6 +13,9 @@ from pathology_scaat.tissue.mask import TissueMask
 
 MAX_MASK_PX = 20_000 * 20_000
 
+PICTURE_FORMATS = ("PNG", "TIFF", "JPEG", "JPEG2000", "BMP", "GIF", "PPM", "WEBP")
+"""Formats that Pillow decodes itself; it gives EPS to Ghostscript, which runs a program."""
+
 
 def read_given_mask(path: Path, info: SlideInfo) -> TissueMask:
     """Read a mask picture that covers the slide's frame; non-zero is tissue.
@@ -23,7 +26,7 @@ def read_given_mask(path: Path, info: SlideInfo) -> TissueMask:
         If it cannot be read, or its shape is not that of the frame.
     """
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=PICTURE_FORMATS) as image:
             if image.width * image.height > MAX_MASK_PX:
                 raise UsageError(path.name, "is too large for a mask", "make it smaller")
             mask = np.asarray(image.convert("L")) > 0

@@ -30,6 +30,7 @@ from pathology_scaat.artifacts.checksums import SEAL_KEY, seal_folder
 from pathology_scaat.artifacts.fingerprint import file_sha256, fingerprint, versions
 from pathology_scaat.errors import BundleError, ScaatError, TrainingError
 from pathology_scaat.scaat.method import Method
+from pathology_scaat.system.representation import Described
 from pathology_scaat.training.backbones import Classifier, create_backbone
 from pathology_scaat.training.builders import Tables, default_positive_class
 from pathology_scaat.training.bundle_config import (
@@ -47,8 +48,8 @@ WSINFER_DIR = "wsinfer"
 MAX_CONFIG_BYTES = 4 << 20
 
 
-@dataclass(frozen=True)
-class ModelBundle:
+@dataclass(frozen=True, repr=False)
+class ModelBundle(Described):
     """A loaded model in evaluation mode.
 
     Attributes
@@ -63,6 +64,15 @@ class ModelBundle:
     model: nn.Module
     config: BundleConfig
     fingerprint: str
+
+    def _facts(self) -> dict[str, str]:
+        config = self.config
+        return {
+            "backbone": config.backbone,
+            "classes": ", ".join(config.class_names),
+            "patches": f"{config.patch_size_px} px at {config.mpp or float('nan'):g} µm/px",
+            "method": config.method,
+        }
 
 
 def save_bundle(

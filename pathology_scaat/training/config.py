@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from pathology_scaat.scaat.names import METHOD_NAMES
+from pathology_scaat.scaat.names import METHODS
 
 
 class AugmentConfig(BaseModel):
@@ -49,7 +49,9 @@ class TrainConfig(BaseModel):
     trainable: str = Field(
         "all", pattern=r"^(all|head|last-[0-9]+)$", description="all, head, or last-N blocks"
     )
-    method: str = Field("scaat", description=f"one of {', '.join(METHOD_NAMES)}")
+    method: Annotated[str, AfterValidator(METHODS.check)] = Field(
+        "scaat", description=f"one of {', '.join(METHODS.names)}"
+    )
     method_options: dict[str, Any] = Field(
         default_factory=dict, description="options of the method, e.g. eps in [0, 1] units"
     )
@@ -110,10 +112,3 @@ class TrainConfig(BaseModel):
         64, ge=0, description="training images for the overfitting monitor each epoch; 0 = off"
     )
     tensorboard: bool = Field(False, description="also write TensorBoard events")
-
-    @field_validator("method")
-    @classmethod
-    def _known_method(cls, value: str) -> str:
-        if value not in METHOD_NAMES:
-            raise ValueError(f"method '{value}' is unknown; choose from {', '.join(METHOD_NAMES)}")
-        return value

@@ -120,7 +120,7 @@ def _ome_tiff_problems(path: Path, frame: ExportFrame, slide_map: SlideMapMeta |
     import tifffile
 
     try:
-        with tifffile.TiffFile(path) as tiff:
+        with tifffile.TiffFile(path, _multifile=False) as tiff:
             height, width = tiff.series[0].levels[0].shape[-2:]
             resolution = tiff.pages.first.tags["XResolution"].value
     except (OSError, ValueError, KeyError, IndexError, tifffile.TiffFileError):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from pathology_scaat.errors import UsageError
-from pathology_scaat.scaat import METHOD_NAMES, MultiLabelObjective, make_method
+from pathology_scaat.scaat import METHODS, MultiLabelObjective, make_method
 from pathology_scaat.scaat.mask_store import BitStore, _Arriving, pack_bits, unpack_bits
 from pathology_scaat.scaat.methods import Visit
 from pathology_scaat.scaat.options import ScaatOptions
@@ -35,7 +35,7 @@ def task(n: int = 16, side: int = 16) -> tuple[Tensor, Tensor]:
     return images, labels
 
 
-@pytest.mark.parametrize("name", METHOD_NAMES)
+@pytest.mark.parametrize("name", METHODS.names)
 def test_every_method_learns(name: str) -> None:
     images, labels = task()
     model = net()
@@ -57,7 +57,7 @@ def test_every_method_learns(name: str) -> None:
     assert accuracy > 0.9, clean
 
 
-@pytest.mark.parametrize("name", METHOD_NAMES)
+@pytest.mark.parametrize("name", METHODS.names)
 def test_several_labels(name: str) -> None:
     images, _ = task()
     labels = torch.tensor([[1.0, 0.0], [1.0, 1.0]]).repeat(8, 1)

@@ -9,6 +9,7 @@ import numpy as np
 import openslide
 import pytest
 import tifffile
+from served import served
 
 from pathology_scaat.errors import SlideOpenError
 from pathology_scaat.geometry import BoxPx, SizePx
@@ -201,12 +202,8 @@ def test_aperio_files_that_are_no_rgb(tmp_path: Path, data: np.ndarray, words: s
     )  # fmt: skip
     with pytest.raises(SlideOpenError, match=words):
         open_slide(path)
-    import fsspec
-
-    with fsspec.open("memory://slide.svs", "wb") as stream:
-        stream.write(path.read_bytes())
-    with pytest.raises(SlideOpenError, match=words):
-        open_slide("memory://slide.svs")
+    with served(path) as url, pytest.raises(SlideOpenError, match=words):
+        open_slide(url)
 
 
 def test_a_small_reduced_page_is_a_thumbnail(tmp_path: Path) -> None:

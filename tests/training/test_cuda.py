@@ -12,7 +12,7 @@ from stopping import InterruptedTestError, files, stop_after
 from pathology_scaat.errors import TrainingError
 from pathology_scaat.saliency import ExplainConfig, SaliencyStore, explain_slide
 from pathology_scaat.saliency.explain import BatchExplainer
-from pathology_scaat.scaat import METHOD_NAMES, SCAAT, make_method
+from pathology_scaat.scaat import METHODS, SCAAT, make_method
 from pathology_scaat.scaat.method import Visit
 from pathology_scaat.training import TrainConfig, TrainingSlide, load_bundle, train_model
 from pathology_scaat.training.small_cnn import SmallNet
@@ -56,7 +56,7 @@ def test_mixed_precision_perturbs_in_float32(gamma: float) -> None:
     assert (found != found.bfloat16().float()).any()
 
 
-@pytest.mark.parametrize("name", METHOD_NAMES)
+@pytest.mark.parametrize("name", METHODS.names)
 @pytest.mark.parametrize("dtype", [None, torch.bfloat16])
 def test_each_method_steps_and_learns(name: str, dtype: torch.dtype | None) -> None:
     images, labels = batch()

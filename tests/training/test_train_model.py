@@ -15,7 +15,7 @@ from stopping import InterruptedTestError, files, stop_after
 
 from pathology_scaat.errors import TrainingError, UsageError
 from pathology_scaat.execution.devices import process_device
-from pathology_scaat.scaat import METHOD_NAMES
+from pathology_scaat.scaat import METHODS
 from pathology_scaat.training import (
     TrainConfig,
     TrainingSlide,
@@ -124,7 +124,7 @@ def test_finished_training_is_skipped(slides: Slides, tmp_path: Path, quick: Tra
     assert not train_model(slides, tmp_path / "model", quick, device="cpu", overwrite=True).skipped
 
 
-@pytest.mark.parametrize("method", METHOD_NAMES)
+@pytest.mark.parametrize("method", METHODS.names)
 def test_every_method_trains(
     slides: Slides, tmp_path: Path, quick: TrainConfig, method: str
 ) -> None:

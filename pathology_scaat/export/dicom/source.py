@@ -13,6 +13,7 @@ from typing import Any
 
 from pathology_scaat.artifacts.urls import SlidePlace
 from pathology_scaat.errors import ExportError
+from pathology_scaat.slides.siblings import check_siblings
 
 WSI_CLASS = "1.2.840.10008.5.1.4.1.1.77.1.6"
 PATIENT_GROUP = 0x0010
@@ -70,6 +71,7 @@ def read_source(slide_path: SlidePlace, identified: bool) -> Any:
     if not isinstance(slide_path, Path):
         raise ExportError(slide_path.name, "lies in object storage", "download the DICOM slide")
     path = slide_path
+    check_siblings(path)
     files = sorted(path.iterdir()) if path.is_dir() else sorted(path.parent.iterdir())
     best: Any = None
     series = None
