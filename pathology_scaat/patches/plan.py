@@ -20,12 +20,14 @@ MAX_OPENED = 64
 TISSUE_SHARE = 0.3
 """Share of the grid that is tissue on a usual slide."""
 
-LEAST_TISSUE_SHARE = 0.03
-LEAST_COMPRESSED = 0.35
-MEAN_COMPRESSED = 0.7
-"""Bytes of a stored patch by those of its pixels: lossless, H&E. The least is blank glass."""
+LEAST_TISSUE_SHARE = 0.01
+"""Share of the grid that is tissue on a slide with a needle biopsy."""
 
-LEVEL_PX_PER_SECOND = 60e6
+LEAST_COMPRESSED = 0.35
+MEAN_COMPRESSED = 0.85
+"""Bytes of a stored patch by those of its pixels: tissue, lossless; and the least, mostly glass."""
+
+LEVEL_PX_PER_SECOND = 40e6
 """Pixels of the level that is read, of those that become patches, by one core in a second."""
 
 _UNITS = ("bytes", "kB", "MB", "GB", "TB", "PB", "EB")
@@ -48,6 +50,8 @@ class TilePlan:
     n_opened, n_unusable : int
         Slides that were looked at (the rest is taken to be like them), and those of them that
         cannot be opened or used at the asked-for µm/px.
+    only_labelled : bool
+        Whether only patches with a label are kept: how many is not known beforehand.
     """
 
     n_slides: int
@@ -56,6 +60,7 @@ class TilePlan:
     shrink: float
     n_opened: int
     n_unusable: int = 0
+    only_labelled: bool = False
 
     @property
     def patch_bytes(self) -> int:
@@ -71,7 +76,9 @@ class TilePlan:
 
     @property
     def least_bytes(self) -> int:
-        """Less than this no usual cohort takes."""
+        """Less than this no cohort takes; 0 where annotations may leave next to nothing."""
+        if self.only_labelled:
+            return 0
         return round(self.n_grid * LEAST_TISSUE_SHARE * self.patch_bytes * LEAST_COMPRESSED)
 
     @property
@@ -145,7 +152,7 @@ def plan_tiling(jobs: Sequence[TileJob], config: TileConfig) -> TilePlan:
     shrink = sum(s for _, s in found) / len(found) if found else 1.0
     return TilePlan(
         len(jobs), round(mean * len(jobs)), config.patch_size_px, shrink, len(sample),
-        len(sample) - len(found),
+        len(sample) - len(found), config.only_labelled,
     )  # fmt: skip
 
 

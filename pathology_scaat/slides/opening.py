@@ -13,10 +13,7 @@ from pathology_scaat.errors import AddressError, SlideOpenError, UsageError
 from pathology_scaat.slides.base import Slide
 from pathology_scaat.slides.foreign import refuse_named
 from pathology_scaat.slides.images import remedy_of
-from pathology_scaat.slides.siblings import (
-    TIFF_MAGIC,
-    check_siblings,
-)
+from pathology_scaat.slides.siblings import TIFF_MAGIC, check_siblings
 
 LOGGER = logging.getLogger(__name__)
 
@@ -119,9 +116,10 @@ def _open_file(path: Path, mpp: float | None) -> Slide:
             return _tiff(path, mpp, vendor)
         except UnsuitableError as reason:
             if vendor is None or not _openslide_decodes(path):
+                damaged = "cut off" in str(reason) or "structure" in str(reason)
                 raise SlideOpenError(
                     path.name, f"is a TIFF, but not a slide that can be opened ({reason})",
-                    _SUGGESTION,
+                    "copy it again, or convert it" if damaged else _SUGGESTION,
                 ) from None  # fmt: skip
             LOGGER.info("%s is read by OpenSlide: %s", path.name, reason)
     if vendor is None and head.startswith(_JP2_MAGIC):
@@ -249,27 +247,6 @@ def _ngff(path: Path, mpp: float | None) -> Slide:
     return NgffSlide(path, mpp=mpp)
 
 
-def _forced_tiatoolbox(path: Path, mpp: float | None) -> Slide:
-    """Only files of formats that are slides: it also opens tables of references by fsspec."""
-    import openslide
-
-    known = (
-        bool(dicom_files(entry for entry in path.iterdir() if entry.is_file()))
-        if path.is_dir()
-        else _head(path).startswith((*TIFF_MAGIC, *_JP2_MAGIC))
-    )
-    if not known:
-        try:
-            known = openslide.OpenSlide.detect_format(path) is not None
-        except openslide.OpenSlideError:
-            known = False
-    if not known:
-        raise SlideOpenError(
-            path.name, "is no slide file that is given to tiatoolbox", "use --reader auto"
-        )
-    return _tiatoolbox(path, mpp)
-
-
 def _czi(path: Path, mpp: float | None) -> Slide:
     from pathology_scaat.slides.czi_reader import CziSlide, has_czi_library
 
@@ -282,6 +259,19 @@ def _czi(path: Path, mpp: float | None) -> Slide:
             "install the extra 'czi', or convert it to OME-TIFF",
         )
     return CziSlide(path, mpp=mpp)
+
+
+def _forced_tiatoolbox(path: Path, mpp: float | None) -> Slide:
+    """Only files of formats that are slides: it also opens tables of references by fsspec."""
+    if path.is_dir():
+        known = bool(dicom_files(entry for entry in path.iterdir() if entry.is_file()))
+    else:
+        known = _head(path).startswith((*TIFF_MAGIC, *_JP2_MAGIC)) or _vendor(path) is not None
+    if not known:
+        raise SlideOpenError(
+            path.name, "is no slide file that is given to tiatoolbox", "use --reader auto"
+        )
+    return _tiatoolbox(path, mpp)
 
 
 def _tiatoolbox(path: Path, mpp: float | None) -> Slide:

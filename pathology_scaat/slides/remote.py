@@ -27,7 +27,6 @@ def open_remote(url: SlideUrl, *, reader: str = "auto", mpp: float | None = None
     SlideOpenError
         If it cannot be reached, or only a reader of local files can open it.
     """
-
     name = url.name
     if reader not in ("auto", "tiff"):
         raise SlideOpenError(name, f"the reader '{reader}' needs a local file", "download it")

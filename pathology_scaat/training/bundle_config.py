@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-<<<<<<< HEAD
+import hashlib
+import hmac
 import re
 import unicodedata
 from collections.abc import Sequence
-from typing import Annotated, Any
-=======
-import hashlib
-import hmac
-from typing import Any, Literal
->>>>>>> stats
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -23,7 +19,9 @@ SCHEMA_NAME = "pathology_scaat.model"
 SCHEMA_VERSION = 1
 
 
-<<<<<<< HEAD
+SplitWord = Literal["train", "val", "test"]
+KEY_HEX = 32
+
 MAX_PATCH_PX = 8192
 MAX_CLASSES = 10_000
 MAX_NAME_CHARACTERS = 200
@@ -54,10 +52,6 @@ def class_names_problem(names: Sequence[str]) -> str | None:
             return f"has two classes of one name ('{shown}')"
         seen.add(key)
     return None
-=======
-SplitWord = Literal["train", "val", "test"]
-KEY_HEX = 32
->>>>>>> stats
 
 
 class BundleConfig(BaseModel):
@@ -95,27 +89,9 @@ class BundleConfig(BaseModel):
     )
     weights_sha256: str = Field("", description="of model.safetensors")
     versions: dict[str, str] = Field(default_factory=dict)
-<<<<<<< HEAD
     class_colours: dict[str, tuple[int, int, int]] | None = Field(
         None, description="of each class in QuPath; no two look alike"
     )
-
-
-def model_name(config: BundleConfig) -> str:
-    """A name that tells models apart: method, network, and a piece of the fingerprint."""
-    plain = re.sub(r"[^\w.-]+", "-", f"{config.method}-{config.backbone}").strip("-.")
-    return f"{plain}-{model_fingerprint(config)[:8]}"
-
-
-def model_fingerprint(config: BundleConfig) -> str:
-    """Fingerprint of a bundle; library versions, measured metrics, colours and notes do not enter.
-
-    Nor do lists of slides that are not there: bundles from before them keep their fingerprint.
-    """
-    unset = {n for n in ("training_slides", "validation_slides") if getattr(config, n) is None}
-    left_out = {"versions", "metrics", "class_colours", "notes", *unset}
-    return fingerprint(config.model_dump(mode="json", exclude=left_out))
-=======
     # -- since these fields exist; bundles of before have none of them
     slides: dict[SplitWord, tuple[str, ...]] | None = Field(
         None, description="keyed hashes of the slides' fingerprints, by what they served for"
@@ -149,8 +125,17 @@ def slide_key(slide_fingerprint: str, training_fingerprint: str) -> str:
     return hmac.new(key, slide_fingerprint.encode(), hashlib.sha256).hexdigest()[:KEY_HEX]
 
 
+def model_name(config: BundleConfig) -> str:
+    """A name that tells models apart: method, network, and a piece of the fingerprint."""
+    plain = re.sub(r"[^\w.-]+", "-", f"{config.method}-{config.backbone}").strip("-.")
+    return f"{plain}-{model_fingerprint(config)[:8]}"
+
+
 def model_fingerprint(config: BundleConfig) -> str:
-    """Fingerprint of a bundle; library versions and measured metrics do not enter."""
+    """Fingerprint of a bundle; library versions, measured metrics, colours and notes do not enter.
+
+    Nor do fields that are not there: bundles of before them keep their fingerprint.
+    """
     absent = {name for name in ADDED_LATER if getattr(config, name) is None}
-    return fingerprint(config.model_dump(mode="json", exclude={"versions", "metrics", *absent}))
->>>>>>> stats
+    left_out = {"versions", "metrics", "class_colours", "notes", *absent}
+    return fingerprint(config.model_dump(mode="json", exclude=left_out))

@@ -8,18 +8,10 @@ import numpy as np
 import pytest
 import tifffile
 from drawn_scn import Area, write_scn
+from served import served
 
 from pathology_scaat.errors import SlideOpenError, SpacingError
 from pathology_scaat.slides import open_slide
-
-
-def by_url(path: Path) -> str:
-    import fsspec
-
-    url = f"memory://families/{path.name}"
-    with fsspec.open(url, "wb") as stream:
-        stream.write(path.read_bytes())
-    return url
 
 
 def test_leica_by_url_is_refused(tmp_path: Path) -> None:
@@ -28,8 +20,11 @@ def test_leica_by_url_is_refused(tmp_path: Path) -> None:
     for reader in ("auto", "tiff"):
         for name in ("slide.scn", "slide.tif"):  # by its name, and by what it holds
             renamed = path.rename(tmp_path / name)
-            with pytest.raises(SlideOpenError, match="Leica SCN") as caught:
-                open_slide(by_url(renamed), reader=reader)
+            with (
+                served(renamed) as url,
+                pytest.raises(SlideOpenError, match="Leica SCN") as caught,
+            ):
+                open_slide(url, reader=reader)
             assert "download it" in str(caught.value)
             path = renamed
     with pytest.raises(SlideOpenError, match="Leica SCN"):
@@ -45,8 +40,11 @@ def test_leica_by_url_is_refused(tmp_path: Path) -> None:
     ],
 )  # fmt: skip
 def test_families_by_url(data_dir: Path, name: str, words: str) -> None:
-    with pytest.raises(SlideOpenError, match=words):
-        open_slide(by_url(data_dir / "formats" / name))
+    with (
+        served(data_dir / "formats" / name) as url,
+        pytest.raises(SlideOpenError, match=words),
+    ):
+        open_slide(url)
 
 
 def test_trestle_by_url(tmp_path: Path) -> None:
@@ -55,8 +53,8 @@ def test_trestle_by_url(tmp_path: Path) -> None:
         path, np.full((128, 128, 3), 200, dtype=np.uint8), tile=(64, 64), photometric="rgb",
         software="MedScan 1.0", metadata=None,
     )  # fmt: skip
-    with pytest.raises(SlideOpenError, match="Trestle"):
-        open_slide(by_url(path))
+    with served(path) as url, pytest.raises(SlideOpenError, match="Trestle"):
+        open_slide(url)
 
 
 def test_an_impossible_spacing_by_url_is_told_as_that(tmp_path: Path) -> None:
@@ -65,5 +63,5 @@ def test_an_impossible_spacing_by_url_is_told_as_that(tmp_path: Path) -> None:
         path, np.full((128, 128, 3), 200, dtype=np.uint8), tile=(64, 64), photometric="rgb",
         metadata=None,
     )  # fmt: skip
-    with pytest.raises(SpacingError, match="plausible"):
-        open_slide(by_url(path), mpp=1000)
+    with served(path) as url, pytest.raises(SpacingError, match="plausible"):
+        open_slide(url, mpp=1000)

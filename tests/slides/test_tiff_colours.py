@@ -15,6 +15,7 @@ import tifffile
 from chroma_jpeg2000 import CODESTREAMS, SIDE, planes
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from served import served
 
 from pathology_scaat.errors import SlideOpenError
 from pathology_scaat.geometry import BoxPx
@@ -68,13 +69,8 @@ def agree(path: Path, expected: np.ndarray, tolerance: float, compression: str |
 
 
 def read_by_url(path: Path) -> np.ndarray:
-    """The same through fsspec's memory file system, as any object store is read."""
-    import fsspec
-
-    url = f"memory://colours/{path.name}"
-    with fsspec.open(url, "wb") as stream:
-        stream.write(path.read_bytes())
-    with open_slide(url) as slide:
+    """The same over HTTP, as any object store is read."""
+    with served(path) as url, open_slide(url) as slide:
         size = slide.info.size_px
         pixels = slide.read_level(0, BoxPx(0, 0, size.width, size.height))
     return pixels.astype(int)

@@ -9,9 +9,10 @@ import numpy as np
 import openslide
 import pytest
 import tifffile
+from served import served
 
 from pathology_scaat.errors import SlideOpenError
-from pathology_scaat.geometry import BoxPx
+from pathology_scaat.geometry import BoxPx, SizePx
 from pathology_scaat.slides import open_slide
 from pathology_scaat.slides.tiff_colours import rgb_from_ycbcr
 
@@ -201,12 +202,8 @@ def test_aperio_files_that_are_no_rgb(tmp_path: Path, data: np.ndarray, words: s
     )  # fmt: skip
     with pytest.raises(SlideOpenError, match=words):
         open_slide(path)
-    import fsspec
-
-    with fsspec.open("memory://slide.svs", "wb") as stream:
-        stream.write(path.read_bytes())
-    with pytest.raises(SlideOpenError, match=words):
-        open_slide("memory://slide.svs")
+    with served(path) as url, pytest.raises(SlideOpenError, match=words):
+        open_slide(url)
 
 
 def test_a_small_reduced_page_is_a_thumbnail(tmp_path: Path) -> None:
@@ -221,3 +218,24 @@ def test_a_small_reduced_page_is_a_thumbnail(tmp_path: Path) -> None:
     with open_slide(path) as slide:
         assert len(slide.info.levels) == 1
         assert any("a thumbnail of 50 x 100 px" in note for note in slide.info.notes)
+
+
+def test_a_compressed_strip_beyond_memory_is_refused_for_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A strip is decoded whole; rows that are not compressed are read band by band."""
+    from pathology_scaat.slides import tiff_levels
+
+    monkeypatch.setattr(tiff_levels, "MAX_STRIP_PX", 1 << 16)
+    path = tmp_path / "strip.tiff"
+    options = {"photometric": "rgb", "metadata": None, "rowsperstrip": 2 * SIDE}
+    tifffile.imwrite(path, picture(), compression="zlib", **options)
+    with pytest.raises(SlideOpenError, match=r"one strip of 512 x 512 px") as caught:
+        open_slide(path)
+    assert "damaged" not in str(caught.value)
+    tifffile.imwrite(path, picture(), **options)
+    with open_slide(path) as slide:
+        assert slide.info.levels[0].tile_size_px == SizePx(512, 64)
+        assert np.array_equal(
+            slide.read_level(0, BoxPx(100, 60, 50, 70)), picture()[60:130, 100:150]
+        )
