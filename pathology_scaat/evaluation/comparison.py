@@ -126,7 +126,7 @@ class Comparison:
     def as_dict(self) -> dict[str, Any]:
         """For JSON: NaN becomes None."""
         plain = without_nan(asdict(self))
-        assert isinstance(plain, dict)
+        assert isinstance(plain, dict)  # noqa: S101  (for the type checker)
         return plain
 
 

@@ -152,7 +152,7 @@ def _localise(
     with_random: bool,
 ) -> None:
     data = batches.data
-    assert data.masks is not None
+    assert data.masks is not None  # noqa: S101  (for the type checker)
     covered = data.masks.mean((1, 2))
     # A lesion that fills the patch leaves nothing to find.
     useful = np.flatnonzero(data.is_positive & (covered > 0) & (covered <= 0.9))

@@ -276,8 +276,8 @@ def draw_card(card: TrustCard, path: Path) -> None:
     colours = {"good": "#1b7837", "unclear": "#8c6d1f", "poor": "#b2182b"}
     for y, e in enumerate(shown):
         interval = e.interval
-        assert interval is not None
-        assert e.chance is not None
+        assert interval is not None  # noqa: S101  (for the type checker)
+        assert e.chance is not None  # noqa: S101  (for the type checker)
         colour = colours.get(e.verdict, "#444444")
         if not math.isnan(interval.low):
             axis.plot([interval.low, interval.high], [y, y], color=colour, linewidth=3)

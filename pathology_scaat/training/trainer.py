@@ -221,7 +221,7 @@ class Trainer:
         row.update(self._watch(state, index_limit=self.config.monitor_images))
         row.update({f"val_{k}": v for k, v in self._evaluate(self.val_loader)[0].items()})
         state.epoch += 1
-        assert state.rows is not None
+        assert state.rows is not None  # noqa: S101  (for the type checker)
         state.rows.append(row)
         self._choose(state, row)
         self._checkpoint(state)
@@ -248,7 +248,7 @@ class Trainer:
     @torch.no_grad()
     def _follow(self, step: int) -> None:
         """Move the averaged weights; fast at first, so that the start is forgotten."""
-        assert self.average is not None
+        assert self.average is not None  # noqa: S101  (for the type checker)
         decay = min(self.config.ema_decay, (1 + step) / (10 + step))
         for slow, fast in zip(
             self.average.state_dict().values(), self.model.state_dict().values(), strict=True

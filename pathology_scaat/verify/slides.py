@@ -29,6 +29,12 @@ def check_slides(
     report : Report
         Gets one line per slide.
     """
+    for slide_id in sorted(stores.keys() - set(cohort.slide_ids)):
+        report.add(
+            f"slide of {slide_id}",
+            ["is in no row of the manifest: it was not compared; give the run's manifest"],
+            "",
+        )
     for row in cohort.rows:
         path = stores.get(row.slide_id)
         if path is None:
