@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from pathology_scaat.errors import TrainingError, UsageError
-from pathology_scaat.training.small_cnn import SmallNet
+from pathology_scaat.training.small_cnn import SMALL_NAME, SmallNet
 
 logger = logging.getLogger(__name__)
 
@@ -71,12 +71,12 @@ def create_backbone(
         raise UsageError(
             "backbone_options", f"'{unsafe[0]}' is not accepted", "use backbone_weights for weights"
         )
-    if name == "scaat-small":
+    if name == SMALL_NAME:
         try:
             return SmallNet(num_classes, **extra)
         except (TypeError, KeyError):
             raise UsageError(
-                "backbone_options", f"do not fit '{name}'", "known: norm, widths"
+                "backbone_options", f"do not fit '{name}'", "known: norm, widths, downsampling"
             ) from None
     import timm  # seconds of import that our own network does not need
 
