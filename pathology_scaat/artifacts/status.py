@@ -28,7 +28,16 @@ Fact = str | int | float | None
 
 STAGES: Final[tuple[Stage, ...]] = ("tile", "explain", "stitch", "export")
 STATES: Final[tuple[State, ...]] = ("pending", "running", "done", "skipped", "failed")
-FACTS: Final = ("n_patches", "n_unreadable", "mpp", "mpp_source", "reader", "split", "notes")
+FACTS: Final = (
+    "n_patches",
+    "n_unreadable",
+    "mpp",
+    "mpp_source",
+    "reader",
+    "split",
+    "unlike_training",
+    "notes",
+)
 COLUMNS: Final = ("slide_id", *STAGES, "reason", *FACTS)
 
 MAX_TEXT = 500

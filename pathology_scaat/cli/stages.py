@@ -97,7 +97,11 @@ def explain(
     model: opt.Model = None,
     method: Annotated[str | None, typer.Option("--method", help="Attribution method.")] = None,
     target: Annotated[
-        str | None, typer.Option("--target", help="Class to explain; the positive one by default.")
+        str | None,
+        typer.Option(
+            "--target",
+            help="Class to explain, or several with commas; adds to those that are there.",
+        ),
     ] = None,
     device: opt.Device = "auto",
     overwrite: opt.Overwrite = False,

@@ -15,6 +15,8 @@ from pathology_scaat.execution.engine import guarded
 from pathology_scaat.pipeline.reporting import Reporter, Silent, StageReport
 from pathology_scaat.pipeline.stage import StageRecorder, slides_to_do
 from pathology_scaat.saliency import ExplainConfig, ExplainResult, explain_slide
+from pathology_scaat.saliency.explain import explained_classes
+from pathology_scaat.training.bundle import read_bundle_config
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,9 @@ def explain(
     """
     listener = reporter or Silent()
     space = Workspace(out)
+    settings = config or ExplainConfig()
+    bundle = read_bundle_config(model or space.model)
+    explained_classes(settings.target, bundle)  # a wrong class is one mistake, not one a slide
     todo = slides_to_do(space, "tile", slide_ids)
     recorder = StageRecorder("explain", todo, StatusTable(out), listener)
     number = 0
@@ -72,7 +77,7 @@ def explain(
                 space.patches(slide.slide_id),
                 model or space.model,
                 space.saliency(slide.slide_id),
-                config or ExplainConfig(),
+                settings,
                 device=device,
                 overwrite=overwrite,
                 progress=tell,
@@ -83,7 +88,7 @@ def explain(
         for slide_id in todo:
             result, error = guarded(work, _Slide(slide_id, wait_s))
             if result is not None:
-                recorder.succeeded(slide_id, result, {})
+                recorder.succeeded(slide_id, result, {"unlike_training": result.unlike_share})
             elif isinstance(error, LeaseError) and not wait_s:
                 busy.append(slide_id)
                 continue
