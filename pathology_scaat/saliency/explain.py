@@ -388,6 +388,7 @@ def explain_slide(
         parameters=parameters,
         versions=versions(),
         arrays=arrays,
+        model=model_config.facts(store.meta.slide_fingerprint),
     )
     bundle = load_bundle(bundle_path, device=str(chosen))
     total = len(store)

@@ -41,7 +41,8 @@ class SaliencyStoreMeta:
 
     ``h = patch_size_px / stride_px``. ``targets`` are the classes that are explained on every
     patch, in the order of ``class_names``; ``saliency`` is of ``target_class``, which is one of
-    them. Of two classes that exclude each other the margins differ in sign alone: they share
+    them; ``model`` is what the bundle says about the model and this slide's part in its training
+    (:meth:`pathology_scaat.training.bundle_config.BundleConfig.facts`). Of two classes that exclude each other the margins differ in sign alone: they share
     ``saliency`` (``arrays`` says which array is of which class).
     """
 
@@ -60,6 +61,7 @@ class SaliencyStoreMeta:
     parameters: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     arrays: dict[str, str] = field(default_factory=dict)
+    model: dict[str, Any] = field(default_factory=dict)
 
     @property
     def targets(self) -> tuple[str, ...]:
@@ -104,6 +106,7 @@ class SaliencyStoreMeta:
                 method=str(value["method"]),
                 parameters=dict(value["parameters"]),
                 versions=dict(value["versions"]),
+                model=dict(value.get("model") or {}),
                 arrays={str(k): str(v) for k, v in dict(value.get("arrays") or {}).items()},
             )
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError):

@@ -188,6 +188,18 @@ class BundleConfig(BaseModel):
                 return word  # type: ignore[return-value]
         return "held out"
 
+    def facts(self, slide_fingerprint: str) -> dict[str, Any]:
+        """What maps and pictures of a slide carry of their model, as JSON."""
+        names = {"backbone", "method", "mpp", "patch_size_px", "temperature", "held_out",
+                 "saliency_reference", "evidence_reference", "reference_settings",
+                 "training_counts"}  # fmt: skip
+        return {
+            **self.model_dump(mode="json", include=names),
+            "fingerprint": model_fingerprint(self),
+            "slide_role": self.role_of(slide_fingerprint),
+            "n_slides": {k: len(v) for k, v in (self.slides or {}).items()},
+        }
+
 
 ADDED_LATER = frozenset(
     {
