@@ -18,6 +18,7 @@ from pathology_scaat.cli.common import (
     needed,
     print_metrics,
     progress_of,
+    refuse_silence,
     stdout,
     train_overrides,
 )
@@ -89,6 +90,7 @@ def train(
             reporter=reporter,
         )
     print_metrics(result.metrics)
+    refuse_silence(result.nothing_learnt)
 
 
 @app.command()

@@ -12,7 +12,7 @@ from pathology_scaat.artifacts.fingerprint import file_sha256
 from pathology_scaat.export.frame import ExportFrame
 
 SCHEMA_NAME = "pathology_scaat.overlay"
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 
 def sidecar_path(overlay_dir: Path, slide_id: str) -> Path:

@@ -41,9 +41,10 @@ class SaliencyStoreMeta:
 
     ``h = patch_size_px / stride_px``. ``targets`` are the classes that are explained on every
     patch, in the order of ``class_names``; ``saliency`` is of ``target_class``, which is one of
-    them; ``model`` is what the bundle says about the model and this slide's part in its training
-    (:meth:`pathology_scaat.training.bundle_config.BundleConfig.facts`). Of two classes that exclude each other the margins differ in sign alone: they share
-    ``saliency`` (``arrays`` says which array is of which class).
+    them. Of two classes that exclude each other the margins differ in sign alone: they share
+    ``saliency`` (``arrays`` says which array is of which class). ``model`` is what the bundle
+    says about the model and this slide's part in its training
+    (:meth:`pathology_scaat.training.bundle_config.BundleConfig.facts`).
     """
 
     slide_id: str
