@@ -48,17 +48,21 @@ class ExportConfig(BaseModel):
     region_mpp: float = Field(
         default=8.0, gt=0, description="µm/px at which high-saliency regions are outlined."
     )
+    drawn: Literal["evidence", "saliency"] = Field(
+        default="evidence",
+        description="Map that is drawn first and that regions are cut from; the other one's values "
+        "stay in the map.",
+    )
     region_quantile: float | None = Field(
         default=None,
         ge=0,
         le=1,
-        description="Regions hold the pixels above this quantile of the slide's own evidence, "
+        description="Regions hold the pixels above this quantile of the slide's own values, "
         "instead of the model's threshold: then every slide has regions, a normal one too.",
     )
     region_threshold: float | None = Field(
         default=None,
         ge=0,
-        le=1,
         description="Evidence (0 to 1) that makes a region; none: the model's threshold, below "
         "which nothing is drawn either.",
     )

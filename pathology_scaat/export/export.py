@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import re
 import time
 from collections.abc import Callable
@@ -28,6 +29,7 @@ from pathology_scaat.export.raster.figure import TopPatch, top_patches, write_fi
 from pathology_scaat.export.raster.ome_tiff import write_ome_tiff
 from pathology_scaat.export.raster.overlay_png import (
     MapPictures,
+    channel_of,
     shown_classes,
     write_overlay_png,
     zoom_of,
@@ -114,7 +116,9 @@ class Context:
     @cached_property
     def regions(self) -> RegionSet:
         target = self.slide_map.meta.target_class
-        threshold = self.pictures.scale("evidence", target).floor
+        threshold = self.pictures.scale(self.config.drawn, target).floor
+        if self.facts.nothing_learnt:
+            threshold = math.inf  # no region where nothing is drawn
         found = find_regions(self.slide_map, self.qupath_frame, self.config, threshold)
         if found.n_left_out:
             self.notes.append(
@@ -174,7 +178,7 @@ def _geojson(path: Path, context: Context) -> ExportFrame:
         "model quality": facts.quality,
         "slide": ROLE_WORDS[facts.role],
         "method": meta.method,
-        "evidence threshold": f"{found.threshold:.5g}",
+        f"{config.drawn} threshold": f"{found.threshold:.5g}",
         "outlined at um/px": f"{found.level_mpp:.5g}",
     }
     if facts.nothing_learnt:
@@ -198,8 +202,8 @@ def _png(path: Path, context: Context) -> ExportFrame:
     """The target's evidence; beside it every explained class's probability and evidence."""
     classes = shown_classes(context.slide_map)
     for number, class_name in enumerate(classes):
-        for kind in ("probability", "evidence"):
-            main = number == 0 and kind == "evidence"
+        for kind in ("probability", context.config.drawn):
+            main = number == 0 and kind != "probability"
             file = path if main else path.with_name(
                 f"{path.name.removesuffix('.png')}.{picture_name(kind, number, class_name)}.png"
             )  # fmt: skip
@@ -234,8 +238,9 @@ def _figure(path: Path, context: Context) -> ExportFrame:
 
 
 def _rgb_tiff(path: Path, context: Context) -> ExportFrame:
-    target = context.slide_map.meta.target_class
-    write_rgb_tiff(path, context.slide_map, context.pictures.scale("evidence", target))
+    target, drawn = context.slide_map.meta.target_class, context.config.drawn
+    channel = channel_of(drawn, target, target)
+    write_rgb_tiff(path, context.slide_map, channel, context.pictures.scale(drawn, target))
     return context.map_frame
 
 
@@ -398,7 +403,8 @@ def _record(context: Context, wanted: str, files: dict[str, Any]) -> dict[str, A
         "map": {"scale_px": meta.scale_px, "mpp": meta.mpp, "formula": meta.formula},
         "target_class": meta.target_class,
         "classes_explained": list(meta.targets),
-        "colour_scale": pictures.scale("evidence", meta.target_class).as_record(),
+        "drawn": context.config.drawn,
+        "colour_scale": pictures.scale(context.config.drawn, meta.target_class).as_record(),
         "saliency_scale": pictures.scale("saliency", meta.target_class).as_record(),
         "model": context.facts.as_record(),
         "slide_summary": _summary(context),
@@ -425,8 +431,8 @@ def _summary(context: Context) -> dict[str, Any]:
         ),
     }  # fmt: skip
     if "png" in context.config.formats or "figure" in context.config.formats:
-        shown = context.pictures.get("evidence", meta.target_class)
-        found["evidence_um2"] = 0.0 if shown.is_bare else round(shown.drawn_um2, 1)
+        shown = context.pictures.get(context.config.drawn, meta.target_class)
+        found["drawn_um2"] = 0.0 if shown.is_bare else round(shown.drawn_um2, 1)
     return found
 
 

@@ -91,9 +91,10 @@ class ModelFacts:
         counts = self.n_slides
         if not counts:
             return "its training slides are not recorded"
+        train, val, test = (counts.get(word, 0) for word in ("train", "val", "test"))
         return (
-            f"trained on {counts.get('train', 0)} slides, chosen on {counts.get('val', 0)}, "
-            f"tested on {counts.get('test', 0)}"
+            f"trained on {train} slide{'' if train == 1 else 's'}, validated on "
+            f"{val or 'parts of them'}, tested on {test or 'none'}"
         )
 
     def as_record(self) -> dict[str, Any]:

@@ -88,6 +88,9 @@ class HeldOut(BaseModel):
                 f"{self.source}) does not hold two classes"
             )
         by = f"{self.n_units} {self.unit}{'s' if self.unit != 'patch' else 'es'}"
+        if self.unit != "patient":
+            one = self.n_patients == 1
+            by += f", too narrow: of {self.n_patients} patient{'' if one else 's'} only"
         return (
             f"on {self.source} ({self.n_patches:,} patches; 95 % interval over {by}): "
             f"AUC {self.auc.text()}, balanced accuracy {self.balanced_accuracy.text()}"

@@ -57,7 +57,7 @@ def region_level(slide_map: SlideMap, region_mpp: float) -> int:
 def find_regions(
     slide_map: SlideMap, frame: ExportFrame, config: ExportConfig, model_threshold: float
 ) -> RegionSet:
-    """Connected pixels above the evidence threshold where the target is probable enough.
+    """Connected pixels above the threshold of the drawn map where the target is probable enough.
 
     ``model_threshold`` is the model's own, below which pictures draw nothing.
 
@@ -67,7 +67,9 @@ def find_regions(
     level = region_level(slide_map, config.region_mpp)
     saliency = slide_map.read(SALIENCY_CHANNEL, level)
     probability = slide_map.read(PROBABILITY_PREFIX + slide_map.meta.target_class, level)
-    evidence = slide_map.read(EVIDENCE_PREFIX + slide_map.meta.target_class, level)
+    evidence = saliency
+    if config.drawn == "evidence":
+        evidence = slide_map.read(EVIDENCE_PREFIX + slide_map.meta.target_class, level)
     level_mpp = slide_map.mpp * 2**level
     seen = ~np.isnan(evidence)
     threshold = model_threshold if config.region_threshold is None else config.region_threshold

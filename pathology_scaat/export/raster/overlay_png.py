@@ -61,7 +61,7 @@ class MapPicture:
     """One map drawn over the slide.
 
     ``drawn_um2`` is the area that has colour; ``is_bare`` where so little of it would have any
-    that none is drawn.
+    that none is drawn; ``of_no_use`` where none is drawn since the model has learnt nothing.
     """
 
     image: RgbImage
@@ -70,10 +70,13 @@ class MapPicture:
     scale: ColourScale
     drawn_um2: float
     is_bare: bool
+    of_no_use: bool = False
 
     @property
     def title(self) -> str:
         """What is to be seen, in words."""
+        if self.of_no_use:
+            return f"evidence for {self.class_name} is not drawn: the model has learnt nothing"
         if self.is_bare and self.kind == "evidence":
             return f"no evidence for {self.class_name}"
         of = "of" if self.kind == "probability" else "for"
@@ -139,23 +142,24 @@ class MapPictures:
         return self._made[kind, class_name]
 
     def _draw(self, kind: Kind, class_name: str) -> MapPicture:
-        channel = {
-            "probability": PROBABILITY_PREFIX + class_name,
-            "evidence": EVIDENCE_PREFIX + class_name,
-            "saliency": saliency_channel(class_name, self.slide_map.meta.target_class),
-        }[kind]
+        channel = channel_of(kind, class_name, self.slide_map.meta.target_class)
         scale = self.scale(kind, class_name)
         values = self.slide_map.read(channel, self.level)
         looked = self.examined.looked_at
         rgba = np.asarray(enlarged(colourize(values, scale), self.base), dtype=np.uint8)
         seen = (rgba[..., 3] > 0) & looked
         area = float(seen.sum()) * self.pixel_um**2
-        bare = kind == "evidence" and area < max(self.config.min_region_um2, self.pixel_um**2)
+        bare = kind == "evidence" and (
+            bool(self.facts.nothing_learnt)
+            or area < max(self.config.min_region_um2, self.pixel_um**2)
+        )
         image = self.plain
         if not bare:
             rgba = np.where(seen[..., None], rgba, 0)
             image = over(image, rgba)
-        return MapPicture(hatched(image, self.examined.unlike), kind, class_name, scale, area, bare)
+        useless = kind == "evidence" and bool(self.facts.nothing_learnt)
+        shown = hatched(image, self.examined.unlike)
+        return MapPicture(shown, kind, class_name, scale, area, bare, useless)
 
     # -- words
     def meaning(self, picture: MapPicture) -> list[str]:
@@ -207,6 +211,13 @@ class MapPictures:
                 "nothing."
             )
         return " ".join(said)
+
+
+def channel_of(kind: Kind, class_name: str, target_class: str) -> str:
+    """The map's channel that a picture draws."""
+    if kind == "saliency":
+        return saliency_channel(class_name, target_class)
+    return (PROBABILITY_PREFIX if kind == "probability" else EVIDENCE_PREFIX) + class_name
 
 
 def shown_classes(slide_map: SlideMap) -> tuple[str, ...]:

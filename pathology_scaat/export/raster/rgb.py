@@ -25,23 +25,23 @@ from pathology_scaat.export.raster.ome_tiff import (
     pyramid_levels,
 )
 from pathology_scaat.export.tiles import TileTable
-from pathology_scaat.stitching.schema import EVIDENCE_PREFIX
 from pathology_scaat.stitching.slide_map import SlideMap
 from pathology_scaat.stitching.source import SaliencySource
 
 WHITE = 255
 
 
-def _rgb_tiles(slide_map: SlideMap, level: int, scale: ColourScale) -> Iterator[NDArray[np.uint8]]:
-    channel = EVIDENCE_PREFIX + slide_map.meta.target_class
+def _rgb_tiles(
+    slide_map: SlideMap, channel: str, level: int, scale: ColourScale
+) -> Iterator[NDArray[np.uint8]]:
     for tile in map_tiles(slide_map, (channel,), level, fill=np.nan):
         rgba = colourize(tile, scale)
         rgba[np.isnan(tile), :3] = WHITE
         yield np.ascontiguousarray(rgba[..., :3])
 
 
-def write_rgb_tiff(path: Path, slide_map: SlideMap, scale: ColourScale) -> None:
-    """Write the target's evidence in colour as a pyramidal TIFF that OpenSlide opens.
+def write_rgb_tiff(path: Path, slide_map: SlideMap, channel: str, scale: ColourScale) -> None:
+    """Write a channel in colour as a pyramidal TIFF that OpenSlide opens.
 
     White is no data.
     """
@@ -50,7 +50,7 @@ def write_rgb_tiff(path: Path, slide_map: SlideMap, scale: ColourScale) -> None:
             size = slide_map.size_px(level)
             per_cm = 1e4 / (slide_map.mpp * 2**level)
             writer.write(
-                _rgb_tiles(slide_map, level, scale),
+                _rgb_tiles(slide_map, channel, level, scale),
                 shape=(size.height, size.width, 3),
                 dtype=np.uint8,
                 photometric="rgb",

@@ -49,12 +49,12 @@ ROLE_SHORT = {
 
 def evidence_words(record: dict[str, Any]) -> str:
     """How much evidence a slide has, in words."""
-    target, area = str(record["target_class"]), record["slide_summary"].get("evidence_um2")
+    target, area = str(record["target_class"]), record["slide_summary"].get("drawn_um2")
     if area is None:
         return ""
     if area == 0:
-        return f"no evidence for {target}"
-    return f"evidence for {target} on {area / 1e6:.3g} mm²"
+        return f"no {record['drawn']} for {target}"
+    return f"{record['drawn']} for {target} on {area / 1e6:.3g} mm²"
 
 
 def unlike_words(record: dict[str, Any]) -> str:
@@ -79,7 +79,8 @@ def _head(draw: ImageDraw.ImageDraw, sheet: Image.Image, records: list[dict[str,
     large, small = font(17), font(12)
     left = max(sheet.width - BAR_PX[0] - GAP_PX, sheet.width // 2)
     room = left - 2 * GAP_PX
-    title = f"Evidence for {', '.join(sorted(targets))}: {len(records)} slides"
+    drawn = str(records[0]["drawn"]).capitalize()
+    title = f"{drawn} for {', '.join(sorted(targets))}: {len(records)} slides"
     draw.text((GAP_PX, 6), fitting(title, large, room), fill="black", font=large)
     quality = str(records[0]["model"]["quality"]) if len(scales) == 1 else ""
     draw.text((GAP_PX, 29), fitting(scale, small, room), fill=GREY, font=small)
