@@ -60,12 +60,12 @@ def evidence_words(record: dict[str, Any]) -> str:
 def unlike_words(record: dict[str, Any]) -> str:
     """How much of a slide is unlike the training data, where it is worth a word."""
     share = record["slide_summary"].get("unlike_share")
-    return f"{share:.0%} unlike the training data" if share and share >= 0.1 else ""
+    return f"{share:.0%} unlike training" if share and share >= 0.1 else ""
 
 
 def _caption(record: dict[str, Any]) -> str:
     role = ROLE_SHORT[str(record["model"]["slide_role"])]
-    return "; ".join(t for t in (evidence_words(record), unlike_words(record), role) if t)
+    return "; ".join(t for t in (role, unlike_words(record), evidence_words(record)) if t)
 
 
 def _head(draw: ImageDraw.ImageDraw, sheet: Image.Image, records: list[dict[str, Any]]) -> None:
