@@ -5,8 +5,9 @@ from __future__ import annotations
 import csv
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -22,6 +23,10 @@ from pathology_scaat.evaluation.protocol import ProtocolConfig
 from pathology_scaat.evaluation.trust_card import TrustCard, build_entries, write_card
 from pathology_scaat.execution.devices import choose_device
 from pathology_scaat.metrics.functional.calibration import fit_temperature
+from pathology_scaat.patches import PatchStore
+
+if TYPE_CHECKING:
+    from pathology_scaat.training.bundle_config import BundleConfig
 
 logger = logging.getLogger(__name__)
 
@@ -42,14 +47,35 @@ def _stores(out_dir: Path, slide_ids: Sequence[str]) -> dict[str, Path]:
     return {i: p for i, p in paths.items() if p.is_dir()}
 
 
-def _choose_slides(out_dir: Path, asked: Sequence[str] | None) -> tuple[list[str], str, bool]:
+def read_roles(out_dir: Path, model: BundleConfig) -> dict[str, str]:
+    """What each tiled slide served for in a model's training, as the *bundle* records it.
+
+    ``train``, ``val``, ``test`` or ``held out``; a table may have been written by another
+    training since. Of a bundle that records no slides nothing is known: then the table's split
+    says which slides to look at, and none counts as held out.
+    """
+    found = {}
+    for path in sorted((out_dir / "patches").glob("*.zarr")):
+        with suppress(StoreError):
+            found[path.name.removesuffix(".zarr")] = model.role_of(
+                PatchStore(path).meta.slide_fingerprint
+            )
+    return found
+
+
+def _choose_slides(
+    out_dir: Path, asked: Sequence[str] | None, model: BundleConfig
+) -> tuple[list[str], str, bool]:
     """Slides to evaluate on, in words, and whether they were kept from training."""
-    splits = read_splits(out_dir)
+    roles = read_roles(out_dir, model)
+    splits = roles if model.slides is not None else read_splits(out_dir)
     there = sorted(p.name.removesuffix(".zarr") for p in (out_dir / "patches").glob("*.zarr"))
     if asked is not None:
-        unseen = all(splits.get(i) == "test" for i in asked)
+        unseen = all(roles.get(i) in ("test", "held out") for i in asked)
         return list(asked), "the slides named", unseen
-    test = [i for i in there if splits.get(i) == "test"]
+    test = [i for i in there if splits.get(i) in ("test", "held out")]
+    if test and model.slides is None:
+        return test, "the test slides of slides.csv (the model does not record its slides)", False
     if test:
         return test, "the test slides", True
     val = [i for i in there if splits.get(i) == "val"]
@@ -115,7 +141,7 @@ def evaluate_run(
     config = config or ProtocolConfig()
     chosen_device = choose_device(device)
     bundle = load_bundle(model or out_dir / "model", device=str(chosen_device))
-    slides, words, held_out = _choose_slides(out_dir, slide_ids)
+    slides, words, held_out = _choose_slides(out_dir, slide_ids, bundle.config)
     data = evaluation_set_from_stores(
         _stores(out_dir, slides), bundle.config.class_names, bundle.config.positive_class,
         patients=patients, annotations=annotations, max_patches=config.max_images,

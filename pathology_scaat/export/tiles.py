@@ -27,6 +27,8 @@ class TileTable:
     probability : (N, K) float64
     saliency_mean, saliency_max : (N,) float64
         Over the patch, weighted as the map is.
+    unlike : (N,) float64 or None
+        How unlike the training patches, percentile; None where it is not known.
     """
 
     edges_px: NDArray[np.int32]
@@ -35,6 +37,7 @@ class TileTable:
     saliency_mean: NDArray[np.float64]
     saliency_max: NDArray[np.float64]
     target_index: int
+    unlike: NDArray[np.float64] | None = None
 
     def __len__(self) -> int:
         return len(self.edges_px)
@@ -85,4 +88,6 @@ def tile_table(source: SaliencySource, config: StitchConfig, shape: str = "cell"
         stop = start + len(values)
         mean[start:stop] = values.mean(axis=(1, 2), dtype=np.float64) * factor[start:stop]
         top[start:stop] = values.max(axis=(1, 2)) * factor[start:stop]
-    return TileTable(edges, patch, source.probability, mean, top, source.meta.target_index)
+    return TileTable(
+        edges, patch, source.probability, mean, top, source.meta.target_index, source.unlike
+    )

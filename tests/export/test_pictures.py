@@ -149,6 +149,9 @@ def test_a_model_that_has_learnt_nothing_draws_no_evidence_and_says_so(tmp_path:
 def test_what_is_unlike_the_training_data_is_hatched_and_told(tmp_path: Path) -> None:
     far = exported(tmp_path, "far", 0.9, unlike=100.0)
     near = exported(tmp_path, "near", 0.9, unlike=40.0)
+    features = json.loads((tmp_path / "o" / "near.geojson").read_text())["features"]
+    tiles = [f["properties"] for f in features if f["properties"]["objectType"] == "tile"]
+    assert {t["measurements"]["SCAAT: Unlike training (percentile)"] for t in tiles} == {40.0}
     assert far["slide_summary"]["unlike_share"] == 1.0
     assert near["slide_summary"]["unlike_share"] == 0.0
     boxes = []

@@ -60,6 +60,9 @@ def tile_features(
     names = [json.dumps(measurement_name(f"{c.name} probability")) for c in classes]
     mean_name = json.dumps(measurement_name("Saliency mean"))
     max_name = json.dumps(measurement_name("Saliency max"))
+    more = [mean_name, max_name]
+    if table.unlike is not None:
+        more.append(json.dumps(measurement_name("Unlike training (percentile)")))
     looks = [
         json.dumps({"name": c.name, "color": list(c.colour)}, separators=(",", ":"))
         for c in classes
@@ -70,15 +73,16 @@ def tile_features(
         edges = table.edges_px[part].tolist()
         probability = table.probability[part]
         best = np.argmax(probability, axis=1).tolist()
-        scores = np.column_stack(
-            [probability, table.saliency_mean[part], table.saliency_max[part]]
-        ).tolist()
+        columns = [probability, table.saliency_mean[part], table.saliency_max[part]]
+        if table.unlike is not None:
+            columns.append(table.unlike[part])
+        scores = np.column_stack(columns).tolist()
         for (left, top, right, bottom), (x, y, x1, y1), k, values in zip(
             boxes, edges, best, scores, strict=True
         ):
             if left >= right or top >= bottom:
                 continue
-            pairs = zip([*names, mean_name, max_name], values, strict=True)
+            pairs = zip([*names, *more], values, strict=True)
             yield (
                 f'{{"type":"Feature","id":"{object_id(key, "tile", x, y, x1 - x, y1 - y)}",'
                 f'"geometry":{{"type":"Polygon","coordinates":[[[{left},{top}],[{right},{top}],'
