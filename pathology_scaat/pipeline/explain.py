@@ -62,9 +62,9 @@ def explain(
     listener = reporter or Silent()
     space = Workspace(out)
     settings = config or ExplainConfig()
+    todo = slides_to_do(space, "tile", slide_ids)
     bundle = read_bundle_config(model or space.model)
     explained_classes(settings.target, bundle)  # a wrong class is one mistake, not one a slide
-    todo = slides_to_do(space, "tile", slide_ids)
     recorder = StageRecorder("explain", todo, StatusTable(out), listener)
     number = 0
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from reliability_tools import make_cohort, run_scaat
+from reliability_tools import FINISHED, make_cohort, run_scaat
 
 from pathology_scaat.artifacts.status import StatusTable
 from pathology_scaat.errors import StoreError
@@ -27,7 +27,7 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "run", "--manifest", make_cohort(folder), "--out", out, "--mpp", "1.0", "--patch-size",
         "32", "--epochs", 1, "--workers", 1, "--quiet", in_process=True,
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    assert done.returncode in FINISHED, done.stderr
     return out
 
 

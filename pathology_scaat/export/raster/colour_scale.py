@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -144,9 +145,9 @@ def solid(values: NDArray[np.float32], vmax: float, colormap: str) -> RgbImage:
 
 def over(base: RgbImage, rgba: NDArray[np.uint8]) -> RgbImage:
     """Alpha-composite of a picture and an overlay of the same size."""
-    alpha = rgba[..., 3:].astype(np.uint16)
-    mixed = base * (255 - alpha) + rgba[..., :3] * alpha + 127
-    return (mixed // 255).astype(np.uint8)
+    alpha = rgba[..., 3].astype(np.float32) * np.float32(1 / 255)
+    colours = np.ascontiguousarray(rgba[..., :3])
+    return np.asarray(cv2.blendLinear(base, colours, 1 - alpha, alpha), dtype=np.uint8)
 
 
 def legend_colours(scale: ColourScale, count: int = 256) -> NDArray[np.uint8]:

@@ -24,6 +24,7 @@ LEAST_TISSUE = 0.3
 """Share of the looked-at area below which the picture's own tissue mask is not believed."""
 VEIL = 0.65
 """How far what was not looked at goes towards white."""
+_PALED = np.round(np.arange(256) * (1 - VEIL) + 255 * VEIL).astype(np.uint8)
 HATCH_STEP_PX = 12
 HATCH_INK = (30, 30, 30)
 
@@ -74,7 +75,12 @@ def tissue_of(base: RgbImage, pixel_um: float) -> NDArray[np.bool_]:
 def enlarged(values: NDArray[np.generic], base: RgbImage) -> NDArray[np.generic]:
     """Map values in the pixels of the picture under them, a whole number of times larger."""
     zoom = base.shape[0] // values.shape[0]
-    return np.repeat(np.repeat(values, zoom, axis=0), zoom, axis=1) if zoom > 1 else values
+    if zoom <= 1:
+        return values
+    size = (values.shape[1] * zoom, values.shape[0] * zoom)
+    plain = values.view(np.uint8) if values.dtype == np.bool_ else values
+    large = cv2.resize(np.ascontiguousarray(plain), size, interpolation=cv2.INTER_NEAREST)
+    return np.asarray(large).view(np.bool_) if values.dtype == np.bool_ else np.asarray(large)
 
 
 def examine(slide_map: SlideMap, level: int, base: RgbImage | None, pixel_um: float,
@@ -101,8 +107,9 @@ def examine(slide_map: SlideMap, level: int, base: RgbImage | None, pixel_um: fl
 
 def veiled(base: RgbImage, looked_at: NDArray[np.bool_]) -> RgbImage:
     """What was not looked at, paled: bare tissue and tissue without a value look different."""
-    pale = (base * np.float32(1 - VEIL) + np.float32(255 * VEIL)).astype(np.uint8)
-    return np.where(looked_at[..., None], base, pale)
+    out: RgbImage = np.ascontiguousarray(cv2.LUT(base, _PALED))
+    cv2.copyTo(np.ascontiguousarray(base), looked_at.view(np.uint8), out)
+    return out
 
 
 def hatched(picture: RgbImage, where: NDArray[np.bool_]) -> RgbImage:
@@ -110,7 +117,11 @@ def hatched(picture: RgbImage, where: NDArray[np.bool_]) -> RgbImage:
     if not where.any():
         return picture
     height, width = where.shape
-    diagonal = (np.arange(height)[:, None] + np.arange(width)) % HATCH_STEP_PX < 2
-    out = picture.copy()
-    out[where & diagonal] = HATCH_INK
+    line = np.arange(width + HATCH_STEP_PX) % HATCH_STEP_PX < 2
+    rows = np.stack([line[k : k + width] for k in range(HATCH_STEP_PX)])
+    diagonal = np.tile(rows, (height // HATCH_STEP_PX + 1, 1))[:height]
+    ink = np.empty_like(picture)
+    ink[:] = HATCH_INK
+    out: RgbImage = picture.copy()
+    cv2.copyTo(ink, (where & diagonal).view(np.uint8), out)
     return out

@@ -155,7 +155,8 @@ class MapPictures:
         )
         image = self.plain
         if not bare:
-            rgba = np.where(seen[..., None], rgba, 0)
+            rgba = rgba.copy() if rgba.base is not None else rgba
+            rgba[..., 3] *= seen
             image = over(image, rgba)
         useless = kind == "evidence" and bool(self.facts.nothing_learnt)
         shown = hatched(image, self.examined.unlike)
