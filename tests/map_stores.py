@@ -32,6 +32,8 @@ def make_saliency_store(
     slide_id: str = "S1",
     seed: int = 0,
     shuffle: bool = False,
+    model: dict[str, Any] | None = None,
+    unlike: Any = None,
 ) -> Path:
     """Write a store; what is not given is drawn at random."""
     rng = np.random.default_rng(seed)
@@ -69,14 +71,19 @@ def make_saliency_store(
         class_names=class_names,
         target_class=class_names[-1],
         method="gradient",
+        parameters={"method": "gradient", "output": "margin", "stride_px": stride_px},
+        model=model or {},
     )
     group = zarr.create_group(path, zarr_format=3, overwrite=True)
-    for name, data in (
+    columns = [
         ("saliency", values),
         ("probability", probability),
         ("origin_px", grid.origins_px(index)),
         ("grid_index", index),
-    ):
+    ]
+    if unlike is not None:
+        columns.append(("unlike", np.array(np.broadcast_to(unlike, n), np.float32)))
+    for name, data in columns:
         array = group.create_array(
             name, shape=data.shape, dtype=data.dtype,
             chunks=tuple(max(min(s, 256), 1) for s in data.shape),

@@ -52,6 +52,7 @@ FACTS: Final = (
     "reader",
     "split",
     "patient",
+    "unlike_training",
     "notes",
 )
 COLUMNS: Final = ("slide_id", *STAGES, "reason", *FACTS)

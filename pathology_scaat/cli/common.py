@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pathology_scaat.cli.options import engine_overrides
-from pathology_scaat.errors import BatchError, UsageError
+from pathology_scaat.errors import BatchError, NothingLearntError, UsageError
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -145,6 +145,28 @@ def print_run(report: RunReport) -> None:
     if report.training is not None:
         print_metrics(report.training.metrics)
     if report.completed:
-        stdout.print(f"overlays: {report.out / 'overlays'}", markup=False, highlight=False)
+        page = report.out / "overlays" / "index.html"
+        stdout.print(f"open first: {page}", markup=False, highlight=False)
         say_how_to_look(report.out / "overlays")
-    finish(report.stages, report.out)
+    try:
+        finish(report.stages, report.out)
+    except BatchError:
+        refuse_silence(report.nothing_learnt)
+        raise
+    refuse_silence(report.nothing_learnt)
+
+
+def refuse_silence(nothing_learnt: str) -> None:
+    """End with a code of its own where the model has learnt nothing; do nothing where it has.
+
+    Raises
+    ------
+    NothingLearntError
+        With the reason.
+    """
+    if nothing_learnt:
+        raise NothingLearntError(
+            "THE MODEL",
+            f"HAS LEARNT NOTHING THAT CAN BE RELIED ON: {nothing_learnt}",
+            "do not use its maps; check the labels and their counts, and train for longer",
+        )

@@ -206,7 +206,8 @@ QuPathOrigin = Annotated[
     typer.Option("--qupath-origin", help="bounds: as QuPath crops a slide; full: whole canvas."),
 ]
 Vmax = Annotated[
-    float | None, typer.Option("--vmax", help="Top of the colour scale, for a whole cohort.")
+    float | None,
+    typer.Option("--vmax", help="Saliency at the top of its scale; the model's own if none."),
 ]
 Colormap = Annotated[
     str | None,
@@ -222,16 +223,26 @@ MaxTiles = Annotated[
 MaxRegions = Annotated[
     int | None, typer.Option("--max-regions", help="Most regions in a GeoJSON; 0 for none.")
 ]
+EvidenceTop = Annotated[
+    float | None,
+    typer.Option("--evidence-top", help="Evidence (0 to 1) at the top; the model's own if none."),
+]
+Drawn = Annotated[
+    str | None,
+    typer.Option("--drawn", help="Map that is drawn and cut into regions: evidence or saliency."),
+]
 RegionMpp = Annotated[
     float | None, typer.Option("--region-mpp", help="µm/px at which regions are outlined.")
 ]
 RegionQuantile = Annotated[
     float | None,
-    typer.Option("--region-quantile", help="Regions: pixels above this quantile of the slide."),
+    typer.Option(
+        "--region-quantile", help="Regions: pixels above this quantile of the slide's own."
+    ),
 ]
 RegionThreshold = Annotated[
     float | None,
-    typer.Option("--region-threshold", help="Regions: pixels above this saliency instead."),
+    typer.Option("--region-threshold", help="Regions: pixels above this evidence (0 to 1)."),
 ]
 RegionMinProbability = Annotated[
     float | None,

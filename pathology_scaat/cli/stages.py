@@ -19,6 +19,7 @@ from pathology_scaat.cli.common import (
     no_salt_alone,
     print_metrics,
     progress_of,
+    refuse_silence,
     say_how_to_look,
     stderr,
     stdout,
@@ -113,6 +114,7 @@ def train(
             reporter=reporter,
         )
     print_metrics(result.metrics)
+    refuse_silence(result.nothing_learnt)
 
 
 @app.command()
@@ -190,6 +192,8 @@ def export(
     max_tiles: mopt.MaxTiles = None,
     max_regions: mopt.MaxRegions = None,
     region_mpp: mopt.RegionMpp = None,
+    evidence_top: mopt.EvidenceTop = None,
+    drawn: mopt.Drawn = None,
     region_quantile: mopt.RegionQuantile = None,
     region_threshold: mopt.RegionThreshold = None,
     region_min_probability: mopt.RegionMinProbability = None,
@@ -227,6 +231,8 @@ def export(
         max_tiles=max_tiles,
         max_regions=max_regions,
         region_mpp=region_mpp,
+        evidence_top=evidence_top,
+        drawn=drawn,
         region_quantile=region_quantile,
         region_threshold=region_threshold,
         region_min_probability=region_min_probability,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import math
+import re
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -20,6 +22,7 @@ from pathology_scaat.errors import ExportError
 from pathology_scaat.export.config import ExportConfig
 from pathology_scaat.export.dicom.objects import write_dicom
 from pathology_scaat.export.frame import ExportFrame
+from pathology_scaat.export.model_facts import NOTHING_LEARNT, ROLE_WORDS, ModelFacts
 from pathology_scaat.export.qupath.geojson import region_features, tile_features, write_geojson
 from pathology_scaat.export.qupath.model_words import ModelWords
 from pathology_scaat.export.qupath.palette import (
@@ -31,7 +34,13 @@ from pathology_scaat.export.qupath.palette import (
 from pathology_scaat.export.qupath.regions import RegionSet, find_regions
 from pathology_scaat.export.raster.figure import TopPatch, top_patches, write_figure
 from pathology_scaat.export.raster.ome_tiff import write_ome_tiff
-from pathology_scaat.export.raster.overlay_png import ColourScale, write_overlay_png, zoom_of
+from pathology_scaat.export.raster.overlay_png import (
+    MapPictures,
+    channel_of,
+    shown_classes,
+    write_overlay_png,
+    zoom_of,
+)
 from pathology_scaat.export.raster.rgb import write_rgb_tiff, write_tile_png
 from pathology_scaat.export.raster.thumbnail import blank, frame_thumbnail
 from pathology_scaat.export.sidecar import (
@@ -49,9 +58,9 @@ from pathology_scaat.export.sidecar import (
 from pathology_scaat.export.tables import write_annotation_store, write_csv
 from pathology_scaat.export.tiles import TileTable, tile_table
 from pathology_scaat.geometry import SizePx
+from pathology_scaat.saliency.schema import UNLIKE_PERCENTILE
 from pathology_scaat.slides import open_slide
 from pathology_scaat.slides.base import RgbImage
-from pathology_scaat.stitching.blend import saliency_factor
 from pathology_scaat.stitching.config import StitchConfig
 from pathology_scaat.stitching.slide_map import SlideMap
 from pathology_scaat.stitching.source import SaliencySource
@@ -84,7 +93,7 @@ class Context:
     slide_path: SlidePlace | None
     mpp: float | None
     tissue_path: Path | None
-    facts: ModelWords = field(default_factory=ModelWords)
+    words: ModelWords = field(default_factory=ModelWords)
     notes: list[str] = field(default_factory=list)
     extras: dict[str, dict[str, Any]] = field(default_factory=dict)
     beside: list[Path] = field(default_factory=list)
@@ -116,7 +125,7 @@ class Context:
 
     @cached_property
     def classes(self) -> tuple[QuPathClass, ...]:
-        return qupath_classes(self.slide_map.meta.class_names, self.facts.colours())
+        return qupath_classes(self.slide_map.meta.class_names, self.words.colours())
 
     @cached_property
     def tiles(self) -> TileTable:
@@ -124,7 +133,11 @@ class Context:
 
     @cached_property
     def regions(self) -> RegionSet:
-        found = find_regions(self.slide_map, self.qupath_frame, self.config)
+        target = self.slide_map.meta.target_class
+        threshold = self.pictures.scale(self.config.drawn, target).floor
+        if self.facts.nothing_learnt:
+            threshold = math.inf  # no region where nothing is drawn
+        found = find_regions(self.slide_map, self.qupath_frame, self.config, threshold)
         if found.n_left_out:
             self.notes.append(
                 f"{found.n_left_out} of {found.n_found} high-saliency regions left out "
@@ -133,8 +146,15 @@ class Context:
         return found
 
     @cached_property
-    def scale(self) -> ColourScale:
-        return ColourScale.of(self.slide_map, self.config)
+    def facts(self) -> ModelFacts:
+        return ModelFacts.of(self.slide_map.meta)
+
+    @cached_property
+    def pictures(self) -> MapPictures:
+        return MapPictures(
+            self.slide_map, self.picture_level, lambda: self.base, self.slide_path is not None,
+            self.facts, self.config,
+        )  # fmt: skip
 
     @cached_property
     def picture_level(self) -> int:
@@ -171,13 +191,18 @@ def _geojson(path: Path, context: Context) -> ExportFrame:
         )
     context.notes.extend(alike_notes(context.classes))
     found = context.regions
+    facts = context.facts
     metadata = {
         "model": meta.model_fingerprint[:16],
+        "model quality": facts.quality,
+        "slide": ROLE_WORDS[facts.role],
         "method": meta.method,
-        "threshold": f"{found.threshold:.5g}",
+        f"{config.drawn} threshold": f"{found.threshold:.5g}",
         "outlined at um/px": f"{found.level_mpp:.5g}",
-        **context.facts.metadata(),
+        **context.words.metadata(),
     }
+    if facts.nothing_learnt:
+        metadata["WARNING"] = f"{NOTHING_LEARNT}: {facts.nothing_learnt}"
     target = qupath_name(meta.target_class)
     regions = region_features(found, context.key, target, metadata)
     tiles = tile_features(table, chosen, context.classes, context.qupath_frame, context.key)
@@ -192,38 +217,55 @@ def _ome_tiff(path: Path, context: Context) -> ExportFrame:
 
 
 def _png(path: Path, context: Context) -> ExportFrame:
-    level = context.picture_level
-    place = write_overlay_png(path, context.slide_map, level, context.base, context.scale)
-    context.extras[path.name] = {"picture_px": list(place)}
+    """The target's evidence; beside it every explained class's probability and evidence."""
+    classes = shown_classes(context.slide_map)
+    for number, class_name in enumerate(classes):
+        for kind in ("probability", context.config.drawn):
+            main = number == 0 and kind != "probability"
+            file = path if main else path.with_name(
+                f"{path.name.removesuffix('.png')}.{picture_name(kind, number, class_name)}.png"
+            )  # fmt: skip
+            place = write_overlay_png(file, context.pictures, kind, class_name)
+            context.extras[file.name] = {
+                "picture_px": list(place), "shows": kind, "class": class_name, "main": main,
+            }  # fmt: skip
+            if not main:
+                context.beside.append(file)
     return context.map_frame
+
+
+def picture_name(kind: str, number: int, class_name: str) -> str:
+    """Part of a picture's file name: the class too, but for the target class."""
+    word = re.sub(r"[^\w]+", "-", class_name).strip("-").lower()
+    return kind if number == 0 else f"{kind}-{number}-{word}".rstrip("-")
 
 
 def _figure(path: Path, context: Context) -> ExportFrame:
     patches: list[TopPatch] = []
     if context.slide_path is not None:
-        factor = saliency_factor(context.source.target_probability, context.stitch_config)
         with open_slide(context.slide_path, mpp=context.mpp) as slide:
-            patches = top_patches(context.source, context.tiles, factor, slide)
+            patches = top_patches(context.source, context.tiles, slide)
     tissue: RgbImage | None = None
     if context.tissue_path is not None:
         with Image.open(context.tissue_path) as picture:
             tissue = np.asarray(picture.convert("RGB"))
-    level = context.picture_level
     meta = context.source.meta
     patch_um = float(f"{meta.grid.patch_size_level0_px * meta.slide.mpp:.3g}")
-    write_figure(
-        path, context.slide_map, level, context.base, context.scale, patches, tissue, patch_um
-    )
+    write_figure(path, context.pictures, patches, tissue, patch_um)
     return context.map_frame
 
 
 def _rgb_tiff(path: Path, context: Context) -> ExportFrame:
-    write_rgb_tiff(path, context.slide_map, context.scale)
+    target, drawn = context.slide_map.meta.target_class, context.config.drawn
+    channel = channel_of(drawn, target, target)
+    write_rgb_tiff(path, context.slide_map, channel, context.pictures.scale(drawn, target))
     return context.map_frame
 
 
 def _tile_png(path: Path, context: Context) -> ExportFrame:
-    extra = write_tile_png(path, context.source, context.tiles, context.config.colormap)
+    target = context.slide_map.meta.target_class
+    scale = context.pictures.scale("probability", target)
+    extra = write_tile_png(path, context.source, context.tiles, scale)
     frame = context.qupath_frame
     x, y, width, height = extra["region_px"]
     extra["region_px"] = [x - frame.offset_x_px, y - frame.offset_y_px, width, height]
@@ -243,9 +285,10 @@ def _annotation_store(path: Path, context: Context) -> ExportFrame:
 
 
 def _dicom(path: Path, context: Context) -> ExportFrame:
+    target = context.slide_map.meta.target_class
     beside = write_dicom(
-        path, context.slide_map, context.tiles, context.slide_path, context.scale.vmax,
-        context.config.identified,
+        path, context.slide_map, context.tiles, context.slide_path,
+        context.pictures.scale("saliency", target).vmax, context.config.identified,
     )  # fmt: skip
     context.beside.append(beside)
     return context.full_frame
@@ -367,7 +410,11 @@ def export_slide(
         frame = WRITERS[kind](path, context)
         told = {"made_from": wanted, "notes": context.notes[n_notes:]}
         for beside in context.beside:
-            files[beside.name] = {**file_entry(beside, kind, frame), **told}
+            files[beside.name] = {
+                **file_entry(beside, kind, frame),
+                **context.extras.get(beside.name, {}),
+                **told,
+            }
         context.beside.clear()
         extras = context.extras.get(path.name, {})
         files[path.name] = {**file_entry(path, kind, frame), **told, **extras}
@@ -380,14 +427,13 @@ def export_slide(
 
 
 def _record(context: Context, wanted: str, files: dict[str, Any]) -> dict[str, Any]:
-    meta, frame = context.slide_map.meta, context.qupath_frame
+    meta, frame, pictures = context.slide_map.meta, context.qupath_frame, context.pictures
     return {
         "slide_id": meta.slide_id,
         "fingerprint": wanted,
         "map_fingerprint": meta.fingerprint,
         "slide_fingerprint": meta.slide_fingerprint,
         "model_fingerprint": meta.model_fingerprint,
-        "model": context.facts.as_json(),
         "coordinates": {
             "origin": frame.origin,
             "offset_px": [frame.offset_x_px, frame.offset_y_px],
@@ -401,7 +447,13 @@ def _record(context: Context, wanted: str, files: dict[str, Any]) -> dict[str, A
             for given, shown in zip(meta.class_names, context.classes, strict=True)
         ],
         "map": {"scale_px": meta.scale_px, "mpp": meta.mpp, "formula": meta.formula},
-        "colour_scale": {"vmax": context.scale.vmax, "source": context.scale.source},
+        "target_class": meta.target_class,
+        "classes_explained": list(meta.targets),
+        "drawn": context.config.drawn,
+        "colour_scale": pictures.scale(context.config.drawn, meta.target_class).as_record(),
+        "saliency_scale": pictures.scale("saliency", meta.target_class).as_record(),
+        "model": {**context.words.as_json(), **context.facts.as_record()},
+        "slide_summary": _summary(context),
         "n_tiles": context.n_tiles,
         "n_regions": len(context.regions.regions) if "regions" in context.__dict__ else 0,
         "files": files,
@@ -409,6 +461,29 @@ def _record(context: Context, wanted: str, files: dict[str, Any]) -> dict[str, A
         "parameters": context.config.parameters(),
         "versions": versions(),
     }
+
+
+def _summary(context: Context) -> dict[str, Any]:
+    """What the pages say of the slide: its highest probability, and what stands out."""
+    meta, source = context.slide_map.meta, context.source
+    probability = source.target_probability
+    unlike = source.unlike
+    found: dict[str, Any] = {
+        "target_probability_mean": _rounded(probability.mean()) if len(probability) else None,
+        "target_probability_max": _rounded(probability.max()) if len(probability) else None,
+        "unlike_share": (
+            None if unlike is None or not len(unlike)
+            else _rounded((unlike >= UNLIKE_PERCENTILE).mean())
+        ),
+    }  # fmt: skip
+    if "png" in context.config.formats or "figure" in context.config.formats:
+        shown = context.pictures.get(context.config.drawn, meta.target_class)
+        found["drawn_um2"] = 0.0 if shown.is_bare else round(shown.drawn_um2, 1)
+    return found
+
+
+def _rounded(value: Any) -> float:
+    return float(f"{float(value):.5g}")
 
 
 def _result(record: dict[str, Any], skipped: bool, seconds: float) -> ExportResult:

@@ -14,7 +14,7 @@ from pathology_scaat.artifacts.output_names import RECORD_SUFFIX, overlay_name
 from pathology_scaat.export.frame import ExportFrame
 
 SCHEMA_NAME = "pathology_scaat.overlay"
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 _TOLD_OF: dict[frozenset[str], tuple[str, ...]] = {
     frozenset({"geojson", "geojson-plain"}): ("coordinates", "n_tiles", "n_regions"),

@@ -14,6 +14,9 @@ from pathology_scaat.stitching.source import SaliencySource
 BATCH_BYTES = 8 << 20
 
 
+UNLIKE_MEASUREMENT = "Unlike training (percentile)"
+
+
 @dataclass(frozen=True)
 class TileTable:
     """All patches of a slide in slide order.
@@ -117,4 +120,6 @@ def tile_table(source: SaliencySource, config: StitchConfig, shape: str = "cell"
         stop = start + len(values)
         mean[start:stop] = values.mean(axis=(1, 2), dtype=np.float64) * factor[start:stop]
         top[start:stop] = values.max(axis=(1, 2)) * factor[start:stop]
-    return TileTable(edges, patch, source.probability, mean, top, source.meta.target_index)
+    unlike = source.unlike
+    more = () if unlike is None else ((UNLIKE_MEASUREMENT, np.asarray(unlike, np.float64)),)
+    return TileTable(edges, patch, source.probability, mean, top, source.meta.target_index, more)

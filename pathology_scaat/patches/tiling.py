@@ -125,7 +125,7 @@ def _labels(job: TileJob, info: SlideInfo, grid: PatchGrid, index: NDArray[np.in
     label = np.full(len(index), UNLABELLED, dtype=np.int16)
     coverage = np.zeros((len(index), len(names)), dtype=np.float32)
     if job.annotation_path is not None:
-        return _labels_from_annotations(job, info, grid, index)
+        return _labels_from_annotations(job, job.annotation_path, info, grid, index)
     if job.label is not None and names:
         owner = match_class(job.label, names)
         if owner is None:
@@ -136,7 +136,7 @@ def _labels(job: TileJob, info: SlideInfo, grid: PatchGrid, index: NDArray[np.in
 
 
 def _labels_from_annotations(
-    job: TileJob, info: SlideInfo, grid: PatchGrid, index: NDArray[np.int32]
+    job: TileJob, path: Path, info: SlideInfo, grid: PatchGrid, index: NDArray[np.int32]
 ) -> _Labels:
     from pathology_scaat.annotations import (
         Background,
@@ -145,12 +145,9 @@ def _labels_from_annotations(
         report_on,
     )
 
-    assert job.annotation_path is not None
     names, config = job.config.class_names, job.config
     bounds = info.bounds_px
-    file = read_annotation_file(
-        job.annotation_path, offset_px=(bounds.x, bounds.y) if bounds else (0, 0)
-    )
+    file = read_annotation_file(path, offset_px=(bounds.x, bounds.y) if bounds else (0, 0))
     report = report_on(file, names, info.frame_px)
     background = config.background_class
     found, share = label_patches(

@@ -11,7 +11,8 @@ from pathology_scaat.execution.engine import EngineConfig
 from pathology_scaat.pipeline.preflight import check_device, check_stores, spelled_target
 from pathology_scaat.pipeline.reporting import Reporter, Silent, StageReport
 from pathology_scaat.pipeline.stage import run_stage, slides_to_do
-from pathology_scaat.saliency import ExplainConfig
+from pathology_scaat.saliency import ExplainConfig, ExplainResult
+from pathology_scaat.saliency.explain import explained_classes
 from pathology_scaat.saliency.explain_job import ExplainJob, explain_job
 
 
@@ -63,12 +64,13 @@ def explain(
     from pathology_scaat.training.bundle import read_bundle_config
 
     space = Workspace(out)
-    todo = slides_to_do(space, "tile", slide_ids)
     settings = config or ExplainConfig()
+    todo = slides_to_do(space, "tile", slide_ids)
     # One mistake is one sentence: nothing is touched, and no slide is failed for it.
     check_device(device, engine)
     model_config = read_bundle_config(model or space.model)
     settings = spelled_target(settings, model_config.class_names)
+    explained_classes(settings.target, model_config)
     check_stores(space, todo, model_config)
     jobs = [
         ExplainJob(
@@ -91,6 +93,7 @@ def explain(
         _engine_for(engine or EngineConfig(), device),
         StatusTable(out),
         reporter or Silent(),
+        facts=_facts,
         resources=None if device == "cpu" else {"GPU": 1},
     )
 
@@ -103,3 +106,8 @@ def _engine_for(engine: EngineConfig, device: str) -> EngineConfig:
 
     gpus = gpu_count(device)
     return engine.model_copy(update={"workers": gpus}) if gpus else engine
+
+
+def _facts(result: ExplainResult) -> dict[str, float | None]:
+    """Column of the status table: share of patches that are unlike the training patches."""
+    return {"unlike_training": result.unlike_share}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pathology_scaat.artifacts.output_folder import Workspace
-from pathology_scaat.artifacts.status import StatusTable
+from pathology_scaat.artifacts.status import STAGES, StatusTable
 from pathology_scaat.artifacts.urls import SlidePlace
 from pathology_scaat.cohort.manifest import Manifest
 from pathology_scaat.errors import BundleError
@@ -15,11 +15,15 @@ from pathology_scaat.execution.engine import EngineConfig
 from pathology_scaat.export import ExportConfig, ExportResult, export_slide
 from pathology_scaat.export.qupath.model_words import ModelWords
 from pathology_scaat.export.report.cohort import write_cohort
+from pathology_scaat.export.report.records import FailedSlide
 from pathology_scaat.pipeline.reporting import Reporter, Silent, StageReport
 from pathology_scaat.pipeline.stage import run_stage, slides_to_do
 from pathology_scaat.pipeline.tile import load_cohort
 from pathology_scaat.training.bundle import read_bundle_config
 from pathology_scaat.training.bundle_config import model_fingerprint, model_name
+
+CARD = "evaluation/trust_card.md"
+"""Where ``scaat evaluate`` puts the trust card, in the output folder."""
 
 
 @dataclass(frozen=True)
@@ -121,6 +125,7 @@ def export(
         )
         for slide_id in todo
     ]
+    status = StatusTable(out)
     report = run_stage(
         "export",
         todo,
@@ -128,9 +133,16 @@ def export(
         jobs,
         [space.overlays / slide_id for slide_id in todo],
         engine,
-        StatusTable(out),
+        status,
         reporter or Silent(),
     )
     if report.usable:
-        write_cohort(space.overlays)
+        failed = [
+            FailedSlide(row["slide_id"], stage, row["reason"])
+            for row in status.failed()
+            for stage in STAGES
+            if row[stage] == "failed"
+        ]
+        has_card = (out / CARD).is_file()
+        write_cohort(space.overlays, failed=failed, card=f"../{CARD}" if has_card else None)
     return report

@@ -97,14 +97,21 @@ def spelled_target(config: ExplainConfig, class_names: Sequence[str]) -> Explain
     """
     if config.target is None:
         return config
-    for name in class_names:
-        if name_key(name) == name_key(config.target):
-            return config.model_copy(update={"target": name})
-    meant = did_you_mean(config.target, class_names)
-    choices = f"choose from {', '.join(class_names)}"
-    raise UsageError(
-        "--target", f"'{config.target}' is no class of the model", f"{meant} {choices}".strip()
-    )
+    spelled = {name_key(name): name for name in class_names}
+    if name_key(config.target) in spelled:  # a class whose name holds a comma
+        return config.model_copy(update={"target": spelled[name_key(config.target)]})
+    found = []
+    for asked in config.target.split(","):
+        if name_key(asked) not in spelled:
+            meant = did_you_mean(asked.strip(), class_names)
+            choices = f"choose from {', '.join(class_names)}"
+            raise UsageError(
+                "--target",
+                f"'{asked.strip()}' is no class of the model",
+                f"{meant} {choices}".strip(),
+            )
+        found.append(spelled[name_key(asked)])
+    return config.model_copy(update={"target": ",".join(found)})
 
 
 def check_stores(space: Workspace, slide_ids: Sequence[str], model: BundleConfig) -> None:

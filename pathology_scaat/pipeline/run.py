@@ -36,11 +36,15 @@ from pathology_scaat.training.bundle_config import BundleConfig
 
 @dataclass
 class RunReport:
-    """What a run did: a report a stage, and the training's metrics where it trained."""
+    """What a run did: a report a stage, and the training's metrics where it trained.
+
+    ``nothing_learnt`` says why the model counts as having learnt nothing; empty where it has.
+    """
 
     out: Path
     stages: list[StageReport] = field(default_factory=list)
     training: TrainResult | None = None
+    nothing_learnt: str = ""
 
     @property
     def failed(self) -> dict[str, str]:
@@ -135,6 +139,8 @@ def run(
         full_config=config.model_dump(mode="json"),
     )
     report = RunReport(out)
+    if config.model is not None:
+        report.nothing_learnt = bundle.config.nothing_learnt
 
     tiled = tile_cohort(
         cohort,
@@ -157,6 +163,7 @@ def run(
             overwrite=overwrite,
             reporter=listener,
         )
+        report.nothing_learnt = report.training.nothing_learnt
     explained = explain(
         out,
         model=config.model,

@@ -26,7 +26,8 @@ class ExplainConfig(BaseModel):
     )
     target: str | None = Field(
         default=None,
-        description="Class that is explained on every patch; None is the positive class.",
+        description="Class that is explained on every patch, or several separated by commas; "
+        "None is the positive class of two, and every class of more.",
     )
     output: Literal["margin", "margin-best", "logit"] = Field(
         default="margin",
@@ -66,6 +67,8 @@ class ExplainResult:
     """What explaining one slide did.
 
     ``n_clipped`` counts stored values beyond float16's range (cut to its largest number).
+    ``unlike_share`` is the share of patches, 0 to 1, that are unlike the training data (None
+    where the model does not know what its training data look like).
     """
 
     slide_id: str
@@ -76,4 +79,5 @@ class ExplainResult:
     skipped: bool
     mean_probability: float
     n_clipped: int = 0
+    unlike_share: float | None = None
     notes: tuple[str, ...] = ()

@@ -61,7 +61,8 @@ class RangeCheck:
             self._look()
 
     def _look(self) -> None:
-        assert self._extremes is not None
+        if self._extremes is None:
+            return
         low, high = self._extremes.tolist()
         self._extremes, self._unseen, self._begun = None, 0, True
         if not (low >= -TOLERANCE and -high <= 1 + TOLERANCE):  # false for NaN too

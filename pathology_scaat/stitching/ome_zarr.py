@@ -20,7 +20,12 @@ from zarr.codecs import BloscCodec, Crc32cCodec
 from pathology_scaat.artifacts.zarr_folder import UnfinishedFolder, file_kvstore
 from pathology_scaat.geometry import SizePx
 from pathology_scaat.patches.schema import ATTRIBUTES_KEY
-from pathology_scaat.stitching.schema import COUNT_CHANNEL, SlideMapMeta
+from pathology_scaat.stitching.schema import (
+    COUNT_CHANNEL,
+    SALIENCY_CHANNEL,
+    UNLIKE_CHANNEL,
+    SlideMapMeta,
+)
 
 CHUNK_PX = 256
 BLOCK_PX = 1024
@@ -136,7 +141,9 @@ def _omero_channel(meta: SlideMapMeta, name: str) -> dict[str, Any]:
     top = 1.0
     if name == COUNT_CHANNEL and found:
         top = max(found.maximum, 1.0)
-    elif found and not name.startswith("probability"):
+    elif name == UNLIKE_CHANNEL:
+        top = 100.0
+    elif found and name.startswith(SALIENCY_CHANNEL):
         top = found.q995 or found.maximum or 1.0
     return {
         "label": name,

@@ -17,7 +17,7 @@ from pathology_scaat.system.memory import is_out_of_memory
 from pathology_scaat.system.names import did_you_mean
 from pathology_scaat.system.signals import raise_again
 from pathology_scaat.training.backbone_options import checked_options
-from pathology_scaat.training.small_cnn import SmallNet
+from pathology_scaat.training.small_cnn import SMALL_NAME, SmallNet
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ def create_backbone(
     UsageError
         If the name or an option is unknown, or the network would be of absurd size.
     """
-    if name == "scaat-small":
+    if name == SMALL_NAME:
         return SmallNet(num_classes, **checked_options(name, dict(options or {})))
     import timm  # seconds of import that our own network does not need
 

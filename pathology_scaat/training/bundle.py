@@ -5,6 +5,7 @@
     model/  model.safetensors                weights; tensors only
             config.json                      schema, hashes, classes, patch size, method, metrics
             training_log.csv                 one row an epoch
+            features.safetensors             what training patches look like to the model
             wsinfer/NAME/                    the WSInfer model format, in a folder of its name
 
 Loading a bundle reads safetensors and JSON and checks both against their SHA-256; nothing is
@@ -14,14 +15,16 @@ unpickled. The TorchScript is for other programs and is never loaded here.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 import torch
 from pydantic import ValidationError
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
 from pathology_scaat.artifacts.atomic import atomic_path, write_json
 from pathology_scaat.artifacts.checksums import CHECKSUM_KEY, checksum_folder
@@ -38,17 +41,23 @@ from pathology_scaat.training.bundle_config import (
     SCHEMA_NAME,
     SCHEMA_VERSION,
     BundleConfig,
+    HeldOut,
     SplitWord,
     class_names_problem,
     model_fingerprint,
     slide_key,
 )
 from pathology_scaat.training.class_colours import class_colours
+from pathology_scaat.training.feature_reference import FeatureReference
 from pathology_scaat.training.job import Job
 from pathology_scaat.training.positive_class import positive_class
+from pathology_scaat.training.references import References
+from pathology_scaat.training.sampling import class_counts
+from pathology_scaat.training.small_cnn import SMALL_NAME, stored_options
 from pathology_scaat.training.wsinfer import write_wsinfer_model
 
 WEIGHTS_NAME = "model.safetensors"
+FEATURES_NAME = "features.safetensors"
 CONFIG_NAME = "config.json"
 WSINFER_DIR = "wsinfer"
 MAX_CONFIG_BYTES = 4 << 20
@@ -65,11 +74,14 @@ class ModelBundle(Described):
     config : BundleConfig
     fingerprint : str
         SHA-256 over weights and meaning; other for any other model.
+    features : FeatureReference or None
+        What training patches look like to the model; None where the bundle does not hold it.
     """
 
     model: nn.Module
     config: BundleConfig
     fingerprint: str
+    features: FeatureReference | None = None
 
     def _facts(self) -> dict[str, str]:
         config = self.config
@@ -88,6 +100,7 @@ def save_bundle(
     *,
     training_log: str | None = None,
     wsinfer: bool = True,
+    features: FeatureReference | None = None,
 ) -> BundleConfig:
     """Write a bundle; it appears whole or not at all.
 
@@ -103,6 +116,8 @@ def save_bundle(
         CSV text kept beside the weights.
     wsinfer : bool
         Also write the TorchScript and the WSInfer configuration.
+    features : FeatureReference, optional
+        What training patches look like to the model.
 
     Returns
     -------
@@ -113,12 +128,14 @@ def save_bundle(
         partial.mkdir()
         state = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
         save_file(state, partial / WEIGHTS_NAME)
-        config = config.model_copy(
-            update={
-                "weights_sha256": file_sha256(partial / WEIGHTS_NAME),
-                "versions": config.versions or versions(),
-            }
-        )
+        update: dict[str, object] = {
+            "weights_sha256": file_sha256(partial / WEIGHTS_NAME),
+            "versions": config.versions or versions(),
+        }
+        if features is not None:
+            save_file(features.tensors(), partial / FEATURES_NAME)
+            update["feature_reference_sha256"] = file_sha256(partial / FEATURES_NAME)
+        config = config.model_copy(update=update)
         write_json(
             partial / CONFIG_NAME,
             {**config.model_dump(mode="json"), "fingerprint": model_fingerprint(config)},
@@ -200,10 +217,17 @@ def _weights_problem(model: Classifier) -> str | None:
     return None
 
 
-def build_model(config: BundleConfig) -> Classifier:
-    """The network a configuration describes, with random weights."""
+def build_model(config: BundleConfig, state: Mapping[str, Tensor] | None = None) -> Classifier:
+    """The network a configuration describes, with random weights.
+
+    ``state`` are the weights that it will be given: a network of ours whose design has changed
+    since is built as it was.
+    """
+    options = config.backbone_options
+    if config.backbone == SMALL_NAME and state is not None:
+        options = stored_options(state, options)
     backbone = create_backbone(
-        config.backbone, len(config.class_names), config.patch_size_px, config.backbone_options
+        config.backbone, len(config.class_names), config.patch_size_px, options
     )
     return Classifier(backbone, config.mean, config.std)
 
@@ -244,8 +268,9 @@ def load_bundle(path: str | Path, device: str = "cpu") -> ModelBundle:
             folder.name, f"has a {WEIGHTS_NAME} that is not the one it was saved with", remedy
         )
     try:
-        model = build_model(config)
-        model.load_state_dict(load_file(weights))
+        state = load_file(weights)
+        model = build_model(config, state)
+        model.load_state_dict(state)
     except ScaatError as error:
         raise BundleError(folder.name, f"cannot be loaded ({error.problem})", remedy) from None
     except Exception as error:
@@ -259,7 +284,29 @@ def load_bundle(path: str | Path, device: str = "cpu") -> ModelBundle:
     if problem := _weights_problem(model):
         raise BundleError(folder.name, problem, "train it again")
     model.eval().requires_grad_(False)
-    return ModelBundle(model.to(torch.device(device)), config, model_fingerprint(config))
+    return ModelBundle(
+        model.to(torch.device(device)),
+        config,
+        model_fingerprint(config),
+        _feature_reference(folder, config),
+    )
+
+
+def _feature_reference(folder: Path, config: BundleConfig) -> FeatureReference | None:
+    if config.feature_reference_sha256 is None:
+        return None
+    path = folder / FEATURES_NAME
+    remedy = "train it again, or copy the whole folder anew"
+    if not path.is_file():
+        raise BundleError(folder.name, f"has no {FEATURES_NAME}", remedy)
+    if file_sha256(path) != config.feature_reference_sha256:
+        raise BundleError(
+            folder.name, f"has a {FEATURES_NAME} that is not the one it was saved with", remedy
+        )
+    try:
+        return FeatureReference.of_tensors(load_file(path))
+    except (SafetensorError, ValueError):
+        raise BundleError(folder.name, f"has a damaged {FEATURES_NAME}", remedy) from None
 
 
 def bundle_config(
@@ -269,6 +316,8 @@ def bundle_config(
     tables: Tables,
     metrics: dict[str, float],
     temperature: float,
+    held_out: HeldOut | None = None,
+    references: References | None = None,
 ) -> BundleConfig:
     """The bundle's configuration; hashes and versions are added when it is saved.
 
@@ -301,9 +350,19 @@ def bundle_config(
         },
         dataset_fingerprint=fingerprint({"stores": sorted({s.meta.fingerprint for s in stores})}),
         training_fingerprint=job.fingerprint,
-        slides=_slide_keys(job),
         metrics=metrics,
         temperature=temperature,
+        held_out=held_out,
+        slides=_slide_keys(job),
+        training_counts={
+            name: int(count)
+            for name, count in zip(
+                names, class_counts(tables.train.labels, len(names)), strict=True
+            )
+        },
+        saliency_reference=references.saliency if references else None,
+        evidence_reference=references.evidence if references else None,
+        reference_settings=references.settings if references else None,
     )
 
 

@@ -1,4 +1,4 @@
-"""Configuration of a model bundle."""
+"""What a model bundle says about its model: how it was made, how good it is, on what."""
 
 from __future__ import annotations
 
@@ -54,6 +54,113 @@ def class_names_problem(names: Sequence[str]) -> str | None:
     return None
 
 
+HARDLY_VARIES = 0.05
+"""Span of the calibrated probability (5th to 95th percentile) below which a model says the same
+of everything."""
+
+
+class Estimate(BaseModel):
+    """A measure with its 95 % interval; without one where it could not be had."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+    def text(self) -> str:
+        """``0.95 (0.91 to 0.98)``."""
+        if self.low is None or self.high is None:
+            return f"{self.value:.2f} (no interval)"
+        return f"{self.value:.2f} ({self.low:.2f} to {self.high:.2f})"
+
+
+class HeldOut(BaseModel):
+    """How the model does on labelled tissue that it was not trained on."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    source: Literal["test slides", "validation slides", "blocks of the training slides"] = Field(
+        description="what was held out; only test slides took no part in choosing the epoch"
+    )
+    n_patches: int = Field(ge=0)
+    n_slides: int = Field(ge=0)
+    n_patients: int = Field(ge=0)
+    unit: Literal["patient", "slide", "block", "patch"] = Field(
+        description="what intervals were resampled by: the largest of which there are five"
+    )
+    n_units: int = Field(ge=0)
+    class_counts: dict[str, int] = Field(description="patches of each class")
+    auc: Estimate | None = Field(None, description="mean over classes, each against the rest")
+    balanced_accuracy: Estimate | None = None
+    chance: float = Field(description="balanced accuracy of a constant prediction")
+    probability_span: float = Field(
+        ge=0, le=1, description="5th to 95th percentile of the calibrated probability, widest class"
+    )
+
+    @property
+    def nothing_learnt(self) -> str:
+        """Why the model counts as having learnt nothing, in words; empty where it has."""
+        accuracy = self.balanced_accuracy
+        if accuracy is not None:
+            low = accuracy.value if accuracy.low is None else accuracy.low
+            if low <= self.chance + 1e-9:
+                return (
+                    f"its balanced accuracy on held-out tissue is {accuracy.text()}; "
+                    f"guessing gives {self.chance:.2f}"
+                )
+        if self.n_patches and self.probability_span < HARDLY_VARIES:
+            return (
+                "its probabilities hardly vary: they span "
+                f"{self.probability_span:.3f} over held-out tissue"
+            )
+        return ""
+
+    def text(self) -> str:
+        """One sentence for pages, figures and the terminal."""
+        if self.auc is None or self.balanced_accuracy is None:
+            return (
+                f"quality unknown: the held-out tissue ({self.n_patches} patches of "
+                f"{self.source}) does not hold two classes"
+            )
+        by = f"{self.n_units} {self.unit}{'s' if self.unit != 'patch' else 'es'}"
+        if self.unit != "patient":
+            one = self.n_patients == 1
+            by += f", too narrow: of {self.n_patients} patient{'' if one else 's'} only"
+        return (
+            f"on {self.source} ({self.n_patches:,} patches; 95 % interval over {by}): "
+            f"AUC {self.auc.text()}, balanced accuracy {self.balanced_accuracy.text()}"
+        )
+
+
+class MapReference(BaseModel):
+    """Values that one class's map takes on held-out patches: what colours are measured by.
+
+    Quantiles over the pixels of all patches; ``others_p99`` over those of patches of other
+    classes (None where there was none).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    p50: float = Field(ge=0)
+    p90: float = Field(ge=0)
+    p99: float = Field(ge=0)
+    p995: float = Field(ge=0)
+    others_p99: float | None = Field(None, ge=0)
+
+
+class ReferenceSettings(BaseModel):
+    """How the reference maps were made: maps made otherwise are not comparable with them."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    method: str = "gradient"
+    output: str = "margin"
+    stride_px: int = Field(gt=0)
+    n_patches: int = Field(ge=0)
+    source: Literal["held-out patches", "training patches"] = "held-out patches"
+
+
 class BundleConfig(BaseModel):
     """What a bundle says about its model."""
 
@@ -85,17 +192,36 @@ class BundleConfig(BaseModel):
         1.0,
         gt=0,
         allow_inf_nan=False,
-        description="divide logits by it for calibrated probabilities; not applied",
+        description="logits are divided by it wherever a probability is made: calibration",
     )
     weights_sha256: str = Field("", description="of model.safetensors")
     versions: dict[str, str] = Field(default_factory=dict)
+    # -- since these fields exist; bundles of before have none of them
+    held_out: HeldOut | None = None
+    saliency_reference: dict[str, MapReference] | None = Field(
+        None, description="of each class: probability x saliency"
+    )
+    evidence_reference: dict[str, MapReference] | None = Field(
+        None, description="of each class: the evidence map"
+    )
+    reference_settings: ReferenceSettings | None = None
     class_colours: dict[str, tuple[int, int, int]] | None = Field(
         None, description="of each class in QuPath; no two look alike"
     )
-    # -- since these fields exist; bundles of before have none of them
     slides: dict[SplitWord, tuple[str, ...]] | None = Field(
         None, description="keyed hashes of the slides' fingerprints, by what they served for"
     )
+    training_counts: dict[str, int] | None = Field(
+        None, description="training patches of each class"
+    )
+    feature_reference_sha256: str | None = Field(
+        None, description="of features.safetensors: what training patches look like to the model"
+    )
+
+    @property
+    def nothing_learnt(self) -> str:
+        """Why the model counts as having learnt nothing; empty where it has, or is not known."""
+        return self.held_out.nothing_learnt if self.held_out is not None else ""
 
     def role_of(self, slide_fingerprint: str) -> SplitWord | Literal["held out", "unknown"]:
         """What a slide served for in training: the bundle knows, whatever a table says.
@@ -110,8 +236,25 @@ class BundleConfig(BaseModel):
                 return word
         return "held out"
 
+    def facts(self, slide_fingerprint: str) -> dict[str, Any]:
+        """What maps and pictures of a slide carry of their model, as JSON."""
+        names = {"backbone", "method", "mpp", "patch_size_px", "temperature", "held_out",
+                 "saliency_reference", "evidence_reference", "reference_settings",
+                 "training_counts"}  # fmt: skip
+        return {
+            **self.model_dump(mode="json", include=names),
+            "fingerprint": model_fingerprint(self),
+            "slide_role": self.role_of(slide_fingerprint),
+            "n_slides": {k: len(v) for k, v in (self.slides or {}).items()},
+        }
 
-ADDED_LATER = frozenset({"slides"})
+
+ADDED_LATER = frozenset(
+    {
+        "held_out", "saliency_reference", "evidence_reference", "reference_settings", "slides",
+        "training_counts", "feature_reference_sha256",
+    }
+)  # fmt: skip
 """Fields that do not enter the fingerprint where they are absent, so that old ones still hold."""
 
 

@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 PROCESS_TIMEOUT = timedelta(minutes=15)
 EXECUTION_ONLY = {"cache_bytes", "tensorboard", "devices", "backbone_weights"}
 """Settings that do not decide the result, and the path of the weights (their hash does)."""
-DEFAULTS_VERSION = 2
+DEFAULTS_VERSION = 3
 """Raised when a default of a method changes: the same settings then train another model."""
 
 
@@ -173,6 +173,7 @@ def _finished(out: Path, identity: str) -> TrainResult | None:
         best_epoch=int(metrics.get("best_epoch", 0)),
         skipped=True,
         notes=config.notes,
+        nothing_learnt=config.nothing_learnt,
     )
 
 

@@ -4,7 +4,8 @@ A folder named after the model (:func:`model_name`; QuPath's extension lists loc
 their folders, and of two of one name shows one) with one TorchScript file, ``config.json``, and
 ``README.md``, which the extension shows. Both programs resize a patch to
 ``patch_size_pixels``, make it float in [0, 1], run the script and apply the softmax themselves,
-so the script gives raw logits and normalises inside.
+so the script gives logits (over the bundle's temperature, so that their softmax is the
+calibrated probability that our maps show) and normalises inside.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from pathology_scaat.artifacts.atomic import write_json
 from pathology_scaat.training.bundle_config import BundleConfig, model_fingerprint, model_name
@@ -33,6 +34,19 @@ OWN_RECORDS = frozenset(
     {"version", "byteorder", ".data/serialization_id", ".format_version", ".storage_alignment"}
 )
 """Records that the archive writer adds itself."""
+
+
+class Calibrated(nn.Module):
+    """A model whose logits are divided by a temperature."""
+
+    def __init__(self, model: nn.Module, temperature: float) -> None:
+        super().__init__()
+        self.model = model
+        self.temperature = float(temperature)
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.model(images)
+        return logits / self.temperature
 
 
 def wsinfer_config(config: BundleConfig) -> dict[str, Any]:
@@ -56,7 +70,9 @@ def write_wsinfer_model(folder: Path, model: nn.Module, config: BundleConfig) ->
     folder = folder / model_name(config)
     folder.mkdir(parents=True)
     side = config.patch_size_px
-    plain = copy.deepcopy(model).cpu().eval().requires_grad_(False)
+    plain: nn.Module = copy.deepcopy(model).cpu().eval().requires_grad_(False)
+    if config.temperature != 1.0:
+        plain = Calibrated(plain, config.temperature).eval()
     example = torch.linspace(0, 1, 2 * 3 * side * side).reshape(2, 3, side, side)
     with warnings.catch_warnings(), torch.no_grad():
         # tracing is how these programs want it; torch announces its successor at each call

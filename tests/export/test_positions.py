@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pathology_scaat.export import ExportConfig, export_slide
-from pathology_scaat.export.raster.overlay_png import colourize, over
+from pathology_scaat.export.raster.colour_scale import ColourScale, colourize, over
 from pathology_scaat.export.raster.thumbnail import GREY
 from pathology_scaat.geometry import BoxPx, PatchGrid, SizePx, plan_grid, plan_read
 from pathology_scaat.slides import open_slide
@@ -164,7 +164,9 @@ def check_png(path: Path, record: dict[str, Any], frame: BoxPx, marks: list[BoxP
     with Image.open(path) as picture:
         x, y, width, height = record["files"][path.name]["picture_px"]
         rgb = np.asarray(picture.convert("RGB"))[y : y + height, x : x + width]
-    shares_of = colourize(np.linspace(0, 1, 256, dtype=np.float32)[None], 1.0, "viridis")
+    shares_of = colourize(
+        np.linspace(0, 1, 256, dtype=np.float32)[None], ColourScale(1.0, "", "viridis", 0.04)
+    )
     values = values_of(rgb, over(np.full((1, 256, 3), GREY, np.uint8), shares_of)[0])
     # the last map pixels may reach beyond the frame
     size = np.ceil(np.array([frame.width, frame.height]) / record["map"]["scale_px"] - 1e-6)
@@ -254,8 +256,8 @@ def check_everything(
         check_ngff(folder / f"m{ngff}.ome.zarr", frame, mpp, marks)
     out = folder / "o"
     export = ExportConfig(
-        formats=(*RASTERS, *TILES), vmax=1.0, png_max_px=4096, region_threshold=0.5,
-        region_min_probability=0, min_region_um2=0, region_mpp=0.01,
+        formats=(*RASTERS, *TILES), vmax=1.0, drawn="saliency", png_max_px=4096,
+        region_threshold=0.5, region_min_probability=0, min_region_um2=0, region_mpp=0.01,
     )  # fmt: skip
     export_slide(folder / "m0.5.ome.zarr", store, out, export)
     record: dict[str, Any] = json.loads((out / "S1.json").read_text())

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from reliability_tools import make_cohort, run_scaat
+from reliability_tools import FINISHED, make_cohort, run_scaat
 
 from pathology_scaat.artifacts.atomic import partial_path
 from pathology_scaat.artifacts.status import StatusTable
@@ -32,7 +32,7 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "run", "--manifest", make_cohort(folder), "--out", out, "--mpp", "1.0", "--patch-size",
         "32", "--epochs", 1, "--workers", 1, "--quiet", in_process=True,
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    assert done.returncode in FINISHED, done.stderr
     return out
 
 

@@ -62,7 +62,7 @@ def tile_features(
     names = [json.dumps(measurement_name(f"{c.name} probability")) for c in classes]
     mean_name = json.dumps(measurement_name("Saliency mean"))
     max_name = json.dumps(measurement_name("Saliency max"))
-    more = [json.dumps(measurement_name(name)) for name, _ in table.more]
+    more = [mean_name, max_name, *(json.dumps(measurement_name(name)) for name, _ in table.more)]
     looks = [
         json.dumps({"name": c.name, "color": list(c.colour)}, separators=(",", ":"))
         for c in classes
@@ -80,7 +80,7 @@ def tile_features(
         ):
             if left >= right or top >= bottom:
                 continue
-            pairs = zip([*names, mean_name, max_name, *more], values, strict=True)
+            pairs = zip([*names, *more], values, strict=True)
             yield (
                 f'{{"type":"Feature","id":"{object_id(key, "tile", x, y, x1 - x, y1 - y)}",'
                 f'"geometry":{{"type":"Polygon","coordinates":[[[{left},{top}],[{right},{top}],'

@@ -13,6 +13,7 @@ from pathology_scaat.export.report.records import (
     CONTACT_SHEET,
     PAGE,
     ExportedCohort,
+    FailedSlide,
     read_cohort,
 )
 
@@ -47,8 +48,16 @@ def _is_current(cohort: ExportedCohort, wanted: str, pictured: bool) -> bool:
     return not pictured or (sheet.is_file() and file_sha256(sheet) == stated_sheet(page))
 
 
-def write_cohort(overlay_dir: Path, title: str = "Saliency maps") -> Sequence[Path]:
+def write_cohort(
+    overlay_dir: Path,
+    title: str = "Evidence maps",
+    *,
+    failed: Sequence[FailedSlide] = (),
+    card: str | None = None,
+) -> Sequence[Path]:
     """Write what shows a whole cohort, unless it is there: the contact sheet, then the page.
+
+    ``failed`` slides are named on the page; ``card`` is a link to the trust card.
 
     The page comes last and carries the fingerprint of both, so that a run that was killed
     between them makes them again.
@@ -61,7 +70,7 @@ def write_cohort(overlay_dir: Path, title: str = "Saliency maps") -> Sequence[Pa
     from pathology_scaat.export.report.contact_sheet import write_contact_sheet
     from pathology_scaat.export.report.page import write_page
 
-    cohort = read_cohort(overlay_dir)
+    cohort = read_cohort(overlay_dir, failed, card)
     pictured = any(cohort.picture(r, "png", "figure") for r in cohort.records)
     if _is_current(cohort, cohort.fingerprint(title), pictured):
         return []

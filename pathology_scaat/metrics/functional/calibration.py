@@ -6,6 +6,7 @@ Shapes: ``logits`` (N, K) float, ``labels`` (N,) int, or (N, K) of 0 and 1 for s
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -44,7 +45,36 @@ def mean_loss(logits: FloatArray, labels: NDArray[Any]) -> float:
     return float((log_sum - z[np.arange(len(z)), labels]).mean())
 
 
-def fit_temperature(logits: FloatArray, labels: NDArray[Any]) -> float:
+def balanced_loss(logits: FloatArray, labels: NDArray[Any]) -> float:
+    """Mean over the classes of their mean cross-entropy, in nats.
+
+    A prediction that is the same for every patch cannot be better than log K, whatever the
+    share of the classes.
+    """
+    if labels.ndim == 2:
+        return mean_loss(logits, labels)
+    present = np.unique(labels)
+    return float(np.mean([mean_loss(logits[labels == k], labels[labels == k]) for k in present]))
+
+
+def _best_temperature(cost: Callable[[float], float]) -> float:
+    """Golden-section search over log T within :data:`TEMPERATURES`: there is one minimum."""
+    low, high = (math.log(t) for t in TEMPERATURES)
+    a, b = high - _GOLDEN * (high - low), low + _GOLDEN * (high - low)
+    cost_a, cost_b = cost(math.exp(a)), cost(math.exp(b))
+    for _ in range(_ITERATIONS):
+        if cost_a <= cost_b:
+            high, b, cost_b = b, a, cost_a
+            a = high - _GOLDEN * (high - low)
+            cost_a = cost(math.exp(a))
+        else:
+            low, a, cost_a = a, b, cost_b
+            b = low + _GOLDEN * (high - low)
+            cost_b = cost(math.exp(b))
+    return math.exp((low + high) / 2)
+
+
+def fit_temperature(logits: FloatArray, labels: NDArray[Any], *, smoothed: bool = False) -> float:
     """Temperature T that minimises the cross-entropy of logits / T (Guo et al. 2017).
 
     The loss is convex in 1/T: a golden-section search over log T finds it without a step size.
@@ -54,6 +84,10 @@ def fit_temperature(logits: FloatArray, labels: NDArray[Any]) -> float:
     logits : ndarray, (N, K)
         Of validation images.
     labels : ndarray, (N,) int or (N, K)
+    smoothed : bool
+        Aim at Platt's (1999) targets instead of 0 and 1: what a class of n patches says can be
+        certain to (n + 1) / (n + 2) only. Without it a few patches that are all right give
+        probabilities of 0 and 1. For (N,) labels.
 
     Returns
     -------
@@ -68,23 +102,36 @@ def fit_temperature(logits: FloatArray, labels: NDArray[Any]) -> float:
     """
     if len(logits) == 0:
         return 1.0
+    if not smoothed:
+        return _best_temperature(lambda t: mean_loss(logits / t, labels))
+    smallest = min(int(np.sum(labels == k)) for k in np.unique(labels))
+    spread = 1 / (smallest + 2)
 
-    def loss(log_t: float) -> float:
-        return mean_loss(logits / math.exp(log_t), labels)
+    def cost(t: float) -> float:
+        z = logits.astype(np.float64) / t
+        top = z.max(axis=1)
+        log_sum = top + np.log(np.exp(z - top[:, None]).sum(axis=1))
+        mine = z[np.arange(len(z)), labels]
+        others = (z.sum(axis=1) - mine) / max(z.shape[1] - 1, 1)
+        return float((log_sum - (1 - spread) * mine - spread * others).mean())
 
-    low, high = (math.log(t) for t in TEMPERATURES)
-    a, b = high - _GOLDEN * (high - low), low + _GOLDEN * (high - low)
-    loss_a, loss_b = loss(a), loss(b)
-    for _ in range(_ITERATIONS):
-        if loss_a <= loss_b:
-            high, b, loss_b = b, a, loss_a
-            a = high - _GOLDEN * (high - low)
-            loss_a = loss(a)
-        else:
-            low, a, loss_a = a, b, loss_b
-            b = low + _GOLDEN * (high - low)
-            loss_b = loss(b)
-    return math.exp((low + high) / 2)
+    return _best_temperature(cost)
+
+
+def calibrated_loss(logits: FloatArray, labels: NDArray[Any], most: int = 20_000) -> float:
+    """Balanced loss at the temperature that suits it best: what ranks the epochs of a training.
+
+    Overconfidence, which one number mends, costs nothing; a constant prediction gets log K.
+    Beyond ``most`` patches, as many evenly spread ones are looked at.
+    """
+    if labels.ndim == 2:
+        return mean_loss(logits, labels)
+    if len(labels) > most:
+        some = np.linspace(0, len(labels) - 1, most).astype(np.int64)
+        logits, labels = logits[some], labels[some]
+    return balanced_loss(
+        logits / _best_temperature(lambda t: balanced_loss(logits / t, labels)), labels
+    )
 
 
 def temperature_problem(temperature: float) -> str | None:
