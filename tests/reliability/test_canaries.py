@@ -19,7 +19,7 @@ import pytest
 from canaries import CANARY, aperio_slide, canary, find_words, format_slides, has_label_colour
 from loopback_cluster import LOG_NAME, loopback_cluster
 from PIL import Image
-from reliability_tools import run_scaat
+from reliability_tools import FINISHED, run_scaat
 from safetensors.torch import save_file
 
 from pathology_scaat.artifacts.fingerprint import file_sha256
@@ -114,9 +114,9 @@ def named(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "export", *more, "--manifest", manifest, "--formats", formats, "--workers", "0",
         in_process=True,
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    assert done.returncode in FINISHED, done.stderr
     done = run_scaat("evaluate", *more, "--manifest", manifest, in_process=True)
-    assert done.returncode == 0, done.stderr
+    assert done.returncode in FINISHED, done.stderr
     overlay = next((out / "overlays").glob("case-0*.geojson.gz"))
     done = run_scaat("import-annotations", overlay, "--out", out, in_process=True)
     assert done.returncode in {0, 2}, done.stderr
@@ -221,7 +221,7 @@ def test_every_format_under_the_model_keeps_silent(named: Path, tmp_path: Path) 
         "run", "--manifest", manifest, "--out", out, "--model", named / "model", *SMALL,
         in_process=True,
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    assert done.returncode in FINISHED, done.stderr
     assert len(list((out / "overlays").glob("*.geojson.gz"))) == len(slides)
     # DICOM objects copy the patient: refused for a slide that names one, and told without names.
     done = export_dicom(out, manifest)
@@ -270,9 +270,9 @@ def test_dicom_objects_hold_what_the_slide_shares_and_nothing_else(
         "run", "--manifest", manifest, "--out", out, "--model", named / "model", *SMALL,
         in_process=True,
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    assert done.returncode in FINISHED, done.stderr
     done = export_dicom(out, manifest)
-    assert done.returncode == 0, done.stderr
+    assert done.returncode in FINISHED, done.stderr
     written = sorted(out.rglob("*.dcm"))
     assert len(written) == 2
     copied = set()
