@@ -266,11 +266,11 @@ class LocalBackend:
             done.put((index, executor.run_in_worker(function, jobs[index], listener)))
 
         def compute() -> None:
-            import dask
+            from dask.base import compute as dask_compute
 
             try:
                 tasks = [job_task(run_one, index) for index in indices]
-                dask.compute(*tasks, scheduler="threads", pool=executor, optimize_graph=False)
+                dask_compute(*tasks, scheduler="threads", pool=executor, optimize_graph=False)
             except BaseException as error:
                 done.put(error)
 

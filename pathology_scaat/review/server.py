@@ -25,7 +25,7 @@ from pathology_scaat.artifacts.output_folder import Workspace
 from pathology_scaat.artifacts.redaction import redact
 from pathology_scaat.artifacts.status import StatusTable
 from pathology_scaat.artifacts.urls import SlideUrl
-from pathology_scaat.errors import ScaatError, UsageError
+from pathology_scaat.errors import ScaatError, SlideReadError, UsageError
 from pathology_scaat.review.access import COOKIE, HEADERS, Access
 from pathology_scaat.review.cohort import cohort_rows, model_card, slide_paper, verdict_dict
 from pathology_scaat.review.map_values import ChannelPicture, channel_picture
@@ -273,7 +273,8 @@ class _Thumbnail(_Handler):
     def _jpeg(self, slide_id: str) -> bytes:
         server = self.review.shelf.server(slide_id)
         pixels = server.tile(min(THUMBNAIL_LEVEL, server.max_level), 0, 0)
-        assert pixels is not None  # the first tile of a level always exists
+        if pixels is None:  # not for the first tile of a level
+            raise SlideReadError(slide_id, "has no thumbnail", "open the slide itself")
         return encode_jpeg(pixels)
 
 

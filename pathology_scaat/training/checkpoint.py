@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import torch
 
@@ -23,7 +23,7 @@ def save_checkpoint(folder: Path, fingerprint: str, state: dict[str, Any]) -> No
     with atomic_path(folder / CHECKPOINT_NAME) as partial, partial.open("wb") as stream:
         # Given a path on a full disk, torch speaks of positions, or ends the process.
         writer = PatientWriter(stream)
-        torch.save(content, writer)
+        torch.save(content, cast(IO[bytes], writer))
         writer.check()
 
 

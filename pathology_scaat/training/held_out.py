@@ -13,7 +13,10 @@ from pathology_scaat.metrics.classification import macro_auc, sigmoid, softmax
 from pathology_scaat.training.bundle_config import Estimate, HeldOut
 from pathology_scaat.training.data import PatchTable
 from pathology_scaat.training.results import TrainingSlide
-from pathology_scaat.training.sampling import BLOCK_PATCHES, class_counts
+from pathology_scaat.training.sampling import class_counts
+
+BLOCK_PATCHES = 4
+"""Side of a block that is resampled as one, in patches: neighbours look alike."""
 
 N_RESAMPLES = 1000
 LEAST_UNITS = 5

@@ -130,7 +130,7 @@ def _rewrite_reproducibly(source: io.BytesIO, target: PatientWriter) -> None:
     """
     source.seek(0)
     reader = torch._C.PyTorchFileReader(source)
-    writer = torch._C.PyTorchFileWriter(target)
+    writer = torch._C.PyTorchFileWriter(cast(IO[bytes], target))
     numbers: dict[bytes, bytes] = {}
 
     def renumber(text: bytes) -> bytes:
