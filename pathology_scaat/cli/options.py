@@ -62,7 +62,7 @@ PositiveClass = Annotated[
 ]
 Reader = Annotated[
     str | None,
-    typer.Option("--reader", help="Force a reader: tiff, openslide, ngff, czi or tiatoolbox."),
+    typer.Option("--reader", help=f"Force a reader: {', '.join(reader_choices())}."),
 ]
 KeepInk = Annotated[
     bool,

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from pathology_scaat.annotations.model import is_ignored_class
 from pathology_scaat.artifacts.urls import SlideUrl
 from pathology_scaat.errors import UsageError
 from pathology_scaat.geometry import is_plausible_mpp, parse_overlap
 from pathology_scaat.patches.zarr_layout import Codec
+from pathology_scaat.slides.readers import AUTO, check_reader, reader_choices
 from pathology_scaat.system.names import name_key
 from pathology_scaat.tissue.mask import TissueConfig
 
@@ -64,8 +65,8 @@ class TileConfig(BaseModel):
     max_unreadable_share: float = Field(
         default=0.1, ge=0, le=1, description="a slide with more unreadable patches than this fails"
     )
-    reader: Literal["auto", "tiff", "openslide", "ngff", "czi", "tiatoolbox"] = Field(
-        default="auto", description="which library reads the slides"
+    reader: Annotated[str, AfterValidator(check_reader)] = Field(
+        default=AUTO, description=f"which library reads the slides: {', '.join(reader_choices())}"
     )
     shard_bytes: int = Field(
         default=DEFAULT_SHARD_BYTES,

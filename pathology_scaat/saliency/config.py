@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from pathology_scaat.saliency.attributions import ATTRIBUTIONS
 
 
 class ExplainConfig(BaseModel):
@@ -14,15 +16,9 @@ class ExplainConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    method: Literal[
-        "gradient",
-        "gradient-x-input",
-        "smoothgrad",
-        "integrated-gradients",
-        "grad-cam",
-        "grad-cam++",
-    ] = Field(
-        default="gradient", description="Attribution method; gradient costs one backward pass."
+    method: Annotated[str, AfterValidator(ATTRIBUTIONS.check)] = Field(
+        default="gradient",
+        description=f"Attribution method: {', '.join(ATTRIBUTIONS.names)}; gradient is cheapest.",
     )
     target: str | None = Field(
         default=None,

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 from pathology_scaat.artifacts.dicom_files import dicom_files, dicom_folder
 from pathology_scaat.artifacts.urls import SlideUrl, slide_place
-from pathology_scaat.errors import AddressError, SlideOpenError, UsageError
+from pathology_scaat.errors import AddressError, SlideOpenError
 from pathology_scaat.slides.base import Slide
 from pathology_scaat.slides.foreign import refuse_named
 from pathology_scaat.slides.images import remedy_of
+from pathology_scaat.slides.readers import AUTO, READERS
 from pathology_scaat.slides.siblings import TIFF_MAGIC, check_siblings
 
 LOGGER = logging.getLogger(__name__)
-
-READERS = ("auto", "tiff", "openslide", "ngff", "czi", "tiatoolbox")
-"""Names accepted for ``reader``; "auto" chooses by what the file is."""
 
 _FAST_VENDORS = ("aperio", "generic-tiff", "philips")
 """Families whose tiles lie side by side at whole pixels, as OpenSlide names them."""
@@ -55,8 +52,9 @@ def open_slide(
     path : str, Path or SlideUrl
         A slide file, a DICOM folder or one of its files, an OME-Zarr folder, or an fsspec
         URL of a tiled TIFF.
-    reader : {"auto", "tiff", "openslide", "ngff", "czi", "tiatoolbox"}
-        Which library reads it; "auto" takes the fastest that is right for the file.
+    reader : str
+        Which library reads it (:data:`~pathology_scaat.slides.readers.READERS`); ``auto`` takes
+        the fastest that is right for the file.
     mpp : float, optional
         µm per level-0 pixel that wins over what the file says.
 
@@ -74,8 +72,7 @@ def open_slide(
     UsageError
         If there is no such reader.
     """
-    if reader not in READERS:
-        raise UsageError("--reader", f"there is no reader '{reader}'", f"use {', '.join(READERS)}")
+    read = None if reader == AUTO else READERS.load(reader, "--reader")
     try:
         path = slide_place(path)
     except AddressError as error:
@@ -90,9 +87,10 @@ def open_slide(
     if path.is_file() and mode.st_size == 0:
         raise SlideOpenError(path.name, "is empty", "copy it again")
     check_siblings(path)
-    if reader == "auto":
+    if read is None:
         return _open_folder(path, mpp) if path.is_dir() else _open_file(path, mpp)
-    return _FORCED[reader](path, mpp)
+    slide: Slide = read(path, mpp)
+    return slide
 
 
 def _head(path: Path) -> bytes:
@@ -125,10 +123,10 @@ def _open_file(path: Path, mpp: float | None) -> Slide:
     if vendor is None and head.startswith(_JP2_MAGIC):
         return _tiatoolbox(path, mpp)
     if vendor is None and head.startswith(CZI_MAGIC):
-        return _czi(path, mpp)
+        return read_czi(path, mpp)
     if vendor is None:
         refuse_named(path, head)
-    return _openslide(path, mpp)
+    return read_openslide(path, mpp)
 
 
 def _vendor(path: Path) -> str | None:
@@ -150,7 +148,7 @@ def _openslide_decodes(path: Path) -> bool:
 
 def _open_folder(path: Path, mpp: float | None) -> Slide:
     if any((path / name).is_file() for name in (".zattrs", ".zgroup", "zarr.json")):
-        return _ngff(path, mpp)
+        return read_ngff(path, mpp)
     slide, notes = _dicom_slide(path)
     try:
         return _openslide_file(slide, mpp, path.name, notes)
@@ -209,7 +207,7 @@ def _openslide_file(
     return OpenSlideSlide(path, mpp=mpp, subject=subject, notes=notes)
 
 
-def _openslide(path: Path, mpp: float | None) -> Slide:
+def read_openslide(path: Path, mpp: float | None) -> Slide:
     if path.is_dir():
         slide, notes = _dicom_slide(path)
         return _openslide_file(slide, mpp, path.name, notes)
@@ -227,7 +225,7 @@ def _tiff(path: Path, mpp: float | None, vendor: str | None) -> Slide:
     return open_tiff(path, like=like, mpp=mpp, known=vendor is not None)
 
 
-def _forced_tiff(path: Path, mpp: float | None) -> Slide:
+def read_tiff(path: Path, mpp: float | None) -> Slide:
     from pathology_scaat.slides.tiff_levels import UnsuitableError
 
     if path.is_dir() or not _head(path).startswith(TIFF_MAGIC):
@@ -241,13 +239,13 @@ def _forced_tiff(path: Path, mpp: float | None) -> Slide:
         ) from None
 
 
-def _ngff(path: Path, mpp: float | None) -> Slide:
+def read_ngff(path: Path, mpp: float | None) -> Slide:
     from pathology_scaat.slides.ngff_reader import NgffSlide
 
     return NgffSlide(path, mpp=mpp)
 
 
-def _czi(path: Path, mpp: float | None) -> Slide:
+def read_czi(path: Path, mpp: float | None) -> Slide:
     from pathology_scaat.slides.czi_reader import CziSlide, has_czi_library
 
     if path.is_dir() or not _head(path).startswith(CZI_MAGIC):
@@ -261,7 +259,7 @@ def _czi(path: Path, mpp: float | None) -> Slide:
     return CziSlide(path, mpp=mpp)
 
 
-def _forced_tiatoolbox(path: Path, mpp: float | None) -> Slide:
+def read_tiatoolbox(path: Path, mpp: float | None) -> Slide:
     """Only files of formats that are slides: it also opens tables of references by fsspec."""
     if path.is_dir():
         known = bool(dicom_files(entry for entry in path.iterdir() if entry.is_file()))
@@ -278,12 +276,3 @@ def _tiatoolbox(path: Path, mpp: float | None) -> Slide:
     from pathology_scaat.slides.tiatoolbox_reader import TiatoolboxSlide
 
     return TiatoolboxSlide(path, mpp=mpp)
-
-
-_FORCED: dict[str, Callable[[Path, float | None], Slide]] = {
-    "tiff": _forced_tiff,
-    "openslide": _openslide,
-    "ngff": _ngff,
-    "czi": _czi,
-    "tiatoolbox": _forced_tiatoolbox,
-}

@@ -8,11 +8,11 @@ import torch
 
 from pathology_scaat.errors import UsageError
 from pathology_scaat.saliency.attribution import (
-    METHODS,
     attribute_with_logits,
     attribution,
     input_gradient,
 )
+from pathology_scaat.saliency.attributions import ATTRIBUTIONS
 from pathology_scaat.saliency.cam import find_cam_layer
 from pathology_scaat.scaat.target import target_score
 
@@ -72,7 +72,7 @@ def test_smoothgrad_without_noise_is_the_gradient(
     torch.testing.assert_close(smooth, attribution(small_cnn, rgb_batch, 0))
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", ATTRIBUTIONS.names)
 @pytest.mark.parametrize("target", [1, "predicted"])
 def test_every_method_gives_one_finite_map_an_image_twice_the_same(
     method: str, target: int | str, small_cnn: torch.nn.Module, rgb_batch: torch.Tensor
