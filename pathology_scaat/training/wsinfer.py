@@ -18,10 +18,10 @@ import torch
 from torch import nn
 
 from pathology_scaat.artifacts.atomic import write_json
+from pathology_scaat.system.disk_errors import PatientWriter
 
 if TYPE_CHECKING:
-    from pathology_scaat.system.disk_errors import PatientWriter
-from pathology_scaat.training.bundle_config import BundleConfig
+    from pathology_scaat.training.bundle_config import BundleConfig
 
 SCRIPT_NAME = "torchscript_model.pt"
 SPEC_VERSION = "1.0"
