@@ -15,16 +15,14 @@ import io
 import re
 import warnings
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, cast
+from typing import IO, Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from pathology_scaat.artifacts.atomic import write_json
+from pathology_scaat.system.disk_errors import PatientWriter
 from pathology_scaat.training.bundle_config import BundleConfig, model_fingerprint, model_name
-
-if TYPE_CHECKING:
-    from pathology_scaat.system.disk_errors import PatientWriter
 
 SCRIPT_NAME = "torchscript_model.pt"
 SPEC_VERSION = "1.0"

@@ -92,6 +92,14 @@ def test_a_full_disk_is_told_as_a_full_disk(
             assert left == before
 
 
+def test_a_disk_that_fills_under_the_torchscript_does_not_end_the_process(tmp_path: Path) -> None:
+    """Between the weights, which fit, and the second copy of them, which does not."""
+    with small_disk(tmp_path / "disk", "1800k") as disk:
+        _, error = guarded(lambda folder: a_bundle(folder), disk)
+        assert "No space left on device, ENOSPC" in str(error)
+        assert list(disk.iterdir()) == []
+
+
 def test_the_checkpoint_before_stays_when_the_next_finds_no_room(tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk", "1200k") as disk:
         a_checkpoint(disk)
