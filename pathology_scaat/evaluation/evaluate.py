@@ -54,7 +54,7 @@ def read_roles(out_dir: Path, model: BundleConfig) -> dict[str, str]:
     training since. Of a bundle that records no slides nothing is known: then the table's split
     says which slides to look at, and none counts as held out.
     """
-    found = {}
+    found: dict[str, str] = {}
     for path in sorted((out_dir / "patches").glob("*.zarr")):
         with suppress(StoreError):
             found[path.name.removesuffix(".zarr")] = model.role_of(

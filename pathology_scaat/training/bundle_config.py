@@ -187,8 +187,8 @@ class BundleConfig(BaseModel):
             return "unknown"
         key = slide_key(slide_fingerprint, self.training_fingerprint)
         for word in ("train", "val", "test"):
-            if key in self.slides.get(word, ()):  # type: ignore[call-overload]
-                return word  # type: ignore[return-value]
+            if key in self.slides.get(word, ()):
+                return word
         return "held out"
 
     def facts(self, slide_fingerprint: str) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -102,7 +102,7 @@ class FeatureReference:
         )
         judged = held_out if len(held_out) >= LEAST_PATCHES else training
         levels = np.quantile(made.distance(judged), np.linspace(0, 1, N_QUANTILES))
-        return cls(*[getattr(made, f.name) for f in fields(cls)[:-1]], levels.astype(np.float32))
+        return replace(made, quantiles=levels.astype(np.float32))
 
     def distance(self, features: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
         """Mahalanobis distance of features (N, F), (N,)."""

@@ -128,7 +128,7 @@ def colourize(values: NDArray[np.float32], scale: ColourScale) -> NDArray[np.uin
     """RGBA, (H, W, 4) uint8: below the floor, and where there is no data, transparent."""
     share = np.nan_to_num(values, nan=0.0) * np.float32(1 / scale.vmax)
     steps = (np.clip(share, 0, 1) * (STEPS - 1) + 0.5).astype(np.uint8)
-    rgba = _table(scale.colormap, round(scale.floor / scale.vmax, 6))[steps]
+    rgba: NDArray[np.uint8] = _table(scale.colormap, round(scale.floor / scale.vmax, 6))[steps]
     with np.errstate(invalid="ignore"):
         rgba[~(values >= scale.floor), 3] = 0
     return rgba
@@ -138,7 +138,7 @@ def solid(values: NDArray[np.float32], vmax: float, colormap: str) -> RgbImage:
     """Opaque colours, (H, W, 3) uint8; no data is white."""
     share = np.clip(np.nan_to_num(values, nan=0.0) / vmax, 0, 1)
     steps = (share * (STEPS - 1) + 0.5).astype(np.uint8)
-    picture = _table(colormap, 0.0)[steps][..., :3].copy()
+    picture: RgbImage = _table(colormap, 0.0)[steps][..., :3].copy()
     picture[np.isnan(values)] = 255
     return picture
 
