@@ -18,6 +18,7 @@ from pathology_scaat.evaluation.evaluation_set import EvaluationSet, evaluation_
 from pathology_scaat.evaluation.measure import measure_model
 from pathology_scaat.evaluation.measurement import Measurement
 from pathology_scaat.evaluation.protocol import ProtocolConfig
+from pathology_scaat.training.bundle_config import slide_key
 
 SMALL = ProtocolConfig(
     n_occluded=12, n_perturbed=6, n_mosaics=6, max_images=40, n_resamples=100, batch_size=8,
@@ -193,7 +194,13 @@ def test_trust_card_of_a_run(run_folder) -> None:
     run_folder.add_slide("seen", seed=1)
     run_folder.add_slide("kept", n=16, seed=2)
     run_folder.add_slide("kept2", n=16, seed=3)
-    run_folder.write_splits(seen="train", kept="test", kept2="test")
+    # the bundle's own record decides, whatever a table says that another training has rewritten
+    key = [slide_key(f"{seed:064d}", "") for seed in (1, 2, 3)]
+    run_folder.save_model(run_folder.model, 0, slides={"train": key[:1], "test": key[1:]})
+    run_folder.write_splits(seen="test", kept="train", kept2="test")
+    named = ["seen", "kept"]
+    card = evaluate_run(run_folder.out, config=SMALL, device="cpu", slide_ids=named)
+    assert not card.held_out
     card = evaluate_run(run_folder.out, config=SMALL, device="cpu")
     assert (card.n_images, card.n_patients, card.held_out) == (32, 2, True)
     auc = card.entry("auc")
