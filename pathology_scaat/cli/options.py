@@ -10,6 +10,7 @@ import typer
 from pathology_scaat.artifacts.urls import allow_urls
 from pathology_scaat.errors import UsageError
 from pathology_scaat.scaat.names import METHODS
+from pathology_scaat.slides.readers import reader_choices
 
 TrainingMethod = Annotated[
     str | None,

@@ -143,8 +143,8 @@ class SaliencyStoreWriter:
         """As stored: scaled, and cut to what float16 holds."""
         scaled = np.asarray(values, dtype=np.float32) * np.float32(self.scale)
         self.n_clipped += int(np.count_nonzero(scaled > FLOAT16_MAX))
-        cut: NDArray[np.float32] = np.minimum(scaled, FLOAT16_MAX, out=scaled)
-        return cut
+        np.minimum(scaled, FLOAT16_MAX, out=scaled)
+        return scaled
 
     def _flush(self) -> None:
         if self._filled:

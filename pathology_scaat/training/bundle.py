@@ -19,6 +19,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import cast
 
 import torch
 from pydantic import ValidationError
@@ -371,5 +372,5 @@ def _slide_keys(job: Job) -> dict[SplitWord, tuple[str, ...]]:
     found: dict[SplitWord, set[str]] = {"train": set(), "val": set(), "test": set()}
     for slide in job.slides:
         meta = PatchStore(slide.store).meta
-        found[slide.split].add(slide_key(meta.slide_fingerprint, job.fingerprint))  # type: ignore[index]
+        found[cast(SplitWord, slide.split)].add(slide_key(meta.slide_fingerprint, job.fingerprint))
     return {word: tuple(sorted(keys)) for word, keys in found.items()}

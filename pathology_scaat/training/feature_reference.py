@@ -102,7 +102,7 @@ class FeatureReference:
         )
         judged = held_out if len(held_out) >= LEAST_PATCHES else training
         levels = np.quantile(made.distance(judged), np.linspace(0, 1, N_QUANTILES))
-        return replace(made, **{fields(cls)[-1].name: levels.astype(np.float32)})
+        return replace(made, quantiles=levels.astype(np.float32))
 
     def distance(self, features: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
         """Mahalanobis distance of features (N, F), (N,)."""

@@ -132,6 +132,6 @@ def measure_references(
         output=output,
         stride_px=stride,
         n_patches=len(shown),
-        source=source,  # type: ignore[arg-type]
+        source=source,
     )
     return References(saliency, evidence, settings, reference)

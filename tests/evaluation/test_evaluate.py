@@ -306,6 +306,9 @@ def test_trust_card_of_a_run(run_folder) -> None:
     evaluate_run(run_folder.out, config=SMALL, device="cpu")
     assert (folder / "trust_card.png").read_bytes() == picture
     assert len(list((folder / "measurements").iterdir())) == 1, "taken from its file"
+    named = ["seen", "kept"]
+    card = evaluate_run(run_folder.out, config=SMALL, device="cpu", slide_ids=named)
+    assert not card.held_out
 
 
 def test_trust_card_says_when_images_were_seen(run_folder) -> None:

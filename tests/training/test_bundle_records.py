@@ -4,13 +4,13 @@ the model has learnt nothing."""
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from conftest import StoreMaker
 
 from pathology_scaat.errors import BundleError
 from pathology_scaat.metrics.classification import (
@@ -35,6 +35,7 @@ from pathology_scaat.training.job import TrainingState
 from pathology_scaat.training.trainer import Trainer
 
 Slides = tuple[TrainingSlide, ...]
+StoreMaker = Callable[..., TrainingSlide]
 
 
 @pytest.fixture(scope="module")

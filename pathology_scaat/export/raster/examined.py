@@ -57,8 +57,7 @@ def tissue_of(base: RgbImage, pixel_um: float) -> NDArray[np.bool_]:
     height, width = base.shape[:2]
     shrink = max(config.mpp / pixel_um, 1.0)
     size = (max(round(width / shrink), 1), max(round(height / shrink), 1))
-    shrunk = cv2.resize(base, size, interpolation=cv2.INTER_AREA)
-    small: RgbImage = np.ascontiguousarray(shrunk, dtype=np.uint8)
+    small: RgbImage = np.asarray(cv2.resize(base, size, interpolation=cv2.INTER_AREA), np.uint8)
     px_um = pixel_um * width / size[0]
     pixels = classify_pixels(small, np.ones(small.shape[:2], bool), config.sensitivity)
     mask = clean_mask(
