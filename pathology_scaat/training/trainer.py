@@ -388,7 +388,7 @@ class Trainer:
             config = bundle_config(
                 self.job, self.model, self.method, self.tables, found, temperature, held_out,
                 references,
-            )  # fmt: skip
+            ).model_copy(update={"notes": tuple(self.notes)})  # fmt: skip
             config = save_bundle(
                 self.job.out,
                 self.model,
