@@ -7,7 +7,10 @@ slide ``contact_sheet`` the contact sheet. Such ids get a ``~`` behind them in n
 
 from __future__ import annotations
 
+import re
 from typing import Final
+
+from pathology_scaat.errors import UsageError
 
 CONTACT_SHEET: Final = "contact_sheet.png"
 PAGE: Final = "index.html"
@@ -49,10 +52,21 @@ _WHOLE = frozenset(
 """Ids whose file would be one of the cohort's."""
 
 
+PICTURE_KINDS: Final = ("probability", "evidence", "saliency")
+"""What a picture may show; each class has one of each kind."""
+
+_PLUG_IN = ".plugin-"
+_PLUG_IN_NAME = re.compile(r"[a-z0-9-]+")
+_PLUG_IN_SUFFIX = re.compile(r"(\.[a-z0-9]+)+")
+_INNER_NAMES = re.compile(rf"\.(?:{'|'.join(PICTURE_KINDS)})(?:-\d[^.]*)?$|{re.escape(_PLUG_IN)}")
+"""In an id: what stands behind another slide's id in the name of a picture or a plug-in's file."""
+
+
 def file_stem(slide_id: str) -> str:
     """What names of files begin with for a slide: its id, nearly always as it is."""
     folded = slide_id.casefold()
     taken = folded in _WHOLE or folded.endswith((*_INNER, _ESCAPE))
+    taken = taken or _INNER_NAMES.search(folded) is not None
     return slide_id + _ESCAPE if taken else slide_id
 
 
@@ -69,6 +83,41 @@ def overlay_name(slide_id: str, suffix: str) -> str:
     if suffix not in SUFFIXES:
         raise ValueError(f"{suffix} is no suffix of a file of overlays")
     return file_stem(slide_id) + suffix
+
+
+def picture_name(kind: str, number: int, class_name: str) -> str:
+    """What stands between a slide's id and ``.png``: the kind, and the class if not the target.
+
+    Parameters
+    ----------
+    kind : str
+        One of `PICTURE_KINDS`.
+    number : int
+        Number of the class among those shown; 0 is the target class.
+    class_name : str
+        For people who read the folder; the number tells classes apart.
+    """
+    if kind not in PICTURE_KINDS:
+        raise ValueError(f"{kind} is no kind of picture")
+    word = re.sub(r"[^\w]+", "-", class_name).strip("-").lower()
+    return kind if number == 0 else f"{kind}-{number}-{word}".rstrip("-")
+
+
+def plug_in_name(slide_id: str, name: str, suffix: str) -> str:
+    """Name of the file that an exporter of another package makes for a slide.
+
+    Raises
+    ------
+    UsageError
+        If the exporter's name or ending is not made of plain letters and digits.
+    """
+    if not _PLUG_IN_NAME.fullmatch(name) or not _PLUG_IN_SUFFIX.fullmatch(suffix):
+        raise UsageError(
+            "--formats",
+            f"the exporter '{name}' states no usable ending ('{suffix}')",
+            "ask who wrote it for a suffix such as '.xml'",
+        )
+    return f"{file_stem(slide_id)}{_PLUG_IN}{name}{suffix}"
 
 
 def id_of_record(name: str) -> str:

@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-Format = Literal[
-    "geojson",
-    "geojson-plain",
-    "ome-tiff",
-    "rgb-tiff",
-    "tile-png",
-    "png",
-    "figure",
-    "csv",
-    "annotation-store",
-    "dicom",
-]
+from pathology_scaat.export.exporters import EXPORTERS
+
+Format = Annotated[str, AfterValidator(EXPORTERS.check)]
+"""A registered export format."""
 
 
 class ExportConfig(BaseModel):

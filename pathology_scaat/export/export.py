@@ -2,47 +2,19 @@
 
 from __future__ import annotations
 
-import itertools
-import math
-import re
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
-from functools import cached_property
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from PIL import Image
-
 from pathology_scaat.artifacts.fingerprint import fingerprint, versions
-from pathology_scaat.artifacts.output_names import FORMAT_SUFFIXES, overlay_name
+from pathology_scaat.artifacts.output_names import FORMAT_SUFFIXES, overlay_name, plug_in_name
 from pathology_scaat.artifacts.urls import SlidePlace, slide_place
 from pathology_scaat.errors import ExportError
 from pathology_scaat.export.config import ExportConfig
-from pathology_scaat.export.dicom.objects import write_dicom
-from pathology_scaat.export.frame import ExportFrame
-from pathology_scaat.export.model_facts import NOTHING_LEARNT, ROLE_WORDS, ModelFacts
-from pathology_scaat.export.qupath.geojson import region_features, tile_features, write_geojson
+from pathology_scaat.export.context import Context
+from pathology_scaat.export.exporters import EXPORTERS
 from pathology_scaat.export.qupath.model_words import ModelWords
-from pathology_scaat.export.qupath.palette import (
-    QuPathClass,
-    alike_notes,
-    qupath_classes,
-    qupath_name,
-)
-from pathology_scaat.export.qupath.regions import RegionSet, find_regions
-from pathology_scaat.export.raster.figure import TopPatch, top_patches, write_figure
-from pathology_scaat.export.raster.ome_tiff import write_ome_tiff
-from pathology_scaat.export.raster.overlay_png import (
-    MapPictures,
-    channel_of,
-    shown_classes,
-    write_overlay_png,
-    zoom_of,
-)
-from pathology_scaat.export.raster.rgb import write_rgb_tiff, write_tile_png
-from pathology_scaat.export.raster.thumbnail import blank, frame_thumbnail
 from pathology_scaat.export.sidecar import (
     SCHEMA_VERSION,
     OtherFiles,
@@ -55,13 +27,7 @@ from pathology_scaat.export.sidecar import (
     with_other_files,
     write_sidecar,
 )
-from pathology_scaat.export.tables import write_annotation_store, write_csv
-from pathology_scaat.export.tiles import TileTable, tile_table
-from pathology_scaat.geometry import SizePx
 from pathology_scaat.saliency.schema import UNLIKE_PERCENTILE
-from pathology_scaat.slides import open_slide
-from pathology_scaat.slides.base import RgbImage
-from pathology_scaat.stitching.config import StitchConfig
 from pathology_scaat.stitching.slide_map import SlideMap
 from pathology_scaat.stitching.source import SaliencySource
 
@@ -83,232 +49,17 @@ class ExportResult:
     notes: tuple[str, ...] = ()
 
 
-@dataclass
-class Context:
-    """What the writers of one slide share; each part is made when first asked for."""
+def file_name(slide_id: str, kind: str, writer: Any) -> str:
+    """Name of the file that a writer of a format makes for a slide.
 
-    slide_map: SlideMap
-    source: SaliencySource
-    config: ExportConfig
-    slide_path: SlidePlace | None
-    mpp: float | None
-    tissue_path: Path | None
-    words: ModelWords = field(default_factory=ModelWords)
-    notes: list[str] = field(default_factory=list)
-    extras: dict[str, dict[str, Any]] = field(default_factory=dict)
-    beside: list[Path] = field(default_factory=list)
-    n_tiles: int = 0
-
-    @property
-    def key(self) -> str:
-        """What object ids are made from, beside an object's kind and place.
-
-        The slide alone: the overlay of another model takes the place of the last.
-        """
-        return self.slide_map.meta.slide_fingerprint
-
-    @cached_property
-    def qupath_frame(self) -> ExportFrame:
-        return ExportFrame.of(self.slide_map.meta.slide, self.config.qupath_origin)
-
-    @cached_property
-    def map_frame(self) -> ExportFrame:
-        return ExportFrame.of(self.slide_map.meta.slide, "bounds")
-
-    @cached_property
-    def full_frame(self) -> ExportFrame:
-        return ExportFrame.of(self.slide_map.meta.slide, "full")
-
-    @cached_property
-    def stitch_config(self) -> StitchConfig:
-        return StitchConfig(**self.slide_map.meta.parameters)
-
-    @cached_property
-    def classes(self) -> tuple[QuPathClass, ...]:
-        return qupath_classes(self.slide_map.meta.class_names, self.words.colours())
-
-    @cached_property
-    def tiles(self) -> TileTable:
-        return tile_table(self.source, self.stitch_config, self.config.tile_shape)
-
-    @cached_property
-    def regions(self) -> RegionSet:
-        target = self.slide_map.meta.target_class
-        threshold = self.pictures.scale(self.config.drawn, target).floor
-        if self.facts.nothing_learnt:
-            threshold = math.inf  # no region where nothing is drawn
-        found = find_regions(self.slide_map, self.qupath_frame, self.config, threshold)
-        if found.n_left_out:
-            self.notes.append(
-                f"{found.n_left_out} of {found.n_found} high-saliency regions left out "
-                f"(the largest {len(found.regions)} are kept)"
-            )
-        return found
-
-    @cached_property
-    def facts(self) -> ModelFacts:
-        return ModelFacts.of(self.slide_map.meta)
-
-    @cached_property
-    def pictures(self) -> MapPictures:
-        return MapPictures(
-            self.slide_map, self.picture_level, lambda: self.base, self.slide_path is not None,
-            self.facts, self.config,
-        )  # fmt: skip
-
-    @cached_property
-    def picture_level(self) -> int:
-        return self.slide_map.level_for(self.config.png_max_px)
-
-    @cached_property
-    def base(self) -> RgbImage:
-        """The slide under the map; grey where the slide is not at hand."""
-        zoom = zoom_of(self.slide_map, self.picture_level)
-        whole = self.slide_map.size_px(self.picture_level)
-        size = SizePx(whole.width * zoom, whole.height * zoom)
-        if self.slide_path is None:
-            self.notes.append("pictures show no slide: it was not given")
-            return blank(size)
-        with open_slide(self.slide_path, mpp=self.mpp) as slide:
-            if slide.info.frame_px != self.slide_map.frame_px:
-                raise ExportError(
-                    self.slide_map.name,
-                    "the slide at hand has another frame than the map",
-                    "give the slide that was tiled",
-                )
-            scale_px = self.slide_map.level_scale_px(self.picture_level) / zoom
-            return frame_thumbnail(slide, size, scale_px)
-
-
-def _geojson(path: Path, context: Context) -> ExportFrame:
-    table, config = context.tiles, context.config
-    meta = context.slide_map.meta
-    chosen = table.top(config.max_tiles)
-    if len(chosen) < len(table):
-        context.notes.append(
-            f"{len(table) - len(chosen)} of {len(table)} tiles left out (the {len(chosen)} of "
-            f"highest {qupath_name(meta.target_class)} probability are kept); the raster shows all"
-        )
-    context.notes.extend(alike_notes(context.classes))
-    found = context.regions
-    facts = context.facts
-    metadata = {
-        "model": meta.model_fingerprint[:16],
-        "model quality": facts.quality,
-        "slide": ROLE_WORDS[facts.role],
-        "method": meta.method,
-        f"{config.drawn} threshold": f"{found.threshold:.5g}",
-        "outlined at um/px": f"{found.level_mpp:.5g}",
-        **context.words.metadata(),
-    }
-    if facts.nothing_learnt:
-        metadata["WARNING"] = f"{NOTHING_LEARNT}: {facts.nothing_learnt}"
-    target = qupath_name(meta.target_class)
-    regions = region_features(found, context.key, target, metadata)
-    tiles = tile_features(table, chosen, context.classes, context.qupath_frame, context.key)
-    written = write_geojson(path, itertools.chain(regions, tiles))
-    context.n_tiles = written - len(found.regions)
-    return context.qupath_frame
-
-
-def _ome_tiff(path: Path, context: Context) -> ExportFrame:
-    write_ome_tiff(path, context.slide_map)
-    return context.map_frame
-
-
-def _png(path: Path, context: Context) -> ExportFrame:
-    """The target's evidence; beside it every explained class's probability and evidence."""
-    classes = shown_classes(context.slide_map)
-    for number, class_name in enumerate(classes):
-        for kind in ("probability", context.config.drawn):
-            main = number == 0 and kind != "probability"
-            file = path if main else path.with_name(
-                f"{path.name.removesuffix('.png')}.{picture_name(kind, number, class_name)}.png"
-            )  # fmt: skip
-            place = write_overlay_png(file, context.pictures, kind, class_name)
-            context.extras[file.name] = {
-                "picture_px": list(place), "shows": kind, "class": class_name, "main": main,
-            }  # fmt: skip
-            if not main:
-                context.beside.append(file)
-    return context.map_frame
-
-
-def picture_name(kind: str, number: int, class_name: str) -> str:
-    """Part of a picture's file name: the class too, but for the target class."""
-    word = re.sub(r"[^\w]+", "-", class_name).strip("-").lower()
-    return kind if number == 0 else f"{kind}-{number}-{word}".rstrip("-")
-
-
-def _figure(path: Path, context: Context) -> ExportFrame:
-    patches: list[TopPatch] = []
-    if context.slide_path is not None:
-        with open_slide(context.slide_path, mpp=context.mpp) as slide:
-            patches = top_patches(context.source, context.tiles, slide)
-    tissue: RgbImage | None = None
-    if context.tissue_path is not None:
-        with Image.open(context.tissue_path) as picture:
-            tissue = np.asarray(picture.convert("RGB"))
-    meta = context.source.meta
-    patch_um = float(f"{meta.grid.patch_size_level0_px * meta.slide.mpp:.3g}")
-    write_figure(path, context.pictures, patches, tissue, patch_um)
-    return context.map_frame
-
-
-def _rgb_tiff(path: Path, context: Context) -> ExportFrame:
-    target, drawn = context.slide_map.meta.target_class, context.config.drawn
-    channel = channel_of(drawn, target, target)
-    write_rgb_tiff(path, context.slide_map, channel, context.pictures.scale(drawn, target))
-    return context.map_frame
-
-
-def _tile_png(path: Path, context: Context) -> ExportFrame:
-    target = context.slide_map.meta.target_class
-    scale = context.pictures.scale("probability", target)
-    extra = write_tile_png(path, context.source, context.tiles, scale)
-    frame = context.qupath_frame
-    x, y, width, height = extra["region_px"]
-    extra["region_px"] = [x - frame.offset_x_px, y - frame.offset_y_px, width, height]
-    context.extras[path.name] = extra
-    return frame
-
-
-def _csv(path: Path, context: Context) -> ExportFrame:
-    write_csv(path, context.tiles, context.slide_map.meta.class_names)
-    return context.full_frame
-
-
-def _annotation_store(path: Path, context: Context) -> ExportFrame:
-    names = context.slide_map.meta.class_names
-    write_annotation_store(path, context.tiles, names, context.key)
-    return context.full_frame
-
-
-def _dicom(path: Path, context: Context) -> ExportFrame:
-    target = context.slide_map.meta.target_class
-    beside = write_dicom(
-        path, context.slide_map, context.tiles, context.slide_path,
-        context.pictures.scale("saliency", target).vmax, context.config.identified,
-    )  # fmt: skip
-    context.beside.append(beside)
-    return context.full_frame
-
-
-Writer = Callable[[Path, Context], ExportFrame]
-
-WRITERS: dict[str, Writer] = {
-    "geojson": _geojson,
-    "geojson-plain": _geojson,
-    "ome-tiff": _ome_tiff,
-    "rgb-tiff": _rgb_tiff,
-    "tile-png": _tile_png,
-    "png": _png,
-    "figure": _figure,
-    "csv": _csv,
-    "annotation-store": _annotation_store,
-    "dicom": _dicom,
-}
-"""Writer of each format."""
+    Raises
+    ------
+    UsageError
+        If an exporter of another package names no ending.
+    """
+    if kind in FORMAT_SUFFIXES:
+        return overlay_name(slide_id, FORMAT_SUFFIXES[kind])
+    return plug_in_name(slide_id, kind, getattr(writer, "suffix", ""))
 
 
 def export_fingerprint(
@@ -406,8 +157,9 @@ def export_slide(
     files: dict[str, Any] = {}
     for kind in todo:
         n_notes = len(context.notes)
-        path = overlay_dir / overlay_name(slide_id, FORMAT_SUFFIXES[kind])
-        frame = WRITERS[kind](path, context)
+        writer = EXPORTERS.load(kind, "--formats")
+        path = overlay_dir / file_name(slide_id, kind, writer)
+        frame = writer(path, context)
         told = {"made_from": wanted, "notes": context.notes[n_notes:]}
         for beside in context.beside:
             files[beside.name] = {

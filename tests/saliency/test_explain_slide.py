@@ -15,7 +15,7 @@ from pathology_scaat.execution.devices import choose_device
 from pathology_scaat.patches import PatchStore
 from pathology_scaat.saliency import ExplainConfig, SaliencyStore, explain_slide
 from pathology_scaat.saliency.attribution import attribution
-from pathology_scaat.saliency.explain import BatchExplainer
+from pathology_scaat.saliency.batch_explainer import BatchExplainer
 from pathology_scaat.training.bundle import load_bundle
 
 

@@ -8,13 +8,20 @@ import sys
 import textwrap
 from pathlib import Path
 
+import numpy as np
 import pytest
+from drawn_slides import draw_slide
+from map_stores import run_with_maps
+from saliency_fixtures import RunFolder
 
 from pathology_scaat.errors import UsageError
+from pathology_scaat.saliency import SaliencyStore
 from pathology_scaat.scaat.names import METHODS
 from pathology_scaat.system.registry import Registry
 
 PLUG_IN = """
+import numpy as np
+from pathology_scaat.saliency.attribution import gradient_map
 from pathology_scaat.scaat.methods.plain import Plain
 
 class Louder(Plain):
@@ -22,6 +29,20 @@ class Louder(Plain):
 
 def broken():
     raise AssertionError
+
+def uniform(model, images, classes, output, options):
+    maps, logits = gradient_map(model, images, classes, output, options)
+    return maps * 0 + 0.25, logits
+
+def upside_down(path, mpp):
+    from pathology_scaat.slides import open_slide
+    return open_slide(path, reader="tiff", mpp=mpp)
+
+def channel_list(path, context):
+    path.write_text("\\n".join(context.slide_map.channel_names), encoding="utf-8")
+    return context.map_frame
+
+channel_list.suffix = ".txt"
 """
 
 
@@ -41,6 +62,15 @@ def plug_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             louder = scaat_plug_in:Louder
             absent = scaat_plug_in_that_is_gone:Nothing
             scaat = scaat_plug_in:Louder
+
+            [pathology_scaat.attributions]
+            uniform = scaat_plug_in:uniform
+
+            [pathology_scaat.readers]
+            upside-down = scaat_plug_in:upside_down
+
+            [pathology_scaat.exporters]
+            channel-list = scaat_plug_in:channel_list
             """
         )
     )
@@ -77,3 +107,36 @@ def test_the_command_line_knows_a_method_that_a_package_adds(plug_in: Path) -> N
         env={**os.environ, "COLUMNS": "200"},
     )  # fmt: skip
     assert "louder" in shown.stdout
+
+
+def scaat(*words: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "pathology_scaat", *map(str, words)],
+        capture_output=True, text=True, timeout=240, env={**os.environ, "COLUMNS": "200"},
+    )  # fmt: skip
+
+
+def test_a_reader_that_a_package_adds_opens_a_slide(plug_in: Path, tmp_path: Path) -> None:
+    draw_slide(tmp_path / "s.tiff", 1, side_px=256)
+    shown = scaat("info", tmp_path / "s.tiff", "--reader", "upside-down")
+    assert shown.returncode == 0, shown.stderr
+    refused = scaat("info", tmp_path / "s.tiff", "--reader", "upsidedown")
+    assert refused.returncode == 2
+    assert "did you mean 'upside-down'" in refused.stderr.replace("\n", " ")
+
+
+def test_an_attribution_that_a_package_adds_explains(plug_in: Path, run_folder: RunFolder) -> None:
+    run_folder.add_slide("s1")
+    done = scaat("explain", "--out", run_folder.out, "--method", "uniform", "--workers", 0)
+    assert done.returncode == 0, done.stderr
+    store = SaliencyStore(run_folder.out / "saliency" / "s1.zarr")
+    assert store.meta.method == "uniform"
+    assert np.allclose(store.read_saliency(slice(None)), 0.25)
+
+
+def test_an_exporter_that_a_package_adds_writes_its_file(plug_in: Path, tmp_path: Path) -> None:
+    out = run_with_maps(tmp_path / "out", ("s1",))
+    done = scaat("export", "--out", out, "--formats", "channel-list", "--workers", 0)
+    assert done.returncode == 0, done.stderr
+    text = (out / "overlays" / "s1.plugin-channel-list.txt").read_text()
+    assert "saliency" in text

@@ -11,7 +11,7 @@ from stopping import InterruptedTestError, files, stop_after
 
 from pathology_scaat.errors import TrainingError
 from pathology_scaat.saliency import ExplainConfig, SaliencyStore, explain_slide
-from pathology_scaat.saliency.explain import BatchExplainer
+from pathology_scaat.saliency.batch_explainer import BatchExplainer
 from pathology_scaat.scaat import METHODS, SCAAT, make_method
 from pathology_scaat.scaat.method import Visit
 from pathology_scaat.training import TrainConfig, TrainingSlide, load_bundle, train_model

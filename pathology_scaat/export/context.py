@@ -1,0 +1,130 @@
+"""What the writers of one slide's exports share."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from pathology_scaat.artifacts.urls import SlidePlace
+from pathology_scaat.errors import ExportError
+from pathology_scaat.export.config import ExportConfig
+from pathology_scaat.export.frame import ExportFrame
+from pathology_scaat.export.model_facts import ModelFacts
+from pathology_scaat.export.qupath.model_words import ModelWords
+from pathology_scaat.export.qupath.palette import (
+    QuPathClass,
+    qupath_classes,
+)
+from pathology_scaat.export.qupath.regions import RegionSet, find_regions
+from pathology_scaat.export.raster.overlay_png import (
+    MapPictures,
+    zoom_of,
+)
+from pathology_scaat.export.raster.thumbnail import blank, frame_thumbnail
+from pathology_scaat.export.tiles import TileTable, tile_table
+from pathology_scaat.geometry import SizePx
+from pathology_scaat.slides import open_slide
+from pathology_scaat.slides.base import RgbImage
+from pathology_scaat.stitching.config import StitchConfig
+from pathology_scaat.stitching.slide_map import SlideMap
+from pathology_scaat.stitching.source import SaliencySource
+
+
+@dataclass
+class Context:
+    """What the writers of one slide share; each part is made when first asked for."""
+
+    slide_map: SlideMap
+    source: SaliencySource
+    config: ExportConfig
+    slide_path: SlidePlace | None
+    mpp: float | None
+    tissue_path: Path | None
+    words: ModelWords = field(default_factory=ModelWords)
+    notes: list[str] = field(default_factory=list)
+    extras: dict[str, dict[str, Any]] = field(default_factory=dict)
+    beside: list[Path] = field(default_factory=list)
+    n_tiles: int = 0
+
+    @property
+    def key(self) -> str:
+        """What object ids are made from, beside an object's kind and place.
+
+        The slide alone: the overlay of another model takes the place of the last.
+        """
+        return self.slide_map.meta.slide_fingerprint
+
+    @cached_property
+    def qupath_frame(self) -> ExportFrame:
+        return ExportFrame.of(self.slide_map.meta.slide, self.config.qupath_origin)
+
+    @cached_property
+    def map_frame(self) -> ExportFrame:
+        return ExportFrame.of(self.slide_map.meta.slide, "bounds")
+
+    @cached_property
+    def full_frame(self) -> ExportFrame:
+        return ExportFrame.of(self.slide_map.meta.slide, "full")
+
+    @cached_property
+    def stitch_config(self) -> StitchConfig:
+        return StitchConfig(**self.slide_map.meta.parameters)
+
+    @cached_property
+    def classes(self) -> tuple[QuPathClass, ...]:
+        return qupath_classes(self.slide_map.meta.class_names, self.words.colours())
+
+    @cached_property
+    def tiles(self) -> TileTable:
+        return tile_table(self.source, self.stitch_config, self.config.tile_shape)
+
+    @cached_property
+    def regions(self) -> RegionSet:
+        target = self.slide_map.meta.target_class
+        threshold = self.pictures.scale(self.config.drawn, target).floor
+        if self.facts.nothing_learnt:
+            threshold = math.inf  # no region where nothing is drawn
+        found = find_regions(self.slide_map, self.qupath_frame, self.config, threshold)
+        if found.n_left_out:
+            self.notes.append(
+                f"{found.n_left_out} of {found.n_found} high-saliency regions left out "
+                f"(the largest {len(found.regions)} are kept)"
+            )
+        return found
+
+    @cached_property
+    def facts(self) -> ModelFacts:
+        return ModelFacts.of(self.slide_map.meta)
+
+    @cached_property
+    def pictures(self) -> MapPictures:
+        return MapPictures(
+            self.slide_map, self.picture_level, lambda: self.base, self.slide_path is not None,
+            self.facts, self.config,
+        )  # fmt: skip
+
+    @cached_property
+    def picture_level(self) -> int:
+        return self.slide_map.level_for(self.config.png_max_px)
+
+    @cached_property
+    def base(self) -> RgbImage:
+        """The slide under the map; grey where the slide is not at hand."""
+        zoom = zoom_of(self.slide_map, self.picture_level)
+        whole = self.slide_map.size_px(self.picture_level)
+        size = SizePx(whole.width * zoom, whole.height * zoom)
+        if self.slide_path is None:
+            self.notes.append("pictures show no slide: it was not given")
+            return blank(size)
+        with open_slide(self.slide_path, mpp=self.mpp) as slide:
+            if slide.info.frame_px != self.slide_map.frame_px:
+                raise ExportError(
+                    self.slide_map.name,
+                    "the slide at hand has another frame than the map",
+                    "give the slide that was tiled",
+                )
+            scale_px = self.slide_map.level_scale_px(self.picture_level) / zoom
+            return frame_thumbnail(slide, size, scale_px)

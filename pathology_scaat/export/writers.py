@@ -1,0 +1,154 @@
+"""One writer per export format: given a path and what the writers share, it writes a file.
+
+Each returns the frame whose pixels the file speaks in.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from pathology_scaat.artifacts.output_names import picture_name
+from pathology_scaat.export.context import Context
+from pathology_scaat.export.dicom.objects import write_dicom
+from pathology_scaat.export.frame import ExportFrame
+from pathology_scaat.export.model_facts import NOTHING_LEARNT, ROLE_WORDS
+from pathology_scaat.export.qupath.geojson import region_features, tile_features, write_geojson
+from pathology_scaat.export.qupath.palette import (
+    alike_notes,
+    qupath_name,
+)
+from pathology_scaat.export.raster.figure import TopPatch, top_patches, write_figure
+from pathology_scaat.export.raster.ome_tiff import write_ome_tiff
+from pathology_scaat.export.raster.overlay_png import (
+    channel_of,
+    shown_classes,
+    write_overlay_png,
+)
+from pathology_scaat.export.raster.rgb import write_rgb_tiff, write_tile_png
+from pathology_scaat.export.tables import write_annotation_store, write_csv
+from pathology_scaat.slides import open_slide
+from pathology_scaat.slides.base import RgbImage
+
+
+def export_geojson(path: Path, context: Context) -> ExportFrame:
+    """QuPath objects: tiles as detections, regions as locked annotations."""
+    table, config = context.tiles, context.config
+    meta = context.slide_map.meta
+    chosen = table.top(config.max_tiles)
+    if len(chosen) < len(table):
+        context.notes.append(
+            f"{len(table) - len(chosen)} of {len(table)} tiles left out (the {len(chosen)} of "
+            f"highest {qupath_name(meta.target_class)} probability are kept); the raster shows all"
+        )
+    context.notes.extend(alike_notes(context.classes))
+    found = context.regions
+    facts = context.facts
+    metadata = {
+        "model": meta.model_fingerprint[:16],
+        "model quality": facts.quality,
+        "slide": ROLE_WORDS[facts.role],
+        "method": meta.method,
+        f"{config.drawn} threshold": f"{found.threshold:.5g}",
+        "outlined at um/px": f"{found.level_mpp:.5g}",
+        **context.words.metadata(),
+    }
+    if facts.nothing_learnt:
+        metadata["WARNING"] = f"{NOTHING_LEARNT}: {facts.nothing_learnt}"
+    target = qupath_name(meta.target_class)
+    regions = region_features(found, context.key, target, metadata)
+    tiles = tile_features(table, chosen, context.classes, context.qupath_frame, context.key)
+    written = write_geojson(path, itertools.chain(regions, tiles))
+    context.n_tiles = written - len(found.regions)
+    return context.qupath_frame
+
+
+def export_ome_tiff(path: Path, context: Context) -> ExportFrame:
+    """The map's values as a pyramidal OME-TIFF."""
+    write_ome_tiff(path, context.slide_map)
+    return context.map_frame
+
+
+def export_png(path: Path, context: Context) -> ExportFrame:
+    """The target's evidence; beside it every explained class's probability and evidence."""
+    classes = shown_classes(context.slide_map)
+    for number, class_name in enumerate(classes):
+        for kind in ("probability", context.config.drawn):
+            main = number == 0 and kind != "probability"
+            file = path if main else path.with_name(
+                f"{path.name.removesuffix('.png')}.{picture_name(kind, number, class_name)}.png"
+            )  # fmt: skip
+            place = write_overlay_png(file, context.pictures, kind, class_name)
+            context.extras[file.name] = {
+                "picture_px": list(place), "shows": kind, "class": class_name, "main": main,
+            }  # fmt: skip
+            if not main:
+                context.beside.append(file)
+    return context.map_frame
+
+
+def export_figure(path: Path, context: Context) -> ExportFrame:
+    """One figure of everything on a slide."""
+    patches: list[TopPatch] = []
+    if context.slide_path is not None:
+        with open_slide(context.slide_path, mpp=context.mpp) as slide:
+            patches = top_patches(context.source, context.tiles, slide)
+    tissue: RgbImage | None = None
+    if context.tissue_path is not None:
+        with Image.open(context.tissue_path) as picture:
+            tissue = np.asarray(picture.convert("RGB"))
+    meta = context.source.meta
+    patch_um = float(f"{meta.grid.patch_size_level0_px * meta.slide.mpp:.3g}")
+    write_figure(path, context.pictures, patches, tissue, patch_um)
+    return context.map_frame
+
+
+def export_rgb_tiff(path: Path, context: Context) -> ExportFrame:
+    """The coloured map as a TIFF."""
+    target, drawn = context.slide_map.meta.target_class, context.config.drawn
+    channel = channel_of(drawn, target, target)
+    write_rgb_tiff(path, context.slide_map, channel, context.pictures.scale(drawn, target))
+    return context.map_frame
+
+
+def export_tile_png(path: Path, context: Context) -> ExportFrame:
+    """One pixel per tile, coloured."""
+    target = context.slide_map.meta.target_class
+    scale = context.pictures.scale("probability", target)
+    extra = write_tile_png(path, context.source, context.tiles, scale)
+    frame = context.qupath_frame
+    x, y, width, height = extra["region_px"]
+    extra["region_px"] = [x - frame.offset_x_px, y - frame.offset_y_px, width, height]
+    context.extras[path.name] = extra
+    return frame
+
+
+def export_csv(path: Path, context: Context) -> ExportFrame:
+    """A table of tiles."""
+    write_csv(path, context.tiles, context.slide_map.meta.class_names)
+    return context.full_frame
+
+
+def export_annotation_store(path: Path, context: Context) -> ExportFrame:
+    """TIAToolbox's annotation store."""
+    names = context.slide_map.meta.class_names
+    write_annotation_store(path, context.tiles, names, context.key)
+    return context.full_frame
+
+
+def export_dicom(path: Path, context: Context) -> ExportFrame:
+    """DICOM annotations, and a segmentation beside them."""
+    target = context.slide_map.meta.target_class
+    beside = write_dicom(
+        path, context.slide_map, context.tiles, context.slide_path,
+        context.pictures.scale("saliency", target).vmax, context.config.identified,
+    )  # fmt: skip
+    context.beside.append(beside)
+    return context.full_frame
+
+
+Writer = Callable[[Path, Context], ExportFrame]
