@@ -184,5 +184,5 @@ def test_evaluate_writes_a_trust_card(scaat: Any, cohort: Path, whole: tuple[Pat
     assert done.returncode == 0, done.stderr
     card = json.loads((out / "evaluation" / "trust_card.json").read_text())
     assert card["held_out"] is True
-    assert card["n_patients"] == 1
+    assert (card["n_groups"], card["unit"]) == (1, "patients")
     assert "not measured" in (out / "evaluation" / "trust_card.md").read_text()
