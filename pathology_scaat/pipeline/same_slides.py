@@ -6,21 +6,23 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from pathology_scaat.cohort.manifest import Manifest, ManifestRow
-from pathology_scaat.errors import ManifestError, SlideOpenError
-from pathology_scaat.slides.fingerprint import slide_fingerprint
+from pathology_scaat.errors import ManifestError, SlideOpenError, SlideReadError
+from pathology_scaat.slides.fingerprint import slide_files, slide_fingerprint
 from pathology_scaat.system.names import shown_names
 
 
 def same_slides(rows: Iterable[ManifestRow]) -> list[tuple[ManifestRow, ...]]:
     """Groups of rows whose slide files hold the same bytes; remote slides are not looked at.
 
-    Only slides of equal size are read, and of those the samples that make their fingerprint.
+    Only slides of equal size are read, whole; their hashes are remembered for tiling.
     """
     by_size: dict[int, list[ManifestRow]] = {}
     for row in rows:
-        if isinstance(row.slide_path, Path):
+        if isinstance(row.slide_path, Path) and (
+            row.slide_path.is_file() or row.slide_path.is_dir()
+        ):
             try:
-                size = -1 if row.slide_path.is_dir() else row.slide_path.stat().st_size
+                size = sum(file.stat().st_size for file in slide_files(row.slide_path))
             except OSError:
                 continue  # it fails when it is tiled
             by_size.setdefault(size, []).append(row)
@@ -29,8 +31,8 @@ def same_slides(rows: Iterable[ManifestRow]) -> list[tuple[ManifestRow, ...]]:
         for row in alike if len(alike) > 1 else ():
             try:
                 groups.setdefault(slide_fingerprint(Path(str(row.slide_path))), []).append(row)
-            except SlideOpenError:
-                continue
+            except (SlideOpenError, SlideReadError):
+                continue  # it fails when it is tiled
     return [tuple(group) for group in groups.values() if len(group) > 1]
 
 

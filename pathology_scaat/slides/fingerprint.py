@@ -93,6 +93,9 @@ def slide_fingerprint(
     SlideReadError
         If a file changes while it is read.
     """
+    if path.exists() and not (path.is_dir() or path.is_file()):
+        # A pipe or a device would be waited for, or read, for ever.
+        raise SlideOpenError(path.name, "is neither a file nor a folder", "give the slide's file")
     try:
         files = slide_files(path)
         before = [os.stat(file) for file in files]

@@ -187,3 +187,9 @@ def test_a_hole_that_was_repaired_in_place_is_tiled_again(tmp_path: Path) -> Non
     meta = PatchStore(tmp_path / "s.zarr").meta
     assert meta.slide_fingerprint == slide_fingerprint(path)
     assert first.fingerprint != second.fingerprint
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.svs")
+    with pytest.raises(SlideOpenError, match="neither a file nor a folder"):
+        slide_fingerprint(tmp_path / "a.svs")
