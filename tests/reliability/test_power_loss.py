@@ -118,7 +118,7 @@ def test_as_the_kernel_sees_it(tmp_path: Path) -> None:
             synced.add(found[1])
             after.add(found[1])
         elif (found := re.search(r'rename\w*\(.*"([^"]+)",.*"([^"]+)"', line)) and (
-            str(out) in found[2] and ".partial-" in found[1]
+            str(out) in found[2] and ".partial-" in found[1] and ".partial-" not in found[2]
         ):
             moved[found[2]] = {name for name in synced if name.startswith(found[1])}
             after.discard(str(Path(found[2]).parent))
