@@ -74,8 +74,8 @@ def test_a_disk_without_links_syncs_or_exchange_holds_a_whole_run(
 @pytest.mark.parametrize(
     ("without", "words"),
     [
-        ("flock", "is on a file system without locks (No locks available)"),
-        ("replace", "is on a disk where nothing can be replaced by renaming (File exists)"),
+        ("flock", "is on a file system without locks (No locks available, ENOLCK)"),
+        ("replace", "is on a disk where nothing can be replaced by renaming (File exists, EEXIST)"),
     ],
 )
 def test_a_disk_that_cannot_hold_results_is_refused_before_tiling(
