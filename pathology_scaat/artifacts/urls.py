@@ -94,7 +94,7 @@ class SlideUrl:
         return Path(self.name).stem
 
 
-SlidePlace = Path | SlideUrl
+SlideLocation = Path | SlideUrl
 """Where a slide lies."""
 
 
@@ -123,7 +123,7 @@ def is_url(place: object) -> bool:
     return _SCHEME.match(text) is not None or _is_chain(text)
 
 
-def slide_place(place: str | Path | SlideUrl) -> SlidePlace:
+def slide_location(place: str | Path | SlideUrl) -> SlideLocation:
     """A path, or a URL that is not yet checked; a file:// URL is a path.
 
     Raises

@@ -47,7 +47,7 @@ def no_salt_alone(manifest: Path | None, salt: Path | None) -> None:
 
 
 def cohort(manifest: Path, salt: Path | None, out: Path) -> Path | Manifest:
-    """What a verb takes for its manifest: the path, or the cohort under pseudonyms."""
+    """What a command takes for its manifest: the path, or the cohort under pseudonyms."""
     if salt is None:
         return manifest
     from pathology_scaat.pipeline.tile import load_cohort

@@ -26,10 +26,10 @@ def evaluate(
     """Measure one model's maps on held-out slides: a trust card."""
     folder = needed(out, "--out")
     no_salt_alone(manifest, pseudonymize)
-    from pathology_scaat.pipeline.evaluate import evaluate as verb
+    from pathology_scaat.pipeline.evaluate import evaluate as step
 
     with progress_of(quiet) as reporter:
-        card = verb(
+        card = step(
             folder,
             manifest=cohort(manifest, pseudonymize, folder) if manifest else None,
             model=model,
@@ -68,12 +68,12 @@ def compare(
     """Train several methods on the same patches and compare their maps."""
     folder = needed(out, "--out")
     table = needed(manifest, "--manifest")
-    from pathology_scaat.pipeline.evaluate import compare as verb
+    from pathology_scaat.pipeline.evaluate import compare as step
     from pathology_scaat.pipeline.evaluate import load_compare_config
 
     settings = load_compare_config(config, seeds=opt.numbers(seeds, "--seeds"))
     with progress_of(quiet) as reporter:
-        found = verb(
+        found = step(
             cohort(table, pseudonymize, folder),
             folder,
             config=settings,

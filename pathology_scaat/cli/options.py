@@ -1,4 +1,4 @@
-"""Options that several verbs share, spelled once."""
+"""Options that several commands share, spelled once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Progress of a verb on a terminal (bars) or in a log (a line now and then)."""
+"""Progress of a command on a terminal (bars) or in a log (a line now and then)."""
 
 from __future__ import annotations
 

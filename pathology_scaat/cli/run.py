@@ -34,9 +34,9 @@ def info(
     allow_urls: opt.AllowUrls = None,
 ) -> None:
     """Show a slide's format, levels, µm/px and scanner bounds; nothing that identifies it."""
-    from pathology_scaat.pipeline.info import info as verb
+    from pathology_scaat.pipeline.info import info as step
 
-    report = verb(slide, reader=reader or "auto", mpp=mpp)
+    report = step(slide, reader=reader or "auto", mpp=mpp)
     if as_json:
         typer.echo(json.dumps(report.to_dict(), indent=2, ensure_ascii=False))
         return
@@ -117,7 +117,7 @@ def run(
             "engine": opt.engine_overrides(workers, scheduler, cluster),
         },
     )
-    from pathology_scaat.pipeline.run import run as verb  # torch is not loaded for a wrong setting
+    from pathology_scaat.pipeline.run import run as step  # torch is not loaded for a wrong setting
 
     if settings.model is not None:
         from pathology_scaat.pipeline.preflight import refuse_unused_options
@@ -135,7 +135,7 @@ def run(
         }
         refuse_unused_options(given, read_bundle_config(settings.model))
     with progress_of(quiet) as reporter:
-        report = verb(settings, overwrite=overwrite, exists_ok=out_exists_ok, reporter=reporter)
+        report = step(settings, overwrite=overwrite, exists_ok=out_exists_ok, reporter=reporter)
     print_run(report)
 
 
@@ -154,12 +154,12 @@ def verify(
     quiet: opt.Quiet = False,
 ) -> None:
     """Re-read every artifact of a run and say in one line each what is wrong."""
-    from pathology_scaat.pipeline.verify import verify as verb
+    from pathology_scaat.pipeline.verify import verify as step
 
     folder = needed(out, "--out")
     if deep and (quick or manifest is None):
         raise UsageError("--deep", "reads the slides of --manifest", "give it, and no --quick")
-    findings = verb(
+    findings = step(
         folder,
         quick=quick,
         manifest=cohort(manifest, pseudonymize, folder) if manifest else None,
@@ -185,10 +185,10 @@ def demo(
     quiet: opt.Quiet = False,
 ) -> None:
     """Make a small cohort with a known answer and run the whole job on it."""
-    from pathology_scaat.pipeline.demo import demo as verb
+    from pathology_scaat.pipeline.demo import demo as step
 
     with progress_of(quiet) as reporter:
-        report = verb(
+        report = step(
             out,
             workers=workers,
             device=device,
@@ -208,9 +208,9 @@ def demo(
 @app.command()
 def doctor(out: opt.Out = None) -> None:
     """Show what is installed, and try it: kernels, a small slide, a picture, the disk; offline."""
-    from pathology_scaat.pipeline.doctor import doctor as verb
+    from pathology_scaat.pipeline.doctor import doctor as step
 
-    checks = verb(out)
+    checks = step(out)
     table = folded()
     for head in range(3):
         table.add_column(overflow="fold", no_wrap=head < 2)

@@ -53,7 +53,7 @@ def tile(
 ) -> None:
     """Cut slides into zarr patch stores."""
     from pathology_scaat.patches import TileConfig
-    from pathology_scaat.pipeline.tile import tile as verb
+    from pathology_scaat.pipeline.tile import tile as step
 
     values = opt.tile_overrides(
         mpp,
@@ -69,7 +69,7 @@ def tile(
     )
     folder = needed(out, "--out")
     with progress_of(quiet) as reporter:
-        report = verb(
+        report = step(
             cohort(needed(manifest, "--manifest"), pseudonymize, folder),
             folder,
             config=checked(TileConfig, values, "tile options"),
@@ -98,13 +98,13 @@ def train(
     allow_urls: opt.AllowUrls = None,
 ) -> None:
     """Train a classifier on the labelled patches, with SCAAT unless told otherwise."""
-    from pathology_scaat.pipeline.train import train as verb
+    from pathology_scaat.pipeline.train import train as step
     from pathology_scaat.training import TrainConfig
 
     values = train_overrides(method, backbone, epochs, eps, positive_class)
     folder = needed(out, "--out")
     with progress_of(quiet) as reporter:
-        result = verb(
+        result = step(
             cohort(needed(manifest, "--manifest"), pseudonymize, folder),
             folder,
             config=checked(TrainConfig, values, "train options"),
@@ -131,13 +131,13 @@ def explain(
     quiet: opt.Quiet = False,
 ) -> None:
     """Compute class probabilities and pixel saliency of every patch."""
-    from pathology_scaat.pipeline.explain import explain as verb
+    from pathology_scaat.pipeline.explain import explain as step
     from pathology_scaat.saliency import ExplainConfig
 
     folder = needed(out, "--out")
     values = {"method": method, "target": target}
     with progress_of(quiet) as reporter:
-        report = verb(
+        report = step(
             folder,
             model=model,
             config=checked(ExplainConfig, values, "explain options"),
@@ -164,13 +164,13 @@ def stitch(
     quiet: opt.Quiet = False,
 ) -> None:
     """Blend patch saliency into slide maps."""
-    from pathology_scaat.pipeline.stitch import stitch as verb
+    from pathology_scaat.pipeline.stitch import stitch as step
     from pathology_scaat.stitching import StitchConfig
 
     folder = needed(out, "--out")
     values = mopt.map_overrides(map_mpp, ngff, weighting, weight_threshold, window)
     with progress_of(quiet) as reporter:
-        report = verb(
+        report = step(
             folder,
             config=checked(StitchConfig, values, "stitch options"),
             engine=engine_of(workers, scheduler, cluster),
@@ -217,7 +217,7 @@ def export(
 ) -> None:
     """Write slide maps as files that QuPath and other viewers open; others stay."""
     from pathology_scaat.export import ExportConfig
-    from pathology_scaat.pipeline.export import export as verb
+    from pathology_scaat.pipeline.export import export as step
 
     folder = needed(out, "--out")
     no_salt_alone(manifest, pseudonymize)
@@ -240,7 +240,7 @@ def export(
         png_max_px=png_max_px,
     )
     with progress_of(quiet) as reporter:
-        report = verb(
+        report = step(
             folder,
             manifest=cohort(manifest, pseudonymize, folder) if manifest else None,
             config=checked(ExportConfig, values, "export options"),
@@ -272,11 +272,11 @@ def import_annotations(
     ] = False,
 ) -> None:
     """Bring annotations corrected in QuPath back as labels; those not touched are kept."""
-    from pathology_scaat.export.qupath.import_annotations import import_annotations as verb
+    from pathology_scaat.export.qupath.import_annotations import import_annotations as step
 
     folder = needed(out, "--out")
     target = to or folder / "annotations"
-    report = verb(source, folder / "overlays", target, manifest=manifest, replace_former=replace)
+    report = step(source, folder / "overlays", target, manifest=manifest, replace_former=replace)
     for one in report:
         stdout.print(one.summary(), markup=False, highlight=False, soft_wrap=True)
     for note in report.notes:

@@ -11,7 +11,13 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from pathology_scaat.artifacts.atomic import atomic_path
-from pathology_scaat.artifacts.urls import SlidePlace, SlideUrl, check_url, is_url, slide_place
+from pathology_scaat.artifacts.urls import (
+    SlideLocation,
+    SlideUrl,
+    check_url,
+    is_url,
+    slide_location,
+)
 from pathology_scaat.cohort.cells import (
     fold_cell,
     is_empty_word,
@@ -54,7 +60,7 @@ class ManifestRow:
     ``fold`` is a number of cross-validation's; a patient has one fold, as it has one split.
     """
 
-    slide_path: SlidePlace
+    slide_path: SlideLocation
     slide_id: str
     patient_id: str
     label: str | None = None
@@ -190,7 +196,7 @@ def assign_splits(
 ) -> Manifest:
     """Give every slide without a split one, patient by patient.
 
-    Patients, not slides, are dealt out, stratified by their slides' labels, in an order
+    Patients, not slides, are assigned, stratified by their slides' labels, in an order
     drawn from the seed. Each class gets a patient to train on before anything else. Splits
     given in the table stay as they are, and their patients keep them. With few
     patients, training comes first, then validation, then the test; what stays empty is said
@@ -206,7 +212,7 @@ def assign_splits(
         Equal seeds give equal splits, whatever the order of the rows.
     trainable : iterable of str, optional
         Ids of slides that have something to learn from. By default those with a label or an
-        annotation. Patients without any such slide are dealt out apart from the others, so
+        annotation. Patients without any such slide are assigned apart from the others, so
         that the splits that matter are filled first.
     classes : mapping of slide id to class names, optional
         Classes that a slide shows. By default its label.
@@ -263,7 +269,7 @@ def _checked(
     values = [{k: ("" if is_empty_word(v) else v) for k, v in row.items()} for row in cells]
     # File names found in a folder may hold anything; cells of a table may not.
     strict = lines is not None
-    slides: list[SlidePlace] = []
+    slides: list[SlideLocation] = []
     for index, value in enumerate(values):
         slide = _slide(value.get("slide_path", ""), base, where(index), strict)
         if slide is None:
@@ -305,12 +311,12 @@ def _checked(
     return Manifest(tuple(rows), tuple(notes))
 
 
-def _slide(text: str, base: Path, where: str, strict: bool) -> SlidePlace | None:
+def _slide(text: str, base: Path, where: str, strict: bool) -> SlideLocation | None:
     """Where a slide lies; unlike the files that belong to it, it may be given by URL."""
     if not (strict and is_url(text)):
         return _path(text, base, where, strict)
     try:
-        place = slide_place(text)
+        place = slide_location(text)
         if isinstance(place, SlideUrl):
             check_url(place)
     except AddressError as error:
@@ -341,7 +347,7 @@ def _exists(path: Path) -> bool:
         return False
 
 
-def _no_twins(slides: Sequence[SlidePlace], where: Where) -> None:
+def _no_twins(slides: Sequence[SlideLocation], where: Where) -> None:
     seen: dict[str, int] = {}
     for index, slide in enumerate(slides):
         key = str(slide)
@@ -355,7 +361,7 @@ def _no_twins(slides: Sequence[SlidePlace], where: Where) -> None:
 
 
 def _slide_ids(
-    given: Sequence[str], slides: Sequence[SlidePlace], base: Path, where: Where
+    given: Sequence[str], slides: Sequence[SlideLocation], base: Path, where: Where
 ) -> list[str]:
     """Ids as given, checked; made from the file names where none are given."""
     ids: list[str] = []
@@ -397,7 +403,7 @@ def _slide_ids(
     return ids
 
 
-def _stem(slide: SlidePlace) -> str:
+def _stem(slide: SlideLocation) -> str:
     name = slide.name
     for ending in (".ome.tiff", ".ome.tif", ".ome.zarr"):
         if name.lower().endswith(ending):
@@ -405,7 +411,7 @@ def _stem(slide: SlidePlace) -> str:
     return slide.stem
 
 
-def _folders(slide: SlidePlace, base: Path) -> list[str]:
+def _folders(slide: SlideLocation, base: Path) -> list[str]:
     """Folder names between the table and the slide; never those above the table."""
     if not isinstance(slide, Path):
         return [part for part in urlsplit(slide.url).path.split("/")[:-1] if part][-1:]

@@ -182,14 +182,14 @@ def _deal(
 def _targets(count: int, shares: Mapping[str, float], wanted: list[str]) -> dict[str, int]:
     """Seats of each split: largest remainders, but one at least for each wanted split."""
     exact = {split: count * shares[split] for split in wanted}
-    seats = {split: int(exact[split]) for split in wanted}
-    by_remainder = sorted(wanted, key=lambda s: (seats[s] - exact[s], wanted.index(s)))
-    for split in by_remainder[: count - sum(seats.values())]:
-        seats[split] += 1
+    quota = {split: int(exact[split]) for split in wanted}
+    by_remainder = sorted(wanted, key=lambda s: (quota[s] - exact[s], wanted.index(s)))
+    for split in by_remainder[: count - sum(quota.values())]:
+        quota[split] += 1
     for split in wanted[:count]:
-        if seats[split] == 0:
-            donor = max(wanted, key=lambda s: (seats[s], -wanted.index(s)))
-            if seats[donor] > 1:
-                seats[donor] -= 1
-                seats[split] += 1
-    return seats
+        if quota[split] == 0:
+            largest = max(wanted, key=lambda s: (quota[s], -wanted.index(s)))
+            if quota[largest] > 1:
+                quota[largest] -= 1
+                quota[split] += 1
+    return quota

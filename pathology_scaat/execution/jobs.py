@@ -13,7 +13,7 @@ from typing import Generic, TypeVar
 
 from pathology_scaat.artifacts.atomic import PARTIAL_MARK
 from pathology_scaat.artifacts.redaction import Redactor
-from pathology_scaat.artifacts.urls import SlideUrl, slide_place
+from pathology_scaat.artifacts.urls import SlideUrl, slide_location
 from pathology_scaat.errors import AddressError, ScaatError
 from pathology_scaat.system.disk_errors import disk_error
 from pathology_scaat.system.locks import describe_os_error
@@ -146,7 +146,7 @@ def _foreign(job: object, error: Exception) -> JobError:
     slide_path = getattr(getattr(job, "job", job), "slide_path", None)
     if slide_path:
         try:
-            place = slide_place(slide_path)
+            place = slide_location(slide_path)
         except AddressError:
             place = SlideUrl(str(slide_path))
         if isinstance(place, Path):

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pathology_scaat.artifacts.urls import SlidePlace
+from pathology_scaat.artifacts.urls import SlideLocation
 from pathology_scaat.errors import ExportError
 from pathology_scaat.export.config import ExportConfig
 from pathology_scaat.export.frame import ExportFrame
@@ -40,7 +40,7 @@ class Context:
     slide_map: SlideMap
     source: SaliencySource
     config: ExportConfig
-    slide_path: SlidePlace | None
+    slide_path: SlideLocation | None
     mpp: float | None
     tissue_path: Path | None
     words: ModelWords = field(default_factory=ModelWords)

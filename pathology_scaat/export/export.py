@@ -9,7 +9,7 @@ from typing import Any
 
 from pathology_scaat.artifacts.fingerprint import fingerprint, versions
 from pathology_scaat.artifacts.output_names import FORMAT_SUFFIXES, overlay_name, plug_in_name
-from pathology_scaat.artifacts.urls import SlidePlace, slide_place
+from pathology_scaat.artifacts.urls import SlideLocation, slide_location
 from pathology_scaat.errors import ExportError
 from pathology_scaat.export.config import ExportConfig
 from pathology_scaat.export.context import Context
@@ -92,7 +92,7 @@ def export_slide(
     overlay_dir: Path,
     config: ExportConfig | None = None,
     *,
-    slide_path: SlidePlace | None = None,
+    slide_path: SlideLocation | None = None,
     mpp: float | None = None,
     tissue_path: Path | None = None,
     facts: ModelWords | None = None,
@@ -151,7 +151,7 @@ def export_slide(
     surplus = other.without(config.formats) if prune else {}
     if old is not None and not todo and not surplus:
         return _result(old, True, time.perf_counter() - started)
-    place = None if slide_path is None else slide_place(slide_path)
+    place = None if slide_path is None else slide_location(slide_path)
     context = Context(slide_map, source, config, place, mpp, tissue_path, facts)
     record_before_writing(record_path, old, todo)
     files: dict[str, Any] = {}

@@ -12,7 +12,7 @@ from pathology_scaat.artifacts.urls import (
     check_url,
     open_filesystem,
     refusal_in,
-    slide_place,
+    slide_location,
 )
 from pathology_scaat.errors import AddressError
 
@@ -125,5 +125,5 @@ def byte_store_of(path: str | Path) -> ByteStore:
     AddressError
         If it is a URL that may not be opened.
     """
-    place = slide_place(path)
+    place = slide_location(path)
     return LocalByteStore(place) if isinstance(place, Path) else RemoteByteStore(place)

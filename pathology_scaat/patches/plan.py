@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pathology_scaat.artifacts.urls import slide_place
+from pathology_scaat.artifacts.urls import slide_location
 from pathology_scaat.errors import ScaatError, StoreError
 from pathology_scaat.geometry import plan_grid, plan_read
 from pathology_scaat.patches.config import TileConfig, TileJob
@@ -126,7 +126,7 @@ def grid_of(job: TileJob) -> tuple[int, float]:
     SlideError
         If the slide cannot be opened or used at the asked-for µm/px.
     """
-    config, name = job.config, slide_place(job.slide_path).name
+    config, name = job.config, slide_location(job.slide_path).name
     with open_slide(job.slide_path, reader=config.reader, mpp=job.mpp) as slide:
         info = with_fallback(slide.info, config.slide_mpp, name)
     mpp = require_mpp(info, name)

@@ -14,7 +14,7 @@ from pathology_scaat.artifacts.urls import (
     check_url,
     open_filesystem,
     reason_of,
-    slide_place,
+    slide_location,
 )
 from pathology_scaat.errors import StoreError
 from pathology_scaat.patches.zarr_layout import GROUP_FILE
@@ -36,7 +36,7 @@ def new_store(path: str | Path) -> Iterator[Path]:
     AddressError
         If it is a URL that may not be opened.
     """
-    place = slide_place(path)
+    place = slide_location(path)
     if isinstance(place, Path):
         with atomic_path(place) as partial:
             yield partial

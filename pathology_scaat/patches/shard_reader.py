@@ -1,7 +1,7 @@
 """Reading patches from shards, each decompressed straight into the caller's batch.
 
 The store is plain zarr, and any zarr library reads it. This reader knows that a chunk is a
-patch, so that a random batch costs one read and one decompression a patch and no copy of
+patch, so that a random batch costs one read and one decompression per patch and no copy of
 either: two to three times the speed of the general libraries, and no thread before it is needed.
 """
 

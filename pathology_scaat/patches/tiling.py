@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pathology_scaat.annotations.classes import match_class
 from pathology_scaat.annotations.labels import UNLABELLED
 from pathology_scaat.artifacts.fingerprint import file_sha256, fingerprint, versions
-from pathology_scaat.artifacts.urls import slide_place
+from pathology_scaat.artifacts.urls import slide_location
 from pathology_scaat.errors import AnnotationError, SlideReadError, StoreError
 from pathology_scaat.execution.engine import job_threads
 from pathology_scaat.geometry import PatchGrid, plan_grid, plan_read
@@ -261,7 +261,7 @@ def _write(
 
 
 def _name(job: TileJob) -> str:
-    return slide_place(job.slide_path).name
+    return slide_location(job.slide_path).name
 
 
 def _tissue(job: TileJob, slide: Slide) -> TissueMask:
@@ -303,7 +303,7 @@ def tile_slide(job: TileJob, *, limits: ExtractorLimits | None = None) -> TileRe
     began = time.monotonic()
     with (
         open_slide(job.slide_path, reader=job.config.reader, mpp=job.mpp) as slide,
-        FingerprintTask(slide_place(job.slide_path), job.fingerprint_key) as content,
+        FingerprintTask(slide_location(job.slide_path), job.fingerprint_key) as content,
     ):
         info = with_fallback(slide.info, job.config.slide_mpp, _name(job))
         mpp = require_mpp(info, _name(job))
@@ -359,7 +359,7 @@ def tile_slide(job: TileJob, *, limits: ExtractorLimits | None = None) -> TileRe
             },
             versions=versions(),
         )
-        store = slide_place(job.store_path)
+        store = slide_location(job.store_path)
         if isinstance(store, Path):
             check_slide_room(len(wanted.index), job.config, store.parent, _name(job))
         with new_store(job.store_path) as partial:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pathology_scaat.artifacts.output_folder import Workspace
 from pathology_scaat.artifacts.status import STAGES, StatusTable
-from pathology_scaat.artifacts.urls import SlidePlace
+from pathology_scaat.artifacts.urls import SlideLocation
 from pathology_scaat.cohort.manifest import Manifest
 from pathology_scaat.errors import BundleError
 from pathology_scaat.execution.engine import EngineConfig
@@ -34,7 +34,7 @@ class ExportJob:
     saliency_path: Path
     overlay_dir: Path
     config: ExportConfig
-    slide_path: SlidePlace | None
+    slide_path: SlideLocation | None
     mpp: float | None
     tissue_path: Path | None
     facts: ModelWords

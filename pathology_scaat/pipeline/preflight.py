@@ -115,7 +115,7 @@ def spelled_target(config: ExplainConfig, class_names: Sequence[str]) -> Explain
 
 
 def check_stores(space: Workspace, slide_ids: Sequence[str], model: BundleConfig) -> None:
-    """Refuse a model that fits no patch store at all: one sentence, and not one a slide.
+    """Refuse a model that fits no patch store at all: one sentence, and not one per slide.
 
     Raises
     ------

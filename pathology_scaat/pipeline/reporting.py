@@ -1,4 +1,4 @@
-"""How a verb tells of its progress, without knowing who listens."""
+"""How a command tells of its progress, without knowing who listens."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathology_scaat.artifacts.notes import keep_notes
 
 
 class Reporter(Protocol):
-    """Listens to a running verb. All methods return at once."""
+    """Listens to a running command. All methods return at once."""
 
     def begin(self, stage: str, total: int) -> None:
         """A stage of ``total`` units (slides, or epochs) begins."""

@@ -36,7 +36,7 @@ from pathology_scaat.training.bundle_config import BundleConfig
 
 @dataclass
 class RunReport:
-    """What a run did: a report a stage, and the training's metrics where it trained.
+    """What a run did: one report per stage, and the training's metrics where it trained.
 
     ``nothing_learnt`` says why the model counts as having learnt nothing; empty where it has.
     """

@@ -8,7 +8,7 @@ from typing import Any
 
 from pathology_scaat.artifacts.output_folder import Workspace, claim_output
 from pathology_scaat.artifacts.status import StatusTable
-from pathology_scaat.artifacts.urls import slide_place
+from pathology_scaat.artifacts.urls import slide_location
 from pathology_scaat.cohort.manifest import Manifest, ManifestRow, read_manifest
 from pathology_scaat.cohort.pseudonyms import pseudonymous
 from pathology_scaat.errors import ManifestError
@@ -60,7 +60,7 @@ def _job(
 
 def _reach(job: TileJob) -> None:
     """A slide that is not there costs no worker; of a slide by URL only its worker knows."""
-    place = slide_place(job.slide_path)
+    place = slide_location(job.slide_path)
     if isinstance(place, Path):
         reach_slide(place)
 

@@ -25,7 +25,7 @@ from typing import Any, Self
 
 from blake3 import blake3
 
-from pathology_scaat.artifacts.urls import SlidePlace
+from pathology_scaat.artifacts.urls import SlideLocation
 from pathology_scaat.errors import ScaatError, SlideOpenError, SlideReadError
 from pathology_scaat.system.locks import describe_os_error
 from pathology_scaat.system.own_files import read_own, replace_file
@@ -178,7 +178,7 @@ def _recall(entry: Path) -> str | None:
     return text.decode() if _DIGEST.fullmatch(text) else None
 
 
-def place_fingerprint(place: SlidePlace, stopped: threading.Event | None = None) -> str:
+def place_fingerprint(place: SlideLocation, stopped: threading.Event | None = None) -> str:
     """Content fingerprint of a slide by path or URL."""
     if isinstance(place, Path):
         return slide_fingerprint(place, stopped=stopped)
@@ -197,7 +197,7 @@ class FingerprintTask:
         See :func:`keyed`.
     """
 
-    def __init__(self, place: SlidePlace, key: bytes = b"") -> None:
+    def __init__(self, place: SlideLocation, key: bytes = b"") -> None:
         self._place = place
         self._key = key
         self._result = ""

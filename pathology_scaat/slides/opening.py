@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from pathology_scaat.artifacts.dicom_files import dicom_files, dicom_folder
-from pathology_scaat.artifacts.urls import SlideUrl, slide_place
+from pathology_scaat.artifacts.urls import SlideUrl, slide_location
 from pathology_scaat.errors import AddressError, SlideOpenError
 from pathology_scaat.slides.base import Slide
 from pathology_scaat.slides.foreign import refuse_named
@@ -74,7 +74,7 @@ def open_slide(
     """
     read = None if reader == AUTO else READERS.load(reader, "--reader")
     try:
-        path = slide_place(path)
+        path = slide_location(path)
     except AddressError as error:
         raise SlideOpenError(error.subject, error.problem, error.remedy) from None
     if isinstance(path, SlideUrl):

@@ -27,7 +27,7 @@ class BandJob:
     map_path: Path
     config: StitchConfig
     scale_px: float
-    tops: tuple[int, ...]
+    band_offsets: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def run_band(job: BandJob) -> list[Histogram]:
     place = Placement.of(source, job.scale_px)
     histograms = [Histogram() for _ in range(n_channels)]
     writing: Any = None
-    for top in job.tops:
+    for top in job.band_offsets:
         bottom = min(top + BLOCK_PX, height)
         band = Band(source, place, (top, bottom), job.config.memory_budget_bytes)
         for x in range(0, width, BLOCK_PX):

@@ -60,10 +60,10 @@ class Placement:
             step_px=grid.step_level0_px / scale_px,
         )
 
-    def column_taps(self, column: int) -> AxisTaps:
+    def column_weights(self, column: int) -> AxisTaps:
         return axis_taps(self.origin_x_px + column * self.step_px, self.ratio, self.side)
 
-    def row_taps(self, row: int) -> AxisTaps:
+    def row_weights(self, row: int) -> AxisTaps:
         return axis_taps(self.origin_y_px + row * self.step_px, self.ratio, self.side)
 
     def touching(self, low_px: int, high_px: int, origin_px: float) -> tuple[int, int]:
@@ -190,16 +190,16 @@ def blend_block(
     sums = Sums.zeros(values.columns.shape[1], 2 * len(values.factor), box)
     window = window_1d(source.side, config.window)
     columns = place.touching(box.x, box.right, place.origin_x_px)
-    taps_of: dict[int, AxisTaps] = {}
+    weights_of: dict[int, AxisTaps] = {}
     batch = max(BATCH_BYTES // (source.side**2 * 8), 1)
     for row in range(band.rows[0], band.rows[1] + 1):
-        y_taps = place.row_taps(row)
-        if y_taps.start_px >= box.bottom or y_taps.start_px + y_taps.n_px <= box.y:
+        y_weights = place.row_weights(row)
+        if y_weights.start_px >= box.bottom or y_weights.start_px + y_weights.n_px <= box.y:
             continue
         low, high = band.row_range(row, columns)
         for start in range(low, high, batch):
             stop = min(start + batch, high)
-            _add_patches(sums, band, place, box, y_taps, taps_of, window, values, start, stop)
+            _add_patches(sums, band, place, box, y_weights, weights_of, window, values, start, stop)
     return sums.values(source.probability.shape[1])
 
 
@@ -219,8 +219,8 @@ def _add_patches(
     band: Band,
     place: Placement,
     box: BoxPx,
-    y_taps: AxisTaps,
-    taps_of: dict[int, AxisTaps],
+    y_weights: AxisTaps,
+    weights_of: dict[int, AxisTaps],
     window: NDArray[np.float64],
     values: PatchValues,
     start: int,
@@ -231,16 +231,19 @@ def _add_patches(
     along_y = []
     for layer in _layers(band, values, start, stop):
         layer *= window[:, None] * window
-        along_y.append(layer if y_taps.is_identity else y_taps.apply(layer, axis=1))
-    weight_y = y_taps.apply(window, axis=0)
-    top, bottom = max(y_taps.start_px, box.y), min(y_taps.start_px + y_taps.n_px, box.bottom)
+        along_y.append(layer if y_weights.is_identity else y_weights.apply(layer, axis=1))
+    weight_y = y_weights.apply(window, axis=0)
+    top, bottom = (
+        max(y_weights.start_px, box.y),
+        min(y_weights.start_px + y_weights.n_px, box.bottom),
+    )
     ys = slice(top - box.y, bottom - box.y)
-    cut_y = slice(top - y_taps.start_px, bottom - y_taps.start_px)
+    cut_y = slice(top - y_weights.start_px, bottom - y_weights.start_px)
     for i in range(stop - start):
         column = int(source.grid_index[start + i, 0])
-        taps = taps_of.get(column)
+        taps = weights_of.get(column)
         if taps is None:
-            taps = taps_of[column] = place.column_taps(column)
+            taps = weights_of[column] = place.column_weights(column)
         left, right = max(taps.start_px, box.x), min(taps.start_px + taps.n_px, box.right)
         if left >= right:
             continue
@@ -252,4 +255,4 @@ def _add_patches(
         weight = weight_y[cut_y, None] * taps.apply(window, axis=0)[cut_x]
         sums.weight[ys, xs] += weight
         sums.columns[:, ys, xs] += values.columns[start + i, :, None, None] * weight
-        sums.count[ys, xs] += y_taps.covered[cut_y, None] & taps.covered[cut_x]
+        sums.count[ys, xs] += y_weights.covered[cut_y, None] & taps.covered[cut_x]

@@ -13,7 +13,7 @@ class StitchConfig(BaseModel):
     The saliency of patch *i* is weighted by what the model holds the patch for:
     ``probability`` multiplies it by the probability of the target class, ``threshold`` keeps
     it where that probability reaches ``weight_threshold`` and sets it to zero elsewhere,
-    ``none`` leaves it. Without a weight a patch that is normal beyond doubt shines as brightly
+    ``none`` leaves it. Without a weight a patch that is normal beyond doubt has as high a saliency
     as tumour: its gradient is as large, only the evidence points the other way.
     """
 

@@ -126,7 +126,7 @@ def stitch_slide(
         )  # fmt: skip
     scale_px = _scale_px(source, config)
     frame = source.meta.slide.frame_px
-    # a whisker below the ceiling: rounding noise in the scale must not add a column
+    # a tolerance below the ceiling: rounding noise in the scale must not add a column
     size = SizePx(
         math.ceil(frame.width / scale_px - 1e-6), math.ceil(frame.height / scale_px - 1e-6)
     )
@@ -134,8 +134,8 @@ def stitch_slide(
         n_channels = len(_channels(source))
         create_arrays(partial, n_channels, size, config.ngff)
         jobs = [
-            BandJob(Path(saliency_path), partial, config, scale_px, tops)
-            for tops in _shares(size.height, engine)
+            BandJob(Path(saliency_path), partial, config, scale_px, band_offsets)
+            for band_offsets in _shares(size.height, engine)
         ]
         histograms = fill_level0(jobs, n_channels, engine)
         heights = [one.height for one in level_sizes(size)]
@@ -152,10 +152,10 @@ def stitch_slide(
 
 def _shares(height: int, engine: EngineConfig) -> list[tuple[int, ...]]:
     """Rows of shards dealt into jobs: one job here, or a few rows a job for workers."""
-    tops = tuple(range(0, height, BLOCK_PX))
+    band_offsets = tuple(range(0, height, BLOCK_PX))
     alone = engine.scheduler is None and engine.cluster is None and (engine.workers or 0) <= 1
-    share = len(tops) if alone else BANDS_A_JOB
-    return [tops[i : i + share] for i in range(0, len(tops), share)]
+    share = len(band_offsets) if alone else BANDS_A_JOB
+    return [band_offsets[i : i + share] for i in range(0, len(band_offsets), share)]
 
 
 def _meta(

@@ -4,7 +4,7 @@
 
     model/  model.safetensors                weights; tensors only
             config.json                      schema, hashes, classes, patch size, method, metrics
-            training_log.csv                 one row an epoch
+            training_log.csv                 one row per epoch
             features.safetensors             what training patches look like to the model
             wsinfer/NAME/                    the WSInfer model format, in a folder of its name
 

@@ -74,7 +74,7 @@ class TrainConfig(BaseModel):
     choice_tolerance: float = Field(
         5e-3, ge=0, description="the latest epoch within this much of the least loss is kept, nats"
     )
-    batch_size: int = Field(64, ge=1, description="images a step, over all processes")
+    batch_size: int = Field(64, ge=1, description="images per step, over all processes")
     max_steps_per_epoch: int | None = Field(None, ge=1, description="cut long epochs short")
     learning_rate: float = Field(2e-3, gt=0, description="AdamW, after warm-up")
     weight_decay: float = Field(0.02, ge=0, description="not applied to norms and biases")
@@ -97,7 +97,7 @@ class TrainConfig(BaseModel):
     )
     channels_last: bool = Field(True, description="memory layout that convolutions prefer")
     compile: bool = Field(False, description="torch.compile the network")
-    devices: int = Field(1, ge=1, le=64, description="processes, one a GPU (gloo on the CPU)")
+    devices: int = Field(1, ge=1, le=64, description="processes, one per GPU (gloo on the CPU)")
     deterministic: bool = Field(
         True, description="same seed, same weights (bit for bit on the CPU)"
     )

@@ -45,7 +45,7 @@ class PatchTable:
         return PatchTable(self.stores, self.store_index[index], self.row[index], self.labels[index])
 
     def read(self, index: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """(n, P, P, 3) uint8 in the order asked for; one request a store, all at once."""
+        """(n, P, P, 3) uint8 in the order asked for; one request per store, all at once."""
         where = self.store_index[index]
         rows = self.row[index]
         side = self.stores[0].patch_size_px

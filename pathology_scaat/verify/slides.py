@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from pathology_scaat.artifacts.urls import slide_place
+from pathology_scaat.artifacts.urls import slide_location
 from pathology_scaat.cohort.manifest import Manifest
 from pathology_scaat.errors import SlideError, StoreError
 from pathology_scaat.patches import PatchStore
@@ -44,7 +44,7 @@ def check_slides(
             meta = PatchStore(path).meta
         except StoreError:
             continue  # said of the store itself
-        place = slide_place(row.slide_path)
+        place = slide_location(row.slide_path)
         try:
             if isinstance(place, Path):
                 digest = slide_fingerprint(place, remembered=not anew)

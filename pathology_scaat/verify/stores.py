@@ -205,7 +205,7 @@ def _frame_problems(slide_map: SlideMap, saliency: SaliencyStoreMeta | None) -> 
     meta = slide_map.meta
     frame = meta.frame_px
     problems = []
-    # The same whisker as stitching: rounding noise in the scale must not add a column.
+    # The same tolerance as stitching: rounding noise in the scale must not add a column.
     width, height = (math.ceil(side / meta.scale_px - 1e-6) for side in (frame.width, frame.height))
     if (meta.size_px.width, meta.size_px.height) != (width, height):
         problems.append("is of another size than its frame and scale say")

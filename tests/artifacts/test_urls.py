@@ -30,7 +30,7 @@ from pathology_scaat.artifacts.urls import (
     check_url,
     is_url,
     open_filesystem,
-    slide_place,
+    slide_location,
 )
 from pathology_scaat.artifacts.web_client import is_public
 from pathology_scaat.cohort.manifest import read_manifest
@@ -64,7 +64,7 @@ def refused_everywhere(text: str, folder: Path) -> None:
         read_manifest(table)
     with pytest.raises(SlideOpenError) as in_slide:
         open_slide(text)
-    place = slide_place(text)
+    place = slide_location(text)
     assert isinstance(place, SlideUrl)
     with pytest.raises(AddressError) as in_door:
         open_filesystem(place)
@@ -95,7 +95,7 @@ def test_every_protocol_that_fsspec_knows(
         if protocol in PATHS:
             continue
         if protocol in SCHEMES:
-            check_url(slide_place(text))  # type: ignore[arg-type]
+            check_url(slide_location(text))  # type: ignore[arg-type]
         else:
             refused_everywhere(text, tmp_path)
     for chain in (
@@ -113,7 +113,7 @@ def test_every_protocol_that_fsspec_knows(
 def test_no_other_scheme_passes(scheme: str, rest: str) -> None:
     text = f"{scheme}://{rest}"
     try:
-        place = slide_place(text)
+        place = slide_location(text)
         if isinstance(place, Path):
             assert scheme.lower() in PATHS
             return
@@ -126,13 +126,13 @@ def test_no_other_scheme_passes(scheme: str, rest: str) -> None:
 
 def test_paths_stay_paths(tmp_path: Path) -> None:
     for text in ("a.svs", "C:\\slides\\a.svs", "a::b.svs", "dir/a:b.svs", "~/a.svs"):
-        assert slide_place(text) == Path(text)
-    assert slide_place(Path("s3://bucket/a.svs")) == Path("s3:/bucket/a.svs")
-    assert slide_place("file:///data/a%20b.svs") == Path("/data/a b.svs")
-    assert slide_place("FILE://localhost/data/a.svs") == Path("/data/a.svs")
+        assert slide_location(text) == Path(text)
+    assert slide_location(Path("s3://bucket/a.svs")) == Path("s3:/bucket/a.svs")
+    assert slide_location("file:///data/a%20b.svs") == Path("/data/a b.svs")
+    assert slide_location("FILE://localhost/data/a.svs") == Path("/data/a.svs")
     for text in ("file://server/share/a.svs", "local://server/a.svs"):
         with pytest.raises(AddressError, match="another host"):
-            slide_place(text)
+            slide_location(text)
         with pytest.raises(SlideOpenError, match="another host"):
             open_slide(text)
         table = tmp_path / "cohort.csv"

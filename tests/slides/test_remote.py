@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pathology_scaat.artifacts.urls import SlideUrl, slide_place
+from pathology_scaat.artifacts.urls import SlideUrl, slide_location
 from pathology_scaat.cohort.manifest import read_manifest, write_manifest
 from pathology_scaat.errors import ManifestError, SlideOpenError, StoreError
 from pathology_scaat.execution.engine import EngineConfig
@@ -187,5 +187,5 @@ def test_addresses_that_a_manifest_refuses(tmp_path: Path, row: str, words: str)
 def test_names_of_addresses() -> None:
     signed = SlideUrl("https://host/a%20b/slide%201.svs?signature=abc#x")
     assert (signed.name, signed.stem) == ("slide 1.svs", "slide 1")
-    assert slide_place("file:///data/a%20b.svs") == Path("/data/a b.svs")
-    assert slide_place("C:\\slides\\a.svs") == Path("C:\\slides\\a.svs")
+    assert slide_location("file:///data/a%20b.svs") == Path("/data/a b.svs")
+    assert slide_location("C:\\slides\\a.svs") == Path("C:\\slides\\a.svs")

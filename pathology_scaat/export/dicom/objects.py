@@ -16,7 +16,7 @@ import numpy as np
 
 from pathology_scaat.artifacts.atomic import atomic_path
 from pathology_scaat.artifacts.output_names import FORMAT_SUFFIXES, SEGMENTATION_SUFFIX
-from pathology_scaat.artifacts.urls import SlidePlace
+from pathology_scaat.artifacts.urls import SlideLocation
 from pathology_scaat.errors import ExportError
 from pathology_scaat.export.dicom.source import need_highdicom, read_source
 from pathology_scaat.export.qupath.geojson import NAMESPACE
@@ -183,9 +183,13 @@ def write_segmentation(path: Path, slide_map: SlideMap, source: Any, vmax: float
 
 
 def write_dicom(
-    path: Path, slide_map: SlideMap, table: TileTable, slide_path: SlidePlace | None, vmax: float,
+    path: Path,
+    slide_map: SlideMap,
+    table: TileTable,
+    slide_path: SlideLocation | None,
+    vmax: float,
     identified: bool,
-) -> Path:  # fmt: skip
+) -> Path:
     """Write annotations to ``path`` and the segmentation beside it (returned).
 
     Raises

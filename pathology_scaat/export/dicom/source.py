@@ -11,7 +11,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from pathology_scaat.artifacts.urls import SlidePlace
+from pathology_scaat.artifacts.urls import SlideLocation
 from pathology_scaat.errors import ExportError
 from pathology_scaat.slides.siblings import check_siblings
 
@@ -56,7 +56,7 @@ def need_highdicom() -> Any:
     return highdicom
 
 
-def read_source(slide_path: SlidePlace, identified: bool) -> Any:
+def read_source(slide_path: SlideLocation, identified: bool) -> Any:
     """What may be copied of the header of the full-resolution image of a DICOM slide.
 
     Raises

@@ -58,7 +58,7 @@ def tile_features(
     frame: ExportFrame,
     key: str,
 ) -> Iterator[str]:
-    """One JSON text a tile; tiles that clipping to the frame leaves empty are left out."""
+    """One JSON text per tile; tiles that clipping to the frame leaves empty are left out."""
     names = [json.dumps(measurement_name(f"{c.name} probability")) for c in classes]
     mean_name = json.dumps(measurement_name("Saliency mean"))
     max_name = json.dumps(measurement_name("Saliency max"))
@@ -108,7 +108,7 @@ def outline_text(polygon: Polygon) -> str:
 def region_features(
     found: RegionSet, key: str, target: str, metadata: dict[str, str]
 ) -> Iterator[str]:
-    """One JSON text a region: a locked annotation with its area and means."""
+    """One JSON text per region: a locked annotation with its area and means."""
     names, colour = HIGH_SALIENCY
     for rank, region in enumerate(found.regions, start=1):
         geometry = polygon_geometry(region.polygon)

@@ -15,7 +15,7 @@ import shapely
 
 from pathology_scaat.annotations import LabelledPolygon, read_annotations
 from pathology_scaat.annotations.reading import lines_and_points
-from pathology_scaat.artifacts.urls import SlidePlace
+from pathology_scaat.artifacts.urls import SlideLocation
 from pathology_scaat.cohort.ids import id_key
 from pathology_scaat.cohort.manifest import Manifest
 from pathology_scaat.errors import AnnotationError
@@ -90,7 +90,7 @@ def file_stem(path: Path) -> str:
     return path.stem
 
 
-def _slide_names(place: SlidePlace) -> Iterable[str]:
+def _slide_names(place: SlideLocation) -> Iterable[str]:
     """What a file of this slide may be called: its name, shortened, and with folders before."""
     name = place.name
     stems = dict.fromkeys((name, place.stem))

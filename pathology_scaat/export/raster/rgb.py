@@ -1,4 +1,4 @@
-"""Colour rasters for viewers that read no values: a plain TIFF and a PNG of one pixel a tile.
+"""Colour rasters for viewers that read no values: a plain TIFF and a PNG of one pixel per tile.
 
 The TIFF is for OpenSlide viewers (they see one level of an OME-TIFF, and no channels): RGB,
 whole pyramid in ordinary pages, resolution tags. The PNG is for QuPath's image overlay.

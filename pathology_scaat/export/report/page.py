@@ -66,7 +66,7 @@ _FILE_WORDS = {
     "geojson-plain": "QuPath objects, not packed",
     "ome-tiff": "the map's values, for QuPath and ImageJ",
     "rgb-tiff": "coloured map for OpenSlide viewers",
-    "tile-png": "one pixel a tile",
+    "tile-png": "one pixel per tile",
     "png": "a map over the slide",
     "figure": "all pictures of the slide",
     "csv": "table of scores",
