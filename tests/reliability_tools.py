@@ -64,13 +64,14 @@ def run_scaat(
         from pathology_scaat.cli.common import stderr, stdout
 
         shown = io.StringIO()
-        old = stderr.file, stdout.file
+        # ``file`` gives the stream of the moment, which must not be kept: pytest changes it.
+        old = stderr._file, stdout._file
         stderr.file = stdout.file = shown
         try:
             with contextlib.redirect_stderr(shown), contextlib.redirect_stdout(shown):
                 code = run_command(lambda: app(words, standalone_mode=False))
         finally:
-            stderr.file, stdout.file = old
+            stderr._file, stdout._file = old
         return subprocess.CompletedProcess(words, code, "", shown.getvalue())
 
     def limit() -> None:

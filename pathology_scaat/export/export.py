@@ -153,6 +153,10 @@ def export_slide(
         return _result(old, True, time.perf_counter() - started)
     place = None if slide_path is None else slide_location(slide_path)
     context = Context(slide_map, source, config, place, mpp, tissue_path, facts)
+    if config.vmax is not None and config.drawn == "evidence" and {"png", "figure"} & set(todo):
+        context.notes.append(
+            "--vmax is the top of saliency, and pictures show evidence: --evidence-top is theirs"
+        )
     record_before_writing(record_path, old, todo)
     files: dict[str, Any] = {}
     for kind in todo:

@@ -18,7 +18,7 @@ SCHEMA_VERSION = 3
 
 _TOLD_OF: dict[frozenset[str], tuple[str, ...]] = {
     frozenset({"geojson", "geojson-plain"}): ("coordinates", "n_tiles", "n_regions"),
-    frozenset({"png", "figure", "rgb-tiff", "ome-tiff"}): ("colour_scale",),
+    frozenset({"png", "figure", "rgb-tiff", "ome-tiff"}): ("colour_scale", "saliency_scale"),
 }
 """What a record says once, of the last call that made a file of these formats."""
 

@@ -93,13 +93,13 @@ def _average(
     out: NDArray[np.uint8],
 ) -> None:
     width = source.shape[1]
-    row_weights, col_taps = row_weights.shape[1], col_weights.shape[1]
+    n_row_weights, n_col_weights = row_weights.shape[1], col_weights.shape[1]
     line = np.empty(width, dtype=np.float32)
     for y in range(out.shape[0]):
         top = row_begin[y]
         for x in range(width):
             line[x] = row_weights[y, 0] * source[top, x]
-        for tap in range(1, row_weights):
+        for tap in range(1, n_row_weights):
             weight = row_weights[y, tap]
             if weight != 0:
                 for x in range(width):
@@ -109,7 +109,7 @@ def _average(
             red = np.float32(0.5)
             green = np.float32(0.5)
             blue = np.float32(0.5)
-            for tap in range(col_taps):
+            for tap in range(n_col_weights):
                 weight = col_weights[x, tap]
                 red += weight * line[left + 3 * tap]
                 green += weight * line[left + 3 * tap + 1]

@@ -34,6 +34,8 @@ COMMANDS: dict[str, tuple[list[str], str, type[BaseModel] | None]] = {
     "demo": (["d"], "demo", None),
     "info": (["slide.svs"], "info", None),
     "doctor": ([], "doctor", None),
+    "review": (["o"], "review", None),
+    "import-review": (["o"], "review", None),
 }
 NOT_FUNCTIONS_OF_THE_PIPELINE = {"import-annotations"}
 
@@ -58,7 +60,8 @@ def test_every_command_is_compared() -> None:
 def test_defaults_are_the_same(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     arguments, module_name, settings = COMMANDS[name]
     module = importlib.import_module(f"pathology_scaat.pipeline.{module_name}")
-    function = getattr(module, name)
+    attribute = name.replace("-", "_")
+    function = getattr(module, attribute)
     parameters = inspect.signature(function).parameters
     called: dict[str, Any] = {}
 
@@ -66,11 +69,11 @@ def test_defaults_are_the_same(name: str, monkeypatch: pytest.MonkeyPatch) -> No
         called.update(inspect.signature(function).bind(*args, **kwargs).arguments)
         raise StopHereError
 
-    monkeypatch.setattr(module, name, record)
+    monkeypatch.setattr(module, attribute, record)
     with pytest.raises(StopHereError):
         app([name, *arguments], standalone_mode=False)
     for key, parameter in parameters.items():
-        if parameter.default is inspect.Parameter.empty or key == "reporter":
+        if parameter.default is inspect.Parameter.empty or key in ("reporter", "on_ready"):
             continue
         given = called.get(key, parameter.default)
         stands_for = {"config": settings, "engine": EngineConfig}.get(key)

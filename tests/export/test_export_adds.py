@@ -36,7 +36,9 @@ def test_another_format_is_added(tmp_path: Path) -> None:
     before = {name: (out / name).stat().st_mtime_ns for name in names(out)}
     told = record_of(out)
     second = export_slide(slide_map, store, out, config("csv"))
-    assert names(out) == {"S1.geojson.gz", "S1.ome.tiff", "S1.png", "S1.csv"}
+    assert names(out) == {
+        "S1.geojson.gz", "S1.ome.tiff", "S1.png", "S1.probability.png", "S1.csv"
+    }  # fmt: skip
     assert {name: (out / name).stat().st_mtime_ns for name in before} == before
     assert (second.n_tiles, second.n_regions) == (first.n_tiles, first.n_regions)
     record = record_of(out)
@@ -93,11 +95,15 @@ def test_files_of_an_earlier_map_stay_and_are_told(tmp_path: Path) -> None:
     other = slide_map / "zarr.json"
     other.write_text(other.read_text().replace(record_of(out)["map_fingerprint"], "f" * 64))
     result = export_slide(slide_map, store, out, config("csv"))
-    assert names(out) == {"S1.geojson.gz", "S1.ome.tiff", "S1.png", "S1.csv"}
+    assert names(out) == {
+        "S1.geojson.gz", "S1.ome.tiff", "S1.png", "S1.probability.png", "S1.csv"
+    }  # fmt: skip
     record = record_of(out)
     assert set(record["files"]) == {"S1.csv"}
-    assert set(record["earlier_files"]) == {"S1.geojson.gz", "S1.ome.tiff", "S1.png"}
-    assert any("S1.png: of an earlier map; export again, or remove" in n for n in result.notes)
+    assert set(record["earlier_files"]) == {
+        "S1.geojson.gz", "S1.ome.tiff", "S1.png", "S1.probability.png"
+    }  # fmt: skip
+    assert any("S1.png" in n and "of an earlier map" in n for n in result.notes)
     export_slide(slide_map, store, out, config("png", "csv"))
     assert set(record_of(out)["earlier_files"]) == {"S1.geojson.gz", "S1.ome.tiff"}
     export_slide(slide_map, store, out, config("csv"), prune=True)
@@ -122,9 +128,10 @@ def test_another_setting_makes_its_own_files_anew_and_leaves_others(tmp_path: Pa
     export_slide(slide_map, store, out, config("csv", vmax=3.0, qupath_origin="full"))
     record = record_of(out)
     assert record["coordinates"] == coordinates  # those of the GeoJSON, which is as it was
-    assert record["colour_scale"]["source"] != "set for the cohort"
+    assert record["saliency_scale"]["source"] != "set for the cohort"
     assert not export_slide(slide_map, store, out, config("png", vmax=3.0)).skipped
-    assert record_of(out)["colour_scale"]["vmax"] == 3.0
+    assert record_of(out)["saliency_scale"]["vmax"] == 3.0
+    assert any("--vmax" in note for note in record_of(out)["notes"])  # evidence is drawn
 
 
 def test_too_many_classes_for_colours_are_told(tmp_path: Path) -> None:
@@ -151,4 +158,4 @@ def test_facts_of_the_model_are_told_where_they_are_known(tmp_path: Path) -> Non
     assert record["classes"][0]["color"] == [1, 2, 3]
     plain = config("geojson-plain")
     export_slide(slide_map, store, tmp_path / "p", plain, facts=ModelWords("e" * 64, "another"))
-    assert record_of(tmp_path / "p")["model"] == {}
+    assert not {"name", "held_out", "warning"} & record_of(tmp_path / "p")["model"].keys()
