@@ -187,9 +187,13 @@ def run_with_maps(
         map_path = out / "maps" / f"{slide_id}.ome.zarr"
         stitch_slide(saliency, map_path, StitchConfig(weighting="none"))
         export = ExportConfig(
-            formats=("geojson",), region_threshold=0.5, region_min_probability=0, region_mpp=0.5,
+            formats=("geojson",),
+            drawn="saliency",
+            region_threshold=0.5,
+            region_min_probability=0,
+            region_mpp=0.5,
             min_region_um2=1,
-        )  # fmt: skip
+        )
         export_slide(map_path, saliency, out / "overlays", export)
         for stage in ("tile", "explain", "stitch", "export"):
             status.update(slide_id, stage, "done")

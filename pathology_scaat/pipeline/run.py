@@ -26,7 +26,7 @@ from pathology_scaat.pipeline.preflight import (
 from pathology_scaat.pipeline.reporting import Reporter, Silent, StageReport, tell_and_keep
 from pathology_scaat.pipeline.same_slides import refuse_shared_slides, shared_slide_notes
 from pathology_scaat.pipeline.stitch import stitch
-from pathology_scaat.pipeline.tile import load_cohort, tile_cohort
+from pathology_scaat.pipeline.tile import load_cohort, plan_note, tile_cohort
 from pathology_scaat.pipeline.train import train
 from pathology_scaat.slides.fingerprint import keyed
 from pathology_scaat.training import TrainResult
@@ -126,7 +126,10 @@ def run(
     check_class_choices(
         config.train if config.model is None else None, config.explain, tile_config.class_names
     )
+    planned = plan_note(cohort, out, tile_config, overwrite)
     claim_output(out, exists_ok=exists_ok)
+    if planned:
+        listener.note(planned)
     tell_and_keep([*notes, *class_notes], out, "cohort", listener)
     StatusTable(out).plan((row.slide_id for row in cohort.rows), cohort.patient_keys())
     # Where the work runs decides no result, and a scheduler's address names a host.

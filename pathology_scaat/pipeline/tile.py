@@ -124,10 +124,28 @@ def tile(
     if not cohort.rows:
         raise ManifestError("the cohort", "has no slides", "add at least one row")
     settings, class_notes = with_class_names(config or TileConfig(), cohort.rows)
+    planned = plan_note(cohort, out, settings, overwrite)
     claim_output(out, exists_ok=exists_ok)
     notes = (*cohort.notes, *shared_slide_notes(cohort), *class_notes)
     tell_and_keep(notes, out, "cohort", listener)
+    if planned:
+        listener.note(planned)
     return tile_cohort(cohort, out, settings, engine, overwrite=overwrite, reporter=listener)
+
+
+def plan_note(cohort: Manifest, out: Path, settings: TileConfig, overwrite: bool) -> str:
+    """What tiling will make and need, in a sentence; empty where nothing is to be made.
+
+    Raises
+    ------
+    StoreError
+        If the disk cannot hold it; nothing has been written then.
+    """
+    space = Workspace(out)
+    jobs = [_job(row, space, settings, overwrite, cohort.fingerprint_key) for row in cohort.rows]
+    to_make = [job for job in jobs if overwrite or not Path(job.store_path).exists()]
+    plan = plan_tiling(to_make, settings)
+    return check_room(plan, out) if plan.n_grid else ""
 
 
 def tile_cohort(
@@ -143,10 +161,6 @@ def tile_cohort(
     space = Workspace(out)
     StatusTable(out).plan((row.slide_id for row in cohort.rows), cohort.patient_keys())
     jobs = [_job(row, space, settings, overwrite, cohort.fingerprint_key) for row in cohort.rows]
-    to_make = [job for job in jobs if overwrite or not Path(job.store_path).exists()]
-    plan = plan_tiling(to_make, settings)
-    if plan.n_grid:
-        reporter.note(check_room(plan, out))
     return run_stage(
         "tile",
         [job.slide_id for job in jobs],

@@ -123,6 +123,10 @@ def test_fifty_regions_are_judged_by_keyboard_alone(browser: Browser, session: S
 def test_slide_map_and_outline_lie_on_each_other(browser: Browser, session: Session) -> None:
     """At 40x (0.25 µm a screen pixel) within one screen pixel, on both views."""
     open_slide_page(browser, session)
+    # Not the evidence, which is smoothed and so a little broader than the mark.
+    browser.js("byId('channel').value = state.paper.channels.indexOf('saliency')")
+    browser.js("loadMap(state.paper.channels.indexOf('saliency'))")
+    browser.wait("document.body.dataset.map === 'saliency'")
     mark = MARKS[24]
     middle = f"{mark.x + mark.width / 2}, {mark.y + mark.height / 2}"
     browser.js(

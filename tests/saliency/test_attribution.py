@@ -144,7 +144,7 @@ def test_grad_cam_says_when_no_layer_fits() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"method": "magic"}, "is not known"),
+        ({"method": "magic"}, "is unknown"),
         ({"target": "tumour"}, "is not known"),
         ({"target": torch.tensor([1])}, "give one class a patch"),
         ({"output": "odds"}, "is not known"),

@@ -115,7 +115,7 @@ def test_a_wrong_class_is_one_mistake_and_touches_nothing(run_folder) -> None:
     run_folder.add_slide("b", seed=1)
     explain(run_folder.out, device="cpu")
     before = StatusTable(run_folder.out).rows()
-    with pytest.raises(UsageError, match="'Foo' is no class of the model; use one of normal"):
+    with pytest.raises(UsageError, match="'Foo' is no class of the model; choose from normal"):
         explain(run_folder.out, config=ExplainConfig(target="Foo"), device="cpu")
     assert StatusTable(run_folder.out).rows() == before
 
