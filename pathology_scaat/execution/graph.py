@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any, Protocol, TypeAlias
 
 from pathology_scaat.execution.jobs import (
@@ -61,7 +61,7 @@ def run_jobs(
     function: Callable[[Any], Any],
     jobs: Sequence[Any],
     on_progress: OnProgress | None = None,
-) -> Iterator[JobOutcome[Any]]:
+) -> Generator[JobOutcome[Any], None, None]:
     """Run all jobs on a back end; yield what becomes of each, as it comes.
 
     A job whose worker died is tried once more when the others are done, alone: the worker may

@@ -238,7 +238,7 @@ def _write(
         patch_blocks = None
         if blocks is not None:  # a patch is readable where all of its blocks are
             moved = blocks.where(readable)
-            readable = (moved >= 0).all(axis=1)
+            readable = np.asarray((moved >= 0).all(axis=1), bool)
             patch_blocks = moved[readable]
         n_unreadable = int((~readable).sum())
         if n_unreadable > config.max_unreadable_share * len(readable):

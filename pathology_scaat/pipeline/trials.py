@@ -139,7 +139,8 @@ def _picture() -> str:
 
     figure = Figure(figsize=(1, 1))
     figure.subplots().set_title("x")
-    FigureCanvasAgg(figure).print_png(io.BytesIO())
+    FigureCanvasAgg(figure)
+    figure.savefig(io.BytesIO(), format="png")
     return "drawn"
 
 

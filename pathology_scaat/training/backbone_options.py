@@ -34,6 +34,7 @@ class _Options(BaseModel):
 class SmallNetOptions(_Options):
     """Options of the network ``scaat-small``."""
 
+    downsampling: Literal["even", "odd"] = "even"
     norm: Literal["batch", "group"] = "batch"
     widths: tuple[Width, ...] = Field((16, 32, 64, 128), min_length=2, max_length=8)
 

@@ -9,7 +9,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from pathology_scaat.metrics.classification import macro_auc, sigmoid, softmax
+from pathology_scaat.metrics.classification import macro_auc
+from pathology_scaat.metrics.functional.calibration import sigmoid, softmax
 from pathology_scaat.training.bundle_config import Estimate, HeldOut
 from pathology_scaat.training.data import PatchTable
 from pathology_scaat.training.results import TrainingSlide

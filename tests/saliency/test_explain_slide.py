@@ -73,7 +73,7 @@ def test_what_is_there_is_not_made_again_and_what_differs_is(run_folder, tmp_pat
 def test_a_damaged_store_is_made_again(run_folder, tmp_path: Path) -> None:
     patches, out = run_folder.add_slide("a"), tmp_path / "a.zarr"
     explain_slide(patches, run_folder.model, out, device="cpu")
-    (out / "zarr.json").write_text("{}")
+    (out / "saliency" / "zarr.json").write_text("{}")
     assert not explain_slide(patches, run_folder.model, out, device="cpu").skipped
 
 

@@ -72,7 +72,7 @@ def test_the_method_needs_torch_alone() -> None:
         "print(sorted(new), sorted({m.split('.')[1] for m in ours}))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "['pathology_scaat'] ['errors', 'scaat']"
+    assert done.stdout.strip() == "['pathology_scaat'] ['errors', 'scaat', 'system']"
 
 
 def test_it_is_called_as_attacks_are() -> None:

@@ -55,7 +55,7 @@ def test_nothing_there_and_loops(tmp_path: Path) -> None:
     for name in ("none.svs", "loop.svs", "a\x00b.svs"):
         with pytest.raises(SlideOpenError):
             open_slide(tmp_path / name)
-    with pytest.raises(UsageError, match="no reader"):
+    with pytest.raises(UsageError, match="is unknown; choose from"):
         open_slide(tmp_path / "none.svs", reader="magic")
 
 

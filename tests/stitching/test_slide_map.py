@@ -43,7 +43,7 @@ def test_ngff_05_says_scale_units_and_channels(tmp_path: Path) -> None:
     ]  # fmt: skip
     assert [c["label"] for c in ome["omero"]["channels"]] == names
     array = zarr.open_array(path / "0", mode="r")
-    assert array.shape == (4, 498, 659)
+    assert array.shape == (5, 498, 659)
     assert np.isnan(array.fill_value)
 
 

@@ -13,14 +13,14 @@ import pytest
 import torch
 
 from pathology_scaat.errors import BundleError
-from pathology_scaat.metrics.classification import (
+from pathology_scaat.metrics.functional.calibration import (
     balanced_loss,
-    binary_auc,
     calibrated_loss,
     fit_temperature,
     mean_loss,
     softmax,
 )
+from pathology_scaat.metrics.functional.roc import roc_auc
 from pathology_scaat.training import TrainConfig, TrainingSlide, load_bundle, train_model
 from pathology_scaat.training.bundle import read_bundle_config
 from pathology_scaat.training.bundle_config import (
@@ -121,8 +121,8 @@ def test_a_constant_prediction_wins_no_epoch(
     constant[:, 1] = 2 + 0.001 * labels  # perfectly ranked, all the same
     good = np.zeros((400, 2))
     good[:, 1] = 4 * (labels - 0.5) + rng.normal(size=400)
-    assert binary_auc(softmax(constant)[:, 1], labels == 1) == 1.0
-    assert binary_auc(softmax(good)[:, 1], labels == 1) < 1.0
+    assert roc_auc(softmax(constant)[:, 1], labels == 1) == 1.0
+    assert roc_auc(softmax(good)[:, 1], labels == 1) < 1.0
     assert calibrated_loss(good, labels) < calibrated_loss(constant, labels) - 0.1
     assert calibrated_loss(constant, labels) >= np.log(2) - 0.01
     train_model(slides, tmp_path / "model", quick.model_copy(update={"epochs": 1}), device="cpu")
@@ -255,7 +255,7 @@ def test_foreign_tissue_is_unlike_the_training_patches(
     scores = np.concatenate(
         [bundle.features.percentile(own), bundle.features.percentile(kept[0].numpy())]
     )
-    assert binary_auc(scores, np.arange(len(scores)) >= len(own)) >= 0.9
+    assert roc_auc(scores, np.arange(len(scores)) >= len(own)) >= 0.9
     assert (bundle.features.percentile(own) < 99).mean() > 0.8
 
 
