@@ -32,6 +32,7 @@ from pathology_scaat.errors import BundleError, ScaatError, TrainingError
 from pathology_scaat.scaat.method import Method
 from pathology_scaat.system.representation import Described
 from pathology_scaat.training.backbones import Classifier, create_backbone
+from pathology_scaat.training.bags.model import build_bag_model
 from pathology_scaat.training.builders import Tables, default_positive_class
 from pathology_scaat.training.bundle_config import (
     SCHEMA_NAME,
@@ -55,7 +56,8 @@ class ModelBundle(Described):
     Attributes
     ----------
     model : nn.Module
-        (B, 3, P, P) float in [0, 1] to (B, K) raw logits.
+        (B, 3, P, P) float in [0, 1] to (B, K) raw logits. A model for bags (``config.bag``)
+        also takes tall images (B, 3, m * P, P) of m patches each.
     config : BundleConfig
     fingerprint : str
         SHA-256 over weights and meaning; other for any other model.
@@ -77,7 +79,7 @@ class ModelBundle(Described):
 
 def save_bundle(
     path: Path,
-    model: Classifier,
+    model: nn.Module,
     config: BundleConfig,
     *,
     training_log: str | None = None,
@@ -89,7 +91,7 @@ def save_bundle(
     ----------
     path : Path
         The bundle's folder; one that is there is replaced.
-    model : Classifier
+    model : nn.Module
         On any device; saved in float32 as it is.
     config : BundleConfig
         Hash and versions are filled in.
@@ -168,8 +170,18 @@ def read_bundle_config(path: Path) -> BundleConfig:
     return config
 
 
-def build_model(config: BundleConfig) -> Classifier:
+def build_model(config: BundleConfig) -> nn.Module:
     """The network a configuration describes, with random weights."""
+    if config.bag is not None:
+        return build_bag_model(
+            config.backbone,
+            config.backbone_options,
+            config.patch_size_px,
+            len(config.class_names),
+            config.bag,
+            config.mean,
+            config.std,
+        )
     backbone = create_backbone(
         config.backbone, len(config.class_names), config.patch_size_px, config.backbone_options
     )
@@ -259,7 +271,9 @@ def bundle_config(
         method=config.method,
         method_options=options.to_dict() if options is not None else config.method_options,
         training={
-            **config.model_dump(mode="json", exclude={"backbone_weights", "cache_bytes"}),
+            **config.model_dump(
+                mode="json", exclude={"backbone_weights", "cache_bytes", "labels", "bag"}
+            ),
             "seed": job.seed,
         },
         dataset_fingerprint=fingerprint({"stores": sorted({s.meta.fingerprint for s in stores})}),

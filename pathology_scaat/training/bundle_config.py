@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from pathology_scaat.artifacts.fingerprint import fingerprint
+from pathology_scaat.training.bags.config import BagHeadConfig
 
 SCHEMA_NAME = "pathology_scaat.model"
 
@@ -41,8 +42,13 @@ class BundleConfig(BaseModel):
     )
     weights_sha256: str = Field("", description="of model.safetensors")
     versions: dict[str, str] = Field(default_factory=dict)
+    bag: BagHeadConfig | None = Field(
+        None, description="additive head of a model for bags; none for a model for patches"
+    )
 
 
 def model_fingerprint(config: BundleConfig) -> str:
     """Fingerprint of a bundle; library versions and measured metrics do not enter."""
-    return fingerprint(config.model_dump(mode="json", exclude={"versions", "metrics"}))
+    # what models for patches do not have does not enter, so that their fingerprints stay
+    absent = {"bag"} if config.bag is None else set()
+    return fingerprint(config.model_dump(mode="json", exclude={"versions", "metrics", *absent}))
