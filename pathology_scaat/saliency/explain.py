@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
@@ -32,6 +32,7 @@ from pathology_scaat.saliency.store import SaliencyStore, saliency_store_writer
 
 if TYPE_CHECKING:
     from pathology_scaat.patches import PatchStore
+    from pathology_scaat.training.bundle import ModelBundle
 
 logger = logging.getLogger(__name__)
 
@@ -93,6 +94,16 @@ class BatchExplainer:
         self.device = device
         self.multi_label = multi_label
         self.at_once: int | None = None
+
+    def look(self, batches: Iterable[NDArray[np.uint8]]) -> dict[str, NDArray[np.float32]]:
+        """See the whole slide before any of it is explained, if need be: not under this model.
+
+        Returns
+        -------
+        dict
+            Columns that the saliency store gets besides, (N, ...) by name.
+        """
+        return {}
 
     def __call__(
         self, patches: NDArray[np.uint8]
@@ -185,6 +196,19 @@ def _check_match(store: PatchStore, bundle_config: Any, subject: str) -> None:
         )
 
 
+def _explainer(
+    bundle: ModelBundle, target_index: int, config: ExplainConfig, device: torch.device
+) -> BatchExplainer:
+    """What explains the patches of a slide under a model for patches, or for bags."""
+    from pathology_scaat.saliency.bags import BagExplainer
+    from pathology_scaat.training.bags.model import BagModel
+
+    if isinstance(bundle.model, BagModel):
+        temperature = bundle.config.temperature
+        return BagExplainer(bundle.model, target_index, config, device, temperature)
+    return BatchExplainer(bundle.model, target_index, config, device, bundle.config.multi_label)
+
+
 def _existing(out_path: Path, wanted: str) -> SaliencyStore | None:
     if not out_path.exists():
         return None
@@ -257,6 +281,8 @@ def explain_slide(
         )
     parameters = config.model_dump(mode="json", exclude=NOT_IN_FINGERPRINT)
     parameters["target"] = target_class
+    if model_config.bag is not None:
+        parameters["unit"] = "gradient of the slide's score x number of its patches"
     wanted = fingerprint(
         {
             "schema": SCHEMA_NAME,
@@ -298,7 +324,7 @@ def explain_slide(
     bundle = kept_bundle(Path(bundle_path), model_print, str(chosen))
     total = len(store)
     target_index = class_names.index(target_class)
-    explain = BatchExplainer(bundle.model, target_index, config, chosen, model_config.multi_label)
+    explain = _explainer(bundle, target_index, config, chosen)
     probability_sum = 0.0
     with (
         ThreadPoolExecutor(1, thread_name_prefix="scaat-read") as reader,
@@ -315,6 +341,7 @@ def explain_slide(
         written: deque[Future[None]] = deque()
         done = 0
         starts = range(0, total, config.batch_size)
+        writer.columns.update(explain.look(_read_ahead(store, starts, config.batch_size, reader)))
         for patches in _read_ahead(store, starts, config.batch_size, reader):
             maps, probability = explain(patches)
             written.append(writer_pool.submit(writer.append, maps, probability))

@@ -11,6 +11,7 @@ from pathology_scaat.patches.schema import SlideGeometry
 
 SCHEMA_NAME = "pathology_scaat.saliency"
 SCHEMA_VERSION = 1
+CONTRIBUTION_ARRAY = "contribution"
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,8 @@ class SaliencyStoreMeta:
                                             averaged over ``stride_px`` output pixels; one scale
                                             for the whole slide, never normalised by patch
     ``probability``     (N, K) float32      softmax over ``class_names``
+    ``contribution``    (N, K) float32      what the patch adds to the slide's logits; they sum to
+                                            them. Only of models for bags
     ``origin_px``       (N, 2) int64        level-0 top-left corner, x, y
     ``grid_index``      (N, 2) int32        column, row in the grid
     ==================  ==================  ====================================================

@@ -25,7 +25,7 @@ from pathology_scaat.artifacts.atomic import atomic_path
 from pathology_scaat.artifacts.checksums import seal_folder
 from pathology_scaat.errors import StoreError, UsageError
 from pathology_scaat.patches.schema import ATTRIBUTES_KEY
-from pathology_scaat.saliency.schema import SaliencyStoreMeta
+from pathology_scaat.saliency.schema import CONTRIBUTION_ARRAY, SaliencyStoreMeta
 from pathology_scaat.system.representation import Described
 
 DEFAULT_SCALE = 1024.0
@@ -49,6 +49,8 @@ class SaliencyStoreWriter:
     ----------
     n_clipped : int
         Values beyond float16's range, cut to its largest number.
+    columns : dict of str to ndarray, (N, ...) float
+        Further small arrays that :meth:`close` writes, by name.
     """
 
     def __init__(
@@ -70,6 +72,7 @@ class SaliencyStoreWriter:
         self.scale = float(meta.parameters.get("saliency_scale", DEFAULT_SCALE))
         self.n_patches = n_patches
         self.n_clipped = 0
+        self.columns: dict[str, NDArray[np.floating[Any]]] = {}
         self._written = 0
         # Whole chunks of about 128 KiB, whole chunks in a shard.
         per_chunk = max(1, min(_TARGET_CHUNK_BYTES // (2 * self.side**2), patches_per_shard))
@@ -138,6 +141,7 @@ class SaliencyStoreWriter:
             ("probability", self._probability, "float32"),
             ("origin_px", origins_px, "int64"),
             ("grid_index", grid_index, "int32"),
+            *((name, column, "float32") for name, column in self.columns.items()),
         ):
             data = np.ascontiguousarray(values, dtype=dtype)
             self._group.create_array(
@@ -291,6 +295,12 @@ class SaliencyStore(Described):
     def probability(self) -> NDArray[np.float32]:
         """(N, K) float32."""
         return self._small("probability")
+
+    @cached_property
+    def contribution(self) -> NDArray[np.float32] | None:
+        """(N, K) float32, what each patch adds to the slide's logits; None for patch models."""
+        there = (self.path / CONTRIBUTION_ARRAY).is_dir()
+        return self._small(CONTRIBUTION_ARRAY) if there else None
 
     @cached_property
     def target_probability(self) -> NDArray[np.float32]:

@@ -68,7 +68,8 @@ def test_it_learns_from_labels_of_slides(
     assert bundle.config.class_names == ("normal", "tumour")
     assert bundle.config.method == "scaat"
     rows = [progress.metrics for progress in seen if progress.metrics]
-    assert rows[0]["eps"] == 0 and rows[-1]["eps"] > 0
+    assert rows[0]["eps"] == 0
+    assert rows[-1]["eps"] > 0
     scores = {}
     for slide in (s for s in bag_slides if s.split == "test"):
         store = PatchStore(slide.store)
@@ -78,7 +79,8 @@ def test_it_learns_from_labels_of_slides(
     negative = [scores[s.slide_id] for s in bag_slides if s.split == "test" and s.label == "normal"]
     assert min(positive) > max(negative)
     again = train_on_slides(bag_slides, tmp_path / "model", quick_bags, device="cpu")
-    assert again.skipped and again.model_fingerprint == result.model_fingerprint
+    assert again.skipped
+    assert again.model_fingerprint == result.model_fingerprint
 
 
 def test_a_stopped_training_goes_on_to_the_same_bytes(
@@ -146,7 +148,8 @@ def test_statistics_are_those_of_all_patches() -> None:
     variance = torch.stack([o.var(dim=(0, 2, 3)) for o in outputs]).mean(dim=0)
     assert torch.allclose(first[1].running_mean, mean, atol=1e-5)
     assert torch.allclose(first[1].running_var, variance, atol=1e-5)
-    assert model.training and first[1].momentum == 0.1
+    assert model.training
+    assert first[1].momentum == 0.1
 
 
 def test_the_method_begins_late_with_a_schedule_of_its_own() -> None:
