@@ -91,10 +91,15 @@ def finish(reports: list[StageReport], out: Path) -> None:
 
 
 def train_overrides(
-    method: str | None, backbone: str | None, epochs: int | None, eps: float | None
+    method: str | None,
+    backbone: str | None,
+    epochs: int | None,
+    eps: float | None,
+    labels: str | None = None,
 ) -> dict[str, Any]:
     """The training settings that the command line names."""
     return {
+        "labels": labels,
         "method": method,
         "backbone": backbone,
         "epochs": epochs,

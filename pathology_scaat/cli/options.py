@@ -69,6 +69,14 @@ Pseudonymize = Annotated[
         help="Give slides and patients pseudonyms; SALT is a file outside of --out.",
     ),
 ]
+Labels = Annotated[
+    str | None,
+    typer.Option(
+        "--labels",
+        help="Learn from: slide (one label each, in bags), patch (annotations), copy (the slide's "
+        "label on every patch; a control), or auto: slide where there are no annotations.",
+    ),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print results and errors only.")]
 
 

@@ -33,6 +33,7 @@ def tile(
     overlap: opt.Overlap = None,
     classes: opt.Classes = None,
     reader: opt.Reader = None,
+    labels: opt.Labels = None,
     workers: opt.Workers = None,
     scheduler: opt.Scheduler = None,
     cluster: opt.Cluster = None,
@@ -44,6 +45,7 @@ def tile(
     """Cut slides into zarr patch stores."""
     from pathology_scaat.patches import TileConfig
     from pathology_scaat.pipeline.tile import tile as verb
+    from pathology_scaat.training.config import TrainConfig
 
     values = opt.tile_overrides(mpp, mag, patch_size, overlap, classes, reader)
     folder = needed(out, "--out")
@@ -52,6 +54,7 @@ def tile(
             cohort(needed(manifest, "--manifest"), pseudonymize, folder),
             folder,
             config=checked(TileConfig, values, "tile options"),
+            labels=checked(TrainConfig, {"labels": labels}, "tile options").labels,
             engine=engine_of(workers, scheduler, cluster),
             overwrite=overwrite,
             reporter=reporter,
@@ -63,6 +66,7 @@ def tile(
 def train(
     manifest: opt.Manifest = None,
     out: opt.Out = None,
+    labels: opt.Labels = None,
     method: opt.TrainingMethod = None,
     backbone: Annotated[str | None, typer.Option("--backbone", help="Network by name.")] = None,
     epochs: Annotated[int | None, typer.Option("--epochs", help="Most epochs.")] = None,
@@ -74,11 +78,11 @@ def train(
     quiet: opt.Quiet = False,
     allow_urls: opt.AllowUrls = None,
 ) -> None:
-    """Train a classifier on the labelled patches, with SCAAT unless told otherwise."""
+    """Train a model on labels of slides or of patches, with SCAAT unless told otherwise."""
     from pathology_scaat.pipeline.train import train as verb
     from pathology_scaat.training import TrainConfig
 
-    values = train_overrides(method, backbone, epochs, eps)
+    values = train_overrides(method, backbone, epochs, eps, labels)
     folder = needed(out, "--out")
     with progress_of(quiet) as reporter:
         result = verb(

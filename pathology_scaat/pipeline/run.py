@@ -105,6 +105,7 @@ def run(
         cohort,
         out,
         config=tile_config,
+        labels=config.train.labels,
         engine=config.engine,
         overwrite=overwrite,
         reporter=listener,

@@ -14,8 +14,10 @@ from pathology_scaat.cohort.pseudonyms import pseudonymous
 from pathology_scaat.errors import AnnotationError, ManifestError
 from pathology_scaat.execution.engine import EngineConfig
 from pathology_scaat.patches import TileConfig, TileJob, TileResult, tile_slide
+from pathology_scaat.pipeline.label_source import copies_labels, label_notes
 from pathology_scaat.pipeline.reporting import Reporter, Silent, StageReport
 from pathology_scaat.pipeline.stage import run_stage
+from pathology_scaat.training.bags.config import LabelSource
 
 
 def load_cohort(
@@ -54,14 +56,16 @@ def discover_class_names(rows: Sequence[ManifestRow]) -> tuple[str, ...]:
     return tuple(sorted(name for name in names if not name.endswith("*")))
 
 
-def _job(row: ManifestRow, space: Workspace, config: TileConfig, overwrite: bool) -> TileJob:
+def _job(
+    row: ManifestRow, space: Workspace, config: TileConfig, overwrite: bool, copy_labels: bool
+) -> TileJob:
     return TileJob(
         slide_path=row.slide_path,
         slide_id=row.slide_id,
         store_path=space.patches(row.slide_id),
         tissue_path=space.tissue(row.slide_id),
         annotation_path=row.annotation_path,
-        label=row.label,
+        label=row.label if copy_labels else None,
         mask_path=row.mask_path,
         mpp=row.mpp,
         config=config,
@@ -85,6 +89,7 @@ def tile(
     out: Path,
     *,
     config: TileConfig | None = None,
+    labels: LabelSource = "auto",
     engine: EngineConfig | None = None,
     overwrite: bool = False,
     reporter: Reporter | None = None,
@@ -100,6 +105,9 @@ def tile(
     config : TileConfig, optional
         µm/px, patch size, overlap and the rules of tissue and labels. Where it names no
         classes, those of the cohort's annotations and labels are taken.
+    labels : str
+        What is to be learnt from: ``copy`` writes the label of a slide onto each patch, as does
+        ``auto`` for slides without annotations in a cohort that has some.
     engine : EngineConfig, optional
         Where the work runs.
     overwrite : bool
@@ -120,7 +128,10 @@ def tile(
     if not settings.class_names:
         settings = settings.model_copy(update={"class_names": discover_class_names(cohort.rows)})
     space = Workspace(out)
-    jobs = [_job(row, space, settings, overwrite) for row in cohort.rows]
+    copied = copies_labels(cohort.rows, labels)
+    for note in label_notes(cohort.rows, labels):
+        listener.note(note)
+    jobs = [_job(row, space, settings, overwrite, copied) for row in cohort.rows]
     return run_stage(
         "tile",
         [job.slide_id for job in jobs],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +13,12 @@ from pathology_scaat.artifacts.status import StatusTable
 from pathology_scaat.cohort.manifest import Manifest, ManifestRow, assign_splits
 from pathology_scaat.errors import StoreError, TrainingError
 from pathology_scaat.patches import PatchStore
+from pathology_scaat.pipeline.label_source import (
+    bag_class_names,
+    label_notes,
+    label_source,
+    labelled_slides,
+)
 from pathology_scaat.pipeline.reporting import Reporter, Silent
 from pathology_scaat.pipeline.tile import load_cohort
 from pathology_scaat.training import (
@@ -22,6 +28,7 @@ from pathology_scaat.training import (
     TrainResult,
     train_model,
 )
+from pathology_scaat.training.bags.train import train_on_slides
 
 
 def _labelled_rows(rows: Sequence[ManifestRow], space: Workspace) -> list[ManifestRow]:
@@ -60,7 +67,8 @@ def training_slides(manifest: Manifest, out: Path, seed: int) -> tuple[TrainingS
         raise TrainingError(
             "the cohort",
             "has no labelled patch",
-            "give annotation_path or label in the manifest, or apply a trained model with --model",
+            "give annotation_path in the manifest, learn from labels of slides (--labels slide), "
+            "or apply a trained model with --model",
         )
     cohort = Manifest(rows=tuple(labelled))
     if any(row.split is None for row in labelled):
@@ -79,6 +87,28 @@ def training_slides(manifest: Manifest, out: Path, seed: int) -> tuple[TrainingS
     )
 
 
+def learn(
+    slides: Sequence[TrainingSlide],
+    model: Path,
+    settings: TrainConfig,
+    by_slide: bool,
+    device: str,
+    seed: int,
+    *,
+    overwrite: bool,
+    progress: Callable[[TrainProgress], None] | None,
+) -> TrainResult:
+    """Train on labels of slides, or of patches."""
+    if by_slide:
+        return train_on_slides(
+            slides, model, settings, class_names=bag_class_names(slides), device=device,
+            seed=seed, overwrite=overwrite, progress=progress,
+        )  # fmt: skip
+    return train_model(
+        slides, model, settings, device=device, seed=seed, overwrite=overwrite, progress=progress
+    )
+
+
 def train(
     manifest: Path | Manifest,
     out: Path,
@@ -89,7 +119,7 @@ def train(
     overwrite: bool = False,
     reporter: Reporter | None = None,
 ) -> TrainResult:
-    """Train a classifier on the labelled patches of ``out/patches`` into ``out/model``.
+    """Train on the patches in ``out/patches`` into ``out/model``: by their labels, or the slides'.
 
     Parameters
     ----------
@@ -115,7 +145,17 @@ def train(
     """
     listener = reporter or Silent()
     settings = config or TrainConfig()
-    slides = training_slides(load_cohort(manifest), out, seed)
+    cohort = load_cohort(manifest)
+    by_slide = label_source(cohort.rows, settings.labels) == "slide"
+    if by_slide:
+        slides, notes = labelled_slides(cohort, out, seed)
+    else:
+        slides, notes = (
+            training_slides(cohort, out, seed),
+            label_notes(cohort.rows, settings.labels),
+        )
+    for note in notes:
+        listener.note(note)
     begun = False
 
     def tell(progress: TrainProgress) -> None:
@@ -127,14 +167,8 @@ def train(
 
     model = Workspace(out).model
     with lease_if_writable(model, math.inf):
-        result = train_model(
-            slides,
-            model,
-            settings,
-            device=device,
-            seed=seed,
-            overwrite=overwrite,
-            progress=tell,
+        result = learn(
+            slides, model, settings, by_slide, device, seed, overwrite=overwrite, progress=tell
         )
     if begun:
         listener.end("train")
