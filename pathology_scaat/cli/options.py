@@ -77,6 +77,12 @@ Labels = Annotated[
         "label on every patch; a control), or auto: slide where there are no annotations.",
     ),
 ]
+Prevalence = Annotated[
+    float | None,
+    typer.Option(
+        "--prevalence", help="Share of positive patients at which predictive values are given."
+    ),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print results and errors only.")]
 
 

@@ -77,6 +77,7 @@ def run(
     cluster: opt.Cluster = None,
     device: Annotated[str | None, typer.Option("--device", help="auto, cpu or cuda:N.")] = None,
     seed: opt.Seed = None,
+    prevalence: opt.Prevalence = None,
     audit: Annotated[
         str | None, typer.Option("--audit", help="standard, or full: also paths, user, time.")
     ] = None,
@@ -85,7 +86,7 @@ def run(
     quiet: opt.Quiet = False,
     allow_urls: opt.AllowUrls = None,
 ) -> None:
-    """Do the whole job: tile, train (unless --model is given), explain, stitch, export."""
+    """Do the whole job: tile, train (unless --model is given), explain, predict, stitch, export."""
     from pathology_scaat.pipeline.config import load_run_config
 
     settings = load_run_config(
@@ -98,6 +99,7 @@ def run(
             "device": device,
             "audit": audit,
             "pseudonymize": pseudonymize,
+            "prevalence": prevalence,
             "tile": opt.tile_overrides(mpp, mag, patch_size, overlap, classes, reader),
             "train": train_overrides(method, backbone, epochs, eps, labels),
             "stitch": mopt.map_overrides(map_mpp, ngff, weighting),

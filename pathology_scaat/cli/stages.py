@@ -17,6 +17,7 @@ from pathology_scaat.cli.common import (
     finish,
     needed,
     print_metrics,
+    print_performance,
     progress_of,
     stdout,
     train_overrides,
@@ -129,6 +130,35 @@ def explain(
             reporter=reporter,
         )
     finish([report], folder)
+
+
+@app.command()
+def predict(
+    manifest: opt.Manifest = None,
+    out: opt.Out = None,
+    model: opt.Model = None,
+    prevalence: opt.Prevalence = None,
+    device: opt.Device = "auto",
+    seed: opt.Seed = None,
+    pseudonymize: opt.Pseudonymize = None,
+    quiet: opt.Quiet = False,
+    allow_urls: opt.AllowUrls = None,
+) -> None:
+    """Predict every slide and patient, and measure it where there are labels."""
+    from pathology_scaat.pipeline.predict import predict as verb
+
+    folder = needed(out, "--out")
+    with progress_of(quiet) as reporter:
+        report = verb(
+            folder,
+            manifest=cohort(needed(manifest, "--manifest"), pseudonymize, folder),
+            model=model,
+            prevalence=prevalence,
+            device=device,
+            seed=seed or 0,
+            reporter=reporter,
+        )
+    print_performance(report, folder)
 
 
 @app.command()

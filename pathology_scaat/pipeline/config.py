@@ -42,6 +42,9 @@ class RunConfig(BaseModel):
     audit: Literal["standard", "full"] = Field(
         "standard", description="full also records paths, user, host and time in run.json"
     )
+    prevalence: float | None = Field(
+        None, gt=0, lt=1, description="share of positive patients where predictive values are for"
+    )
     tile: TileConfig = Field(default_factory=TileConfig)
     train: TrainConfig = Field(default_factory=TrainConfig)
     explain: ExplainConfig = Field(default_factory=ExplainConfig)

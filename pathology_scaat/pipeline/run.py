@@ -13,6 +13,7 @@ from pathology_scaat.patches import TileConfig
 from pathology_scaat.pipeline.config import RunConfig
 from pathology_scaat.pipeline.explain import explain
 from pathology_scaat.pipeline.export import export
+from pathology_scaat.pipeline.predict import PredictReport, predict
 from pathology_scaat.pipeline.reporting import Reporter, Silent, StageReport
 from pathology_scaat.pipeline.stitch import stitch
 from pathology_scaat.pipeline.tile import load_cohort, tile
@@ -29,6 +30,7 @@ class RunReport:
     out: Path
     stages: list[StageReport] = field(default_factory=list)
     training: TrainResult | None = None
+    predicted: PredictReport | None = None
 
     @property
     def failed(self) -> dict[str, str]:
@@ -59,7 +61,7 @@ def tile_config_for(model: BundleConfig, asked: TileConfig) -> TileConfig:
 def run(
     config: RunConfig, *, overwrite: bool = False, reporter: Reporter | None = None
 ) -> RunReport:
-    """Tile, train (unless a model is given), explain, stitch and export a cohort.
+    """Tile, train (unless a model is given), explain, predict, stitch and export a cohort.
 
     A stage whose artifact is right does nothing, so that an interrupted run goes on where it
     stopped. A slide that fails in one stage is left out of the next ones and stops no other.
@@ -134,6 +136,15 @@ def run(
         reporter=listener,
     )
     report.stages.append(explained)
+    report.predicted = predict(
+        out,
+        manifest=cohort,
+        model=config.model,
+        prevalence=config.prevalence,
+        device=config.device,
+        seed=config.seed,
+        reporter=listener,
+    )
     stitched = stitch(
         out,
         config=config.stitch,
