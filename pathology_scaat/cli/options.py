@@ -77,6 +77,16 @@ Labels = Annotated[
         "label on every patch; a control), or auto: slide where there are no annotations.",
     ),
 ]
+Folds = Annotated[
+    int | None,
+    typer.Option("--folds", help="Cross-validation by patient: a model for each of so many folds."),
+]
+PreserveSite = Annotated[
+    str | None,
+    typer.Option(
+        "--preserve-site", metavar="COLUMN", help="Keep equal values of this column in one fold."
+    ),
+]
 Prevalence = Annotated[
     float | None,
     typer.Option(

@@ -77,6 +77,8 @@ def run(
     cluster: opt.Cluster = None,
     device: Annotated[str | None, typer.Option("--device", help="auto, cpu or cuda:N.")] = None,
     seed: opt.Seed = None,
+    folds: opt.Folds = None,
+    preserve_site: opt.PreserveSite = None,
     prevalence: opt.Prevalence = None,
     audit: Annotated[
         str | None, typer.Option("--audit", help="standard, or full: also paths, user, time.")
@@ -99,6 +101,8 @@ def run(
             "device": device,
             "audit": audit,
             "pseudonymize": pseudonymize,
+            "folds": folds,
+            "preserve_site": preserve_site,
             "prevalence": prevalence,
             "tile": opt.tile_overrides(mpp, mag, patch_size, overlap, classes, reader),
             "train": train_overrides(method, backbone, epochs, eps, labels),

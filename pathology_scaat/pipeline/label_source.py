@@ -55,12 +55,12 @@ def label_notes(rows: Sequence[ManifestRow], asked: LabelSource) -> tuple[str, .
 
 
 def labelled_slides(
-    manifest: Manifest, out: Path, seed: int
+    manifest: Manifest, out: Path, seed: int, *, deal: bool = True
 ) -> tuple[tuple[TrainingSlide, ...], tuple[str, ...]]:
     """The tiled slides that have a label, with patient-disjoint splits; and what to say.
 
     Splits that the manifest gives are kept; where it gives none they are made (stratified by
-    label, seeded) and recorded in ``slides.csv``.
+    label, seeded) and recorded in ``slides.csv``; without ``deal`` all are ``train``.
 
     Raises
     ------
@@ -88,12 +88,13 @@ def labelled_slides(
     if n_bare:
         notes.append(f"{n_bare} slide(s) without a label take no part in the training.")
     cohort = Manifest(rows=tuple(rows))
-    if any(row.split is None for row in rows):
-        cohort = assign_splits(cohort, seed=seed)
-        notes.extend(cohort.notes)
-    StatusTable(out).update_many(
-        (row.slide_id, "tile", "done", "", {"split": row.split}) for row in cohort.rows
-    )
+    if deal:
+        if any(row.split is None for row in rows):
+            cohort = assign_splits(cohort, seed=seed)
+            notes.extend(cohort.notes)
+        StatusTable(out).update_many(
+            (row.slide_id, "tile", "done", "", {"split": row.split}) for row in cohort.rows
+        )
     slides = tuple(
         TrainingSlide(
             store=space.patches(row.slide_id),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,6 +12,12 @@ from pathology_scaat.artifacts.status import StatusTable
 from pathology_scaat.cohort.manifest import Manifest
 from pathology_scaat.patches import TileConfig
 from pathology_scaat.pipeline.config import RunConfig
+from pathology_scaat.pipeline.cross_validation import (
+    column_of,
+    plan_folds,
+    predicting_models,
+    train_folds,
+)
 from pathology_scaat.pipeline.explain import explain
 from pathology_scaat.pipeline.export import export
 from pathology_scaat.pipeline.predict import PredictReport, predict
@@ -115,36 +122,11 @@ def run(
     report.stages.append(tiled)
     if not tiled.usable:
         return report
-    if config.model is None:
-        report.training = train(
-            cohort,
-            out,
-            config=config.train,
-            device=config.device,
-            seed=config.seed,
-            overwrite=overwrite,
-            reporter=listener,
-        )
-    explained = explain(
-        out,
-        model=config.model,
-        config=config.explain,
-        device=config.device,
-        engine=config.engine,
-        slide_ids=tiled.usable,
-        overwrite=overwrite,
-        reporter=listener,
-    )
+    if config.folds is not None:
+        explained = _by_folds(config, cohort, report, tiled.usable, overwrite, listener)
+    else:
+        explained = _by_one_model(config, cohort, report, tiled.usable, overwrite, listener)
     report.stages.append(explained)
-    report.predicted = predict(
-        out,
-        manifest=cohort,
-        model=config.model,
-        prevalence=config.prevalence,
-        device=config.device,
-        seed=config.seed,
-        reporter=listener,
-    )
     stitched = stitch(
         out,
         config=config.stitch,
@@ -165,3 +147,103 @@ def run(
     )
     report.stages.append(exported)
     return report
+
+
+def _by_one_model(
+    config: RunConfig,
+    cohort: Manifest,
+    report: RunReport,
+    slide_ids: Sequence[str],
+    overwrite: bool,
+    listener: Reporter,
+) -> StageReport:
+    """Train (unless a model is given), explain and predict: one model for all slides."""
+    if config.model is None:
+        report.training = train(
+            cohort,
+            config.out,
+            config=config.train,
+            device=config.device,
+            seed=config.seed,
+            overwrite=overwrite,
+            reporter=listener,
+        )
+    explained = explain(
+        config.out,
+        model=config.model,
+        config=config.explain,
+        device=config.device,
+        engine=config.engine,
+        slide_ids=slide_ids,
+        overwrite=overwrite,
+        reporter=listener,
+    )
+    report.predicted = predict(
+        config.out,
+        manifest=cohort,
+        model=config.model,
+        prevalence=config.prevalence,
+        device=config.device,
+        seed=config.seed,
+        reporter=listener,
+    )
+    return explained
+
+
+def _by_folds(
+    config: RunConfig,
+    cohort: Manifest,
+    report: RunReport,
+    slide_ids: Sequence[str],
+    overwrite: bool,
+    listener: Reporter,
+) -> StageReport:
+    """A model a fold; each slide is explained and predicted by the one that never saw it."""
+    assert config.folds is not None
+    sites = None
+    if config.preserve_site is not None:
+        sites = column_of(config.manifest, config.preserve_site, cohort)
+    plan = plan_folds(
+        cohort, config.out, config.folds, config.train, config.seed, sites=sites, reporter=listener
+    )
+    models = train_folds(
+        plan,
+        config.out,
+        config.train,
+        device=config.device,
+        seed=config.seed,
+        overwrite=overwrite,
+        reporter=listener,
+    )
+    left_out = sorted(set(slide_ids) - set(plan.fold_of))
+    if left_out:
+        listener.note(
+            f"{len(left_out)} slide(s) are in no fold, since they have no label: they get no map "
+            f"and no prediction ({', '.join(left_out[:3])}{', ...' if len(left_out) > 3 else ''})."
+        )
+    explained = StageReport("explain")
+    for one in models:
+        assert one.fold is not None
+        part = explain(
+            config.out,
+            model=one.model,
+            config=config.explain,
+            device=config.device,
+            engine=config.engine,
+            slide_ids=[s for s in plan.tested_in(one.fold) if s in set(slide_ids)],
+            overwrite=overwrite,
+            reporter=listener,
+        )
+        explained.done += part.done
+        explained.skipped += part.skipped
+        explained.failed.update(part.failed)
+    report.predicted = predict(
+        config.out,
+        manifest=cohort,
+        folds=predicting_models(plan, models),
+        prevalence=config.prevalence,
+        device=config.device,
+        seed=config.seed,
+        reporter=listener,
+    )
+    return explained
