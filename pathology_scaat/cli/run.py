@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.table import Table
@@ -143,6 +143,10 @@ def verify(
 @app.command()
 def demo(
     out: Annotated[Path, typer.Argument(help="Folder to make.")] = Path("scaat-demo"),
+    labels: Annotated[
+        Literal["patch", "slide"],
+        typer.Option("--labels", help="patch: annotated slides; slide: a diagnosis a slide only."),
+    ] = "patch",
     workers: opt.Workers = None,
     device: opt.Device = "auto",
     seed: opt.Seed = None,
@@ -150,10 +154,11 @@ def demo(
     quiet: opt.Quiet = False,
 ) -> None:
     """Make a small cohort with a known answer and run the whole job on it."""
-    from pathology_scaat.pipeline.demo import demo as verb
+    from pathology_scaat.pipeline.demo import demo as annotated
+    from pathology_scaat.pipeline.demo_labels import labelled_demo
 
     with progress_of(quiet) as reporter:
-        report = verb(
+        report = (labelled_demo if labels == "slide" else annotated)(
             out,
             workers=workers,
             device=device,

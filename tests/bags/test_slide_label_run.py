@@ -121,6 +121,11 @@ def test_every_slide_and_patient_is_predicted(whole: tuple[Path, Notes]) -> None
         margin = float(np.diff(store.contribution.astype(np.float64).sum(axis=0))[0])
         assert (margin > 0) == (p[1] > 0.5)
     assert {row["split"] for row in rows} == {"train", "val", "test"}
+    # three validation slides of a class say no more than four of five, however sure the model
+    val = [
+        max(float(row["p_Normal"]), float(row["p_Tumor"])) for row in rows if row["split"] == "val"
+    ]
+    assert 0.6 < np.mean(val) < 0.95
     assert len(table(out / "predictions_patients.csv")) == 24
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from pathology_scaat.errors import TrainingError
 from pathology_scaat.execution.devices import process_device
-from pathology_scaat.metrics.classification import fit_temperature, mean_loss, scores
+from pathology_scaat.metrics.classification import mean_loss, scores
 from pathology_scaat.scaat.method import Visit
 from pathology_scaat.scaat.objective import SingleLabelObjective
 from pathology_scaat.training import builders
@@ -29,6 +29,7 @@ from pathology_scaat.training.backbones import (
     train_mode,
 )
 from pathology_scaat.training.bags.batch_norm import estimate_statistics, freeze_batch_norm
+from pathology_scaat.training.bags.calibration import slide_temperature, smoothed_loss
 from pathology_scaat.training.bags.data import BagBatch, BagTable, epoch_of_bags, mixed_patches
 from pathology_scaat.training.bags.job import BagJob, save_bag_bundle
 from pathology_scaat.training.bags.model import BagModel, tall_image, with_head
@@ -311,7 +312,7 @@ class BagTrainer:
         if len(labels):
             found = {f"val_slide_{k}": v for k, v in scores(logits, labels).items()}
         if len(np.unique(labels)) > 1:
-            temperature = fit_temperature(logits, labels)
+            temperature = slide_temperature(logits, labels)
         else:
             self.notes.append(
                 "The validation slides do not hold two classes: the probabilities are not "
@@ -349,4 +350,4 @@ def _calibrated_loss(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> 
     """Cross-entropy at the temperature that suits it best, in nats."""
     if len(np.unique(labels)) < 2:
         return mean_loss(logits, labels)
-    return mean_loss(logits / fit_temperature(logits, labels), labels)
+    return smoothed_loss(logits / slide_temperature(logits, labels), labels)
