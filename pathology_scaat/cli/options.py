@@ -87,6 +87,10 @@ PreserveSite = Annotated[
         "--preserve-site", metavar="COLUMN", help="Keep equal values of this column in one fold."
     ),
 ]
+TestManifest = Annotated[
+    Path | None,
+    typer.Option("--test-manifest", help="An external cohort: all of it is tested on."),
+]
 Prevalence = Annotated[
     float | None,
     typer.Option(

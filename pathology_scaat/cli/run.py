@@ -79,6 +79,7 @@ def run(
     seed: opt.Seed = None,
     folds: opt.Folds = None,
     preserve_site: opt.PreserveSite = None,
+    test_manifest: opt.TestManifest = None,
     prevalence: opt.Prevalence = None,
     audit: Annotated[
         str | None, typer.Option("--audit", help="standard, or full: also paths, user, time.")
@@ -103,6 +104,7 @@ def run(
             "pseudonymize": pseudonymize,
             "folds": folds,
             "preserve_site": preserve_site,
+            "test_manifest": test_manifest,
             "prevalence": prevalence,
             "tile": opt.tile_overrides(mpp, mag, patch_size, overlap, classes, reader),
             "train": train_overrides(method, backbone, epochs, eps, labels),

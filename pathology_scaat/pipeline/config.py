@@ -48,6 +48,9 @@ class RunConfig(BaseModel):
     preserve_site: str | None = Field(
         None, description="column of the manifest whose values are kept within one fold"
     )
+    test_manifest: Path | None = Field(
+        None, description="another cohort, all of which is tested on"
+    )
     prevalence: float | None = Field(
         None, gt=0, lt=1, description="share of positive patients where predictive values are for"
     )
@@ -62,6 +65,11 @@ class RunConfig(BaseModel):
     def _check(self) -> Self:
         if self.folds is not None and self.model is not None:
             raise ValueError("folds train models, and a model to apply is given: leave one out")
+        if self.test_manifest is not None and (self.folds or self.model):
+            raise ValueError(
+                "test_manifest is for a model that is trained on the manifest: leave folds and "
+                "model out"
+            )
         if self.preserve_site is not None and self.folds is None:
             raise ValueError("preserve_site is for folds: give folds as well")
         return self

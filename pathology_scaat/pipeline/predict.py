@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from pathology_scaat.cohort.manifest import Manifest
 from pathology_scaat.errors import StoreError, UsageError
 from pathology_scaat.evaluation.performance.aggregate import Calibration, fit_calibration
 from pathology_scaat.evaluation.performance.predictions import (
+    EXTERNAL,
     PATIENTS_NAME,
     PREDICTIONS_NAME,
     Prediction,
@@ -77,6 +78,7 @@ def predict(
     manifest: Path | Manifest,
     model: Path | None = None,
     folds: Sequence[FoldModel] | None = None,
+    external: Collection[str] = (),
     prevalence: float | None = None,
     device: str = "auto",
     seed: int = 0,
@@ -94,6 +96,8 @@ def predict(
         Another bundle than ``out/model``: which slides it was trained on is then not known.
     folds : sequence of FoldModel, optional
         Models of cross-validation, each for its own slides, instead of one for all.
+    external : collection of str
+        Slides of an external cohort: they alone are judged by.
     prevalence : float, optional
         Share of positive patients at which predictive values are given.
     device : str
@@ -133,6 +137,7 @@ def predict(
             {"fold": one.fold, "fingerprint": bundle.fingerprint, "calibration": calibration}
         )
     listener.end(STAGE)
+    rows = [replace(r, split=EXTERNAL) if r.slide_id in set(external) else r for r in rows]
     known = all(one.splits is not None for one in models)
     performance, slides, patients = measure_performance(
         rows, names, positive, how=how, splits_known=known, prevalence=prevalence, seed=seed

@@ -9,6 +9,7 @@ from pathlib import Path
 from pathology_scaat.artifacts.fingerprint import file_sha256
 from pathology_scaat.artifacts.run_record import write_run_record
 from pathology_scaat.artifacts.status import StatusTable
+from pathology_scaat.cohort.external import with_external_test
 from pathology_scaat.cohort.manifest import Manifest
 from pathology_scaat.patches import TileConfig
 from pathology_scaat.pipeline.config import RunConfig
@@ -90,10 +91,17 @@ def run(
     listener = reporter or Silent()
     out = config.out
     cohort: Manifest = load_cohort(config.manifest, config.pseudonymize, out)
+    external: tuple[str, ...] = ()
+    if config.test_manifest is not None:
+        tested = load_cohort(config.test_manifest, config.pseudonymize, out)
+        external = tested.slide_ids
+        cohort = with_external_test(cohort, tested, config.seed)
     tile_config = config.tile
     inputs: dict[str, str] = {}
     if config.manifest.is_file():
         inputs["manifest"] = file_sha256(config.manifest)
+    if config.test_manifest is not None and config.test_manifest.is_file():
+        inputs["test_manifest"] = file_sha256(config.test_manifest)
     if config.model is not None:
         bundle = load_bundle(config.model)
         inputs["model"] = bundle.fingerprint
@@ -125,7 +133,9 @@ def run(
     if config.folds is not None:
         explained = _by_folds(config, cohort, report, tiled.usable, overwrite, listener)
     else:
-        explained = _by_one_model(config, cohort, report, tiled.usable, overwrite, listener)
+        explained = _by_one_model(
+            config, cohort, external, report, tiled.usable, overwrite, listener
+        )
     report.stages.append(explained)
     stitched = stitch(
         out,
@@ -152,6 +162,7 @@ def run(
 def _by_one_model(
     config: RunConfig,
     cohort: Manifest,
+    external: Sequence[str],
     report: RunReport,
     slide_ids: Sequence[str],
     overwrite: bool,
@@ -182,6 +193,7 @@ def _by_one_model(
         config.out,
         manifest=cohort,
         model=config.model,
+        external=external,
         prevalence=config.prevalence,
         device=config.device,
         seed=config.seed,

@@ -15,6 +15,7 @@ import pytest
 import tifffile
 
 from pathology_scaat.cohort.manifest import read_manifest
+from pathology_scaat.errors import ManifestError
 from pathology_scaat.patches import PatchStore, TileConfig
 from pathology_scaat.pipeline.config import load_run_config
 from pathology_scaat.pipeline.label_source import copies_labels, label_notes, label_source
@@ -186,6 +187,7 @@ def test_copied_labels_are_named_so(cohort: Path, tmp_path: Path) -> None:
     assert how["calibration"] == "calibrated on 6 validation slides (Platt)"
 
 
+@pytest.mark.slow
 def test_each_fold_predicts_patients_it_never_saw(cohort: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     settings: dict[str, Any] = {
@@ -229,3 +231,38 @@ def test_the_command_says_what_is_wrong(cohort: Path, tmp_path: Path) -> None:
     assert few.returncode == 2
     assert "folds" in few.stderr
     assert not (tmp_path / "a").exists()
+
+
+@pytest.mark.slow
+def test_an_external_cohort_is_tested_on_alone(cohort: Path, tmp_path: Path) -> None:
+    lines = cohort.read_text().splitlines()
+    base = cohort.parent
+    own, other = base / "own.csv", base / "external.csv"
+    own.write_text(
+        "\n".join(line.replace(",test,", ",,").replace(",val,", ",,") for line in lines[:17]) + "\n"
+    )
+    other.write_text(
+        "\n".join([lines[0], *(line.replace(",test,", ",,") for line in lines[17:])]) + "\n"
+    )
+    out = tmp_path / "out"
+    report = run(
+        load_run_config(
+            None, {**SMALL, "manifest": own, "test_manifest": other, "out": out, "seed": 1}
+        )
+    )
+    assert not report.failed
+    found = json.loads((out / "performance.json").read_text())
+    assert found["evaluated_on"] == "external test slides"
+    assert found["n"] == 8
+    splits = {row["slide_id"]: row["split"] for row in table(out / "predictions.csv")}
+    assert {splits[f"s{n:02d}"] for n in range(16, 24)} == {"external test"}
+    assert {splits[f"s{n:02d}"] for n in range(16)} == {"train", "val"}
+    overlap = base / "overlap.csv"
+    overlap.write_text("\n".join([lines[0], lines[3]]) + "\n")
+    with pytest.raises(ManifestError, match="shares the slide 's02'"):
+        run(
+            load_run_config(
+                None,
+                {**SMALL, "manifest": own, "test_manifest": overlap, "out": tmp_path / "b"},
+            )
+        )

@@ -19,6 +19,8 @@ PREDICTIONS_NAME = "predictions.csv"
 PATIENTS_NAME = "predictions_patients.csv"
 FIXED_COLUMNS = ("patient_id", "slide_id", "fold", "split", "label")
 PROBABILITY_PREFIX = "p_"
+EXTERNAL = "external test"
+"""Split of the slides of an external test cohort."""
 
 
 @dataclass(frozen=True)
@@ -34,8 +36,8 @@ class Prediction:
         Fold of cross-validation whose model predicted, which never saw the patient; None where
         there is one model for all.
     split : str
-        Part of the slide in the training of that model: ``train``, ``val``, ``test``, or empty
-        where it is not known.
+        Part of the slide in the training of that model: ``train``, ``val``, ``test``, ``external
+        test``, or empty where it is not known.
     label : str
         The truth as the manifest gives it; empty where it gives none.
     probability : (K,) float64

@@ -15,6 +15,7 @@ from pathology_scaat.artifacts.fingerprint import fingerprint
 from pathology_scaat.evaluation.performance.bootstrap import MIN_PATIENTS, N_RESAMPLES, Estimate
 from pathology_scaat.evaluation.performance.levels import Level, measure_level, with_thresholds
 from pathology_scaat.evaluation.performance.predictions import (
+    EXTERNAL,
     PATIENT_RULE,
     Prediction,
     by_patient,
@@ -122,6 +123,13 @@ def _evaluated(rows: Sequence[Prediction], class_names: Sequence[str], known: bo
              "here."],
         )  # fmt: skip
     test = tuple(r for r in labelled if r.split == "test")
+    external = tuple(r for r in labelled if r.split == EXTERNAL)
+    if len({r.label for r in external}) > 1:
+        notes = []
+        if test:
+            notes.append(f"The {len(test)} test slides of the model's own cohort are not among "
+                         "these; predictions.csv has them.")  # fmt: skip
+        return _Chosen(external, "external test slides", notes)
     if len({r.label for r in test}) > 1:
         if any(r.fold is not None for r in test):
             n = len({r.fold for r in test})
