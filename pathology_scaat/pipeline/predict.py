@@ -140,8 +140,9 @@ def predict(
     rows = [replace(r, split=EXTERNAL) if r.slide_id in set(external) else r for r in rows]
     known = all(one.splits is not None for one in models)
     performance, slides, patients = measure_performance(
-        rows, names, positive, how=how, splits_known=known, prevalence=prevalence, seed=seed
-    )
+        rows, names, positive, how=how, splits_known=known, prevalence=prevalence, seed=seed,
+        notes=_left_out(cohort, rows),
+    )  # fmt: skip
     if folds:  # the slides that calibrated a fold's model are tested by another one
         slides = tuple(row for row in slides if row.split == "test")
         patients = tuple(row for row in patients if row.split == "test")
@@ -160,6 +161,19 @@ def predict(
     for note in performance.notes:
         listener.note(note)
     return PredictReport(slides, performance)
+
+
+def _left_out(cohort: Manifest, rows: Sequence[Prediction]) -> tuple[str, ...]:
+    """Slides with a label that nothing is predicted for: figures do not speak of them."""
+    predicted = {row.slide_id for row in rows}
+    missing = [r.slide_id for r in cohort.rows if r.label and r.slide_id not in predicted]
+    if not missing:
+        return ()
+    shown = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
+    return (
+        f"{len(missing)} slide(s) with a label have no prediction and do not count here ({shown}); "
+        "slides.csv says what became of them.",
+    )
 
 
 def _splits(out: Path) -> dict[str, str]:

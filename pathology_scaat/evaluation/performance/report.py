@@ -156,6 +156,7 @@ def measure_performance(
     splits_known: bool = True,
     prevalence: float | None = None,
     seed: int = 0,
+    notes: Sequence[str] = (),
 ) -> tuple[Performance | None, tuple[Prediction, ...], tuple[Prediction, ...]]:
     """Thresholds from the validation cases, measures of the held-out ones.
 
@@ -172,6 +173,8 @@ def measure_performance(
         At which predictive values are given.
     seed : int
         Of the bootstrap.
+    notes : sequence of str
+        What is to be said besides.
 
     Returns
     -------
@@ -204,15 +207,15 @@ def measure_performance(
         )
         if own is not None:
             folds[fold] = own
-    notes = list(chosen.notes)
+    told = [*notes, *chosen.notes]
     if prevalence is None and len(class_names) == 2:
-        notes.append(
+        told.append(
             "Predictive values are at the prevalence of these cases; give --prevalence for "
             "that of the patients the model is meant for."
         )
     fallback = [v for v in slide_thresholds.get("values", ()) if "nothing" in v["chosen_on"]]
     if fallback:
-        notes.append("The threshold is 0.5: no validation cases of both classes could choose it.")
+        told.append("The threshold is 0.5: no validation cases of both classes could choose it.")
     return (
         Performance(
             class_names=tuple(class_names),
@@ -226,7 +229,7 @@ def measure_performance(
             predictions_fingerprint=_fingerprint(chosen.rows),
             slide_rows=chosen.rows,
             patient_rows=of_patients,
-            notes=tuple(notes),
+            notes=tuple(told),
         ),
         slides,
         patients,
