@@ -41,7 +41,10 @@ Workers = Annotated[
     int | None, typer.Option("--workers", help="Local worker processes; the machine's by default.")
 ]
 Scheduler = Annotated[
-    str | None, typer.Option("--scheduler", help="Address of a running Dask scheduler.")
+    str | None,
+    typer.Option(
+        "--scheduler", help="Address of a running Dask scheduler, or: local (with a dashboard)."
+    ),
 ]
 Cluster = Annotated[
     Path | None, typer.Option("--cluster", help="Profile of a job queue (YAML, see pipelines/).")

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from pathology_scaat.artifacts.urls import is_url
 from pathology_scaat.errors import StoreError
+from pathology_scaat.patches.block_reader import BlockReader
 from pathology_scaat.patches.byte_store import byte_store_of
 from pathology_scaat.patches.schema import PatchStoreMeta
 from pathology_scaat.patches.shard_reader import ShardReader, read_column
@@ -107,14 +108,28 @@ class PatchStore(Described):
             raise self._damaged(name) from None
 
     @cached_property
-    def _shards(self) -> ShardReader:
+    def _pixels(self) -> ShardReader | BlockReader:
+        block_px = self.meta.block_size_px
         try:
-            return ShardReader(self._place, self.patch_size_px)
+            if block_px is None:
+                return ShardReader(self._place, "patches", self.patch_size_px)
+            blocks = ShardReader(self._place, "blocks", block_px)
+            return BlockReader(blocks, self._column("patch_blocks"), self.patch_size_px)
         except _DAMAGE:
-            raise self._damaged("patches") from None
+            raise self._damaged("patches" if block_px is None else "blocks") from None
 
     def __len__(self) -> int:
-        return self._shards.length
+        return self._pixels.length
+
+    @property
+    def patches(self) -> Any:
+        """All pixels as a lazy Dask array, (N, P, P, 3) uint8."""
+        import dask.array as da  # imported late: it takes half a second
+
+        side, at_once = self.patch_size_px, max(1, (32 << 20) // (3 * self.patch_size_px**2))
+        return da.from_array(
+            _LazyPatches(self), chunks=(at_once, side, side, 3), name=False, asarray=False
+        )
 
     @property
     def patch_size_px(self) -> int:
@@ -174,7 +189,7 @@ class PatchStore(Described):
         wanted = np.where(wanted < 0, wanted + len(self), wanted)
         if wanted.size and (wanted.min() < 0 or wanted.max() >= len(self)):
             raise IndexError(f"{self.name} has {len(self)} patches")
-        tasks = self._shards.read(wanted, out, np.asarray(rows, dtype=np.int64))
+        tasks = self._pixels.read(wanted, out, np.asarray(rows, dtype=np.int64))
         return PendingRead(tasks, out, self)
 
     def iter_batches(self, size: int) -> Iterator[NDArray[np.uint8]]:
@@ -186,6 +201,21 @@ class PatchStore(Described):
             if start + size < len(self):
                 pending.append(self.read_async(slice(start + size, start + 2 * size)))
             yield current.result()
+
+
+class _LazyPatches:
+    """A store as the array-like that ``dask.array.from_array`` slices."""
+
+    def __init__(self, store: PatchStore) -> None:
+        side = store.patch_size_px
+        self.shape = (len(store), side, side, 3)
+        self.ndim = 4
+        self.dtype = np.dtype(np.uint8)
+        self._store = store
+
+    def __getitem__(self, key: tuple[slice, ...]) -> NDArray[np.uint8]:
+        first, *rest = key
+        return self._store.read(first)[(slice(None), *rest)]
 
 
 class PendingRead:
@@ -202,7 +232,7 @@ class PendingRead:
             for task in self._tasks:
                 task.result()
         except _DAMAGE:
-            raise self._store._damaged("patches") from None
+            raise self._store._damaged(self._store._pixels.array) from None
         return self._out
 
 

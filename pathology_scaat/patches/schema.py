@@ -7,9 +7,13 @@ from typing import Any
 
 from pathology_scaat.errors import StoreError
 from pathology_scaat.geometry import BoxPx, PatchGrid, SizePx
+from pathology_scaat.patches.blocks import block_side_px
 
 SCHEMA_NAME = "pathology_scaat.patches"
 SCHEMA_VERSION = 1
+"""Of stores that hold whole patches."""
+BLOCKS_VERSION = 2
+"""Of stores that hold the blocks which overlapping patches share."""
 ATTRIBUTES_KEY = "pathology_scaat"
 """Key of the zarr group attributes under which all metadata stand."""
 
@@ -45,6 +49,20 @@ class SlideGeometry:
         )
 
 
+def _block_size(value: dict[str, Any]) -> int | None:
+    if value["schema_version"] == SCHEMA_VERSION:
+        return None
+    side, patch = int(value["block_size_px"]), int(value["grid"]["patch_size_px"])
+    if side < 1 or patch % side:
+        raise ValueError("block_size_px")
+    return side
+
+
+def store_version(patch_size_px: int, step_px: int) -> int:
+    """Schema version of the store that tiling makes of such a grid."""
+    return SCHEMA_VERSION if block_side_px(patch_size_px, step_px) is None else BLOCKS_VERSION
+
+
 @dataclass(frozen=True)
 class PatchStoreMeta:
     """Everything a patch store says about itself (group attributes, JSON).
@@ -54,13 +72,18 @@ class PatchStoreMeta:
     ==================  ==================  ====================================================
     name                shape, dtype        meaning
     ==================  ==================  ====================================================
-    ``patches``         (N, P, P, 3) uint8  pixels; chunk = one patch, sharded
+    ``patches``         (N, P, P, 3) uint8  pixels; chunk = one patch, sharded (version 1)
+    ``blocks``          (M, S, S, 3) uint8  pixels; chunk = one block, sharded (version 2)
+    ``patch_blocks``    (N, k * k) int32    blocks of each patch, row by row (version 2)
     ``origin_px``       (N, 2) int64        level-0 top-left corner, x, y
     ``grid_index``      (N, 2) int32        column, row in the grid (exact origins come from it)
     ``tissue_fraction`` (N,) float32        tissue share of the patch area, 0 to 1
     ``label``           (N,) int16          index into ``class_names``, -1 where undecided
     ``label_coverage``  (N, K) float32      share of the patch each class covers
     ==================  ==================  ====================================================
+
+    Where patches overlap, the store holds the blocks of side S that they share, each once
+    (:mod:`pathology_scaat.patches.blocks`); ``block_size_px`` is S, None for whole patches.
     """
 
     slide_id: str
@@ -73,11 +96,19 @@ class PatchStoreMeta:
     level_read: int
     class_names: tuple[str, ...] = ()
     n_unreadable: int = 0
+    block_size_px: int | None = None
     parameters: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
 
     def to_attributes(self) -> dict[str, Any]:
-        return {"schema": SCHEMA_NAME, "schema_version": SCHEMA_VERSION, **asdict(self)}
+        value = {"schema": SCHEMA_NAME, "schema_version": self.schema_version, **asdict(self)}
+        if self.block_size_px is None:  # as version 1 has always been written
+            del value["block_size_px"]
+        return value
+
+    @property
+    def schema_version(self) -> int:
+        return SCHEMA_VERSION if self.block_size_px is None else BLOCKS_VERSION
 
     @classmethod
     def from_attributes(cls, value: dict[str, Any], subject: str) -> PatchStoreMeta:
@@ -88,10 +119,11 @@ class PatchStoreMeta:
         StoreError
             If the attributes are of another schema, version or shape.
         """
-        if value.get("schema") != SCHEMA_NAME or value.get("schema_version") != SCHEMA_VERSION:
+        known = (SCHEMA_VERSION, BLOCKS_VERSION)
+        if value.get("schema") != SCHEMA_NAME or value.get("schema_version") not in known:
             raise StoreError(
                 subject,
-                f"is not a patch store of schema version {SCHEMA_VERSION}",
+                f"is not a patch store of schema version {SCHEMA_VERSION} or {BLOCKS_VERSION}",
                 "make it again with 'scaat tile'",
             )
         try:
@@ -106,6 +138,7 @@ class PatchStoreMeta:
                 level_read=int(value["level_read"]),
                 class_names=tuple(value["class_names"]),
                 n_unreadable=int(value["n_unreadable"]),
+                block_size_px=_block_size(value),
                 parameters=dict(value["parameters"]),
                 versions=dict(value["versions"]),
             )

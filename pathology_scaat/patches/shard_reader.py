@@ -11,8 +11,9 @@ import json
 import math
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from typing import Any
 
 import google_crc32c
@@ -20,7 +21,7 @@ import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
 
-from pathology_scaat.patches.byte_store import ByteStore, Data, RemoteByteStore
+from pathology_scaat.patches.byte_store import ByteStore, Data, RangeFile, RemoteByteStore
 from pathology_scaat.system.processes import usable_cores
 
 MAX_METADATA_BYTES = 1 << 24
@@ -112,13 +113,15 @@ def read_column(store: ByteStore, name: str) -> NDArray[Any]:
 
 
 class ShardReader:
-    """Reads patches of the array ``patches``, by several threads."""
+    """Reads items of the array ``patches`` or ``blocks``, by several threads."""
 
-    def __init__(self, store: ByteStore, patch_size_px: int) -> None:
-        metadata = array_metadata(store, "patches")
+    def __init__(self, store: ByteStore, array: str, side_px: int) -> None:
+        metadata = array_metadata(store, array)
         self._store = store
+        self.array = array
+        self.side_px = side_px
         self.length, *shape = (int(n) for n in metadata["shape"])
-        if shape != [patch_size_px, patch_size_px, 3] or patch_size_px > MAX_SIDE_PX:
+        if shape != [side_px, side_px, 3] or side_px > MAX_SIDE_PX:
             raise LayoutError("shape")
         (sharding,) = metadata["codecs"]
         if sharding["name"] != "sharding_indexed":
@@ -139,27 +142,25 @@ class ShardReader:
     def read(
         self, wanted: NDArray[np.int64], out: NDArray[np.uint8], rows: NDArray[np.int64]
     ) -> list[Future[None]]:
-        """Begin to read patches ``wanted`` into ``out[rows]``; done when all futures are.
+        """Begin to read items ``wanted`` into ``out[rows]``; done when all futures are.
 
         They raise OSError or LayoutError.
         """
-        shard, slot = np.divmod(wanted, self._per_shard)
-        order = np.argsort(shard, kind="stable")
-        ends = np.flatnonzero(np.diff(shard[order])) + 1
-        pool = _pool(
-            _REMOTE_THREADS
-            if isinstance(self._store, RemoteByteStore)
-            else min(usable_cores(), _MOST_THREADS)
-        )
+        order = np.argsort(wanted // self._per_shard, kind="stable")
+        ends = np.flatnonzero(np.diff(wanted[order] // self._per_shard)) + 1
         tasks = []
         for group in np.split(order, ends):
             for begin in range(0, len(group), _GROUP):
                 mine = group[begin : begin + _GROUP]
-                task = pool.submit(
-                    self._read, int(shard[mine[0]]), slot[mine].tolist(), out, rows[mine].tolist()
-                )
-                tasks.append(task)
+                targets = [out[row].reshape(-1) for row in rows[mine].tolist()]
+                tasks.append(self.submit(self.decode, wanted[mine].tolist(), targets))
         return tasks
+
+    def submit(self, function: Callable[..., None], *arguments: Any) -> Future[None]:
+        """Run something on the reading threads of this process."""
+        remote = isinstance(self._store, RemoteByteStore)
+        threads = _REMOTE_THREADS if remote else min(usable_cores(), _MOST_THREADS)
+        return _pool(threads).submit(function, *arguments)
 
     def _buffer(self) -> bytearray:
         if not hasattr(self._own, "buffer"):
@@ -167,23 +168,45 @@ class ShardReader:
         buffer: bytearray = self._own.buffer
         return buffer
 
-    def _read(self, shard: int, slots: list[int], out: NDArray[np.uint8], rows: list[int]) -> None:
+    def decode(self, items: Sequence[int], targets: Iterable[NDArray[np.uint8]]) -> None:
+        """Decode some items, each into the next of ``targets``: flat, contiguous arrays.
+
+        Items of one shard should stand together: its file is opened once for them. A target is
+        asked for when the one before it is filled.
+
+        Raises
+        ------
+        OSError, LayoutError
+            If a shard is missing or damaged.
+        """
         buffer = self._buffer()
-        with self._store.open(f"patches/c/{shard}/0/0/0") as file:
-            index = self._indices.get(shard)
-            if index is None:
-                length = self._per_shard * 16 + 4
-                data = file.read(-length, length, buffer)
-                index = np.frombuffer(bytes(_checked(data)), dtype="<u8").reshape(-1, 2)
-                if len(index) != self._per_shard:
-                    raise LayoutError("index")
-                self._indices[shard] = index
-            for slot, row in zip(slots, rows, strict=True):
+        shard_now = -1
+        with ExitStack() as opened:
+            for item, target in zip(items, targets, strict=True):
+                shard, slot = divmod(item, self._per_shard)
+                if shard != shard_now:
+                    opened.close()
+                    name = f"{self.array}/c/{shard}/0/0/0"
+                    file = opened.enter_context(self._store.open(name))
+                    index = self._index(shard, file, buffer)
+                    shard_now = shard
                 offset, length = index[slot].tolist()
                 if length > self._most or offset >= 1 << 63:
                     raise LayoutError("absent")
                 data = file.read(offset, length, buffer)
-                _decoded(data, self._checked, self._decode, out[row].reshape(-1))
+                _decoded(data, self._checked, self._decode, target)
+
+    def _index(self, shard: int, file: RangeFile, buffer: bytearray) -> NDArray[np.uint64]:
+        """Offset and length of each item in a shard; read once."""
+        index = self._indices.get(shard)
+        if index is None:
+            length = self._per_shard * 16 + 4
+            data = file.read(-length, length, buffer)
+            index = np.frombuffer(bytes(_checked(data)), dtype="<u8").reshape(-1, 2)
+            if len(index) != self._per_shard:
+                raise LayoutError("index")
+            self._indices[shard] = index
+        return index
 
 
 _POOLS: dict[tuple[int, int], ThreadPoolExecutor] = {}

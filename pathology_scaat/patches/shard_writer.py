@@ -5,8 +5,9 @@ patch that is compressed where it was made and appended at once costs a third of
 first gathered, copied and handed on.
 
 Where the system allows it the file is written past its page cache (``O_DIRECT``), in large
-aligned blocks. A store is larger than what anybody reads again soon, and filling and
-flushing the cache costs more than compressing.
+aligned blocks: a store is larger than what anybody reads again soon. Measured alone
+(``benchmarks/direct_io.py``, 466 patches of 256 px, medians of six runs in turns on two shared
+cores) it saves a tenth of a slide: 0.335 s of CPU against 0.376, 1.12 s of wall time against 1.24.
 """
 
 from __future__ import annotations

@@ -16,11 +16,12 @@ from pathology_scaat.artifacts.urls import slide_place
 from pathology_scaat.errors import AnnotationError, SlideReadError, StoreError
 from pathology_scaat.execution.engine import job_threads
 from pathology_scaat.geometry import PatchGrid, plan_grid, plan_read
+from pathology_scaat.patches.blocks import block_side_px, plan_blocks
 from pathology_scaat.patches.config import TileConfig, TileJob, TileResult
 from pathology_scaat.patches.extractor import ExtractorLimits, PatchExtractor
 from pathology_scaat.patches.publish import new_store
 from pathology_scaat.patches.reader import PatchStore
-from pathology_scaat.patches.schema import SCHEMA_VERSION, PatchStoreMeta, SlideGeometry
+from pathology_scaat.patches.schema import PatchStoreMeta, SlideGeometry, store_version
 from pathology_scaat.patches.writer import PatchStoreWriter
 from pathology_scaat.slides import Slide, SlideInfo, open_slide
 from pathology_scaat.slides.fingerprint import slide_fingerprint
@@ -71,7 +72,7 @@ def tile_inputs(job: TileJob, slide_print: str) -> dict[str, Any]:
     """All that decides a store's content: slide, parameters, labels, masks."""
     return {
         "stage": "tile",
-        "schema": SCHEMA_VERSION,
+        "schema": store_version(job.config.patch_size_px, job.config.step_px),
         "method": METHOD_VERSION,
         "slide": slide_print,
         "slide_id": job.slide_id,
@@ -161,22 +162,30 @@ def _write(
     limits: ExtractorLimits | None,
 ) -> PatchStoreMeta:
     config, threads = job.config, job_threads()
+    side = block_side_px(meta.grid.patch_size_px, meta.grid.step_px)
+    blocks = None if side is None else plan_blocks(meta.grid, wanted.index, side)
+    grid = meta.grid if blocks is None else blocks.grid
+    index = wanted.index if blocks is None else blocks.index
     with (
         PatchStoreWriter(
             partial,
-            len(wanted.index),
-            config.patch_size_px,
+            len(index),
+            grid.patch_size_px,
+            as_blocks=blocks is not None,
             shard_bytes=config.shard_bytes,
             codec=config.codec,
         ) as writer,
-        PatchExtractor(
-            as_tiled(slide), plan, meta.grid, threads=threads, limits=limits
-        ) as extractor,
+        PatchExtractor(as_tiled(slide), plan, grid, threads=threads, limits=limits) as extractor,
     ):
         if threads == 1:
-            readable = extractor.extract(wanted.index, writer.append, lambda _: None)
+            readable = extractor.extract(index, writer.append, lambda _: None)
         else:
-            readable = extractor.extract(wanted.index, writer.encode, writer.append_encoded)
+            readable = extractor.extract(index, writer.encode, writer.append_encoded)
+        patch_blocks = None
+        if blocks is not None:  # a patch is readable where all of its blocks are
+            moved = blocks.where(readable)
+            readable = (moved >= 0).all(axis=1)
+            patch_blocks = moved[readable]
         n_unreadable = int((~readable).sum())
         if n_unreadable > config.max_unreadable_share * len(readable):
             raise SlideReadError(
@@ -185,13 +194,14 @@ def _write(
                 "copy the slide again, or raise max_unreadable_share",
             )
         kept = wanted.where(readable)
-        meta = replace(meta, n_unreadable=n_unreadable)
+        meta = replace(meta, n_unreadable=n_unreadable, block_size_px=side)
         writer.finish(
             meta,
             grid_index=kept.index,
             tissue_fraction=kept.tissue,
             label=kept.label,
             label_coverage=kept.coverage,
+            patch_blocks=patch_blocks,
         )
     return meta
 

@@ -24,7 +24,7 @@ from pathology_scaat.patches.zarr_layout import (
     GROUP_FILE,
     LARGE_SHARDS,
     Codec,
-    patches_metadata,
+    pixels_metadata,
     write_array_metadata,
     write_column,
     write_group,
@@ -33,32 +33,36 @@ from pathology_scaat.system.closing import Closing
 
 
 class PatchStoreWriter(Closing):
-    """Writes the patches of one slide, in order, into a folder that is not yet published.
+    """Writes the pixels of one slide, in order, into a folder that is not yet published.
 
-    The greatest possible number of patches is given beforehand (unreadable ones are known
-    only afterwards); :meth:`finish` sets the true one. :meth:`encode` may be called by several
-    threads at once, :meth:`append_encoded` by one, in the order of the patches. On one thread
+    They are patches, or with ``as_blocks`` the blocks that overlapping patches share; both are
+    called items here. The greatest possible number of them is given beforehand (unreadable ones
+    are known only afterwards); :meth:`finish` sets the true one. :meth:`encode` may be called by
+    several threads at once, :meth:`append_encoded` by one, in the order of the items. On one thread
     :meth:`append` does both.
     """
 
     def __init__(
         self,
         path: Path,
-        max_patches: int,
-        patch_size_px: int,
+        max_items: int,
+        side_px: int,
         *,
+        as_blocks: bool = False,
         shard_bytes: int = DEFAULT_SHARD_BYTES,
         codec: Codec = "lz4",
     ) -> None:
         self._path = path
         self._name = path.name.partition(PARTIAL_MARK)[0]
-        self._n = max_patches
-        per_shard = max(1, shard_bytes // (patch_size_px**2 * 3))
-        self._metadata = patches_metadata(max_patches, patch_size_px, per_shard, codec)
+        self._n = max_items
+        self._array = "blocks" if as_blocks else "patches"
+        per_shard = max(1, shard_bytes // (side_px**2 * 3))
+        item = "block" if as_blocks else "patch"
+        self._metadata = pixels_metadata(item, max_items, side_px, per_shard, codec)
         path.mkdir(parents=True, exist_ok=True)
-        self._encoder = PatchEncoder(patch_size_px, codec)
+        self._encoder = PatchEncoder(side_px, codec)
         chunk_shape = self._metadata["chunk_grid"]["configuration"]["chunk_shape"]
-        self._shards = ShardWriter(path / "patches", chunk_shape[0])
+        self._shards = ShardWriter(path / self._array, chunk_shape[0])
 
     @property
     def n_written(self) -> int:
@@ -99,7 +103,7 @@ class PatchStoreWriter(Closing):
 
     def _check_announced(self) -> None:
         if self.n_written >= self._n:
-            raise StoreError(self._name, "holds more patches than were announced")
+            raise StoreError(self._name, f"holds more {self._array} than were announced")
 
     def _unwritable(self) -> StoreError:
         return StoreError(self._name, "cannot be written", "check free disk space and permissions")
@@ -116,24 +120,37 @@ class PatchStoreWriter(Closing):
         tissue_fraction: NDArray[np.floating],
         label: NDArray[np.integer],
         label_coverage: NDArray[np.floating],
+        patch_blocks: NDArray[np.integer] | None = None,
     ) -> None:
-        """Write the columns and, last, the group metadata that makes it a store."""
+        """Write the columns and, last, the group metadata that makes it a store.
+
+        ``patch_blocks``, (N, k * k), names each patch's blocks where blocks were written.
+        """
         try:
             self._shards.finish()
         except OSError:
             raise self._unwritable() from None
-        n, k = self.n_written, len(meta.class_names)
-        if n != len(grid_index):
+        n, k = len(grid_index), len(meta.class_names)
+        columns: dict[str, tuple[NDArray[Any], str]] = {}
+        if patch_blocks is not None:
+            columns["patch_blocks"] = (np.asarray(patch_blocks), "int32")
+            complete = not patch_blocks.size or (
+                int(patch_blocks.min()) >= 0 and int(patch_blocks.max()) < self.n_written
+            )
+        else:
+            complete = n == self.n_written
+        if not complete:
             raise StoreError(
                 self._name,
-                f"holds {n} patches where {len(grid_index)} were expected",
+                f"holds {self.n_written} {self._array}, which are not those of its {n} patches",
                 "tile the slide again",
             )
-        self._metadata["shape"][0] = n
-        write_array_metadata(self._path, "patches", self._metadata)
+        self._metadata["shape"][0] = self.n_written
+        write_array_metadata(self._path, self._array, self._metadata)
         write_columns(
             self._path,
-            {
+            columns
+            | {
                 "origin_px": (meta.grid.origins_px(grid_index).reshape(n, 2), "int64"),
                 "grid_index": (np.asarray(grid_index).reshape(n, 2), "int32"),
                 "tissue_fraction": (np.asarray(tissue_fraction).reshape(n), "float32"),
@@ -145,7 +162,12 @@ class PatchStoreWriter(Closing):
         seal_folder(self._path, GROUP_FILE, LARGE_SHARDS)
 
 
-_NAMES = {"origin_px": "axis", "grid_index": "axis", "label_coverage": "class"}
+_NAMES = {
+    "origin_px": "axis",
+    "grid_index": "axis",
+    "label_coverage": "class",
+    "patch_blocks": "block",
+}
 
 
 def write_columns(path: Path, columns: dict[str, tuple[NDArray[Any], str]]) -> None:

@@ -19,7 +19,7 @@ from pathology_scaat.patches.byte_store import ByteStore
 from pathology_scaat.patches.schema import ATTRIBUTES_KEY
 
 GROUP_FILE = "zarr.json"
-LARGE_SHARDS = ("patches/c/",)
+LARGE_SHARDS = ("patches/c/", "blocks/c/")
 """What is too large to be read again for a checksum: each chunk in it has its own."""
 COLUMN_ROWS = 1 << 16
 """Rows of one chunk of the small arrays."""
@@ -46,18 +46,20 @@ _CODECS: dict[str, dict[str, Any]] = {
 }
 
 
-def patches_metadata(
-    n_patches: int, patch_size_px: int, patches_per_shard: int, codec: Codec
+def pixels_metadata(
+    item: str, n_items: int, side: int, items_per_shard: int, codec: Codec
 ) -> dict[str, Any]:
-    """Zarr v3 metadata of ``patches``: one chunk per patch, sharded, losslessly compressed."""
-    side = patch_size_px
+    """Zarr v3 metadata of ``patches`` or ``blocks``: one chunk per item, sharded, lossless.
+
+    ``item`` names the first dimension, ``"patch"`` or ``"block"``; ``side`` is in pixels.
+    """
     # A shard never needs to be larger than the array.
-    per_shard = max(1, min(patches_per_shard, n_patches))
+    per_shard = max(1, min(items_per_shard, n_items))
     return {
-        "shape": [n_patches, side, side, 3],
+        "shape": [n_items, side, side, 3],
         "data_type": "uint8",
         "fill_value": 0,
-        "dimension_names": ["patch", "y", "x", "channel"],
+        "dimension_names": [item, "y", "x", "channel"],
         "chunk_grid": {
             "name": "regular",
             "configuration": {"chunk_shape": [per_shard, side, side, 3]},

@@ -16,7 +16,6 @@ from pathology_scaat.artifacts.fingerprint import fingerprint
 from pathology_scaat.errors import StoreError
 from pathology_scaat.geometry import BoxPx, PatchGrid
 from pathology_scaat.patches import PatchStore
-from pathology_scaat.patches.schema import SCHEMA_VERSION as PATCHES_VERSION
 from pathology_scaat.patches.schema import PatchStoreMeta
 from pathology_scaat.patches.tiling import METHOD_VERSION
 from pathology_scaat.patches.zarr_layout import GROUP_FILE, LARGE_SHARDS
@@ -136,7 +135,7 @@ def fingerprint_of_patches(meta: PatchStoreMeta) -> str:
     return fingerprint(
         {
             "stage": "tile",
-            "schema": PATCHES_VERSION,
+            "schema": meta.schema_version,
             "method": METHOD_VERSION,
             "slide": meta.slide_fingerprint,
             "slide_id": meta.slide_id,

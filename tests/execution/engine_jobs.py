@@ -86,3 +86,12 @@ def tile_once_killed(fragile: FragileJob) -> TileResult:
         fragile.mark.touch()
         signal.setitimer(signal.ITIMER_REAL, 0.15)  # SIGALRM ends the process
     return tile_slide(fragile.job)
+
+
+def restrictions(value: int) -> dict[str, float] | None:
+    """What the task that runs this asked its worker for."""
+    from distributed import get_worker
+
+    worker = get_worker()
+    task = worker.state.tasks[worker.get_current_task()]
+    return dict(task.resource_restrictions) or None if task.resource_restrictions else None

@@ -210,3 +210,32 @@ def test_bad_profiles(tmp_path: Path, text: str) -> None:
     path.write_text(text)
     with pytest.raises(ConfigError, match=r"profile\.yaml"):
         read_profile(path)
+
+
+def test_a_local_cluster_is_protected_and_shows_its_dashboard() -> None:
+    said: list[str] = []
+    settings = EngineConfig(scheduler="local")
+    outcomes = list(map_jobs(engine_jobs.square, [2, 3], settings, announce=said.append))
+    assert sorted(o.result for o in outcomes) == [4, 9]
+    assert len(said) == 1
+    assert "dashboard" in said[0]
+    assert "127.0.0.1" in said[0]
+
+
+def test_an_unprotected_scheduler_is_told(cluster: distributed.LocalCluster) -> None:
+    said: list[str] = []
+    settings = EngineConfig(scheduler=cluster.scheduler_address)
+    assert [o.result for o in map_jobs(engine_jobs.square, [2], settings, announce=said.append)]
+    assert ["not encrypted" in sentence for sentence in said] == [True]
+
+
+def test_resources_are_heeded_where_a_worker_offers_them() -> None:
+    """A cluster without GPUs is used as it is; one with some gives the jobs to those workers."""
+    for offered, expected in (({}, None), ({"GPU": 1}, {"GPU": 1})):
+        with distributed.LocalCluster(
+            n_workers=1, threads_per_worker=1, dashboard_address=None, host="127.0.0.1",
+            memory_limit=0, silence_logs=50, resources=offered,
+        ) as running:  # fmt: skip
+            settings = EngineConfig(scheduler=running.scheduler_address)
+            outcomes = map_jobs(engine_jobs.restrictions, [0], settings, resources={"GPU": 1})
+            assert [o.result for o in outcomes] == [expected]

@@ -15,7 +15,7 @@ from pathology_scaat.errors import StoreError
 from pathology_scaat.patches import shard_writer as shards
 from pathology_scaat.patches.compression import PatchEncoder
 from pathology_scaat.patches.writer import PatchStoreWriter
-from pathology_scaat.patches.zarr_layout import patches_metadata, write_array_metadata
+from pathology_scaat.patches.zarr_layout import pixels_metadata, write_array_metadata
 
 SIDE = 40
 
@@ -33,7 +33,7 @@ def write(path: Path, data: np.ndarray, per_shard: int, codec: str = "lz4") -> d
         encoder.release(encoded)
     writer.finish()
     writer.close()
-    metadata = patches_metadata(len(data), SIDE, per_shard, codec)  # type: ignore[arg-type]
+    metadata = pixels_metadata("patch", len(data), SIDE, per_shard, codec)  # type: ignore[arg-type]
     write_array_metadata(path, "a", metadata)
     return {str(f.relative_to(path)): f.read_bytes() for f in path.rglob("*") if f.is_file()}
 

@@ -126,7 +126,7 @@ def test_killed_and_run_again(data_dir: Path, tmp_path: Path) -> None:
         assert process.stdout is not None
         process.stdout.readline()
         deadline = time.monotonic() + 120
-        while time.monotonic() < deadline and not list(tmp_path.glob("s1.zarr*/patches/c/*")):
+        while time.monotonic() < deadline and not list(tmp_path.glob("s1.zarr*/blocks/c/*")):
             time.sleep(0.002)
         os.kill(process.pid, signal.SIGKILL)
     assert not (tmp_path / "s1.zarr").exists()

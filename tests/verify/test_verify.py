@@ -135,7 +135,7 @@ PLANTED: dict[str, tuple[str, Callable[[Path], object], str]] = {
     ),
     "a missing chunk": (
         "patches/slide-1.zarr",
-        lambda out: shutil.rmtree(out / "patches/slide-1.zarr/patches/c"),
+        lambda out: shutil.rmtree(out / "patches/slide-1.zarr/blocks/c"),
         "",
     ),
     "a missing store": (
