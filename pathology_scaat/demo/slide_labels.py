@@ -20,11 +20,11 @@ from pathology_scaat.demo.cohort import (
 )
 from pathology_scaat.execution.engine import EngineConfig, map_jobs
 
-N_LABELLED_SLIDES = {"train": 36, "val": 12, "test": 20}
+N_LABELLED_SLIDES = {"train": 32, "val": 10, "test": 20}
 """Slides of each split; every slide is of a patient of its own."""
 LABELLED_SIZE_PX = 1536
 """Side at 0.5 µm/px: smaller slides than the annotated demo's, and many more of them."""
-TUMOR_SHARES = (0.2, 0.5)
+TUMOR_SHARES = (0.3, 0.6)
 """Share of the tissue that tumour grows in, where there is some."""
 SCANNERS = ((0.4990, True), (0.5000, False), (0.5040, True))
 """µm/px, and whether the file is Aperio-style; in turn, whatever the label."""

@@ -26,9 +26,10 @@ LABELLED_SETTINGS: dict[str, Any] = {
     },
     "train": {
         "labels": "slide",
-        "epochs": 12,
-        "patience": 12,
+        "epochs": 14,
+        "patience": 14,
         "learning_rate": 3e-3,
+        "bag": {"patches_per_bag": 48, "draws_per_epoch": 3},
         "positive_class": TRUTH_CLASS,
     },
     "explain": {"target": TRUTH_CLASS},

@@ -89,8 +89,8 @@ def intervals(
         return {name: Estimate(value) for name, value in found.items()}
     drawn: dict[str, list[NDArray[np.float64]]] = {name: [] for name in found}
     for weights in patient_weights(patients, n_resamples, seed):
-        for name, value in measures(weights).items():
-            drawn[name].append(value)
+        for name, part in measures(weights).items():
+            drawn[name].append(part)
     tail = (1 - CONFIDENCE) / 2
     result = {}
     for name, value in found.items():
