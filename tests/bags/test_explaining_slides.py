@@ -10,6 +10,7 @@ import torch
 
 from pathology_scaat.patches import PatchStore
 from pathology_scaat.saliency import ExplainConfig, SaliencyStore, explain_slide
+from pathology_scaat.saliency.attribution import METHODS
 from pathology_scaat.saliency.bags import BagExplainer
 from pathology_scaat.scaat.target import target_score
 from pathology_scaat.training import BundleConfig, TrainingSlide, load_bundle, save_bundle
@@ -53,6 +54,24 @@ def test_two_passes_give_the_gradient_of_the_slide(pooling: str, n_classes: int)
     whole = gradient.abs().sum(dim=1).numpy() * len(patches)
     assert np.abs(maps - whole).max() <= 1e-5 * whole.max()
     assert np.allclose(contribution.sum(axis=0), logits.detach().numpy()[0], atol=1e-5)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_explains_the_right_patch(method: str) -> None:
+    """In batches of 3 or of 9: each patch is multiplied by its own slope."""
+    model, _ = random_model()
+    patches = np.random.default_rng(2).integers(0, 256, (9, SIDE, SIDE, 3), dtype=np.uint8)
+    config = ExplainConfig(method=method, n_samples=3, stride_px=4)
+    found = []
+    for size in (3, 9):
+        explain = BagExplainer(model, 1, config, torch.device("cpu"))
+        batches = [patches[i : i + size] for i in range(0, 9, size)]
+        explain.look(batches)
+        found.append(np.concatenate([explain(batch)[0] for batch in batches]))
+    assert found[0].shape == (9, SIDE // 4, SIDE // 4)
+    assert np.isfinite(found[0]).all()
+    if method != "smoothgrad":  # its noise is drawn a batch at a time
+        assert np.allclose(found[0], found[1], rtol=1e-4, atol=1e-5 * found[1].max())
 
 
 def test_memory_is_that_of_a_batch() -> None:
