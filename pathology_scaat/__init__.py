@@ -18,6 +18,8 @@ from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from pathology_scaat.system.home import ensure_home
+
 if TYPE_CHECKING:
     from pathology_scaat.patches import PatchStore as PatchStore
     from pathology_scaat.pipeline.config import RunConfig as RunConfig
@@ -33,6 +35,9 @@ if TYPE_CHECKING:
     from pathology_scaat.training import load_bundle as load_bundle
 
 __version__ = "0.1.0"
+
+# Before anything else is imported: without a home or a user's name some libraries fail at that.
+ensure_home()
 
 # A library stays silent unless its user asks for its log.
 logging.getLogger(__name__).addHandler(logging.NullHandler())

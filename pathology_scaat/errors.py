@@ -96,3 +96,9 @@ class BatchError(ScaatError, RuntimeError):
     """Some slides of a batch failed; the others are done."""
 
     exit_code = 3
+
+
+class NothingLearntError(BatchError):
+    """All was done, with a model that has learnt nothing that can be relied on."""
+
+    exit_code = 4

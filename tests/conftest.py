@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,9 @@ settings.register_profile(
     "default", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True
 )
 settings.load_profile("default")
+
+# Hashes of slides are remembered for each session of tests apart.
+os.environ["SCAAT_CACHE_DIR"] = tempfile.mkdtemp(prefix="scaat-tests-")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -32,6 +32,8 @@ def make_saliency_store(
     slide_id: str = "S1",
     seed: int = 0,
     shuffle: bool = False,
+    model: dict[str, Any] | None = None,
+    unlike: Any = None,
 ) -> Path:
     """Write a store; what is not given is drawn at random."""
     rng = np.random.default_rng(seed)
@@ -69,14 +71,19 @@ def make_saliency_store(
         class_names=class_names,
         target_class=class_names[-1],
         method="gradient",
+        parameters={"method": "gradient", "output": "margin", "stride_px": stride_px},
+        model=model or {},
     )
     group = zarr.create_group(path, zarr_format=3, overwrite=True)
-    for name, data in (
+    columns = [
         ("saliency", values),
         ("probability", probability),
         ("origin_px", grid.origins_px(index)),
         ("grid_index", index),
-    ):
+    ]
+    if unlike is not None:
+        columns.append(("unlike", np.array(np.broadcast_to(unlike, n), np.float32)))
+    for name, data in columns:
         array = group.create_array(
             name, shape=data.shape, dtype=data.dtype,
             chunks=tuple(max(min(s, 256), 1) for s in data.shape),
@@ -146,3 +153,44 @@ def write_marked_slide(path: Path, marks: list[BoxPx], size: SizePx, mpp: float)
             height, width = (n // 2 * 2 for n in level.shape[:2])
             halves = level[:height, :width].reshape(height // 2, 2, width // 2, 2, 3)
             level, scale = halves.mean(axis=(1, 3)).astype(np.uint8), scale * 2
+
+
+def run_with_maps(
+    out: Path, slide_ids: tuple[str, ...], slides: dict[str, Path] | None = None
+) -> Path:
+    """An output folder with maps and overlays: of real slides where given, else of random values.
+
+    The map of a real slide is its darkness, so that marks on the slide are regions on the map.
+    """
+    from pathology_scaat.artifacts.status import StatusTable
+    from pathology_scaat.export import ExportConfig, export_slide
+    from pathology_scaat.patches import TileConfig, TileJob, tile_slide
+    from pathology_scaat.stitching import StitchConfig, stitch_slide
+
+    status = StatusTable(out)
+    out.mkdir(parents=True, exist_ok=True)
+    status.plan(slide_ids)
+    for number, slide_id in enumerate(slide_ids):
+        saliency = out / "saliency" / f"{slide_id}.zarr"
+        saliency.parent.mkdir(exist_ok=True)
+        slide = (slides or {}).get(slide_id)
+        if slide is None:
+            grid = PatchGrid(0.0, 0.0, 1.0, 64, 64, 6, 5)
+            make_saliency_store(
+                saliency, grid, slide_id=slide_id, seed=number, size=SizePx(768, 768)
+            )
+        else:
+            config = TileConfig(mpp=0.5, patch_size_px=64, min_tissue=0)
+            store = out / "patches" / f"{slide_id}.zarr"
+            tile_slide(TileJob(slide, slide_id, store, config, mpp=0.5))
+            darkness_store(store, saliency, stride_px=1)
+        map_path = out / "maps" / f"{slide_id}.ome.zarr"
+        stitch_slide(saliency, map_path, StitchConfig(weighting="none"))
+        export = ExportConfig(
+            formats=("geojson",), region_threshold=0.5, region_min_probability=0, region_mpp=0.5,
+            min_region_um2=1,
+        )  # fmt: skip
+        export_slide(map_path, saliency, out / "overlays", export)
+        for stage in ("tile", "explain", "stitch", "export"):
+            status.update(slide_id, stage, "done")
+    return out

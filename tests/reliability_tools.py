@@ -16,6 +16,7 @@ from drawn_slides import draw_slide, make_cohort
 
 __all__ = [
     "DATA",
+    "FINISHED",
     "VOLATILE",
     "digest",
     "draw_slide",
@@ -33,6 +34,10 @@ def _data() -> Path | None:
 
 
 DATA = _data()
+
+FINISHED = (0, 4)
+"""Exit codes of a run in which all was done: 4 where the model has learnt nothing, as one does
+in a single epoch on a few patches."""
 
 
 def read_status(out: Path) -> list[dict[str, str]]:

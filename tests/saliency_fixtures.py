@@ -105,6 +105,7 @@ class RunFolder:
         return path
 
     def write_splits(self, **splits: str) -> None:
+        """Into the table; a bundle that is to count them as held out records them itself."""
         rows = "".join(f"{slide},{split}\n" for slide, split in splits.items())
         (self.out / "slides.csv").write_text(f"slide_id,split\n{rows}")
 

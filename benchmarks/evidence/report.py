@@ -3,14 +3,18 @@
     python benchmarks/evidence/report.py benchmarks/evidence/cpu.yaml --work /tmp/evidence
 
 writes ``results/<name>/<network>-<data>.{json,md,png}`` and ``results/<name>/summary.json``.
-Arms with fewer seeds than the baseline are compared over the seeds that both have.
+Arms with fewer seeds than the baseline are compared over the seeds that both have. With
+``--stored`` the tables and pictures are made anew from the JSON that is there, under the
+statistics that the package has now; nothing is measured and the data are not needed.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from data import Benchmark, load_once
 from run import A_CORE, cell_path, cells, machine
+from stored import comparison_from
 
 from pathology_scaat.artifacts.atomic import write_json
 from pathology_scaat.evaluation.comparison import Comparison, compare_measurements, without_nan
@@ -29,10 +34,11 @@ from pathology_scaat.evaluation.comparison_report import comparison_markdown, dr
 from pathology_scaat.evaluation.measurement import Measurement
 from pathology_scaat.evaluation.protocol import ProtocolConfig
 
-RESAMPLES = 10_000
-"""Bootstrap samples: with fewer, no p-value could survive the correction for their number."""
-
 Found = dict[str, dict[int, Measurement]]
+Facts = dict[str, list[dict[str, Any]]]
+
+UNITS = {"colon": "source tiles", "granular": "blocks of tissue"}
+"""What images are grouped by, where it is not the patient."""
 
 DEFAULT_ARM = "scaat-soft-16"
 """What ``scaat train`` does if nothing else is asked for."""
@@ -84,54 +90,96 @@ def shortcut_markdown(rows: list[dict[str, Any]]) -> str:
     return "\n".join([*lines, ""])
 
 
-def cost_table(found: Found) -> dict[str, float]:
-    """Processor time of training over that of plain, by arm: mean over seeds both have.
+def cost_table(facts: Facts, comparison: Comparison) -> dict[str, float]:
+    """Processor time of training over that of plain, by arm: mean over the seeds compared.
 
     Empty where a GPU trained: several processes shared it, and its time is not the processor's.
     """
-    plain = found.get("plain", {})
-    if not all(str(m.facts.get("machine", A_CORE)).startswith(A_CORE)
-               for by_seed in found.values() for m in by_seed.values()):  # fmt: skip
+    if not all(
+        str(one.get("machine", A_CORE)).startswith(A_CORE) for arm in facts.values() for one in arm
+    ):
         return {}
+    plain = {int(one["seed"]): one for one in facts.get("plain", [])}
     costs = {}
-    for arm, by_seed in found.items():
+    if "plain" not in [arm.arm for arm in comparison.arms]:
+        return {}
+    for arm in comparison.arms:
+        shared = sorted(
+            ((int(one["seed"]), one) for one in facts[arm.arm] if int(one["seed"]) in plain),
+            key=lambda pair: pair[0],
+        )
         ratios = [
-            float(m.facts["train_cpu_s"]) / float(plain[s].facts["train_cpu_s"])
-            for s, m in by_seed.items()
-            if s in plain
+            float(one["train_cpu_s"]) / float(plain[seed]["train_cpu_s"])
+            for seed, one in shared[: arm.n_seeds]
         ]
         if ratios:
-            costs[arm] = float(np.mean(ratios))
+            costs[arm.arm] = float(np.mean(ratios))
     return costs
 
 
-def one_table(
+def compared(
     bench: Benchmark,
     found: Found,
     seeds: list[int],
     config: dict[str, Any],
+    data: str,
     baseline: str = "plain",
     only: tuple[str, ...] = (),
-) -> tuple[Comparison, str]:
-    """Comparison of the arms that have all of some seeds, and its Markdown."""
+) -> Comparison:
+    """Comparison of the arms that have all of some seeds."""
     arms = {
         a: [v[s] for s in seeds]
         for a, v in found.items()
         if set(seeds) <= set(v) and (not only or a in only)
     }
-    comparison = compare_measurements(
+    return compare_measurements(
         arms,
-        bench.test,
+        replace(bench.test, unit=UNITS.get(data, "patients")),
         baseline=baseline,
-        config=ProtocolConfig(**config["protocol"], n_resamples=RESAMPLES),
+        config=ProtocolConfig(**config["protocol"]),
         primary=primary_for(bench, config),
     )
-    text = comparison_markdown(comparison)
-    costs = cost_table({a: {s: found[a][s] for s in seeds} for a in arms})
-    if costs:
-        told = ", ".join(f"{arm} {ratio:.2f}" for arm, ratio in costs.items())
-        text += f"\nProcessor time of training, plain = 1: {told}.\n"
-    return comparison, text
+
+
+def write_report(folder: Path, stem: str, content: dict[str, Any], unit: str) -> None:
+    """JSON, tables and picture of what was found; comparisons are in their stored form."""
+
+    def table(key: str) -> tuple[Comparison, str]:
+        comparison = comparison_from(content[key], unit)
+        content[key] = comparison.as_dict()
+        text = comparison_markdown(comparison)
+        if costs := cost_table(content["facts"], comparison):
+            told = ", ".join(f"{arm} {ratio:.2f}" for arm, ratio in costs.items())
+            text += f"\nProcessor time of training, plain = 1: {told}.\n"
+        return comparison, text
+
+    comparison, text = table("comparison")
+    for peer, words in PEERS.items():
+        if f"comparison_with_{peer}" in content:
+            text += f"\n### Against {words}\n\n{table(f'comparison_with_{peer}')[1]}"
+    if "comparison_one_seed" in content:
+        seed = int(content["facts"]["plain"][0]["seed"])
+        text += f"\n### All arms, seed {seed} alone\n\n{table('comparison_one_seed')[1]}"
+    if "shortcut" in content:
+        text += shortcut_markdown(content["shortcut"])
+    if content["baselines"]:
+        told = ", ".join(f"{k.replace('_', ' ')} {v:.3f}" for k, v in content["baselines"].items())
+        text += f"\nPixel AP without a trained model: {told}.\n"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{stem}.md").write_text(text, encoding="utf-8")
+    draw_comparison(comparison, folder / f"{stem}.png")
+    write_json(folder / f"{stem}.json", _short(without_nan(content)))
+
+
+def _short(value: Any) -> Any:
+    """Numbers with seven digits: more are noise, and these files are kept."""
+    if isinstance(value, float):
+        return float(f"{value:.7g}")
+    if isinstance(value, dict):
+        return {k: _short(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_short(v) for v in value]
+    return value
 
 
 def report(
@@ -141,43 +189,41 @@ def report(
     bench = load_once(data, tuple(config["limits"]), work)
     # Seeds that the two arms in question both have: a run may have been stopped anywhere.
     seeds = sorted(set(found["plain"]) & set(found.get(DEFAULT_ARM, found["plain"])))
-    stem = f"{network}-{data}"
     if not seeds:
         return
-    comparison, text = one_table(bench, found, seeds, config)
-    content: dict[str, Any] = {"comparison": comparison.as_dict()}
-    for peer, words in PEERS.items():
+    content: dict[str, Any] = {
+        "comparison": compared(bench, found, seeds, config, data).as_dict(),
+        "facts": {a: [v[s].facts for s in sorted(v)] for a, v in found.items()},
+    }
+    for peer in PEERS:
         shared = sorted(set(found.get(peer, {})) & set(found.get(DEFAULT_ARM, {})))
         if shared:
-            pair, table = one_table(bench, found, shared, config, peer, (peer, DEFAULT_ARM))
-            text += f"\n### Against {words}\n\n{table}"
+            pair = compared(bench, found, shared, config, data, peer, (peer, DEFAULT_ARM))
             content[f"comparison_with_{peer}"] = pair.as_dict()
-    left_out = [a for a, v in found.items() if not set(seeds) <= set(v)]
-    if left_out and len(seeds) > 1:
+    if len(seeds) > 1 and any(not set(seeds) <= set(v) for v in found.values()):
         # Arms that were not run with every seed: beside the others, on the first seed alone.
-        single, words = one_table(bench, found, seeds[:1], config)
-        text += f"\n### All arms, seed {seeds[0]} alone\n\n{words}"
+        single = compared(bench, found, seeds[:1], config, data)
         content["comparison_one_seed"] = single.as_dict()
     if bench.marked_test is not None:
         content["shortcut"] = shortcut_table(found)
-        text += shortcut_markdown(content["shortcut"])
     plain = list(found["plain"].values())
     known = ("chance", "centre", "haematoxylin", "random_weights")
-    baselines = {
+    content["baselines"] = {
         k: float(np.mean([m.mean(f"pixel_ap_{k}") for m in plain]))
         for k in known
         if f"pixel_ap_{k}" in plain[0].values
     }
-    if baselines:
-        told = ", ".join(f"{k.replace('_', ' ')} {v:.3f}" for k, v in baselines.items())
-        text += f"\nPixel AP without a trained model: {told}.\n"
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{stem}.md").write_text(text, encoding="utf-8")
-    draw_comparison(comparison, folder / f"{stem}.png")
-    facts = {a: [m.facts for m in v.values()] for a, v in found.items()}
-    write_json(
-        folder / f"{stem}.json", without_nan({**content, "baselines": baselines, "facts": facts})
-    )
+    write_report(folder, f"{network}-{data}", content, UNITS.get(data, "patients"))
+
+
+def reissue(folder: Path, only: list[str] | None) -> None:
+    """Tables and pictures anew from the JSON of a folder of results."""
+    for path in sorted(folder.glob("*-*.json")):
+        content = json.loads(path.read_text(encoding="utf-8"))
+        data = path.stem.partition("-")[2]
+        if "comparison" in content and (not only or data in only):
+            write_report(folder, path.stem, content, UNITS.get(data, "patients"))
+            print(path.stem)
 
 
 def main() -> int:
@@ -186,8 +232,12 @@ def main() -> int:
     parser.add_argument("--work", type=Path, default=Path("evidence-work"))
     parser.add_argument("--data", nargs="+", help="put together only these; the rest stays")
     parser.add_argument("--results", type=Path, default=Path(__file__).resolve().parent / "results")
+    parser.add_argument("--stored", action="store_true", help="from the JSON that is there")
     arguments = parser.parse_args()
     config = yaml.safe_load(arguments.config.read_text())
+    if arguments.stored:
+        reissue(arguments.results / config["name"], arguments.data)
+        return 0
     found: dict[tuple[str, str], Found] = defaultdict(lambda: defaultdict(dict))
     for cell in cells(config):
         path = cell_path(arguments.work, config, cell)

@@ -30,7 +30,7 @@ from pathology_scaat.evaluation.comparison import positive_scores
 from pathology_scaat.evaluation.evaluation_set import EvaluationSet
 from pathology_scaat.execution.devices import choose_device
 from pathology_scaat.metrics.functional.roar import remove_relevant
-from pathology_scaat.metrics.functional.statistics import weighted_auc
+from pathology_scaat.metrics.functional.roc import roc_auc
 from pathology_scaat.saliency.attribution import attribution
 
 
@@ -75,7 +75,7 @@ def main() -> int:
                 test = removed(model, bench.test, arguments.share, order, device)
                 again = fit(train, network, Arm("plain"), seed=500 + seed, **options).model
                 scores = positive_scores(logits_of(again, test, device), test.positive_class)
-                auc = weighted_auc(scores, test.is_positive, np.ones(len(test)))
+                auc = roc_auc(scores, test.is_positive)
                 rows.append({"arm": arm, "seed": seed, "removed": order, "auc": auc})
                 print(rows[-1], flush=True)
     folder = Path(__file__).resolve().parent / "results" / config["name"]

@@ -129,8 +129,7 @@ def run_cell(bench: Bench, cell: tuple[str, str, int, str], config: dict[str, An
     fitted = fit(data.train, network, ARMS[arm], epochs=epochs_for(config, len(data.train)),
                  seed=seed, device=device, batch=config["batch"],
                  learning_rate=config["learning_rate"])  # fmt: skip
-    val_logits = torch.from_numpy(logits_of(fitted.model, data.val, device))
-    temperature = fit_temperature(val_logits, torch.from_numpy(data.val.labels))
+    temperature = fit_temperature(logits_of(fitted.model, data.val, device), data.val.labels)
     started = time.perf_counter()
     result = measure_model(
         fitted.model, data.test, ProtocolConfig(**config["protocol"]), temperature=temperature,
@@ -141,9 +140,7 @@ def run_cell(bench: Bench, cell: tuple[str, str, int, str], config: dict[str, An
         "machine": machine(device),
         "train_wall_s": fitted.wall_s, "train_cpu_s": fitted.cpu_s, "steps": fitted.steps,
         "measure_wall_s": time.perf_counter() - started,
-        "ece": expected_calibration_error(
-            torch.from_numpy(result.logits) / temperature, torch.from_numpy(data.test.labels)
-        ),
+        "ece": expected_calibration_error(result.logits / temperature, data.test.labels),
     }  # fmt: skip
     values: dict[str, np.ndarray[Any, Any]] = {}
     if data.marked_test is not None:

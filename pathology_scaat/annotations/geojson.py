@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,15 +12,33 @@ from numpy.typing import NDArray
 from pathology_scaat.annotations.model import (
     Area,
     LabelledPolygon,
+    Tally,
     checked_points,
     polygon_from_rings,
     union_of,
 )
 from pathology_scaat.errors import AnnotationError
+from pathology_scaat.system.names import normal_name
 
-log = logging.getLogger(__name__)
+_NOT_ANNOTATIONS = {
+    "tile": "tiles",
+    "detection": "detections",
+    "cell": "cells",
+    "tmacore": "TMA cores",
+    "root": "image roots",
+}
+"""Kinds of QuPath's objects that are no annotations, and how a message calls them."""
 
-_NOT_ANNOTATIONS = {"tile", "detection", "cell", "tmacore"}
+_LEGACY_IDS = {
+    "PathTileObject": "tile",
+    "PathDetectionObject": "detection",
+    "PathCellObject": "cell",
+    "TMACoreObject": "tmacore",
+    "PathTMACoreObject": "tmacore",
+    "PathRootObject": "root",
+}
+"""What QuPath up to 0.2 wrote as the id of a feature, in place of ``objectType``."""
+
 _GEOMETRIES = {
     "Polygon", "MultiPolygon", "GeometryCollection",
     "Point", "MultiPoint", "LineString", "MultiLineString",
@@ -31,9 +48,13 @@ _AGAIN = "export the annotations again"
 
 
 def parse_geojson(
-    text: str, subject: str, offset_px: tuple[float, float] = (0.0, 0.0)
+    text: str,
+    subject: str,
+    offset_px: tuple[float, float] = (0.0, 0.0),
+    tally: Tally | None = None,
 ) -> list[LabelledPolygon]:
     """Labelled polygons of a GeoJSON text; see :func:`read_annotations`."""
+    left_out = tally if tally is not None else Tally()
     root = _loaded(text, subject)
     found: list[LabelledPolygon] = []
     skipped = n_objects = 0
@@ -41,16 +62,22 @@ def parse_geojson(
         properties = feature.get("properties")
         properties = properties if isinstance(properties, dict) else {}
         n_objects += 1
-        kind = properties.get("objectType", properties.get("object_type", "annotation"))
-        if isinstance(kind, str) and kind.lower() in _NOT_ANNOTATIONS:
+        kind = _NOT_ANNOTATIONS.get(_object_type(feature, properties))
+        if kind is not None:
             skipped += 1
+            left_out.leave_out(kind)
             continue
         area = _area(feature.get("geometry"), subject, np.asarray(offset_px, dtype=np.float64))
-        if area is not None:
-            name = properties.get("name")
+        if area is None:
+            left_out.n_without_area += 1
+        else:
+            name, identity = properties.get("name"), feature.get("id")
             found.append(
                 LabelledPolygon(
-                    _class_name(properties, subject), area, name if isinstance(name, str) else ""
+                    _class_name(properties, subject),
+                    area,
+                    name if isinstance(name, str) else "",
+                    identity if isinstance(identity, str) else "",
                 )
             )
     if skipped and skipped == n_objects:
@@ -59,9 +86,17 @@ def parse_geojson(
             f"holds {skipped} detections or tiles and no annotation",
             "export the annotations from QuPath (File > Export objects as GeoJSON)",
         )
-    if n_objects > len(found):
-        log.info("%s: %d of %d objects have no area", subject, n_objects - len(found), n_objects)
     return found
+
+
+def _object_type(feature: dict[str, Any], properties: dict[str, Any]) -> str:
+    """Kind of a QuPath object in one spelling; "annotation" where the file does not say."""
+    kind = properties.get("objectType", properties.get("object_type"))
+    if kind is None:
+        # Newer ids are UUIDs, so that no annotation has one of these by chance.
+        identity = feature.get("id")
+        return _LEGACY_IDS.get(identity, "annotation") if isinstance(identity, str) else ""
+    return kind.casefold().replace("_", "").replace(" ", "") if isinstance(kind, str) else ""
 
 
 def _loaded(text: str, subject: str) -> Any:
@@ -160,9 +195,26 @@ def _class_name(properties: dict[str, Any], subject: str) -> str:
         value = ": ".join(part for part in value if isinstance(part, str))
     if not isinstance(value, str):
         return ""
-    name = " ".join(value.split())
+    name = normal_name(value)
     if len(name) > _MAX_CLASS_CHARACTERS:
         raise AnnotationError(
             subject, f"has a class name of {len(name)} characters", "give the class a short name"
         )
     return name
+
+
+def count_lines_and_points(text: str, subject: str) -> tuple[int, int]:
+    """Annotations of a GeoJSON text that have a class but are lines, or points: no area."""
+    lines = points = 0
+    for feature in _features(_loaded(text, subject), subject):
+        properties = feature.get("properties")
+        properties = properties if isinstance(properties, dict) else {}
+        kind = properties.get("objectType", properties.get("object_type", "annotation"))
+        if isinstance(kind, str) and kind.lower() in _NOT_ANNOTATIONS:
+            continue
+        geometry = feature.get("geometry")
+        shape = str(geometry.get("type")) if isinstance(geometry, dict) else ""
+        if shape.endswith(("Point", "LineString")) and _class_name(properties, subject):
+            lines += shape.endswith("LineString")
+            points += shape.endswith("Point")
+    return lines, points

@@ -1,25 +1,30 @@
 """The label of a patch, from the area that each class covers of it.
 
-The rule, in four sentences. A class covers what its polygons cover; where polygons of
+The rule, in six sentences. A class covers what its polygons cover; where polygons of
 different classes overlap, the smaller polygon lies on top (a detail drawn into an outline),
 of equal ones the later in the file. An area whose class is not asked for, or is ignored
 (``Ignore*``), belongs to no label, also inside another class; annotations without a class
-are no areas at all. A patch gets the class that covers most of it, if that is at least
-``min_coverage`` of its area; the first asked for wins a tie. All other patches stay
-undecided (-1).
+are no areas at all, unless no annotation of the file has a class and their names are classes
+asked for. A background class also owns what no annotation covers. A patch gets the class that
+covers most of it, if that is at least ``min_coverage`` of its area; the first asked for wins a
+tie. All other patches stay undecided (-1).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import shapely
 from numpy.typing import ArrayLike, NDArray
 
+from pathology_scaat.annotations.classes import match_class, with_classes
 from pathology_scaat.annotations.limits import overlapping
-from pathology_scaat.annotations.model import Area, LabelledPolygon, is_ignored_class
+from pathology_scaat.annotations.model import Area, LabelledPolygon
 from pathology_scaat.errors import UsageError
+from pathology_scaat.geometry import BoxPx
+from pathology_scaat.system.names import name_key
 
 UNLABELLED = -1
 """Value of ``label`` for a patch that no annotation and no slide label decides."""
@@ -29,28 +34,39 @@ MAX_PIECE_VERTICES = 256
 """Areas with more vertices are cut up before they are intersected with single patches."""
 
 
-def match_class(class_name: str, class_names: Sequence[str]) -> int | None:
-    """Index of the asked-for class that a polygon's class stands for, or None.
+@dataclass(frozen=True)
+class Background:
+    """The class of what no annotation covers, and the box of the slide that it may fill."""
 
-    Exact names first, then without regard to case, then the base of a derived class
-    ("Tumor: Positive" counts for "Tumor").
-    """
-    if not class_name or is_ignored_class(class_name):
-        return None
-    if class_name in class_names:
-        return list(class_names).index(class_name)
-    folded = [name.strip().casefold() for name in class_names]
-    for candidate in (class_name, class_name.split(":")[0]):
-        if (key := candidate.strip().casefold()) in folded:
-            return folded.index(key)
-    return None
+    class_name: str
+    frame_px: BoxPx
 
 
 def class_areas(
-    polygons: Sequence[LabelledPolygon], class_names: Sequence[str]
+    polygons: Sequence[LabelledPolygon],
+    class_names: Sequence[str],
+    background: Background | None = None,
 ) -> list[list[Area]]:
-    """Disjoint areas of each class after overlaps are settled (smaller on top)."""
-    drawn = [p for p in polygons if p.class_name]
+    """Disjoint areas of each class after overlaps are settled (smaller on top).
+
+    Labels of patches and masks of patches and maps are all made of these.
+
+    Parameters
+    ----------
+    polygons : sequence of LabelledPolygon
+        Annotated areas, level-0 pixels.
+    class_names : sequence of str
+        Classes asked for.
+    background : Background, optional
+        Class of the rest of the slide. Only where some area counts for a class asked for: a
+        file without any says nothing about the rest either.
+
+    Returns
+    -------
+    list of list of Polygon
+        For each class; no two of all of them overlap.
+    """
+    drawn = with_classes(polygons, class_names)
     order = sorted(range(len(drawn)), key=lambda i: (drawn[i].geometry.area, -i))
     geometries = [drawn[i].geometry for i in order]
     owners = [match_class(drawn[i].class_name, class_names) for i in order]
@@ -72,7 +88,31 @@ def class_areas(
                 area, shapely.union_all([geometries[j] for j in above[index]])
             )
         areas[owner].extend(p for p in shapely.get_parts(area) if p.geom_type == "Polygon")
+    if background is not None:
+        _add_background(areas, geometries, class_names, background)
     return areas
+
+
+def _add_background(
+    areas: list[list[Area]],
+    drawn: Sequence[Area],
+    class_names: Sequence[str],
+    background: Background,
+) -> None:
+    """Give the background class what nobody has drawn, also not in a class not asked for."""
+    owner = match_class(background.class_name, class_names)
+    if owner is None:
+        raise UsageError(
+            "background class",
+            f"'{background.class_name}' is none of the classes",
+            f"choose from {', '.join(class_names)}",
+        )
+    box = background.frame_px
+    frame = shapely.box(box.x, box.y, box.right, box.bottom)
+    if not any(shapely.intersects(frame, area) for own in areas for area in own):
+        return
+    rest = shapely.difference(frame, shapely.union_all(list(drawn)))
+    areas[owner].extend(p for p in shapely.get_parts(rest) if p.geom_type == "Polygon")
 
 
 def _pieces(area: Area) -> list[Area]:
@@ -128,6 +168,7 @@ def label_patches(
     origins_px: ArrayLike,
     side_px: float,
     min_coverage: float = 0.5,
+    background: Background | None = None,
 ) -> tuple[NDArray[np.int16], NDArray[np.float32]]:
     """Labels and class coverages of square patches; the rule stands in the module's head.
 
@@ -143,6 +184,8 @@ def label_patches(
         Side of the patches in level-0 pixels.
     min_coverage : float
         Share of the patch, above 0 and up to 1, that its class must cover at least.
+    background : Background, optional
+        Class of what no annotation covers, where there are annotations.
 
     Returns
     -------
@@ -156,8 +199,9 @@ def label_patches(
     UsageError
         If a class is asked for twice, or the side or ``min_coverage`` is out of range.
     """
-    if len({name.strip().casefold() for name in class_names}) != len(class_names):
-        raise UsageError("class names", "one class is named twice", "name each class once")
+    keys = [name_key(name) for name in class_names]
+    if twice := [n for i, n in enumerate(class_names) if keys[i] in keys[:i]]:
+        raise UsageError("class names", f"'{twice[0]}' is named twice", "name each class once")
     if not (np.isfinite(side_px) and side_px > 0):
         raise UsageError("patch side", f"{side_px} is not a length in pixels")
     if not 0 < min_coverage <= 1:
@@ -167,7 +211,7 @@ def label_patches(
     labels = np.full(len(origins), UNLABELLED, dtype=np.int16)
     if not len(origins) or not len(class_names):
         return labels, coverage.astype(np.float32)
-    for index, areas in enumerate(class_areas(polygons, class_names)):
+    for index, areas in enumerate(class_areas(polygons, class_names, background)):
         coverage[:, index] = _covered(areas, origins, side_px) / side_px**2
     np.clip(coverage, 0.0, 1.0, out=coverage)
     best = coverage.argmax(axis=1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -38,11 +38,26 @@ class LabelledPolygon:
         Valid and not empty.
     name : str
         The annotation's own name, "" where it has none.
+    object_id : str
+        Identifier of the object in a GeoJSON (a UUID where QuPath wrote it), "" where it has none.
     """
 
     class_name: str
     geometry: Area
     name: str = ""
+    object_id: str = ""
+
+
+@dataclass
+class Tally:
+    """What a reader left out while it read: shapes without an area, objects of other kinds."""
+
+    n_without_area: int = 0
+    n_not_annotations: dict[str, int] = field(default_factory=dict)
+
+    def leave_out(self, kind: str) -> None:
+        """Count an object that is no annotation."""
+        self.n_not_annotations[kind] = self.n_not_annotations.get(kind, 0) + 1
 
 
 def is_ignored_class(class_name: str) -> bool:

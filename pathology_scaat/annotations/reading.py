@@ -10,9 +10,10 @@ from gzip import BadGzipFile, GzipFile
 from pathlib import Path
 from typing import BinaryIO
 
-from pathology_scaat.annotations.geojson import parse_geojson
+from pathology_scaat.annotations.geojson import count_lines_and_points, parse_geojson
 from pathology_scaat.annotations.limits import one_budget
-from pathology_scaat.annotations.model import LabelledPolygon
+from pathology_scaat.annotations.model import LabelledPolygon, Tally
+from pathology_scaat.annotations.report import AnnotationFile
 from pathology_scaat.annotations.xml import parse_xml
 from pathology_scaat.errors import AnnotationError
 
@@ -25,7 +26,9 @@ MAX_ITEMS = 6_000_000
 MAX_XML_TAGS = 2_000_000
 """Tags of XML at most: each costs four hundred bytes."""
 
-_ACCEPTED = "give QuPath GeoJSON (also .gz or .zip), ASAP/CAMELYON XML or Aperio ImageScope XML"
+_ACCEPTED = (
+    "give QuPath GeoJSON (also .gz or .zip), ASAP/CAMELYON XML, Aperio ImageScope XML or HALO XML"
+)
 
 
 def read_annotations(
@@ -34,12 +37,13 @@ def read_annotations(
     *,
     max_bytes: int = MAX_TEXT_BYTES,
 ) -> tuple[LabelledPolygon, ...]:
-    """Read the annotated areas of a slide.
+    """Read the annotated areas of a slide; :func:`read_annotation_file` also counts the rest.
 
     Understood are QuPath GeoJSON in all its shapes (FeatureCollection, array, single feature
-    or geometry; plain, ``.gz`` or ``.zip``), ASAP/CAMELYON XML and Aperio ImageScope XML.
-    Points, lines, empty geometries and objects that are not annotations (QuPath tiles,
-    detections, cells) are left out; crossing polygons are repaired.
+    or geometry; plain, ``.gz`` or ``.zip``), ASAP/CAMELYON XML, Aperio ImageScope XML and HALO
+    XML. Points, lines, empty geometries and objects that are not annotations (QuPath tiles,
+    detections, cells, TMA cores; also as QuPath 0.2 wrote them) are left out; crossing polygons
+    are repaired.
 
     Parameters
     ----------
@@ -61,11 +65,31 @@ def read_annotations(
     AnnotationError
         One sentence: missing, too large, truncated, of no known dialect, or damaged.
     """
+    return read_annotation_file(path, offset_px, max_bytes=max_bytes).polygons
+
+
+def read_annotation_file(
+    path: Path | str,
+    offset_px: tuple[float, float] = (0.0, 0.0),
+    *,
+    max_bytes: int = MAX_TEXT_BYTES,
+) -> AnnotationFile:
+    """As :func:`read_annotations`, with the number of objects that were left out.
+
+    Raises
+    ------
+    AnnotationError
+        As there.
+    """
+    tally = Tally()
     with one_budget():
-        return tuple(_read(Path(path), offset_px, max_bytes))
+        polygons = tuple(_read(Path(path), offset_px, max_bytes, tally))
+    return AnnotationFile(polygons, tally.n_without_area, dict(tally.n_not_annotations))
 
 
-def _read(path: Path, offset_px: tuple[float, float], max_bytes: int) -> list[LabelledPolygon]:
+def _read(
+    path: Path, offset_px: tuple[float, float], max_bytes: int, tally: Tally
+) -> list[LabelledPolygon]:
     found: list[LabelledPolygon] = []
     for raw in _texts(path, max_bytes):
         text = _decoded(raw, path.name)
@@ -73,11 +97,11 @@ def _read(path: Path, offset_px: tuple[float, float], max_bytes: int) -> list[La
         if start in ("{", "["):
             _not_too_many(text.count("[") + text.count("{"), path.name)
             _not_too_many(text.count(","), path.name, 4 * MAX_ITEMS)
-            found.extend(parse_geojson(text, path.name, offset_px))
+            found.extend(parse_geojson(text, path.name, offset_px, tally))
         elif start == "<":
             _not_too_many(text.count("<"), path.name, MAX_XML_TAGS)
             _not_too_many(text.count("="), path.name, 4 * MAX_XML_TAGS)
-            found.extend(parse_xml(raw if _is_utf8(raw) else text.encode(), path.name))
+            found.extend(parse_xml(raw if _is_utf8(raw) else text.encode(), path.name, tally))
         elif not start:
             raise AnnotationError(path.name, "is empty", "export the annotations again")
         else:
@@ -167,3 +191,21 @@ def _decoded(raw: bytes, name: str) -> str:
         if raw.lstrip().startswith(b"<"):
             return raw.decode("latin-1")
         raise AnnotationError(name, "is not UTF-8 text", _ACCEPTED) from None
+
+
+def lines_and_points(path: Path | str, *, max_bytes: int = MAX_TEXT_BYTES) -> tuple[int, int]:
+    """How many lines and points with a class a GeoJSON holds; :func:`read_annotations` drops them.
+
+    Raises
+    ------
+    AnnotationError
+        As :func:`read_annotations`.
+    """
+    path = Path(path)
+    lines = points = 0
+    for raw in _texts(path, max_bytes):
+        text = _decoded(raw, path.name)
+        if text.lstrip()[:1] in ("{", "["):
+            more_lines, more_points = count_lines_and_points(text, path.name)
+            lines, points = lines + more_lines, points + more_points
+    return lines, points

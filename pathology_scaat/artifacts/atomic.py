@@ -8,21 +8,27 @@ place, and renames it into place when it is whole.
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
+import re
 import secrets
 import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pathology_scaat.errors import StoreError
+from pathology_scaat.system.exchange import exchange
 from pathology_scaat.system.fsync import make_folder, sync_folder, sync_tree
+from pathology_scaat.system.own_files import read_own
 from pathology_scaat.system.processes import owner_tag
+from pathology_scaat.system.signals import defer_signals
 
 PARTIAL_MARK = ".partial-"
-"""Part of the name of everything that is not whole yet; never read, free to delete."""
+"""Part of the name of everything that is not whole yet; never read. See :func:`as_partial`."""
 
 
 def remove_path(path: Path) -> None:
@@ -39,6 +45,7 @@ _unfinished: set[Path] = set()
 
 _QUIET_S = 0.3
 _PATIENCE_S = 5.0
+_LOOK_S = 0.02
 
 
 def remove_unfinished() -> None:
@@ -48,21 +55,105 @@ def remove_unfinished() -> None:
     the block that removes it. And threads of libraries (zarr's) write on what they were given,
     and make the folders for it again; so what is removed must stay away for a moment.
     """
-    end = time.monotonic() + _PATIENCE_S
     quiet_since = time.monotonic()
-    while _unfinished and quiet_since + _QUIET_S > time.monotonic() < end:
+    patience_s = _PATIENCE_S
+    while _unfinished and quiet_since + _QUIET_S > time.monotonic() and patience_s > 0:
         present = [path for path in list(_unfinished) if path.exists()]
         for path in present:
             with suppress(OSError):  # it changed from file to folder meanwhile: once more
                 remove_path(path)
         if present:
             quiet_since = time.monotonic()
-        time.sleep(0.02)
+        # Gigabytes take long to remove; only the waiting for others is limited.
+        time.sleep(_LOOK_S)
+        patience_s -= _LOOK_S
     _unfinished.clear()
 
 
-def _partial_path(final: Path, mark: str = "") -> Path:
-    return final.parent / f"{final.name}{PARTIAL_MARK}{mark}{owner_tag()}-{secrets.token_hex(4)}"
+_TOKEN = re.compile(
+    r"(old-)?(?P<tag>[0-9a-z]+-[0-9a-f]+)-(?P<random>[0-9a-f]{16})-(?P<sign>[0-9a-f]{8})"
+)
+
+
+def _sign(name: str, rest: str) -> str:
+    """Eight hex digits that only this program puts behind such a name."""
+    return hashlib.sha256(f"pathology_scaat partial {name} {rest}".encode()).hexdigest()[:8]
+
+
+def partial_path(final: Path, mark: str = "", tag: str | None = None) -> Path:
+    """A new name beside ``final`` for what is not whole yet; ``tag`` is its maker's."""
+    rest = f"{mark}{tag or owner_tag()}-{secrets.token_hex(8)}"
+    return final.parent / f"{final.name}{PARTIAL_MARK}{rest}-{_sign(final.name, rest)}"
+
+
+@dataclass(frozen=True)
+class Partial:
+    """An unfinished file or folder: whose artifact it was to be, and who was making it.
+
+    Attributes
+    ----------
+    path : Path
+    artifact : str
+        Name of what it was to become.
+    tag : str
+        :func:`pathology_scaat.system.processes.owner_tag` of its maker.
+    """
+
+    path: Path
+    artifact: str
+    tag: str
+
+
+def as_partial(path: Path) -> Partial | None:
+    """What an unfinished file of this program says of itself; None for anybody else's.
+
+    A name with ``.partial-`` alone is nobody's in particular (downloads are called so): the
+    name must end with the digits that its beginning gives.
+    """
+    artifact, mark, rest = path.name.rpartition(PARTIAL_MARK)
+    found = _TOKEN.fullmatch(rest) if mark and artifact else None
+    if found is None or found["sign"] != _sign(artifact, rest[: found.end("random")]):
+        return None
+    return Partial(path, artifact, found["tag"])
+
+
+_MARKED_FILES = (
+    "zarr.json",
+    ".zattrs",
+    "0/.zattrs",
+    "config.json",
+    "OME/METADATA.ome.xml",
+    "ome/zarr.json",
+)
+_MARK = b"pathology_scaat"
+_MARK_BYTES = 1 << 22
+
+
+def is_own_folder(folder: Path) -> bool:
+    """Whether a folder is an artifact of this program: empty, or its metadata say so."""
+    for name in _MARKED_FILES:
+        with suppress(OSError):
+            if _MARK in read_own(folder / name, _MARK_BYTES):
+                return True
+    with suppress(OSError):
+        return next(iter(folder.iterdir()), None) is None
+    return False
+
+
+def require_own(path: Path) -> None:
+    """Refuse to replace a folder that this program did not make.
+
+    Raises
+    ------
+    StoreError
+        If a folder with other content stands there.
+    """
+    if path.is_dir() and not path.is_symlink() and not is_own_folder(path):
+        raise StoreError(
+            path.name,
+            "is a folder that this program did not make, and is not replaced",
+            "move it away, or choose another folder",
+        )
 
 
 _TAKEN = {errno.ENOTEMPTY, errno.EEXIST, errno.EISDIR, errno.ENOTDIR}
@@ -79,17 +170,37 @@ def _moved(partial: Path, final: Path) -> bool:
     return True
 
 
+def _replace_folder(partial: Path, final: Path) -> bool:
+    """Put a whole artifact in the place of a folder; False where another run was faster.
+
+    Where the two can change names in one step there is no moment without either. Elsewhere the
+    old one is moved aside first, and put back when the second move fails or is interrupted.
+    """
+    if exchange(partial, final):
+        return True  # the old one is what is removed as unfinished now
+    old = partial_path(final, "old-")
+    try:
+        with suppress(FileNotFoundError):
+            final.rename(old)
+        moved = _moved(partial, final)
+    except BaseException:
+        with suppress(OSError):
+            if old.exists() and not final.exists():
+                old.rename(final)
+        raise
+    _unfinished.add(old)
+    remove_path(old)
+    _unfinished.discard(old)
+    return moved
+
+
 def _publish(partial: Path, final: Path) -> None:
     """Move a whole artifact to its place, also where another run does the same right now."""
     for attempt in range(20):
         if final.is_dir() and not final.is_symlink():
-            old = _partial_path(final, "old-")
-            _unfinished.add(old)
-            with suppress(FileNotFoundError):
-                final.rename(old)
-            moved = _moved(partial, final)
-            remove_path(old)
-            _unfinished.discard(old)
+            # What a signal raises between two moves would leave no artifact at all.
+            with defer_signals():
+                moved = _replace_folder(partial, final)
         else:
             moved = _moved(partial, final)
         if moved:
@@ -108,15 +219,22 @@ def atomic_path(final: Path) -> Iterator[Path]:
     ``final`` is as it was before. The name of the unfinished file says which process makes
     it (:func:`pathology_scaat.system.processes.owner_tag`), so that a later run may remove it.
     What is in its place lasts, also when the power fails (:mod:`pathology_scaat.system.fsync`).
+
+    Raises
+    ------
+    StoreError
+        If a folder stands there that this program did not make, or the move fails.
     """
+    require_own(final)
     make_folder(final.parent)
-    partial = _partial_path(final)
+    partial = partial_path(final)
     _unfinished.add(partial)
     try:
         yield partial
         if not partial.exists():
             raise StoreError(final.name, "was not written", "report this as a defect")
         sync_tree(partial)
+        require_own(final)  # somebody may have put a folder of his there meanwhile
         _publish(partial, final)
         sync_folder(final.parent)
     finally:

@@ -1,8 +1,8 @@
 """Checksums that artifacts carry in themselves, so that one flipped bit anywhere is found.
 
-A seal is the SHA-256 of all bytes, computed with 64 zeros in the place where it then stands.
+A checksum is the SHA-256 of all bytes, computed with 64 zeros where it then stands.
 It lies in a file that the artifact has anyway (the attributes of a store, a record, a page):
-nothing foreign lies in an OME-Zarr, and an artifact and its seal appear in one rename.
+nothing foreign lies in an OME-Zarr, and an artifact and its checksum appear in one rename.
 """
 
 from __future__ import annotations
@@ -17,58 +17,59 @@ from typing import Any
 from pathology_scaat.artifacts.atomic import atomic_path
 from pathology_scaat.artifacts.fingerprint import file_sha256
 
-SEAL_KEY = "pathology_scaat_seal"
-EMPTY_SEAL = "0" * 64
-_JSON_SEAL = re.compile(rf'"{SEAL_KEY}": ?"([0-9a-f]{{64}})"')
+CHECKSUM_KEY = "pathology_scaat_seal"
+"""Its name in files; as written since schema version 1."""
+EMPTY_CHECKSUM = "0" * 64
+_JSON_CHECKSUM = re.compile(rf'"{CHECKSUM_KEY}": ?"([0-9a-f]{{64}})"')
 
-NO_SEAL = "carries no checksum of its bytes"
-BROKEN_SEAL = "has other bytes than when they were written"
+NO_CHECKSUM = "carries no checksum of its bytes"
+CHECKSUM_MISMATCH = "has other bytes than when they were written"
 
 
-def with_seal(text: str, seal: str, pattern: re.Pattern[str] = _JSON_SEAL) -> str:
-    """The text with a seal where the pattern has its place."""
+def with_checksum(text: str, checksum: str, pattern: re.Pattern[str] = _JSON_CHECKSUM) -> str:
+    """The text with a checksum where the pattern finds one."""
     start, end = pattern.search(text).span(1)  # type: ignore[union-attr]  # put there before
-    return text[:start] + seal + text[end:]
+    return text[:start] + checksum + text[end:]
 
 
-def sealed_text(text: str, pattern: re.Pattern[str] = _JSON_SEAL) -> str:
+def text_with_checksum(text: str, pattern: re.Pattern[str] = _JSON_CHECKSUM) -> str:
     """The text with its SHA-256 in the place of the 64 zeros that the pattern finds."""
-    return with_seal(text, hashlib.sha256(text.encode()).hexdigest(), pattern)
+    return with_checksum(text, hashlib.sha256(text.encode()).hexdigest(), pattern)
 
 
-def unsealed(text: str, pattern: re.Pattern[str] = _JSON_SEAL) -> tuple[str, str] | None:
-    """The seal of a text, and the text as it was before it was sealed; None without a seal."""
+def split_checksum(text: str, pattern: re.Pattern[str] = _JSON_CHECKSUM) -> tuple[str, str] | None:
+    """The checksum of a text, and the text with zeros instead; None where there is none."""
     found = pattern.search(text)
-    return None if found is None else (found[1], with_seal(text, EMPTY_SEAL, pattern))
+    return None if found is None else (found[1], with_checksum(text, EMPTY_CHECKSUM, pattern))
 
 
-def text_problem(path: Path, pattern: re.Pattern[str] = _JSON_SEAL) -> str | None:
-    """What is wrong with the bytes of a sealed text file, if anything."""
+def text_problem(path: Path, pattern: re.Pattern[str] = _JSON_CHECKSUM) -> str | None:
+    """What is wrong with the bytes of a text file with a checksum, if anything."""
     try:
-        found = unsealed(path.read_bytes().decode(), pattern)
+        found = split_checksum(path.read_bytes().decode(), pattern)
     except (OSError, UnicodeDecodeError):
-        return BROKEN_SEAL
+        return CHECKSUM_MISMATCH
     if found is None:
-        return NO_SEAL
-    seal, text = found
-    return None if hashlib.sha256(text.encode()).hexdigest() == seal else BROKEN_SEAL
+        return NO_CHECKSUM
+    checksum, text = found
+    return None if hashlib.sha256(text.encode()).hexdigest() == checksum else CHECKSUM_MISMATCH
 
 
-def write_sealed_json(path: Path, value: dict[str, Any]) -> None:
-    """Write indented JSON with sorted keys and its own seal, atomically."""
+def write_checked_json(path: Path, value: dict[str, Any]) -> None:
+    """Write indented JSON with sorted keys and its own checksum, atomically."""
     text = json.dumps(
-        {**value, SEAL_KEY: EMPTY_SEAL},
+        {**value, CHECKSUM_KEY: EMPTY_CHECKSUM},
         indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False,
     )  # fmt: skip
     with atomic_path(path) as partial:
-        partial.write_bytes(sealed_text(text + "\n").encode())
+        partial.write_bytes(text_with_checksum(text + "\n").encode())
 
 
-def _tree_digest(folder: Path, sealed: str, text: str, by_size: tuple[str, ...]) -> str:
-    """SHA-256 over names and contents; ``text`` stands for the file that holds the seal."""
+def _tree_digest(folder: Path, holder: str, text: str, by_size: tuple[str, ...]) -> str:
+    """SHA-256 over names and contents; ``text`` stands for the file that holds the checksum."""
     digest = hashlib.sha256()
     for name in sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()):
-        if name == sealed:
+        if name == holder:
             content = hashlib.sha256(text.encode()).hexdigest()
         elif name.startswith(by_size):
             content = str((folder / name).stat().st_size)
@@ -78,36 +79,36 @@ def _tree_digest(folder: Path, sealed: str, text: str, by_size: tuple[str, ...])
     return digest.hexdigest()
 
 
-def seal_folder(folder: Path, name: str, by_size: tuple[str, ...] = ()) -> None:
-    """Seal all files of a folder that is being made, in its JSON file ``name``.
+def checksum_folder(folder: Path, name: str, by_size: tuple[str, ...] = ()) -> None:
+    """Write the checksum of a folder that is being made into its JSON file ``name``.
 
     Parameters
     ----------
     folder : Path
     name : str
-        File inside the folder: ``zarr.json`` (the seal becomes an attribute) or any JSON object.
+        File inside the folder: ``zarr.json`` (it becomes an attribute) or any JSON object.
     by_size : tuple of str
         Beginnings of the names of which only the size enters: large shards in which every
         chunk has a checksum of its own.
     """
     value = json.loads((folder / name).read_text(encoding="utf-8"))
     holder = value["attributes"] if Path(name).name == "zarr.json" else value
-    holder[SEAL_KEY] = EMPTY_SEAL
+    holder[CHECKSUM_KEY] = EMPTY_CHECKSUM
     text = json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
-    seal = _tree_digest(folder, name, text, by_size)
-    (folder / name).write_bytes(with_seal(text, seal).encode())
+    checksum = _tree_digest(folder, name, text, by_size)
+    (folder / name).write_bytes(with_checksum(text, checksum).encode())
 
 
 def folder_problem(folder: Path, name: str, by_size: tuple[str, ...] = ()) -> str | None:
-    """What is wrong with the bytes of a sealed folder, if anything."""
+    """What is wrong with the bytes of a folder with a checksum, if anything."""
     try:
-        found = unsealed((folder / name).read_bytes().decode())
+        found = split_checksum((folder / name).read_bytes().decode())
         if found is None:
-            return NO_SEAL
-        seal, text = found
-        return None if _tree_digest(folder, name, text, by_size) == seal else BROKEN_SEAL
+            return NO_CHECKSUM
+        checksum, text = found
+        return None if _tree_digest(folder, name, text, by_size) == checksum else CHECKSUM_MISMATCH
     except (OSError, UnicodeDecodeError):
-        return BROKEN_SEAL
+        return CHECKSUM_MISMATCH
 
 
 def png_problem(path: Path) -> str | None:
@@ -121,6 +122,6 @@ def png_problem(path: Path) -> str | None:
         if end > len(data) or zlib.crc32(data[at + 4 : end - 4]) != int.from_bytes(
             data[end - 4 : end], "big"
         ):
-            return BROKEN_SEAL
+            return CHECKSUM_MISMATCH
         at = end
-    return None if kind == b"IEND" and at == len(data) else BROKEN_SEAL
+    return None if kind == b"IEND" and at == len(data) else CHECKSUM_MISMATCH

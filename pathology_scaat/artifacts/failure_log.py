@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 from pathlib import Path
 
-from pathology_scaat.artifacts.redaction import Redactor, reason_for
+from pathology_scaat.artifacts.redaction import PATH_MARK, Redactor, reason_for
 from pathology_scaat.errors import ScaatError
+from pathology_scaat.system.own_files import append_own
 
 MAX_LOG_BYTES = 16 << 20
 
@@ -24,6 +26,10 @@ def log_failure(out_dir: Path, stage: str, slide_id: str, error: ScaatError) -> 
     with suppress(OSError):
         path = out_dir / "logs" / f"{stage}.log"
         path.parent.mkdir(parents=True, exist_ok=True)
-        if not path.exists() or path.stat().st_size < MAX_LOG_BYTES:
-            with path.open("a", encoding="utf-8") as stream:
-                stream.write(Redactor()(text))
+        redactor = Redactor()
+        # As it was given, too: relative to where the command ran it may hold names.
+        for name in {str(out_dir), str(out_dir.absolute()), str(out_dir.resolve())}:
+            if len(name) > 2:  # not "." and ".."
+                redactor.hide(f"{name}{os.sep}", f"{PATH_MARK}{os.sep}")
+                redactor.hide(f"'{name}'", f"'{PATH_MARK}'")
+        append_own(path, redactor(text), max_bytes=MAX_LOG_BYTES)

@@ -1,10 +1,10 @@
 """Leases: one process at a time makes an artifact, and a dead one blocks nobody.
 
 A lease is a small file beside the artifact with a random token, the maker's pid and the
-digest of :func:`pathology_scaat.system.processes.place`; a thread touches it while the work goes
-on. It is stale when its process is known to be dead (same machine) or when it has not been
-touched for a minute (another machine). Looking, taking and taking over happen under one
-operating-system lock a folder, so that two runs never take over one stale lease.
+digest of :func:`pathology_scaat.system.processes.machine_id`; a thread touches it while the
+work goes on. It is stale when its process is known to be dead (same machine) or when it has
+not been touched for a minute (another machine). Looking, taking and taking over happen under
+one operating-system lock per folder, so that two runs never take over one stale lease.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import logging
 import math
 import os
 import secrets
+import stat
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -22,11 +23,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from pathology_scaat.artifacts.atomic import PARTIAL_MARK, remove_path
+from pathology_scaat.artifacts.atomic import PARTIAL_MARK, Partial, as_partial, remove_path
 from pathology_scaat.errors import LeaseError, StoreError
 from pathology_scaat.system.locks import describe_os_error, file_lock
-from pathology_scaat.system.processes import owner_is_dead, place, start_ticks
-from pathology_scaat.system.signals import held_back
+from pathology_scaat.system.own_files import read_own, replace_file
+from pathology_scaat.system.processes import machine_id, owner_is_dead, start_ticks
+from pathology_scaat.system.signals import defer_signals
 
 J = TypeVar("J")
 R = TypeVar("R")
@@ -59,30 +61,49 @@ class Lease:
         return lease_path(self.artifact)
 
 
-def _read(path: Path) -> dict[str, object] | None:
-    """What a lease file says; an empty mapping where it is damaged, None where absent."""
+def _read_or_raise(path: Path) -> dict[str, object] | None:
+    """What a lease file says; an empty mapping where it is damaged, None where absent.
+
+    Raises
+    ------
+    OSError
+        If it cannot be read right now (a network disk).
+    """
     try:
-        with path.open("rb") as stream:
-            value = json.loads(stream.read(4096))
+        value = json.loads(read_own(path, 4096))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, RecursionError):
+    except (ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}
 
 
-def _now_there(descriptor: int) -> float:
+def _read(path: Path) -> dict[str, object] | None:
+    """What a lease file says, where one that cannot be read counts as damaged."""
+    try:
+        return _read_or_raise(path)
+    except OSError:
+        return {}
+
+
+def _now_there(descriptor: int, path: Path) -> float:
     """The file server's clock: machines' clocks differ, the server stamps all leases."""
-    os.utime(descriptor)
+    os.utime(descriptor if os.utime in os.supports_fd else path)  # Windows: by the name only
     return os.fstat(descriptor).st_mtime
 
 
 def _is_stale(path: Path, found: dict[str, object], now: float, stale_after_s: float) -> bool:
     pid, began = found.get("pid"), found.get("began")
-    if found.get("place") == place() != "" and isinstance(pid, int) and isinstance(began, int):
+    if (
+        found.get("machine") == machine_id() != ""
+        and isinstance(pid, int)
+        and isinstance(began, int)
+    ):
         return start_ticks(pid) != began
     try:
-        return now - path.stat().st_mtime > stale_after_s
+        found_now = path.lstat()
+        # A link is no lease: nobody of ours makes one.
+        return stat.S_ISLNK(found_now.st_mode) or now - found_now.st_mtime > stale_after_s
     except FileNotFoundError:
         return True
 
@@ -100,12 +121,14 @@ def _take(artifact: Path, stale_after_s: float) -> Lease:
     lease = Lease(artifact, secrets.token_hex(8), threading.Event())
     content = {
         "token": lease.token, "pid": os.getpid(), "began": start_ticks(os.getpid()),
-        "place": place(),
+        "machine": machine_id(),
     }  # fmt: skip
     with file_lock(path.parent / _LOCK_NAME) as descriptor:
         found = _read(path)
         if found is not None:
-            if not _is_stale(path, found, _now_there(descriptor), stale_after_s):
+            if not _is_stale(
+                path, found, _now_there(descriptor, path.parent / _LOCK_NAME), stale_after_s
+            ):
                 raise LeaseError(
                     artifact.name,
                     "is being made by another run right now",
@@ -113,12 +136,10 @@ def _take(artifact: Path, stale_after_s: float) -> Lease:
                 )
             LOGGER.warning("%s: the lease of a run that died is taken over", artifact.name)
         try:
-            # Under the lock: no other writer. A lease cut short by a full disk is "damaged",
-            # and goes stale by its time like any other.
-            path.write_text(json.dumps(content), encoding="utf-8")
+            # Renamed into its place: a link that waits there under the lease's name is
+            # replaced, and what it points to is not touched.
+            replace_file(path, json.dumps(content).encode())
         except OSError as error:
-            with suppress(OSError):
-                path.unlink(missing_ok=True)
             raise StoreError(
                 artifact.name,
                 f"cannot be written ({describe_os_error(error)})",
@@ -132,14 +153,28 @@ def _is_ours(lease: Lease) -> bool:
     return found is not None and found.get("token") == lease.token
 
 
+MISSING_BEATS = 2
+"""A lease that is not there so many times in a row was taken away; network disks blink."""
+
+
 def _keep_alive(lease: Lease, ended: threading.Event, heartbeat_s: float) -> None:
+    """Touch the lease until the work ends, or another run has it.
+
+    A read that fails (EIO, ESTALE) says nothing about whose it is: it is tried again.
+    """
+    missing = 0
     while not ended.wait(heartbeat_s):
-        if not _is_ours(lease):
+        try:
+            found = _read_or_raise(lease.path)
+        except OSError:
+            continue
+        missing = missing + 1 if found is None else 0
+        if missing >= MISSING_BEATS or (found and found.get("token") != lease.token):
             lease.lost.set()
             LOGGER.warning("%s: another run has taken this work over", lease.artifact.name)
             return
         with suppress(OSError):
-            os.utime(lease.path)
+            os.utime(lease.path, follow_symlinks=os.utime not in os.supports_follow_symlinks)
 
 
 class _Held:
@@ -148,13 +183,13 @@ class _Held:
     def __init__(self, lease: Lease, heartbeat_s: float) -> None:
         self.lease = lease
         self._ended = threading.Event()
-        self._heart = threading.Thread(
+        self._heartbeat = threading.Thread(
             target=_keep_alive, args=(lease, self._ended, heartbeat_s), name="lease", daemon=True
         )
-        self._heart.start()
+        self._heartbeat.start()
         _all_held.add(self)
 
-    def abandon(self) -> None:
+    def release_unlocked(self) -> None:
         """Give the lease back without waiting for any lock.
 
         For what the garbage collector ends, at any moment: also while this very thread holds
@@ -166,28 +201,28 @@ class _Held:
                 self.lease.path.unlink(missing_ok=True)
         _all_held.discard(self)
 
-    def let_go(self) -> None:
+    def release(self) -> None:
         if self not in _all_held:
             return
         self._ended.set()
-        self._heart.join()
+        self._heartbeat.join()
         # A folder that became read-only keeps its lease file; it is stale once we end.
         with suppress(OSError, LeaseError), file_lock(self.lease.path.parent / _LOCK_NAME):
-            self.abandon()
+            self.release_unlocked()
         _all_held.discard(self)
 
 
 _all_held: set[_Held] = set()
 
 
-def let_go_of_all() -> None:
+def release_all() -> None:
     """Give back every lease of this process; whoever ends one early calls this.
 
     What a signal raises may come between any two steps, also before the block that gives a
     lease back has begun to.
     """
     for held in list(_all_held):
-        held.let_go()
+        held.release()
 
 
 @contextmanager
@@ -224,7 +259,7 @@ def lease(
         while held is None:
             try:
                 # A signal that came between the taking and the knowing would leave the file.
-                with held_back():
+                with defer_signals():
                     held = _Held(_take(path, stale_after_s), heartbeat_s)
             except LeaseError:
                 if time.monotonic() >= deadline:
@@ -233,16 +268,16 @@ def lease(
         yield held.lease
     except GeneratorExit:
         if held is not None:
-            held.abandon()
+            held.release_unlocked()
         raise
     finally:
         if held is not None:
-            with held_back():  # nor may one that comes now leave it
-                held.let_go()
+            with defer_signals():  # nor may one that comes now leave it
+                held.release()
 
 
 @contextmanager
-def lease_if_writable(artifact: Path, wait_s: float = 0.0) -> Iterator[None]:
+def lease_if_writable(artifact: Path, wait_s: float = 0.0) -> Iterator[Lease | None]:
     """Hold the lease of an artifact; in a folder that cannot be written, go on without.
 
     What runs inside finds its artifact right and does nothing, or says itself what is wrong.
@@ -253,9 +288,10 @@ def lease_if_writable(artifact: Path, wait_s: float = 0.0) -> Iterator[None]:
         If another run makes the artifact (still, after `wait_s` seconds).
     """
     with ExitStack() as stack:
+        held: Lease | None = None
         with suppress(StoreError):
-            stack.enter_context(lease(artifact, wait_s=wait_s))
-        yield
+            held = stack.enter_context(lease(artifact, wait_s=wait_s))
+        yield held
 
 
 @dataclass(frozen=True)
@@ -277,13 +313,19 @@ class LeasedJob(Generic[J, R]):
 def run_leased(leased: LeasedJob[J, R]) -> R:
     """Run a job while holding the lease of its artifact (:func:`lease_if_writable`).
 
+    Where another run took the work over meanwhile (this one slept, or its disk was away), what
+    stands there now is that run's: the job is run once more, under a new lease, and finds it.
+
     Raises
     ------
     LeaseError
         If another run makes the artifact and the job does not wait.
     """
-    with lease_if_writable(leased.artifact, math.inf if leased.wait else 0.0):
-        return leased.function(leased.job)
+    while True:
+        with lease_if_writable(leased.artifact, math.inf if leased.wait else 0.0) as held:
+            result = leased.function(leased.job)
+        if held is None or not held.lost.is_set():
+            return result
 
 
 def _newest_mtime(path: Path) -> float:
@@ -296,13 +338,46 @@ def _newest_mtime(path: Path) -> float:
     return max(times)
 
 
-def find_partials(out_dir: Path) -> list[Path]:
-    """All unfinished files and folders of an output folder, sorted.
+def find_partials(out_dir: Path) -> list[Partial]:
+    """All unfinished files and folders of this program in an output folder, by name.
 
     Artifacts stand in the folder and one below it; inside of artifacts nothing is unfinished.
+    Folders that are links are somebody's elsewhere, and are not looked into.
     """
-    found = [*out_dir.glob(f"*{PARTIAL_MARK}*"), *out_dir.glob(f"*/*{PARTIAL_MARK}*")]
-    return sorted(path for path in found if PARTIAL_MARK not in path.parent.name)
+    found = []
+    for folder in _own_folders(out_dir):
+        with suppress(OSError):
+            found += [p for p in map(as_partial, folder.glob(f"*{PARTIAL_MARK}*")) if p]
+    return sorted(found, key=lambda partial: partial.path)
+
+
+def _own_folders(out_dir: Path) -> list[Path]:
+    """The output folder and those in it that artifacts lie in; no links, nothing unfinished."""
+    folders = [out_dir]
+    with suppress(OSError):
+        folders += [
+            path
+            for path in out_dir.iterdir()
+            if path.is_dir() and not path.is_symlink() and PARTIAL_MARK not in path.name
+        ]
+    return folders
+
+
+def sweep_leases(out_dir: Path) -> None:
+    """Remove the leases of processes of this machine that are known to be dead."""
+    for folder in _own_folders(out_dir):
+        for path in folder.glob(".*.lease"):
+            # A folder that became read-only keeps them: they are stale, and hinder nobody.
+            with suppress(OSError, StoreError, LeaseError), file_lock(folder / _LOCK_NAME):
+                found = _read(path)
+                pid, began = (found or {}).get("pid"), (found or {}).get("began")
+                if (
+                    found
+                    and found.get("machine") == machine_id() != ""
+                    and isinstance(pid, int)
+                    and start_ticks(pid) != began
+                ):
+                    path.unlink(missing_ok=True)
 
 
 def sweep_partials(out_dir: Path, *, older_than_s: float = PARTIAL_KEEP_S) -> list[str]:
@@ -312,17 +387,15 @@ def sweep_partials(out_dir: Path, *, older_than_s: float = PARTIAL_KEEP_S) -> li
     have not changed for `older_than_s` and whose artifact is not leased.
     """
     removed = []
-    for path in find_partials(out_dir):
-        artifact, _, rest = path.name.partition(PARTIAL_MARK)
-        tag = "-".join(rest.removeprefix("old-").split("-")[:2])
+    for partial in find_partials(out_dir):
         try:
-            dead = owner_is_dead(tag) or (
-                time.time() - _newest_mtime(path) > older_than_s
-                and not is_leased(path.parent / artifact)
+            dead = owner_is_dead(partial.tag) or (
+                time.time() - _newest_mtime(partial.path) > older_than_s
+                and not is_leased(partial.path.parent / partial.artifact)
             )
         except FileNotFoundError:
             continue  # its maker has just finished it
         if dead:
-            remove_path(path)
-            removed.append(artifact)
+            remove_path(partial.path)
+            removed.append(partial.artifact)
     return sorted(set(removed))

@@ -23,6 +23,7 @@ from typing import Any
 from pathology_scaat.errors import AnnotationError, ExportError, ScaatError, SlideError, UsageError
 from pathology_scaat.system.fsync import sync_file, sync_folder
 from pathology_scaat.system.locks import describe_os_error
+from pathology_scaat.system.own_files import new_file, open_own
 
 SALT_BYTES = 32
 PSEUDONYM_HEX = 16
@@ -38,6 +39,12 @@ _QUOTED_PATH = re.compile(
 )
 _BARE_PATH = re.compile(
     r"""(?<![\w./:<])(?:file:/{1,3}(?=\S)|[A-Za-z]:[\\/]|\\\\(?=\w)|/(?=[^\s/'"]+/))[^\s'"<>|,;]*(?<![:.)\]])"""
+)
+
+
+# "[Errno 1] Operation not permitted: 'out/Smith, J/map' -> 'x'": relative, but a path all the same.
+_OS_ERROR_PATH = re.compile(
+    r"""(\[(?:Errno|WinError) -?\d+\][^\n'"]*|(?<=<path>['"]) -> )(['"])(?:(?!\2)[^\n])*\2"""
 )
 
 
@@ -68,21 +75,23 @@ def load_salt(path: Path, out_dir: Path) -> bytes:
         If the file lies in the output folder, can be read by others, or is not a salt.
     """
     name = path.name
-    if path.resolve().is_relative_to(out_dir.resolve()):
+    try:
+        real, out = path.resolve(), out_dir.resolve()
+    except (OSError, RuntimeError):
+        raise UsageError(name, "cannot be reached (a loop of links)", "name another file") from None
+    # The name given and the file that it leads to: neither may travel with the outputs.
+    named = path.parent.resolve() / path.name
+    if real.is_relative_to(out) or named.is_relative_to(out):
         raise UsageError(name, "lies in the output folder", "keep the salt apart from the outputs")
     try:
-        try:
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        except FileExistsError:
-            pass
-        else:
-            with os.fdopen(descriptor, "w", encoding="ascii") as stream:
-                stream.write(secrets.token_hex(SALT_BYTES) + "\n")
-            sync_file(path)
-            sync_folder(path.parent)
-        if os.name == "posix" and path.stat().st_mode & 0o077:
-            raise UsageError(name, "can be read by other users", f"run: chmod 600 {name}")
-        with path.open("rb") as file:
+        with suppress(FileExistsError):
+            new_file(real, (secrets.token_hex(SALT_BYTES) + "\n").encode(), 0o600)
+            sync_file(real)
+            sync_folder(real.parent)
+        descriptor = open_own(real, os.O_RDONLY)
+        with os.fdopen(descriptor, "rb") as file:
+            if os.name == "posix" and os.fstat(descriptor).st_mode & 0o077:
+                raise UsageError(name, "can be read by other users", f"run: chmod 600 {name}")
             salt = bytes.fromhex(file.read(1000).decode("ascii").strip())
     except OSError as error:
         raise UsageError(
@@ -98,7 +107,7 @@ def load_salt(path: Path, out_dir: Path) -> bytes:
 
 
 @cache
-def _names_of_this_place() -> tuple[tuple[str, str], ...]:
+def _local_names() -> tuple[tuple[str, str], ...]:
     """User, host and home folder of this process with what stands for them, longest first."""
     names: dict[str, str] = {}
     # A container may have no table of users: then there is no name to hide.
@@ -106,7 +115,7 @@ def _names_of_this_place() -> tuple[tuple[str, str], ...]:
         names[getpass.getuser()] = "<user>"
     host = socket.gethostname()
     names |= {host: "<host>", host.split(".")[0]: "<host>"}
-    names[Path("~").expanduser().name] = "<user>"
+    names[Path(os.path.expanduser("~")).name] = "<user>"  # "~" where there is no home
     return tuple(
         (name, mark)
         for name, mark in sorted(names.items(), key=lambda pair: -len(pair[0]))
@@ -154,9 +163,11 @@ class Redactor:
                 if name.isalpha():
                     pattern = rf"(?<!{_LETTER}){pattern}(?!{_LETTER})"
                 text = re.sub(pattern, stand_in.replace("\\", r"\\"), text)
+        for _ in range(2):  # the second name of a rename stands behind the first
+            text = _OS_ERROR_PATH.sub(lambda m: f"{m[1]}{m[2]}{PATH_MARK}{m[2]}", text)
         text = _QUOTED_PATH.sub(lambda m: f"{m['quote']}{PATH_MARK}{m['quote']}", text)
         text = _BARE_PATH.sub(PATH_MARK, text)
-        for name, mark in _names_of_this_place():
+        for name, mark in _local_names():
             text = re.sub(rf"(?<![\w-]){re.escape(name)}(?![\w-])", mark, text)
         return text
 
@@ -201,20 +212,41 @@ def reason_for(error: ScaatError) -> str:
     return redactor(f"{sentence}; {error.remedy}." if error.remedy else f"{sentence}.")
 
 
-def scrub(value: Any) -> Any:
+PATH_SETTINGS = frozenset(
+    {"manifest", "out", "model", "pseudonymize", "cluster", "scheduler", "backbone_weights"}
+)
+"""Settings that name a file, a folder or a host: a user's name in them is one."""
+
+_WORD = re.compile(r"[\w+-]+")
+
+
+def scrub(value: Any, *, names_a_path: bool = False) -> Any:
     """A JSON-like value in which every path is replaced by ``<path>`` and text is redacted.
 
-    For configurations: numbers, words and relative names stay as they are.
+    For configurations: numbers, words and relative names stay as they are. A setting of one
+    word is a choice (``hann``, ``viridis``), also where a user is called so.
+
+    Parameters
+    ----------
+    value
+        Mappings, sequences, text, numbers, paths.
+    names_a_path : bool
+        Whether the value is that of one of `PATH_SETTINGS`.
     """
     if isinstance(value, os.PathLike):
         return PATH_MARK
     if isinstance(value, dict):
-        return {str(key): scrub(item) for key, item in value.items()}
+        return {
+            str(key): scrub(item, names_a_path=names_a_path or key in PATH_SETTINGS)
+            for key, item in value.items()
+        }
     if isinstance(value, list | tuple | set | frozenset):
-        return [scrub(item) for item in value]
+        return [scrub(item, names_a_path=names_a_path) for item in value]
     if isinstance(value, str):
         is_path = (
             os.path.isabs(value) or value.startswith("~") or re.match(r"[A-Za-z]:[\\/]", value)
         )
-        return PATH_MARK if is_path else redact(value)
+        if is_path:
+            return PATH_MARK
+        return value if _WORD.fullmatch(value) and not names_a_path else redact(value)
     return value

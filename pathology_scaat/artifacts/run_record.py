@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from pathology_scaat.artifacts.atomic import read_json
-from pathology_scaat.artifacts.checksums import SEAL_KEY, write_sealed_json
+from pathology_scaat.artifacts.checksums import CHECKSUM_KEY, write_checked_json
 from pathology_scaat.artifacts.fingerprint import fingerprint, versions
 from pathology_scaat.artifacts.redaction import scrub
 from pathology_scaat.errors import StoreError
@@ -83,7 +83,7 @@ def write_run_record(
 def _write(out_dir: Path, record: dict[str, Any]) -> Path:
     path = out_dir / FILE_NAME
     try:
-        write_sealed_json(path, record)
+        write_checked_json(path, record)
     except OSError as error:
         if isinstance(error, StoreError):
             raise
@@ -123,7 +123,7 @@ def record_test(out_dir: Path, evaluated_on: str, predictions: str) -> int:
             record = _checked(read_json(Path(out_dir) / FILE_NAME))
         except (StoreError, OSError):
             return before
-        record.pop(SEAL_KEY, None)
+        record.pop(CHECKSUM_KEY, None)
         _write(Path(out_dir), {**record, TESTS_KEY: [*looks, entry]})
     return before
 

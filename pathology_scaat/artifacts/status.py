@@ -1,6 +1,6 @@
 """``slides.csv``: the one place where the status of a batch lives.
 
-A row a slide, a column a stage, the reason in words. Every change is a locked
+One row per slide, one column per stage, the reason in words. Every change is a locked
 read-merge-replace, so that the file is whole at every moment, and two runs on one folder
 never lose each other's rows.
 """
@@ -8,27 +8,53 @@ never lose each other's rows.
 from __future__ import annotations
 
 import csv
+import errno
 import io
+import logging
 import math
+import numbers
+import os
 import unicodedata
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, Literal
 
 from pathology_scaat.artifacts.atomic import atomic_path
+from pathology_scaat.artifacts.output_folder import Workspace
+from pathology_scaat.artifacts.output_names import id_of_record
 from pathology_scaat.errors import StoreError
 from pathology_scaat.system.locks import describe_os_error, file_lock
+from pathology_scaat.system.own_files import LINK_WORDS, read_own
+from pathology_scaat.system.text_table import NotTextError, decode_table, split_delimiter
+
+LOGGER = logging.getLogger(__name__)
 
 FILE_NAME = "slides.csv"
 LOCK_NAME = ".slides.csv.lock"
+UNREADABLE_NAME = "slides.unreadable.csv"
+"""Where a status table goes that cannot be read; what a user wrote into it is not lost."""
+
+MAX_BYTES = 256 << 20
 
 Stage = Literal["tile", "explain", "stitch", "export"]
-State = Literal["pending", "running", "done", "skipped", "failed"]
+State = Literal["pending", "done", "skipped", "failed"]
 Fact = str | int | float | None
 
 STAGES: Final[tuple[Stage, ...]] = ("tile", "explain", "stitch", "export")
-STATES: Final[tuple[State, ...]] = ("pending", "running", "done", "skipped", "failed")
-FACTS: Final = ("n_patches", "n_unreadable", "mpp", "mpp_source", "reader", "split", "notes")
+STATES: Final[tuple[State, ...]] = ("pending", "done", "skipped", "failed")
+FACTS: Final = (
+    "n_patches",
+    "n_unreadable",
+    "n_labelled",
+    "mpp",
+    "mpp_source",
+    "reader",
+    "split",
+    "patient",
+    "unlike_training",
+    "notes",
+)
 COLUMNS: Final = ("slide_id", *STAGES, "reason", *FACTS)
 
 MAX_TEXT = 500
@@ -42,15 +68,48 @@ def safe_cell(value: object) -> str:
     spaces; a text that begins with ``= + - @`` gets an apostrophe before it (OWASP, CSV
     injection).
     """
-    if value is None or (isinstance(value, float) and not math.isfinite(value)):
+    if value is None:
         return ""
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return repr(value)
+    is_truth = isinstance(value, bool)
+    if isinstance(value, numbers.Real) and not is_truth:  # numpy's too
+        return str(value) if math.isfinite(value) else ""
     spaced = "".join(" " if unicodedata.category(c) in {"Cc", "Cs"} else c for c in str(value))
     text = " ".join(spaced.split())
     if len(text) > MAX_TEXT:
         text = f"{text[: MAX_TEXT - 3]}..."
     return f"'{text}" if text.startswith(_FORMULA_START) else text
+
+
+def _parsed(raw: bytes) -> list[dict[str, str]]:
+    """Rows of a status table, with the columns of this version.
+
+    Raises
+    ------
+    ValueError
+        If it is none, or ends in the middle; the message says which.
+    """
+    text, _ = decode_table(raw)
+    if not text.strip():
+        raise ValueError("is empty")
+    delimiter, text, _ = split_delimiter(text)
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    rows = list(reader)
+    header = list(reader.fieldnames or ())
+    if not {"slide_id", *STAGES} <= set(header):
+        raise ValueError("is not a status table")
+    if any(not row["slide_id"] for row in rows) or any(row[header[-1]] is None for row in rows):
+        raise ValueError("ends in the middle of a row")
+    return [{c: row.get(c) or "" for c in COLUMNS} for row in rows]
+
+
+def id_cell(slide_id: str) -> str:
+    """A slide's id as a cell: as :func:`safe_cell`, but with its blanks as they are.
+
+    Two ids may differ by a blank alone; each has its own row.
+    """
+    shown = safe_cell(slide_id)
+    spaced = "".join(" " if unicodedata.category(c) in {"Cc", "Cs"} else c for c in str(slide_id))
+    return spaced if " ".join(spaced.split()) == shown and spaced == spaced.strip() else shown
 
 
 class StatusTable:
@@ -63,25 +122,41 @@ class StatusTable:
 
     Notes
     -----
-    States: ``pending`` (not begun), ``running`` (begun; if no run is alive, it was
-    interrupted), ``done`` (its artifact is whole, whether made now or found right),
-    ``skipped`` (left out on purpose; the reason says why), ``failed`` (the reason says why).
+    States: ``pending`` (not begun, or not come to an end), ``done`` (its artifact is whole,
+    whether made now or found right), ``skipped`` (left out on purpose; the reason says why),
+    ``failed`` (the reason says why). Who is at work just now is said by the leases.
     """
 
     def __init__(self, out_dir: Path) -> None:
         self.path = Path(out_dir) / FILE_NAME
         self._lock_path = Path(out_dir) / LOCK_NAME
 
-    def plan(self, slide_ids: Iterable[str]) -> None:
+    def _keep_unreadable(self) -> None:
+        """Put a table that is none aside before another is written in its place."""
+        problem = self.problem()
+        if problem is None:
+            return
+        LOGGER.warning("%s %s: it is made anew from the artifacts", FILE_NAME, problem)
+        kept = self.path.with_name(UNREADABLE_NAME)
+        number = 1
+        while os.path.lexists(kept):
+            number += 1
+            kept = self.path.with_name(UNREADABLE_NAME.replace(".csv", f"-{number}.csv"))
+        with suppress(OSError):
+            self.path.rename(kept)
+
+    def plan(self, slide_ids: Iterable[str], patients: Mapping[str, str] | None = None) -> None:
         """Give each slide of a manifest a row, in its order; other slides' rows follow.
 
-        A slide that an earlier run left ``running`` keeps that word until its stage begins
-        anew.
+        ``patients`` are what fills the column ``patient``, by slide id.
         """
         with file_lock(self._lock_path):
             known = {row["slide_id"]: row for row in self.rows()}
-            keys = list(dict.fromkeys(map(safe_cell, slide_ids)))
+            keys = list(dict.fromkeys(map(id_cell, slide_ids)))
             ordered = {key: known.pop(key) if key in known else self._new_row(key) for key in keys}
+            for slide_id, patient in (patients or {}).items():
+                if (row := ordered.get(id_cell(slide_id))) is not None:
+                    row["patient"] = safe_cell(patient)
             self._write([*ordered.values(), *known.values()])
 
     def update(
@@ -114,7 +189,7 @@ class StatusTable:
             for slide_id, stage, state, reason, facts in changes:
                 if stage not in STAGES or state not in STATES or not set(facts) <= set(FACTS):
                     raise ValueError(f"no such stage, state or fact: {stage}, {state}, {facts}")
-                key = safe_cell(slide_id)
+                key = id_cell(slide_id)
                 if key not in by_id:
                     by_id[key] = self._new_row(key)
                     rows.append(by_id[key])
@@ -122,27 +197,59 @@ class StatusTable:
             self._write(rows)
 
     def rows(self) -> list[dict[str, str]]:
-        """All rows as written, in order; empty where there is no table yet.
+        """All rows, in order; empty where there is no table yet.
+
+        A table that a spreadsheet program has saved is read however it spells it. One that is
+        empty, torn or no status table at all is no loss: its rows are then made from the
+        artifacts in the folder (see :meth:`problem`).
 
         Raises
         ------
         StoreError
-            If the file is not a status table.
+            If the file cannot be opened.
         """
+        rows, _ = self._read()
+        return rows
+
+    def problem(self) -> str | None:
+        """Why the file cannot be read as a status table, in words; None where it can be.
+
+        Its rows are then those of the artifacts that are in the folder.
+        """
+        return self._read()[1]
+
+    def _read(self) -> tuple[list[dict[str, str]], str | None]:
         try:
-            with self.path.open(newline="", encoding="utf-8") as stream:
-                reader = csv.DictReader(stream)
-                rows = [{c: row.get(c) or "" for c in COLUMNS} for row in reader]
-                header = reader.fieldnames
+            raw = read_own(self.path, MAX_BYTES)
         except FileNotFoundError:
-            return []
-        except (OSError, UnicodeDecodeError, csv.Error) as error:
-            words = describe_os_error(error) if isinstance(error, OSError) else "not CSV text"
-            raise StoreError(FILE_NAME, f"cannot be read ({words})", "move it away") from None
-        if header is None or not {"slide_id", *STAGES} <= set(header):
+            return [], None
+        except OSError as error:
+            if error.errno == errno.ELOOP:
+                return self._rows_of_artifacts(), LINK_WORDS
+            # It is there and may be right: to write another over it would lose it.
             raise StoreError(
-                FILE_NAME, "is not a status table of this program", "choose another --out folder"
-            )
+                FILE_NAME, f"cannot be read ({describe_os_error(error)})", "check its permissions"
+            ) from None
+        try:
+            return _parsed(raw), None
+        except (NotTextError, csv.Error, ValueError) as error:
+            return self._rows_of_artifacts(), str(error) or "is no table"
+
+    def _rows_of_artifacts(self) -> list[dict[str, str]]:
+        """Rows for the artifacts that are there: what is in the folder is what was done."""
+        out = self.path.parent
+        space = Workspace(out)
+        there: dict[Stage, set[str]] = {
+            "tile": set(space.slide_ids_with("tile")),
+            "explain": set(space.slide_ids_with("explain")),
+            "stitch": set(space.slide_ids_with("stitch")),
+            "export": {id_of_record(path.name) for path in space.overlays.glob("*.json")},
+        }
+        rows = []
+        for slide_id in sorted(set().union(*there.values())):
+            row = self._new_row(id_cell(slide_id))
+            row |= {stage: "done" for stage in STAGES if slide_id in there[stage]}
+            rows.append(row)
         return rows
 
     def failed(self) -> list[dict[str, str]]:
@@ -170,6 +277,7 @@ class StatusTable:
                 row[name] = safe_cell(value)
 
     def _write(self, rows: list[dict[str, str]]) -> None:
+        self._keep_unreadable()
         text = io.StringIO()
         writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
         writer.writeheader()

@@ -6,21 +6,25 @@ import logging
 import signal
 import sys
 from collections.abc import Callable
+from pathlib import PurePath
 from typing import Any
 
 import typer
 
-from pathology_scaat.cli import evaluate, run, stages, tables  # noqa: F401  (importing registers)
+from pathology_scaat.cli import evaluate, review, run, stages, tables  # noqa: F401  (importing registers)
 from pathology_scaat.cli.app import app
 from pathology_scaat.cli.common import stderr
 from pathology_scaat.errors import ScaatError
+from pathology_scaat.system.disk_errors import disk_error
+from pathology_scaat.system.locks import describe_os_error
 from pathology_scaat.system.memory import REMEDY, is_out_of_memory
-from pathology_scaat.system.signals import raise_on
+from pathology_scaat.system.signals import forget_raised, raise_on
 
 INTERRUPTED = 130
 TERMINATED = 143
 INTERNAL_ERROR = 70
 OUT_OF_MEMORY = 2
+UNWRITABLE = 2
 
 
 class Terminated(BaseException):
@@ -63,6 +67,17 @@ def _run(command: Callable[[], Any]) -> int:
             return int(error.exit_code)
         if is_out_of_memory(error):
             raise MemoryError from None
+        found = disk_error(error)
+        if found is not None:
+            stderr.print(
+                f"scaat: {_file_of(found)} could not be read or written "
+                f"({describe_os_error(found)}); check free disk space and permissions, then run "
+                "the same command again.",
+                markup=False,
+                highlight=False,
+                soft_wrap=True,
+            )
+            return UNWRITABLE
         from pathology_scaat.artifacts.redaction import redact
 
         logging.getLogger(__name__).debug("internal error", exc_info=True)
@@ -76,12 +91,25 @@ def _run(command: Callable[[], Any]) -> int:
         return INTERNAL_ERROR
     if returned in (INTERRUPTED, TERMINATED):
         from pathology_scaat.artifacts.atomic import remove_unfinished
-        from pathology_scaat.artifacts.leases import let_go_of_all
+        from pathology_scaat.artifacts.leases import release_all
 
+        # A second Ctrl-C or SIGTERM must not break off the cleaning up that the first began.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
         remove_unfinished()
-        let_go_of_all()
+        release_all()
+        forget_raised()
         stderr.print("scaat: interrupted; run the same command again to go on.", markup=False)
     return returned if isinstance(returned, int) else 0
+
+
+def _file_of(error: OSError) -> str:
+    """The file that the system was asked for, without its folders and marks of unfinished work."""
+    name = error.filename
+    if not isinstance(name, str):
+        return "a file"
+    shown = PurePath(name).name.partition(".partial-")[0]
+    return "".join(c if c.isprintable() else " " for c in shown) or "a file"
 
 
 def main() -> None:

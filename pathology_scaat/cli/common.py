@@ -9,9 +9,11 @@ from rich.console import Console
 from rich.table import Table
 
 from pathology_scaat.cli.options import engine_overrides
-from pathology_scaat.errors import BatchError, UsageError
+from pathology_scaat.errors import BatchError, NothingLearntError, UsageError
 
 if TYPE_CHECKING:
+    from pydantic import BaseModel
+
     from pathology_scaat.cli.progress import TerminalReporter
     from pathology_scaat.cohort.manifest import Manifest
     from pathology_scaat.execution.engine import EngineConfig
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 stdout = Console()
 stderr = Console(stderr=True)
 T = TypeVar("T")
+Settings = TypeVar("Settings", bound="BaseModel")
 
 
 def folded(*heads: str) -> Table:
@@ -36,6 +39,12 @@ def needed(value: T | None, option: str) -> T:
     if value is None:
         raise UsageError(option, "is missing", f"give {option}")
     return value
+
+
+def no_salt_alone(manifest: Path | None, salt: Path | None) -> None:
+    """Refuse a salt that nothing would be done with."""
+    if manifest is None and salt is not None:
+        raise UsageError("--pseudonymize", "does nothing without --manifest", "give both")
 
 
 def cohort(manifest: Path, salt: Path | None, out: Path) -> Path | Manifest:
@@ -53,7 +62,7 @@ def progress_of(quiet: bool) -> TerminalReporter:
     return TerminalReporter(stderr, quiet)
 
 
-def checked(model: type[T], values: dict[str, Any], subject: str) -> T:
+def checked(model: type[Settings], values: dict[str, Any], subject: str) -> Settings:
     """Build a settings object from the options that were given."""
     from pydantic import ValidationError
 
@@ -62,7 +71,7 @@ def checked(model: type[T], values: dict[str, Any], subject: str) -> T:
     try:
         return model(**merged({}, values))
     except ValidationError as error:
-        raise validation_error(subject, error) from None
+        raise validation_error(subject, error, model) from None
 
 
 def engine_of(workers: int | None, scheduler: str | None, cluster: Path | None) -> EngineConfig:
@@ -82,6 +91,10 @@ def finish(reports: list[StageReport], out: Path) -> None:
             markup=False,
             highlight=False,
         )
+    for report in reports:
+        for slide, why in report.warnings.items():
+            text = f"warning: {slide}: {why}"
+            stderr.print(text, style="yellow", markup=False, highlight=False, soft_wrap=True)
     for slide, why in failed.items():
         stderr.print(f"failed: {slide}: {why}", markup=False, highlight=False, soft_wrap=True)
     stdout.print(f"status of every slide: {out / 'slides.csv'}", markup=False, highlight=False)
@@ -96,6 +109,7 @@ def train_overrides(
     backbone: str | None,
     epochs: int | None,
     eps: float | None,
+    positive_class: str | None,
     labels: str | None = None,
 ) -> dict[str, Any]:
     """The training settings that the command line names."""
@@ -104,6 +118,7 @@ def train_overrides(
         "method": method,
         "backbone": backbone,
         "epochs": epochs,
+        "positive_class": positive_class,
         "method_options": {"eps": eps} if eps is not None else None,
     }
 
@@ -135,11 +150,45 @@ def print_performance(report: PredictReport, out: Path) -> None:
     stdout.print(table)
 
 
+def say_how_to_look(overlays: Path) -> None:
+    """What to do in QuPath, where there is something to look at."""
+    if next(overlays.glob("*.geojson.gz"), None) is not None:
+        stdout.print(
+            "in QuPath: drag <slide>.geojson.gz onto the slide (once; the import script replaces), "
+            "Measure > Show measurement maps, then press F to fill the tiles",
+            markup=False,
+            highlight=False,
+        )
+
+
 def print_run(report: RunReport) -> None:
     if report.training is not None:
         print_metrics(report.training.metrics)
     if report.predicted is not None:
         print_performance(report.predicted, report.out)
     if report.completed:
-        stdout.print(f"overlays: {report.out / 'overlays'}", markup=False, highlight=False)
-    finish(report.stages, report.out)
+        page = report.out / "overlays" / "index.html"
+        stdout.print(f"open first: {page}", markup=False, highlight=False)
+        say_how_to_look(report.out / "overlays")
+    try:
+        finish(report.stages, report.out)
+    except BatchError:
+        refuse_silence(report.nothing_learnt)
+        raise
+    refuse_silence(report.nothing_learnt)
+
+
+def refuse_silence(nothing_learnt: str) -> None:
+    """End with a code of its own where the model has learnt nothing; do nothing where it has.
+
+    Raises
+    ------
+    NothingLearntError
+        With the reason.
+    """
+    if nothing_learnt:
+        raise NothingLearntError(
+            "THE MODEL",
+            f"HAS LEARNT NOTHING THAT CAN BE RELIED ON: {nothing_learnt}",
+            "do not use its maps; check the labels and their counts, and train for longer",
+        )

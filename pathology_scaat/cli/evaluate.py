@@ -9,7 +9,7 @@ import typer
 
 from pathology_scaat.cli import options as opt
 from pathology_scaat.cli.app import app
-from pathology_scaat.cli.common import cohort, needed, progress_of, stdout
+from pathology_scaat.cli.common import cohort, needed, no_salt_alone, progress_of, stdout
 
 
 @app.command()
@@ -25,6 +25,7 @@ def evaluate(
 ) -> None:
     """Measure one model's maps on held-out slides: a trust card."""
     folder = needed(out, "--out")
+    no_salt_alone(manifest, pseudonymize)
     from pathology_scaat.pipeline.evaluate import evaluate as verb
 
     with progress_of(quiet) as reporter:
@@ -39,6 +40,7 @@ def evaluate(
     measured = sum(entry.interval is not None for entry in card.entries)
     text = f"{measured} of {len(card.entries)} measures on {card.n_images} images"
     stdout.print(text, markup=False, highlight=False)
+    stdout.print(f"held out: {card.held_out_words}", markup=False, highlight=False, soft_wrap=True)
     path = folder / "evaluation" / "trust_card.md"
     stdout.print(f"trust card: {path}", markup=False, highlight=False, soft_wrap=True)
 
@@ -50,8 +52,14 @@ def compare(
     ] = None,
     manifest: opt.Manifest = None,
     out: opt.Out = None,
+    seeds: Annotated[
+        str | None,
+        typer.Option("--seeds", help="Training seeds, comma-separated: five at least to judge."),
+    ] = None,
     device: opt.Device = "auto",
-    seed: opt.Seed = None,
+    seed: Annotated[
+        int | None, typer.Option("--seed", help="Seed of a new split; the run's is kept without.")
+    ] = None,
     pseudonymize: opt.Pseudonymize = None,
     overwrite: opt.Overwrite = False,
     quiet: opt.Quiet = False,
@@ -63,16 +71,18 @@ def compare(
     from pathology_scaat.pipeline.evaluate import compare as verb
     from pathology_scaat.pipeline.evaluate import load_compare_config
 
-    settings = load_compare_config(config)
+    settings = load_compare_config(config, seeds=opt.numbers(seeds, "--seeds"))
     with progress_of(quiet) as reporter:
-        verb(
+        found = verb(
             cohort(table, pseudonymize, folder),
             folder,
             config=settings,
             device=device,
-            seed=seed or 0,
+            seed=seed,
             overwrite=overwrite,
             reporter=reporter,
         )
+    for arm in found.arms:
+        stdout.print(f"{arm.arm}: {arm.verdict}", markup=False, highlight=False, soft_wrap=True)
     path = folder / "comparison" / "comparison.md"
     stdout.print(f"comparison: {path}", markup=False, highlight=False, soft_wrap=True)

@@ -8,7 +8,9 @@ from typing import Annotated, Any
 import typer
 
 from pathology_scaat.artifacts.urls import allow_urls
+from pathology_scaat.errors import UsageError
 from pathology_scaat.scaat.names import METHODS
+from pathology_scaat.slides.readers import reader_choices
 
 TrainingMethod = Annotated[
     str | None,
@@ -20,6 +22,16 @@ Manifest = Annotated[
 ]
 Out = Annotated[Path | None, typer.Option("--out", help="Output folder.")]
 Mpp = Annotated[float | None, typer.Option("--mpp", help="µm per pixel of the patches.")]
+SlideMpp = Annotated[
+    float | None,
+    typer.Option(
+        "--slide-mpp", help="µm per pixel of slides that state none that can be believed."
+    ),
+]
+AllowUpsampling = Annotated[
+    bool,
+    typer.Option("--allow-upsampling", help="Let patches be more than twice as fine as the scan."),
+]
 Mag = Annotated[
     float | None, typer.Option("--mag", help="Alias of --mpp as a magnification: 20 is 0.5 µm/px.")
 ]
@@ -33,9 +45,29 @@ Classes = Annotated[
     str | None,
     typer.Option("--classes", help="Class names, comma-separated; others are ignored."),
 ]
+Target = Annotated[
+    str | None, typer.Option("--target", help="Class to explain; the positive one by default.")
+]
+BackgroundClass = Annotated[
+    str | None,
+    typer.Option(
+        "--background-class",
+        help="Class of the tissue outside the annotations, on slides that have some.",
+    ),
+]
+PositiveClass = Annotated[
+    str | None,
+    typer.Option(
+        "--positive-class", help="Class that saliency speaks of; chosen by its name if not given."
+    ),
+]
 Reader = Annotated[
     str | None,
-    typer.Option("--reader", help="Force a reader: tiff, openslide, ngff or tiatoolbox."),
+    typer.Option("--reader", help=f"Force a reader: {', '.join(reader_choices())}."),
+]
+KeepInk = Annotated[
+    bool,
+    typer.Option("--keep-ink", help="Count what looks like pen ink as tissue; see docs/tissue.md."),
 ]
 Workers = Annotated[
     int | None, typer.Option("--workers", help="Local worker processes; the machine's by default.")
@@ -62,6 +94,12 @@ Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N
 Seed = Annotated[int | None, typer.Option("--seed", help="Seed of split, training and methods.")]
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Make artifacts anew even where the right ones exist.")
+]
+OutExistsOk = Annotated[
+    bool,
+    typer.Option(
+        "--out-exists-ok", help="Write into a folder that holds other files, beside them."
+    ),
 ]
 Model = Annotated[Path | None, typer.Option("--model", help="Model bundle to apply.")]
 Pseudonymize = Annotated[
@@ -103,6 +141,22 @@ Prevalence = Annotated[
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print results and errors only.")]
 
 
+def numbers(text: str | None, option: str) -> list[int] | None:
+    """The whole numbers of a comma-separated option; None where it was not given.
+
+    Raises
+    ------
+    UsageError
+        If anything in it is not a whole number of at least 0.
+    """
+    if text is None:
+        return None
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isascii() and part.isdigit() for part in parts):
+        raise UsageError(option, f"'{text}' is no list of whole numbers", "write 0,1,2,3,4")
+    return [int(part) for part in parts]
+
+
 def listed(text: str | None) -> list[str] | None:
     """The names of a comma-separated option; None where it was not given."""
     return [name.strip() for name in text.split(",") if name.strip()] if text else None
@@ -115,6 +169,10 @@ def tile_overrides(
     overlap: str | None,
     classes: str | None,
     reader: str | None,
+    background_class: str | None = None,
+    slide_mpp: float | None = None,
+    allow_upsampling: bool = False,
+    keep_ink: bool = False,
 ) -> dict[str, Any]:
     """The tile settings that the command line names (None where it names nothing)."""
     from pathology_scaat.errors import UsageError
@@ -130,6 +188,10 @@ def tile_overrides(
         "overlap": overlap,
         "class_names": listed(classes),
         "reader": reader,
+        "slide_mpp": slide_mpp,
+        "allow_upsampling": allow_upsampling or None,
+        "tissue": {"drop_ink": False if keep_ink else None},
+        "background_class": background_class,
     }
 
 
@@ -173,7 +235,8 @@ QuPathOrigin = Annotated[
     typer.Option("--qupath-origin", help="bounds: as QuPath crops a slide; full: whole canvas."),
 ]
 Vmax = Annotated[
-    float | None, typer.Option("--vmax", help="Top of the colour scale, for a whole cohort.")
+    float | None,
+    typer.Option("--vmax", help="Saliency at the top of its scale; the model's own if none."),
 ]
 Colormap = Annotated[
     str | None,
@@ -189,16 +252,26 @@ MaxTiles = Annotated[
 MaxRegions = Annotated[
     int | None, typer.Option("--max-regions", help="Most regions in a GeoJSON; 0 for none.")
 ]
+EvidenceTop = Annotated[
+    float | None,
+    typer.Option("--evidence-top", help="Evidence (0 to 1) at the top; the model's own if none."),
+]
+Drawn = Annotated[
+    str | None,
+    typer.Option("--drawn", help="Map that is drawn and cut into regions: evidence or saliency."),
+]
 RegionMpp = Annotated[
     float | None, typer.Option("--region-mpp", help="µm/px at which regions are outlined.")
 ]
 RegionQuantile = Annotated[
     float | None,
-    typer.Option("--region-quantile", help="Regions: pixels above this quantile of the slide."),
+    typer.Option(
+        "--region-quantile", help="Regions: pixels above this quantile of the slide's own."
+    ),
 ]
 RegionThreshold = Annotated[
     float | None,
-    typer.Option("--region-threshold", help="Regions: pixels above this saliency instead."),
+    typer.Option("--region-threshold", help="Regions: pixels above this evidence (0 to 1)."),
 ]
 RegionMinProbability = Annotated[
     float | None,

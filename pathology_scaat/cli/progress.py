@@ -78,7 +78,9 @@ class TerminalReporter:
 
     def note(self, text: str) -> None:
         if not self._quiet:
-            self._console.print(f"note: {text}", style="yellow", markup=False, highlight=False)
+            self._console.print(
+                f"note: {text}", style="yellow", markup=False, highlight=False, soft_wrap=True
+            )
 
     def _line(self, text: str) -> None:
         if not self._bars and not self._quiet:

@@ -13,6 +13,7 @@ from pathology_scaat.cli import options as mopt
 from pathology_scaat.cli import options as opt
 from pathology_scaat.cli.app import app
 from pathology_scaat.cli.common import (
+    cohort,
     finish,
     folded,
     needed,
@@ -56,15 +57,21 @@ def run(
     model: opt.Model = None,
     mpp: opt.Mpp = None,
     mag: opt.Mag = None,
+    slide_mpp: opt.SlideMpp = None,
+    allow_upsampling: opt.AllowUpsampling = False,
     patch_size: opt.PatchSize = None,
     overlap: opt.Overlap = None,
     classes: opt.Classes = None,
+    background_class: opt.BackgroundClass = None,
     reader: opt.Reader = None,
     labels: opt.Labels = None,
+    keep_ink: opt.KeepInk = False,
     method: Annotated[str | None, typer.Option("--method", help="Training method.")] = None,
     backbone: Annotated[str | None, typer.Option("--backbone", help="Network by name.")] = None,
     epochs: Annotated[int | None, typer.Option("--epochs", help="Most epochs.")] = None,
     eps: Annotated[float | None, typer.Option("--eps", help="SCAAT's budget in [0, 1].")] = None,
+    positive_class: opt.PositiveClass = None,
+    target: opt.Target = None,
     map_mpp: mopt.MapMpp = None,
     ngff: mopt.Ngff = None,
     weighting: mopt.Weighting = None,
@@ -86,12 +93,17 @@ def run(
     ] = None,
     pseudonymize: opt.Pseudonymize = None,
     overwrite: opt.Overwrite = False,
+    out_exists_ok: opt.OutExistsOk = False,
     quiet: opt.Quiet = False,
     allow_urls: opt.AllowUrls = None,
 ) -> None:
     """Do the whole job: tile, train (unless --model is given), explain, predict, stitch, export."""
     from pathology_scaat.pipeline.config import load_run_config
 
+    tile_values = opt.tile_overrides(
+        mpp, mag, patch_size, overlap, classes, reader, background_class, slide_mpp,
+        allow_upsampling, keep_ink,
+    )  # fmt: skip
     settings = load_run_config(
         config,
         {
@@ -106,8 +118,9 @@ def run(
             "preserve_site": preserve_site,
             "test_manifest": test_manifest,
             "prevalence": prevalence,
-            "tile": opt.tile_overrides(mpp, mag, patch_size, overlap, classes, reader),
-            "train": train_overrides(method, backbone, epochs, eps, labels),
+            "tile": tile_values,
+            "train": train_overrides(method, backbone, epochs, eps, positive_class, labels),
+            "explain": {"target": target},
             "stitch": mopt.map_overrides(map_mpp, ngff, weighting),
             "export": mopt.export_overrides(formats, qupath_origin, vmax, identified),
             "engine": opt.engine_overrides(workers, scheduler, cluster),
@@ -115,8 +128,23 @@ def run(
     )
     from pathology_scaat.pipeline.run import run as verb  # torch is not loaded for a wrong setting
 
+    if settings.model is not None:
+        from pathology_scaat.pipeline.preflight import refuse_unused_options
+        from pathology_scaat.training.bundle import read_bundle_config
+
+        given = {
+            "--mpp" if mag is None else "--mag": tile_values["mpp"],
+            "--patch-size": patch_size,
+            "--classes": tile_values["class_names"],
+            "--method": method,
+            "--backbone": backbone,
+            "--epochs": epochs,
+            "--eps": eps,
+            "--positive-class": positive_class,
+        }
+        refuse_unused_options(given, read_bundle_config(settings.model))
     with progress_of(quiet) as reporter:
-        report = verb(settings, overwrite=overwrite, reporter=reporter)
+        report = verb(settings, overwrite=overwrite, exists_ok=out_exists_ok, reporter=reporter)
     print_run(report)
 
 
@@ -126,12 +154,26 @@ def verify(
     quick: Annotated[
         bool, typer.Option("--quick", help="Decode no pixels and hash no files.")
     ] = False,
+    deep: Annotated[
+        bool,
+        typer.Option("--deep", help="With --manifest: also read every byte of every slide."),
+    ] = False,
+    manifest: opt.Manifest = None,
+    pseudonymize: opt.Pseudonymize = None,
     quiet: opt.Quiet = False,
 ) -> None:
     """Re-read every artifact of a run and say in one line each what is wrong."""
     from pathology_scaat.pipeline.verify import verify as verb
 
-    findings = verb(needed(out, "--out"), quick=quick)
+    folder = needed(out, "--out")
+    if deep and (quick or manifest is None):
+        raise UsageError("--deep", "reads the slides of --manifest", "give it, and no --quick")
+    findings = verb(
+        folder,
+        quick=quick,
+        manifest=cohort(manifest, pseudonymize, folder) if manifest else None,
+        deep=deep,
+    )
     faults = [finding for finding in findings if not finding.ok]
     for finding in faults if quiet else findings:
         mark = "ok   " if finding.ok else "FAULT"
@@ -178,18 +220,23 @@ def demo(
 
 
 @app.command()
-def doctor() -> None:
-    """Show what is installed, the GPU, the readers and the free disk; offline."""
+def doctor(out: opt.Out = None) -> None:
+    """Show what is installed, and try it: kernels, a small slide, a picture, the disk; offline."""
     from pathology_scaat.pipeline.doctor import doctor as verb
 
-    checks = verb()
-    table = Table(box=None, show_header=False)
+    checks = verb(out)
+    table = folded()
+    for head in range(3):
+        table.add_column(overflow="fold", no_wrap=head < 2)
     for check in checks:
-        mark = "ok" if check.ok else ("MISSING" if check.needed else "-")
-        table.add_row(mark, check.name, check.detail)
+        absent = ("FAULT" if check.tried else "MISSING") if check.needed else "-"
+        table.add_row("ok" if check.ok else absent, check.name, check.detail)
     stdout.print(table)
-    missing = [check.name for check in checks if check.needed and not check.ok]
+    bad = [check for check in checks if check.needed and not check.ok]
+    missing = [check.name for check in bad if not check.tried]
     if missing:
         raise UsageError(
             ", ".join(missing), "is missing", "install again with pip install pathology-scaat"
         )
+    if bad:
+        raise UsageError(", ".join(check.name for check in bad), "does not work", bad[0].detail)

@@ -16,12 +16,17 @@ from pathology_scaat.cli.common import (
     engine_of,
     finish,
     needed,
+    no_salt_alone,
     print_metrics,
     print_performance,
     progress_of,
+    refuse_silence,
+    say_how_to_look,
+    stderr,
     stdout,
     train_overrides,
 )
+from pathology_scaat.errors import BatchError
 
 
 @app.command()
@@ -30,16 +35,21 @@ def tile(
     out: opt.Out = None,
     mpp: opt.Mpp = None,
     mag: opt.Mag = None,
+    slide_mpp: opt.SlideMpp = None,
+    allow_upsampling: opt.AllowUpsampling = False,
     patch_size: opt.PatchSize = None,
     overlap: opt.Overlap = None,
     classes: opt.Classes = None,
+    background_class: opt.BackgroundClass = None,
     reader: opt.Reader = None,
     labels: opt.Labels = None,
+    keep_ink: opt.KeepInk = False,
     workers: opt.Workers = None,
     scheduler: opt.Scheduler = None,
     cluster: opt.Cluster = None,
     pseudonymize: opt.Pseudonymize = None,
     overwrite: opt.Overwrite = False,
+    out_exists_ok: opt.OutExistsOk = False,
     quiet: opt.Quiet = False,
     allow_urls: opt.AllowUrls = None,
 ) -> None:
@@ -48,7 +58,18 @@ def tile(
     from pathology_scaat.pipeline.tile import tile as verb
     from pathology_scaat.training.config import TrainConfig
 
-    values = opt.tile_overrides(mpp, mag, patch_size, overlap, classes, reader)
+    values = opt.tile_overrides(
+        mpp,
+        mag,
+        patch_size,
+        overlap,
+        classes,
+        reader,
+        background_class,
+        slide_mpp,
+        allow_upsampling,
+        keep_ink,
+    )
     folder = needed(out, "--out")
     with progress_of(quiet) as reporter:
         report = verb(
@@ -58,6 +79,7 @@ def tile(
             labels=checked(TrainConfig, {"labels": labels}, "tile options").labels,
             engine=engine_of(workers, scheduler, cluster),
             overwrite=overwrite,
+            exists_ok=out_exists_ok,
             reporter=reporter,
         )
     finish([report], folder)
@@ -72,6 +94,7 @@ def train(
     backbone: Annotated[str | None, typer.Option("--backbone", help="Network by name.")] = None,
     epochs: Annotated[int | None, typer.Option("--epochs", help="Most epochs.")] = None,
     eps: Annotated[float | None, typer.Option("--eps", help="SCAAT's budget in [0, 1].")] = None,
+    positive_class: opt.PositiveClass = None,
     device: opt.Device = "auto",
     seed: opt.Seed = None,
     pseudonymize: opt.Pseudonymize = None,
@@ -83,7 +106,7 @@ def train(
     from pathology_scaat.pipeline.train import train as verb
     from pathology_scaat.training import TrainConfig
 
-    values = train_overrides(method, backbone, epochs, eps, labels)
+    values = train_overrides(method, backbone, epochs, eps, positive_class, labels)
     folder = needed(out, "--out")
     with progress_of(quiet) as reporter:
         result = verb(
@@ -96,6 +119,7 @@ def train(
             reporter=reporter,
         )
     print_metrics(result.metrics)
+    refuse_silence(result.nothing_learnt)
 
 
 @app.command()
@@ -103,9 +127,7 @@ def explain(
     out: opt.Out = None,
     model: opt.Model = None,
     method: Annotated[str | None, typer.Option("--method", help="Attribution method.")] = None,
-    target: Annotated[
-        str | None, typer.Option("--target", help="Class to explain; the positive one by default.")
-    ] = None,
+    target: opt.Target = None,
     device: opt.Device = "auto",
     workers: opt.Workers = None,
     scheduler: opt.Scheduler = None,
@@ -204,6 +226,8 @@ def export(
     max_tiles: mopt.MaxTiles = None,
     max_regions: mopt.MaxRegions = None,
     region_mpp: mopt.RegionMpp = None,
+    evidence_top: mopt.EvidenceTop = None,
+    drawn: mopt.Drawn = None,
     region_quantile: mopt.RegionQuantile = None,
     region_threshold: mopt.RegionThreshold = None,
     region_min_probability: mopt.RegionMinProbability = None,
@@ -214,15 +238,23 @@ def export(
     scheduler: opt.Scheduler = None,
     cluster: opt.Cluster = None,
     pseudonymize: opt.Pseudonymize = None,
+    prune: Annotated[
+        bool,
+        typer.Option(
+            "--prune",
+            help="Remove what earlier exports made in other formats, or of earlier maps.",
+        ),
+    ] = False,
     overwrite: opt.Overwrite = False,
     quiet: opt.Quiet = False,
     allow_urls: opt.AllowUrls = None,
 ) -> None:
-    """Write slide maps as files that QuPath and other viewers open."""
+    """Write slide maps as files that QuPath and other viewers open; others stay."""
     from pathology_scaat.export import ExportConfig
     from pathology_scaat.pipeline.export import export as verb
 
     folder = needed(out, "--out")
+    no_salt_alone(manifest, pseudonymize)
     values = mopt.export_overrides(
         formats,
         qupath_origin,
@@ -233,6 +265,8 @@ def export(
         max_tiles=max_tiles,
         max_regions=max_regions,
         region_mpp=region_mpp,
+        evidence_top=evidence_top,
+        drawn=drawn,
         region_quantile=region_quantile,
         region_threshold=region_threshold,
         region_min_probability=region_min_probability,
@@ -246,8 +280,11 @@ def export(
             config=checked(ExportConfig, values, "export options"),
             engine=engine_of(workers, scheduler, cluster),
             overwrite=overwrite,
+            prune=prune,
             reporter=reporter,
         )
+    if report.usable:
+        say_how_to_look(folder / "overlays")
     finish([report], folder)
 
 
@@ -260,15 +297,37 @@ def import_annotations(
     ] = None,
     manifest: opt.Manifest = None,
     allow_urls: opt.AllowUrls = None,
+    replace: Annotated[
+        bool,
+        typer.Option(
+            "--replace",
+            help="Drop former annotations that did not come back, even if this halves the labels.",
+        ),
+    ] = False,
 ) -> None:
-    """Bring annotations corrected in QuPath back as labels for the next training."""
+    """Bring annotations corrected in QuPath back as labels; those not touched are kept."""
     from pathology_scaat.export.qupath.import_annotations import import_annotations as verb
 
     folder = needed(out, "--out")
     target = to or folder / "annotations"
-    for one in verb(source, folder / "overlays", target, manifest=manifest):
-        kept = ", ".join(f"{count} {name}" for name, count in one.classes.items()) or "nothing"
+    report = verb(source, folder / "overlays", target, manifest=manifest, replace_former=replace)
+    for one in report:
+        stdout.print(one.summary(), markup=False, highlight=False, soft_wrap=True)
+    for note in report.notes:
+        stdout.print(note, markup=False, highlight=False, soft_wrap=True)
+    if report.n_other:
         stdout.print(
-            f"{one.slide_id}: {'; '.join([kept, *one.notes])}", markup=False, highlight=False
+            f"{report.n_other} other slide(s) of the manifest keep what they had",
+            markup=False,
+            highlight=False,
         )
     stdout.print(f"labels: {target}", markup=False, highlight=False)
+    if manifest:
+        stdout.print(f"for the next training: --manifest {target / 'manifest.csv'}",
+                     markup=False, highlight=False, soft_wrap=True)  # fmt: skip
+    for why in report.failed.values():
+        stderr.print(f"left out: {why}", markup=False, highlight=False, soft_wrap=True)
+    if report.failed:
+        raise BatchError(
+            f"{len(report.failed)} file(s)", "could not be used", "the reasons are above"
+        )

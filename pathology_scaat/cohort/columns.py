@@ -14,7 +14,8 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "slide_id": ("sample_id", "image_id", "wsi_id", "slide_name"),
     "patient_id": ("patient", "case_id", "case", "patient_barcode", "subject_id", "subject"),
     "label": ("class", "target", "category", "diagnosis"),
-    "split": ("fold", "set", "subset", "partition"),
+    "split": ("set", "subset", "partition"),
+    "fold": ("cv_fold", "kfold", "k_fold"),
     "mpp": (
         "spacing", "spacing_at_level_0", "slide_mpp", "mpp_x", "microns_per_pixel",
         "um_per_px", "µm/px", "um/px",

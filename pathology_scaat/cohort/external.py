@@ -43,7 +43,7 @@ def with_external_test(cohort: Manifest, external: Manifest, seed: int) -> Manif
     if any(row.split is None for row in cohort.rows):
         own = assign_splits(cohort, DEVELOPMENT_FRACTIONS, seed)
     tested = tuple(replace(row, split="test") for row in external.rows)
-    return Manifest((*own.rows, *tested), (*own.notes, *external.notes))
+    return replace(own, rows=(*own.rows, *tested), notes=(*own.notes, *external.notes))
 
 
 def _refuse_shared(what: str, first: Iterable[str], second: Iterable[str]) -> None:

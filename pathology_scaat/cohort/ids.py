@@ -12,6 +12,7 @@ import re
 import unicodedata
 
 from pathology_scaat.errors import ManifestError
+from pathology_scaat.system.names import name_key
 
 MAX_ID_CHARACTERS = 120
 MAX_ID_BYTES = 180
@@ -85,5 +86,5 @@ def id_from_name(stem: str) -> str:
 
 
 def id_key(text: str) -> str:
-    """Two ids with one key would be one file on a system that ignores case."""
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).casefold())
+    """Two ids with one key would be one file on a system that ignores case, or look alike."""
+    return name_key(text)

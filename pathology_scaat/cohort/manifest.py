@@ -12,21 +12,27 @@ from urllib.parse import urlsplit
 
 from pathology_scaat.artifacts.atomic import atomic_path
 from pathology_scaat.artifacts.urls import SlidePlace, SlideUrl, check_url, is_url, slide_place
+from pathology_scaat.cohort.cells import (
+    fold_cell,
+    is_empty_word,
+    is_split_word,
+    label_cell,
+    mpp_cell,
+    patient_cell,
+    split_cell,
+)
 from pathology_scaat.cohort.columns import COLUMNS, find_columns
-from pathology_scaat.cohort.folder import rows_of_folder
+from pathology_scaat.cohort.folder import slides_of_folder
 from pathology_scaat.cohort.ids import id_from_name, id_key, safe_id
-from pathology_scaat.cohort.splits import SPLITS, split_patients
+from pathology_scaat.cohort.spelling import (
+    empty_word_notes,
+    in_one_spelling,
+    refuse_torn_patients,
+    shared_annotation_notes,
+)
+from pathology_scaat.cohort.splits import Stratum, split_patients
 from pathology_scaat.cohort.table import read_table
 from pathology_scaat.errors import AddressError, ManifestError
-from pathology_scaat.geometry import is_plausible_mpp
-
-_SPLIT_WORDS = {
-    "train": "train", "training": "train",
-    "val": "val", "valid": "val", "validation": "val", "dev": "val", "tune": "val",
-    "test": "test", "testing": "test", "holdout": "test", "held-out": "test",
-}  # fmt: skip
-_EMPTY_WORDS = {"", "na", "n/a", "nan", "none", "null", "<na>"}
-_MAX_LABEL_CHARACTERS = 200
 
 __all__ = [
     "COLUMNS",
@@ -43,13 +49,17 @@ Where = Callable[[int], str]
 
 @dataclass(frozen=True)
 class ManifestRow:
-    """One slide. Paths are absolute; what the table did not say is None."""
+    """One slide. Paths are absolute; what the table did not say is None.
+
+    ``fold`` is a number of cross-validation's; a patient has one fold, as it has one split.
+    """
 
     slide_path: SlidePlace
     slide_id: str
     patient_id: str
     label: str | None = None
     split: str | None = None
+    fold: int | None = None
     mpp: float | None = None
     annotation_path: Path | None = None
     mask_path: Path | None = None
@@ -57,10 +67,15 @@ class ManifestRow:
 
 @dataclass(frozen=True)
 class Manifest:
-    """The rows of a cohort, and what was assumed in reading them, in words."""
+    """The rows of a cohort, and what was assumed in reading them, in words.
+
+    ``fingerprint_key`` is set where the cohort is under pseudonyms: hashes of slides and other
+    files of it are then told under this key only.
+    """
 
     rows: tuple[ManifestRow, ...]
     notes: tuple[str, ...] = field(default=())
+    fingerprint_key: bytes = field(default=b"", repr=False)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -69,11 +84,26 @@ class Manifest:
     def slide_ids(self) -> tuple[str, ...]:
         return tuple(row.slide_id for row in self.rows)
 
+    def patient_keys(self) -> dict[str, str]:
+        """Slide id to what stands for its patient in outputs: the first slide id of the patient.
+
+        It tells which slides belong together and no more. Slides whose patient the table does
+        not name have none.
+        """
+        first: dict[str, str] = {}
+        for row in sorted(self.rows, key=lambda r: r.slide_id):
+            first.setdefault(row.patient_id, row.slide_id)
+        return {
+            row.slide_id: first[row.patient_id]
+            for row in self.rows
+            if row.patient_id != row.slide_id
+        }
+
     @classmethod
     def from_folder(cls, path: Path | str) -> Manifest:
         """A manifest of all slides in a folder and its subfolders, in order of their names.
 
-        A DICOM folder is one slide, a MIRAX file brings its companion folder along, and an
+        A DICOM series is one slide, a MIRAX file brings its companion folder along, and an
         annotation file beside a slide with the same name is taken as its annotation. Slides
         of one name in two folders get distinct ids.
 
@@ -83,9 +113,12 @@ class Manifest:
             If the folder does not exist or holds no slide.
         """
         folder = Path(path).absolute()
-        found = rows_of_folder(folder)
-        cells = [{"slide_path": str(s), "annotation_path": str(a) if a else ""} for s, a in found]
-        return _checked(cells, folder, folder.name, lines=None)
+        found = slides_of_folder(folder)
+        cells = [
+            {"slide_path": str(s), "annotation_path": str(a) if a else ""} for s, a in found.rows
+        ]
+        manifest = _checked(cells, folder, folder.name, lines=None)
+        return replace(manifest, notes=(*found.notes, *manifest.notes))
 
 
 def read_manifest(path: Path | str) -> Manifest:
@@ -101,20 +134,30 @@ def read_manifest(path: Path | str) -> Manifest:
     ManifestError
         One sentence for whatever is wrong: no such file, no table, no slide column, two
         columns for one thing, ids that cannot be file names, an id or slide listed twice,
-        an impossible µm/px, an unknown split, a patient in two splits.
+        an impossible µm/px, an unknown split, a patient in two splits or two folds.
     """
     path = Path(path)
     if path.is_dir():
         return Manifest.from_folder(path)
     table = read_table(path)
     chosen, ignored = find_columns(table.header, path.name)
-    cells = [{name: row[index].strip() for name, index in chosen.items()} for row in table.rows]
+    cells = [
+        _fold_or_split({name: row[index].strip() for name, index in chosen.items()})
+        for row in table.rows
+    ]
     notes = list(table.notes)
     if ignored:
         shown = ", ".join(ignored[:6]) + (", ..." if len(ignored) > 6 else "")
         notes.append(f"columns not used: {shown}")
     manifest = _checked(cells, path.absolute().parent, path.name, table.lines)
     return replace(manifest, notes=(*notes, *manifest.notes))
+
+
+def _fold_or_split(row: dict[str, str]) -> dict[str, str]:
+    """A column ``fold`` that says train, val or test is the split, where no other column is."""
+    if "split" not in row and is_split_word(row.get("fold", "")):
+        return {**row, "split": row["fold"], "fold": ""}
+    return row
 
 
 def write_manifest(manifest: Manifest, path: Path | str) -> None:
@@ -143,13 +186,15 @@ def assign_splits(
     seed: int = 0,
     *,
     trainable: Iterable[str] | None = None,
+    classes: Mapping[str, Iterable[str]] | None = None,
 ) -> Manifest:
     """Give every slide without a split one, patient by patient.
 
     Patients, not slides, are dealt out, stratified by their slides' labels, in an order
-    drawn from the seed. Splits given in the table stay as they are, and their patients keep
-    them. With few patients, training comes first, then validation, then the test; what
-    stays empty is said in ``notes``.
+    drawn from the seed. Each class gets a patient to train on before anything else. Splits
+    given in the table stay as they are, and their patients keep them. With few
+    patients, training comes first, then validation, then the test; what stays empty is said
+    in ``notes``.
 
     Parameters
     ----------
@@ -163,6 +208,8 @@ def assign_splits(
         Ids of slides that have something to learn from. By default those with a label or an
         annotation. Patients without any such slide are dealt out apart from the others, so
         that the splits that matter are filled first.
+    classes : mapping of slide id to class names, optional
+        Classes that a slide shows. By default its label.
 
     Returns
     -------
@@ -178,12 +225,24 @@ def assign_splits(
         useful = {r.slide_id for r in manifest.rows if r.label or r.annotation_path}
     else:
         useful = set(trainable)
-    strata: dict[str, tuple[bool, str]] = {}
+    shown = {
+        row.slide_id: frozenset(
+            classes.get(row.slide_id, ()) if classes is not None else [row.label or ""]
+        )
+        for row in manifest.rows
+    }
+    strata: dict[str, Stratum] = {}
     fixed: dict[str, str] = {}
-    for patient in dict.fromkeys(row.patient_id for row in manifest.rows):
-        own = [row for row in manifest.rows if row.patient_id == patient]
+    by_patient: dict[str, list[ManifestRow]] = {}
+    for row in manifest.rows:
+        by_patient.setdefault(row.patient_id, []).append(row)
+    for patient, own in by_patient.items():
         labels = sorted({row.label for row in own if row.label})
-        strata[patient] = (any(row.slide_id in useful for row in own), "|".join(labels))
+        strata[patient] = Stratum(
+            is_useful=any(row.slide_id in useful for row in own),
+            label="|".join(labels),
+            classes=frozenset().union(*(shown[row.slide_id] for row in own)) - {""},
+        )
         given = [row.split for row in own if row.split]
         if given:
             fixed[patient] = given[0]
@@ -201,9 +260,7 @@ def _checked(
     def where(index: int) -> str:
         return subject if lines is None else f"{subject}, line {lines[index]}"
 
-    values = [
-        {k: ("" if v.casefold() in _EMPTY_WORDS else v) for k, v in row.items()} for row in cells
-    ]
+    values = [{k: ("" if is_empty_word(v) else v) for k, v in row.items()} for row in cells]
     # File names found in a folder may hold anything; cells of a table may not.
     strict = lines is not None
     slides: list[SlidePlace] = []
@@ -215,26 +272,36 @@ def _checked(
     _no_twins(slides, where)
     ids = _slide_ids([v.get("slide_id", "") for v in values], slides, base, where)
     notes: list[str] = []
-    if not any(v.get("patient_id") for v in values):
+    without = sum(not v.get("patient_id") for v in values)
+    if without == len(values):
         notes.append("no patient_id: each slide counts as a patient of its own")
+    elif without:
+        notes.append(
+            f"{without} of {len(values)} rows have no patient_id: each of these slides counts as "
+            "a patient of its own"
+        )
     rows = []
     for index, value in enumerate(values):
-        patient = value.get("patient_id", "")
-        if len(patient) > _MAX_LABEL_CHARACTERS or not patient.isprintable():
-            raise ManifestError(where(index), "has an unusable patient_id", "give a short text")
         rows.append(
             ManifestRow(
                 slide_path=slides[index],
                 slide_id=ids[index],
-                patient_id=patient or ids[index],
-                label=_label(value.get("label", ""), where(index)),
-                split=_split(value.get("split", ""), where(index)),
-                mpp=_mpp(value.get("mpp", ""), where(index)),
+                patient_id=patient_cell(value.get("patient_id", ""), where(index)) or ids[index],
+                label=label_cell(value.get("label", ""), where(index)),
+                split=split_cell(value.get("split", ""), where(index)),
+                fold=fold_cell(value.get("fold", ""), where(index)),
+                mpp=mpp_cell(value.get("mpp", ""), where(index)),
                 annotation_path=_path(value.get("annotation_path", ""), base, where(index), strict),
                 mask_path=_path(value.get("mask_path", ""), base, where(index)),
             )
         )
-    _no_leak(rows, subject)
+    # Before they are given one spelling: the message names a patient as the table does.
+    refuse_torn_patients(rows, subject)
+    numbers = lines if lines is not None else range(1, len(rows) + 1)
+    rows, spelled = in_one_spelling(rows, numbers)
+    notes += [*empty_word_notes(cells), *spelled, *shared_annotation_notes(rows, numbers)]
+    if any(row.fold is not None for row in rows):
+        notes.append("folds were read: they are for cross-validation, and no splits")
     return Manifest(tuple(rows), tuple(notes))
 
 
@@ -345,51 +412,3 @@ def _folders(slide: SlidePlace, base: Path) -> list[str]:
     if slide.is_relative_to(base):
         return [part for part in slide.relative_to(base).parts[:-1] if part not in ("..", ".")]
     return [slide.parent.name] if slide.parent.name else []
-
-
-def _label(text: str, where: str) -> str | None:
-    if len(text) > _MAX_LABEL_CHARACTERS or not text.isprintable():
-        raise ManifestError(where, "has an unusable label", "give a short text as the label")
-    return text or None
-
-
-def _split(text: str, where: str) -> str | None:
-    if not text:
-        return None
-    word = _SPLIT_WORDS.get(text.casefold())
-    if word is None:
-        shown = text[:20] if text.isprintable() else "an unreadable text"
-        raise ManifestError(
-            where, f"has the unknown split '{shown}'", f"use one of {', '.join(SPLITS)}"
-        )
-    return word
-
-
-def _mpp(text: str, where: str) -> float | None:
-    if not text:
-        return None
-    try:
-        value = float(text.replace(",", "."))
-    except ValueError:
-        value = float("nan")
-    if not is_plausible_mpp(value):
-        shown = text[:20] if text.isprintable() else "an unreadable text"
-        raise ManifestError(
-            where, f"has the impossible µm/px '{shown}'", "give e.g. 0.25, or leave it empty"
-        )
-    return value
-
-
-def _no_leak(rows: Sequence[ManifestRow], subject: str) -> None:
-    splits: dict[str, set[str]] = {}
-    for row in rows:
-        if row.split:
-            splits.setdefault(row.patient_id, set()).add(row.split)
-    torn = sorted(patient for patient, found in splits.items() if len(found) > 1)
-    if torn:
-        others = f" (and {len(torn) - 1} more)" if len(torn) > 1 else ""
-        raise ManifestError(
-            subject,
-            f"has patient '{torn[0][:60]}'{others} in more than one split",
-            "put all slides of a patient into one split",
-        )

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import csv
+import hmac
 import io
-import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 
 from pathology_scaat.artifacts.redaction import load_salt, pseudonymize
 from pathology_scaat.artifacts.status import safe_cell
 from pathology_scaat.cohort.manifest import Manifest
 from pathology_scaat.errors import UsageError
-from pathology_scaat.system.fsync import sync_file, sync_folder
 from pathology_scaat.system.locks import describe_os_error, file_lock
+from pathology_scaat.system.own_files import read_own, replace_file
 
 KEY_SUFFIX = ".key.csv"
+MAX_KEY_BYTES = 256 << 20
+_FINGERPRINT_USE = b"pathology_scaat: hashes of slides"
 _COLUMNS = ("pseudonym", "name")
 
 
@@ -37,8 +41,15 @@ def pseudonymous(cohort: Manifest, salt_path: Path, out_dir: Path) -> Manifest:
     ------
     UsageError
         If salt or key cannot be used.
+
+    Notes
+    -----
+    The rows are in the order of the pseudonyms, which tells nothing without the salt.
     """
     salt = load_salt(salt_path, out_dir)
+    # Where the salt really is: beside a link to it (in the output folder, say) the key would
+    # undo the pseudonyms.
+    salt_path = salt_path.resolve()
     key: dict[str, str] = {}
 
     def new(name: str) -> str:
@@ -46,13 +57,19 @@ def pseudonymous(cohort: Manifest, salt_path: Path, out_dir: Path) -> Manifest:
         key[made] = name
         return made
 
-    rows = tuple(
+    rows = [
         replace(row, slide_id=new(row.slide_id), patient_id=new(row.patient_id))
         for row in cohort.rows
-    )
+    ]
+    # The order of the table may be that of names or dates; pseudonyms are in no such order.
+    rows.sort(key=lambda row: row.slide_id)
     _write_key(salt_path.with_name(salt_path.name + KEY_SUFFIX), key)
-    # Notes are words about the table as it was, and may hold names of it.
-    return Manifest(rows=rows)
+    # Notes name lines, headings and classes of the table, and neither slides nor patients.
+    return Manifest(
+        rows=tuple(rows),
+        notes=cohort.notes,
+        fingerprint_key=hmac.new(salt, _FINGERPRINT_USE, sha256).digest(),
+    )
 
 
 def _write_key(path: Path, key: Mapping[str, str]) -> None:
@@ -60,21 +77,18 @@ def _write_key(path: Path, key: Mapping[str, str]) -> None:
     try:
         with file_lock(path.with_name(f".{path.name}.lock")):
             known: dict[str, str] = {}
-            if path.exists():
-                with path.open(newline="", encoding="utf-8") as stream:
-                    known = {row["pseudonym"]: row["name"] for row in csv.DictReader(stream)}
+            with suppress(FileNotFoundError):
+                stored = read_own(path, MAX_KEY_BYTES).decode("utf-8-sig")
+                known = {
+                    row["pseudonym"]: row["name"] for row in csv.DictReader(io.StringIO(stored))
+                }
             text = io.StringIO()
             writer = csv.writer(text, lineterminator="\n")
             writer.writerow(_COLUMNS)
             merged = known | {made: safe_cell(name) for made, name in key.items()}
             writer.writerows(sorted(merged.items()))
-            partial = path.with_name(f".{path.name}.new")
-            descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-            with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-                stream.write(text.getvalue())
-            sync_file(partial)  # without the key nobody finds back from a pseudonym
-            partial.replace(path)
-            sync_folder(path.parent)
+            # Without the key nobody finds back from a pseudonym: it must last.
+            replace_file(path, text.getvalue().encode(), mode=0o600, durable=True)
     except (OSError, KeyError, ValueError, csv.Error) as error:
         words = describe_os_error(error) if isinstance(error, OSError) else "not a key file"
         raise UsageError(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from pathology_scaat.errors import ManifestError
 
@@ -16,23 +17,42 @@ _EMPTY_NOTES = {
 }
 
 
+@dataclass(frozen=True)
+class Stratum:
+    """What dealing needs to know of a patient.
+
+    Attributes
+    ----------
+    is_useful : bool
+        Whether there is anything to learn from.
+    label : str
+        What to stratify by.
+    classes : frozenset of str
+        Classes that the patient's slides show; a rare one must not miss the training.
+    """
+
+    is_useful: bool
+    label: str
+    classes: frozenset[str] = frozenset()
+
+
 def split_patients(
-    strata: Mapping[str, tuple[bool, str]],
+    strata: Mapping[str, Stratum],
     fixed: Mapping[str, str],
     fractions: tuple[float, float, float],
     seed: int,
 ) -> tuple[dict[str, str], tuple[str, ...]]:
     """Deal patients into splits.
 
-    Each stratum is dealt by itself, in an order drawn from the seed and the patient's id
-    alone; each patient goes to the split that lacks most of its share, first within the
-    stratum, then over all. Useful patients come first, so that the splits that training
-    needs are filled before anything else.
+    First each class gets a patient to train on, the rarest class first. Then each stratum is
+    dealt by itself, in an order drawn from the seed and the patient's id alone; each patient
+    goes to the split that lacks most of its share, first within the stratum, then over all.
+    Useful patients come first, so that the splits that training needs are filled before
+    anything else.
 
     Parameters
     ----------
-    strata : mapping of patient to (useful, label)
-        Whether the patient has anything to learn from, and what to stratify by.
+    strata : mapping of patient to Stratum
     fixed : mapping of patient to split
         Patients whose split is given.
     fractions : (train, val, test)
@@ -62,8 +82,9 @@ def split_patients(
     shares = {split: f / total for split, f in zip(SPLITS, fractions, strict=True)}
     wanted = [split for split in SPLITS if shares[split] > 0]
     assigned = {p: fixed[p] for p in strata if p in fixed}
-    useful = sorted(p for p, (is_useful, _) in strata.items() if is_useful)
-    others = sorted(p for p, (is_useful, _) in strata.items() if not is_useful)
+    useful = sorted(p for p, stratum in strata.items() if stratum.is_useful)
+    others = sorted(p for p, stratum in strata.items() if not stratum.is_useful)
+    _train_on_every_class(useful, strata, assigned, seed)
     for group in (useful, others):
         _deal(group, strata, assigned, shares, wanted, seed)
     learned_from = useful or others
@@ -74,7 +95,51 @@ def split_patients(
     )
     if not any(assigned[p] == "train" for p in learned_from):
         notes = ("no patient with labels is in the training split", *notes)
-    return assigned, notes
+    return assigned, (*notes, *_class_notes(useful, strata, assigned))
+
+
+def _train_on_every_class(
+    useful: Sequence[str],
+    strata: Mapping[str, Stratum],
+    assigned: dict[str, str],
+    seed: int,
+) -> None:
+    """Put a patient of each class into training that has none there, if one is free."""
+    by_class: dict[str, list[str]] = {}
+    for patient in sorted(useful, key=lambda p: _draw(seed, p)):
+        for name in strata[patient].classes:
+            by_class.setdefault(name, []).append(patient)
+    for name in sorted(by_class, key=lambda k: (len(by_class[k]), k)):
+        patients = by_class[name]
+        if any(assigned.get(p) == "train" for p in patients):
+            continue
+        free = [p for p in patients if p not in assigned]
+        if free:
+            # Of one class alone rather than of many: the others are wanted elsewhere too.
+            chosen = min(free, key=lambda p: len(strata[p].classes))
+            assigned[chosen] = "train"
+
+
+def _class_notes(
+    useful: Sequence[str], strata: Mapping[str, Stratum], assigned: Mapping[str, str]
+) -> list[str]:
+    """What is to be said of classes that few patients have, or that training does not see."""
+    by_class: dict[str, list[str]] = {}
+    for patient in useful:
+        for name in strata[patient].classes:
+            by_class.setdefault(name, []).append(assigned[patient])
+    notes = []
+    for name, splits in sorted(by_class.items()):
+        if "train" not in splits:
+            notes.append(
+                f"no patient of class '{name}' is in the training split: it cannot be learned"
+            )
+        elif len(splits) == 1 and len(useful) > 1:
+            notes.append(
+                f"one patient alone has class '{name}': no figure on held-out patients can "
+                "speak of it"
+            )
+    return notes
 
 
 def _draw(seed: int, patient: str) -> str:
@@ -84,7 +149,7 @@ def _draw(seed: int, patient: str) -> str:
 
 def _deal(
     group: list[str],
-    strata: Mapping[str, tuple[bool, str]],
+    strata: Mapping[str, Stratum],
     assigned: dict[str, str],
     shares: Mapping[str, float],
     wanted: list[str],
@@ -99,12 +164,12 @@ def _deal(
     queues: dict[str, list[str]] = {}
     for patient in sorted(group, key=lambda p: _draw(seed, p)):
         if patient not in assigned:
-            queues.setdefault(strata[patient][1], []).append(patient)
+            queues.setdefault(strata[patient].label, []).append(patient)
     # The largest stratum first: the small ones then fill what is left most evenly.
     for label in sorted(queues, key=lambda k: (-len(queues[k]), k)):
-        size = sum(strata[p][1] == label for p in group)
+        size = sum(strata[p].label == label for p in group)
         held = {
-            s: sum(assigned.get(p) == s for p in group if strata[p][1] == label) for s in wanted
+            s: sum(assigned.get(p) == s for p in group if strata[p].label == label) for s in wanted
         }
         for patient in queues[label]:
             free = [s for s in wanted if open_seats[s] > 0] or ["train"]

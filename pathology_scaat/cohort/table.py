@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pathology_scaat.errors import ManifestError
+from pathology_scaat.system.text_table import NotTextError, decode_table, split_delimiter
 
 MAX_TABLE_BYTES = 64 << 20
 MAX_ROWS = 1_000_000
@@ -52,35 +53,14 @@ def read_table(path: Path) -> Table:
     return _csv(raw, name)
 
 
-def _decoded(raw: bytes, name: str) -> tuple[str, tuple[str, ...]]:
-    try:
-        if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
-            return raw.decode("utf-16"), ()
-        if b"\0" in raw:
-            raise ManifestError(name, "is not a text table", _CSV_HELP)
-        return raw.decode("utf-8-sig"), ()
-    except UnicodeDecodeError:
-        if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
-            raise ManifestError(name, "is damaged UTF-16 text", _CSV_HELP) from None
-        # What a spreadsheet in Western Europe saves as plain CSV.
-        return raw.decode("cp1252", errors="replace"), ("read as Windows-1252, not UTF-8",)
-
-
 def _csv(raw: bytes, name: str) -> Table:
-    text, notes = _decoded(raw, name)
-    if "\0" in text:
-        raise ManifestError(name, "is not a text table", _CSV_HELP)
-    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    try:
+        text, notes = decode_table(raw)
+    except NotTextError as error:
+        raise ManifestError(name, str(error), _CSV_HELP) from None
     if not text.strip():
         raise ManifestError(name, "is empty", "add a heading line and a row for each slide")
-    first, _, rest = text.partition("\n")
-    skipped = 0
-    if first.strip().lower().startswith("sep=") and len(first.strip()) == 5:
-        # Excel's own way to say which separator follows.
-        delimiter, text, skipped = first.strip()[4], rest, 1
-    else:
-        heading = next(line for line in text.split("\n") if line.strip())
-        delimiter = max(",;\t|", key=lambda d: (_outside_quotes(heading, d), d == ","))
+    delimiter, text, skipped = split_delimiter(text)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     header: list[str] | None = None
     rows: list[list[str]] = []
@@ -110,10 +90,6 @@ def _csv(raw: bytes, name: str) -> Table:
             _CSV_HELP,
         ) from None  # fmt: skip
     return Table(header or [], rows, lines, notes)
-
-
-def _outside_quotes(line: str, delimiter: str) -> int:
-    return sum(part.count(delimiter) for part in line.split('"')[::2])
 
 
 def _parquet(raw: bytes, name: str) -> Table:

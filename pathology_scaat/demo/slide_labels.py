@@ -66,7 +66,8 @@ def make_labelled_cohort(
         for outcome in outcomes:
             if outcome.error is not None:
                 raise outcome.error
-            assert outcome.result is not None
+            if outcome.result is None:
+                continue
             made[outcome.index] = outcome.result
             if progress is not None:
                 progress(len(made), len(jobs), outcome.result.slide_id)

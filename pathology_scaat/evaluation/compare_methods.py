@@ -57,7 +57,9 @@ class CompareConfig(BaseModel):
     )
     baseline: str = Field(default="plain", description="Arm the others are compared with.")
     seeds: tuple[int, ...] = Field(
-        default=(0, 1, 2), min_length=1, description="One model an arm and seed."
+        default=(0, 1, 2, 3, 4),
+        min_length=1,
+        description="One model per arm and seed; with fewer than five there is no verdict.",
     )
     train: TrainConfig = Field(
         default_factory=TrainConfig, description="All that is the same for the arms."
@@ -71,6 +73,13 @@ class CompareConfig(BaseModel):
     referee_backbone: str = Field(
         default="resnet18", description="Network of the referees: another one than the arms'."
     )
+
+    @field_validator("seeds")
+    @classmethod
+    def _each_once(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
+        if len(set(seeds)) != len(seeds):
+            raise ValueError("a seed stands twice: it would train the same model again")
+        return seeds
 
     @field_validator("arms")
     @classmethod
@@ -100,7 +109,8 @@ def _set_of(
         {s.slide_id: Path(s.store) for s in chosen},
         config.class_names,
         config.positive_class,
-        patients={s.slide_id: s.patient_id for s in chosen},
+        # A patient that the table does not name stands under the name of its slide.
+        patients={s.slide_id: s.patient_id for s in chosen if s.patient_id != s.slide_id},
         annotations=annotations,
         max_patches=protocol.max_images,
         max_pixels=protocol.max_pixels,

@@ -1,9 +1,11 @@
 """Training methods compared under one protocol: arithmetic on measurements.
 
-Every arm saw the same images; each image's value is averaged over the seeds of its arm, and
-differences are taken image by image before patients are resampled. The AUC comes first: an arm
-that loses more than the margin is not called better whatever its maps are like. One measure
-decides; of the others, p-values are corrected for their number (Holm).
+Every arm saw the same images and was trained with the same seeds; differences are taken image by
+image and seed by seed, and the interval of their mean holds both patients and seeds
+(:mod:`~pathology_scaat.metrics.functional.statistics`). With fewer than five seeds there is no
+verdict. The AUC comes first: an arm that loses more than the margin is not called better whatever
+its maps are like. One measure decides, its p-values corrected for the number of arms (Holm); of
+the others, p-values are corrected for their number times that of the arms.
 
 All measures that judge a map depend on the *ranks* of its pixels alone, so that a model whose
 maps are merely sharper gains nothing: sparsity is matched by construction.
@@ -12,9 +14,8 @@ maps are merely sharper gains nothing: sparsity is matched by construction.
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,8 @@ from pathology_scaat.evaluation.measurement import Measurement, Values, directio
 from pathology_scaat.evaluation.protocol import ProtocolConfig
 from pathology_scaat.metrics.functional.statistics import (
     MIN_PATIENTS,
+    MIN_SEEDS,
+    SIGNIFICANCE,
     Interval,
     clustered_auc,
     clustered_mean,
@@ -43,7 +46,8 @@ class MeasureRow:
     """One measure of one arm on one subset of the images.
 
     ``gain`` is the paired difference to the baseline (None for the baseline itself);
-    ``seed_values`` the mean of each seed; ``p_holm`` the corrected p-value of the gain.
+    ``seed_values`` the mean of each seed; ``p_holm`` the p-value of the gain, corrected for the
+    number of arms (the primary measure on all images) or of arms and measures (all others).
     """
 
     arm: str
@@ -55,22 +59,38 @@ class MeasureRow:
     p_holm: float | None = None
 
     @property
-    def improves(self) -> bool | None:
-        """Whether the gain's interval excludes zero on the good side; None if not defined.
+    def shift(self) -> int | None:
+        """1: the gain is sure and good, whatever the number of seeds; -1: sure and bad; 0: unsure.
 
-        Not defined for descriptions and with too few patients.
+        Sure means a corrected p-value below .05 of at least five patients. None where it is not
+        defined, as for descriptions.
         """
         sign = direction(self.measure)
-        if self.gain is None or sign == 0 or math.isnan(self.gain.low):
+        if self.gain is None or sign == 0 or math.isnan(self.gain.low) or self.p_holm is None:
             return None
         if self.gain.n_clusters < MIN_PATIENTS:
             return None
-        return self.gain.low > 0 if sign > 0 else self.gain.high < 0
+        if self.p_holm >= SIGNIFICANCE:
+            return 0
+        return 1 if self.gain.value * sign > 0 else -1
+
+    @property
+    def improves(self) -> bool | None:
+        """Whether the arm is better than the baseline; None where no verdict can be given.
+
+        That is with fewer than five seeds or patients, and for descriptions.
+        """
+        if self.gain is None or not self.gain.can_judge or self.shift is None:
+            return None
+        return self.shift > 0
 
 
 @dataclass(frozen=True)
 class ArmSummary:
-    """Prediction of one arm: AUC, its paired difference, and the verdict in words."""
+    """Prediction of one arm: AUC, its paired difference, and the verdict in words.
+
+    ``non_inferior`` is None for the baseline and where there are too few seeds or patients.
+    """
 
     arm: str
     n_seeds: int
@@ -82,15 +102,19 @@ class ArmSummary:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The whole comparison, as plain values."""
+    """The whole comparison, as plain values.
+
+    ``n_groups`` counts patients, or what else images are grouped by: ``unit`` says which.
+    """
 
     data: str
     baseline: str
     primary: str
     auc_margin: float
     n_images: int
-    n_patients: int
+    n_groups: int
     n_all_correct: int
+    unit: str
     arms: tuple[ArmSummary, ...]
     rows: tuple[MeasureRow, ...]
 
@@ -102,7 +126,7 @@ class Comparison:
     def as_dict(self) -> dict[str, Any]:
         """For JSON: NaN becomes None."""
         plain = without_nan(asdict(self))
-        assert isinstance(plain, dict)
+        assert isinstance(plain, dict)  # noqa: S101  (for the type checker)
         return plain
 
 
@@ -127,15 +151,6 @@ def positive_scores(logits: NDArray[np.floating[Any]], positive_class: int) -> N
     )
 
 
-def _seed_mean(values: Sequence[Values]) -> Values:
-    """Mean of each image over seeds, of those that have a value."""
-    stacked = np.stack(values)
-    with warnings.catch_warnings():
-        # An image without a value in any seed is NaN on purpose.
-        warnings.simplefilter("ignore", RuntimeWarning)
-        return np.asarray(np.nanmean(stacked, axis=0))
-
-
 def _summaries(
     arms: Mapping[str, Sequence[Measurement]],
     data: EvaluationSet,
@@ -151,32 +166,66 @@ def _summaries(
     }
     summaries = []
     for arm, found in arms.items():
-        auc = clustered_auc(
-            scores[arm], truth, data.groups, n_resamples=config.n_resamples, seed=config.seed
-        )
-        difference, fine = None, None
+        auc = clustered_auc(scores[arm], truth, data.groups)
+        difference = None
         if arm != baseline:
-            difference = clustered_auc(
-                scores[arm], truth, data.groups, minus=scores[baseline],
-                n_resamples=config.n_resamples, seed=config.seed,
-            )  # fmt: skip
-            fine = None if math.isnan(difference.low) else difference.low >= -config.auc_margin
+            difference = clustered_auc(scores[arm], truth, data.groups, minus=scores[baseline])
         row = next((r for r in rows if (r.arm, r.measure, r.subset) == (arm, primary, "all")), None)
-        summaries.append(
-            ArmSummary(arm, len(found), auc, difference, fine, _verdict(arm, baseline, fine, row))
-        )
+        summaries.append(summarise(arm, len(found), auc, difference, row, config.auc_margin))
     return tuple(summaries)
 
 
-def _verdict(arm: str, baseline: str, fine: bool | None, row: MeasureRow | None) -> str:
-    if arm == baseline:
+def summarise(
+    arm: str,
+    n_seeds: int,
+    auc: Interval,
+    difference: Interval | None,
+    row: MeasureRow | None,
+    auc_margin: float,
+) -> ArmSummary:
+    """An arm's summary with its verdict, from its intervals.
+
+    Parameters
+    ----------
+    arm : str
+    n_seeds : int
+    auc : Interval
+    difference : Interval or None
+        AUC less the baseline's; None for the baseline.
+    row : MeasureRow or None
+        The primary measure on all images.
+    auc_margin : float
+        Largest loss of AUC that counts as none.
+    """
+    fine = None
+    if difference is not None and difference.can_judge:
+        fine = difference.low >= -auc_margin
+    verdict = _verdict(difference is None, fine, row, n_seeds)
+    return ArmSummary(arm, n_seeds, auc, difference, fine, verdict)
+
+
+def _verdict(is_baseline: bool, fine: bool | None, row: MeasureRow | None, n_seeds: int) -> str:
+    if is_baseline:
         return "the baseline"
-    if row is None or row.improves is None:
-        maps = "its maps could not be judged by the primary measure"
-    elif row.improves:
-        maps = "its maps are better by the primary measure"
-    else:
-        maps = "its maps are not shown to be better by the primary measure"
+    maps = {
+        None: "its maps could not be judged by the primary measure",
+        1: "its maps are better by the primary measure",
+        0: "its maps are not shown to be better by the primary measure",
+        -1: "its maps are worse by the primary measure",
+    }[row.shift if row is not None else None]
+    if n_seeds < MIN_SEEDS:
+        seeds = "1 seed" if n_seeds == 1 else f"{n_seeds} seeds"
+        these = "this seed" if n_seeds == 1 else "these seeds"
+        here = {
+            None: "the maps could not be judged",
+            1: "the maps are better",
+            0: "the maps are not told apart",
+            -1: "the maps are worse",
+        }[row.shift if row is not None else None]
+        return (
+            f"no verdict: {seeds}, at least {MIN_SEEDS} are needed; for {these} only: {here} "
+            "by the primary measure"
+        )
     prediction = {
         True: "prediction is not worse",
         False: "that prediction is not worse is not shown",
@@ -197,7 +246,8 @@ def compare_measurements(
 
     Parameters
     ----------
-    arms : mapping of name to measurements, one a seed
+    arms : mapping of name to measurements
+        One measurement per seed, in the same order of seeds for all arms.
     data : EvaluationSet
         The images that were measured.
     baseline : str
@@ -213,7 +263,8 @@ def compare_measurements(
     Raises
     ------
     UsageError
-        If the baseline is missing or an arm was measured on other images.
+        If the baseline is missing, an arm was measured on other images, or the arms do not
+        have the same seeds.
     """
     config = config or ProtocolConfig()
     primary = primary or config.primary
@@ -222,6 +273,7 @@ def compare_measurements(
     for arm, found in arms.items():
         if not found or any(len(m.logits) != len(data) for m in found):
             raise UsageError(arm, "was not measured on these images", "measure it again")
+        _check_seeds(arm, found, arms[baseline])
     correct = np.ones(len(data), dtype=bool)
     for found in arms.values():
         for m in found:
@@ -240,21 +292,41 @@ def compare_measurements(
                 continue
             for arm, values in per_arm.items():
                 rows.append(
-                    _row(arm, measure, subset, values, per_arm.get(baseline), data,
-                         keep, arm == baseline, config)
+                    _row(arm, measure, subset, values,
+                         None if arm == baseline else per_arm.get(baseline), data, keep)
                 )  # fmt: skip
-    rows = _corrected(rows, primary)
+    rows = corrected(rows, primary)
     return Comparison(
         data=data.name,
         baseline=baseline,
         primary=primary,
         auc_margin=config.auc_margin,
         n_images=len(data),
-        n_patients=len(np.unique(data.groups)),
+        n_groups=len(np.unique(data.groups)),
         n_all_correct=int(correct.sum()),
+        unit=data.unit,
         arms=_summaries(arms, data, baseline, config, primary, rows),
         rows=tuple(rows),
     )
+
+
+def _check_seeds(arm: str, found: Sequence[Measurement], base: Sequence[Measurement]) -> None:
+    """Refuse arms that cannot be compared seed by seed, as far as it is known."""
+    if len(found) != len(base):
+        raise UsageError(
+            arm,
+            f"has {len(found)} seeds where the baseline has {len(base)}",
+            "compare the seeds that both have",
+        )
+    seeds = [m.facts.get("seed") for m in found]
+    others = [m.facts.get("seed") for m in base]
+    known = [s for s in seeds if s is not None]
+    if len(set(known)) != len(known):
+        raise UsageError(arm, "has a seed twice", "give each seed once")
+    if any(s != o for s, o in zip(seeds, others, strict=True) if s is not None and o is not None):
+        raise UsageError(
+            arm, "has other seeds than the baseline", "give the same seeds in the same order"
+        )
 
 
 def _row(
@@ -265,43 +337,40 @@ def _row(
     base: Sequence[Values] | None,
     data: EvaluationSet,
     keep: NDArray[np.bool_] | None,
-    is_baseline: bool,
-    config: ProtocolConfig,
 ) -> MeasureRow:
-    own = _seed_mean(values)
+    own = np.stack(values)
     # Tiles of a mosaic come from several patients: each mosaic stands for itself.
-    groups = np.arange(len(own)) if measure.startswith("mosaic") else data.groups
-    options: dict[str, Any] = {"n_resamples": config.n_resamples, "seed": config.seed}
+    groups = np.arange(own.shape[1]) if measure.startswith("mosaic") else data.groups
 
     def chosen(v: Values) -> Values:
         return v if keep is None else np.where(keep, v, np.nan)
 
-    gain = None
-    if base is not None and not is_baseline:
-        gain = clustered_mean(chosen(own - _seed_mean(base)), groups, **options)
     return MeasureRow(
         arm=arm,
         measure=measure,
         subset=subset,
-        value=clustered_mean(chosen(own), groups, **options),
-        gain=gain,
+        value=clustered_mean(chosen(own), groups),
+        gain=None if base is None else clustered_mean(chosen(own - np.stack(base)), groups),
         seed_values=tuple(
-            float(np.nanmean(c)) if not np.isnan(c).all() else math.nan for c in map(chosen, values)
+            float(np.nanmean(c)) if not np.isnan(c).all() else math.nan for c in chosen(own)
         ),
     )
 
 
-def _corrected(rows: list[MeasureRow], primary: str) -> list[MeasureRow]:
-    """Holm's correction over all gains on all images but the primary ones."""
-    tested = [
-        i
-        for i, r in enumerate(rows)
-        if r.gain is not None and r.subset == "all" and direction(r.measure) != 0
-        and r.measure != primary and not math.isnan(r.gain.p_value)
-    ]  # fmt: skip
-    raised = holm([rows[i].gain.p_value for i in tested])  # type: ignore[union-attr]
+def corrected(rows: Sequence[MeasureRow], primary: str) -> list[MeasureRow]:
+    """Rows with Holm-corrected p-values.
+
+    The primary measure on all images is a family of its own (over the arms); so are the other
+    measures on all images, and all measures on each smaller set of images.
+    """
+    families: dict[tuple[Subset, bool], list[int]] = {}
+    for i, r in enumerate(rows):
+        if r.gain is None or direction(r.measure) == 0 or math.isnan(r.gain.p_value):
+            continue
+        families.setdefault((r.subset, r.subset == "all" and r.measure == primary), []).append(i)
     result = list(rows)
-    for i, p in zip(tested, raised, strict=True):
-        r = rows[i]
-        result[i] = MeasureRow(r.arm, r.measure, r.subset, r.value, r.gain, r.seed_values, p)
+    for tested in families.values():
+        raised = holm([rows[i].gain.p_value for i in tested])  # type: ignore[union-attr]
+        for i, p in zip(tested, raised, strict=True):
+            result[i] = replace(rows[i], p_holm=p)
     return result

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pathology_scaat.artifacts.atomic import atomic_path, write_json
 from pathology_scaat.evaluation.comparison import Comparison
-from pathology_scaat.metrics.functional.statistics import Interval
+from pathology_scaat.metrics.functional.statistics import MIN_SEEDS, Interval
 
 TABLE_MEASURES = (
     "pixel_ap", "mosaic_ap", "srg/mean/probability", "srg/blur/probability",
@@ -37,10 +37,30 @@ def _value_table(c: Comparison, measures: Sequence[str], subset: str = "all") ->
             if row is None or math.isnan(row.value.value):
                 fields.append("")
                 continue
-            mark = {True: " **▲**", False: "", None: ""}[row.improves]
+            mark = " **▲**" if row.improves else ""
+            if row.improves is None and row.shift == 1:
+                mark = " △"
             fields.append(f"{row.value.value:.3f}{mark}")
         lines.append(f"| {arm.arm} | " + " | ".join(fields) + " |")
     return lines
+
+
+def _intervals_in_words(c: Comparison) -> str:
+    words = f"Intervals 95 %, over training seeds and {c.unit}, for the mean over seeds."
+    most = max(arm.n_seeds for arm in c.arms)
+    if any(arm.n_seeds > 1 and math.isnan(arm.auc.seed_se) for arm in c.arms):
+        words += (
+            f" **Those of the AUC are over {c.unit} alone, for these seeds only**: the AUC of each "
+            "seed was not kept."
+        )
+    if most == 1:
+        words = f"Intervals 95 %, over {c.unit}: **they hold for these trained models alone.**"
+    if most < MIN_SEEDS:
+        words += (
+            f" **No verdicts: they need at least {MIN_SEEDS} seeds an arm; what is said here is "
+            "said of these seeds only.**"
+        )
+    return words
 
 
 def comparison_markdown(comparison: Comparison) -> str:
@@ -48,21 +68,25 @@ def comparison_markdown(comparison: Comparison) -> str:
     c = comparison
     measured = [m for m in TABLE_MEASURES if c.row(c.baseline, m) is not None]
     lines = [
-        f"## {c.data}: {c.n_images} images of {c.n_patients} patients "
+        f"## {c.data}: {c.n_images} images of {c.n_groups} {c.unit} "
         f"({c.n_all_correct} right in all arms and seeds)",
         "",
         f"Primary measure: `{c.primary}`. Baseline: {c.baseline}. AUC may be lower by "
-        f"{c.auc_margin:g} at most (lower end of the interval). Intervals 95 %, over patients.",
+        f"{c.auc_margin:g} at most (lower end of the interval). p-values of the primary measure "
+        "are corrected for the number of arms (Holm).",
         "",
-        f"| arm | seeds | AUC | AUC − {c.baseline} | gain in `{c.primary}` | verdict |",
-        "|---|---|---|---|---|---|",
+        _intervals_in_words(c),
+        "",
+        f"| arm | seeds | AUC | AUC − {c.baseline} | gain in `{c.primary}` | p | verdict |",
+        "|---|---|---|---|---|---|---|",
     ]
     for arm in c.arms:
         row = c.row(arm.arm, c.primary)
         gain = _number(row.gain, signed=True) if row else ""
+        p = f"{row.p_holm:.2g}" if row and row.p_holm is not None else ""
         lines.append(
             f"| {arm.arm} | {arm.n_seeds} | {_number(arm.auc)} | "
-            f"{_number(arm.auc_difference, signed=True)} | {gain} | {arm.verdict} |"
+            f"{_number(arm.auc_difference, signed=True)} | {gain} | {p} | {arm.verdict} |"
         )
     lines += _value_table(c, measured)
     faithful = [m for m in measured if "srg/" in m]
@@ -71,8 +95,9 @@ def comparison_markdown(comparison: Comparison) -> str:
         lines += _value_table(c, faithful, "positive class")
     lines += [
         "",
-        "▲: better than the baseline, the interval of the paired gain excluding zero (not "
-        "corrected for the number of measures; corrected p-values are in the JSON).",
+        "▲: better than the baseline, p below .05 after Holm's correction (primary measure: over "
+        "the arms; others: over all measures and arms). "
+        f"△: the same, but of fewer than {MIN_SEEDS} seeds, so no verdict.",
         "",
     ]
     return "\n".join(lines)
@@ -104,7 +129,7 @@ def draw_comparison(comparison: Comparison, path: Path) -> None:
     left.set_ylim(-0.7, max(len(arms), 1) - 0.3)
     left.set_xlabel(f"AUC − {c.baseline} (red: margin)")
     right.set_xlabel(f"{c.primary} − {c.baseline}")
-    figure.suptitle(f"{c.data}: {c.n_images} images, {c.n_patients} patients", fontsize=10)
+    figure.suptitle(f"{c.data}: {c.n_images} images, {c.n_groups} {c.unit}", fontsize=10)
     with atomic_path(path) as partial:
         figure.savefig(partial, format="png", dpi=120, metadata={"Software": None})
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,47 +15,22 @@ from pathology_scaat.errors import StoreError, UsageError
 from pathology_scaat.evaluation.comparison import Comparison, compare_measurements
 from pathology_scaat.evaluation.comparison_report import write_comparison
 from pathology_scaat.evaluation.evaluation_set import EvaluationSet, evaluation_set_from_stores
+from pathology_scaat.evaluation.held_out import choose_slides, read_column
 from pathology_scaat.evaluation.measure import Progress, measure_model
 from pathology_scaat.evaluation.measurement import Measurement
 from pathology_scaat.evaluation.protocol import ProtocolConfig
 from pathology_scaat.evaluation.trust_card import TrustCard, build_entries, write_card
 from pathology_scaat.execution.devices import choose_device
-from pathology_scaat.metrics.functional.calibration import fit_temperature
+from pathology_scaat.metrics.functional.calibration import fit_temperature, temperature_problem
 
 logger = logging.getLogger(__name__)
 
-MEASUREMENT_SCHEMA = 1
-
-
-def read_splits(out_dir: Path) -> dict[str, str]:
-    """Slide id to split ("train", "val", "test", "") as ``slides.csv`` says."""
-    table = Path(out_dir) / "slides.csv"
-    if not table.is_file():
-        return {}
-    with table.open(newline="", encoding="utf-8") as stream:
-        return {row["slide_id"]: (row.get("split") or "") for row in csv.DictReader(stream)}
+MEASUREMENT_SCHEMA = 2  # noise and orders are drawn per image, whatever the batch size
 
 
 def _stores(out_dir: Path, slide_ids: Sequence[str]) -> dict[str, Path]:
     paths = {i: out_dir / "patches" / f"{i}.zarr" for i in slide_ids}
     return {i: p for i, p in paths.items() if p.is_dir()}
-
-
-def _choose_slides(out_dir: Path, asked: Sequence[str] | None) -> tuple[list[str], str, bool]:
-    """Slides to evaluate on, in words, and whether they were kept from training."""
-    splits = read_splits(out_dir)
-    there = sorted(p.name.removesuffix(".zarr") for p in (out_dir / "patches").glob("*.zarr"))
-    if asked is not None:
-        unseen = all(splits.get(i) == "test" for i in asked)
-        return list(asked), "the slides named", unseen
-    test = [i for i in there if splits.get(i) == "test"]
-    if test:
-        return test, "the test slides", True
-    val = [i for i in there if splits.get(i) == "val"]
-    if val:
-        # Training stopped at the best epoch on these: nearly, but not quite, unseen.
-        return val, "the validation slides, for there are no test slides", False
-    return there, "all slides, for no split is known", False
 
 
 def evaluate_run(
@@ -83,10 +57,11 @@ def evaluate_run(
         Another bundle than ``out/model``.
     config : ProtocolConfig, optional
     slide_ids : sequence of str, optional
-        Slides to measure on; by default the test slides, else the validation slides, else all
-        (and the card says so).
+        Slides to measure on; by default those that the model has not seen according to its
+        bundle, else the validation slides, else all (and the card says so).
     patients : mapping of slide id to patient id, optional
-        What intervals are clustered by; by default each slide is a patient.
+        What intervals are clustered by; by default what ``slides.csv`` knows of patients, else
+        slides.
     annotations : mapping of slide id to annotation file, optional
         Polygons that give patches of the positive class their masks.
     referees : sequence of Path
@@ -115,11 +90,13 @@ def evaluate_run(
     config = config or ProtocolConfig()
     chosen_device = choose_device(device)
     bundle = load_bundle(model or out_dir / "model", device=str(chosen_device))
-    slides, words, held_out = _choose_slides(out_dir, slide_ids)
+    patients = patients or read_column(out_dir, "patient")
+    choice = choose_slides(out_dir, bundle.config, slide_ids, patients)
     data = evaluation_set_from_stores(
-        _stores(out_dir, slides), bundle.config.class_names, bundle.config.positive_class,
-        patients=patients, annotations=annotations, max_patches=config.max_images,
-        max_pixels=config.max_pixels, seed=config.seed, name=words,
+        _stores(out_dir, choice.slide_ids), bundle.config.class_names,
+        bundle.config.positive_class, patients=patients, annotations=annotations,
+        max_patches=config.max_images, max_pixels=config.max_pixels, seed=config.seed,
+        name=choice.words,
     )  # fmt: skip
     if data is None:
         raise UsageError(
@@ -137,10 +114,12 @@ def evaluate_run(
         training_method=bundle.config.method,
         explanation_method=config.method,
         target_class=bundle.config.positive_class,
-        data=words,
+        data=choice.words,
         n_images=len(data),
-        n_patients=len(np.unique(data.groups)),
-        held_out=held_out,
+        n_groups=len(np.unique(data.groups)),
+        unit=data.unit,
+        held_out=choice.held_out,
+        held_out_words=choice.held_out_words,
         temperature=float(bundle.config.temperature),
         entries=build_entries(result, data, config, len(judges)),
         settings=config.model_dump(mode="json"),
@@ -167,7 +146,7 @@ def _measured(
             "model": bundle.fingerprint,
             "data": data.digest(),
             "config": config.model_dump(
-                mode="json", exclude={"primary", "auc_margin", "n_resamples"}
+                mode="json", exclude={"primary", "auc_margin", "batch_size"}
             ),
             "temperature": temperature,
             "referees": [r.fingerprint for r in referees],
@@ -207,7 +186,7 @@ def compare(
     Parameters
     ----------
     arms : mapping of name to bundles
-        One bundle a seed.
+        One bundle per seed, in the same order of seeds for all arms.
     data : EvaluationSet
         Test images: the same for all.
     out_dir : Path
@@ -229,7 +208,8 @@ def compare(
     Raises
     ------
     UsageError
-        If the baseline is no arm, or a bundle's patch size or classes do not fit the images.
+        If the baseline is no arm, a bundle's patch size or classes do not fit the images, or
+        the arms do not have the same seeds.
     """
     from pathology_scaat.training.bundle import load_bundle
 
@@ -252,12 +232,13 @@ def compare(
             temperature = float(bundle.config.temperature)
             if validation is not None:
                 temperature = _temperature(bundle.model, validation, chosen_device)
-            results.setdefault(arm, []).append(
-                _measured(
-                    bundle, data, config, temperature, judges, chosen_device, Path(out_dir),
-                    overwrite, progress,
-                )
+            found = _measured(
+                bundle, data, config, temperature, judges, chosen_device, Path(out_dir),
+                overwrite, progress,
             )  # fmt: skip
+            if "seed" in bundle.config.training:
+                found.facts["seed"] = int(bundle.config.training["seed"])
+            results.setdefault(arm, []).append(found)
     comparison = compare_measurements(results, data, baseline=baseline, config=config)
     write_comparison(comparison, Path(out_dir))
     return comparison
@@ -269,4 +250,7 @@ def _temperature(model: torch.nn.Module, data: EvaluationSet, device: torch.devi
     for start in range(0, len(data), 128):
         pixels = torch.from_numpy(data.images[start : start + 128]).to(device)
         parts.append(model(pixels.permute(0, 3, 1, 2).float() / 255).float().cpu())
-    return fit_temperature(torch.cat(parts), torch.from_numpy(data.labels))
+    found = fit_temperature(torch.cat(parts).numpy(), data.labels)
+    if (problem := temperature_problem(found)) is not None:
+        logger.warning("%s", problem)
+    return found

@@ -11,8 +11,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pathology_scaat.annotations.classes import match_class
 from pathology_scaat.annotations.labels import UNLABELLED
 from pathology_scaat.errors import UsageError
+from pathology_scaat.evaluation.held_out import patient_groups
+from pathology_scaat.system.names import name_key
 
 if TYPE_CHECKING:
     from pathology_scaat.patches import PatchStore
@@ -34,6 +37,8 @@ class EvaluationSet:
         Where the positive class is; all False on images without it.
     name : str
         For reports.
+    unit : str
+        What ``groups`` are, in the plural, for reports: "patients" only where they are.
     """
 
     images: NDArray[np.uint8]
@@ -42,6 +47,7 @@ class EvaluationSet:
     positive_class: int = 1
     masks: NDArray[np.bool_] | None = None
     name: str = "patches"
+    unit: str = "patients"
 
     def __post_init__(self) -> None:
         n = len(self.images)
@@ -129,7 +135,8 @@ def evaluation_set_from_stores(
         Of the model; labels of the stores are matched by name.
     positive_class : str
     patients : mapping of slide id to patient id, optional
-        A slide that is not named is a patient of its own.
+        Where the patient of any slide is not known, images are grouped by slide, and the set's
+        ``unit`` says so.
     annotations : mapping of slide id to annotation file, optional
         Gives the patches their masks of the positive class; patches of other slides have
         empty masks. Without any the set has no masks.
@@ -142,14 +149,16 @@ def evaluation_set_from_stores(
     """
     from pathology_scaat.patches import PatchStore
 
-    known = {n: i for i, n in enumerate(class_names)}
+    known = {name_key(n): i for i, n in enumerate(class_names)}
     slide_of: list[str] = []
     labels: list[NDArray[np.int64]] = []
     places: list[NDArray[np.int64]] = []
     opened = {slide_id: PatchStore(path) for slide_id, path in sorted(stores.items())}
     for slide_id, store in opened.items():
         names = store.meta.class_names
-        table = np.array([known.get(n, UNLABELLED) for n in names] + [UNLABELLED], dtype=np.int64)
+        table = np.array(
+            [known.get(name_key(n), UNLABELLED) for n in names] + [UNLABELLED], dtype=np.int64
+        )
         own = table[np.asarray(store.labels, dtype=np.int64)] if len(store) else table[:0]
         there = np.flatnonzero(own != UNLABELLED)
         labels.append(own[there])
@@ -159,7 +168,8 @@ def evaluation_set_from_stores(
         return None
     all_labels, all_places = np.concatenate(labels), np.concatenate(places)
     slides = np.array(slide_of)
-    groups = np.array([(patients or {}).get(s, s) for s in slide_of])
+    group_of, unit = patient_groups(tuple(dict.fromkeys(slide_of)), patients)
+    groups = np.array([group_of[s] for s in slide_of])
     # The choice is made on labels and patients alone; only chosen pixels are read.
     blank = np.zeros((len(slides), 1, 1, 3), dtype=np.uint8)
     side = max(store.meta.grid.patch_size_px for store in opened.values())
@@ -180,16 +190,17 @@ def evaluation_set_from_stores(
         np.concatenate(pixels),
         all_labels[chosen],
         groups[chosen],
-        positive_class=known[positive_class],
+        positive_class=known[name_key(positive_class)],
         masks=np.concatenate(masks) if annotations else None,
         name=name,
+        unit=unit,
     )
 
 
 def _masks(
     store: PatchStore, places: NDArray[np.int64], annotation: Path | None, positive_class: str
 ) -> NDArray[np.bool_]:
-    from pathology_scaat.annotations import read_annotations
+    from pathology_scaat.annotations import Background, read_annotations
     from pathology_scaat.annotations.rasterize import patch_masks
 
     grid = store.meta.grid
@@ -198,10 +209,18 @@ def _masks(
         return np.zeros((len(places), side, side), dtype=bool)
     bounds = store.meta.slide.bounds_px
     offset = (bounds.x, bounds.y) if bounds else (0, 0)
+    # The masks follow the labels' own rule: classes, overlaps, background and all.
+    names = store.meta.class_names
+    owner = match_class(positive_class, names)
+    if owner is None:
+        return np.zeros((len(places), side, side), dtype=bool)
+    background = store.meta.parameters.get("background_class")
     return patch_masks(
         read_annotations(annotation, offset_px=offset),
-        positive_class,
+        names[owner],
+        names,
         grid.exact_origins_px(store.grid_index[places]),
         grid.patch_size_level0_px,
         side,
+        Background(background, store.meta.slide.frame_px) if background else None,
     )

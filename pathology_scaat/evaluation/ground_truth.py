@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from skimage.color import rgb2hed
-from skimage.draw import polygon
 
 from pathology_scaat.annotations import LabelledPolygon, read_annotations
+from pathology_scaat.annotations.labels import class_areas
+from pathology_scaat.annotations.model import Area
+from pathology_scaat.annotations.rasterize import area_mask
 from pathology_scaat.artifacts.output_folder import Workspace
 from pathology_scaat.export.raster.thumbnail import frame_thumbnail
 from pathology_scaat.metrics.functional.localisation import SlideLocalisation, slide_localisation
+from pathology_scaat.metrics.functional.roc import roc_auc
 from pathology_scaat.patches import PatchStore
 from pathology_scaat.saliency import SaliencyStore
 from pathology_scaat.slides import open_slide
@@ -40,8 +42,6 @@ class PatchScore:
 
 def patch_score(out: Path, slide_ids: Sequence[str]) -> PatchScore:
     """AUC of the target's probability over the labelled patches of some slides."""
-    from sklearn.metrics import roc_auc_score
-
     space = Workspace(out)
     truths: list[NDArray[np.bool_]] = []
     scores: list[NDArray[np.float32]] = []
@@ -53,31 +53,27 @@ def patch_score(out: Path, slide_ids: Sequence[str]) -> PatchScore:
         truths.append(patches.labels[labelled] == target)
         scores.append(explained.target_probability[labelled])
     truth = np.concatenate(truths) if truths else np.zeros(0, dtype=bool)
-    auc = float("nan")
-    if 0 < truth.sum() < truth.size:
-        auc = float(roc_auc_score(truth, np.concatenate(scores)))
+    auc = roc_auc(np.concatenate(scores), truth) if scores else float("nan")
     return PatchScore(int(truth.size), int(truth.sum()), len(slide_ids), auc)
 
 
 def polygon_mask(polygons: Sequence[LabelledPolygon], slide_map: SlideMap) -> NDArray[np.bool_]:
     """Which map pixels lie in any polygon, (H, W) bool on the map's own grid."""
-    size = slide_map.size_px(0)
+    return _on_map([p.geometry for p in polygons], slide_map)
+
+
+def class_mask(
+    polygons: Sequence[LabelledPolygon], class_name: str, slide_map: SlideMap
+) -> NDArray[np.bool_]:
+    """Which map pixels belong to a class by the rule of the labels, (H, W) bool."""
+    (areas,) = class_areas(polygons, (class_name,))
+    return _on_map(areas, slide_map)
+
+
+def _on_map(areas: Sequence[Area], slide_map: SlideMap) -> NDArray[np.bool_]:
+    size, frame = slide_map.size_px(0), slide_map.frame_px
     shape = (size.height, size.width)
-    mask = np.zeros(shape, dtype=bool)
-    frame, scale = slide_map.frame_px, slide_map.scale_px
-
-    def fill(ring: Any, value: bool) -> None:
-        # a pixel belongs to a ring that holds its centre; map pixel p covers [p, p + 1)
-        corners = np.asarray(ring.coords)[:, :2]
-        columns, rows = ((corners - (frame.x, frame.y)) / scale - 0.5).T
-        mask[polygon(rows, columns, shape)] = value
-
-    for labelled in polygons:
-        for part in getattr(labelled.geometry, "geoms", [labelled.geometry]):
-            fill(part.exterior, True)
-            for hole in part.interiors:
-                fill(hole, False)
-    return mask
+    return area_mask(areas, (frame.x, frame.y), slide_map.scale_px, shape)
 
 
 def nuclear_stain(slide_path: Path, slide_map: SlideMap, mpp: float | None) -> FloatImage:
@@ -117,8 +113,9 @@ def map_score(
     among them.
     """
     slide_map = SlideMap(Workspace(out).map(slide_id))
-    polygons = [p for p in read_annotations(truth_path) if p.class_name == truth_class]
-    mask = polygon_mask(polygons, slide_map)
+    frame = slide_map.frame_px
+    polygons = read_annotations(truth_path, offset_px=(frame.x, frame.y))
+    mask = class_mask(polygons, truth_class, slide_map)
     saliency = slide_map.read(SALIENCY_CHANNEL)
     probability = slide_map.read(PROBABILITY_PREFIX + slide_map.meta.target_class)
     return MapScore(

@@ -24,8 +24,11 @@ from pathology_scaat.metrics.functional.faithfulness import Score, faithfulness,
 from pathology_scaat.metrics.functional.mosaic import make_mosaics
 from pathology_scaat.metrics.functional.randomisation import cascade_similarity, random_twin
 from pathology_scaat.saliency.attribution import attribute_with_logits, input_gradient
+from pathology_scaat.scaat.noise import ImageNoise
 
 Progress = Callable[[str, int, int], None]
+Index = NDArray[np.int64]
+"""Numbers of some images in the set."""
 
 
 class _Batches:
@@ -98,16 +101,19 @@ def measure_model(
     return result
 
 
-def _explain(model: nn.Module, images: Tensor, target: Tensor, config: ProtocolConfig) -> Tensor:
-    return _explain_with_logits(model, images, target, config)[0]
+def _explain(
+    model: nn.Module, images: Tensor, target: Tensor, index: Index, config: ProtocolConfig
+) -> Tensor:
+    return _explain_with_logits(model, images, target, index, config)[0]
 
 
 def _explain_with_logits(
-    model: nn.Module, images: Tensor, target: Tensor, config: ProtocolConfig
+    model: nn.Module, images: Tensor, target: Tensor, index: Index, config: ProtocolConfig
 ) -> tuple[Tensor, Tensor]:
     return attribute_with_logits(
-        model, images, target, config.method, n_samples=config.n_samples, seed=config.seed
-    )
+        model, images, target, config.method, n_samples=config.n_samples, seed=config.seed,
+        index=[int(i) for i in index],
+    )  # fmt: skip
 
 
 def _predict_and_explain(
@@ -123,7 +129,8 @@ def _predict_and_explain(
     columns: dict[str, list[Tensor]] = {"gini": [], "entropy": []}
     done = 0
     for part in batches.over(indices):
-        maps, out = _explain_with_logits(model, batches.images(part), batches.targets(part), config)
+        images, target = batches.images(part), batches.targets(part)
+        maps, out = _explain_with_logits(model, images, target, part, config)
         columns["gini"].append(sparsity.gini_index(maps))
         columns["entropy"].append(sparsity.map_entropy(maps))
         kept.append(maps.cpu())
@@ -145,7 +152,7 @@ def _localise(
     with_random: bool,
 ) -> None:
     data = batches.data
-    assert data.masks is not None
+    assert data.masks is not None  # noqa: S101  (for the type checker)
     covered = data.masks.mean((1, 2))
     # A lesion that fills the patch leaves nothing to find.
     useful = np.flatnonzero(data.is_positive & (covered > 0) & (covered <= 0.9))
@@ -170,7 +177,7 @@ def _localise(
         density = baselines.haematoxylin_density(images)
         note("pixel_ap_haematoxylin", ranking.pixel_ap(density, masks))
         if twin is not None:
-            blind = _explain(twin, images, batches.targets(part), config)
+            blind = _explain(twin, images, batches.targets(part), part, config)
             note("pixel_ap_random_weights", ranking.pixel_ap(blind, masks))
     for name, parts in found.items():
         result.values[name] = _scatter(torch.cat(parts).numpy(), useful, len(data))
@@ -196,7 +203,10 @@ def _occlude(
     data = batches.data
     n = len(data)
     colour = torch.from_numpy(data.images[chosen].mean((0, 1, 2)) / 255).float()
-    rng = np.random.default_rng(config.seed)
+    # Who donates is drawn once for all images, and each image's own order, noise and donor by
+    # its number: the size of the batches decides nothing.
+    pool = np.random.default_rng(config.seed).choice(n, min(n, 64), replace=False)
+    donors = batches.images(np.sort(pool))
     margin = result.logits[chosen]
     others = np.partition(margin, -2, axis=1)
     scale = float(np.abs(others[:, -1] - others[:, -2]).mean()) or 1.0
@@ -207,11 +217,9 @@ def _occlude(
         for part in batches.over(chosen):
             images, target = batches.images(part), batches.targets(part)
             own = maps[torch.from_numpy(part)].to(batches.device)
-            donors = batches.images(rng.choice(n, min(n, 64), replace=False))
-            # The order of chance differs by batch, but not by model.
             options: dict[str, Any] = {
                 "shares": config.shares, "cell_px": config.cell_px, "mean_colour": colour,
-                "seed": config.seed + int(part[0]), "donors": donors,
+                "seed": config.seed, "index": part.tolist(), "donors": donors,
             }  # fmt: skip
             curves = occlusion_logits(model, images, own, occluder, **options)
             scores: tuple[tuple[Score, float, float], ...] = (
@@ -263,10 +271,10 @@ def _perturb(
     for part in batches.over(chosen):
         images, target = batches.images(part), batches.targets(part)
         own = maps[torch.from_numpy(part)].to(batches.device)
-        seed = config.seed + int(part[0])
-        noise = torch.rand(images.shape, generator=torch.Generator().manual_seed(seed))
-        moved_images = (images + config.noise * (2 * noise.to(images) - 1)).clamp(0, 1)
-        moved, logits = _explain_with_logits(model, moved_images, target, config)
+        seed, index = config.seed, part.tolist()
+        noise = ImageNoise(seed, index).uniform(images)
+        moved_images = (images + config.noise * noise).clamp(0, 1)
+        moved, logits = _explain_with_logits(model, moved_images, target, part, config)
         # Where the noise changes the decision, another map is right: no value.
         flipped = logits.argmax(1).cpu() != torch.from_numpy(result.logits[part]).argmax(1)
 
@@ -277,17 +285,22 @@ def _perturb(
         entries = {
             "stability_ssim": steady(robustness.ssim(own, moved)),
             "stability_spearman": steady(robustness.spearman(own, moved)),
-            "infidelity": robustness.infidelity(model, images, signed, target, seed=seed),
+            "infidelity": robustness.infidelity(
+                model, images, signed, target, seed=seed, index=index
+            ),
             "sensitivity": robustness.relative_sensitivity(
-                lambda x, t=target: _explain(model, x, t, config),  # type: ignore[misc]
+                lambda x, t=target, p=part: _explain(model, x, t, p, config),  # type: ignore[misc]
                 images,
                 radius=config.noise,
                 seed=seed,
+                index=index,
             ),
         }
         if with_random:
             steps = cascade_similarity(
-                model, images, lambda m, x, t=target: _explain(m, x, t, config),  # type: ignore[misc]
+                model,
+                images,
+                lambda m, x, t=target, p=part: _explain(m, x, t, p, config),  # type: ignore[misc]
                 n_steps=1, seed=config.seed,
             )  # fmt: skip
             entries["weight_randomisation"] = steps[-1][1]
@@ -316,7 +329,7 @@ def _mosaics(
         stop = start + config.batch_size
         images, masks = made.images[start:stop], made.masks[start:stop]
         target = torch.full((len(images),), data.positive_class, device=images.device)
-        maps = _explain(model, images, target, config)
+        maps = _explain(model, images, target, np.arange(start, start + len(images)), config)
         ap.append(ranking.pixel_ap(maps, masks).cpu())
         auroc.append(ranking.pixel_auroc_batch(maps, masks).cpu())
     result.values["mosaic_ap"] = torch.cat(ap).double().numpy()

@@ -53,6 +53,5 @@ class ProtocolConfig(BaseModel):
     noise: float = Field(
         default=2 / 255, gt=0, lt=1, description="Noise of sensitivity and stability, 0..1 units."
     )
-    n_resamples: int = Field(default=1000, ge=100, description="Bootstrap samples of patients.")
     batch_size: int = Field(default=64, ge=1, description="Images at once; changes no result.")
-    seed: int = Field(default=0, ge=0, description="Of orders, noise, mosaics and bootstrap.")
+    seed: int = Field(default=0, ge=0, description="Of orders, noise and mosaics.")

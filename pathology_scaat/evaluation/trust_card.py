@@ -21,8 +21,12 @@ from pathology_scaat.metrics.functional.statistics import (
 )
 
 SCHEMA_NAME = "pathology_scaat.trust_card"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 NOT_MEASURED = "not measured"
+_CAUTION = {
+    "slides": " Which slides are of one patient is not known: with several slides of a patient the "
+    "intervals are too narrow."
+}
 
 Verdict = Literal["good", "unclear", "poor", "described", "not measured"]
 
@@ -47,7 +51,9 @@ class TrustEntry:
 class TrustCard:
     """What is known about one model's maps.
 
-    ``held_out`` says whether the images were kept from training.
+    ``n_groups`` counts patients, or slides where patients are not known: ``unit`` says which.
+    ``held_out`` says whether the images were kept from training, as far as the bundle tells;
+    None where it does not.
     """
 
     model_fingerprint: str
@@ -56,8 +62,10 @@ class TrustCard:
     target_class: str
     data: str
     n_images: int
-    n_patients: int
-    held_out: bool
+    n_groups: int
+    unit: str
+    held_out: bool | None
+    held_out_words: str
     temperature: float
     entries: tuple[TrustEntry, ...]
     settings: dict[str, Any]
@@ -93,11 +101,11 @@ _WORDS: dict[Verdict, str] = {
 }
 
 
-def _words(verdict: Verdict, interval: Interval) -> str:
+def _words(verdict: Verdict, interval: Interval, unit: str) -> str:
     if verdict != "described" and interval.n_clusters < MIN_PATIENTS:
         return (
-            f"{_count(interval.n_clusters, 'patient', 'patients')} only: too few to say what "
-            "follows for others"
+            f"{_count(interval.n_clusters, unit.removesuffix('s'), unit)} only: too few to say "
+            "what follows for others"
         )
     return _WORDS[verdict]
 
@@ -114,9 +122,7 @@ class _Builder:
         if positive_only:
             values = np.where(self.data.is_positive, values, np.nan)
         groups = range(len(values)) if measure.startswith("mosaic") else self.data.groups
-        found = clustered_mean(
-            values, list(groups), n_resamples=self.config.n_resamples, seed=self.config.seed
-        )
+        found = clustered_mean(values, list(groups))
         return found if found.n else None
 
     def missing(self, question: str, measure: str, why: str) -> None:
@@ -140,7 +146,8 @@ class _Builder:
             self.missing(question, measure, why_missing)
             return
         verdict: Verdict = "described" if chance is None else _judge(found, chance)
-        told = words or _words(verdict, found)
+        unit = "mosaics" if measure.startswith("mosaic") else self.data.unit
+        told = words or _words(verdict, found, unit)
         self.entries.append(TrustEntry(question, measure, found, chance, verdict, told))
 
 
@@ -199,14 +206,14 @@ def _prediction(build: _Builder) -> None:
 
     data, question = build.data, "How well does the model tell the classes apart? (AUC)"
     auc = clustered_auc(
-        positive_scores(build.result.logits, data.positive_class), data.is_positive, data.groups,
-        seed=build.config.seed,
-    )  # fmt: skip
+        positive_scores(build.result.logits, data.positive_class), data.is_positive, data.groups
+    )
     if math.isnan(auc.value):
         build.missing(question, "auc", "the images are all of one class")
         return
     verdict = _judge(auc, 0.5)
-    build.entries.append(TrustEntry(question, "auc", auc, 0.5, verdict, _words(verdict, auc)))
+    words = _words(verdict, auc, data.unit)
+    build.entries.append(TrustEntry(question, "auc", auc, 0.5, verdict, words))
 
 
 def format_interval(interval: Interval | None) -> str:
@@ -224,19 +231,21 @@ def _count(n: int, one: str, many: str) -> str:
 
 def card_markdown(card: TrustCard) -> str:
     """The card as Markdown."""
-    warning = (
-        ""
-        if card.held_out
-        else "\n> **These images may have been seen in training: every number here is too good.**\n"
-    )
+    warning = {
+        True: "",
+        False: "\n> **These images were seen in training: every number here is too good.**\n",
+        None: "\n> **These images may have been seen in training: then every number here is too "
+        "good.**\n",
+    }[card.held_out]
     lines = [
         "# Trust card",
         "",
         f"Model `{card.model_fingerprint[:12]}`, trained by *{card.training_method}*, "
         f"explained by *{card.explanation_method}* for the class **{card.target_class}**.",
         f"Measured on {_count(card.n_images, 'patch', 'patches')} of "
-        f"{_count(card.n_patients, 'patient', 'patients')} ({card.data}). "
-        "Intervals are 95 %, over patients.",
+        f"{_count(card.n_groups, card.unit.removesuffix('s'), card.unit)} ({card.data}). "
+        f"Held out: {card.held_out_words}. Intervals are 95 %, over {card.unit}, for this one "
+        f"trained model: another seed gives another.{_CAUTION.get(card.unit, '')}",
         warning,
         "| question | result | chance | verdict | meaning |",
         "|---|---|---|---|---|",
@@ -267,8 +276,8 @@ def draw_card(card: TrustCard, path: Path) -> None:
     colours = {"good": "#1b7837", "unclear": "#8c6d1f", "poor": "#b2182b"}
     for y, e in enumerate(shown):
         interval = e.interval
-        assert interval is not None
-        assert e.chance is not None
+        assert interval is not None  # noqa: S101  (for the type checker)
+        assert e.chance is not None  # noqa: S101  (for the type checker)
         colour = colours.get(e.verdict, "#444444")
         if not math.isnan(interval.low):
             axis.plot([interval.low, interval.high], [y, y], color=colour, linewidth=3)
@@ -277,10 +286,14 @@ def draw_card(card: TrustCard, path: Path) -> None:
     axis.set_yticks(range(len(shown)), [e.question for e in shown], fontsize=8)
     axis.set_ylim(-0.7, max(len(shown), 1) - 0.3)
     axis.axvline(0, color="#cccccc", linewidth=0.8, zorder=0)
-    axis.set_xlabel("value with 95 % interval over patients; black bar: chance")
+    axis.set_xlabel(f"value with 95 % interval over {card.unit}; black bar: chance")
     figure.suptitle(
         f"Trust card: model {card.model_fingerprint[:12]}, class {card.target_class}"
-        + ("" if card.held_out else " — images seen in training"),
+        + {
+            True: "",
+            False: " — images seen in training",
+            None: " — images perhaps seen in training",
+        }[card.held_out],
         fontsize=10,
     )
     if not shown:

@@ -48,7 +48,7 @@ def job_device(name: str = "auto") -> torch.device:
         If it is no device, or not one of this machine.
     """
     device = choose_device(name)
-    if device.type != "cuda" or device.index is not None:
+    if device.type != "cuda" or ":" in name:
         return device
     return torch.device("cuda", worker_number() % torch.cuda.device_count())
 

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import re
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
 
+from pathology_scaat.artifacts.atomic import PARTIAL_MARK
 from pathology_scaat.artifacts.redaction import Redactor
 from pathology_scaat.artifacts.urls import SlideUrl, slide_place
 from pathology_scaat.errors import AddressError, ScaatError
+from pathology_scaat.system.disk_errors import disk_error
+from pathology_scaat.system.locks import describe_os_error
 from pathology_scaat.system.memory import REMEDY, is_out_of_memory
 from pathology_scaat.system.signals import raise_again
 
@@ -126,11 +131,11 @@ def _out_of_memory(job: object) -> JobError:
 def _foreign(job: object, error: Exception) -> JobError:
     if is_out_of_memory(error):
         return _out_of_memory(job)
-    if isinstance(error, OSError):
-        words = error.strerror or type(error).__name__
+    found = disk_error(error) or (error if isinstance(error, OSError) else None)
+    if found is not None:
         ours = JobError(
             subject_of(job),
-            f"a file could not be read or written ({words})",
+            f"{_place_of(job, found)} could not be read or written ({describe_os_error(found)})",
             "check free disk space and permissions, then run again",
         )
     else:
@@ -151,6 +156,18 @@ def _foreign(job: object, error: Exception) -> JobError:
                 redactor.hide(name, subject_of(job))
     ours.trace = redactor(traceback.format_exc())
     return ours
+
+
+def _place_of(job: object, error: OSError) -> str:
+    """The file that an error names, as it is called in the output folder; no other name."""
+    artifact = getattr(job, "artifact", None)
+    if isinstance(artifact, Path) and isinstance(error.filename, str):
+        with suppress(ValueError):
+            name = Path(error.filename).relative_to(artifact.parent.parent).as_posix()
+            return re.sub(rf"{re.escape(PARTIAL_MARK)}[^/]*", "", name)
+    if isinstance(artifact, Path):
+        return f"{artifact.parent.name}/{artifact.name}, or what it is made of,"
+    return "a file"
 
 
 def worker_died(job: object) -> JobError:

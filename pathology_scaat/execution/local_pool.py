@@ -25,7 +25,7 @@ from multiprocessing.process import BaseProcess
 from typing import Any
 
 from pathology_scaat.artifacts.atomic import remove_unfinished
-from pathology_scaat.artifacts.leases import let_go_of_all
+from pathology_scaat.artifacts.leases import release_all
 from pathology_scaat.errors import UsageError
 from pathology_scaat.execution.graph import OnProgress, Outcome, job_task
 from pathology_scaat.execution.jobs import guarded, listen_to_progress, set_worker_number
@@ -64,7 +64,7 @@ def _serve(pipe: Connection, threads: int, number: int) -> None:
         _serve_until_closed(pipe, threads, number)
     finally:
         remove_unfinished()
-        let_go_of_all()
+        release_all()
 
 
 def _serve_until_closed(pipe: Connection, threads: int, number: int) -> None:
@@ -266,11 +266,11 @@ class LocalBackend:
             done.put((index, executor.run_in_worker(function, jobs[index], listener)))
 
         def compute() -> None:
-            import dask
+            from dask.base import compute as dask_compute
 
             try:
                 tasks = [job_task(run_one, index) for index in indices]
-                dask.compute(*tasks, scheduler="threads", pool=executor, optimize_graph=False)
+                dask_compute(*tasks, scheduler="threads", pool=executor, optimize_graph=False)
             except BaseException as error:
                 done.put(error)
 

@@ -48,14 +48,23 @@ class ExportConfig(BaseModel):
     region_mpp: float = Field(
         default=8.0, gt=0, description="µm/px at which high-saliency regions are outlined."
     )
-    region_quantile: float = Field(
-        default=0.9,
+    drawn: Literal["evidence", "saliency"] = Field(
+        default="evidence",
+        description="Map that is drawn first and that regions are cut from; the other one's values "
+        "stay in the map.",
+    )
+    region_quantile: float | None = Field(
+        default=None,
         ge=0,
         le=1,
-        description="Regions hold the pixels above this quantile of the slide's saliency.",
+        description="Regions hold the pixels above this quantile of the slide's own values, "
+        "instead of the model's threshold: then every slide has regions, a normal one too.",
     )
     region_threshold: float | None = Field(
-        default=None, ge=0, description="Saliency that makes a region, instead of the quantile."
+        default=None,
+        ge=0,
+        description="Evidence (0 to 1) that makes a region; none: the model's threshold, below "
+        "which nothing is drawn either.",
     )
     region_min_probability: float = Field(
         default=0.5, ge=0, le=1, description="Target probability that a region needs as well."
@@ -67,8 +76,14 @@ class ExportConfig(BaseModel):
     vmax: float | None = Field(
         default=None,
         gt=0,
-        description="Saliency at the top of the colour scale, for a cohort on one scale; none: "
-        "the slide's own 99.5th percentile.",
+        description="Saliency at the top of its colour scale; none: the model's own, which is "
+        "the same for all slides.",
+    )
+    evidence_top: float | None = Field(
+        default=None,
+        gt=0,
+        le=1,
+        description="Evidence at the top of its colour scale; none: the model's own.",
     )
     colormap: Literal["viridis", "cividis", "magma", "inferno"] = Field(
         default="viridis", description="Colour-blind-safe colour map of the pictures."

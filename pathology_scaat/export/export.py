@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import math
+import re
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -14,33 +16,51 @@ import numpy as np
 from PIL import Image
 
 from pathology_scaat.artifacts.fingerprint import fingerprint, versions
+from pathology_scaat.artifacts.output_names import FORMAT_SUFFIXES, overlay_name
 from pathology_scaat.artifacts.urls import SlidePlace, slide_place
 from pathology_scaat.errors import ExportError
 from pathology_scaat.export.config import ExportConfig
 from pathology_scaat.export.dicom.objects import write_dicom
 from pathology_scaat.export.frame import ExportFrame
+from pathology_scaat.export.model_facts import NOTHING_LEARNT, ROLE_WORDS, ModelFacts
 from pathology_scaat.export.qupath.geojson import region_features, tile_features, write_geojson
-from pathology_scaat.export.qupath.palette import qupath_classes, qupath_name
+from pathology_scaat.export.qupath.model_words import ModelWords
+from pathology_scaat.export.qupath.palette import (
+    QuPathClass,
+    alike_notes,
+    qupath_classes,
+    qupath_name,
+)
 from pathology_scaat.export.qupath.regions import RegionSet, find_regions
 from pathology_scaat.export.raster.figure import TopPatch, top_patches, write_figure
 from pathology_scaat.export.raster.ome_tiff import write_ome_tiff
-from pathology_scaat.export.raster.overlay_png import ColourScale, write_overlay_png, zoom_of
+from pathology_scaat.export.raster.overlay_png import (
+    MapPictures,
+    channel_of,
+    shown_classes,
+    write_overlay_png,
+    zoom_of,
+)
 from pathology_scaat.export.raster.rgb import write_rgb_tiff, write_tile_png
 from pathology_scaat.export.raster.thumbnail import blank, frame_thumbnail
 from pathology_scaat.export.sidecar import (
     SCHEMA_VERSION,
+    OtherFiles,
+    current_formats,
     file_entry,
-    is_current,
     read_sidecar,
+    record_before_writing,
+    remove_files,
     sidecar_path,
+    with_other_files,
     write_sidecar,
 )
 from pathology_scaat.export.tables import write_annotation_store, write_csv
 from pathology_scaat.export.tiles import TileTable, tile_table
 from pathology_scaat.geometry import SizePx
+from pathology_scaat.saliency.schema import UNLIKE_PERCENTILE
 from pathology_scaat.slides import open_slide
 from pathology_scaat.slides.base import RgbImage
-from pathology_scaat.stitching.blend import saliency_factor
 from pathology_scaat.stitching.config import StitchConfig
 from pathology_scaat.stitching.slide_map import SlideMap
 from pathology_scaat.stitching.source import SaliencySource
@@ -73,6 +93,7 @@ class Context:
     slide_path: SlidePlace | None
     mpp: float | None
     tissue_path: Path | None
+    words: ModelWords = field(default_factory=ModelWords)
     notes: list[str] = field(default_factory=list)
     extras: dict[str, dict[str, Any]] = field(default_factory=dict)
     beside: list[Path] = field(default_factory=list)
@@ -80,9 +101,11 @@ class Context:
 
     @property
     def key(self) -> str:
-        """What object ids are made from, beside the object itself."""
-        meta = self.slide_map.meta
-        return f"{meta.slide_fingerprint}/{meta.model_fingerprint}"
+        """What object ids are made from, beside an object's kind and place.
+
+        The slide alone: the overlay of another model takes the place of the last.
+        """
+        return self.slide_map.meta.slide_fingerprint
 
     @cached_property
     def qupath_frame(self) -> ExportFrame:
@@ -101,12 +124,20 @@ class Context:
         return StitchConfig(**self.slide_map.meta.parameters)
 
     @cached_property
+    def classes(self) -> tuple[QuPathClass, ...]:
+        return qupath_classes(self.slide_map.meta.class_names, self.words.colours())
+
+    @cached_property
     def tiles(self) -> TileTable:
         return tile_table(self.source, self.stitch_config, self.config.tile_shape)
 
     @cached_property
     def regions(self) -> RegionSet:
-        found = find_regions(self.slide_map, self.qupath_frame, self.config)
+        target = self.slide_map.meta.target_class
+        threshold = self.pictures.scale(self.config.drawn, target).floor
+        if self.facts.nothing_learnt:
+            threshold = math.inf  # no region where nothing is drawn
+        found = find_regions(self.slide_map, self.qupath_frame, self.config, threshold)
         if found.n_left_out:
             self.notes.append(
                 f"{found.n_left_out} of {found.n_found} high-saliency regions left out "
@@ -115,8 +146,15 @@ class Context:
         return found
 
     @cached_property
-    def scale(self) -> ColourScale:
-        return ColourScale.of(self.slide_map, self.config)
+    def facts(self) -> ModelFacts:
+        return ModelFacts.of(self.slide_map.meta)
+
+    @cached_property
+    def pictures(self) -> MapPictures:
+        return MapPictures(
+            self.slide_map, self.picture_level, lambda: self.base, self.slide_path is not None,
+            self.facts, self.config,
+        )  # fmt: skip
 
     @cached_property
     def picture_level(self) -> int:
@@ -151,18 +189,23 @@ def _geojson(path: Path, context: Context) -> ExportFrame:
             f"{len(table) - len(chosen)} of {len(table)} tiles left out (the {len(chosen)} of "
             f"highest {qupath_name(meta.target_class)} probability are kept); the raster shows all"
         )
+    context.notes.extend(alike_notes(context.classes))
     found = context.regions
+    facts = context.facts
     metadata = {
         "model": meta.model_fingerprint[:16],
+        "model quality": facts.quality,
+        "slide": ROLE_WORDS[facts.role],
         "method": meta.method,
-        "threshold": f"{found.threshold:.5g}",
+        f"{config.drawn} threshold": f"{found.threshold:.5g}",
         "outlined at um/px": f"{found.level_mpp:.5g}",
+        **context.words.metadata(),
     }
+    if facts.nothing_learnt:
+        metadata["WARNING"] = f"{NOTHING_LEARNT}: {facts.nothing_learnt}"
     target = qupath_name(meta.target_class)
     regions = region_features(found, context.key, target, metadata)
-    tiles = tile_features(
-        table, chosen, qupath_classes(meta.class_names), context.qupath_frame, context.key
-    )
+    tiles = tile_features(table, chosen, context.classes, context.qupath_frame, context.key)
     written = write_geojson(path, itertools.chain(regions, tiles))
     context.n_tiles = written - len(found.regions)
     return context.qupath_frame
@@ -174,38 +217,55 @@ def _ome_tiff(path: Path, context: Context) -> ExportFrame:
 
 
 def _png(path: Path, context: Context) -> ExportFrame:
-    level = context.picture_level
-    place = write_overlay_png(path, context.slide_map, level, context.base, context.scale)
-    context.extras[path.name] = {"picture_px": list(place)}
+    """The target's evidence; beside it every explained class's probability and evidence."""
+    classes = shown_classes(context.slide_map)
+    for number, class_name in enumerate(classes):
+        for kind in ("probability", context.config.drawn):
+            main = number == 0 and kind != "probability"
+            file = path if main else path.with_name(
+                f"{path.name.removesuffix('.png')}.{picture_name(kind, number, class_name)}.png"
+            )  # fmt: skip
+            place = write_overlay_png(file, context.pictures, kind, class_name)
+            context.extras[file.name] = {
+                "picture_px": list(place), "shows": kind, "class": class_name, "main": main,
+            }  # fmt: skip
+            if not main:
+                context.beside.append(file)
     return context.map_frame
+
+
+def picture_name(kind: str, number: int, class_name: str) -> str:
+    """Part of a picture's file name: the class too, but for the target class."""
+    word = re.sub(r"[^\w]+", "-", class_name).strip("-").lower()
+    return kind if number == 0 else f"{kind}-{number}-{word}".rstrip("-")
 
 
 def _figure(path: Path, context: Context) -> ExportFrame:
     patches: list[TopPatch] = []
     if context.slide_path is not None:
-        factor = saliency_factor(context.source.target_probability, context.stitch_config)
         with open_slide(context.slide_path, mpp=context.mpp) as slide:
-            patches = top_patches(context.source, context.tiles, factor, slide)
+            patches = top_patches(context.source, context.tiles, slide)
     tissue: RgbImage | None = None
     if context.tissue_path is not None:
         with Image.open(context.tissue_path) as picture:
             tissue = np.asarray(picture.convert("RGB"))
-    level = context.picture_level
     meta = context.source.meta
     patch_um = float(f"{meta.grid.patch_size_level0_px * meta.slide.mpp:.3g}")
-    write_figure(
-        path, context.slide_map, level, context.base, context.scale, patches, tissue, patch_um
-    )
+    write_figure(path, context.pictures, patches, tissue, patch_um)
     return context.map_frame
 
 
 def _rgb_tiff(path: Path, context: Context) -> ExportFrame:
-    write_rgb_tiff(path, context.slide_map, context.scale)
+    target, drawn = context.slide_map.meta.target_class, context.config.drawn
+    channel = channel_of(drawn, target, target)
+    write_rgb_tiff(path, context.slide_map, channel, context.pictures.scale(drawn, target))
     return context.map_frame
 
 
 def _tile_png(path: Path, context: Context) -> ExportFrame:
-    extra = write_tile_png(path, context.source, context.tiles, context.config.colormap)
+    target = context.slide_map.meta.target_class
+    scale = context.pictures.scale("probability", target)
+    extra = write_tile_png(path, context.source, context.tiles, scale)
     frame = context.qupath_frame
     x, y, width, height = extra["region_px"]
     extra["region_px"] = [x - frame.offset_x_px, y - frame.offset_y_px, width, height]
@@ -225,9 +285,10 @@ def _annotation_store(path: Path, context: Context) -> ExportFrame:
 
 
 def _dicom(path: Path, context: Context) -> ExportFrame:
+    target = context.slide_map.meta.target_class
     beside = write_dicom(
-        path, context.slide_map, context.tiles, context.slide_path, context.scale.vmax,
-        context.config.identified,
+        path, context.slide_map, context.tiles, context.slide_path,
+        context.pictures.scale("saliency", target).vmax, context.config.identified,
     )  # fmt: skip
     context.beside.append(beside)
     return context.full_frame
@@ -235,30 +296,39 @@ def _dicom(path: Path, context: Context) -> ExportFrame:
 
 Writer = Callable[[Path, Context], ExportFrame]
 
-WRITERS: dict[str, tuple[str, Writer]] = {
-    "geojson": (".geojson.gz", _geojson),
-    "geojson-plain": (".geojson", _geojson),
-    "ome-tiff": (".ome.tiff", _ome_tiff),
-    "rgb-tiff": (".rgb.tiff", _rgb_tiff),
-    "tile-png": (".tiles.png", _tile_png),
-    "png": (".png", _png),
-    "figure": (".figure.png", _figure),
-    "csv": (".csv", _csv),
-    "annotation-store": (".db", _annotation_store),
-    "dicom": (".ann.dcm", _dicom),
+WRITERS: dict[str, Writer] = {
+    "geojson": _geojson,
+    "geojson-plain": _geojson,
+    "ome-tiff": _ome_tiff,
+    "rgb-tiff": _rgb_tiff,
+    "tile-png": _tile_png,
+    "png": _png,
+    "figure": _figure,
+    "csv": _csv,
+    "annotation-store": _annotation_store,
+    "dicom": _dicom,
 }
-"""Suffix and writer of each format."""
+"""Writer of each format."""
 
 
 def export_fingerprint(
-    slide_map: SlideMap, config: ExportConfig, with_slide: bool, with_tissue: bool = False
+    slide_map: SlideMap,
+    config: ExportConfig,
+    with_slide: bool,
+    with_tissue: bool = False,
+    facts: ModelWords | None = None,
 ) -> str:
-    """Fingerprint of a slide's exports; pictures differ with and without slide and tissue."""
+    """What a slide's exports are made from; which formats are asked for does not enter.
+
+    Pictures differ with and without slide and tissue.
+    """
+    parameters = {k: v for k, v in config.parameters().items() if k != "formats"}
     return fingerprint(
         {
             "schema_version": SCHEMA_VERSION,
             "map": slide_map.meta.fingerprint,
-            "parameters": config.parameters(),
+            "parameters": parameters,
+            "facts": facts.as_json() if facts is not None else {},
             "with_slide": with_slide,
             "with_tissue": with_tissue,
         }
@@ -274,9 +344,11 @@ def export_slide(
     slide_path: SlidePlace | None = None,
     mpp: float | None = None,
     tissue_path: Path | None = None,
+    facts: ModelWords | None = None,
     overwrite: bool = False,
+    prune: bool = False,
 ) -> ExportResult:
-    """Write a slide's map as the files that viewers open.
+    """Write a slide's map as the files that viewers open; files of other formats stay.
 
     Parameters
     ----------
@@ -291,8 +363,13 @@ def export_slide(
         The manifest's µm/px of the slide.
     tissue_path : Path, optional
         Picture of the tissue mask, for the figure.
+    facts : ModelWords, optional
+        What is known of the model; not told where the map is another model's.
     overwrite : bool
         Write anew even where the right files are.
+    prune : bool
+        Remove the slide's files of other formats and of earlier maps, those that its record
+        names and that nobody changed since.
 
     Raises
     ------
@@ -312,31 +389,45 @@ def export_slide(
     overlay_dir = Path(overlay_dir)
     overlay_dir.mkdir(parents=True, exist_ok=True)
     record_path = sidecar_path(overlay_dir, slide_id)
-    wanted = export_fingerprint(slide_map, config, slide_path is not None, tissue_path is not None)
+    facts = (facts or ModelWords()).of_map(slide_map.meta.model_fingerprint)
+    wanted = export_fingerprint(
+        slide_map, config, slide_path is not None, tissue_path is not None, facts
+    )
     old = read_sidecar(record_path)
-    if old is not None and not overwrite and is_current(old, overlay_dir, wanted):
+    have = current_formats(old, overlay_dir, wanted) if old and not overwrite else frozenset()
+    todo = [kind for kind in config.formats if kind not in have]
+    other = OtherFiles.of(old, overlay_dir, todo, slide_map.meta.fingerprint)
+    surplus = other.without(config.formats) if prune else {}
+    if old is not None and not todo and not surplus:
         return _result(old, True, time.perf_counter() - started)
     place = None if slide_path is None else slide_place(slide_path)
-    context = Context(slide_map, source, config, place, mpp, tissue_path)
-    record_path.unlink(missing_ok=True)  # from here on the files are of no known state
+    context = Context(slide_map, source, config, place, mpp, tissue_path, facts)
+    record_before_writing(record_path, old, todo)
     files: dict[str, Any] = {}
-    for kind in config.formats:
-        suffix, writer = WRITERS[kind]
-        path = overlay_dir / f"{slide_id}{suffix}"
-        frame = writer(path, context)
-        for other in context.beside:
-            files[other.name] = file_entry(other, kind, frame)
+    for kind in todo:
+        n_notes = len(context.notes)
+        path = overlay_dir / overlay_name(slide_id, FORMAT_SUFFIXES[kind])
+        frame = WRITERS[kind](path, context)
+        told = {"made_from": wanted, "notes": context.notes[n_notes:]}
+        for beside in context.beside:
+            files[beside.name] = {
+                **file_entry(beside, kind, frame),
+                **context.extras.get(beside.name, {}),
+                **told,
+            }
         context.beside.clear()
-        files[path.name] = {**file_entry(path, kind, frame), **context.extras.get(path.name, {})}
-    for name in (old or {}).get("files", {}).keys() - files.keys():
-        (overlay_dir / Path(name).name).unlink(missing_ok=True)
-    record = _record(context, wanted, files)
+        extras = context.extras.get(path.name, {})
+        files[path.name] = {**file_entry(path, kind, frame), **told, **extras}
+    if surplus:
+        other = other.pruned(config.formats)
+        context.notes.extend(remove_files(overlay_dir, surplus))
+    record = with_other_files(_record(context, wanted, files), old, other)
     write_sidecar(record_path, record)
     return _result(record, False, time.perf_counter() - started)
 
 
 def _record(context: Context, wanted: str, files: dict[str, Any]) -> dict[str, Any]:
-    meta, frame = context.slide_map.meta, context.qupath_frame
+    meta, frame, pictures = context.slide_map.meta, context.qupath_frame, context.pictures
     return {
         "slide_id": meta.slide_id,
         "fingerprint": wanted,
@@ -353,10 +444,16 @@ def _record(context: Context, wanted: str, files: dict[str, Any]) -> dict[str, A
         "scanned_px": asdict(meta.slide.frame_px),
         "classes": [
             {"name": given, "qupath_name": shown.name, "color": list(shown.colour)}
-            for given, shown in zip(meta.class_names, qupath_classes(meta.class_names), strict=True)
+            for given, shown in zip(meta.class_names, context.classes, strict=True)
         ],
         "map": {"scale_px": meta.scale_px, "mpp": meta.mpp, "formula": meta.formula},
-        "colour_scale": {"vmax": context.scale.vmax, "source": context.scale.source},
+        "target_class": meta.target_class,
+        "classes_explained": list(meta.targets),
+        "drawn": context.config.drawn,
+        "colour_scale": pictures.scale(context.config.drawn, meta.target_class).as_record(),
+        "saliency_scale": pictures.scale("saliency", meta.target_class).as_record(),
+        "model": {**context.words.as_json(), **context.facts.as_record()},
+        "slide_summary": _summary(context),
         "n_tiles": context.n_tiles,
         "n_regions": len(context.regions.regions) if "regions" in context.__dict__ else 0,
         "files": files,
@@ -364,6 +461,29 @@ def _record(context: Context, wanted: str, files: dict[str, Any]) -> dict[str, A
         "parameters": context.config.parameters(),
         "versions": versions(),
     }
+
+
+def _summary(context: Context) -> dict[str, Any]:
+    """What the pages say of the slide: its highest probability, and what stands out."""
+    meta, source = context.slide_map.meta, context.source
+    probability = source.target_probability
+    unlike = source.unlike
+    found: dict[str, Any] = {
+        "target_probability_mean": _rounded(probability.mean()) if len(probability) else None,
+        "target_probability_max": _rounded(probability.max()) if len(probability) else None,
+        "unlike_share": (
+            None if unlike is None or not len(unlike)
+            else _rounded((unlike >= UNLIKE_PERCENTILE).mean())
+        ),
+    }  # fmt: skip
+    if "png" in context.config.formats or "figure" in context.config.formats:
+        shown = context.pictures.get(context.config.drawn, meta.target_class)
+        found["drawn_um2"] = 0.0 if shown.is_bare else round(shown.drawn_um2, 1)
+    return found
+
+
+def _rounded(value: Any) -> float:
+    return float(f"{float(value):.5g}")
 
 
 def _result(record: dict[str, Any], skipped: bool, seconds: float) -> ExportResult:

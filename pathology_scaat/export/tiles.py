@@ -14,6 +14,9 @@ from pathology_scaat.stitching.source import SaliencySource
 BATCH_BYTES = 8 << 20
 
 
+UNLIKE_MEASUREMENT = "Unlike training (percentile)"
+
+
 @dataclass(frozen=True)
 class TileTable:
     """All patches of a slide in slide order.
@@ -27,6 +30,8 @@ class TileTable:
     probability : (N, K) float64
     saliency_mean, saliency_max : (N,) float64
         Over the patch, weighted as the map is.
+    more : tuple of (str, (N,) float64)
+        Further measurements by name; NaN where a tile has none.
     """
 
     edges_px: NDArray[np.int32]
@@ -35,6 +40,7 @@ class TileTable:
     saliency_mean: NDArray[np.float64]
     saliency_max: NDArray[np.float64]
     target_index: int
+    more: tuple[tuple[str, NDArray[np.float64]], ...] = ()
 
     def __len__(self) -> int:
         return len(self.edges_px)
@@ -57,18 +63,47 @@ def _patch_edges(source: SaliencySource) -> NDArray[np.int32]:
     return out
 
 
-def _cell_edges(source: SaliencySource) -> NDArray[np.int32]:
-    """Edges of cells of one step in the middle of patches.
+def _cell_edges(source: SaliencySource, patch: NDArray[np.int32]) -> NDArray[np.int32]:
+    """Edges of cells of one step in the middle of patches, the outermost reaching further.
 
     A right edge is computed as the left edge of the next cell, so that the two are the same
-    whatever the rounding.
+    whatever the rounding. Where a patch has no neighbour, its cell goes on to the patch's own
+    edge (or half-way to the next cell of the row or column), so that cells cover what patches
+    and map cover; at inner corners of the tissue two cells then lie on each other by a quarter
+    of a patch at most.
     """
     grid = source.meta.grid
     inset = (grid.patch_size_level0_px - grid.step_level0_px) / 2
     out = np.empty((len(source), 4), np.int32)
     out[:, :2] = np.floor(grid.exact_origins_px(source.grid_index) + inset + 0.5)
     out[:, 2:] = np.floor(grid.exact_origins_px(source.grid_index + 1) + inset + 0.5)
+    for axis in (0, 1):
+        _reach_out(out, patch, source.grid_index, axis)
     return out
+
+
+def _reach_out(
+    cells: NDArray[np.int32],
+    patch: NDArray[np.int32],
+    grid_index: NDArray[np.integer],
+    axis: int,
+) -> None:
+    """Move edges along one axis outwards where the next cell of the line is not there."""
+    if not len(cells):
+        return
+    low, high = axis, axis + 2
+    order = np.lexsort((grid_index[:, axis], grid_index[:, 1 - axis]))
+    line, place = grid_index[order, 1 - axis], grid_index[order, axis]
+    same_line = line[1:] == line[:-1]
+    gap = same_line & (place[1:] > place[:-1] + 1)
+    before, after = order[:-1], order[1:]
+    middle = (cells[before, high].astype(np.int64) + cells[after, low]) // 2
+    first = np.concatenate([[True], ~same_line])
+    last = np.concatenate([~same_line, [True]])
+    cells[order[last], high] = patch[order[last], high]
+    cells[order[first], low] = patch[order[first], low]
+    cells[before[gap], high] = np.minimum(patch[before[gap], high], middle[gap])
+    cells[after[gap], low] = np.maximum(patch[after[gap], low], middle[gap])
 
 
 def tile_table(source: SaliencySource, config: StitchConfig, shape: str = "cell") -> TileTable:
@@ -76,7 +111,7 @@ def tile_table(source: SaliencySource, config: StitchConfig, shape: str = "cell"
     grid = source.meta.grid
     patch = _patch_edges(source)
     cells = shape == "cell" and grid.step_px < grid.patch_size_px
-    edges = _cell_edges(source) if cells else patch
+    edges = _cell_edges(source, patch) if cells else patch
     factor = saliency_factor(source.target_probability, config)
     mean, top = np.zeros(len(source)), np.zeros(len(source))
     batch = max(BATCH_BYTES // (source.side**2 * 4), 1)
@@ -85,4 +120,6 @@ def tile_table(source: SaliencySource, config: StitchConfig, shape: str = "cell"
         stop = start + len(values)
         mean[start:stop] = values.mean(axis=(1, 2), dtype=np.float64) * factor[start:stop]
         top[start:stop] = values.max(axis=(1, 2)) * factor[start:stop]
-    return TileTable(edges, patch, source.probability, mean, top, source.meta.target_index)
+    unlike = source.unlike
+    more = () if unlike is None else ((UNLIKE_MEASUREMENT, np.asarray(unlike, np.float64)),)
+    return TileTable(edges, patch, source.probability, mean, top, source.meta.target_index, more)

@@ -11,93 +11,28 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pathology_scaat.metrics.functional.calibration import (
+    calibration_error,
+    mean_loss,
+    sigmoid,
+    softmax,
+)
+from pathology_scaat.metrics.functional.roc import roc_auc
+
 FloatArray = NDArray[np.floating[Any]]
-
-
-def softmax(logits: FloatArray) -> NDArray[np.float64]:
-    """Class probabilities, (N, K) float64."""
-    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
-    powers: NDArray[np.float64] = np.exp(shifted)
-    powers /= powers.sum(axis=1, keepdims=True)
-    return powers
-
-
-def sigmoid(logits: FloatArray) -> NDArray[np.float64]:
-    """Elementwise probabilities, float64, without overflow."""
-    return 0.5 * (1 + np.tanh(0.5 * logits.astype(np.float64)))
-
-
-def binary_auc(scores: FloatArray, positive: NDArray[np.bool_]) -> float:
-    """Area under the ROC curve, ties counted half (Mann and Whitney); NaN with one class only."""
-    n_positive = int(positive.sum())
-    n_negative = positive.size - n_positive
-    if n_positive == 0 or n_negative == 0:
-        return math.nan
-    _, inverse, counts = np.unique(scores, return_inverse=True, return_counts=True)
-    ends = np.cumsum(counts)
-    mean_rank = ends - (counts - 1) / 2
-    rank_sum = float(mean_rank[inverse][positive].sum())
-    return (rank_sum - n_positive * (n_positive + 1) / 2) / (n_positive * n_negative)
 
 
 def macro_auc(probability: FloatArray, labels: NDArray[Any]) -> float:
     """Mean of each class's AUC against the rest, over the classes that can be scored."""
     columns = range(probability.shape[1])
     if labels.ndim == 2:
-        values = [binary_auc(probability[:, k], labels[:, k] > 0.5) for k in columns]
+        values = [roc_auc(probability[:, k], labels[:, k] > 0.5) for k in columns]
     elif probability.shape[1] == 2:
-        return binary_auc(probability[:, 1], labels == 1)
+        return roc_auc(probability[:, 1], labels == 1)
     else:
-        values = [binary_auc(probability[:, k], labels == k) for k in columns]
+        values = [roc_auc(probability[:, k], labels == k) for k in columns]
     known = [value for value in values if not math.isnan(value)]
     return float(np.mean(known)) if known else math.nan
-
-
-def calibration_error(confidence: FloatArray, correct: NDArray[np.bool_], bins: int = 15) -> float:
-    """Expected calibration error over equal-width bins, 0 to 1."""
-    place = np.clip((confidence * bins).astype(np.int64), 0, bins - 1)
-    total = 0.0
-    for b in range(bins):
-        inside = place == b
-        if inside.any():
-            total += inside.mean() * abs(confidence[inside].mean() - correct[inside].mean())
-    return float(total)
-
-
-def mean_loss(logits: FloatArray, labels: NDArray[Any]) -> float:
-    """Mean cross-entropy (summed binary cross-entropy for several labels), in nats."""
-    z = logits.astype(np.float64)
-    if labels.ndim == 2:
-        soft = np.maximum(z, 0) - z * labels + np.log1p(np.exp(-np.abs(z)))
-        return float(soft.sum(axis=1).mean())
-    top = z.max(axis=1)
-    log_sum = top + np.log(np.exp(z - top[:, None]).sum(axis=1))
-    return float((log_sum - z[np.arange(len(z)), labels]).mean())
-
-
-def fit_temperature(logits: FloatArray, labels: NDArray[Any]) -> float:
-    """Temperature that minimises the loss of ``logits / T`` (Guo et al. 2017), 0.05 to 20.
-
-    Golden-section search over log T: the loss has one minimum there.
-    """
-    ratio = (math.sqrt(5) - 1) / 2
-    low, high = math.log(0.05), math.log(20.0)
-
-    def cost(log_t: float) -> float:
-        return mean_loss(logits / math.exp(log_t), labels)
-
-    a, b = high - ratio * (high - low), low + ratio * (high - low)
-    cost_a, cost_b = cost(a), cost(b)
-    for _ in range(60):
-        if cost_a < cost_b:
-            high, b, cost_b = b, a, cost_a
-            a = high - ratio * (high - low)
-            cost_a = cost(a)
-        else:
-            low, a, cost_a = a, b, cost_b
-            b = low + ratio * (high - low)
-            cost_b = cost(b)
-    return math.exp((low + high) / 2)
 
 
 def scores(logits: FloatArray, labels: NDArray[Any]) -> dict[str, float]:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from pathology_scaat.annotations.model import is_ignored_class
 from pathology_scaat.artifacts.urls import SlideUrl
 from pathology_scaat.errors import UsageError
 from pathology_scaat.geometry import is_plausible_mpp, parse_overlap
 from pathology_scaat.patches.zarr_layout import Codec
+from pathology_scaat.slides.readers import AUTO, check_reader, reader_choices
+from pathology_scaat.system.names import name_key
 from pathology_scaat.tissue.mask import TissueConfig
 
 DEFAULT_SHARD_BYTES = 64 << 20
@@ -30,6 +34,12 @@ class TileConfig(BaseModel):
     mpp_tolerance: float = Field(
         default=0.02, ge=0, lt=0.5, description="a level this near (ratio) to mpp is taken as it is"
     )
+    slide_mpp: float | None = Field(
+        default=None, gt=0, description="µm/px of slides that state none that can be believed"
+    )
+    allow_upsampling: bool = Field(
+        default=False, description="let patches be more than twice as fine as the scan"
+    )
     patch_size_px: int = Field(
         default=256, ge=8, le=4096, description="side of a patch in output pixels"
     )
@@ -44,6 +54,10 @@ class TileConfig(BaseModel):
     )
     tissue: TissueConfig = Field(default_factory=TissueConfig, description="the tissue mask")
     class_names: tuple[str, ...] = Field(default=(), description="classes of the labels, in order")
+    background_class: str | None = Field(
+        default=None,
+        description="class of the tissue outside the annotations, on slides that have some",
+    )
     min_coverage: float = Field(
         default=0.5, gt=0, le=1, description="share of a patch that a class must cover to label it"
     )
@@ -51,8 +65,8 @@ class TileConfig(BaseModel):
     max_unreadable_share: float = Field(
         default=0.1, ge=0, le=1, description="a slide with more unreadable patches than this fails"
     )
-    reader: Literal["auto", "tiff", "openslide", "ngff", "tiatoolbox"] = Field(
-        default="auto", description="which library reads the slides"
+    reader: Annotated[str, AfterValidator(check_reader)] = Field(
+        default=AUTO, description=f"which library reads the slides: {', '.join(reader_choices())}"
     )
     shard_bytes: int = Field(
         default=DEFAULT_SHARD_BYTES,
@@ -68,8 +82,23 @@ class TileConfig(BaseModel):
     def _check(self) -> Self:
         if not is_plausible_mpp(self.mpp):
             raise ValueError(f"{self.mpp} is not a plausible µm/px")
-        if len(set(self.class_names)) != len(self.class_names):
-            raise ValueError("class_names holds a name twice")
+        if self.slide_mpp is not None and not is_plausible_mpp(self.slide_mpp):
+            raise ValueError(f"{self.slide_mpp} is not a plausible µm/px of a slide")
+        keys = [name_key(name) for name in self.class_names]
+        if twice := [n for i, n in enumerate(self.class_names) if keys[i] in keys[:i]]:
+            raise ValueError(
+                f"class_names holds '{twice[0]}' twice (upper and lower case count as the same)"
+            )
+        if not all(keys) or any(is_ignored_class(name) for name in self.class_names):
+            raise ValueError("class_names holds an empty or an ignored (*) name")
+        if self.background_class is not None:
+            key = name_key(self.background_class)
+            if not key or is_ignored_class(self.background_class):
+                raise ValueError(f"background_class '{self.background_class}' is no class name")
+            if self.class_names and key not in keys:
+                raise ValueError(
+                    f"background_class '{self.background_class}' is none of the class_names"
+                )
         try:
             parse_overlap(self.overlap, self.patch_size_px)
         except UsageError as error:
@@ -108,6 +137,9 @@ class TileJob:
         µm per level-0 pixel that wins over the file's.
     overwrite : bool
         Make the store anew even where one with the right fingerprint exists.
+    fingerprint_key : bytes
+        Secret under which the hashes of slide, annotations and mask stand in the store; without
+        one they are plain.
     """
 
     slide_path: Path | SlideUrl | str
@@ -120,6 +152,7 @@ class TileJob:
     mask_path: Path | None = None
     mpp: float | None = None
     overwrite: bool = False
+    fingerprint_key: bytes = field(default=b"", repr=False)
 
 
 @dataclass(frozen=True)
@@ -127,7 +160,8 @@ class TileResult:
     """What tiling a slide came to.
 
     ``n_unreadable`` patches touch pixels that cannot be decoded and are left out;
-    ``n_labelled`` have a label; ``skipped`` tells that the store was already right.
+    ``n_labelled`` have a label, ``n_labelled_by_class`` of each class; ``skipped`` tells that the
+    store was already right. ``warnings`` are what the user must not miss, and not in ``notes``.
     """
 
     slide_id: str
@@ -141,3 +175,5 @@ class TileResult:
     mpp: float
     mpp_source: str = ""
     notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    n_labelled_by_class: Mapping[str, int] = field(default_factory=dict)

@@ -88,8 +88,10 @@ class PatchExtractor(Closing):
         self._slide, self._level, self._grid = slide, plan.level, grid
         self._limits = limits or ExtractorLimits()
         self._shrink = plan.shrink
-        self._start_x = grid.anchor_x_px / plan.level_downsample
-        self._start_y = grid.anchor_y_px / plan.level_downsample
+        # Level pixels count from the lattice's first tile, which may lie beside the canvas.
+        left, top = slide.origin(plan.level) if isinstance(slide, LatticeSlide) else (0, 0)
+        self._start_x = grid.anchor_x_px / plan.level_downsample - left
+        self._start_y = grid.anchor_y_px / plan.level_downsample - top
         self._first_x, self._first_y = round(self._start_x), round(self._start_y)
         self._tile_lattice = slide.lattice(plan.level)
         self._buffers = BufferPool()

@@ -81,8 +81,10 @@ class PatchStore(Described):
         }
 
     def _thumbnail(self) -> NDArray[np.uint8] | None:
-        spread = np.unique(np.linspace(0, len(self) - 1, 16).astype(int)) if len(self) else []
-        patches = self.read(np.asarray(spread, dtype=np.int64))
+        if not len(self):
+            return None
+        spread: NDArray[np.int64] = np.unique(np.linspace(0, len(self) - 1, 16).astype(np.int64))
+        patches = self.read(spread)
         return tiled(np.stack([shrunk(p, 64) for p in patches])) if len(patches) else None
 
     def __getstate__(self) -> dict[str, Any]:

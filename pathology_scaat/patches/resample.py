@@ -12,13 +12,13 @@ import math
 from dataclasses import dataclass
 from functools import lru_cache
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
 from pathology_scaat.geometry import BoxPx
 from pathology_scaat.slides.base import RgbImage
 from pathology_scaat.slides.block_mean import block_mean
+from pathology_scaat.system.compiled import compiled
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,7 +83,7 @@ def source_box(columns: AxisWeights, rows: AxisWeights) -> BoxPx:
     return BoxPx(columns.first, rows.first, columns.count, rows.count)
 
 
-@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+@compiled(nogil=True)
 def _average(
     source: NDArray[np.uint8],
     row_begin: NDArray[np.int32],

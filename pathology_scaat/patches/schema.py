@@ -84,6 +84,9 @@ class PatchStoreMeta:
 
     Where patches overlap, the store holds the blocks of side S that they share, each once
     (:mod:`pathology_scaat.patches.blocks`); ``block_size_px`` is S, None for whole patches.
+
+    ``notes`` and ``warnings`` are what was to be said when the store was made (the slide
+    reader's own notes are not among them); a run that finds the store right says it again.
     """
 
     slide_id: str
@@ -96,6 +99,8 @@ class PatchStoreMeta:
     level_read: int
     class_names: tuple[str, ...] = ()
     n_unreadable: int = 0
+    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
     block_size_px: int | None = None
     parameters: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
@@ -138,6 +143,8 @@ class PatchStoreMeta:
                 level_read=int(value["level_read"]),
                 class_names=tuple(value["class_names"]),
                 n_unreadable=int(value["n_unreadable"]),
+                notes=tuple(map(str, value.get("notes", ()))),
+                warnings=tuple(map(str, value.get("warnings", ()))),
                 block_size_px=_block_size(value),
                 parameters=dict(value["parameters"]),
                 versions=dict(value["versions"]),

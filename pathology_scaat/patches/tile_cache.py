@@ -40,7 +40,7 @@ class BufferPool:
             flat = self._free[grains].pop()
         except (KeyError, IndexError):
             flat = tile_buffer(grains * _GRAIN_BYTES)
-            assert flat.base is not None
+            assert flat.base is not None  # noqa: S101  (for the type checker)
             self._flat[id(flat.base)] = flat
         array: RgbImage = flat[:size].reshape(height, width, 3)
         return array

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pathology_scaat.annotations.classes import match_class
 from pathology_scaat.annotations.labels import UNLABELLED
 from pathology_scaat.artifacts.fingerprint import file_sha256, fingerprint, versions
 from pathology_scaat.artifacts.urls import slide_place
@@ -19,24 +21,31 @@ from pathology_scaat.geometry import PatchGrid, plan_grid, plan_read
 from pathology_scaat.patches.blocks import block_side_px, plan_blocks
 from pathology_scaat.patches.config import TileConfig, TileJob, TileResult
 from pathology_scaat.patches.extractor import ExtractorLimits, PatchExtractor
+from pathology_scaat.patches.plan import check_slide_room
 from pathology_scaat.patches.publish import new_store
 from pathology_scaat.patches.reader import PatchStore
 from pathology_scaat.patches.schema import PatchStoreMeta, SlideGeometry, store_version
 from pathology_scaat.patches.writer import PatchStoreWriter
 from pathology_scaat.slides import Slide, SlideInfo, open_slide
-from pathology_scaat.slides.fingerprint import slide_fingerprint
-from pathology_scaat.slides.remote import remote_fingerprint
-from pathology_scaat.slides.spacing import require_mpp
+from pathology_scaat.slides.fingerprint import FingerprintTask, keyed
+from pathology_scaat.slides.spacing import check_enlargement, require_mpp, with_fallback
 from pathology_scaat.slides.tiles import as_tiled
 from pathology_scaat.tissue.given_mask import read_given_mask
 from pathology_scaat.tissue.mask import TissueMask, find_tissue, save_tissue_overlay
 
-METHOD_VERSION = 2
+METHOD_VERSION = 3
 """Counts up when other patches are chosen or other bytes written for one slide and settings.
 
 2: tissue is sought on a level that is shrunk by two at least, and patches are encoded without
 bit shuffling.
+3: blue and green stains are tissue, tinted glass is glass; objects that are no annotations,
+spellings of class names and indexed masks are read otherwise; the store keeps its notes.
 """
+
+MOSTLY_INK = (
+    "more of it was left out as pen ink than kept as tissue; look at its picture in tissue/, "
+    "and use --keep-ink (tile.tissue.drop_ink: false) if that is stain"
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,11 +66,11 @@ def _parameters(config: TileConfig) -> dict[str, Any]:
     return config.model_dump(mode="json")
 
 
-def _sha256(path: Path | None) -> str | None:
+def _sha256(path: Path | None, key: bytes) -> str | None:
     if path is None:
         return None
     try:
-        return file_sha256(path)
+        return keyed(file_sha256(path), key)
     except OSError as error:
         raise AnnotationError(
             path.name, f"cannot be read ({error.strerror})", "check the manifest's paths"
@@ -79,8 +88,8 @@ def tile_inputs(job: TileJob, slide_print: str) -> dict[str, Any]:
         "parameters": _parameters(job.config),
         "mpp": job.mpp,
         "label": job.label,
-        "annotation": _sha256(job.annotation_path),
-        "mask": _sha256(job.mask_path),
+        "annotation": _sha256(job.annotation_path, job.fingerprint_key),
+        "mask": _sha256(job.mask_path, job.fingerprint_key),
     }
 
 
@@ -89,51 +98,93 @@ def tile_fingerprint(job: TileJob, slide_print: str) -> str:
     return fingerprint(tile_inputs(job, slide_print))
 
 
-def _existing(job: TileJob, wanted_print: str) -> PatchStore | None:
+def _existing(job: TileJob) -> PatchStore | None:
+    """The store that is there, of whatever it was made."""
     if job.overwrite:
         return None
     try:
-        store = PatchStore(job.store_path)
-        return store if store.meta.fingerprint == wanted_print else None
+        return PatchStore(job.store_path)
     except StoreError:
         return None
 
 
-def _labels(
-    job: TileJob, info: SlideInfo, grid: PatchGrid, index: NDArray[np.int32]
-) -> tuple[NDArray[np.int16], NDArray[np.float32], tuple[str, ...]]:
-    """Labels (N,) and coverages (N, K): annotations decide where there are any, else the slide."""
+@dataclass(frozen=True, eq=False)
+class _Labels:
+    """Labels (N,) and coverages (N, K) of patches; what to say about the file they came from."""
+
+    label: NDArray[np.int16]
+    coverage: NDArray[np.float32]
+    notes: tuple[str, ...] = ()
+    from_annotations: bool = False
+    """Whether annotations were to label patches: if they label none, that is a warning."""
+
+
+def _labels(job: TileJob, info: SlideInfo, grid: PatchGrid, index: NDArray[np.int32]) -> _Labels:
+    """Annotations decide where there are any, else the slide's label."""
     names = job.config.class_names
     label = np.full(len(index), UNLABELLED, dtype=np.int16)
     coverage = np.zeros((len(index), len(names)), dtype=np.float32)
     if job.annotation_path is not None:
-        if not names:
-            return label, coverage, ("annotations were not used: no class names were given",)
-        from pathology_scaat.annotations import label_patches, read_annotations
-
-        bounds = info.bounds_px
-        offset = (bounds.x, bounds.y) if bounds else (0, 0)
-        polygons = read_annotations(job.annotation_path, offset_px=offset)
-        found, share = label_patches(
-            polygons,
-            names,
-            grid.exact_origins_px(index),
-            grid.patch_size_level0_px,
-            job.config.min_coverage,
-        )
-        return found.astype(np.int16), share.astype(np.float32).reshape(coverage.shape), ()
+        return _labels_from_annotations(job, job.annotation_path, info, grid, index)
     if job.label is not None and names:
-        if job.label not in names:
-            return label, coverage, (f"its label '{job.label}' is none of the classes",)
-        label[:] = names.index(job.label)
-        coverage[:, names.index(job.label)] = 1.0
-    return label, coverage, ()
+        owner = match_class(job.label, names)
+        if owner is None:
+            return _Labels(label, coverage, (f"its label '{job.label}' is none of the classes",))
+        label[:] = owner
+        coverage[:, owner] = 1.0
+    return _Labels(label, coverage)
+
+
+def _labels_from_annotations(
+    job: TileJob, path: Path, info: SlideInfo, grid: PatchGrid, index: NDArray[np.int32]
+) -> _Labels:
+    from pathology_scaat.annotations import (
+        Background,
+        label_patches,
+        read_annotation_file,
+        report_on,
+    )
+
+    names, config = job.config.class_names, job.config
+    bounds = info.bounds_px
+    file = read_annotation_file(path, offset_px=(bounds.x, bounds.y) if bounds else (0, 0))
+    report = report_on(file, names, info.frame_px)
+    background = config.background_class
+    found, share = label_patches(
+        file.polygons,
+        names,
+        grid.exact_origins_px(index),
+        grid.patch_size_level0_px,
+        config.min_coverage,
+        Background(background, info.frame_px) if background is not None else None,
+    )
+    notes = report.notes()
+    if not names:
+        notes = ("annotations were not used: no class names were given or found", *notes)
+    if background is not None and report.n_used:
+        notes = (*notes, f"tissue outside the annotations counts as '{background}'")
+    return _Labels(
+        found.astype(np.int16),
+        share.astype(np.float32).reshape(len(index), len(names)),
+        notes,
+        from_annotations=True,
+    )
+
+
+def _label_warnings(labels: _Labels) -> tuple[str, ...]:
+    """What the user must not miss: annotations that label nothing."""
+    if not labels.from_annotations or (labels.label != UNLABELLED).any():
+        return ()
+    if not len(labels.label):
+        return ("its annotations label nothing: no patch holds enough tissue",)
+    reasons = "; ".join(labels.notes) or "no area covers enough of a patch with tissue"
+    return (f"its annotations label nothing ({reasons})",)
 
 
 def _choose(
     job: TileJob, info: SlideInfo, grid: PatchGrid, tissue: TissueMask
-) -> tuple[_Wanted, tuple[str, ...]]:
-    """Which patches of the grid are wanted, a few grid rows at a time."""
+) -> tuple[_Wanted, tuple[str, ...], tuple[str, ...]]:
+    """Which patches of the grid are wanted, a few grid rows at a time; notes and warnings."""
     config = job.config
     rows_at_once = max(1, (1 << 18) // grid.n_cols)
     kept_index, kept_tissue = [], []
@@ -145,11 +196,13 @@ def _choose(
         kept_index.append(index[keep])
         kept_tissue.append(share[keep])
     index = np.concatenate(kept_index)
-    label, coverage, notes = _labels(job, info, grid, index)
-    wanted = _Wanted(index, np.concatenate(kept_tissue).astype(np.float32), label, coverage)
+    labels = _labels(job, info, grid, index)
+    share = np.concatenate(kept_tissue).astype(np.float32)
+    wanted = _Wanted(index, share, labels.label, labels.coverage)
     if config.only_labelled:
-        wanted = wanted.where(label != UNLABELLED)
-    return wanted, notes
+        wanted = wanted.where(labels.label != UNLABELLED)
+    warnings = _label_warnings(labels)
+    return wanted, () if warnings else labels.notes, warnings
 
 
 def _write(
@@ -160,6 +213,7 @@ def _write(
     plan: Any,
     wanted: _Wanted,
     limits: ExtractorLimits | None,
+    signed: Callable[[PatchStoreMeta], PatchStoreMeta],
 ) -> PatchStoreMeta:
     config, threads = job.config, job_threads()
     side = block_side_px(meta.grid.patch_size_px, meta.grid.step_px)
@@ -194,7 +248,7 @@ def _write(
                 "copy the slide again, or raise max_unreadable_share",
             )
         kept = wanted.where(readable)
-        meta = replace(meta, n_unreadable=n_unreadable, block_size_px=side)
+        meta = signed(replace(meta, n_unreadable=n_unreadable, block_size_px=side))
         writer.finish(
             meta,
             grid_index=kept.index,
@@ -208,11 +262,6 @@ def _write(
 
 def _name(job: TileJob) -> str:
     return slide_place(job.slide_path).name
-
-
-def _slide_fingerprint(job: TileJob) -> str:
-    place = slide_place(job.slide_path)
-    return slide_fingerprint(place) if isinstance(place, Path) else remote_fingerprint(place)
 
 
 def _tissue(job: TileJob, slide: Slide) -> TissueMask:
@@ -252,27 +301,42 @@ def tile_slide(job: TileJob, *, limits: ExtractorLimits | None = None) -> TileRe
         If its annotations cannot be read.
     """
     began = time.monotonic()
-    with open_slide(job.slide_path, reader=job.config.reader, mpp=job.mpp) as slide:
-        info = slide.info
+    with (
+        open_slide(job.slide_path, reader=job.config.reader, mpp=job.mpp) as slide,
+        FingerprintTask(slide_place(job.slide_path), job.fingerprint_key) as content,
+    ):
+        info = with_fallback(slide.info, job.config.slide_mpp, _name(job))
         mpp = require_mpp(info, _name(job))
-        slide_print = _slide_fingerprint(job)
-        inputs = tile_inputs(job, slide_print)
-        store_print = fingerprint(inputs)
-        present = _existing(job, store_print)
-        if present is not None:
+        tolerance = job.config.mpp_tolerance
+        enlarged = check_enlargement(
+            mpp, job.config.mpp, tolerance, job.config.allow_upsampling, _name(job)
+        )
+        info = replace(info, notes=(*info.notes, *enlarged))
+        inputs = tile_inputs(job, "")
+
+        def signed(meta: PatchStoreMeta) -> PatchStoreMeta:
+            """The slide is read whole by now, or soon: both fingerprints are of all its bytes."""
+            whole = {**inputs, "slide": content.result()}
+            return replace(meta, slide_fingerprint=whole["slide"], fingerprint=fingerprint(whole))
+
+        present = _existing(job)
+        if present is not None and present.meta == signed(present.meta):
             if job.tissue_path is not None and not job.tissue_path.exists():
                 _tissue(job, slide)
-            return _result(job, info, present.meta, present.labels, True, began, ())
+            return _result(job, info, present.meta, present.labels, True, began)
         tissue = _tissue(job, slide)
-        plan = plan_read(mpp, info.level_downsamples, job.config.mpp, job.config.mpp_tolerance)
+        plan = plan_read(mpp, info.level_downsamples, job.config.mpp, tolerance)
         grid = plan_grid(info.frame_px, plan, job.config.patch_size_px, job.config.step_px)
-        wanted, notes = _choose(job, info, grid, tissue)
+        wanted, notes, warnings = _choose(job, info, grid, tissue)
+        notes = (*notes, *tissue.notes)
         if tissue.flags:
             notes = (*notes, "tissue: " + ", ".join(tissue.flags))
+        if "mostly-ink" in tissue.flags and job.config.tissue.drop_ink:
+            notes = (*notes, MOSTLY_INK)
         meta = PatchStoreMeta(
             slide_id=job.slide_id,
-            slide_fingerprint=slide_print,
-            fingerprint=store_print,
+            slide_fingerprint="",
+            fingerprint="",
             slide=SlideGeometry(
                 size_px=info.size_px,
                 mpp=mpp,
@@ -286,6 +350,8 @@ def tile_slide(job: TileJob, *, limits: ExtractorLimits | None = None) -> TileRe
             effective_mpp=plan.effective_mpp,
             level_read=plan.level,
             class_names=job.config.class_names,
+            notes=notes,
+            warnings=warnings,
             parameters={
                 **_parameters(job.config),
                 "tissue_flags": list(tissue.flags),
@@ -293,9 +359,12 @@ def tile_slide(job: TileJob, *, limits: ExtractorLimits | None = None) -> TileRe
             },
             versions=versions(),
         )
+        store = slide_place(job.store_path)
+        if isinstance(store, Path):
+            check_slide_room(len(wanted.index), job.config, store.parent, _name(job))
         with new_store(job.store_path) as partial:
-            meta = _write(partial, job, slide, meta, plan, wanted, limits)
-    return _result(job, info, meta, PatchStore(job.store_path).labels, False, began, notes)
+            meta = _write(partial, job, slide, meta, plan, wanted, limits, signed)
+    return _result(job, info, meta, PatchStore(job.store_path).labels, False, began)
 
 
 def _result(
@@ -305,8 +374,9 @@ def _result(
     labels: NDArray[np.int16],
     skipped: bool,
     began: float,
-    notes: tuple[str, ...],
 ) -> TileResult:
+    """The result of a job from the store's own words, so that a re-run says the same."""
+    counts = np.bincount(labels[labels != UNLABELLED], minlength=len(meta.class_names))
     return TileResult(
         slide_id=job.slide_id,
         n_patches=len(labels),
@@ -318,5 +388,7 @@ def _result(
         reader=info.reader,
         mpp=meta.slide.mpp,
         mpp_source=meta.slide.mpp_source,
-        notes=(*info.notes, *notes),
+        notes=(*info.notes, *meta.notes),
+        warnings=meta.warnings,
+        n_labelled_by_class=dict(zip(meta.class_names, counts.tolist(), strict=True)),
     )

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from pathology_scaat.annotations.labels import UNLABELLED
 from pathology_scaat.artifacts.atomic import PARTIAL_MARK
-from pathology_scaat.artifacts.checksums import seal_folder
+from pathology_scaat.artifacts.checksums import checksum_folder
 from pathology_scaat.artifacts.fingerprint import versions
 from pathology_scaat.errors import StoreError
 from pathology_scaat.patches.compression import EncodedPatch, PatchEncoder
@@ -30,6 +30,7 @@ from pathology_scaat.patches.zarr_layout import (
     write_group,
 )
 from pathology_scaat.system.closing import Closing
+from pathology_scaat.system.locks import describe_os_error
 
 
 class PatchStoreWriter(Closing):
@@ -77,8 +78,8 @@ class PatchStoreWriter(Closing):
         self._check_announced()
         try:
             self._shards.append(encoded)
-        except OSError:
-            raise self._unwritable() from None
+        except OSError as error:
+            raise self._unwritable(error) from None
         self._encoder.release(encoded)
 
     def append(self, patch: NDArray[np.uint8]) -> int:
@@ -95,8 +96,8 @@ class PatchStoreWriter(Closing):
                 length = self._encoder.encode_into(patch, room)
                 self._shards.append_from_room(length)
                 return length
-        except OSError:
-            raise self._unwritable() from None
+        except OSError as error:
+            raise self._unwritable(error) from None
         encoded = self.encode(patch)
         self.append_encoded(encoded)
         return encoded[1]
@@ -105,8 +106,12 @@ class PatchStoreWriter(Closing):
         if self.n_written >= self._n:
             raise StoreError(self._name, f"holds more {self._array} than were announced")
 
-    def _unwritable(self) -> StoreError:
-        return StoreError(self._name, "cannot be written", "check free disk space and permissions")
+    def _unwritable(self, error: OSError) -> StoreError:
+        return StoreError(
+            self._name,
+            f"cannot be written ({describe_os_error(error)})",
+            "check free disk space and permissions",
+        )
 
     def close(self) -> None:
         """Let go of everything; after it nothing touches the folder any more."""
@@ -128,8 +133,8 @@ class PatchStoreWriter(Closing):
         """
         try:
             self._shards.finish()
-        except OSError:
-            raise self._unwritable() from None
+        except OSError as error:
+            raise self._unwritable(error) from None
         n, k = len(grid_index), len(meta.class_names)
         columns: dict[str, tuple[NDArray[Any], str]] = {}
         if patch_blocks is not None:
@@ -159,7 +164,7 @@ class PatchStoreWriter(Closing):
             },
         )
         write_group(self._path, meta.to_attributes())
-        seal_folder(self._path, GROUP_FILE, LARGE_SHARDS)
+        checksum_folder(self._path, GROUP_FILE, LARGE_SHARDS)
 
 
 _NAMES = {

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from pathology_scaat.artifacts import run_record
 from pathology_scaat.artifacts.redaction import PATH_MARK
@@ -17,13 +25,17 @@ from pathology_scaat.export.config import ExportConfig
 from pathology_scaat.patches.config import TileConfig
 from pathology_scaat.saliency.config import ExplainConfig
 from pathology_scaat.stitching.config import StitchConfig
+from pathology_scaat.system.names import did_you_mean
 from pathology_scaat.training.config import TrainConfig
 
 MAX_CONFIG_BYTES = 1 << 20
 """A pipeline file is a page of text; more is a mistake or an attack."""
 
-RUN_DEFAULTS: Mapping[str, Any] = {"tile": {"overlap": "0.5"}}
-"""Where a run differs from the single stages: maps need overlap to have no block edges."""
+MAX_PROBLEMS = 12
+"""Complaints about one file that a message holds."""
+
+RUN_OVERLAP = "0.5"
+"""Where a run differs from ``tile`` alone: maps need overlap to have no block edges."""
 
 
 class RunConfig(BaseModel):
@@ -54,7 +66,10 @@ class RunConfig(BaseModel):
     prevalence: float | None = Field(
         None, gt=0, lt=1, description="share of positive patients where predictive values are for"
     )
-    tile: TileConfig = Field(default_factory=TileConfig)
+    tile: TileConfig = Field(
+        default_factory=lambda: TileConfig(overlap=RUN_OVERLAP),
+        description="as for tile alone, but with half overlap unless told otherwise",
+    )
     train: TrainConfig = Field(default_factory=TrainConfig)
     explain: ExplainConfig = Field(default_factory=ExplainConfig)
     stitch: StitchConfig = Field(default_factory=StitchConfig)
@@ -73,6 +88,16 @@ class RunConfig(BaseModel):
         if self.preserve_site is not None and self.folds is None:
             raise ValueError("preserve_site is for folds: give folds as well")
         return self
+
+    @field_validator("tile", mode="before")
+    @classmethod
+    def _half_overlap(cls, value: Any) -> Any:
+        """An overlap that was not given is a run's, from Python as from the command line."""
+        if isinstance(value, Mapping):
+            return {"overlap": RUN_OVERLAP, **value}
+        if isinstance(value, TileConfig) and "overlap" not in value.model_fields_set:
+            return value.model_copy(update={"overlap": RUN_OVERLAP})
+        return value
 
 
 _NO_ALIASES = "aliases are not accepted"
@@ -129,16 +154,48 @@ def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return result
 
 
-def validation_error(subject: str, error: ValidationError) -> ConfigError:
-    """The first complaint of pydantic as one sentence."""
-    first = error.errors(include_url=False, include_context=False)[0]
-    place = ".".join(str(part) for part in first["loc"]) or "settings"
-    problem = first["msg"].removeprefix("Value error, ")
-    if first["type"] == "extra_forbidden":
-        problem = "is not a setting"
-    more = error.error_count() - 1
-    also = f" (and {more} more)" if more else ""
-    return ConfigError(subject, f"'{place}': {problem}{also}", "see 'scaat run --help'")
+def validation_error(
+    subject: str, error: ValidationError, model: type[BaseModel] | None = None
+) -> ConfigError:
+    """All complaints of pydantic as one sentence; with the model, unknown names get a proposal."""
+    problems = [
+        _problem(complaint, model)
+        for complaint in error.errors(include_url=False, include_context=False)
+    ]
+    shown = "; ".join(problems[:MAX_PROBLEMS])
+    if len(problems) > MAX_PROBLEMS:
+        shown += f"; and {len(problems) - MAX_PROBLEMS} more"
+    return ConfigError(subject, shown, "correct them" if len(problems) > 1 else "correct it")
+
+
+def _problem(complaint: Any, model: type[BaseModel] | None) -> str:
+    """One complaint: which setting, what is wrong, and what was probably meant."""
+    place = ".".join(str(part) for part in complaint["loc"]) or "settings"
+    problem = complaint["msg"].removeprefix("Value error, ")
+    if complaint["type"] == "missing":
+        problem = f"is missing, give --{place}" if place in ("manifest", "out") else "is missing"
+    elif complaint["type"] == "extra_forbidden":
+        names = _settings_beside(complaint["loc"], model)
+        meant = did_you_mean(str(complaint["loc"][-1]), names)
+        known = f"known here: {', '.join(sorted(names))}" if names else ""
+        problem = f"is not a setting ({meant or known})" if meant or known else "is not a setting"
+    elif complaint["type"] == "literal_error" and isinstance(complaint["input"], str):
+        choices = re.findall(r"'([^']*)'", problem)
+        meant = did_you_mean(complaint["input"], choices)
+        problem = f"'{complaint['input'][:60]}' is none of {', '.join(choices)}" + (
+            f" ({meant})" if meant else ""
+        )
+    between = " " if problem.startswith("is missing") else ": "
+    return f"'{place}'{between}{problem}"
+
+
+def _settings_beside(place: tuple[Any, ...], model: type[BaseModel] | None) -> list[str]:
+    """The names of the settings of the group in which an unknown one stands."""
+    here: Any = model
+    for part in place[:-1]:
+        field = getattr(here, "model_fields", {}).get(part)
+        here = getattr(field, "annotation", None)
+    return list(getattr(here, "model_fields", {}))
 
 
 def _hidden_paths(values: Mapping[str, Any], above: str = "") -> Iterator[str]:
@@ -167,16 +224,15 @@ def load_run_config(path: Path | None, overrides: Mapping[str, Any]) -> RunConfi
     subject = path.name if path else "options"
     if base.get("schema") == run_record.SCHEMA_NAME:
         base = run_record.settings_to_repeat(base)
-    values = merged(merged(RUN_DEFAULTS, base), overrides)
-    hidden = next(_hidden_paths(values), None)
-    if hidden is not None:
+    values = merged(base, overrides)
+    if hidden := list(_hidden_paths(values)):
+        named = ", ".join(f"'{name}'" for name in hidden)
+        options = ", ".join(f"--{name}" for name in hidden)
+        what = "was a path" if len(hidden) == 1 else "were paths"
         raise ConfigError(
-            subject, f"'{hidden}' was a path, which the record does not keep", f"give --{hidden}"
+            subject, f"{named} {what}, which the record does not keep", f"give {options}"
         )
-    for name, option in (("manifest", "--manifest"), ("out", "--out")):
-        if name not in values:
-            raise ConfigError(subject, f"'{name}' is missing", f"give {option}")
     try:
         return RunConfig.model_validate(values)
     except ValidationError as error:
-        raise validation_error(subject, error) from None
+        raise validation_error(subject, error, RunConfig) from None

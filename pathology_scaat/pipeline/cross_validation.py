@@ -51,9 +51,9 @@ class FoldPlan:
         splits = self.splits(tested)
         return tuple(replace(s, split=splits[s.slide_id]) for s in self.slides)
 
-    def tested_in(self, fold: int) -> tuple[str, ...]:
-        """Slides that a fold tests."""
-        return tuple(s for s, own in self.fold_of.items() if own == fold)
+    def tested_in(self, one: FoldModel) -> tuple[str, ...]:
+        """Slides that a fold's model tests."""
+        return tuple(s for s, own in self.fold_of.items() if own == one.fold)
 
 
 def column_of(table: Path, name: str, cohort: Manifest) -> dict[str, str]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pathology_scaat.artifacts.atomic import write_json
+from pathology_scaat.artifacts.output_folder import claim_output
 from pathology_scaat.artifacts.status import StatusTable
 from pathology_scaat.demo import DemoCohort, make_demo_cohort
 from pathology_scaat.evaluation.ground_truth import MapScore, PatchScore, map_score, patch_score
@@ -116,6 +117,7 @@ def demo(
         The run's report, held-out patch AUC and map scores; also in ``results/demo.json``.
     """
     listener = reporter or Silent()
+    claim_output(out, folders=("slides", "results"))
     listener.begin("slides", N_SLIDES)
     cohort = make_demo_cohort(
         out / "slides",

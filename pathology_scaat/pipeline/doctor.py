@@ -1,13 +1,14 @@
-"""``scaat doctor``: what this machine has; offline, and quick."""
+"""``scaat doctor``: what this machine has, and whether it works; offline, in seconds."""
 
 from __future__ import annotations
 
 import os
 import platform
 import shutil
-from dataclasses import dataclass
 from importlib import metadata, util
 from pathlib import Path
+
+from pathology_scaat.pipeline.trials import Check, try_out
 
 REQUIRED = (
     "torch", "timm", "openslide-python", "openslide-bin", "tifffile", "imagecodecs", "zarr",
@@ -20,16 +21,6 @@ OPTIONAL = {
     "highdicom": "DICOM results (extra: dicom)",
 }
 LOW_DISK_BYTES = 20 << 30
-
-
-@dataclass(frozen=True)
-class Check:
-    """One line of the doctor's report."""
-
-    name: str
-    ok: bool
-    detail: str
-    needed: bool = True
 
 
 def _version(name: str) -> str | None:
@@ -70,12 +61,13 @@ def _reader_checks() -> list[Check]:
 
 
 def doctor(out: Path | None = None) -> tuple[Check, ...]:
-    """Report what is installed, the GPU, the readers and the free disk.
+    """Report what is installed and try it: kernels, a slide, a picture, the disk.
 
     Parameters
     ----------
     out : Path, optional
-        Folder whose disk is looked at; the working directory by default.
+        Folder whose disk is looked at, and written to where it exists; by default the free
+        space of the working directory is told, and the temporary folder is written to.
     """
     checks = [Check("Python", True, platform.python_version())]
     for name in REQUIRED:
@@ -88,7 +80,9 @@ def doctor(out: Path | None = None) -> tuple[Check, ...]:
     checks.extend(_reader_checks())
     checks.extend(_torch_checks())
     checks.append(Check("processors", True, str(os.cpu_count() or 1)))
+    checks.extend(try_out(out))
     folder = out or Path.cwd()
+    folder = folder.absolute()
     while not folder.exists():
         folder = folder.parent
     free = shutil.disk_usage(folder).free

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
+from pathology_scaat.artifacts.output_folder import claim_output
 from pathology_scaat.cohort.manifest import Manifest
 from pathology_scaat.evaluation.compare_methods import CompareConfig, compare_methods
 from pathology_scaat.evaluation.comparison import Comparison
 from pathology_scaat.evaluation.evaluate import evaluate_run
 from pathology_scaat.evaluation.protocol import ProtocolConfig
 from pathology_scaat.evaluation.trust_card import TrustCard
+from pathology_scaat.pipeline.class_table import class_table_notes, count_classes
 from pathology_scaat.pipeline.config import read_yaml, validation_error
+from pathology_scaat.pipeline.preflight import check_device
 from pathology_scaat.pipeline.reporting import Reporter, Silent
 from pathology_scaat.pipeline.tile import load_cohort
-from pathology_scaat.pipeline.train import training_slides
+from pathology_scaat.pipeline.train import training_cohort
 
 
 def _steps(reporter: Reporter) -> Callable[[str, int, int], None]:
@@ -54,8 +57,8 @@ def evaluate(
     out : Path
         Output folder of a run.
     manifest : Path or Manifest, optional
-        Gives the patients that intervals are clustered by, and the annotations that masks
-        come from; without it localisation is "not measured".
+        Gives the patients that intervals are clustered by (else ``slides.csv`` does), and the
+        annotations that masks come from; without it localisation is "not measured".
     model : Path, optional
         Another bundle than ``out/model``.
     config : ProtocolConfig, optional
@@ -67,12 +70,14 @@ def evaluate(
     reporter : Reporter, optional
         Listens to progress.
     """
+    check_device(device)
+    claim_output(out)
     cohort = load_cohort(manifest) if manifest is not None else None
     return evaluate_run(
         out,
         model=model,
         config=config,
-        patients={r.slide_id: r.patient_id for r in cohort.rows} if cohort else None,
+        patients=cohort.patient_keys() if cohort else None,
         annotations=_annotations(cohort) if cohort else None,
         device=device,
         overwrite=overwrite,
@@ -80,8 +85,8 @@ def evaluate(
     )
 
 
-def load_compare_config(path: Path | None) -> CompareConfig:
-    """A comparison from a YAML file; the default arms without one.
+def load_compare_config(path: Path | None, seeds: Sequence[int] | None = None) -> CompareConfig:
+    """A comparison from a YAML file; the default arms without one. ``seeds`` go before its own.
 
     Raises
     ------
@@ -89,10 +94,12 @@ def load_compare_config(path: Path | None) -> CompareConfig:
         If the file cannot be read or a setting is unknown or impossible.
     """
     values: dict[str, Any] = read_yaml(path) if path else {}
+    if seeds is not None:
+        values = {**values, "seeds": tuple(seeds)}
     try:
         return CompareConfig.model_validate(values)
     except ValidationError as error:
-        raise validation_error(path.name if path else "comparison", error) from None
+        raise validation_error(path.name if path else "comparison", error, CompareConfig) from None
 
 
 def compare(
@@ -101,7 +108,7 @@ def compare(
     *,
     config: CompareConfig | None = None,
     device: str = "auto",
-    seed: int = 0,
+    seed: int | None = None,
     overwrite: bool = False,
     reporter: Reporter | None = None,
 ) -> Comparison:
@@ -117,17 +124,23 @@ def compare(
         Arms, seeds and the protocol, with the primary measure named before training.
     device : str
         ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-    seed : int
-        Seed of the split where the manifest gives none.
+    seed : int, optional
+        Seed of the split where the manifest gives none; without it the split of the run that is
+        in ``slides.csv`` is kept.
     overwrite : bool
         Train and measure anew.
     reporter : Reporter, optional
         Listens to progress.
     """
     listener = reporter or Silent()
+    check_device(device)
+    claim_output(out)
     cohort = load_cohort(manifest)
+    found = training_cohort(cohort, out, seed)
+    for note in (*cohort.notes, *class_table_notes(count_classes(found.slides)), *found.notes):
+        listener.note(note)
     return compare_methods(
-        training_slides(cohort, out, seed),
+        found.slides,
         out / "comparison",
         config,
         annotations=_annotations(cohort),

@@ -8,9 +8,11 @@ from pathlib import Path
 from pathology_scaat.artifacts.output_folder import Workspace
 from pathology_scaat.artifacts.status import StatusTable
 from pathology_scaat.execution.engine import EngineConfig
+from pathology_scaat.pipeline.preflight import check_device, check_stores, spelled_target
 from pathology_scaat.pipeline.reporting import Reporter, Silent, StageReport
 from pathology_scaat.pipeline.stage import run_stage, slides_to_do
-from pathology_scaat.saliency import ExplainConfig
+from pathology_scaat.saliency import ExplainConfig, ExplainResult
+from pathology_scaat.saliency.explain import explained_classes
 from pathology_scaat.saliency.explain_job import ExplainJob, explain_job
 
 
@@ -50,16 +52,33 @@ def explain(
     -------
     StageReport
         What was done, skipped and failed, by slide id.
+
+    Raises
+    ------
+    UsageError
+        If the device does not exist, the target is no class of the model, or the model fits
+        no slide.
+    BundleError
+        If the model cannot be read.
     """
+    from pathology_scaat.training.bundle import read_bundle_config
+
     space = Workspace(out)
+    settings = config or ExplainConfig()
     todo = slides_to_do(space, "tile", slide_ids)
+    # One mistake is one sentence: nothing is touched, and no slide is failed for it.
+    check_device(device, engine)
+    model_config = read_bundle_config(model or space.model)
+    settings = spelled_target(settings, model_config.class_names)
+    explained_classes(settings.target, model_config)
+    check_stores(space, todo, model_config)
     jobs = [
         ExplainJob(
             slide_id,
             space.patches(slide_id),
             model or space.model,
             space.saliency(slide_id),
-            config or ExplainConfig(),
+            settings,
             device,
             overwrite,
         )
@@ -74,6 +93,7 @@ def explain(
         _engine_for(engine or EngineConfig(), device),
         StatusTable(out),
         reporter or Silent(),
+        facts=_facts,
         resources=None if device == "cpu" else {"GPU": 1},
     )
 
@@ -86,3 +106,8 @@ def _engine_for(engine: EngineConfig, device: str) -> EngineConfig:
 
     gpus = gpu_count(device)
     return engine.model_copy(update={"workers": gpus}) if gpus else engine
+
+
+def _facts(result: ExplainResult) -> dict[str, float | None]:
+    """Column of the status table: share of patches that are unlike the training patches."""
+    return {"unlike_training": result.unlike_share}

@@ -7,15 +7,23 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pathology_scaat.artifacts.output_folder import Workspace
-from pathology_scaat.artifacts.status import StatusTable
+from pathology_scaat.artifacts.status import STAGES, StatusTable
 from pathology_scaat.artifacts.urls import SlidePlace
 from pathology_scaat.cohort.manifest import Manifest
+from pathology_scaat.errors import BundleError
 from pathology_scaat.execution.engine import EngineConfig
 from pathology_scaat.export import ExportConfig, ExportResult, export_slide
+from pathology_scaat.export.qupath.model_words import ModelWords
 from pathology_scaat.export.report.cohort import write_cohort
+from pathology_scaat.export.report.records import FailedSlide
 from pathology_scaat.pipeline.reporting import Reporter, Silent, StageReport
 from pathology_scaat.pipeline.stage import run_stage, slides_to_do
 from pathology_scaat.pipeline.tile import load_cohort
+from pathology_scaat.training.bundle import read_bundle_config
+from pathology_scaat.training.bundle_config import model_fingerprint, model_name
+
+CARD = "evaluation/trust_card.md"
+"""Where ``scaat evaluate`` puts the trust card, in the output folder."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +37,9 @@ class ExportJob:
     slide_path: SlidePlace | None
     mpp: float | None
     tissue_path: Path | None
+    facts: ModelWords
     overwrite: bool
+    prune: bool = False
 
 
 def run_export_job(job: ExportJob) -> ExportResult:
@@ -41,8 +51,20 @@ def run_export_job(job: ExportJob) -> ExportResult:
         slide_path=job.slide_path,
         mpp=job.mpp,
         tissue_path=job.tissue_path,
+        facts=job.facts,
         overwrite=job.overwrite,
+        prune=job.prune,
     )
+
+
+def model_facts(bundle: Path) -> ModelWords:
+    """What the run's model says of itself; nothing where there is none that can be read."""
+    try:
+        config = read_bundle_config(bundle)
+    except BundleError:
+        return ModelWords()
+    colours = None if config.class_colours is None else tuple(config.class_colours.items())
+    return ModelWords(model_fingerprint(config), name=model_name(config), class_colours=colours)
 
 
 def export(
@@ -53,6 +75,7 @@ def export(
     engine: EngineConfig | None = None,
     slide_ids: Sequence[str] | None = None,
     overwrite: bool = False,
+    prune: bool = False,
     reporter: Reporter | None = None,
 ) -> StageReport:
     """Export the slide maps of ``out`` into ``out/overlays``.
@@ -71,6 +94,9 @@ def export(
         Only these; all that are stitched by default.
     overwrite : bool
         Write files anew even where the right ones exist.
+    prune : bool
+        Remove files of other formats and of earlier maps that exports made; without it, files
+        of formats that are not asked for stay.
     reporter : Reporter, optional
         Listens to progress.
 
@@ -83,6 +109,7 @@ def export(
     rows = {row.slide_id: row for row in load_cohort(manifest).rows} if manifest else {}
     todo = slides_to_do(space, "stitch", slide_ids)
     settings = config or ExportConfig()
+    facts = model_facts(space.model)
     jobs = [
         ExportJob(
             map_path=space.map(slide_id),
@@ -92,10 +119,13 @@ def export(
             slide_path=rows[slide_id].slide_path if slide_id in rows else None,
             mpp=rows[slide_id].mpp if slide_id in rows else None,
             tissue_path=tissue if (tissue := space.tissue(slide_id)).exists() else None,
+            facts=facts,
             overwrite=overwrite,
+            prune=prune,
         )
         for slide_id in todo
     ]
+    status = StatusTable(out)
     report = run_stage(
         "export",
         todo,
@@ -103,9 +133,16 @@ def export(
         jobs,
         [space.overlays / slide_id for slide_id in todo],
         engine,
-        StatusTable(out),
+        status,
         reporter or Silent(),
     )
     if report.usable:
-        write_cohort(space.overlays)
+        failed = [
+            FailedSlide(row["slide_id"], stage, row["reason"])
+            for row in status.failed()
+            for stage in STAGES
+            if row[stage] == "failed"
+        ]
+        has_card = (out / CARD).is_file()
+        write_cohort(space.overlays, failed=failed, card=f"../{CARD}" if has_card else None)
     return report

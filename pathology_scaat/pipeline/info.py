@@ -56,7 +56,8 @@ class SlideReport:
         if self.suggested_mpp is not None:
             rows.append(("suggested", f"--mpp {self.suggested_mpp:g}"))
         else:
-            rows.append(("suggested", "add an mpp column to the manifest: the slide states none"))
+            rows.append(("suggested", "add an mpp column to the manifest, or give --slide-mpp"))
+        rows.extend((f"image {number}", text) for number, text in enumerate(info.images, 1))
         rows.extend(("note", note) for note in info.notes)
         return rows
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol
+
+from pathology_scaat.artifacts.notes import keep_notes
 
 
 class Reporter(Protocol):
@@ -39,17 +43,27 @@ class Silent:
     def note(self, text: str) -> None: ...
 
 
+def tell_and_keep(notes: Sequence[str], out: Path, stage: str, reporter: Reporter) -> None:
+    """Tell the notes of a stage, and keep them in the output folder."""
+    for note in notes:
+        reporter.note(note)
+    out.mkdir(parents=True, exist_ok=True)
+    keep_notes(out, stage, notes)
+
+
 @dataclass
 class StageReport:
     """What one stage did, by slide id.
 
     ``failed`` holds the reason in words; a skipped slide already had the right artifact.
+    ``warnings`` holds what the user must not miss about slides that did not fail.
     """
 
     stage: str
     done: list[str] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
+    warnings: dict[str, str] = field(default_factory=dict)
 
     @property
     def usable(self) -> tuple[str, ...]:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pathology_scaat.artifacts.fingerprint import file_sha256
+from pathology_scaat.artifacts.output_folder import claim_output
 from pathology_scaat.artifacts.run_record import write_run_record
 from pathology_scaat.artifacts.status import StatusTable
 from pathology_scaat.cohort.external import with_external_test
 from pathology_scaat.cohort.manifest import Manifest
+from pathology_scaat.errors import ManifestError
+from pathology_scaat.execution.devices import choose_device
 from pathology_scaat.patches import TileConfig
+from pathology_scaat.pipeline.class_names import with_class_names
 from pathology_scaat.pipeline.config import RunConfig
 from pathology_scaat.pipeline.cross_validation import (
     column_of,
@@ -21,11 +25,20 @@ from pathology_scaat.pipeline.cross_validation import (
 )
 from pathology_scaat.pipeline.explain import explain
 from pathology_scaat.pipeline.export import export
+from pathology_scaat.pipeline.label_source import label_notes
 from pathology_scaat.pipeline.predict import PredictReport, predict
-from pathology_scaat.pipeline.reporting import Reporter, Silent, StageReport
+from pathology_scaat.pipeline.preflight import (
+    check_class_choices,
+    check_device,
+    check_training,
+    unused_settings,
+)
+from pathology_scaat.pipeline.reporting import Reporter, Silent, StageReport, tell_and_keep
+from pathology_scaat.pipeline.same_slides import refuse_shared_slides, shared_slide_notes
 from pathology_scaat.pipeline.stitch import stitch
-from pathology_scaat.pipeline.tile import load_cohort, tile
+from pathology_scaat.pipeline.tile import load_cohort, tile_cohort
 from pathology_scaat.pipeline.train import train
+from pathology_scaat.slides.fingerprint import keyed
 from pathology_scaat.training import TrainResult
 from pathology_scaat.training.bundle import load_bundle
 from pathology_scaat.training.bundle_config import BundleConfig
@@ -33,12 +46,16 @@ from pathology_scaat.training.bundle_config import BundleConfig
 
 @dataclass
 class RunReport:
-    """What a run did: a report a stage, and the training's metrics where it trained."""
+    """What a run did: a report a stage, and the training's metrics where it trained.
+
+    ``nothing_learnt`` says why the model counts as having learnt nothing; empty where it has.
+    """
 
     out: Path
     stages: list[StageReport] = field(default_factory=list)
     training: TrainResult | None = None
     predicted: PredictReport | None = None
+    nothing_learnt: str = ""
 
     @property
     def failed(self) -> dict[str, str]:
@@ -67,7 +84,11 @@ def tile_config_for(model: BundleConfig, asked: TileConfig) -> TileConfig:
 
 
 def run(
-    config: RunConfig, *, overwrite: bool = False, reporter: Reporter | None = None
+    config: RunConfig,
+    *,
+    overwrite: bool = False,
+    exists_ok: bool = False,
+    reporter: Reporter | None = None,
 ) -> RunReport:
     """Tile, train (unless a model is given), explain, predict, stitch and export a cohort.
 
@@ -80,6 +101,8 @@ def run(
         All settings.
     overwrite : bool
         Make every artifact anew.
+    exists_ok : bool
+        Write into a folder that holds what this program did not make, beside it.
     reporter : Reporter, optional
         Listens to progress.
 
@@ -96,34 +119,54 @@ def run(
         tested = load_cohort(config.test_manifest, config.pseudonymize, out)
         external = tested.slide_ids
         cohort = with_external_test(cohort, tested, config.seed)
+    if not cohort.rows:
+        raise ManifestError("the cohort", "has no slides", "add at least one row")
+    notes = [*cohort.notes]
+    cohort = replace(cohort, notes=())  # the stages need not say them again
     tile_config = config.tile
+    check_device(config.device, config.engine)
     inputs: dict[str, str] = {}
     if config.manifest.is_file():
-        inputs["manifest"] = file_sha256(config.manifest)
+        inputs["manifest"] = keyed(file_sha256(config.manifest), cohort.fingerprint_key)
     if config.test_manifest is not None and config.test_manifest.is_file():
-        inputs["test_manifest"] = file_sha256(config.test_manifest)
+        inputs["test_manifest"] = keyed(file_sha256(config.test_manifest), cohort.fingerprint_key)
     if config.model is not None:
         bundle = load_bundle(config.model)
         inputs["model"] = bundle.fingerprint
         tile_config = tile_config_for(bundle.config, config.tile)
-    out.mkdir(parents=True, exist_ok=True)
-    StatusTable(out).plan(row.slide_id for row in cohort.rows)
+        notes += unused_settings(config.tile, config.train, bundle.config)
+        notes += shared_slide_notes(cohort)
+    else:
+        choose_device(config.device)
+        check_training(config.train, config.tile.patch_size_px)
+        refuse_shared_slides(cohort)
+        notes += label_notes(cohort.rows, config.train.labels)
+    tile_config, class_notes = with_class_names(tile_config, cohort.rows)
+    check_class_choices(
+        config.train if config.model is None else None, config.explain, tile_config.class_names
+    )
+    claim_output(out, exists_ok=exists_ok)
+    tell_and_keep([*notes, *class_notes], out, "cohort", listener)
+    StatusTable(out).plan((row.slide_id for row in cohort.rows), cohort.patient_keys())
     # Where the work runs decides no result, and a scheduler's address names a host.
     write_run_record(
         out,
-        config.model_dump(mode="json", exclude={"engine"}),
+        # Paths stay paths, so that the record can leave out relative ones too.
+        config.model_dump(exclude={"engine"}),
         inputs=inputs,
         audit=config.audit,
         full_config=config.model_dump(mode="json"),
     )
     report = RunReport(out)
+    if config.model is not None:
+        report.nothing_learnt = bundle.config.nothing_learnt
 
-    tiled = tile(
+    tiled = tile_cohort(
         cohort,
         out,
-        config=tile_config,
+        tile_config,
+        config.engine,
         labels=config.train.labels,
-        engine=config.engine,
         overwrite=overwrite,
         reporter=listener,
     )
@@ -131,7 +174,9 @@ def run(
     if not tiled.usable:
         return report
     if config.folds is not None:
-        explained = _by_folds(config, cohort, report, tiled.usable, overwrite, listener)
+        explained = _by_folds(
+            config, config.folds, cohort, report, tiled.usable, overwrite, listener
+        )
     else:
         explained = _by_one_model(
             config, cohort, external, report, tiled.usable, overwrite, listener
@@ -179,6 +224,7 @@ def _by_one_model(
             overwrite=overwrite,
             reporter=listener,
         )
+        report.nothing_learnt = report.training.nothing_learnt
     explained = explain(
         config.out,
         model=config.model,
@@ -204,6 +250,7 @@ def _by_one_model(
 
 def _by_folds(
     config: RunConfig,
+    n_folds: int,
     cohort: Manifest,
     report: RunReport,
     slide_ids: Sequence[str],
@@ -211,12 +258,11 @@ def _by_folds(
     listener: Reporter,
 ) -> StageReport:
     """A model a fold; each slide is explained and predicted by the one that never saw it."""
-    assert config.folds is not None
     sites = None
     if config.preserve_site is not None:
         sites = column_of(config.manifest, config.preserve_site, cohort)
     plan = plan_folds(
-        cohort, config.out, config.folds, config.train, config.seed, sites=sites, reporter=listener
+        cohort, config.out, n_folds, config.train, config.seed, sites=sites, reporter=listener
     )
     models = train_folds(
         plan,
@@ -235,14 +281,13 @@ def _by_folds(
         )
     explained = StageReport("explain")
     for one in models:
-        assert one.fold is not None
         part = explain(
             config.out,
             model=one.model,
             config=config.explain,
             device=config.device,
             engine=config.engine,
-            slide_ids=[s for s in plan.tested_in(one.fold) if s in set(slide_ids)],
+            slide_ids=[s for s in plan.tested_in(one) if s in set(slide_ids)],
             overwrite=overwrite,
             reporter=listener,
         )

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias
+from types import TracebackType
+from typing import Any, Protocol, Self
 
+from pathology_scaat.artifacts.disk_probe import probe_disk
 from pathology_scaat.artifacts.failure_log import log_failure
-from pathology_scaat.artifacts.leases import LeasedJob, run_leased, sweep_partials
-from pathology_scaat.artifacts.output_folder import Workspace
+from pathology_scaat.artifacts.leases import LeasedJob, run_leased, sweep_leases, sweep_partials
+from pathology_scaat.artifacts.output_folder import Workspace, claim_output
 from pathology_scaat.artifacts.redaction import reason_for
-from pathology_scaat.artifacts.status import STAGES, Fact, Stage, State, StatusTable
+from pathology_scaat.artifacts.status import STAGES, Stage, StatusTable
+from pathology_scaat.artifacts.status_writer import StatusChange, StatusWriter
 from pathology_scaat.errors import LeaseError, ScaatError, UsageError
 from pathology_scaat.execution.engine import EngineConfig, LostError, map_jobs
 from pathology_scaat.pipeline.reporting import Reporter, StageReport
-
-_Change: TypeAlias = tuple[str, Stage, State, str, Mapping[str, Fact]]
 
 
 class SlideResult(Protocol):
@@ -53,7 +54,7 @@ def slides_to_do(
 
 
 class StageRecorder:
-    """Keeps the stage report, the status table and the listener in step."""
+    """Keeps the stage report, the status table and the listener in step; a context manager."""
 
     def __init__(
         self, stage: Stage, slide_ids: Sequence[str], status: StatusTable, reporter: Reporter
@@ -66,33 +67,40 @@ class StageRecorder:
         self._units = 0
         self._n_ended = 0
         self._shares: dict[int, float] = {}
-        changes: list[_Change] = []
+        changes: list[StatusChange] = []
+        claim_output(status.path.parent)
+        probe_disk(status.path.parent)
         sweep_partials(status.path.parent)
+        if problem := status.problem():
+            reporter.note(f"slides.csv {problem}: its rows are made anew from the artifacts")
         if stage == "tile":  # the stage that sees the whole cohort gives the rows their order
             status.plan(slide_ids)
         for slide_id in slide_ids:
             changes.append((slide_id, stage, "pending", "", {}))
         status.update_many(changes)
+        self._writer = StatusWriter(status)
         reporter.begin(stage, len(slide_ids))
 
     def failed(self, slide_id: str, error: ScaatError) -> None:
         self.report.failed[slide_id] = str(error)
         log_failure(self._status.path.parent, self.report.stage, slide_id, error)
-        own: _Change = (slide_id, self._stage, "failed", reason_for(error), {})
-        self._status.update_many([*self._outdated(slide_id), own])
+        own: StatusChange = (slide_id, self._stage, "failed", reason_for(error), {})
+        self._writer.add([*self._outdated(slide_id), own])
         self._advance()
 
     def succeeded(self, slide_id: str, result: SlideResult, facts: Mapping[str, Any]) -> None:
         (self.report.skipped if result.skipped else self.report.done).append(slide_id)
         for note in getattr(result, "notes", ()):
             self._reporter.note(f"{slide_id}: {note}")
-        own: _Change = (slide_id, self._stage, "done", "", facts)
-        self._status.update_many([*([] if result.skipped else self._outdated(slide_id)), own])
+        if warnings := tuple(getattr(result, "warnings", ())):
+            self.report.warnings[slide_id] = "; ".join(warnings)
+        own: StatusChange = (slide_id, self._stage, "done", "", facts)
+        self._writer.add([*([] if result.skipped else self._outdated(slide_id)), own])
         if not result.skipped:
             self._units += int(getattr(result, "n_patches", 0))
         self._advance()
 
-    def _outdated(self, slide_id: str) -> list[_Change]:
+    def _outdated(self, slide_id: str) -> list[StatusChange]:
         """What later stages made of another artifact than the present one is done no more."""
         later = STAGES[STAGES.index(self._stage) + 1 :]
         return [(slide_id, stage, "pending", "", {}) for stage in later]
@@ -115,8 +123,30 @@ class StageRecorder:
         self._reporter.advance(self.report.stage, ", ".join(parts))
 
     def close(self) -> StageReport:
+        self._writer.close()
         self._reporter.end(self.report.stage)
         return self.report
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Whatever ends the stage, the table says what was done until then."""
+        if kind is None:
+            self._writer.close()
+            return
+        with suppress(ScaatError):  # what ended the stage is the news
+            self._writer.close()
+        # Workers that did not end in time were killed, in the middle of what they wrote.
+        out = self._status.path.parent
+        with suppress(OSError):
+            sweep_partials(out)
+            sweep_leases(out)
 
 
 def run_stage(
@@ -129,6 +159,7 @@ def run_stage(
     status: StatusTable,
     reporter: Reporter,
     facts: Callable[[Any], Mapping[str, Any]] = no_facts,
+    preflight: Callable[[Any], None] | None = None,
     resources: dict[str, float] | None = None,
 ) -> StageReport:
     """Run one job per slide wherever the engine says; a failed slide stops no other.
@@ -138,7 +169,7 @@ def run_stage(
     stage : str
         Column of the status table.
     slide_ids : sequence of str
-        One id a job.
+        One id per job.
     function : callable
         Importable function of one job; returns something with ``skipped``.
     jobs : sequence
@@ -154,6 +185,9 @@ def run_stage(
         Listens to progress.
     facts : callable
         Extra columns of the status table from a result.
+    preflight : callable, optional
+        Raises what would make a job fail at once; called here for each job before any is given
+        to a worker, where the workers are on this machine.
     resources : dict, optional
         What a worker of a Dask cluster must offer (:func:`map_jobs`).
 
@@ -162,38 +196,49 @@ def run_stage(
     LostError
         If the cluster went away; the slides that are not done are ``failed``.
     """
-    recorder = StageRecorder(stage, slide_ids, status, reporter)
-    todo = list(range(len(jobs)))
-    lost: list[LostError] = []
-    for wait in (False, True):
-        leased = [LeasedJob(function, jobs[i], artifacts[i], wait, slide_ids[i]) for i in todo]
-        busy = []
-        # Closed before anything else happens: workers end with the loop, however it ends.
-        with closing(
-            map_jobs(
-                run_leased,
-                leased,
-                engine or EngineConfig(),
-                announce=reporter.note,
-                resources=resources,
-                on_progress=recorder.in_progress,
-            )
-        ) as outcomes:
-            for outcome in outcomes:
-                index = todo[outcome.index]
-                recorder.ended(outcome.index)
-                if outcome.result is not None:
-                    recorder.succeeded(slide_ids[index], outcome.result, facts(outcome.result))
-                elif isinstance(outcome.error, LeaseError) and not wait:
-                    busy.append(index)
-                elif outcome.error is not None:
-                    recorder.failed(slide_ids[index], outcome.error)
-                    if isinstance(outcome.error, LostError):
-                        lost.append(outcome.error)
-        todo = sorted(busy)
-        if lost or not todo:
-            break
-    report = recorder.close()
+    with StageRecorder(stage, slide_ids, status, reporter) as recorder:
+        todo = list(range(len(jobs)))
+        if preflight is not None and not (engine and (engine.scheduler or engine.cluster)):
+            possible = []
+            for index in todo:
+                try:
+                    preflight(jobs[index])
+                except ScaatError as error:
+                    recorder.ended(index)
+                    recorder.failed(slide_ids[index], error)
+                else:
+                    possible.append(index)
+            todo = possible
+        lost: list[LostError] = []
+        for wait in (False, True):
+            leased = [LeasedJob(function, jobs[i], artifacts[i], wait, slide_ids[i]) for i in todo]
+            busy = []
+            # Closed before anything else happens: workers end with the loop, however it ends.
+            with closing(
+                map_jobs(
+                    run_leased,
+                    leased,
+                    engine or EngineConfig(),
+                    announce=reporter.note,
+                    resources=resources,
+                    on_progress=recorder.in_progress,
+                )
+            ) as outcomes:
+                for outcome in outcomes:
+                    index = todo[outcome.index]
+                    recorder.ended(outcome.index)
+                    if outcome.result is not None:
+                        recorder.succeeded(slide_ids[index], outcome.result, facts(outcome.result))
+                    elif isinstance(outcome.error, LeaseError) and not wait:
+                        busy.append(index)
+                    elif outcome.error is not None:
+                        recorder.failed(slide_ids[index], outcome.error)
+                        if isinstance(outcome.error, LostError):
+                            lost.append(outcome.error)
+            todo = sorted(busy)
+            if lost or not todo:
+                break
+        report = recorder.close()
     if lost:
         # Later stages would do without these slides; a model would even be trained without.
         raise LostError("the cluster", f"{lost[0].problem}, {len(lost)} not done", lost[0].remedy)

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pathology_scaat.annotations import read_annotations
-from pathology_scaat.artifacts.output_folder import Workspace
+from pathology_scaat.artifacts.output_folder import Workspace, claim_output
 from pathology_scaat.artifacts.status import StatusTable
+from pathology_scaat.artifacts.urls import slide_place
 from pathology_scaat.cohort.manifest import Manifest, ManifestRow, read_manifest
 from pathology_scaat.cohort.pseudonyms import pseudonymous
-from pathology_scaat.errors import AnnotationError, ManifestError
+from pathology_scaat.errors import ManifestError
 from pathology_scaat.execution.engine import EngineConfig
 from pathology_scaat.patches import TileConfig, TileJob, TileResult, tile_slide
+from pathology_scaat.patches.plan import check_room, plan_tiling
+from pathology_scaat.pipeline.class_names import counts_text, with_class_names
 from pathology_scaat.pipeline.label_source import copies_labels, label_notes
-from pathology_scaat.pipeline.reporting import Reporter, Silent, StageReport
+from pathology_scaat.pipeline.reporting import Reporter, Silent, StageReport, tell_and_keep
+from pathology_scaat.pipeline.same_slides import shared_slide_notes
 from pathology_scaat.pipeline.stage import run_stage
+from pathology_scaat.slides.opening import reach_slide
 from pathology_scaat.training.bags.config import LabelSource
 
 
@@ -38,26 +42,13 @@ def load_cohort(
     return pseudonymous(cohort, salt, out)
 
 
-def discover_class_names(rows: Sequence[ManifestRow]) -> tuple[str, ...]:
-    """Class names that the cohort's annotations and slide labels use, sorted.
-
-    Annotation files that cannot be read are passed over here: their slide fails, with the
-    reason, when it is tiled.
-    """
-    names: set[str] = set()
-    for row in rows:
-        if row.annotation_path is not None:
-            try:
-                names.update(p.class_name for p in read_annotations(row.annotation_path))
-            except AnnotationError:
-                continue
-        elif row.label is not None:
-            names.add(row.label)
-    return tuple(sorted(name for name in names if not name.endswith("*")))
-
-
 def _job(
-    row: ManifestRow, space: Workspace, config: TileConfig, overwrite: bool, copy_labels: bool
+    row: ManifestRow,
+    space: Workspace,
+    config: TileConfig,
+    overwrite: bool,
+    key: bytes,
+    copy_label: bool,
 ) -> TileJob:
     return TileJob(
         slide_path=row.slide_path,
@@ -65,22 +56,31 @@ def _job(
         store_path=space.patches(row.slide_id),
         tissue_path=space.tissue(row.slide_id),
         annotation_path=row.annotation_path,
-        label=row.label if copy_labels else None,
+        label=row.label if copy_label else None,
         mask_path=row.mask_path,
         mpp=row.mpp,
         config=config,
         overwrite=overwrite,
+        fingerprint_key=key,
     )
+
+
+def _reach(job: TileJob) -> None:
+    """A slide that is not there costs no worker; of a slide by URL only its worker knows."""
+    place = slide_place(job.slide_path)
+    if isinstance(place, Path):
+        reach_slide(place)
 
 
 def _facts(result: TileResult) -> Mapping[str, Any]:
     return {
         "n_patches": result.n_patches,
         "n_unreadable": result.n_unreadable,
+        "n_labelled": counts_text(result.n_labelled_by_class),
         "mpp": result.mpp,
         "mpp_source": result.mpp_source,
         "reader": result.reader,
-        "notes": "; ".join(result.notes),
+        "notes": "; ".join((*result.warnings, *result.notes)),
     }
 
 
@@ -92,6 +92,7 @@ def tile(
     labels: LabelSource = "auto",
     engine: EngineConfig | None = None,
     overwrite: bool = False,
+    exists_ok: bool = False,
     reporter: Reporter | None = None,
 ) -> StageReport:
     """Tile every slide of a cohort into ``out/patches``; a failed slide stops no other.
@@ -112,6 +113,8 @@ def tile(
         Where the work runs.
     overwrite : bool
         Make stores anew even where the right ones exist.
+    exists_ok : bool
+        Write into a folder that holds what this program did not make, beside it.
     reporter : Reporter, optional
         Listens to progress.
 
@@ -119,19 +122,48 @@ def tile(
     -------
     StageReport
         What was done, skipped and failed, by slide id.
+
+    Raises
+    ------
+    ManifestError
+        If the cohort has no slides.
+    StoreError
+        If the disk cannot hold the patches.
     """
     listener = reporter or Silent()
     cohort = load_cohort(manifest)
     if not cohort.rows:
         raise ManifestError("the cohort", "has no slides", "add at least one row")
-    settings = config or TileConfig()
-    if not settings.class_names:
-        settings = settings.model_copy(update={"class_names": discover_class_names(cohort.rows)})
+    settings, class_notes = with_class_names(config or TileConfig(), cohort.rows)
+    claim_output(out, exists_ok=exists_ok)
+    copied = label_notes(cohort.rows, labels)
+    notes = (*cohort.notes, *shared_slide_notes(cohort), *class_notes, *copied)
+    tell_and_keep(notes, out, "cohort", listener)
+    return tile_cohort(
+        cohort, out, settings, engine, labels=labels, overwrite=overwrite, reporter=listener
+    )
+
+
+def tile_cohort(
+    cohort: Manifest,
+    out: Path,
+    settings: TileConfig,
+    engine: EngineConfig | None,
+    *,
+    labels: LabelSource = "auto",
+    overwrite: bool,
+    reporter: Reporter,
+) -> StageReport:
+    """The work of :func:`tile`, with classes that are known and notes that have been told."""
     space = Workspace(out)
+    StatusTable(out).plan((row.slide_id for row in cohort.rows), cohort.patient_keys())
     copied = copies_labels(cohort.rows, labels)
-    for note in label_notes(cohort.rows, labels):
-        listener.note(note)
-    jobs = [_job(row, space, settings, overwrite, copied) for row in cohort.rows]
+    key = cohort.fingerprint_key
+    jobs = [_job(row, space, settings, overwrite, key, copied) for row in cohort.rows]
+    to_make = [job for job in jobs if overwrite or not Path(job.store_path).exists()]
+    plan = plan_tiling(to_make, settings)
+    if plan.n_grid:
+        reporter.note(check_room(plan, out))
     return run_stage(
         "tile",
         [job.slide_id for job in jobs],
@@ -140,6 +172,7 @@ def tile(
         [space.patches(row.slide_id) for row in cohort.rows],
         engine,
         StatusTable(out),
-        listener,
+        reporter,
         _facts,
+        preflight=_reach,
     )

@@ -4,22 +4,29 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from pathology_scaat.artifacts.leases import lease_if_writable
-from pathology_scaat.artifacts.output_folder import Workspace
+from pathology_scaat.artifacts.notes import keep_notes
+from pathology_scaat.artifacts.output_folder import Workspace, claim_output
 from pathology_scaat.artifacts.status import StatusTable
 from pathology_scaat.cohort.manifest import Manifest, ManifestRow, assign_splits
 from pathology_scaat.errors import StoreError, TrainingError
+from pathology_scaat.execution.devices import choose_device
 from pathology_scaat.patches import PatchStore
+from pathology_scaat.pipeline.class_table import class_table_notes, classes_in, count_classes
 from pathology_scaat.pipeline.label_source import (
     bag_class_names,
     label_notes,
     label_source,
     labelled_slides,
 )
+from pathology_scaat.pipeline.preflight import check_training
 from pathology_scaat.pipeline.reporting import Reporter, Silent
+from pathology_scaat.pipeline.same_slides import same_bytes_error
 from pathology_scaat.pipeline.tile import load_cohort
 from pathology_scaat.training import (
     TrainConfig,
@@ -29,13 +36,23 @@ from pathology_scaat.training import (
     train_model,
 )
 from pathology_scaat.training.bags.train import train_on_slides
+from pathology_scaat.training.builders import one_class_notes
+from pathology_scaat.training.positive_class import positive_class
 
 
-def _labelled_rows(rows: Sequence[ManifestRow], space: Workspace) -> list[ManifestRow]:
-    """Rows whose store holds labelled patches, with the most frequent class as their label.
+@dataclass(frozen=True)
+class _Labelled:
+    """A row whose store holds labelled patches; its label is the most frequent class there.
 
-    The label serves the stratified split only; patches keep their own.
+    That label serves the stratified split only; patches keep their own.
     """
+
+    row: ManifestRow
+    classes: tuple[str, ...]
+    slide_fingerprint: str
+
+
+def _labelled_rows(rows: Sequence[ManifestRow], space: Workspace) -> list[_Labelled]:
     found = []
     for row in rows:
         try:
@@ -44,22 +61,51 @@ def _labelled_rows(rows: Sequence[ManifestRow], space: Workspace) -> list[Manife
             continue
         labels = store.labels[store.labels >= 0]
         if labels.size:
-            counts = [int((labels == k).sum()) for k in range(len(store.meta.class_names))]
-            name = store.meta.class_names[counts.index(max(counts))]
-            found.append(row if row.label else replace(row, label=name))
+            names = store.meta.class_names
+            counts = np.bincount(labels, minlength=len(names))
+            name = names[int(counts.argmax())]
+            found.append(
+                _Labelled(
+                    row if row.label else replace(row, label=name),
+                    tuple(n for n, count in zip(names, counts, strict=True) if count),
+                    store.meta.slide_fingerprint,
+                )
+            )
     return found
 
 
-def training_slides(manifest: Manifest, out: Path, seed: int) -> tuple[TrainingSlide, ...]:
+def _refuse_copies(labelled: Sequence[_Labelled]) -> None:
+    """Refuse one slide under two patients: it would train and validate at once."""
+    by_bytes: dict[str, list[ManifestRow]] = {}
+    for one in labelled:
+        by_bytes.setdefault(one.slide_fingerprint, []).append(one.row)
+    for rows in by_bytes.values():
+        if len({row.patient_id for row in rows}) > 1:
+            raise same_bytes_error(row.slide_id for row in rows)
+
+
+@dataclass(frozen=True)
+class TrainingCohort:
+    """Slides with their splits, and what is to be said about how they were dealt."""
+
+    slides: tuple[TrainingSlide, ...]
+    notes: tuple[str, ...]
+
+
+def training_cohort(manifest: Manifest, out: Path, seed: int | None) -> TrainingCohort:
     """The slides to train on and their patient-disjoint splits.
 
     Splits that the manifest gives are kept; where it gives none they are made here
-    (stratified by class, seeded) and recorded in ``slides.csv``.
+    (stratified by class, every class in training first, seeded) and recorded in
+    ``slides.csv``. With ``seed`` None those that ``slides.csv`` has are taken, where it has one for
+    every slide, else seed 0.
 
     Raises
     ------
     TrainingError
         If no tiled slide has a labelled patch.
+    ManifestError
+        If one slide is there under two patients.
     """
     space = Workspace(out)
     labelled = _labelled_rows(manifest.rows, space)
@@ -70,13 +116,29 @@ def training_slides(manifest: Manifest, out: Path, seed: int) -> tuple[TrainingS
             "give annotation_path in the manifest, learn from labels of slides (--labels slide), "
             "or apply a trained model with --model",
         )
-    cohort = Manifest(rows=tuple(labelled))
-    if any(row.split is None for row in labelled):
-        cohort = assign_splits(cohort, seed=seed)
+    _refuse_copies(labelled)
     status = StatusTable(out)
-    for row in cohort.rows:
-        status.update(row.slide_id, "tile", "done", split=row.split)
-    return tuple(
+    dealt = Manifest(rows=tuple(one.row for one in labelled))
+    if seed is None and any(row.split is None for row in dealt.rows):
+        dealt = _with_recorded_splits(dealt, status)
+    # Also where all splits are given: what they leave out is said all the same.
+    cohort = assign_splits(
+        dealt,
+        seed=seed or 0,
+        classes={one.row.slide_id: one.classes for one in labelled},
+    )
+    patients = manifest.patient_keys()
+    status.update_many(
+        (
+            row.slide_id,
+            "tile",
+            "done",
+            "",
+            {"split": row.split, "patient": patients.get(row.slide_id)},
+        )
+        for row in cohort.rows
+    )
+    slides = tuple(
         TrainingSlide(
             store=space.patches(row.slide_id),
             slide_id=row.slide_id,
@@ -85,6 +147,39 @@ def training_slides(manifest: Manifest, out: Path, seed: int) -> tuple[TrainingS
         )
         for row in cohort.rows
     )
+    return TrainingCohort(slides, cohort.notes)
+
+
+def training_slides(manifest: Manifest, out: Path, seed: int | None) -> tuple[TrainingSlide, ...]:
+    """The slides of :func:`training_cohort` alone."""
+    return training_cohort(manifest, out, seed).slides
+
+
+def notes_before(cohort: TrainingCohort, settings: TrainConfig) -> tuple[str, ...]:
+    """What is to be said before training: classes by split, how they were dealt, and what for."""
+    counts = count_classes(cohort.slides)
+    names = tuple(dict.fromkeys(count.class_name for count in counts))
+    one_class = [
+        note
+        for split in ("val", "test")
+        for note in one_class_notes(split, classes_in(counts, split))
+    ]
+    speaks_of = f"{positive_class(settings.positive_class, names).note}."
+    return (*class_table_notes(counts), *cohort.notes, *one_class, speaks_of)
+
+
+def _with_recorded_splits(cohort: Manifest, status: StatusTable) -> Manifest:
+    """The cohort with the splits of the status table, where they are whole and of use."""
+    recorded = {row["slide_id"]: row["split"] for row in status.rows()}
+    rows = tuple(
+        replace(row, split=row.split or recorded.get(row.slide_id) or None) for row in cohort.rows
+    )
+    of_patient: dict[str, set[str | None]] = {}
+    for row in rows:
+        of_patient.setdefault(row.patient_id, set()).add(row.split)
+    whole = all(row.split in ("train", "val", "test") for row in rows)
+    apart = all(len(splits) == 1 for splits in of_patient.values())
+    return replace(cohort, rows=rows) if whole and apart else cohort
 
 
 def learn(
@@ -145,16 +240,18 @@ def train(
     """
     listener = reporter or Silent()
     settings = config or TrainConfig()
+    choose_device(device)
+    check_training(settings)
+    claim_output(out)
     cohort = load_cohort(manifest)
     by_slide = label_source(cohort.rows, settings.labels) == "slide"
     if by_slide:
-        slides, notes = labelled_slides(cohort, out, seed)
+        slides, told = labelled_slides(cohort, out, seed)
     else:
-        slides, notes = (
-            training_slides(cohort, out, seed),
-            label_notes(cohort.rows, settings.labels),
-        )
-    for note in notes:
+        found = training_cohort(cohort, out, seed)
+        slides, told = found.slides, notes_before(found, settings)
+        told = (*label_notes(cohort.rows, settings.labels), *told)
+    for note in (*cohort.notes, *told):
         listener.note(note)
     begun = False
 
@@ -172,6 +269,8 @@ def train(
         )
     if begun:
         listener.end("train")
-    for note in result.notes:
+    after = [note for note in result.notes if note not in told]
+    for note in after:
         listener.note(note)
+    keep_notes(out, "train", (*told, *after))
     return result

@@ -12,19 +12,43 @@ Selvaraju et al. 2017 (Grad-CAM); Chattopadhyay et al. 2018 (Grad-CAM++).
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from pathology_scaat.errors import UsageError
+from pathology_scaat.saliency.attributions import ATTRIBUTIONS
 from pathology_scaat.saliency.cam import grad_cam
+from pathology_scaat.scaat import gradients
+from pathology_scaat.scaat.noise import ImageNoise, image_noise
 from pathology_scaat.scaat.target import Output, Target, evaluating, resolve_target, target_score
 
-Method = Literal[
-    "gradient", "gradient-x-input", "smoothgrad", "integrated-gradients", "grad-cam", "grad-cam++"
-]
-METHODS: tuple[str, ...] = get_args(Method)
+
+@dataclass(frozen=True)
+class AttributionOptions:
+    """What attribution methods may be told; each takes what concerns it.
+
+    Attributes
+    ----------
+    n_samples : int
+        Noise samples of SmoothGrad, steps of Integrated Gradients.
+    noise_std : float
+        Standard deviation of noise in pixel units of 0..1.
+    noise : ImageNoise
+        Source of noise, of each image's own.
+    baseline : Tensor or None
+        Start of Integrated Gradients; white if None.
+    layer : nn.Module or None
+        Layer of Grad-CAM; the last one with a spatial output if None.
+    """
+
+    n_samples: int
+    noise_std: float
+    noise: ImageNoise
+    baseline: Tensor | None = None
+    layer: nn.Module | None = None
 
 
 def input_gradient(
@@ -35,12 +59,9 @@ def input_gradient(
     No weight gradient is computed and none is touched. Call it with the model in eval mode:
     batch statistics would mix the images.
     """
-    with torch.enable_grad():
-        leaf = images.detach().requires_grad_(True)
-        logits = model(leaf)
-        score = target_score(logits, target, output)
-        (gradient,) = torch.autograd.grad(score.sum(), [leaf])
-    return gradient.detach(), logits.detach()
+    return gradients.input_gradient(
+        model, images, lambda logits: target_score(logits, target, output)
+    )
 
 
 def _smoothgrad(
@@ -50,19 +71,18 @@ def _smoothgrad(
     output: Output,
     n_samples: int,
     noise_std: float,
-    seed: int,
+    noise: ImageNoise,
 ) -> tuple[Tensor, Tensor]:
-    # One sample at a time: memory stays that of a single pass. The noise is drawn on the CPU,
-    # so that a seed means the same noise on every device.
-    generator = torch.Generator().manual_seed(seed)
-    total = torch.zeros_like(images)
-    for _ in range(n_samples):
-        noise = torch.randn(images.shape, generator=generator).to(images)
-        gradient, _logits = input_gradient(model, images + noise_std * noise, target, output)
-        total += gradient
+    mean = gradients.smoothgrad(
+        lambda noisy: input_gradient(model, noisy, target, output)[0],
+        images,
+        lambda: noise.normal(images),
+        n_samples=n_samples,
+        noise_std=noise_std,
+    )
     with torch.no_grad():
         logits = model(images)
-    return total / n_samples, logits
+    return mean, logits
 
 
 def _integrated_gradients(
@@ -92,11 +112,65 @@ def _integrated_gradients(
     return result.detach(), logits
 
 
+def _size(signed: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
+    """Absolute attribution summed over the channels, (N, H, W), and the logits."""
+    return signed.float().abs().sum(dim=1), logits.float()
+
+
+def gradient_map(
+    model: nn.Module, images: Tensor, classes: Tensor, output: Output, options: AttributionOptions
+) -> tuple[Tensor, Tensor]:
+    """Input gradient."""
+    return _size(*input_gradient(model, images, classes, output))
+
+
+def gradient_x_input_map(
+    model: nn.Module, images: Tensor, classes: Tensor, output: Output, options: AttributionOptions
+) -> tuple[Tensor, Tensor]:
+    """Input gradient times the pixel."""
+    signed, logits = input_gradient(model, images, classes, output)
+    return _size(signed * images, logits)
+
+
+def smoothgrad_map(
+    model: nn.Module, images: Tensor, classes: Tensor, output: Output, options: AttributionOptions
+) -> tuple[Tensor, Tensor]:
+    """Mean input gradient over noisy copies of each image."""
+    return _size(
+        *_smoothgrad(
+            model, images, classes, output, options.n_samples, options.noise_std, options.noise
+        )
+    )
+
+
+def integrated_gradients_map(
+    model: nn.Module, images: Tensor, classes: Tensor, output: Output, options: AttributionOptions
+) -> tuple[Tensor, Tensor]:
+    """Integrated Gradients from the baseline."""
+    return _size(
+        *_integrated_gradients(model, images, classes, output, options.n_samples, options.baseline)
+    )
+
+
+def grad_cam_map(
+    model: nn.Module, images: Tensor, classes: Tensor, output: Output, options: AttributionOptions
+) -> tuple[Tensor, Tensor]:
+    """Grad-CAM."""
+    return grad_cam(model, images, classes, output, layer=options.layer, plus_plus=False)
+
+
+def grad_cam_plus_plus_map(
+    model: nn.Module, images: Tensor, classes: Tensor, output: Output, options: AttributionOptions
+) -> tuple[Tensor, Tensor]:
+    """Grad-CAM++."""
+    return grad_cam(model, images, classes, output, layer=options.layer, plus_plus=True)
+
+
 def attribute_with_logits(
     model: nn.Module,
     images: Tensor,
     target: Target,
-    method: Method = "gradient",
+    method: str = "gradient",
     output: Output = "margin",
     *,
     n_samples: int = 16,
@@ -104,10 +178,10 @@ def attribute_with_logits(
     baseline: Tensor | None = None,
     layer: nn.Module | None = None,
     seed: int = 0,
+    index: Tensor | Sequence[int] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """:func:`attribution` together with the logits (N, K) that the same pass computed."""
-    if method not in METHODS:
-        raise UsageError("method", f"'{method}' is not known", f"use one of {', '.join(METHODS)}")
+    attribute = ATTRIBUTIONS.load(method, "method")
     if images.ndim != 4 or not images.is_floating_point():
         raise UsageError(
             "images", f"are {tuple(images.shape)} {images.dtype}", "give float N, C, H, W in 0..1"
@@ -116,28 +190,17 @@ def attribute_with_logits(
         raise UsageError("n_samples", f"is {n_samples}", "give 1 or more")
     with evaluating(model):
         classes = resolve_target(model, images, target)
-        if method in ("grad-cam", "grad-cam++"):
-            return grad_cam(
-                model, images, classes, output, layer=layer, plus_plus=method == "grad-cam++"
-            )
-        if method == "smoothgrad":
-            signed, logits = _smoothgrad(model, images, classes, output, n_samples, noise_std, seed)
-        elif method == "integrated-gradients":
-            signed, logits = _integrated_gradients(
-                model, images, classes, output, n_samples, baseline
-            )
-        else:
-            signed, logits = input_gradient(model, images, classes, output)
-            if method == "gradient-x-input":
-                signed = signed * images
-    return signed.float().abs().sum(dim=1), logits.float()
+        noise = image_noise(seed, index, len(images))
+        options = AttributionOptions(n_samples, noise_std, noise, baseline, layer)
+        found: tuple[Tensor, Tensor] = attribute(model, images, classes, output, options)
+    return found
 
 
 def attribution(
     model: nn.Module,
     images: Tensor,
     target: Target,
-    method: Method = "gradient",
+    method: str = "gradient",
     output: Output = "margin",
     *,
     n_samples: int = 16,
@@ -145,6 +208,7 @@ def attribution(
     baseline: Tensor | None = None,
     layer: nn.Module | None = None,
     seed: int = 0,
+    index: Tensor | Sequence[int] | None = None,
 ) -> Tensor:
     """Absolute attribution of a class's score to each pixel.
 
@@ -172,6 +236,9 @@ def attribution(
         Layer of Grad-CAM; by default the last one with a spatial output.
     seed : int
         Of SmoothGrad's noise.
+    index : sequence of int or Tensor, (N,), optional
+        Number of each image, which its noise is drawn by, so that a map does not depend on the
+        batch that its image comes in. By default the place in this batch.
 
     Returns
     -------
@@ -201,5 +268,6 @@ def attribution(
         baseline=baseline,
         layer=layer,
         seed=seed,
+        index=index,
     )
     return maps

@@ -9,7 +9,7 @@ factor held fixed. By the chain rule that is the gradient of the slide's score i
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 
 import numpy as np
@@ -62,8 +62,8 @@ class BagExplainer(BatchExplainer):
     Parameters
     ----------
     model : BagModel
-    target_index : int
-        Class that is explained.
+    target_index : int or sequence of int
+        Class that is explained, or several: maps of the first come first, those of the others last.
     config : ExplainConfig
     device : torch.device
     temperature : float
@@ -73,18 +73,17 @@ class BagExplainer(BatchExplainer):
     def __init__(
         self,
         model: BagModel,
-        target_index: int,
+        target_index: int | Sequence[int],
         config: ExplainConfig,
         device: torch.device,
         temperature: float = 1.0,
     ) -> None:
-        super().__init__(SlopedEncoder(model.encoder), target_index, config, device)
+        self.sloped = SlopedEncoder(model.encoder)
+        super().__init__(self.sloped, target_index, config, device)
         self.bag_model = model
-        self.slide_target = target_index
         self.temperature = temperature
         self._probability: NDArray[np.float32] = np.zeros((0, model.head.n_classes), np.float32)
-        self._slope = torch.zeros(0)
-        self._next = 0
+        self._slopes: list[Tensor] = []
 
     def look(self, batches: Iterable[NDArray[np.uint8]]) -> dict[str, NDArray[np.float32]]:
         """See all patches once, (n, P, P, 3) uint8 at a time, without explaining any.
@@ -105,10 +104,12 @@ class BagExplainer(BatchExplainer):
         with torch.enable_grad():
             leaf = features.requires_grad_(True)
             logits = self.bag_model.head(leaf)[None]
-            target = torch.tensor([self.slide_target], device=logits.device)
-            score = target_score(logits, target, self.config.output)
-            (slope,) = torch.autograd.grad(score.sum(), [leaf])
-        self._slope = slope * len(slope)
+            self._slopes = []
+            for number in self.targets:
+                target = torch.tensor([number], device=logits.device)
+                score = target_score(logits, target, self.config.output).sum()
+                (slope,) = torch.autograd.grad(score, [leaf], retain_graph=True)
+                self._slopes.append(slope * len(slope))
         return {CONTRIBUTION_ARRAY: contributions.cpu().numpy()}
 
     def _patch_probability(self, contributions: Tensor) -> Tensor:
@@ -134,27 +135,28 @@ class BagExplainer(BatchExplainer):
             return torch.autocast(self.device.type, dtype=torch.bfloat16)
         return nullcontext()
 
-    def _explain(
-        self, patches: NDArray[np.uint8]
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        mine = slice(self._next, self._next + len(patches))
-        if mine.stop > len(self._slope):
+    def _explain(self, patches: NDArray[np.uint8], first: int) -> tuple[NDArray[np.float32], ...]:
+        mine = slice(first, first + len(patches))
+        if mine.stop > len(self._probability):
             raise UsageError("patches", "are more than were looked at", "look at all of them first")
-        assert isinstance(self.model, SlopedEncoder)
-        self.model.slope = self._slope[mine]
-        with self._precision():
-            maps, _ = attribute_with_logits(
-                self.model,
-                to_images(patches, self.device),
-                1,
-                self.config.method,
-                "logit",
-                n_samples=self.config.n_samples,
-                noise_std=self.config.noise_std,
-                seed=self.config.seed,
-            )
-        stride = self.config.stride_px
-        if stride > 1:
-            maps = F.avg_pool2d(maps[:, None], stride)[:, 0]
-        self._next = mine.stop  # only now: where memory is short the same patches come again
-        return maps.cpu().numpy(), self._probability[mine]
+        images = to_images(patches, self.device)
+        found = []
+        for slope in self._slopes:
+            self.sloped.slope = slope[mine]
+            with self._precision():
+                maps, _ = attribute_with_logits(
+                    self.sloped,
+                    images,
+                    1,
+                    self.config.method,
+                    "logit",
+                    n_samples=self.config.n_samples,
+                    noise_std=self.config.noise_std,
+                    seed=self.config.seed,
+                    index=range(mine.start, mine.stop),
+                )
+            stride = self.config.stride_px
+            if stride > 1:
+                maps = F.avg_pool2d(maps[:, None], stride)[:, 0]
+            found.append(maps.cpu().numpy())
+        return (found[0], self._probability[mine], *found[1:])

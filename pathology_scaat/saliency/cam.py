@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pathology_scaat.errors import UsageError
+from pathology_scaat.scaat.gradients import activation_gradient, class_activation_map
 from pathology_scaat.scaat.target import Output, target_score
 
 
@@ -80,39 +80,17 @@ def grad_cam(
 ) -> tuple[Tensor, Tensor]:
     """Class activation map, (N, H, W) float32 >= 0 at image size, and the logits (N, K).
 
-    Grad-CAM weighs channel c by the mean over places of dS/dA_c; Grad-CAM++ by
-    ``sum(alpha * relu(dS/dA_c))`` with ``alpha = g^2 / (2 g^2 + sum(A) g^3)``. The weighted sum
-    of channels is cut at zero and enlarged bilinearly.
+    See :func:`~pathology_scaat.scaat.gradients.class_activation_map`; a vision transformer's
+    tokens are laid out as the grid that they come from.
     """
     chosen = layer if layer is not None else find_cam_layer(model, images[:1])
-    kept: list[Tensor] = []
-
-    def keep(_module: nn.Module, _inputs: object, result: Tensor) -> Tensor:
-        # What follows may work in place: it gets a copy, the kept tensor stays as it is.
-        activation = result if result.requires_grad else result.detach().requires_grad_(True)
-        kept.append(activation)
-        return activation.clone()
-
-    handle = chosen.register_forward_hook(keep)
-    try:
-        with torch.enable_grad():
-            logits = model(images.detach().requires_grad_(True))
-            score = target_score(logits, target, output).sum()
-            (gradient,) = torch.autograd.grad(score, [kept[-1]])
-    finally:
-        handle.remove()
+    kept, gradient, logits = activation_gradient(
+        model, images, lambda logits: target_score(logits, target, output), chosen
+    )
     prefix = int(getattr(model, "num_prefix_tokens", 1))
-    activation, slope = _spatial(kept[-1].detach(), prefix), _spatial(gradient, prefix)
+    activation, slope = _spatial(kept, prefix), _spatial(gradient, prefix)
     if activation is None or slope is None:
         raise UsageError("grad-cam", "the layer has no spatial output", "name another layer")
-    activation, slope = activation.float(), slope.float()
-    if plus_plus:
-        squared = slope.square()
-        below = 2 * squared + activation.sum(dim=(2, 3), keepdim=True) * squared * slope
-        alpha = torch.where(below != 0, squared / torch.where(below != 0, below, 1.0), 0.0)
-        weights = (alpha * slope.relu()).sum(dim=(2, 3), keepdim=True)
-    else:
-        weights = slope.mean(dim=(2, 3), keepdim=True)
-    cam = (weights * activation).sum(dim=1, keepdim=True).relu()
-    full = F.interpolate(cam, size=images.shape[-2:], mode="bilinear", align_corners=False)
-    return full[:, 0], logits.detach().float()
+    height, width = images.shape[-2:]
+    maps = class_activation_map(activation, slope, (height, width), plus_plus=plus_plus)
+    return maps, logits.float()

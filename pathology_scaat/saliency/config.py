@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from pathology_scaat.saliency.attributions import ATTRIBUTIONS
 
 
 class ExplainConfig(BaseModel):
@@ -14,19 +16,14 @@ class ExplainConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    method: Literal[
-        "gradient",
-        "gradient-x-input",
-        "smoothgrad",
-        "integrated-gradients",
-        "grad-cam",
-        "grad-cam++",
-    ] = Field(
-        default="gradient", description="Attribution method; gradient costs one backward pass."
+    method: Annotated[str, AfterValidator(ATTRIBUTIONS.check)] = Field(
+        default="gradient",
+        description=f"Attribution method: {', '.join(ATTRIBUTIONS.names)}; gradient is cheapest.",
     )
     target: str | None = Field(
         default=None,
-        description="Class that is explained on every patch; None is the positive class.",
+        description="Class that is explained on every patch, or several separated by commas; "
+        "None is the positive class of two, and every class of more.",
     )
     output: Literal["margin", "margin-best", "logit"] = Field(
         default="margin",
@@ -66,6 +63,8 @@ class ExplainResult:
     """What explaining one slide did.
 
     ``n_clipped`` counts stored values beyond float16's range (cut to its largest number).
+    ``unlike_share`` is the share of patches, 0 to 1, that are unlike the training data (None
+    where the model does not know what its training data look like).
     """
 
     slide_id: str
@@ -76,4 +75,5 @@ class ExplainResult:
     skipped: bool
     mean_probability: float
     n_clipped: int = 0
+    unlike_share: float | None = None
     notes: tuple[str, ...] = ()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
@@ -27,18 +27,28 @@ from pathology_scaat.errors import StoreError, UsageError
 from pathology_scaat.execution.devices import choose_device
 from pathology_scaat.saliency.attribution import attribute_with_logits
 from pathology_scaat.saliency.config import ExplainConfig, ExplainResult
-from pathology_scaat.saliency.schema import SCHEMA_NAME, SCHEMA_VERSION, SaliencyStoreMeta
+from pathology_scaat.saliency.schema import (
+    MAIN_ARRAY,
+    SCHEMA_NAME,
+    SCHEMA_VERSION,
+    UNLIKE_PERCENTILE,
+    SaliencyStoreMeta,
+)
 from pathology_scaat.saliency.store import SaliencyStore, saliency_store_writer
+from pathology_scaat.training.feature_reference import FeatureReference, penultimate
 
 if TYPE_CHECKING:
     from pathology_scaat.patches import PatchStore
     from pathology_scaat.training.bundle import ModelBundle
+    from pathology_scaat.training.bundle_config import BundleConfig
 
 logger = logging.getLogger(__name__)
 
 READ_AHEAD_BATCHES = 3
 MPP_TOLERANCE = 0.10
 NOT_IN_FINGERPRINT = {"batch_size", "patches_per_shard"}
+UNLIKE_SLIDE_SHARE = 0.25
+"""Share of unlike patches from which a whole slide is told to be unlike the training data."""
 
 Progress = Callable[[int, int], None]
 
@@ -57,6 +67,13 @@ def _read_ahead(
         yield pending.popleft().result()
 
 
+def unlike_share(percentile: NDArray[np.float32] | None) -> float | None:
+    """Share of patches beyond :data:`UNLIKE_PERCENTILE`, 0 to 1; None where none is known."""
+    if percentile is None or not len(percentile):
+        return None
+    return float(np.mean(percentile >= UNLIKE_PERCENTILE))
+
+
 def _average(maps: Tensor, stride_px: int) -> Tensor:
     return F.avg_pool2d(maps[:, None], stride_px)[:, 0] if stride_px > 1 else maps
 
@@ -67,12 +84,17 @@ class BatchExplainer:
     Parameters
     ----------
     model : nn.Module
-    target_index : int
-        Class that is explained.
+    target_index : int or sequence of int
+        Class that is explained, or several: the maps of the first come first, those of the
+        others last.
     config : ExplainConfig
     device : torch.device
     multi_label : bool
         Probability is each class's sigmoid instead of the softmax over the classes.
+    temperature : float
+        Logits are divided by it before they become probabilities.
+    features : FeatureReference, optional
+        Given it, a call also tells how unlike the training patches are, after the probability.
 
     Attributes
     ----------
@@ -83,13 +105,18 @@ class BatchExplainer:
     def __init__(
         self,
         model: nn.Module,
-        target_index: int,
+        target_index: int | Sequence[int],
         config: ExplainConfig,
         device: torch.device,
         multi_label: bool = False,
+        *,
+        temperature: float = 1.0,
+        features: FeatureReference | None = None,
     ) -> None:
         self.model = model
-        self.target_index = target_index
+        self.targets = [target_index] if isinstance(target_index, int) else list(target_index)
+        self.temperature = temperature
+        self.features = features
         self.config = config
         self.device = device
         self.multi_label = multi_label
@@ -106,9 +133,15 @@ class BatchExplainer:
         return {}
 
     def __call__(
-        self, patches: NDArray[np.uint8]
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        self, patches: NDArray[np.uint8], first: int = 0
+    ) -> tuple[NDArray[np.float32], ...]:
         """Saliency (n, h, h) and probability (n, K) of (n, P, P, 3) uint8 patches.
+
+        Then, where asked for: percentiles (n,) of how unlike the training patches they are;
+        saliency (n, h, h) for each further class.
+
+        ``first`` is the number of the first patch in the slide: SmoothGrad's noise is a patch's
+        own, so that maps do not depend on how many are explained at once.
 
         Raises
         ------
@@ -119,7 +152,7 @@ class BatchExplainer:
         start = 0
         while start < len(patches):
             part = patches[start : start + (self.at_once or len(patches))]
-            found = self._try(part)
+            found = self._try(part, first + start)
             if found is None:
                 self._take_fewer(part)
             else:
@@ -127,14 +160,14 @@ class BatchExplainer:
                 start += len(part)
         if len(parts) == 1:
             return parts[0]
-        return np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts])
+        return tuple(np.concatenate(same) for same in zip(*parts, strict=True))
 
     def _try(
-        self, patches: NDArray[np.uint8]
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
+        self, patches: NDArray[np.uint8], first: int
+    ) -> tuple[NDArray[np.float32], ...] | None:
         """None where memory is short; the error ends here, for it holds what had been made."""
         try:
-            return self._explain(patches)
+            return self._explain(patches, first)
         except torch.cuda.OutOfMemoryError:
             return None
 
@@ -149,9 +182,7 @@ class BatchExplainer:
         self.at_once = len(patches) // 2
         logger.warning("GPU memory is short: explaining %d patches at a time", self.at_once)
 
-    def _explain(
-        self, patches: NDArray[np.uint8]
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def _explain(self, patches: NDArray[np.uint8], first: int) -> tuple[NDArray[np.float32], ...]:
         config = self.config
         pixels = torch.from_numpy(patches).to(self.device, non_blocking=True)
         images = pixels.permute(0, 3, 1, 2).float().div_(255)
@@ -160,27 +191,40 @@ class BatchExplainer:
             if config.precision == "bfloat16"
             else nullcontext()
         )
-        with mixed:
-            maps, logits = attribute_with_logits(
-                self.model,
-                images,
-                self.target_index,
-                config.method,
-                config.output,
-                n_samples=config.n_samples,
-                noise_std=config.noise_std,
-                seed=config.seed,
-            )
+        found = []
+        with mixed, penultimate(self.model) as features:
+            for target in self.targets:
+                maps, logits = attribute_with_logits(
+                    self.model,
+                    images,
+                    target,
+                    config.method,
+                    config.output,
+                    n_samples=config.n_samples,
+                    noise_std=config.noise_std,
+                    seed=config.seed,
+                    index=range(first, first + len(patches)),
+                )
+                found.append(_average(maps, config.stride_px).cpu().numpy())
         if logits.shape[1] == 1 and not self.multi_label:
             logits = torch.cat([torch.zeros_like(logits), logits], dim=1)
+        logits = logits / self.temperature
         probability = logits.sigmoid() if self.multi_label else logits.softmax(dim=1)
-        return (
-            _average(maps, config.stride_px).cpu().numpy(),
-            probability.cpu().numpy().astype(np.float32),
-        )
+        values = [found[0], probability.cpu().numpy().astype(np.float32)]
+        if self.features is not None:
+            # the last pass of every method is of the patches as they are
+            values.append(self.features.percentile(features[-1].cpu().numpy()))
+        return (*values, *found[1:])
 
 
-def _check_match(store: PatchStore, bundle_config: Any, subject: str) -> None:
+def check_match(store: PatchStore, bundle_config: Any, subject: str) -> None:
+    """Refuse patches that the model was not made for.
+
+    Raises
+    ------
+    UsageError
+        If their size or µm/px is another one.
+    """
     size, mpp = store.meta.grid.patch_size_px, store.meta.effective_mpp
     if size != bundle_config.patch_size_px:
         raise UsageError(
@@ -197,7 +241,7 @@ def _check_match(store: PatchStore, bundle_config: Any, subject: str) -> None:
 
 
 def _explainer(
-    bundle: ModelBundle, target_index: int, config: ExplainConfig, device: torch.device
+    bundle: ModelBundle, targets: Sequence[int], config: ExplainConfig, device: torch.device
 ) -> BatchExplainer:
     """What explains the patches of a slide under a model for patches, or for bags."""
     from pathology_scaat.saliency.bags import BagExplainer
@@ -205,18 +249,90 @@ def _explainer(
 
     if isinstance(bundle.model, BagModel):
         temperature = bundle.config.temperature
-        return BagExplainer(bundle.model, target_index, config, device, temperature)
-    return BatchExplainer(bundle.model, target_index, config, device, bundle.config.multi_label)
+        return BagExplainer(bundle.model, targets, config, device, temperature)
+    return BatchExplainer(
+        bundle.model,
+        targets,
+        config,
+        device,
+        bundle.config.multi_label,
+        temperature=bundle.config.temperature,
+        features=bundle.features,
+    )
 
 
-def _existing(out_path: Path, wanted: str) -> SaliencyStore | None:
+def _existing(out_path: Path) -> SaliencyStore | None:
     if not out_path.exists():
         return None
     try:
-        store = SaliencyStore(out_path)
+        return SaliencyStore(out_path)
     except StoreError:
         return None
-    return store if store.meta.fingerprint == wanted else None
+
+
+def explained_classes(target: str | None, model_config: BundleConfig) -> tuple[str, ...]:
+    """The classes to explain, in the model's order.
+
+    Without any named: of two classes that exclude each other the positive one, since a map of
+    the other would say the same once more; else every class.
+
+    Raises
+    ------
+    UsageError
+        If a class is none of the model's.
+    """
+    names = tuple(model_config.class_names)
+    if target is None:
+        alone = len(names) <= 2 and not model_config.multi_label
+        return (model_config.positive_class,) if alone else names
+    asked = [target] if target in names else [part.strip() for part in target.split(",")]
+    for name in asked:
+        if name not in names:
+            raise UsageError(
+                "--target", f"'{name}' is no class of the model", f"use one of {', '.join(names)}"
+            )
+    return tuple(name for name in names if name in asked)
+
+
+def array_names(
+    targets: Sequence[str], main: str, class_names: Sequence[str], config: ExplainConfig
+) -> dict[str, str]:
+    """Which array holds the saliency of which class."""
+    # the margins of two classes differ in sign alone, and saliency is its size
+    shared = (
+        len(class_names) == 2 and config.output != "logit" and not config.method.startswith("grad-")
+    )
+    return {
+        name: MAIN_ARRAY if shared or name == main else f"{MAIN_ARRAY}_{class_names.index(name)}"
+        for name in targets
+    }
+
+
+def _parameters(config: ExplainConfig, model_config: BundleConfig) -> dict[str, Any]:
+    """All that decides the result beside patches and model, but the classes."""
+    parameters = config.model_dump(mode="json", exclude={*NOT_IN_FINGERPRINT, "target"})
+    # the model's fingerprint holds it too: this tells that it was applied
+    parameters["temperature"] = model_config.temperature
+    if model_config.bag is not None:
+        parameters["unit"] = "gradient of the slide's score x number of its patches"
+    return parameters
+
+
+def _with_those_there(
+    targets: tuple[str, ...],
+    found: SaliencyStore | None,
+    patches: str,
+    model: str,
+    parameters: dict[str, Any],
+) -> tuple[str, ...]:
+    """Classes asked for, and those that the same explanation holds already: it adds to them."""
+    if found is None:
+        return targets
+    meta = found.meta
+    rest = {k: v for k, v in meta.parameters.items() if k != "targets"}
+    if (meta.patch_fingerprint, meta.model_fingerprint, rest) != (patches, model, parameters):
+        return targets
+    return tuple(n for n in meta.class_names if n in targets or n in meta.targets)
 
 
 def explain_slide(
@@ -269,20 +385,21 @@ def explain_slide(
     # The configuration is enough to see that nothing is to be done; weights are read after.
     model_config = read_bundle_config(Path(bundle_path))
     model_print = model_fingerprint(model_config)
-    _check_match(store, model_config, Path(store_path).name)
+    check_match(store, model_config, Path(store_path).name)
     class_names = tuple(model_config.class_names)
-    target_class = config.target or model_config.positive_class
+    targets = explained_classes(config.target, model_config)
     if model_config.multi_label and config.output != "logit":
         # Classes do not exclude each other: there is no margin between them.
         config = config.model_copy(update={"output": "logit"})
-    if target_class not in class_names:
-        raise UsageError(
-            "target", f"'{target_class}' is no class of the model", f"use one of {class_names}"
-        )
-    parameters = config.model_dump(mode="json", exclude=NOT_IN_FINGERPRINT)
-    parameters["target"] = target_class
-    if model_config.bag is not None:
-        parameters["unit"] = "gradient of the slide's score x number of its patches"
+    parameters = _parameters(config, model_config)
+    out_path = Path(out_path)
+    there = None if overwrite else _existing(out_path)
+    targets = _with_those_there(targets, there, store.meta.fingerprint, model_print, parameters)
+    positive = model_config.positive_class
+    target_class = positive if positive in targets else targets[0]
+    parameters["targets"] = list(targets)
+    if config.method == "smoothgrad":
+        parameters["noise_by"] = "patch"  # once it was drawn by the place in the batch
     wanted = fingerprint(
         {
             "schema": SCHEMA_NAME,
@@ -292,9 +409,10 @@ def explain_slide(
             "parameters": parameters,
         }
     )
-    out_path = Path(out_path)
-    found = None if overwrite else _existing(out_path, wanted)
-    if found is not None:
+    # Stores of before it was written do not say that their probabilities are sigmoids.
+    current = there is not None and there.meta.multi_label == model_config.multi_label
+    if there is not None and current and there.meta.fingerprint == wanted:
+        found = there
         probability = found.target_probability
         return ExplainResult(
             slide_id=store.meta.slide_id,
@@ -304,7 +422,9 @@ def explain_slide(
             seconds=time.perf_counter() - started,
             skipped=True,
             mean_probability=float(probability.mean()) if len(probability) else float("nan"),
+            unlike_share=unlike_share(found.unlike),
         )
+    arrays = array_names(targets, target_class, class_names, config)
     meta = SaliencyStoreMeta(
         slide_id=store.meta.slide_id,
         slide_fingerprint=store.meta.slide_fingerprint,
@@ -320,11 +440,17 @@ def explain_slide(
         method=config.method,
         parameters=parameters,
         versions=versions(),
+        multi_label=model_config.multi_label,
+        arrays=arrays,
+        model=model_config.facts(store.meta.slide_fingerprint),
     )
     bundle = kept_bundle(Path(bundle_path), model_print, str(chosen))
     total = len(store)
     target_index = class_names.index(target_class)
-    explain = _explainer(bundle, target_index, config, chosen)
+    further = {name: array for name, array in arrays.items() if array != MAIN_ARRAY}
+    indices = [target_index, *(class_names.index(name) for name in further)]
+    explain = _explainer(bundle, indices, config, chosen)
+    unlike: list[NDArray[np.float32]] = []
     probability_sum = 0.0
     with (
         ThreadPoolExecutor(1, thread_name_prefix="scaat-read") as reader,
@@ -343,8 +469,12 @@ def explain_slide(
         starts = range(0, total, config.batch_size)
         writer.columns.update(explain.look(_read_ahead(store, starts, config.batch_size, reader)))
         for patches in _read_ahead(store, starts, config.batch_size, reader):
-            maps, probability = explain(patches)
-            written.append(writer_pool.submit(writer.append, maps, probability))
+            maps, probability, *more = explain(patches, done)
+            odd = more.pop(0) if bundle.features is not None else None
+            if odd is not None:
+                unlike.append(odd)
+            others = dict(zip(further.values(), more, strict=True))
+            written.append(writer_pool.submit(writer.append, maps, probability, others, odd))
             if len(written) > READ_AHEAD_BATCHES:
                 written.popleft().result()
             done += len(patches)
@@ -357,6 +487,9 @@ def explain_slide(
     if writer.n_clipped:
         notes = (f"{writer.n_clipped} saliency values were cut: lower saliency_scale",)
         logger.warning("%s: %s", store.meta.slide_id, notes[0])
+    share = unlike_share(np.concatenate(unlike) if unlike else None)
+    if share is not None and share >= UNLIKE_SLIDE_SHARE:
+        notes = (*notes, f"{share:.0%} of its patches are unlike the model's training data")
     return ExplainResult(
         slide_id=store.meta.slide_id,
         path=out_path,
@@ -366,5 +499,6 @@ def explain_slide(
         skipped=False,
         mean_probability=probability_sum / total if total else float("nan"),
         n_clipped=writer.n_clipped,
+        unlike_share=share,
         notes=notes,
     )

@@ -13,6 +13,11 @@ SCHEMA_NAME = "pathology_scaat.saliency"
 SCHEMA_VERSION = 1
 CONTRIBUTION_ARRAY = "contribution"
 
+MAIN_ARRAY = "saliency"
+UNLIKE_ARRAY = "unlike"
+UNLIKE_PERCENTILE = 99.0
+"""A patch this far out is told to be unlike the training data: of held-out patches 1 % is."""
+
 
 @dataclass(frozen=True)
 class SaliencyStoreMeta:
@@ -26,14 +31,25 @@ class SaliencyStoreMeta:
     ``saliency``        (N, h, h) float16   |attribution| of the target, summed over channels and
                                             averaged over ``stride_px`` output pixels; one scale
                                             for the whole slide, never normalised by patch
-    ``probability``     (N, K) float32      softmax over ``class_names``
+    ``saliency_K``      (N, h, h) float16   the same for class number K, where several classes
+                                            are explained and share no map
+    ``probability``     (N, K) float32      calibrated; softmax over ``class_names``, or
+                                            each class's sigmoid where ``multi_label``
+    ``unlike``          (N,) float32        how unlike the training patches, percentile 0 to 100;
+                                            only where the model knows what they look like
     ``contribution``    (N, K) float32      what the patch adds to the slide's logits; they sum to
                                             them. Only of models for bags
     ``origin_px``       (N, 2) int64        level-0 top-left corner, x, y
     ``grid_index``      (N, 2) int32        column, row in the grid
     ==================  ==================  ====================================================
 
-    ``h = patch_size_px / stride_px``; ``target_class`` is the same for the whole slide.
+    ``h = patch_size_px / stride_px``. ``targets`` are the classes that are explained on every
+    patch, in the order of ``class_names``; ``saliency`` is of ``target_class``, which is one of
+    them. Of two classes that exclude each other the margins differ in sign alone: they share
+    ``saliency`` (``arrays`` says which array is of which class). ``model`` is what the bundle
+    says about the model and this slide's part in its training
+    (:meth:`pathology_scaat.training.bundle_config.BundleConfig.facts`).
+    ``multi_label`` is missing, and so False, in stores of before it was written.
     """
 
     slide_id: str
@@ -50,6 +66,20 @@ class SaliencyStoreMeta:
     method: str
     parameters: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
+    multi_label: bool = False
+    arrays: dict[str, str] = field(default_factory=dict)
+    model: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """The classes that are explained, in the order of ``class_names``."""
+        return tuple(n for n in self.class_names if n in self.arrays) or (self.target_class,)
+
+    def array_of(self, class_name: str) -> str:
+        """The array that holds the saliency for a class; ValueError where it is not explained."""
+        if class_name not in self.targets:
+            raise ValueError(class_name)
+        return self.arrays.get(class_name, MAIN_ARRAY)
 
     @property
     def target_index(self) -> int:
@@ -83,6 +113,9 @@ class SaliencyStoreMeta:
                 method=str(value["method"]),
                 parameters=dict(value["parameters"]),
                 versions=dict(value["versions"]),
+                multi_label=bool(value.get("multi_label", False)),
+                model=dict(value.get("model") or {}),
+                arrays={str(k): str(v) for k, v in dict(value.get("arrays") or {}).items()},
             )
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
             raise StoreError(

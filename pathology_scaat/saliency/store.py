@@ -9,7 +9,7 @@ stay comparable. :meth:`SaliencyStore.read_saliency` divides it out again.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -22,10 +22,16 @@ from numpy.typing import NDArray
 from zarr.codecs import BytesCodec, ZstdCodec
 
 from pathology_scaat.artifacts.atomic import atomic_path
-from pathology_scaat.artifacts.checksums import seal_folder
+from pathology_scaat.artifacts.checksums import checksum_folder
+from pathology_scaat.artifacts.zarr_folder import UnfinishedFolder, file_kvstore
 from pathology_scaat.errors import StoreError, UsageError
 from pathology_scaat.patches.schema import ATTRIBUTES_KEY
-from pathology_scaat.saliency.schema import CONTRIBUTION_ARRAY, SaliencyStoreMeta
+from pathology_scaat.saliency.schema import (
+    CONTRIBUTION_ARRAY,
+    MAIN_ARRAY,
+    UNLIKE_ARRAY,
+    SaliencyStoreMeta,
+)
 from pathology_scaat.system.representation import Described
 
 DEFAULT_SCALE = 1024.0
@@ -77,29 +83,45 @@ class SaliencyStoreWriter:
         # Whole chunks of about 128 KiB, whole chunks in a shard.
         per_chunk = max(1, min(_TARGET_CHUNK_BYTES // (2 * self.side**2), patches_per_shard))
         self._shard = math.ceil(min(patches_per_shard, max(n_patches, 1)) / per_chunk) * per_chunk
-        self._group = zarr.create_group(store=path, zarr_format=3)
+        self._group = zarr.create_group(store=UnfinishedFolder(path), zarr_format=3)
         attributes = meta.to_attributes()
         attributes["parameters"] = {**meta.parameters, "saliency_scale": self.scale}
         self._group.attrs[ATTRIBUTES_KEY] = attributes
-        self._saliency = self._group.create_array(
-            "saliency",
-            shape=(n_patches, self.side, self.side),
-            dtype="float16",
-            chunks=(per_chunk, self.side, self.side),
-            shards=(self._shard, self.side, self.side),
-            serializer=BytesCodec(endian="little"),
-            compressors=[ZstdCodec(level=1, checksum=True)],
-            fill_value=0,
-        )
-        self._buffer = np.zeros((self._shard, self.side, self.side), dtype=np.float16)
+        self.names = tuple(dict.fromkeys([MAIN_ARRAY, *meta.arrays.values()]))
+        shape = (self._shard, self.side, self.side)
+        self._saliency = {
+            name: self._group.create_array(
+                name,
+                shape=(n_patches, self.side, self.side),
+                dtype="float16",
+                chunks=(per_chunk, self.side, self.side),
+                shards=shape,
+                serializer=BytesCodec(endian="little"),
+                compressors=[ZstdCodec(level=1, checksum=True)],
+                fill_value=0,
+            )
+            for name in self.names
+        }
+        self._buffer = {name: np.zeros(shape, dtype=np.float16) for name in self.names}
         self._filled = 0
         self._probability = np.zeros((n_patches, len(meta.class_names)), dtype=np.float32)
+        self._unlike: NDArray[np.float32] | None = None
 
     def append(
-        self, saliency: NDArray[np.floating[Any]], probability: NDArray[np.floating[Any]]
+        self,
+        saliency: NDArray[np.floating[Any]],
+        probability: NDArray[np.floating[Any]],
+        others: Mapping[str, NDArray[np.floating[Any]]] | None = None,
+        unlike: NDArray[np.floating[Any]] | None = None,
     ) -> None:
-        """Add the next patches: (n, h, h) attribution in true units and (n, K) probability."""
+        """Add the next patches: (n, h, h) attribution in true units and (n, K) probability.
+
+        ``others`` are the maps of further arrays by their name, ``unlike`` percentiles (n,).
+        """
         count = len(saliency)
+        maps = {MAIN_ARRAY: saliency, **(others or {})}
+        if set(maps) != set(self.names):
+            raise UsageError("saliency", f"is due for {', '.join(self.names)}", "")
         if saliency.shape[1:] != (self.side, self.side) or len(probability) != count:
             raise UsageError(
                 "saliency",
@@ -110,26 +132,37 @@ class SaliencyStoreWriter:
             raise UsageError("saliency", "has more patches than the store was made for", "")
         start = self._written + self._filled
         self._probability[start : start + count] = probability
-        scaled = np.asarray(saliency, dtype=np.float32) * np.float32(self.scale)
-        self.n_clipped += int(np.count_nonzero(scaled > FLOAT16_MAX))
-        np.minimum(scaled, FLOAT16_MAX, out=scaled)
+        if unlike is not None:
+            if self._unlike is None:
+                self._unlike = np.zeros(self.n_patches, dtype=np.float32)
+            self._unlike[start : start + count] = unlike
+        scaled = {name: self._scaled(values) for name, values in maps.items()}
         done = 0
         while done < count:
             take = min(count - done, self._shard - self._filled)
-            self._buffer[self._filled : self._filled + take] = scaled[done : done + take]
+            for name, values in scaled.items():
+                self._buffer[name][self._filled : self._filled + take] = values[done : done + take]
             self._filled += take
             done += take
             if self._filled == self._shard:
                 self._flush()
 
+    def _scaled(self, values: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
+        """As stored: scaled, and cut to what float16 holds."""
+        scaled = np.asarray(values, dtype=np.float32) * np.float32(self.scale)
+        self.n_clipped += int(np.count_nonzero(scaled > FLOAT16_MAX))
+        np.minimum(scaled, FLOAT16_MAX, out=scaled)
+        return scaled
+
     def _flush(self) -> None:
         if self._filled:
             stop = self._written + self._filled
-            self._saliency[self._written : stop] = self._buffer[: self._filled]
+            for name, array in self._saliency.items():
+                array[self._written : stop] = self._buffer[name][: self._filled]
             self._written, self._filled = stop, 0
 
     def close(self, origins_px: NDArray[np.integer], grid_index: NDArray[np.integer]) -> None:
-        """Write what is left and the small arrays; seal the store."""
+        """Write what is left and the small arrays, and the checksum of the store."""
         self._flush()
         if self._written != self.n_patches:
             raise StoreError(
@@ -137,21 +170,24 @@ class SaliencyStoreWriter:
                 f"got {self._written} of {self.n_patches} patches",
                 "report this as a defect",
             )
-        for name, values, dtype in (
+        columns: list[tuple[str, Any, str]] = [
             ("probability", self._probability, "float32"),
             ("origin_px", origins_px, "int64"),
             ("grid_index", grid_index, "int32"),
-            *((name, column, "float32") for name, column in self.columns.items()),
-        ):
+        ]
+        if self._unlike is not None:
+            columns.append((UNLIKE_ARRAY, self._unlike, "float32"))
+        columns += [(name, column, "float32") for name, column in self.columns.items()]
+        for name, values, dtype in columns:
             data = np.ascontiguousarray(values, dtype=dtype)
             self._group.create_array(
                 name,
                 data=data,
-                chunks=(max(len(data), 1), data.shape[1]),
+                chunks=(max(len(data), 1), *data.shape[1:]),
                 serializer=BytesCodec(endian="little"),
                 compressors=[ZstdCodec(level=1, checksum=True)],
             )
-        seal_folder(self._path, "zarr.json")
+        checksum_folder(self._path, "zarr.json")
 
 
 @contextmanager
@@ -177,6 +213,9 @@ def write_saliency_store(
     probability: NDArray[np.floating[Any]],
     origins_px: NDArray[np.integer],
     grid_index: NDArray[np.integer],
+    *,
+    others: Mapping[str, NDArray[np.floating[Any]]] | None = None,
+    unlike: NDArray[np.floating[Any]] | None = None,
 ) -> None:
     """Write a whole saliency store from arrays, atomically.
 
@@ -192,6 +231,10 @@ def write_saliency_store(
     origins_px : ndarray, (N, 2)
         Level-0 top-left corners.
     grid_index : ndarray, (N, 2)
+    others : mapping of name to ndarray, optional
+        Saliency of further arrays that ``meta.arrays`` names.
+    unlike : ndarray, (N,), optional
+        How unlike the training patches, percentile.
 
     Raises
     ------
@@ -199,12 +242,12 @@ def write_saliency_store(
         If the shapes do not fit the meta data.
     """
     with saliency_store_writer(path, meta, len(saliency), origins_px, grid_index) as writer:
-        writer.append(saliency, probability)
+        writer.append(saliency, probability, others, unlike)
 
 
 def _open_array(path: Path) -> ts.TensorStore:
     return ts.open(
-        {"driver": "zarr3", "kvstore": {"driver": "file", "path": str(path.resolve())}},
+        {"driver": "zarr3", "kvstore": file_kvstore(path.resolve())},
         open=True,
         read=True,
     ).result()
@@ -258,33 +301,44 @@ class SaliencyStore(Described):
             ) from None
 
     @cached_property
-    def _array(self) -> ts.TensorStore:
-        try:
-            return _open_array(self.path / "saliency")
-        except ValueError:
-            raise StoreError(
-                self.path.name,
-                "has no readable 'saliency'",
-                "make it again with 'scaat explain'",
-            ) from None
+    def _arrays(self) -> dict[str, ts.TensorStore]:
+        return {}
+
+    def _array(self, name: str) -> ts.TensorStore:
+        if name not in self._arrays:
+            try:
+                self._arrays[name] = _open_array(self.path / name)
+            except ValueError:
+                raise StoreError(
+                    self.path.name,
+                    f"has no readable '{name}'",
+                    "make it again with 'scaat explain'",
+                ) from None
+        return self._arrays[name]
 
     def __len__(self) -> int:
-        return int(self._array.shape[0])
+        return int(self._array(MAIN_ARRAY).shape[0])
 
     @property
     def saliency(self) -> ts.TensorStore:
         """The stored array, (N, h, h) float16, lazily; values are multiplied by ``scale``."""
-        return self._array
+        return self._array(MAIN_ARRAY)
 
     @property
     def scale(self) -> float:
         """What stored values are multiplied by."""
         return float(self.meta.parameters.get("saliency_scale", 1.0))
 
-    def read_saliency(self, indices: NDArray[np.integer] | slice) -> NDArray[np.float32]:
-        """Attribution in true units, (n, h, h) float32, of some patches."""
+    def read_saliency(
+        self, indices: NDArray[np.integer] | slice, class_name: str | None = None
+    ) -> NDArray[np.float32]:
+        """Attribution in true units, (n, h, h) float32, of some patches.
+
+        ``class_name`` is one of ``meta.targets``; the target class if none is given.
+        """
+        name = MAIN_ARRAY if class_name is None else self.meta.array_of(class_name)
         try:
-            stored = np.asarray(self._array[indices].read().result())
+            stored = np.asarray(self._array(name)[indices].read().result())
         except ValueError:
             raise StoreError(
                 self.path.name, "has damaged values", "make it again with 'scaat explain'"
@@ -293,7 +347,7 @@ class SaliencyStore(Described):
 
     @cached_property
     def probability(self) -> NDArray[np.float32]:
-        """(N, K) float32."""
+        """(N, K) float32, calibrated."""
         return self._small("probability")
 
     @cached_property
@@ -301,6 +355,11 @@ class SaliencyStore(Described):
         """(N, K) float32, what each patch adds to the slide's logits; None for patch models."""
         there = (self.path / CONTRIBUTION_ARRAY).is_dir()
         return self._small(CONTRIBUTION_ARRAY) if there else None
+
+    @cached_property
+    def unlike(self) -> NDArray[np.float32] | None:
+        """(N,) float32: how unlike the training patches, percentile 0 to 100; None if unknown."""
+        return self._small(UNLIKE_ARRAY) if (self.path / UNLIKE_ARRAY).is_dir() else None
 
     @cached_property
     def target_probability(self) -> NDArray[np.float32]:

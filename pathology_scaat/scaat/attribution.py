@@ -5,10 +5,10 @@ from __future__ import annotations
 import copy
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pathology_scaat.errors import UsageError
+from pathology_scaat.scaat import gradients
 from pathology_scaat.scaat.batch_norm import batch_norm_policy, frozen_parameters
 from pathology_scaat.scaat.method import Method
 
@@ -21,11 +21,14 @@ def smoothgrad(
     ``sigma`` is the noise's standard deviation in [0, 1] image units.
     """
     generator = method.generator(images.device)
-    total = torch.zeros_like(images)
-    for _ in range(samples):
-        noise = torch.randn(images.shape, generator=generator, device=images.device)
-        total += method.input_gradient((images + sigma * noise).clamp(0, 1), labels)
-    return total / samples
+
+    def noise() -> Tensor:
+        return torch.randn(images.shape, generator=generator, device=images.device)
+
+    return gradients.smoothgrad(
+        lambda noisy: method.input_gradient(noisy, labels), images, noise,
+        n_samples=samples, noise_std=sigma, within_range=True,
+    )  # fmt: skip
 
 
 def last_convolution(model: nn.Module) -> nn.Conv2d:
@@ -38,30 +41,16 @@ def last_convolution(model: nn.Module) -> nn.Conv2d:
 
 def grad_cam(method: Method, images: Tensor, labels: Tensor) -> Tensor:
     """Grad-CAM (Selvaraju et al. 2017) at the last convolution, (B, 1, H, W), not negative."""
-    kept: list[Tensor] = []
-
-    def keep(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        kept.append(output)
-
     eager = copy.copy(method)  # a compiled network runs no hook that was not there to compile
     eager.model = getattr(method.model, "_orig_mod", method.model)
-    handle = last_convolution(eager.model).register_forward_hook(keep)
-    try:
-        with (
-            torch.enable_grad(),
-            frozen_parameters(method.model),
-            batch_norm_policy(method.model, "clean"),
-        ):
-            x = images.detach().requires_grad_()
-            logits = eager.forward(x)
-            score = method.objective.target_logit(logits, labels).sum()
-            (gradient,) = torch.autograd.grad(score, kept[-1])
-    finally:
-        handle.remove()
-    features = kept[-1].detach().float()
-    weights = gradient.float().mean(dim=(2, 3), keepdim=True)
-    cam = (weights * features).sum(dim=1, keepdim=True).relu()
-    return F.interpolate(cam, size=images.shape[-2:], mode="bilinear", align_corners=False)
+    with frozen_parameters(method.model), batch_norm_policy(method.model, "clean"):
+        activation, slope, _ = gradients.activation_gradient(
+            eager.forward, images,
+            lambda logits: method.objective.target_logit(logits, labels),
+            last_convolution(eager.model),
+        )  # fmt: skip
+    height, width = images.shape[-2:]
+    return gradients.class_activation_map(activation, slope, (height, width))[:, None]
 
 
 class EmaTeacher(Method):

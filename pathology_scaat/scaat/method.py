@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from pathology_scaat.scaat.batch_norm import batch_norm_policy, frozen_parameters
+from pathology_scaat.scaat.gradients import input_gradient
+from pathology_scaat.scaat.image_range import RangeCheck
 from pathology_scaat.scaat.objective import Objective, SingleLabelObjective
 
 Backward = Callable[[Tensor, bool], None]
@@ -109,6 +111,7 @@ class Method(ABC):
         self.steps_done = 0
         self._seed = seed
         self._generators: dict[torch.device, torch.Generator] = {}
+        self.check_images = RangeCheck()
 
     def __repr__(self) -> str:
         options = getattr(self, "options", None)
@@ -156,6 +159,12 @@ class Method(ABC):
             Identity and orientation of the patches; only amortised methods need it.
         backward : callable
             How to run a backward pass.
+
+        Raises
+        ------
+        UsageError
+            If the images are not floats in [0, 1] (on a GPU, of the first step or of one of the
+            last 50).
         """
 
     # -- tools for methods
@@ -179,14 +188,10 @@ class Method(ABC):
 
         BatchNorm's running statistics and the parameters' gradients are left as they are.
         """
-        x = images.detach().requires_grad_()
-        with (
-            torch.enable_grad(),
-            frozen_parameters(self.model),
-            batch_norm_policy(self.model, "clean"),
-        ):
-            loss = self.objective.per_image(self.forward(x), labels).sum()
-            (gradient,) = torch.autograd.grad(loss, x)
+        with frozen_parameters(self.model), batch_norm_policy(self.model, "clean"):
+            gradient, _ = input_gradient(
+                self.forward, images, lambda logits: self.objective.per_image(logits, labels)
+            )
         return gradient
 
     def plain_step(self, images: Tensor, labels: Tensor, backward: Backward) -> StepLosses:

@@ -127,8 +127,15 @@ class SCAAT(Method):
         """Perturbed images for the model as it is, (B, C, H, W) in [0, 1], detached.
 
         Costs one forward and one input backward (more for other saliency sources). Gradients in
-        the parameters and BatchNorm's running statistics stay as they are.
+        the parameters and BatchNorm's running statistics stay as they are. ``every`` does not
+        count here: each call perturbs.
+
+        Raises
+        ------
+        UsageError
+            If the images are not floats in [0, 1].
         """
+        self.check_images(images)
         images = images.detach().float()
         noise = None if self.options.random_start == "none" else self.uniform(images)
         x = images
@@ -147,9 +154,18 @@ class SCAAT(Method):
     def loss(self, images: Tensor, labels: Tensor) -> Tensor:
         """Differentiable total loss, a scalar; call ``backward`` on it yourself.
 
-        Without the shared backward it costs 8/3 of a plain step instead of 2.
+        Each call is a step, as ``every`` counts them. Without the shared backward it costs 8/3 of
+        a plain step instead of 2.
+
+        Raises
+        ------
+        UsageError
+            If the images are not floats in [0, 1].
         """
-        if not self.is_active:
+        self.check_images(images)
+        active = self.is_active
+        self.steps_done += 1
+        if not active:
             return self.objective.per_image(self.forward(images), labels).mean()
         perturbed = self.perturb(images, labels)
         logits = self.forward(images)
@@ -165,6 +181,7 @@ class SCAAT(Method):
         visit: Visit | None = None,
         backward: Backward = plain_backward,
     ) -> StepLosses:
+        self.check_images(images)
         active = self.is_active
         self.steps_done += 1
         if not active:

@@ -36,7 +36,7 @@ class SlideInfo:
     Attributes
     ----------
     reader : str
-        Name of the reader that serves it ("tiff", "openslide", "ngff", "tiatoolbox").
+        Name of the reader that serves it ("tiff", "openslide", "ngff", "czi", "tiatoolbox").
     vendor : str
         Format family as OpenSlide names it ("aperio", "mirax", "generic-tiff", ...).
     levels : tuple of LevelInfo
@@ -52,6 +52,10 @@ class SlideInfo:
         The scanned area on level 0 where the scanner states one (MIRAX, Leica).
     icc_profile_bytes : int
         Size of the embedded ICC profile, 0 where there is none.
+    notes : tuple of str
+        What was assumed or left out in reading it, in words.
+    images : tuple of str
+        Every image of the file in words, where it holds several.
     """
 
     reader: str
@@ -63,6 +67,7 @@ class SlideInfo:
     bounds_px: BoxPx | None = None
     icc_profile_bytes: int = 0
     notes: tuple[str, ...] = field(default=())
+    images: tuple[str, ...] = ()
 
     @property
     def size_px(self) -> SizePx:

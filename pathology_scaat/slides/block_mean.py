@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import cv2
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from pathology_scaat.system.compiled import compiled
 
-@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+
+@compiled(nogil=True)
 def _mean_of_blocks(
     source: NDArray[np.uint8], factor: int, line: NDArray[np.uint32], out: NDArray[np.uint8]
 ) -> None:
@@ -30,7 +31,7 @@ def _mean_of_blocks(
                 out[y, x, channel] = (total + count // 2) // count
 
 
-@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+@compiled(nogil=True)
 def _mean_of_fours(
     source: NDArray[np.uint8], line: NDArray[np.uint16], out: NDArray[np.uint8]
 ) -> None:

@@ -1,48 +1,235 @@
-"""Content fingerprint of a slide."""
+"""Content fingerprint of a slide: a hash of all of its bytes, never of a part.
+
+A repaired block, a hole that a broken copy left, a pixel changed in place: each is another slide.
+All bytes are hashed with BLAKE3 (a few GB/s on one core, as fast as most disks), beside the work
+that reads the slide anyway (:class:`FingerprintTask`). What was hashed is remembered by the files'
+identity, size and times, for this user alone and without any name, so that running again costs
+nothing.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import hmac
+import os
+import re
+import stat
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
 
-from pathology_scaat.errors import SlideOpenError
+from blake3 import blake3
 
-SAMPLE_BYTES = 1 << 16
+from pathology_scaat.artifacts.urls import SlidePlace
+from pathology_scaat.errors import ScaatError, SlideOpenError, SlideReadError
+from pathology_scaat.system.locks import describe_os_error
+from pathology_scaat.system.own_files import read_own, replace_file
+
+BLOCK_BYTES = 4 << 20
+RACY_S = 2.0
+"""A file that changed so shortly ago may change again within the clock's grain: not remembered."""
+
+CACHE_VARIABLE = "SCAAT_CACHE_DIR"
+"""Environment variable: where hashes are remembered instead of the user's cache folder."""
+
+_CACHE_VERSION = b"1"
+_DIGEST = re.compile(rb"[0-9a-f]{64}")
 
 
-SAMPLE_COUNT = 64
+class StoppedError(Exception):
+    """The work that a fingerprint was for has ended without it."""
 
 
-def _slide_files(path: Path) -> list[Path]:
+def slide_files(path: Path) -> list[Path]:
+    """Every file whose bytes belong to a slide, in a fixed order."""
     if path.is_dir():
         return sorted(p for p in path.rglob("*") if p.is_file())
+    suffix = path.suffix.lower()
     companions = path.with_suffix("")
-    if path.suffix.lower() == ".mrxs" and companions.is_dir():
+    if suffix == ".mrxs" and companions.is_dir():
         return [path, *sorted(p for p in companions.rglob("*") if p.is_file())]
+    if suffix == ".dcm":  # the other levels are files of their own beside it
+        return sorted({path, *(p for p in path.parent.glob("*.[dD][cC][mM]") if p.is_file())})
+    if suffix in {".vms", ".vmu"}:
+        names = re.findall(rb"=\s*([^\r\n=]+?)\s*$", path.read_bytes()[: 1 << 20], re.MULTILINE)
+        beside = {path.parent / Path(os.fsdecode(name)).name for name in names}
+        return [path, *sorted(p for p in beside if p != path and p.is_file())]
     return [path]
 
 
-def slide_fingerprint(path: Path) -> str:
-    """Content fingerprint of a slide: size and evenly spread samples of its bytes.
+def keyed(digest: str, key: bytes) -> str:
+    """A digest under a key (HMAC-SHA256), as it is without one.
 
-    A whole-slide image is gigabytes; hashing all of it would cost more than tiling it.
-    The first, the last and 62 blocks of 64 KiB between are hashed with the size, over every
-    file that belongs to the slide (companion folder of MIRAX, instances of DICOM). Names and
-    times do not enter, so that a copied or renamed slide keeps its fingerprint.
+    The plain hash of a slide tells everybody who has the slide that it is in a cohort.
     """
-    digest = hashlib.sha256()
+    return hmac.new(key, digest.encode(), hashlib.sha256).hexdigest() if key else digest
+
+
+def slide_fingerprint(
+    path: Path, *, remembered: bool = True, stopped: threading.Event | None = None
+) -> str:
+    """Content fingerprint of a slide: BLAKE3 (hex) over sizes and bytes of all of its files.
+
+    Names and times do not enter, so that a copied or renamed slide keeps its fingerprint.
+
+    Parameters
+    ----------
+    path : Path
+        A file, or the folder of a slide; the files that belong to it are found.
+    remembered : bool
+        Take the hash that was remembered for these very files, if there is one.
+    stopped : threading.Event, optional
+        Ends the reading with :class:`StoppedError` when set.
+
+    Raises
+    ------
+    SlideOpenError
+        If a file cannot be read.
+    SlideReadError
+        If a file changes while it is read.
+    """
     try:
-        for file in _slide_files(path):
-            size = file.stat().st_size
-            digest.update(size.to_bytes(8, "little"))
-            with file.open("rb") as stream:
-                last = max(size - SAMPLE_BYTES, 0)
-                offsets = sorted({last * i // (SAMPLE_COUNT - 1) for i in range(SAMPLE_COUNT)})
-                for offset in offsets:
-                    stream.seek(offset)
-                    digest.update(stream.read(SAMPLE_BYTES))
+        files = slide_files(path)
+        before = [os.stat(file) for file in files]
+        entry = _cache_entry(before)
+        if remembered and entry is not None and (found := _recall(entry)):
+            return found
+        began = time.time()
+        digest = blake3()
+        for file, found_stat in zip(files, before, strict=True):
+            digest.update(found_stat.st_size.to_bytes(8, "little"))
+            with file.open("rb", buffering=0) as stream:
+                _hash_stream(digest, stream.readinto, stopped)
+        after = [os.stat(file) for file in files]
     except OSError as error:
+        if isinstance(error, ScaatError):
+            raise
         raise SlideOpenError(
-            path.name, f"cannot be read ({error.strerror})", "check the file and its permissions"
+            path.name,
+            f"cannot be read ({describe_os_error(error)})",
+            "check the file and its permissions",
         ) from None
-    return digest.hexdigest()
+    if list(map(_identity, before)) != list(map(_identity, after)):
+        raise SlideReadError(
+            path.name, "changed while it was read", "run again when it is written whole"
+        )
+    result = str(digest.hexdigest())
+    newest = max((max(s.st_mtime, s.st_ctime) for s in before), default=0.0)
+    if entry is not None and newest < began - RACY_S:
+        with suppress(OSError):
+            replace_file(entry, result.encode(), mode=0o600)
+    return result
+
+
+def _hash_stream(
+    digest: Any, readinto: Callable[[memoryview], int | None], stopped: threading.Event | None
+) -> None:
+    block = memoryview(bytearray(BLOCK_BYTES))
+    while size := readinto(block):
+        if stopped is not None and stopped.is_set():
+            raise StoppedError
+        digest.update(block[:size])
+
+
+def _identity(found: os.stat_result) -> tuple[int, ...]:
+    """What changes with a file's content, or when another file takes its name."""
+    return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+
+
+def _cache_folder() -> Path | None:
+    """A folder that only this user can write to; None where there is none."""
+    base = os.environ.get("LOCALAPPDATA") if sys.platform == "win32" else None
+    try:
+        root = Path(os.environ.get("XDG_CACHE_HOME") or base or Path("~").expanduser() / ".cache")
+        own = os.environ.get(CACHE_VARIABLE)
+        folder = (Path(own) if own else root / "pathology_scaat") / "fingerprints"
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        found = os.lstat(folder)
+    except (OSError, RuntimeError):
+        return None
+    if not stat.S_ISDIR(found.st_mode):
+        return None
+    if hasattr(os, "getuid") and (found.st_uid != os.getuid() or found.st_mode & 0o022):
+        return None  # others could tell us that a slide is another
+    return folder
+
+
+def _cache_entry(found: Iterable[os.stat_result]) -> Path | None:
+    folder = _cache_folder()
+    if folder is None:
+        return None
+    text = repr([_identity(one) for one in found]).encode()
+    return folder / hashlib.sha256(_CACHE_VERSION + text).hexdigest()
+
+
+def _recall(entry: Path) -> str | None:
+    try:
+        text = read_own(entry, 100)
+    except OSError:
+        return None
+    return text.decode() if _DIGEST.fullmatch(text) else None
+
+
+def place_fingerprint(place: SlidePlace, stopped: threading.Event | None = None) -> str:
+    """Content fingerprint of a slide by path or URL."""
+    if isinstance(place, Path):
+        return slide_fingerprint(place, stopped=stopped)
+    from pathology_scaat.slides.remote import remote_fingerprint
+
+    return remote_fingerprint(place, stopped=stopped)
+
+
+class FingerprintTask:
+    """A slide's fingerprint, computed beside other work; ended with the ``with`` block.
+
+    Parameters
+    ----------
+    place : Path or SlideUrl
+    key : bytes
+        See :func:`keyed`.
+    """
+
+    def __init__(self, place: SlidePlace, key: bytes = b"") -> None:
+        self._place = place
+        self._key = key
+        self._result = ""
+        self._error: Exception | None = None
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="fingerprint", daemon=True)
+        self._thread.start()
+
+    def _work(self) -> None:
+        try:
+            self._result = keyed(place_fingerprint(self._place, self._stopped), self._key)
+        except Exception as error:
+            self._error = error
+
+    def result(self) -> str:
+        """Wait for the fingerprint.
+
+        Raises
+        ------
+        SlideError
+            If the slide cannot be read, or changes while it is read.
+        """
+        self._thread.join()
+        if self._error is not None:
+            raise self._error
+        return self._result
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stopped.set()
+        self._thread.join()

@@ -4,29 +4,42 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
 from pathlib import Path
 
+from pathology_scaat.artifacts.dicom_files import dicom_files, dicom_folder
 from pathology_scaat.artifacts.urls import SlideUrl, slide_place
-from pathology_scaat.errors import AddressError, SlideOpenError, UsageError
+from pathology_scaat.errors import AddressError, SlideOpenError
 from pathology_scaat.slides.base import Slide
-from pathology_scaat.slides.siblings import (
-    DICOM_MAGIC,
-    DICOM_MAGIC_OFFSET,
-    TIFF_MAGIC,
-    check_siblings,
-)
+from pathology_scaat.slides.foreign import refuse_named
+from pathology_scaat.slides.images import remedy_of
+from pathology_scaat.slides.readers import AUTO, READERS
+from pathology_scaat.slides.siblings import TIFF_MAGIC, check_siblings
 
 LOGGER = logging.getLogger(__name__)
-
-READERS = ("auto", "tiff", "openslide", "ngff", "tiatoolbox")
-"""Names accepted for ``reader``; "auto" chooses by what the file is."""
 
 _FAST_VENDORS = ("aperio", "generic-tiff", "philips")
 """Families whose tiles lie side by side at whole pixels, as OpenSlide names them."""
 
 _JP2_MAGIC = (b"\x00\x00\x00\x0cjP  ", b"\xff\x4f\xff\x51")
+CZI_MAGIC = b"ZISRAWFILE"
 _SUGGESTION = "convert it to a tiled TIFF, or copy it again if it should be a slide"
+
+
+def reach_slide(path: Path) -> os.stat_result:
+    """What the system says of a slide's file or folder.
+
+    Raises
+    ------
+    SlideOpenError
+        If there is none, or it cannot be reached.
+    """
+    try:
+        return path.stat()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "not a usable path"
+        raise SlideOpenError(
+            path.name, f"cannot be reached ({reason})", "check the path and permissions"
+        ) from None
 
 
 def open_slide(
@@ -39,8 +52,9 @@ def open_slide(
     path : str, Path or SlideUrl
         A slide file, a DICOM folder or one of its files, an OME-Zarr folder, or an fsspec
         URL of a tiled TIFF.
-    reader : {"auto", "tiff", "openslide", "ngff", "tiatoolbox"}
-        Which library reads it; "auto" takes the fastest that is right for the file.
+    reader : str
+        Which library reads it (:data:`~pathology_scaat.slides.readers.READERS`); ``auto`` takes
+        the fastest that is right for the file.
     mpp : float, optional
         µm per level-0 pixel that wins over what the file says.
 
@@ -58,8 +72,7 @@ def open_slide(
     UsageError
         If there is no such reader.
     """
-    if reader not in READERS:
-        raise UsageError("--reader", f"there is no reader '{reader}'", f"use {', '.join(READERS)}")
+    read = None if reader == AUTO else READERS.load(reader, "--reader")
     try:
         path = slide_place(path)
     except AddressError as error:
@@ -68,27 +81,22 @@ def open_slide(
         from pathology_scaat.slides.remote import open_remote
 
         return open_remote(path, reader=reader, mpp=mpp)
-    try:
-        mode = path.stat()
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or "not a usable path"
-        raise SlideOpenError(
-            path.name, f"cannot be reached ({reason})", "check the path and permissions"
-        ) from None
+    mode = reach_slide(path)
     if not path.is_dir() and not path.is_file():
         raise SlideOpenError(path.name, "is neither a file nor a folder", _SUGGESTION)
     if path.is_file() and mode.st_size == 0:
         raise SlideOpenError(path.name, "is empty", "copy it again")
     check_siblings(path)
-    if reader == "auto":
+    if read is None:
         return _open_folder(path, mpp) if path.is_dir() else _open_file(path, mpp)
-    return _FORCED[reader](path, mpp)
+    slide: Slide = read(path, mpp)
+    return slide
 
 
 def _head(path: Path) -> bytes:
     try:
         with path.open("rb") as stream:
-            return stream.read(16)
+            return stream.read(132)
     except OSError as error:
         raise SlideOpenError(
             path.name, f"cannot be read ({error.strerror})", "check its permissions"
@@ -96,149 +104,167 @@ def _head(path: Path) -> bytes:
 
 
 def _open_file(path: Path, mpp: float | None) -> Slide:
-    import openslide
-
     head = _head(path)
-    try:
-        vendor = openslide.OpenSlide.detect_format(path)
-    except openslide.OpenSlideError:
-        vendor = None
+    vendor = _vendor(path)
     if head.startswith(TIFF_MAGIC) and (vendor is None or vendor in _FAST_VENDORS):
-        _check_tiff(path)
         from pathology_scaat.slides.tiff_levels import UnsuitableError
 
+        refuse_named(path, head)
         try:
-            return _tiff(path, mpp, known=vendor is not None)
+            return _tiff(path, mpp, vendor)
         except UnsuitableError as reason:
+            if vendor is None or not _openslide_decodes(path):
+                damaged = "cut off" in str(reason) or "structure" in str(reason)
+                raise SlideOpenError(
+                    path.name, f"is a TIFF, but not a slide that can be opened ({reason})",
+                    "copy it again, or convert it" if damaged else _SUGGESTION,
+                ) from None  # fmt: skip
             LOGGER.info("%s is read by OpenSlide: %s", path.name, reason)
     if vendor is None and head.startswith(_JP2_MAGIC):
         return _tiatoolbox(path, mpp)
+    if vendor is None and head.startswith(CZI_MAGIC):
+        return read_czi(path, mpp)
     if vendor is None:
-        _explain(path, head)
-    return _openslide(path, mpp)
+        refuse_named(path, head)
+    return read_openslide(path, mpp)
 
 
-def _explain(path: Path, head: bytes) -> None:
-    """Say what a file that is no slide is, where that can be seen."""
-    if head.startswith(b"version https://"):
-        raise SlideOpenError(path.name, "is a git-lfs pointer, not the slide", "run 'git lfs pull'")
-    if head.lstrip().lower().startswith((b"<!doctype", b"<html")):
-        raise SlideOpenError(
-            path.name, "is a web page saved under a slide's name", "download the slide again"
-        )
-    if path.suffix.lower() == ".mrxs" and not path.with_suffix("").is_dir():
-        raise SlideOpenError(
-            path.name,
-            f"lacks its folder '{path.stem}' of image data",
-            "copy the folder beside the file",
-        )
-
-
-def _check_tiff(path: Path) -> None:
-    """Refuse pixels that OpenSlide would turn into something else without a word."""
-    import tifffile
-
-    from pathology_scaat.slides.tiff_levels import check_samples
-    from pathology_scaat.slides.tiff_reader import TIFF_ERRORS
+def _vendor(path: Path) -> str | None:
+    """The format as OpenSlide names it."""
+    import openslide
 
     try:
-        with tifffile.TiffFile(path, _multifile=False) as tiff:
-            problem = check_samples(tiff)
-    except TIFF_ERRORS:
-        return  # OpenSlide may still know it
-    if problem is not None:
-        raise SlideOpenError(path.name, problem, "convert it to 8-bit RGB")
+        found: str | None = openslide.OpenSlide.detect_format(path)
+    except openslide.OpenSlideError:
+        return None
+    return found
+
+
+def _openslide_decodes(path: Path) -> bool:
+    from pathology_scaat.slides.tiff_reader import openslide_decodes
+
+    return openslide_decodes(path)
 
 
 def _open_folder(path: Path, mpp: float | None) -> Slide:
     if any((path / name).is_file() for name in (".zattrs", ".zgroup", "zarr.json")):
-        return _ngff(path, mpp)
-    instance = _dicom_instance(path)
-    if instance is None:
-        raise SlideOpenError(
-            path.name, "is a folder without a slide in it", "give the slide's file"
-        )
+        return read_ngff(path, mpp)
+    slide, notes = _dicom_slide(path)
     try:
-        return _openslide(instance, mpp, subject=path.name)
+        return _openslide_file(slide, mpp, path.name, notes)
     except SlideOpenError:
         return _tiatoolbox(path, mpp)
 
 
-def _dicom_instance(folder: Path) -> Path | None:
-    """The first DICOM file of a folder: OpenSlide finds the rest of the series from any."""
+def _dicom_slide(folder: Path) -> tuple[Path, tuple[str, ...]]:
+    """The file by which a DICOM folder's only slide is opened, and notes of what else is there.
+
+    Raises
+    ------
+    SlideOpenError
+        If the folder holds no slide, or several.
+    """
     try:
-        names = sorted(os.listdir(folder))
+        files = dicom_files(entry for entry in folder.iterdir() if entry.is_file())
     except OSError as error:
         raise SlideOpenError(
             folder.name, f"cannot be read ({error.strerror})", "check its permissions"
         ) from None
-    for name in names:
-        file = folder / name
-        if file.is_file():
-            with file.open("rb") as stream:
-                if stream.read(132)[DICOM_MAGIC_OFFSET:] == DICOM_MAGIC:
-                    return file
-    return None
+    found = dicom_folder(files)
+    if not files:
+        raise SlideOpenError(
+            folder.name, "is a folder without a slide in it", "give the slide's file"
+        )
+    if not found.slides and found.n_unreadable:
+        raise SlideOpenError(
+            folder.name,
+            f"holds DICOM files that cannot be read ({found.n_unreadable} of {len(files)})",
+            "copy the slide again",
+        )
+    if not found.slides:
+        raise SlideOpenError(
+            folder.name,
+            f"is a folder of DICOM files ({len(files)}) without a whole-slide image",
+            "give the folder of the slide",
+        )
+    if len(found.slides) > 1:
+        raise SlideOpenError(
+            folder.name,
+            f"holds {len(found.slides)} slides (DICOM series)",
+            f"give one file of the slide that you mean, for example {found.slides[0].main.name}",
+        )
+    slide = found.slides[0]
+    if slide.problem:
+        raise SlideOpenError(folder.name, slide.problem, remedy_of(slide.problem))
+    return slide.main, found.notes
 
 
-def _openslide(path: Path, mpp: float | None, subject: str | None = None) -> Slide:
+def _openslide_file(
+    path: Path, mpp: float | None, subject: str | None = None, notes: tuple[str, ...] = ()
+) -> Slide:
     from pathology_scaat.slides.openslide_reader import OpenSlideSlide
 
+    return OpenSlideSlide(path, mpp=mpp, subject=subject, notes=notes)
+
+
+def read_openslide(path: Path, mpp: float | None) -> Slide:
     if path.is_dir():
-        instance = _dicom_instance(path)
-        if instance is not None:
-            return OpenSlideSlide(instance, mpp=mpp, subject=path.name)
-    return OpenSlideSlide(path, mpp=mpp, subject=subject)
+        slide, notes = _dicom_slide(path)
+        return _openslide_file(slide, mpp, path.name, notes)
+    return _openslide_file(path, mpp)
 
 
-def _tiff(path: Path, mpp: float | None, known: bool = True) -> Slide:
+def _tiff(path: Path, mpp: float | None, vendor: str | None) -> Slide:
     from pathology_scaat.slides.openslide_reader import describe, open_handle
     from pathology_scaat.slides.tiff_reader import open_tiff
 
     like = None
-    if known:
+    if vendor == "philips" or (vendor == "aperio" and _openslide_decodes(path)):
         with open_handle(path) as handle:
             like = describe(handle, "openslide")
-    return open_tiff(path, like=like, mpp=mpp)
+    return open_tiff(path, like=like, mpp=mpp, known=vendor is not None)
 
 
-def _forced_tiff(path: Path, mpp: float | None) -> Slide:
-    import openslide
-
+def read_tiff(path: Path, mpp: float | None) -> Slide:
     from pathology_scaat.slides.tiff_levels import UnsuitableError
 
     if path.is_dir() or not _head(path).startswith(TIFF_MAGIC):
         raise SlideOpenError(path.name, "is no TIFF", "use --reader auto")
-    _check_tiff(path)
-    known = openslide.OpenSlide.detect_format(path) is not None
+    refuse_named(path, b"")
     try:
-        return _tiff(path, mpp, known=known)
+        return _tiff(path, mpp, _vendor(path))
     except UnsuitableError as reason:
         raise SlideOpenError(
             path.name, f"is not for the tiff reader ({reason})", "use --reader auto"
         ) from None
 
 
-def _ngff(path: Path, mpp: float | None) -> Slide:
+def read_ngff(path: Path, mpp: float | None) -> Slide:
     from pathology_scaat.slides.ngff_reader import NgffSlide
 
     return NgffSlide(path, mpp=mpp)
 
 
-def _forced_tiatoolbox(path: Path, mpp: float | None) -> Slide:
-    """Only files of formats that are slides: it also opens tables of references by fsspec."""
-    import openslide
+def read_czi(path: Path, mpp: float | None) -> Slide:
+    from pathology_scaat.slides.czi_reader import CziSlide, has_czi_library
 
-    known = (
-        _dicom_instance(path) is not None
-        if path.is_dir()
-        else _head(path).startswith((*TIFF_MAGIC, *_JP2_MAGIC))
-    )
-    if not known:
-        try:
-            known = openslide.OpenSlide.detect_format(path) is not None
-        except openslide.OpenSlideError:
-            known = False
+    if path.is_dir() or not _head(path).startswith(CZI_MAGIC):
+        raise SlideOpenError(path.name, "is no Zeiss CZI file", "use --reader auto")
+    if not has_czi_library():
+        raise SlideOpenError(
+            path.name,
+            "is a Zeiss CZI file, which is read by pylibCZIrw only",
+            "install the extra 'czi', or convert it to OME-TIFF",
+        )
+    return CziSlide(path, mpp=mpp)
+
+
+def read_tiatoolbox(path: Path, mpp: float | None) -> Slide:
+    """Only files of formats that are slides: it also opens tables of references by fsspec."""
+    if path.is_dir():
+        known = bool(dicom_files(entry for entry in path.iterdir() if entry.is_file()))
+    else:
+        known = _head(path).startswith((*TIFF_MAGIC, *_JP2_MAGIC)) or _vendor(path) is not None
     if not known:
         raise SlideOpenError(
             path.name, "is no slide file that is given to tiatoolbox", "use --reader auto"
@@ -250,11 +276,3 @@ def _tiatoolbox(path: Path, mpp: float | None) -> Slide:
     from pathology_scaat.slides.tiatoolbox_reader import TiatoolboxSlide
 
     return TiatoolboxSlide(path, mpp=mpp)
-
-
-_FORCED: dict[str, Callable[[Path, float | None], Slide]] = {
-    "tiff": _forced_tiff,
-    "openslide": _openslide,
-    "ngff": _ngff,
-    "tiatoolbox": _forced_tiatoolbox,
-}

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import re
 import threading
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +20,31 @@ from pathology_scaat.slides.spacing import Spacing, spacing_from_file, with_over
 from pathology_scaat.slides.tiles import check_box
 from pathology_scaat.system.closing import Closing
 
+_SLACK = 1e-6
 _BOUNDS = ("x", "y", "width", "height")
+MAX_BOUNDS_SHARE = 4
+"""Bounds of more than this many times the canvas that they cover are not believed."""
+
+MAX_REGIONS = 4096
+_REASONS = (
+    (
+        r"dissimilar main images|with dissimilar",
+        "holds scanned areas of different objectives, which OpenSlide does not read together",
+        "export the area that you want as OME-TIFF",
+    ),
+    (
+        r"unsupported (tiff )?compression|compression .*not (supported|configured)|not configured",
+        "is compressed in a way that OpenSlide does not decode",
+        "convert it to a tiled TIFF with JPEG compression",
+    ),
+    (
+        r"fluorescence|not brightfield|can't find main image",
+        "holds no brightfield image",
+        "convert it to 8-bit RGB if it should be a brightfield slide",
+    ),
+)
+"""What OpenSlide says of whole files that it does not read."""
+
 _RAW_MPP = ("aperio.MPP",)
 """Vendor properties that hold the µm/px as written, before OpenSlide's reading of it."""
 
@@ -38,12 +64,37 @@ def _positive(text: str | None) -> float | None:
     return value if math.isfinite(value) and value > 0 else None
 
 
-def _bounds(properties: Mapping[str, str], canvas: SizePx) -> BoxPx | None:
-    values = [_whole(properties.get(f"openslide.bounds-{name}")) for name in _BOUNDS]
+def _box(properties: Mapping[str, str], pattern: str) -> BoxPx | None:
+    values = [_whole(properties.get(pattern.format(name))) for name in _BOUNDS]
     if any(v is None for v in values):
         return None
-    box = BoxPx(*(v for v in values if v is not None))
-    return box.intersection(BoxPx(0, 0, canvas.width, canvas.height))
+    return BoxPx(*(v for v in values if v is not None))
+
+
+def _bounds(properties: Mapping[str, str], canvas: SizePx) -> BoxPx | None:
+    """The scanned area as stated, which may begin left of or above the canvas (MIRAX, Leica).
+
+    Viewers take its origin for theirs as it is stated, negative or not. Bounds that do not
+    meet the canvas, or are far larger than it, are damage.
+    """
+    box = _box(properties, "openslide.bounds-{}")
+    if box is None:
+        return None
+    inside = box.intersection(BoxPx(0, 0, canvas.width, canvas.height))
+    if inside is None or box.area > MAX_BOUNDS_SHARE * inside.area:
+        return inside
+    return box
+
+
+def _regions(properties: Mapping[str, str]) -> tuple[BoxPx, ...]:
+    """The scanned areas on level 0, where a slide has several or states its only one."""
+    found: list[BoxPx] = []
+    while len(found) < MAX_REGIONS:
+        box = _box(properties, f"openslide.region[{len(found)}].{{}}")
+        if box is None:
+            break
+        found.append(box)
+    return tuple(found)
 
 
 def _spacing(properties: Mapping[str, str]) -> Spacing:
@@ -72,6 +123,17 @@ def describe(handle: openslide.OpenSlide, reader: str) -> SlideInfo:
         tile = SizePx(width, height) if width and height else None
         levels.append(LevelInfo(size, snapped_downsample(sizes[0], size), tile))
     spacing = _spacing(properties)
+    regions, notes = _regions(properties), spacing.notes
+    if len(regions) > 1:
+        notes += (
+            f"its {len(regions)} scanned areas are read as one picture, as OpenSlide places them",
+        )
+    bounds = _bounds(properties, sizes[0])
+    if bounds is not None and min(bounds.x, bounds.y) < 0:
+        notes += (
+            "its scanned area begins left of or above the canvas: tiles that lie there as a whole "
+            "are not given by OpenSlide and are white",
+        )
     icc = properties.get("openslide.icc-size")
     return SlideInfo(
         reader=reader,
@@ -80,9 +142,9 @@ def describe(handle: openslide.OpenSlide, reader: str) -> SlideInfo:
         mpp=spacing.mpp,
         mpp_source=spacing.source,
         objective_power=_positive(properties.get(openslide.PROPERTY_NAME_OBJECTIVE_POWER)),
-        bounds_px=_bounds(properties, sizes[0]),
+        bounds_px=bounds,
         icc_profile_bytes=_whole(icc) or 0,
-        notes=spacing.notes,
+        notes=notes,
     )
 
 
@@ -108,8 +170,11 @@ def open_handle(path: Path, subject: str | None = None) -> openslide.OpenSlide:
             "is not a slide that can be opened (empty, cut off, or of another format)",
             "copy it again, or convert it",
         ) from None
-    except (openslide.OpenSlideError, OSError, UnicodeError):
-        # OpenSlide's own words may hold the path.
+    except (openslide.OpenSlideError, OSError, UnicodeError) as error:
+        # OpenSlide's own words may hold the path: known ones are told in ours.
+        for pattern, problem, remedy in _REASONS:
+            if re.search(pattern, str(error), re.IGNORECASE):
+                raise SlideOpenError(name, problem, remedy) from None
         raise SlideOpenError(
             name, "is damaged or incomplete", "copy the slide again with all its files"
         ) from None
@@ -122,13 +187,23 @@ class OpenSlideSlide(Closing):
     that pixels there may be shifted by up to half a level-0 pixel.
     """
 
-    def __init__(self, path: Path, mpp: float | None = None, *, subject: str | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        mpp: float | None = None,
+        *,
+        subject: str | None = None,
+        notes: tuple[str, ...] = (),
+    ) -> None:
         self._path = path
         self._subject = subject or path.name
         self._handle = open_handle(path, self._subject)
         self._lock = threading.Lock()
-        self._info = with_override(describe(self._handle, "openslide"), mpp, self._subject)
+        info = describe(self._handle, "openslide")
+        info = replace(info, notes=(*info.notes, *notes))
+        self._info = with_override(info, mpp, self._subject)
         self._factors = tuple(self._handle.level_downsamples)
+        self._areas = tuple(self._areas_of(level) for level in range(len(self._factors)))
 
     @property
     def info(self) -> SlideInfo:
@@ -136,25 +211,57 @@ class OpenSlideSlide(Closing):
 
     def read_level(self, level: int, box_px: BoxPx) -> RgbImage:
         check_box(box_px, self._subject)
-        factor = self._factors[level]
-        # A region that begins left of or above the slide is asked for from its first pixel
-        # on: OpenSlide would be given a negative place otherwise, which some formats refuse.
-        skip_x, skip_y = max(-box_px.x, 0), max(-box_px.y, 0)
-        size = self._info.levels[level].size_px
-        width = min(box_px.right, size.width) - (box_px.x + skip_x)
-        height = min(box_px.bottom, size.height) - (box_px.y + skip_y)
-        if width < 1 or height < 1:
-            return np.full((box_px.height, box_px.width, 3), 255, dtype=np.uint8)
-        # Rounded up: OpenSlide divides by the factor and rounds down, so that a place rounded
-        # to the nearest pixel may be read one level pixel too early (Leica).
-        left = math.ceil((box_px.x + skip_x) * factor - 1e-6)
-        top = math.ceil((box_px.y + skip_y) * factor - 1e-6)
-        region = over_white(self._read_region((left, top), level, (width, height)))
-        if (width, height) == (box_px.width, box_px.height):
-            return region
         out = np.full((box_px.height, box_px.width, 3), 255, dtype=np.uint8)
-        out[skip_y : skip_y + height, skip_x : skip_x + width] = region
+        for area in self._areas[level]:
+            part = box_px.intersection(area)
+            if part is None:
+                continue
+            pixels = self._read_part(level, part)
+            if part == box_px:
+                return pixels
+            x, y = part.x - box_px.x, part.y - box_px.y
+            target = out[y : y + part.height, x : x + part.width]
+            # Boxes of areas may overlap by a pixel: what is white in one may be in the other.
+            np.minimum(target, pixels, out=target)
         return out
+
+    def _read_part(self, level: int, part: BoxPx) -> RgbImage:
+        # Away from zero: OpenSlide divides by the factor and rounds towards zero, so that a
+        # place rounded to the nearest pixel may be read one level pixel too early (Leica).
+        x, y = (self._place(level, first) for first in (part.x, part.y))
+        # It draws nothing of a region that lies wholly left of or above its canvas, where a
+        # scanned area may begin: the region is extended until it reaches the canvas.
+        width = max(part.width, 2 - part.x)
+        height = max(part.height, 2 - part.y)
+        pixels = over_white(self._read_region((x, y), level, (width, height)))
+        return pixels[: part.height, : part.width]
+
+    def _place(self, level: int, first: int) -> int:
+        place = math.ceil(abs(first) * self._factors[level] - _SLACK)
+        return place if first >= 0 else -place
+
+    def _areas_of(self, level: int) -> tuple[BoxPx, ...]:
+        """The boxes of level pixels that hold pixels, each to be read by itself.
+
+        OpenSlide rounds the distance of a region from a scanned area's corner towards zero,
+        so that all pixels of a region that begins left of or above the area come one level
+        pixel too early. Each area is therefore read from its own first pixel on, which
+        OpenSlide puts at its corner's place on the level, rounded towards zero. What lies
+        beside the areas is white.
+        """
+        info = self._info
+        scale, size = info.levels[level].downsample, info.levels[level].size_px
+        regions = _regions(self._handle.properties)
+        if not regions and info.bounds_px is not None:
+            regions = (info.bounds_px,)
+        if not regions:
+            return (BoxPx(0, 0, size.width, size.height),)
+        areas = []
+        for region in regions:
+            x, y = math.trunc(region.x / scale), math.trunc(region.y / scale)
+            right, bottom = math.ceil(region.right / scale), math.ceil(region.bottom / scale)
+            areas.append(BoxPx(x, y, max(right - x, 1), max(bottom - y, 1)))
+        return tuple(areas)
 
     def _read_region(
         self, place: tuple[int, int], level: int, size: tuple[int, int]

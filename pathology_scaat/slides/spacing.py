@@ -15,7 +15,19 @@ MAX_ANISOTROPY = 0.01
 OVERRIDE_TOLERANCE = 0.02
 """A given µm/px further than this from the file's own is worth a note."""
 
-REMEDY = "add an mpp column with the slide's µm/px to the manifest"
+BELIEVED_MPP = (0.1, 4.0)
+"""µm/px that slide scanners have: believed without a word."""
+
+POSSIBLE_MPP = (0.05, 10.0)
+"""µm/px that a slide file may have: believed with a note. Beyond it a header is wrong."""
+
+_DPI = (72, 96, 100, 120, 150, 180, 200, 240, 300, 360, 400, 600, 720, 1200, 1440, 2400)
+"""Resolutions of printers and screens, in dots per inch, that lie beyond what is possible."""
+
+MICRONS_PER_INCH = 25_400.0
+REMEDY = "add an mpp column with the slide's µm/px to the manifest, or give --slide-mpp"
+MAX_ENLARGEMENT = 2.0
+"""How many times finer than the scan patches may be without being asked for."""
 
 
 @dataclass(frozen=True)
@@ -55,12 +67,42 @@ def spacing_from_file(x: object, y: object) -> Spacing:
         return Spacing(None, f"none: {reason}", notes)
     known = [m for m in (mpp_x, mpp_y) if m is not None]
     for mpp in known:
-        if not is_plausible_mpp(mpp):
-            return Spacing(None, f"none: the file states {mpp:g} µm/px, which no slide has", notes)
+        problem = impossible_mpp(mpp)
+        if problem:
+            return Spacing(None, f"none: the file states {problem}", notes)
     low, high = min(known), max(known)
     if high / low - 1 > MAX_ANISOTROPY:
         return Spacing(None, f"none: the pixels are not square ({low:g} and {high:g} µm/px)", notes)
-    return Spacing(math.sqrt(low * high), "slide", notes)
+    mpp = math.sqrt(low * high)
+    return Spacing(mpp, "slide", (*notes, *unusual_mpp("the file", mpp)))
+
+
+def impossible_mpp(mpp: float) -> str:
+    """A stated µm/px and why no slide has it, in words; "" where one may have it."""
+    low, high = POSSIBLE_MPP
+    if math.isfinite(mpp) and low <= mpp <= high:
+        return ""
+    if not math.isfinite(mpp) or mpp <= 0:
+        return f"{mpp:g} µm/px, which no slide has"
+    if mpp < low:
+        return f"{mpp:g} µm/px, which is finer than any scanner"
+    dpi = MICRONS_PER_INCH / mpp
+    nearest = min(_DPI, key=lambda known: abs(known - dpi))
+    if abs(nearest / dpi - 1) < 0.005:
+        return f"{mpp:.1f} µm/px, which is a print resolution ({nearest} dpi)"
+    return f"{mpp:g} µm/px, which no slide has"
+
+
+def unusual_mpp(who: str, mpp: float) -> tuple[str, ...]:
+    """A note where a µm/px is possible, but none that slide scanners have."""
+    low, high = BELIEVED_MPP
+    if low <= mpp <= high:
+        return ()
+    side = "finer" if mpp < low else "coarser"
+    return (
+        f"CHECK THE µm/px: {who} states {mpp:g}, {side} than slide scanners "
+        f"({low:g} to {high:g}); if it is wrong, so is every size and magnification",
+    )
 
 
 def with_override(info: SlideInfo, mpp: float | None, subject: str) -> SlideInfo:
@@ -77,10 +119,66 @@ def with_override(info: SlideInfo, mpp: float | None, subject: str) -> SlideInfo
         raise SpacingError(
             subject, f"{mpp} in the manifest is not a plausible µm/px", "correct the mpp column"
         )
-    notes = info.notes
+    # What was said of the file's own value is nobody's concern where it is not used.
+    notes = tuple(note for note in info.notes if not note.startswith("CHECK THE µm/px"))
+    notes += unusual_mpp("the manifest", mpp)
     if info.mpp is not None and abs(info.mpp / mpp - 1) > OVERRIDE_TOLERANCE:
         notes += (f"the manifest's {mpp:g} µm/px overrides the file's {info.mpp:g}",)
     return replace(info, mpp=float(mpp), mpp_source="manifest", notes=notes)
+
+
+def with_fallback(info: SlideInfo, mpp: float | None, subject: str) -> SlideInfo:
+    """The same slide with a given µm/px where its own is unknown or not believed.
+
+    Raises
+    ------
+    SpacingError
+        If the given value is no plausible µm/px.
+    """
+    if mpp is None or info.mpp is not None:
+        return info
+    if not is_plausible_mpp(mpp):
+        raise SpacingError(subject, f"{mpp} is not a plausible µm/px", "correct --slide-mpp")
+    reason = info.mpp_source.removeprefix("none: ")
+    notes = (*info.notes, f"{mpp:g} µm/px by --slide-mpp, since {reason}")
+    return replace(info, mpp=float(mpp), mpp_source="--slide-mpp", notes=notes)
+
+
+def check_enlargement(
+    slide_mpp: float, requested_mpp: float, tolerance: float, allowed: bool, subject: str
+) -> tuple[str, ...]:
+    """A note where patches are finer than the scan.
+
+    Parameters
+    ----------
+    slide_mpp, requested_mpp : float
+        µm/px of the scan and of the patches.
+    tolerance : float
+        Ratio up to which the two count as equal.
+    allowed : bool
+        Whether any enlargement was asked for (``--allow-upsampling``).
+    subject : str
+        The slide, for messages.
+
+    Raises
+    ------
+    SpacingError
+        If the slide would be enlarged more than twice and that is not allowed.
+    """
+    factor = slide_mpp / requested_mpp
+    if factor <= 1 + tolerance:
+        return ()
+    if factor > MAX_ENLARGEMENT * (1 + tolerance) and not allowed:
+        raise SpacingError(
+            subject,
+            f"was scanned at {slide_mpp:g} µm/px: patches of {requested_mpp:g} µm/px would be "
+            f"{factor:.3g} times enlarged",
+            f"ask for --mpp {slide_mpp:g} or coarser, or give --allow-upsampling",
+        )
+    return (
+        f"enlarged {factor:.3g} times: patches of {requested_mpp:g} µm/px hold no more than the "
+        f"scan's {slide_mpp:g} µm/px",
+    )
 
 
 def require_mpp(info: SlideInfo, subject: str) -> float:

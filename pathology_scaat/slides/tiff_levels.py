@@ -1,37 +1,42 @@
-"""What a tiled TIFF holds: its pyramid, where each tile's bytes are, how they are decoded."""
+"""The levels of a TIFF image: where each tile's or strip's bytes are, how they are decoded."""
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import re
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
-from xml.etree.ElementTree import Element
 
-import imagecodecs
 import numpy as np
-import tifffile
-from defusedxml import ElementTree
-from defusedxml.common import DefusedXmlException
 from numpy.typing import NDArray
 
 from pathology_scaat.geometry import SizePx
 from pathology_scaat.slides.base import RgbImage
-from pathology_scaat.slides.spacing import Spacing, spacing_from_file
+from pathology_scaat.slides.tiff_colours import (
+    JPEG_2000,
+    colour_problem,
+    decoder,
+    merged,
+    plane_decoder,
+)
+from pathology_scaat.slides.tiff_images import Planes, page_size
 from pathology_scaat.slides.tiles import TileLattice
 
 # tifffile tells about damaged headers through its logger; without a handler there Python
 # would print that to the terminal, where one sentence of ours is enough.
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
-JPEG = 7
-APERIO_JP2000_YCBCR = 33003
 MAX_TILE_PX = 4096 * 4096
-MAX_TILE_BYTES = MAX_TILE_PX * 4
+MAX_STRIP_PX = 64 << 20
+"""A compressed strip is decoded whole: 192 MiB at most."""
 
-_MICRONS = {"µm": 1.0, "um": 1.0, "nm": 1e-3, "mm": 1e3, "cm": 1e4, "m": 1e6}
+MAX_TILE_BYTES = MAX_STRIP_PX * 4
+MIN_BAND_ROWS = 64
+"""Strips of fewer rows are read several at a time."""
+
+ReadBytes = Callable[[int, int], bytes]
+"""Bytes of the file by offset and length."""
 
 
 class UnsuitableError(ValueError):
@@ -39,197 +44,181 @@ class UnsuitableError(ValueError):
 
 
 @dataclass(frozen=True, eq=False)
-class TiffLevel:
-    """One pyramid level: its lattice, and offset and length of each tile's bytes.
+class Segments:
+    """Tiles or strips of one page or plane: offset and length of each one's bytes.
 
-    Tiles of length 0 are blank.
+    Segments of length 0 are blank.
+    """
+
+    offsets: NDArray[np.int64]
+    lengths: NDArray[np.int64]
+    decode: Callable[[bytes, int, RgbImage | None], NDArray[np.uint8]]
+
+
+@dataclass(frozen=True, eq=False)
+class TiffLevel:
+    """One pyramid level, cut into the tiles of ``lattice``.
+
+    ``planes`` holds one list of segments, or three where red, green and blue are apart;
+    ``strips`` is how many segments lie in one tile below each other (0: the file has tiles).
     """
 
     lattice: TileLattice
-    offsets: NDArray[np.int64]
-    lengths: NDArray[np.int64]
-    decode: Callable[[bytes, int, RgbImage | None], RgbImage]
+    planes: tuple[Segments, ...]
+    strips: int
+    page: Any
+
+    @property
+    def lacks_tiles(self) -> bool:
+        """Whether some of its tiles were never written."""
+        return any(bool((plane.lengths == 0).any()) for plane in self.planes)
+
+    def beyond(self, n_bytes: int) -> tuple[int, int]:
+        """How many segments end beyond the end of a file, and how many there are."""
+        lost = sum(int((p.offsets + p.lengths > n_bytes).sum()) for p in self.planes)
+        return lost, sum(len(p.offsets) for p in self.planes)
+
+    def tile(
+        self, col: int, row: int, read: ReadBytes, scratch: RgbImage | None
+    ) -> RgbImage | None:
+        """Decode one tile of the lattice; None where it is blank.
+
+        Raises
+        ------
+        ValueError
+            If a segment has an impossible length, or one of three planes is missing.
+        """
+        if not self.strips:
+            return self._segment(row * self.lattice.n_cols + col, read, scratch)
+        first = row * self.strips
+        numbers = range(first, min(first + self.strips, len(self.planes[0].offsets)))
+        if len(numbers) == 1:
+            return self._segment(first, read, scratch)
+        parts = [self._segment(number, read, None) for number in numbers]
+        if all(part is None for part in parts):
+            return None
+        size = self.lattice.level_size_px
+        rows = self.lattice.tile_size_px.height // self.strips
+        out = np.full((rows * len(parts), size.width, 3), 255, dtype=np.uint8)
+        for number, part in enumerate(parts):
+            if part is not None:
+                out[number * rows : number * rows + part.shape[0]] = part
+        return out[: self.lattice.box(0, row).height]
+
+    def _segment(self, index: int, read: ReadBytes, scratch: RgbImage | None) -> RgbImage | None:
+        found: list[NDArray[np.uint8] | None] = []
+        for plane in self.planes:
+            length = int(plane.lengths[index])
+            if not 0 <= length <= MAX_TILE_BYTES:
+                raise ValueError("an impossible length")
+            if length == 0:
+                found.append(None)
+                continue
+            data = read(int(plane.offsets[index]), length)
+            found.append(plane.decode(data, index, scratch if len(self.planes) == 1 else None))
+        present = [pixels for pixels in found if pixels is not None]
+        if not present:
+            return None
+        if len(present) < len(found):
+            raise ValueError("a plane is missing")
+        if len(present) == 1:
+            return present[0]
+        return merged(np.stack(present, axis=-1), self.page)
 
 
-def series_of(tiff: tifffile.TiffFile) -> Any:
-    """The series that is the slide: the first, which every family puts there."""
-    if not tiff.series:
-        raise UnsuitableError("it holds no image")
-    return tiff.series[0]
-
-
-def check_samples(tiff: tifffile.TiffFile) -> str | None:
-    """Why the pixels are none that any reader should serve, or None.
-
-    Grey is shown as equal red, green and blue. More than 8 bits are refused: how they should
-    become 8 is a decision for whoever made them.
-    """
-    if not len(tiff.pages):
-        return None
-    page: Any = tiff.pages[0]
-    if page.dtype is None or page.dtype != np.uint8:
-        bits = page.bitspersample
-        return f"has {bits} bits per channel, where 8 are needed"
-    return None
-
-
-def _size(page: Any) -> SizePx:
-    return SizePx(page.imagewidth, page.imagelength)
-
-
-def read_levels(
-    tiff: tifffile.TiffFile, sizes: Sequence[SizePx] | None = None
-) -> tuple[TiffLevel, ...]:
-    """The pyramid of a tiled TIFF.
-
-    Parameters
-    ----------
-    tiff : TiffFile
-    sizes : sequence of SizePx, optional
-        The levels that OpenSlide sees. Where tifffile groups the pages otherwise (it takes
-        the second one of every Aperio file for a thumbnail), and all tiled pages have these
-        sizes, they are the levels.
+def make_level(planes: Planes) -> TiffLevel:
+    """A level from its page, or from its pages of red, green and blue.
 
     Raises
     ------
     UnsuitableError
-        If its tiles are not plain 8-bit grey or RGB.
+        If it cannot be read in bounded memory, or its tables are not whole.
     """
-    pages = [series.pages[0] for series in series_of(tiff).levels]
-    if sizes is not None and not tiff.is_ome and [_size(page) for page in pages] != [*sizes]:
-        every: Any = tiff.pages
-        tiled = [page for page in every if page.is_tiled]
-        pages = tiled if [_size(page) for page in tiled] == [*sizes] else pages
-    levels = [_level(page) for page in pages]
-    widths = [level.lattice.level_size_px.width for level in levels]
-    if widths != sorted(widths, reverse=True):
-        raise UnsuitableError("its levels are in no order")
-    return tuple(levels)
+    page = planes[0]
+    problem = colour_problem(page)
+    if problem and not (problem.startswith("is grey") and len(planes) == 3):
+        raise UnsuitableError(f"a level {problem}")
+    if page.imagedepth != 1 or (page.is_tiled and page.tiledepth != 1):
+        raise UnsuitableError("it has depth")
+    size = page_size(page)
+    if page.is_tiled:
+        tile, strips = SizePx(page.tilewidth, page.tilelength), 0
+        if tile.area > MAX_TILE_PX:
+            raise UnsuitableError("its tiles are too large")
+        count = math.ceil(size.width / tile.width) * math.ceil(size.height / tile.height)
+    else:
+        rows = min(int(page.rowsperstrip), size.height)
+        tile, strips, count = _bands(page, size, rows)
+    lattice = TileLattice(size, tile)
+    if len(planes) == 3:
+        found = tuple(_plane(p, count, 0, 1) for p in planes)
+    elif page.planarconfig == 2:
+        samples = int(page.samplesperpixel)
+        found = tuple(_plane(page, count, i, samples) for i in range(samples))
+    else:
+        found = (_interleaved(page, count, lattice if not page.is_tiled else None, strips),)
+    return TiffLevel(lattice, found, strips, page)
 
 
-def _level(page: Any) -> TiffLevel:
-    page = page.aspage() if isinstance(page, tifffile.TiffFrame) else page
-    if not page.is_tiled:
-        raise UnsuitableError("it is not tiled")
-    if page.dtype != np.uint8 or page.samplesperpixel not in (1, 3) or page.planarconfig != 1:
-        raise UnsuitableError("its pixels are not interleaved 8-bit RGB or grey")
-    if page.tilewidth * page.tilelength > MAX_TILE_PX or page.imagedepth != 1:
-        raise UnsuitableError("its tiles are too large")
-    if page.photometric.name not in ("RGB", "YCBCR", "MINISBLACK"):
-        raise UnsuitableError(f"its colours are stored as {page.photometric.name}")
-    lattice = TileLattice(
-        SizePx(page.imagewidth, page.imagelength), SizePx(page.tilewidth, page.tilelength)
-    )
-    count = lattice.n_cols * lattice.n_rows
+def _is_raw(page: Any) -> bool:
+    """Whether a page's rows can be cut out of the file as they are."""
+    plain = int(page.compression) == 1 and page.planarconfig == 1 and page.photometric.name == "RGB"
+    return bool(plain and page.samplesperpixel == 3 and page.predictor == 1)
+
+
+def _bands(page: Any, size: SizePx, rows: int) -> tuple[SizePx, int, int]:
+    """Tile size of a page of strips, strips in a tile, and strips in the page."""
+    if _is_raw(page) and rows == size.height:
+        # One strip of plain rows: any part of it can be read.
+        return SizePx(size.width, min(MIN_BAND_ROWS, size.height)), 1, 1
+    if rows * size.width > MAX_STRIP_PX:
+        raise UnsuitableError(
+            f"it is one strip of {size.width:,} x {rows:,} px, more than is decoded at once"
+        )
+    strips = max(1, min(-(-MIN_BAND_ROWS // rows), MAX_TILE_PX // max(rows * size.width, 1)))
+    strips = min(strips, -(-size.height // rows))
+    return SizePx(size.width, rows * strips), strips, -(-size.height // rows)
+
+
+def _tables(page: Any, count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     offsets = np.asarray(page.dataoffsets, dtype=np.int64)
     lengths = np.asarray(page.databytecounts, dtype=np.int64)
     if len(offsets) != count or len(lengths) != count:
         raise UnsuitableError("its tile table is not whole")
-    return TiffLevel(lattice, offsets, lengths, _decoder(page))
+    return offsets, lengths
 
 
-def _decoder(page: Any) -> Callable[[bytes, int, RgbImage | None], RgbImage]:
-    tables = page.jpegtables
-    ycbcr_jp2 = int(page.compression) == APERIO_JP2000_YCBCR
-    plain_jpeg = int(page.compression) == JPEG and page.samplesperpixel == 3
-    if plain_jpeg:
-        colours, out_colours = tifffile.tifffile.jpeg_decode_colorspace(
-            page.photometric, page.planarconfig, page.extrasamples, page.is_jfif
-        )
-
-    def decode(data: bytes, index: int, scratch: RgbImage | None) -> RgbImage:
-        if ycbcr_jp2:
-            return rgb_from_ycbcr(np.asarray(imagecodecs.jpeg2k_decode(data)))
-        if plain_jpeg and scratch is not None:
-            # Memory that is in use already: fresh pages for each tile cost nearly as much
-            # as decoding it. What does not fit into it is decoded below.
-            with contextlib.suppress(ValueError, RuntimeError):
-                imagecodecs.jpeg8_decode(
-                    data, tables=tables, colorspace=colours, outcolorspace=out_colours, out=scratch
-                )
-                return scratch
-        pixels = page.decode(data, index, jpegtables=tables)[0]
-        image: RgbImage = np.asarray(pixels)[0]
-        if image.shape[-1] == 1:
-            image = np.repeat(image, 3, axis=-1)
-        return image
-
-    return decode
+def _interleaved(page: Any, count: int, bands: TileLattice | None, strips: int) -> Segments:
+    offsets, lengths = _tables(page, count)
+    if bands is not None and count == 1 and strips == 1 and bands.n_rows > 1:
+        return _rows_of(page, int(offsets[0]), int(lengths[0]), bands)
+    return Segments(offsets, lengths, decoder(page))
 
 
-def rgb_from_ycbcr(pixels: NDArray[np.uint8]) -> RgbImage:
-    """Full-range BT.601 YCbCr (JFIF, JPEG part 5) to RGB, (h, w, 3) uint8."""
-    values = pixels.astype(np.float32)
-    luma, blue, red = values[..., 0], values[..., 1] - 128, values[..., 2] - 128
-    rgb = np.stack(
-        [luma + 1.402 * red, luma - 0.344136 * blue - 0.714136 * red, luma + 1.772 * blue],
-        axis=-1,
-    )
-    rounded: RgbImage = np.clip(np.floor(rgb + 0.5), 0, 255).astype(np.uint8)
-    return rounded
+def _rows_of(page: Any, offset: int, length: int, bands: TileLattice) -> Segments:
+    """Bands of a strip of plain rows as segments of their own."""
+    size, high = bands.level_size_px, bands.tile_size_px.height
+    stride = size.width * 3
+    if length < stride * size.height:
+        raise UnsuitableError("its only strip is cut off")
+    starts = np.arange(bands.n_rows, dtype=np.int64) * high
+    rows = np.minimum(high, size.height - starts)
+
+    def decode(data: bytes, index: int, scratch: RgbImage | None) -> NDArray[np.uint8]:
+        return np.frombuffer(data, dtype=np.uint8).reshape(-1, size.width, 3)
+
+    return Segments(offset + starts * stride, rows * stride, decode)
 
 
-@dataclass(frozen=True)
-class TiffDescription:
-    """What the headers say, where OpenSlide cannot be asked."""
+def _plane(page: Any, count: int, number: int, of: int) -> Segments:
+    """The segments of one plane of a page; planes follow each other in its tables."""
+    offsets, lengths = _tables(page, count * of)
+    if int(page.compression) in JPEG_2000 and page.samplesperpixel > 1 and of == 1:
+        raise UnsuitableError("its planes are not single channels")
+    part, decode = slice(number * count, (number + 1) * count), plane_decoder(page)
+    first = number * count
 
-    vendor: str
-    spacing: Spacing
-    objective_power: float | None = None
+    def decode_plane(data: bytes, index: int, scratch: RgbImage | None) -> NDArray[np.uint8]:
+        return decode(data, first + index)
 
-
-def describe_tiff(tiff: tifffile.TiffFile) -> TiffDescription:
-    """Family, µm/px and objective from the headers."""
-    page: Any = tiff.pages[0]
-    if tiff.is_ome:
-        return TiffDescription("ome-tiff", _ome_spacing(tiff.ome_metadata or ""))
-    if tiff.is_svs:
-        text = page.description
-        return TiffDescription(
-            "aperio",
-            spacing_from_file(_aperio(text, "MPP"), _aperio(text, "MPP")),
-            _number(_aperio(text, "AppMag")),
-        )
-    return TiffDescription("generic-tiff", _resolution_spacing(page))
-
-
-def _aperio(text: str, name: str) -> str | None:
-    found = re.search(rf"\|\s*{name}\s*=\s*([^|\r\n]*)", text)
-    return found.group(1).strip() if found else None
-
-
-def _number(text: str | None) -> float | None:
-    try:
-        return float(text) if text else None
-    except ValueError:
-        return None
-
-
-def _ome_spacing(text: str) -> Spacing:
-    try:
-        root: Element = ElementTree.fromstring(text)
-    except (ElementTree.ParseError, DefusedXmlException, ValueError):
-        return Spacing(None, "none: its OME-XML cannot be read")
-    pixels = next((e for e in root.iter() if e.tag.rpartition("}")[2] == "Pixels"), None)
-    if pixels is None:
-        return Spacing(None, "none: its OME-XML describes no pixels")
-    sizes: list[str | None] = []
-    for axis in "XY":
-        value = _number(pixels.get(f"PhysicalSize{axis}"))
-        unit = pixels.get(f"PhysicalSize{axis}Unit", "µm").replace("μ", "µ")
-        if value is not None and unit not in _MICRONS:
-            return Spacing(None, "none: its OME-XML states the pixel size in an unknown unit")
-        sizes.append(None if value is None else repr(value * _MICRONS[unit]))
-    return spacing_from_file(*sizes)
-
-
-def _resolution_spacing(page: Any) -> Spacing:
-    microns = {2: 25_400.0, 3: 10_000.0}.get(int(page.tags.valueof("ResolutionUnit", 1) or 1))
-    if microns is None:
-        return spacing_from_file(None, None)
-    sizes = []
-    for name in ("XResolution", "YResolution"):
-        ratio = page.tags.valueof(name)
-        usable = isinstance(ratio, tuple) and len(ratio) == 2 and ratio[0] and ratio[1]
-        sizes.append(repr(microns * ratio[1] / ratio[0]) if usable else None)
-    return spacing_from_file(*sizes)
+    return Segments(offsets[part], lengths[part], decode_plane)

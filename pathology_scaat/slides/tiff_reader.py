@@ -1,9 +1,10 @@
-"""Tiled TIFF families, each native tile decoded once: about nine times OpenSlide's speed."""
+"""TIFF families, each native tile decoded once: about nine times OpenSlide's speed."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import re
 import struct
 import threading
 from dataclasses import replace
@@ -14,20 +15,18 @@ import numpy as np
 import tifffile
 
 from pathology_scaat.errors import SlideOpenError, SlideReadError
-from pathology_scaat.geometry import BoxPx, snapped_downsample
+from pathology_scaat.geometry import BoxPx, SizePx, snapped_downsample
 from pathology_scaat.slides.base import LevelInfo, RgbImage, SlideInfo
-from pathology_scaat.slides.spacing import with_override
-from pathology_scaat.slides.tiff_levels import (
-    MAX_TILE_BYTES,
-    TiffLevel,
-    UnsuitableError,
-    describe_tiff,
-    read_levels,
-)
+from pathology_scaat.slides.images import RefusedError, choose_slide, remedy_of
+from pathology_scaat.slides.spacing import Spacing, spacing_from_file, with_override
+from pathology_scaat.slides.tiff_colours import OPENSLIDE_COMPRESSIONS, sample_problem
+from pathology_scaat.slides.tiff_images import TiffImage, list_images, page_size, special_family
+from pathology_scaat.slides.tiff_levels import TiffLevel, UnsuitableError, make_level
 from pathology_scaat.slides.tiles import TileCache, TileLattice, assemble, check_box
 from pathology_scaat.system.closing import Closing
 
 _ICC_TAG = 34675
+_ORIENTATION_TAG = 274
 TIFF_ERRORS = (
     tifffile.TiffFileError, OSError, ValueError, TypeError, KeyError, IndexError, AttributeError,
     struct.error, ArithmeticError, RuntimeError, NotImplementedError, MemoryError,
@@ -64,15 +63,20 @@ class TiffSlide(Closing):
     name : str
         File name for messages.
     like : SlideInfo, optional
-        What OpenSlide says about the same file. It is the reference: where the pyramids
-        differ, this reader declines.
+        What OpenSlide says about the same file of a family where it is the reference: where
+        the pyramids differ, this reader declines.
     mpp : float, optional
         µm/px that wins over the file's.
+    known : bool
+        Whether OpenSlide knows the format: then a file that is cut off is read as far as it
+        goes, with a note.
 
     Raises
     ------
     UnsuitableError
         If this is no file for this reader.
+    SlideOpenError
+        If no reader should serve it, since none of its images is a brightfield RGB slide.
     """
 
     def __init__(
@@ -82,6 +86,7 @@ class TiffSlide(Closing):
         *,
         like: SlideInfo | None = None,
         mpp: float | None = None,
+        known: bool = False,
     ) -> None:
         self._name = name
         self._stream = stream
@@ -92,16 +97,17 @@ class TiffSlide(Closing):
             # Tiles are read from this stream alone: pages of other files of a set would be
             # looked up in the wrong file.
             self._tiff = tifffile.TiffFile(stream, name=name, _multifile=False)
-            sizes = None if like is None else [level.size_px for level in like.levels]
-            self._levels = read_levels(self._tiff, sizes)
-            info = _info(self._tiff, self._levels, like)
-            lost = _share_beyond_end(self._tiff, self._levels)
+            opened = _open(self._tiff, name, like)
         except UnsuitableError:
             raise
+        except RefusedError as error:
+            raise SlideOpenError(name, str(error), remedy_of(str(error))) from None
         except TIFF_ERRORS as error:
             raise UnsuitableError("its TIFF structure cannot be read") from error
+        self._levels, self._page, info = opened
+        lost = _share_beyond_end(self._tiff, self._levels)
         if lost:
-            if like is None:
+            if not known:
                 raise UnsuitableError("it is cut off")
             lost_note = f"the file is cut off: {lost:.1%} of its tiles are missing"
             info = replace(info, notes=(*info.notes, lost_note))
@@ -119,17 +125,12 @@ class TiffSlide(Closing):
     ) -> RgbImage | None:
         """Decode one native tile; None where it is blank. Safe from several threads."""
         of = self._levels[level]
-        index = row * of.lattice.n_cols + col
-        length = int(of.lengths[index])
-        if length == 0:
-            return None
-        if length < 0 or length > MAX_TILE_BYTES:
-            raise self._unreadable()
         try:
-            data = self._bytes.read(int(of.offsets[index]), length)
-            pixels = of.decode(data, index, scratch)
+            pixels = of.tile(col, row, self._bytes.read, scratch)
         except TIFF_ERRORS:
             raise self._unreadable() from None
+        if pixels is None:
+            return None
         box = of.lattice.box(col, row)
         if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8:
             raise self._unreadable()
@@ -149,8 +150,7 @@ class TiffSlide(Closing):
         )
 
     def icc_profile(self) -> bytes | None:
-        page: Any = self._tiff.pages[0]
-        profile = page.tags.valueof(_ICC_TAG)
+        profile = self._page.tags.valueof(_ICC_TAG)
         return bytes(profile) if profile else None
 
     def close(self) -> None:
@@ -161,59 +161,131 @@ class TiffSlide(Closing):
 
 def _share_beyond_end(tiff: tifffile.TiffFile, levels: tuple[TiffLevel, ...]) -> float:
     """Share of the tiles that lie beyond the end of the file."""
-    size = tiff.filehandle.size
-    beyond = sum(int((level.offsets + level.lengths > size).sum()) for level in levels)
-    return beyond / max(1, sum(len(level.offsets) for level in levels))
+    counts = [level.beyond(tiff.filehandle.size) for level in levels]
+    return sum(lost for lost, _ in counts) / max(1, sum(total for _, total in counts))
 
 
-def _info(
-    tiff: tifffile.TiffFile, levels: tuple[TiffLevel, ...], like: SlideInfo | None
-) -> SlideInfo:
+def _open(
+    tiff: tifffile.TiffFile, name: str, like: SlideInfo | None
+) -> tuple[tuple[TiffLevel, ...], Any, SlideInfo]:
+    """Levels of the image that is the slide, its first page, and what is known of it.
+
+    ``like`` is given for families that OpenSlide knows better than the pages tell (Aperio,
+    Philips). Of other TIFFs it takes the first page, whatever that shows; their image is
+    chosen here.
+    """
+    if like is None:
+        family = special_family(tiff)
+        if family is not None:
+            raise UnsuitableError(f"it is {family}, which only OpenSlide reads")
+    else:
+        return _as_openslide(tiff, like)
+    images = list_images(tiff, name)
+    index, notes = choose_slide([image.entry for image in images])
+    image = images[index]
+    page = image.levels[0][0]
+    notes = (*notes, *_orientation_notes(page))
+    made = tuple(make_level(planes) for planes in image.levels)
+    vendor, spacing, power = _description(tiff, image)
+    icc = page.tags.get(_ICC_TAG)
+    info = SlideInfo(
+        reader="tiff",
+        vendor=vendor,
+        levels=_described(made),
+        mpp=spacing.mpp,
+        mpp_source=spacing.source,
+        objective_power=power,
+        icc_profile_bytes=icc.count if icc is not None else 0,
+        notes=(*spacing.notes, *notes),
+        images=tuple(str(i.entry) for i in images) if len(images) > 1 else (),
+    )
+    return made, page, info
+
+
+def _described(levels: tuple[TiffLevel, ...]) -> tuple[LevelInfo, ...]:
     sizes = [level.lattice.level_size_px for level in levels]
-    described = tuple(
+    return tuple(
         LevelInfo(size, snapped_downsample(sizes[0], size), level.lattice.tile_size_px)
         for size, level in zip(sizes, levels, strict=True)
     )
-    page: Any = tiff.pages[0]
-    icc = page.tags.get(_ICC_TAG)
-    if like is not None and not tiff.is_ome:
-        if [level.size_px for level in like.levels] != sizes:
+
+
+def _as_openslide(
+    tiff: tifffile.TiffFile, like: SlideInfo
+) -> tuple[tuple[TiffLevel, ...], Any, SlideInfo]:
+    """The tiled pages whose sizes are those of OpenSlide's levels."""
+    problem = sample_problem(tiff.pages.first)
+    if problem:  # OpenSlide would make 8-bit RGB of it without a word
+        raise RefusedError(problem)
+    every: Any = tiff.pages
+    tiled = [p.aspage() if isinstance(p, tifffile.TiffFrame) else p for p in every]
+    tiled = [page for page in tiled if page.is_tiled]
+    wanted: list[SizePx] = [level.size_px for level in like.levels]
+    found: list[Any] = []
+    for size in wanted:
+        page = next((p for p in tiled if page_size(p) == size and p not in found), None)
+        if page is None:
             raise UnsuitableError("OpenSlide sees another pyramid in it")
-        if like.vendor == "aperio" and any((level.lengths == 0).any() for level in levels):
-            raise UnsuitableError("it lacks tiles, which OpenSlide takes from other levels")
-        return SlideInfo(
-            reader="tiff",
-            vendor=like.vendor,
-            levels=described,
-            mpp=like.mpp,
-            mpp_source=like.mpp_source,
-            objective_power=like.objective_power,
-            bounds_px=like.bounds_px,
-            icc_profile_bytes=icc.count if icc is not None else 0,
-            notes=like.notes,
-        )
-    about = describe_tiff(tiff)
-    return SlideInfo(
+        found.append(page)
+    made = tuple(make_level((page,)) for page in found)
+    if like.vendor == "aperio" and any(level.lacks_tiles for level in made):
+        raise UnsuitableError("it lacks tiles, which OpenSlide takes from other levels")
+    icc = found[0].tags.get(_ICC_TAG)
+    info = replace(
+        like,
         reader="tiff",
-        vendor=about.vendor,
-        levels=described,
-        mpp=about.spacing.mpp,
-        mpp_source=about.spacing.source,
-        objective_power=about.objective_power,
+        levels=_described(made),
         icc_profile_bytes=icc.count if icc is not None else 0,
-        notes=about.spacing.notes,
+        notes=(*like.notes, *_orientation_notes(found[0])),
+    )
+    return made, found[0], info
+
+
+def _description(tiff: tifffile.TiffFile, image: TiffImage) -> tuple[str, Spacing, float | None]:
+    """Family, µm/px and objective by the headers."""
+    if tiff.is_ome:
+        return "ome-tiff", image.spacing, None
+    if tiff.is_svs:
+        text = image.levels[0][0].description or ""
+        stated = _aperio(text, "MPP")
+        return "aperio", spacing_from_file(stated, stated), _number(_aperio(text, "AppMag"))
+    return "generic-tiff", image.spacing, None
+
+
+def _aperio(text: str, name: str) -> str | None:
+    found = re.search(rf"\|\s*{name}\s*=\s*([^|\r\n]*)", text)
+    return found.group(1).strip() if found else None
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        return float(text) if text else None
+    except ValueError:
+        return None
+
+
+def _orientation_notes(page: Any) -> tuple[str, ...]:
+    """What the tag Orientation asks of a viewer is not done here, and told."""
+    value = int(page.tags.valueof(_ORIENTATION_TAG, 1) or 1)
+    if value == 1:
+        return ()
+    return (
+        f"the file asks viewers to turn or mirror it (orientation {value}): it is read as "
+        "stored, so that a viewer that does turn it shows other coordinates",
     )
 
 
-def open_tiff(path: Path, *, like: SlideInfo | None = None, mpp: float | None = None) -> TiffSlide:
-    """Open a local TIFF.
+def open_tiff(
+    path: Path, *, like: SlideInfo | None = None, mpp: float | None = None, known: bool = False
+) -> TiffSlide:
+    """Open a local TIFF; for the arguments see :class:`TiffSlide`.
 
     Raises
     ------
     UnsuitableError
         If this is no file for this reader.
     SlideOpenError
-        If the file cannot be opened at all.
+        If the file cannot be opened at all, or is no brightfield RGB slide.
     """
     try:
         stream = path.open("rb")
@@ -222,7 +294,16 @@ def open_tiff(path: Path, *, like: SlideInfo | None = None, mpp: float | None = 
             path.name, f"cannot be opened ({error.strerror})", "check the file"
         ) from None
     try:
-        return TiffSlide(stream, path.name, like=like, mpp=mpp)
+        return TiffSlide(stream, path.name, like=like, mpp=mpp, known=known)
     except BaseException:
         stream.close()
         raise
+
+
+def openslide_decodes(path: Path) -> bool:
+    """Whether OpenSlide's TIFF library decodes every page; it prints about those it cannot."""
+    try:
+        with tifffile.TiffFile(path, _multifile=False) as tiff:
+            return all(int(p.compression) in OPENSLIDE_COMPRESSIONS for p in tiff.pages[:64])
+    except TIFF_ERRORS:
+        return True

@@ -96,24 +96,35 @@ class TiledSlide(Protocol):
 
 
 class LatticeSlide:
-    """Serves any :class:`Slide` in tiles of one size."""
+    """Serves any :class:`Slide` in tiles of one size.
+
+    A scanned area may begin left of or above the canvas. The lattice then begins there too,
+    at :meth:`origin`, and its boxes count from that.
+    """
 
     def __init__(self, slide: Slide, side_px: int = LATTICE_SIDE_PX) -> None:
         self._slide = slide
         self._side_px = side_px
 
+    def origin(self, level: int) -> tuple[int, int]:
+        """The level pixel, x and y, at which the lattice begins: (0, 0) or before."""
+        frame, scale = self._slide.info.frame_px, self._slide.info.levels[level].downsample
+        return min(0, math.floor(frame.x / scale)), min(0, math.floor(frame.y / scale))
+
     def lattice(self, level: int) -> TileLattice:
-        size = self._slide.info.levels[level].size_px
-        return TileLattice(size, SizePx(self._side_px, self._side_px))
+        size, (x, y) = self._slide.info.levels[level].size_px, self.origin(level)
+        return TileLattice(
+            SizePx(size.width - x, size.height - y), SizePx(self._side_px, self._side_px)
+        )
 
     def read_box(self, level: int, box_px: BoxPx) -> RgbImage:
-        """Any box of level pixels, beside the lattice."""
-        return self._slide.read_level(level, box_px)
+        """Any box of level pixels, beside the lattice, counted from its origin."""
+        return self._slide.read_level(level, box_px.shifted(*self.origin(level)))
 
     def read_tile(
         self, level: int, col: int, row: int, scratch: RgbImage | None = None
     ) -> RgbImage | None:
-        return self._slide.read_level(level, self.lattice(level).box(col, row))
+        return self.read_box(level, self.lattice(level).box(col, row))
 
 
 def as_tiled(slide: Slide) -> TiledSlide:

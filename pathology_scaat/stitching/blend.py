@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pathology_scaat.geometry import BoxPx
+from pathology_scaat.scaat.evidence import patch_evidence
 from pathology_scaat.stitching.config import StitchConfig
 from pathology_scaat.stitching.resample import AxisTaps, axis_taps, window_1d
 from pathology_scaat.stitching.source import SaliencySource
@@ -84,14 +85,22 @@ class Band:
         row_of = source.grid_index[:, 1]
         self.start = int(np.searchsorted(row_of, self.rows[0], side="left"))
         self.stop = int(np.searchsorted(row_of, self.rows[1], side="right"))
+        # classes that share an array are read once
+        self.array_of = {name: source.meta.array_of(name) for name in source.meta.targets}
+        arrays = {array: name for name, array in self.array_of.items()}
         # float32 in memory is twice the stored float16
-        fits = (self.stop - self.start) * source.side**2 * 4 <= budget_bytes
-        self._held = source.read(self.start, self.stop) if fits else None
+        size = (self.stop - self.start) * source.side**2 * 4 * len(arrays)
+        self._held = (
+            {array: source.read(self.start, self.stop, name) for array, name in arrays.items()}
+            if size <= budget_bytes
+            else None
+        )
 
-    def read(self, start: int, stop: int) -> NDArray[np.float32]:
+    def read(self, start: int, stop: int, class_name: str) -> NDArray[np.float32]:
         if self._held is not None:
-            return self._held[start - self.start : stop - self.start]
-        return self.source.read(start, stop)
+            held = self._held[self.array_of[class_name]]
+            return held[start - self.start : stop - self.start]
+        return self.source.read(start, stop, class_name)
 
     def row_range(self, row: int, columns: tuple[int, int]) -> tuple[int, int]:
         """Patches of one grid row between two columns (both included)."""
@@ -107,31 +116,56 @@ class Band:
 
 @dataclass
 class Sums:
-    """Running sums of a block: weighted saliency, weighted probabilities, weights, count."""
+    """Running sums of a block, and how many patches hold each pixel.
 
-    saliency: NDArray[np.float64]
-    probability: NDArray[np.float64]
+    ``columns`` (C, h, w) are of values that a whole patch has (probabilities, how unlike the
+    training data), ``layers`` (L, h, w) of those that each pixel has: the evidence for each
+    explained class, then its saliency.
+    """
+
+    columns: NDArray[np.float64]
+    layers: NDArray[np.float64]
     weight: NDArray[np.float64]
     count: NDArray[np.float32]
 
     @classmethod
-    def zeros(cls, n_classes: int, box: BoxPx) -> Sums:
+    def zeros(cls, n_columns: int, n_layers: int, box: BoxPx) -> Sums:
         shape = (box.height, box.width)
         return cls(
-            np.zeros(shape), np.zeros((n_classes, *shape)), np.zeros(shape),
+            np.zeros((n_columns, *shape)), np.zeros((n_layers, *shape)), np.zeros(shape),
             np.zeros(shape, np.float32),
         )  # fmt: skip
 
-    def values(self) -> NDArray[np.float32]:
-        """(K + 2, h, w) float32: probabilities, saliency, count; NaN where no patch is."""
+    def values(self, n_classes: int) -> NDArray[np.float32]:
+        """(C + L + 1, h, w) float32 in the order of the map's channels; NaN where no patch is."""
         seen = self.count > 0
         weight = np.where(seen, self.weight, 1.0)
-        out = np.empty((self.probability.shape[0] + 2, *self.count.shape), np.float32)
-        for k, channel in enumerate(self.probability):
+        sums = [*self.columns[:n_classes], *self.layers, *self.columns[n_classes:]]
+        out = np.empty((len(sums) + 1, *self.count.shape), np.float32)
+        for k, channel in enumerate(sums):
             out[k] = np.where(seen, channel / weight, np.nan)
-        out[-2] = np.where(seen, self.saliency / weight, np.nan)
         out[-1] = self.count
         return out
+
+
+@dataclass(frozen=True)
+class PatchValues:
+    """What each patch contributes: columns (N, C), and for each explained class its probability
+    and the factor on its saliency, (N,) each."""
+
+    columns: NDArray[np.float64]
+    probability: dict[str, NDArray[np.float64]]
+    factor: dict[str, NDArray[np.float64]]
+
+    @classmethod
+    def of(cls, source: SaliencySource, config: StitchConfig) -> PatchValues:
+        unlike = [] if source.unlike is None else [source.unlike]
+        probability = {name: source.class_probability(name) for name in source.meta.targets}
+        return cls(
+            np.column_stack([source.probability, *unlike]),
+            probability,
+            {name: saliency_factor(values, config) for name, values in probability.items()},
+        )
 
 
 def blend_block(
@@ -148,11 +182,12 @@ def blend_block(
 
     Returns
     -------
-    (K + 2, height, width) float32
+    (C, height, width) float32
+        The channels of :func:`~pathology_scaat.stitching.schema.channel_names`.
     """
     source = band.source
-    sums = Sums.zeros(len(source.meta.class_names), box)
-    factor = saliency_factor(source.target_probability, config)
+    values = PatchValues.of(source, config)
+    sums = Sums.zeros(values.columns.shape[1], 2 * len(values.factor), box)
     window = window_1d(source.side, config.window)
     columns = place.touching(box.x, box.right, place.origin_x_px)
     taps_of: dict[int, AxisTaps] = {}
@@ -164,8 +199,19 @@ def blend_block(
         low, high = band.row_range(row, columns)
         for start in range(low, high, batch):
             stop = min(start + batch, high)
-            _add_patches(sums, band, place, box, y_taps, taps_of, window, factor, start, stop)
-    return sums.values()
+            _add_patches(sums, band, place, box, y_taps, taps_of, window, values, start, stop)
+    return sums.values(source.probability.shape[1])
+
+
+def _layers(band: Band, values: PatchValues, start: int, stop: int) -> list[NDArray[np.float64]]:
+    """Evidence for each explained class, then saliency for each, (n, side, side) float64."""
+    evidence, saliency = [], []
+    for name, factor in values.factor.items():
+        read = band.read(start, stop, name).astype(np.float64)
+        evidence.append(patch_evidence(read, values.probability[name][start:stop]))
+        read *= factor[start:stop, None, None]
+        saliency.append(read)
+    return [*evidence, *saliency]
 
 
 def _add_patches(
@@ -176,16 +222,16 @@ def _add_patches(
     y_taps: AxisTaps,
     taps_of: dict[int, AxisTaps],
     window: NDArray[np.float64],
-    factor: NDArray[np.float64],
+    values: PatchValues,
     start: int,
     stop: int,
 ) -> None:
     """Add patches of one grid row, west to east."""
     source = band.source
-    values = band.read(start, stop).astype(np.float64)
-    values *= factor[start:stop, None, None]
-    values *= window[:, None] * window
-    along_y = values if y_taps.is_identity else y_taps.apply(values, axis=1)
+    along_y = []
+    for layer in _layers(band, values, start, stop):
+        layer *= window[:, None] * window
+        along_y.append(layer if y_taps.is_identity else y_taps.apply(layer, axis=1))
     weight_y = y_taps.apply(window, axis=0)
     top, bottom = max(y_taps.start_px, box.y), min(y_taps.start_px + y_taps.n_px, box.bottom)
     ys = slice(top - box.y, bottom - box.y)
@@ -200,9 +246,10 @@ def _add_patches(
             continue
         xs = slice(left - box.x, right - box.x)
         cut_x = slice(left - taps.start_px, right - taps.start_px)
-        patch = along_y[i] if taps.is_identity else taps.apply(along_y[i], axis=1)
+        for k, layer in enumerate(along_y):
+            patch = layer[i] if taps.is_identity else taps.apply(layer[i], axis=1)
+            sums.layers[k, ys, xs] += patch[cut_y, cut_x]
         weight = weight_y[cut_y, None] * taps.apply(window, axis=0)[cut_x]
-        sums.saliency[ys, xs] += patch[cut_y, cut_x]
         sums.weight[ys, xs] += weight
-        sums.probability[:, ys, xs] += source.probability[start + i, :, None, None] * weight
+        sums.columns[:, ys, xs] += values.columns[start + i, :, None, None] * weight
         sums.count[ys, xs] += y_taps.covered[cut_y, None] & taps.covered[cut_x]

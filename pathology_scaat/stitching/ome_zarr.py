@@ -17,9 +17,15 @@ import zarr
 from numpy.typing import NDArray
 from zarr.codecs import BloscCodec, Crc32cCodec
 
+from pathology_scaat.artifacts.zarr_folder import UnfinishedFolder, file_kvstore
 from pathology_scaat.geometry import SizePx
 from pathology_scaat.patches.schema import ATTRIBUTES_KEY
-from pathology_scaat.stitching.schema import COUNT_CHANNEL, SlideMapMeta
+from pathology_scaat.stitching.schema import (
+    COUNT_CHANNEL,
+    SALIENCY_CHANNEL,
+    UNLIKE_CHANNEL,
+    SlideMapMeta,
+)
 
 CHUNK_PX = 256
 BLOCK_PX = 1024
@@ -48,15 +54,16 @@ def level_array(path: Path, level: int, ngff: str, *, write: bool = False) -> ts
     """
     driver, folder = ("zarr", path / "0") if ngff == "0.4" else ("zarr3", path)
     place = str((folder / str(level)).resolve())
-    spec = {"driver": driver, "kvstore": {"driver": "file", "path": place}}
+    spec = {"driver": driver, "kvstore": file_kvstore(place)}
     return ts.open(spec, open=True, read=True, write=write).result()
 
 
 def create_arrays(path: Path, n_channels: int, size_px: SizePx, ngff: str) -> None:
     """Make empty pyramid arrays "0", "1", ..., (C, H, W) float32 filled with NaN."""
     sizes = level_sizes(size_px)
+    folder = UnfinishedFolder(path)
     if ngff == "0.5":
-        group = zarr.create_group(path, zarr_format=3)
+        group = zarr.create_group(folder, zarr_format=3)
         for level, size in enumerate(sizes):
             group.create_array(
                 str(level),
@@ -73,8 +80,9 @@ def create_arrays(path: Path, n_channels: int, size_px: SizePx, ngff: str) -> No
                 dimension_names=("c", "y", "x"),
             )
         return
-    zarr.create_group(path, zarr_format=2).create_group("OME")
-    group = zarr.create_group(path / "0", zarr_format=2)
+    root = zarr.create_group(folder, zarr_format=2)
+    root.create_group("OME")
+    group = root.create_group("0")
     for level, size in enumerate(sizes):
         group.create_array(
             str(level),
@@ -133,7 +141,9 @@ def _omero_channel(meta: SlideMapMeta, name: str) -> dict[str, Any]:
     top = 1.0
     if name == COUNT_CHANNEL and found:
         top = max(found.maximum, 1.0)
-    elif found and not name.startswith("probability"):
+    elif name == UNLIKE_CHANNEL:
+        top = 100.0
+    elif found and name.startswith(SALIENCY_CHANNEL):
         top = found.q995 or found.maximum or 1.0
     return {
         "label": name,

@@ -10,16 +10,41 @@ from pathology_scaat.geometry import BoxPx, SizePx
 from pathology_scaat.patches.schema import SlideGeometry
 
 SCHEMA_NAME = "pathology_scaat.map"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""2: evidence of each explained class, how unlike the training data; raised, too, when the
+constants of :mod:`pathology_scaat.scaat.evidence` change, which decide the values."""
 
 SALIENCY_CHANNEL = "saliency"
 COUNT_CHANNEL = "patches"
+UNLIKE_CHANNEL = "unlike training"
 PROBABILITY_PREFIX = "probability: "
+EVIDENCE_PREFIX = "evidence: "
+SALIENCY_PREFIX = "saliency: "
 
 
-def channel_names(class_names: tuple[str, ...]) -> tuple[str, ...]:
-    """Channels of a map in order: a probability a class, saliency, number of patches."""
-    return (*(PROBABILITY_PREFIX + name for name in class_names), SALIENCY_CHANNEL, COUNT_CHANNEL)
+def saliency_channel(class_name: str, target_class: str) -> str:
+    """Channel of a class's saliency: that of the target class has no class in its name."""
+    return SALIENCY_CHANNEL if class_name == target_class else SALIENCY_PREFIX + class_name
+
+
+def channel_names(
+    class_names: tuple[str, ...],
+    targets: tuple[str, ...],
+    target_class: str,
+    with_unlike: bool = False,
+) -> tuple[str, ...]:
+    """Channels of a map in order.
+
+    A probability for each class; evidence and saliency for each class that is explained; how
+    unlike the training data, where it is known; the number of patches.
+    """
+    return (
+        *(PROBABILITY_PREFIX + name for name in class_names),
+        *(EVIDENCE_PREFIX + name for name in targets),
+        *(saliency_channel(name, target_class) for name in targets),
+        *((UNLIKE_CHANNEL,) if with_unlike else ()),
+        COUNT_CHANNEL,
+    )
 
 
 @dataclass(frozen=True)
@@ -48,6 +73,9 @@ class SlideMapMeta:
     in y, ``size_px`` is the frame divided by ``scale_px``, rounded up. Level *k* has pixels
     2**k times as large. Data are (C, H, W) float32; NaN is "no patch here", except in
     ``patches``, which is the number of patches that hold the pixel's centre, 0 outside.
+    ``targets`` are the classes that are explained (each with evidence and saliency);
+    ``explained`` are the parameters of the explanation, which say what saliency's unit is;
+    ``model`` is what the bundle said about the model.
     """
 
     slide_id: str
@@ -68,10 +96,14 @@ class SlideMapMeta:
     statistics: dict[str, ChannelStatistics] = field(default_factory=dict)
     parameters: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
+    targets: tuple[str, ...] = ()
+    with_unlike: bool = False
+    explained: dict[str, Any] = field(default_factory=dict)
+    model: dict[str, Any] = field(default_factory=dict)
 
     @property
     def channel_names(self) -> tuple[str, ...]:
-        return channel_names(self.class_names)
+        return channel_names(self.class_names, self.targets, self.target_class, self.with_unlike)
 
     @property
     def frame_px(self) -> BoxPx:
@@ -110,6 +142,10 @@ class SlideMapMeta:
                 statistics={k: ChannelStatistics.from_dict(v) for k, v in statistics.items()},
                 parameters=dict(value["parameters"]),
                 versions=dict(value["versions"]),
+                targets=tuple(value["targets"]),
+                with_unlike=bool(value["with_unlike"]),
+                explained=dict(value["explained"]),
+                model=dict(value["model"]),
             )
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
             raise StoreError(

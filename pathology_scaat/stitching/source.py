@@ -22,6 +22,8 @@ class SaliencySource:
     grid_index : (N, 2) int64
         Column and row, sorted by row, then column.
     probability : (N, K) float64
+    unlike : (N,) float64 or None
+        How unlike the training patches, percentile.
     side : int
         Saliency pixels along a patch side.
     """
@@ -38,6 +40,12 @@ class SaliencySource:
         self._order = np.lexsort((grid_index[:, 0], grid_index[:, 1]))
         self.grid_index = grid_index[self._order]
         self.probability = probability[self._order]
+        unlike = self._store.unlike
+        if unlike is not None and unlike.shape != (shape[0],):
+            raise StoreError(
+                self.name, "has arrays that do not fit its schema", "make it with 'scaat explain'"
+            )
+        self.unlike = None if unlike is None else np.asarray(unlike, np.float64)[self._order]
 
     def _check(
         self, shape: tuple[int, ...], probability: NDArray[Any], grid_index: NDArray[Any]
@@ -69,15 +77,22 @@ class SaliencySource:
         """(N,) probability of the target class, in slide order."""
         return np.ascontiguousarray(self.probability[:, self.meta.target_index])
 
-    def read(self, start: int, stop: int) -> NDArray[np.float32]:
-        """Saliency of patches ``start`` to ``stop`` in slide order, (n, side, side) float32."""
+    def class_probability(self, class_name: str) -> NDArray[np.float64]:
+        """(N,) probability of a class, in slide order."""
+        return np.ascontiguousarray(self.probability[:, self.meta.class_names.index(class_name)])
+
+    def read(self, start: int, stop: int, class_name: str | None = None) -> NDArray[np.float32]:
+        """Saliency of patches ``start`` to ``stop`` in slide order, (n, side, side) float32.
+
+        For the target class unless another explained class is named.
+        """
         rows = self._order[start:stop]
         if rows.size == 0:
             return np.zeros((0, self.side, self.side), np.float32)
         if int(rows[-1]) - int(rows[0]) == rows.size - 1 and np.all(np.diff(rows) == 1):
-            values = self._store.read_saliency(slice(int(rows[0]), int(rows[-1]) + 1))
+            values = self._store.read_saliency(slice(int(rows[0]), int(rows[-1]) + 1), class_name)
         else:
-            values = self._store.read_saliency(rows)
+            values = self._store.read_saliency(rows, class_name)
         if not np.isfinite(values).all():
             raise StoreError(
                 self.name,

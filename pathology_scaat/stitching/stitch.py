@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pathology_scaat.artifacts.atomic import atomic_path
-from pathology_scaat.artifacts.checksums import seal_folder
+from pathology_scaat.artifacts.checksums import checksum_folder
 from pathology_scaat.artifacts.fingerprint import fingerprint, versions
 from pathology_scaat.errors import ConfigError, StoreError
 from pathology_scaat.execution.engine import EngineConfig
@@ -131,7 +131,7 @@ def stitch_slide(
         math.ceil(frame.width / scale_px - 1e-6), math.ceil(frame.height / scale_px - 1e-6)
     )
     with atomic_path(map_path) as partial:
-        n_channels = len(source.meta.class_names) + 2
+        n_channels = len(_channels(source))
         create_arrays(partial, n_channels, size, config.ngff)
         jobs = [
             BandJob(Path(saliency_path), partial, config, scale_px, tops)
@@ -142,7 +142,7 @@ def stitch_slide(
         fill_pyramid(partial, heights, config.ngff, engine)
         meta = _meta(source, config, wanted, scale_px, size, histograms)
         write_attributes(partial, meta, config.ngff)
-        seal_folder(partial, attributes_file(config.ngff))
+        checksum_folder(partial, attributes_file(config.ngff))
     notes = () if len(source) else ("no patches: the map is empty",)
     return StitchResult(
         meta.slide_id, len(source), size, meta.mpp, False,
@@ -163,7 +163,7 @@ def _meta(
     histograms: list[Histogram],
 ) -> SlideMapMeta:  # fmt: skip
     given = source.meta
-    names = channel_names(given.class_names)
+    names = _channels(source)
     return SlideMapMeta(
         slide_id=given.slide_id,
         slide_fingerprint=given.slide_fingerprint,
@@ -184,4 +184,15 @@ def _meta(
         statistics={n: h.summary() for n, h in zip(names, histograms, strict=True)},
         parameters=config.parameters(),
         versions=versions(),
+        targets=given.targets,
+        with_unlike=source.unlike is not None,
+        explained=given.parameters,
+        model=given.model,
+    )
+
+
+def _channels(source: SaliencySource) -> tuple[str, ...]:
+    meta = source.meta
+    return channel_names(
+        meta.class_names, meta.targets, meta.target_class, source.unlike is not None
     )

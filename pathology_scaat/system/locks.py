@@ -7,6 +7,7 @@ holder, so that a killed process never blocks the next. For work that takes minu
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import threading
@@ -16,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pathology_scaat.errors import LeaseError, StoreError
+from pathology_scaat.system.own_files import open_own
 
 _RETRY_S = 0.02
 _threads_guard = threading.Lock()
@@ -57,8 +59,10 @@ else:
 
 
 def describe_os_error(error: OSError) -> str:
-    """An operating system's error in words, without the paths it names."""
-    return error.strerror or type(error).__name__
+    """An operating system's error in words and by its name, without the paths it names."""
+    name = errno.errorcode.get(error.errno or 0, "")
+    words = error.strerror or type(error).__name__
+    return f"{words}, {name}" if name else words
 
 
 @contextmanager
@@ -89,12 +93,14 @@ def file_lock(path: Path, timeout_s: float = 60.0) -> Iterator[int]:
     try:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            descriptor = open_own(path, os.O_RDWR | os.O_CREAT)
         except OSError as error:
             raise StoreError(
-                path.parent.name or "output folder",
+                path.name if error.errno == errno.ELOOP else path.parent.name or "output folder",
                 f"cannot be written ({describe_os_error(error)})",
-                "check its permissions and free space",
+                "remove it"
+                if error.errno == errno.ELOOP
+                else "check its permissions and free space",
             ) from None
         try:
             try:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from pathology_scaat.errors import UsageError
+from pathology_scaat.system.disk_errors import disk_error
 
 LEAST_BYTES: Final = 1 << 30
 """Measured: tiling with one thread begins to work at 900 MiB of address space."""
@@ -38,7 +39,8 @@ def is_out_of_memory(error: BaseException) -> bool:
         if isinstance(seen, MemoryError) or getattr(seen, "errno", None) == errno.ENOMEM:
             return True
         text = str(seen).casefold()
-        if any(word in text for word in _WORDS):
+        # A full disk is "exhausted" too, in some libraries' words.
+        if disk_error(seen) is None and any(word in text for word in _WORDS):
             return True
         seen = seen.__cause__ or seen.__context__
     return False

@@ -15,7 +15,7 @@ from pathlib import Path
 
 
 @cache
-def place() -> str:
+def machine_id() -> str:
     """Six hex digits for this boot and pid namespace; empty where the system tells neither."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
@@ -40,14 +40,14 @@ def start_ticks(pid: int) -> int:
 
 
 def owner_tag() -> str:
-    """``place-pid`` of this process in hex, for names of unfinished files."""
-    return f"{place() or 'elsewhere'}-{os.getpid():x}"
+    """``machine-pid`` of this process in hex, for names of unfinished files."""
+    return f"{machine_id() or 'elsewhere'}-{os.getpid():x}"
 
 
 def owner_is_dead(tag: str) -> bool:
     """Whether a file's owner is known to have ended; False also where nobody can know."""
     where, _, pid = tag.partition("-")
-    if not place() or where != place():
+    if not machine_id() or where != machine_id():
         return False
     try:
         return start_ticks(int(pid, 16)) == 0

@@ -12,13 +12,13 @@ Nothing is imported until a name is loaded.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import import_module, metadata
 from typing import Any
 
 from pathology_scaat.errors import UsageError
+from pathology_scaat.system.names import did_you_mean
 
 
 @dataclass(frozen=True)
@@ -45,10 +45,7 @@ class Extension:
 
 def closest_name(name: str, names: tuple[str, ...]) -> str:
     """What to say of an unknown name: ``did you mean 'x'? choose from x, y``."""
-    near = difflib.get_close_matches(name.casefold(), [n.casefold() for n in names], n=1)
-    meant = next((n for n in names if near and n.casefold() == near[0]), None)
-    choices = f"choose from {', '.join(names)}"
-    return f"did you mean '{meant}'? {choices}" if meant else choices
+    return f"{did_you_mean(name, names)} choose from {', '.join(names)}".strip()
 
 
 class Registry:

@@ -47,7 +47,7 @@ class Described:
 def _data_url(picture: NDArray[np.uint8]) -> str:
     from imagecodecs import png_encode
 
-    encoded = png_encode(np.ascontiguousarray(picture))  # type: ignore[arg-type]
+    encoded = png_encode(np.ascontiguousarray(picture))
     return "data:image/png;base64," + base64.b64encode(bytes(encoded)).decode()
 
 

@@ -28,8 +28,8 @@ _COMPILED = ".pyx"
 _OURS = __name__.partition(".")[0] + "."
 
 _depth = 0
-"""How many :func:`held_back` blocks the main thread is in."""
-_kept: list[int] = []
+"""How many :func:`defer_signals` blocks the main thread is in."""
+_deferred: list[int] = []
 """Signals that came meanwhile."""
 _raised: list[BaseException] = []
 """What has been raised: the work is to end."""
@@ -41,7 +41,12 @@ def raise_again() -> None:
         raise _raised[-1]
 
 
-def is_fragile(frame: FrameType | None) -> bool:
+def forget_raised() -> None:
+    """The end that was asked for has come: what fails from now on fails for its own reasons."""
+    _raised.clear()
+
+
+def in_native_callback(frame: FrameType | None) -> bool:
     """Whether what is raised here may be lost: compiled code stands above our own."""
     while frame is not None:
         module = str(frame.f_globals.get("__name__", "")) + "."
@@ -64,17 +69,18 @@ def raise_on(number: int, make: Callable[[], BaseException]) -> None:
         Called each time the signal has come; what it returns is raised.
     """
     asked_at: list[float] = []
+    forget_raised()
 
     def handle(received: int, frame: FrameType | None) -> None:
         if _depth:
-            _kept.append(number)
+            _deferred.append(number)
             return
         if received == number:
             asked_at.append(time.monotonic())
         elif not asked_at:
             return  # somebody else's alarm
         waiting_s = time.monotonic() - asked_at[0]
-        if is_fragile(frame) and waiting_s < PATIENCE_S and hasattr(signal, "setitimer"):
+        if in_native_callback(frame) and waiting_s < PATIENCE_S and hasattr(signal, "setitimer"):
             signal.signal(signal.SIGALRM, handle)
             signal.setitimer(signal.ITIMER_REAL, AGAIN_S)
             return
@@ -86,7 +92,7 @@ def raise_on(number: int, make: Callable[[], BaseException]) -> None:
 
 
 @contextmanager
-def held_back() -> Iterator[None]:
+def defer_signals() -> Iterator[None]:
     """Keep what :func:`raise_on` raises for the end of the block.
 
     By a mask of the operating system it could not be done: another thread without it takes the
@@ -101,9 +107,9 @@ def held_back() -> Iterator[None]:
         yield
     finally:
         _depth -= 1
-        if _kept and not _depth:
-            number = _kept[0]
-            _kept.clear()
+        if _deferred and not _depth:
+            number = _deferred[0]
+            _deferred.clear()
             signal.raise_signal(number)
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from pathology_scaat.errors import UsageError
@@ -17,8 +19,43 @@ PICTURE_FORMATS = ("PNG", "TIFF", "JPEG", "JPEG2000", "BMP", "GIF", "PPM", "WEBP
 """Formats that Pillow decodes itself; it gives EPS to Ghostscript, which runs a program."""
 
 
+def mask_values(image: Image.Image) -> NDArray[Any]:
+    """(H, W) numbers of a mask picture, 0 where there is no tissue.
+
+    An indexed picture (as QuPath exports label images) counts by its indices, whatever colours
+    its palette gives them. Of colours the lightness counts, and what is wholly transparent is
+    background.
+    """
+    if image.mode in ("P", "1", "L") or image.mode.startswith(("I", "F")):
+        return np.asarray(image)
+    if image.mode == "PA":
+        index, alpha = np.asarray(image.getchannel("P")), np.asarray(image.getchannel("A"))
+        return np.where(alpha > 0, index, 0)
+    values = np.asarray(image.convert("L"))
+    if "A" in image.getbands():
+        return np.where(np.asarray(image.getchannel("A")) > 0, values, 0)
+    return values
+
+
+def _notes(values: NDArray[Any], mask: NDArray[np.bool_]) -> tuple[str, ...]:
+    if not mask.size or not mask.all():
+        return ()
+    found = np.unique(values)
+    if len(found) == 1:
+        return ("the tissue mask has no background: all of the slide counts as tissue",)
+    shown = ", ".join(f"{value:g}" for value in found[:4].tolist())
+    more = ", ..." if len(found) > 4 else ""
+    return (
+        f"the tissue mask has no background (values {shown}{more}, and no 0): "
+        "all of the slide counts as tissue",
+    )
+
+
 def read_given_mask(path: Path, info: SlideInfo) -> TissueMask:
     """Read a mask picture that covers the slide's frame; non-zero is tissue.
+
+    Indices count where the picture has a palette; a mask without any background is said in
+    ``notes``.
 
     Raises
     ------
@@ -29,9 +66,10 @@ def read_given_mask(path: Path, info: SlideInfo) -> TissueMask:
         with Image.open(path, formats=PICTURE_FORMATS) as image:
             if image.width * image.height > MAX_MASK_PX:
                 raise UsageError(path.name, "is too large for a mask", "make it smaller")
-            mask = np.asarray(image.convert("L")) > 0
+            values = mask_values(image)
     except (OSError, UnidentifiedImageError, Image.DecompressionBombError, SyntaxError):
         raise UsageError(path.name, "is not a picture that can be read", "give a PNG") from None
+    mask = np.asarray(values > 0)
     frame = info.frame_px
     height, width = mask.shape
     scale_x, scale_y = frame.width / width, frame.height / height
@@ -52,4 +90,5 @@ def read_given_mask(path: Path, info: SlideInfo) -> TissueMask:
         flags=() if mask.any() else ("no-tissue",),
         origin_px=(float(frame.x), float(frame.y)),
         ink=np.zeros_like(mask),
+        notes=_notes(values, mask),
     )

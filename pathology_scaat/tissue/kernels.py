@@ -6,6 +6,8 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from pathology_scaat.system.compiled import compiled
+
 PALE_OD = 0.06
 """A slide whose stain is in the middle below this mean density is called pale."""
 
@@ -33,7 +35,7 @@ def _is_ink_seed(red: np.float32, green: np.float32, blue: np.float32, most: np.
     return bool(pale_kinds or full_blue_ink or red_ink or full_red_ink)
 
 
-@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+@compiled(nogil=True)
 def judge(
     rgb: NDArray[np.uint8],
     table: NDArray[np.float32],
@@ -58,7 +60,7 @@ def judge(
             seeds[y, x] = _is_ink_seed(red, green, blue, most)
 
 
-@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+@compiled(nogil=True)
 def count(
     values: NDArray[np.float32],
     where: NDArray[np.bool_],

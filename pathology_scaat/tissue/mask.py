@@ -3,7 +3,8 @@
 The thumbnail never comes from an associated image: those carry labels with patients' names.
 The method in words: the glass is the brightest common colour; what absorbs light in a
 *coloured* way against it is stain, however pale; what is grey is glass, shadow or slide edge;
-what is black, green, blue or pure red in a way that no stain is, is a border or ink.
+what is black is a border; what is green, blue or pure red and smooth is ink
+(:mod:`pathology_scaat.tissue.ink`).
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ class TissueConfig(BaseModel):
     close_radius_um: float = Field(
         default=24.0, ge=0, le=500, description="gaps narrower than twice this are bridged"
     )
-    drop_ink: bool = Field(default=True, description="leave pen marks out")
+    drop_ink: bool = Field(default=True, description="leave pen marks out (--keep-ink: no)")
     read_budget_mpx: float = Field(
         default=1500.0,
         gt=0,
@@ -77,13 +78,16 @@ class TissueMask:
     thumbnail : (h, w, 3) uint8 array
         The picture that the mask was made from.
     flags : tuple of str
-        Quality words, e.g. "no-tissue", "blank-white", "blank-black", "ink", "black-border",
-        "no-glass", "greyscale", "pale", "sampled", "unreadable-area", "unreadable".
+        Quality words, e.g. "no-tissue", "blank-white", "blank-black", "ink",
+        "mostly-ink" (more ink than stain), "black-border", "no-glass", "greyscale", "pale",
+        "sampled", "unreadable-area", "unreadable".
     origin_px : tuple of float
         Exact level-0 position of mask pixel (0, 0); at most one level pixel left of or above
         ``frame_px``.
     ink : (h, w) bool array
         Where ink was seen (left out of the mask when ``drop_ink``).
+    notes : tuple of str
+        Sentences about a mask that was given.
     """
 
     mask: NDArray[np.bool_]
@@ -93,6 +97,7 @@ class TissueMask:
     flags: tuple[str, ...]
     origin_px: tuple[float, float]
     ink: NDArray[np.bool_]
+    notes: tuple[str, ...] = ()
 
     @property
     def tissue_share(self) -> float:
@@ -169,7 +174,7 @@ def find_tissue(
     slide : Slide
         An open slide.
     config : TissueConfig, optional
-        Settings; the defaults suit H&E and most immunohistochemistry.
+        Settings; the defaults suit the stains of docs/tissue.md.
     threads : int
         How many threads read the pyramid; the result is the same.
 

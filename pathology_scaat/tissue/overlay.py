@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from pathology_scaat.artifacts.atomic import atomic_path
 from pathology_scaat.slides.base import RgbImage
-from pathology_scaat.tissue.segmentation import outline
+from pathology_scaat.tissue.morphology import outline
 
 _OUTLINE_RGB = (0, 140, 60)
 _INK_RGB = (255, 140, 0)

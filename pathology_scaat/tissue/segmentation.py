@@ -7,7 +7,6 @@ the time goes into fetching fresh memory for what is thrown away at once.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,10 +15,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pathology_scaat.slides.base import RgbImage
+from pathology_scaat.tissue.density import densities, density_table, strips
+from pathology_scaat.tissue.ink import find_ink
 from pathology_scaat.tissue.kernels import count, judge
+from pathology_scaat.tissue.morphology import (
+    CROSS,
+    OUTSIDE_IS_EMPTY,
+    Mask,
+    closed,
+    dilated,
+    without_small,
+)
 
 DEFAULT_GLASS = 243.0
 """Brightness taken for glass where a picture shows none (tissue from edge to edge)."""
+
+PADDING_LEVEL = 254
+"""From here on a grey pixel may be what a scanner fills unscanned places with."""
+
+MUCH_GLASS = 0.05
+"""A picture of which this share is grey and bright shows its glass."""
 
 DARK_LEVEL = 60
 """Pixels whose brightest channel is below this are border, black ink or nothing."""
@@ -30,14 +45,10 @@ MIN_STAIN_OD, MAX_STAIN_OD = 0.015, 0.04
 NOISE_FACTOR = 6.0
 """How many deviations of the glass above its middle stain begins."""
 
-STRIP_PX = 1 << 16
 _OD_STEP = 1e-5
 """Width of the bins in which medians of densities are found."""
 _MOST_OD = 2.5
 """No 8-bit level is denser."""
-
-Mask = NDArray[np.bool_]
-Densities = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
@@ -50,18 +61,11 @@ class PixelClasses:
     flags: tuple[str, ...]
 
 
-def _strips(shape: tuple[int, ...]) -> Iterator[slice]:
-    height, width = shape[:2]
-    rows = max(1, STRIP_PX // max(width, 1))
-    for top in range(0, height, rows):
-        yield slice(top, min(top + rows, height))
-
-
 def _extremes(rgb: RgbImage) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Smallest and largest channel, (h, w) uint8 each."""
     low = np.empty(rgb.shape[:2], dtype=np.uint8)
     high = np.empty(rgb.shape[:2], dtype=np.uint8)
-    for rows in _strips(low.shape):
+    for rows in strips(low.shape):
         red, green, blue = cv2.split(rgb[rows])
         cv2.min(cv2.min(red, green), blue, dst=low[rows])
         cv2.max(cv2.max(red, green), blue, dst=high[rows])
@@ -74,34 +78,64 @@ def _glass(
     """Colour of the empty glass, (3,) float, and whether any was seen.
 
     It is the commonest brightness among bright, nearly grey pixels; the channels are then
-    averaged around it, because glass of many scanners is a little yellow or blue.
+    averaged around it, because glass of many scanners is a little yellow or blue. Old mounting
+    medium is yellower than that: where next to nothing is grey, see :func:`_tinted_glass`.
     """
     counts = np.zeros(256, dtype=np.int64)
     bright = np.empty(low.shape, dtype=np.bool_)
-    for rows in _strips(low.shape):
+    for rows in strips(low.shape):
         np.logical_and(low[rows] >= 190, high[rows] - low[rows] <= 24, out=bright[rows])
         counts += np.bincount(low[rows][bright[rows]], minlength=256)
+    n_grey = int(counts[:PADDING_LEVEL].sum())  # scanners fill what they did not scan with white
+    if n_grey < MUCH_GLASS * low.size:
+        tinted = _tinted_glass(rgb, low, high, n_grey)
+        if tinted is not None:
+            return tinted, True
     if counts.sum() < max(low.size * 0.002, 16):
         return np.full(3, DEFAULT_GLASS), False
+    return _around_mode(rgb, low, bright, counts), True
+
+
+def _around_mode(
+    rgb: RgbImage, low: NDArray[np.uint8], where: Mask, counts: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Mean colour of the pixels whose smallest channel is about the commonest."""
     smooth = np.convolve(np.pad(counts, 2, mode="symmetric"), np.ones(5), mode="valid")
     mode = int(np.argmax(smooth))
-    near = bright & (low >= max(mode - 4, 0)) & (low <= min(mode + 4, 255))
-    return np.asarray(cv2.mean(rgb, near.view(np.uint8))[:3]), True
+    near = where & (low >= max(mode - 4, 0)) & (low <= min(mode + 4, 255))
+    return np.asarray(cv2.mean(rgb, near.view(np.uint8))[:3])
 
 
-def _density_table(glass: NDArray[np.float64]) -> NDArray[np.float32]:
-    """Optical density of each of the 256 levels of each channel, (3, 256)."""
-    levels = np.arange(256, dtype=np.float32)
-    table = -np.log10((levels + 1.0) / (glass.astype(np.float32)[:, None] + 1.0))
-    return np.clip(table, 0.0, None).astype(np.float32)
+def _tinted_glass(
+    rgb: RgbImage, low: NDArray[np.uint8], high: NDArray[np.uint8], n_grey: int
+) -> NDArray[np.float64] | None:
+    """Glass that is clearly yellow (or of another tint, where the picture's edge is of it).
+
+    Pale stain has such colours too. Glass is flat where stain has texture, nothing but padding
+    is brighter, and there is far more of it than of grey pixels. Pale yellow is no colour that
+    a common stain leaves in a flat area; another tint must also be that of the picture's edge.
+    """
+    spread = high - low
+    square = np.ones((3, 3), dtype=np.uint8)
+    flat = cv2.dilate(low, square) - cv2.erode(low, square) <= 6
+    empty: Mask = flat & (low >= 140) & (high >= 190) & (spread > 24) & (spread <= 80)
+    counts = np.bincount(low[empty], minlength=256)
+    if counts.sum() < max(0.02 * low.size, 4 * n_grey, 64):
+        return None
+    glass = _around_mode(rgb, low, empty, counts)
+    brighter = np.count_nonzero((low > glass.min() + 10) & (low < PADDING_LEVEL))
+    if brighter > max(0.02 * low.size, n_grey):
+        return None
+    red, green, blue = glass
+    yellow = blue < green - 12 and green > red - 24
+    return glass if yellow or _edge_share(empty, low < PADDING_LEVEL) > 0.75 else None
 
 
-def _densities(rgb: RgbImage, table: NDArray[np.float32]) -> Densities:
-    red, green, blue = (
-        np.take(table[c], np.asarray(plane, dtype=np.uint8))
-        for c, plane in enumerate(cv2.split(rgb))
-    )
-    return red, green, blue
+def _edge_share(area: Mask, of: Mask) -> float:
+    """Share of the picture's edge, as far as it is in ``of``, that is in ``area``."""
+    sides = (np.s_[0], np.s_[-1], np.s_[:, 0], np.s_[:, -1])
+    there = np.concatenate([of[side] for side in sides])
+    return float(np.concatenate([area[side] for side in sides])[there].mean()) if any(there) else 0
 
 
 def classify_pixels(rgb: RgbImage, readable: Mask, sensitivity: float = 1.0) -> PixelClasses:
@@ -118,13 +152,13 @@ def classify_pixels(rgb: RgbImage, readable: Mask, sensitivity: float = 1.0) -> 
     glass, seen = _glass(rgb, low, high)
     if not seen:
         flags.append("no-glass")
-    table = _density_table(glass)
+    table = density_table(glass)
     spread = high - low
     dark: Mask = (high < DARK_LEVEL) & (spread < 30)
     colour = np.empty(low.shape, dtype=np.float32)
     pale, seeds = np.empty((2, *low.shape), dtype=np.bool_)
     judge(rgb, table, colour, pale, seeds)
-    ink = _ink(seeds, rgb, table) & ~dark if seeds.any() else seeds
+    ink = find_ink(seeds, rgb, table) & ~dark if seeds.any() else seeds
     usable = readable & ~dark & ~ink
     coloured = np.count_nonzero(usable & (spread > 3))
     if usable.any() and coloured <= 0.005 * np.count_nonzero(usable):
@@ -134,9 +168,11 @@ def classify_pixels(rgb: RgbImage, readable: Mask, sensitivity: float = 1.0) -> 
     threshold = _above_glass(smooth, rgb, glass, usable) / sensitivity
     stain = usable & (smooth > threshold)
     if ink.any():
-        stain &= ~_dilated(ink, 2)
+        stain &= ~dilated(ink, 2)
     if ink.mean() > 0.0005:
         flags.append("ink")
+        if np.count_nonzero(ink) > np.count_nonzero(stain):
+            flags.append("mostly-ink")
     if _touches_edge(dark) and dark.mean() > 0.01:
         flags.append("black-border")
     if dark.mean() > 0.99:
@@ -173,8 +209,8 @@ def _median_bin(counts: NDArray[Any]) -> int:
 
 def _mean_density(rgb: RgbImage, table: NDArray[np.float32]) -> NDArray[np.float32]:
     mean = np.empty(rgb.shape[:2], dtype=np.float32)
-    for rows in _strips(mean.shape):
-        red, green, blue = _densities(rgb[rows], table)
+    for rows in strips(mean.shape):
+        red, green, blue = densities(rgb[rows], table)
         mean[rows] = (red + green + blue) / 3
     return mean
 
@@ -205,74 +241,8 @@ def _grey(
     return PixelClasses(usable & (mean > threshold), none, dark, (*flags, "greyscale"))
 
 
-def _ink(seeds: Mask, rgb: RgbImage, table: NDArray[np.float32]) -> Mask:
-    """Ink around its seeds: single pixels are noise, and a stroke has a paler rim."""
-    square = np.ones((2, 2), dtype=np.uint8)
-    # Opened: eroded by a square and dilated by the same, turned round.
-    core = cv2.erode(seeds.view(np.uint8), square, anchor=(1, 1), **_OUTSIDE_IS_EMPTY)
-    core = cv2.dilate(core, square, anchor=(0, 0), **_OUTSIDE_IS_EMPTY)
-    found = without_small(core.view(np.bool_), 12)
-    if not found.any():
-        return found
-    # The rim of a stroke is ink mixed with glass: paler, but of the same kind.
-    weak = np.empty(seeds.shape, dtype=np.bool_)
-    for rows in _strips(seeds.shape):
-        red, green, blue = _densities(rgb[rows], table)
-        most = np.maximum(np.maximum(red, green), blue)
-        weak[rows] = (most > 0.03) & ((red > 0.95 * green) | (blue > 0.85 * green))
-    return found | (_dilated(found, 4) & weak)
-
-
 def _touches_edge(area: Mask) -> bool:
     return bool(area[0].any() or area[-1].any() or area[:, 0].any() or area[:, -1].any())
-
-
-_OUTSIDE_IS_EMPTY: dict[str, Any] = {"borderType": cv2.BORDER_CONSTANT, "borderValue": 0}
-_CROSS = np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0]], dtype=np.uint8)
-
-
-def _dilated(mask: Mask, times: int = 1) -> Mask:
-    """Grown by a pixel to each of the four sides, so many times."""
-    grown = cv2.dilate(mask.view(np.uint8), _CROSS, iterations=times, **_OUTSIDE_IS_EMPTY)
-    return grown.view(np.bool_)
-
-
-def outline(mask: Mask, thickness_px: int) -> Mask:
-    """The pixels of a mask that touch what is outside, so thick."""
-    inner = cv2.erode(mask.view(np.uint8), _CROSS, **_OUTSIDE_IS_EMPTY)
-    line = mask & ~inner.view(np.bool_)
-    return _dilated(line, thickness_px - 1) if thickness_px > 1 else line
-
-
-def without_small(mask: Mask, max_area_px: int) -> Mask:
-    """Without the components (joined by their sides) of at most so many pixels."""
-    if not mask.any():
-        return mask
-    _, labels, stats, _ = cv2.connectedComponentsWithStats(mask.view(np.uint8), connectivity=4)
-    keep = stats[:, cv2.CC_STAT_AREA] > max_area_px
-    if keep[1:].all():
-        return mask
-    keep[0] = False  # what is not in the mask
-    kept: Mask = np.take(keep, np.asarray(labels, dtype=np.int32))
-    return kept
-
-
-def _closed(mask: Mask, radius_px: int) -> Mask:
-    """Closed by a disc; nothing lies outside the picture."""
-    padded = np.pad(mask, radius_px + 1).view(np.uint8)
-    if radius_px <= _MAX_DISC_PX:
-        y, x = np.ogrid[-radius_px : radius_px + 1, -radius_px : radius_px + 1]
-        disc = (x * x + y * y <= radius_px**2).astype(np.uint8)
-        closed = cv2.erode(cv2.dilate(padded, disc), disc) > 0
-    else:  # the same by distances, whose cost does not grow with the disc
-        far = cv2.distanceTransform(1 - padded, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-        near = (far <= radius_px).view(np.uint8)
-        closed = cv2.distanceTransform(near, cv2.DIST_L2, cv2.DIST_MASK_PRECISE) > radius_px
-    inner: Mask = closed[radius_px + 1 : -radius_px - 1, radius_px + 1 : -radius_px - 1]
-    return inner
-
-
-_MAX_DISC_PX = 12
 
 
 def clean_mask(
@@ -286,13 +256,13 @@ def clean_mask(
 ) -> Mask:
     """Bridge gaps, fill holes, drop specks and what hugs the slide's edge as a thin line."""
     if grow:
-        stain = cv2.dilate(stain.view(np.uint8), _CROSS, **_OUTSIDE_IS_EMPTY).view(np.bool_) & ~dark
+        stain = cv2.dilate(stain.view(np.uint8), CROSS, **OUTSIDE_IS_EMPTY).view(np.bool_) & ~dark
     if not stain.any():
         return stain
     mask = stain if grow else without_small(stain, max(int(min_area_px / 16), 1))
     radius = round(close_radius_px)
     if radius >= 1:
-        mask = mask | _closed(mask, radius)
+        mask = mask | closed(mask, radius)
     if max_hole_px >= 1:
         mask = ~without_small(~mask, math.floor(max_hole_px))
     # Ink is never tissue; small dark spots inside tissue (pigment, folds) are.

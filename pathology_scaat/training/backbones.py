@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from pathology_scaat.errors import TrainingError, UsageError
-from pathology_scaat.training.small_cnn import SmallNet
+from pathology_scaat.system.memory import is_out_of_memory
+from pathology_scaat.system.names import did_you_mean
+from pathology_scaat.system.signals import raise_again
+from pathology_scaat.training.backbone_options import checked_options
+from pathology_scaat.training.small_cnn import SMALL_NAME, SmallNet
 
 logger = logging.getLogger(__name__)
 
@@ -49,11 +55,8 @@ class Classifier(nn.Module):
         return self.backbone(normalised)  # type: ignore[no-any-return]
 
 
-_FILES_AND_NETWORK = {
-    "cache_dir", "checkpoint_path", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay",
-    "pretrained_strict", "scriptable",
-}  # fmt: skip
-"""Options of timm that read files or the network: a bundle is data and must not name them."""
+MAX_PARAMETERS = 4_000_000_000
+"""More weights than any network for patches has; 16 GB of memory in float32."""
 
 
 def create_backbone(
@@ -64,42 +67,64 @@ def create_backbone(
     Raises
     ------
     UsageError
-        If the name or an option is unknown.
+        If the name or an option is unknown, or the network would be of absurd size.
     """
-    extra = dict(options or {})
-    if unsafe := sorted(extra.keys() & _FILES_AND_NETWORK):
-        raise UsageError(
-            "backbone_options", f"'{unsafe[0]}' is not accepted", "use backbone_weights for weights"
-        )
-    if name == "scaat-small":
-        try:
-            return SmallNet(num_classes, **extra)
-        except (TypeError, KeyError):
-            raise UsageError(
-                "backbone_options", f"do not fit '{name}'", "known: norm, widths"
-            ) from None
+    if name == SMALL_NAME:
+        return SmallNet(num_classes, **checked_options(name, dict(options or {})))
     import timm  # seconds of import that our own network does not need
 
     if not timm.is_model(name):
         raise UsageError(
             "--backbone",
-            f"'{name}' is unknown",
-            "use 'scaat-small' or a name that timm knows",
+            f"'{name[:60]}' is unknown",
+            f"{did_you_mean(name, ['scaat-small', *timm.list_models()])} "
+            "use 'scaat-small' or a name that timm knows".strip(),
         )
+    extra = checked_options(name, dict(options or {}))
     fixed = bool(getattr(timm.get_pretrained_cfg(name), "fixed_input_size", False))
     if fixed:
         extra.setdefault("img_size", patch_size_px)
-    try:
-        model: nn.Module = timm.create_model(
+    if "mlp_layer" in extra:  # the one option that timm takes as a class only
+        extra["mlp_layer"] = getattr(importlib.import_module("timm.layers"), extra["mlp_layer"])
+
+    def make() -> nn.Module:
+        network: nn.Module = timm.create_model(
             name, pretrained=False, num_classes=num_classes, **extra
         )
-    except (TypeError, AssertionError, ValueError) as error:
+        return network
+
+    if options:
+        _require_plausible_size(make)
+    try:
+        return make()
+    except Exception as error:
+        raise_again()  # a signal that library code made into an error of its own
+        if is_out_of_memory(error):
+            raise
+        # Each network checks its options in its own way, or not at all.
+        words = str(error).partition("\n")[0][:160]
         raise UsageError(
             "--backbone",
-            f"'{name}' cannot be made for {patch_size_px} px patches ({error})",
+            f"'{name}' cannot be made for {patch_size_px} px patches ({words})",
             "choose another patch size or backbone_options",
         ) from None
-    return model
+
+
+def _require_plausible_size(make: Callable[[], nn.Module]) -> None:
+    """Refuse options that ask for a network of absurd size, before any memory is asked for."""
+    try:
+        with torch.device("meta"):  # shapes without memory
+            count = sum(p.numel() for p in make().parameters())
+    except Exception as error:
+        raise_again()
+        logger.debug("the size of the network is not known before it is made (%s)", error)
+        return
+    if count > MAX_PARAMETERS:
+        raise UsageError(
+            "backbone_options",
+            f"ask for a network of {count / 1e9:.0f} billion weights",
+            f"{MAX_PARAMETERS / 1e9:.0f} billion is the most",
+        )
 
 
 def read_weight_file(path: Path) -> dict[str, Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -26,14 +27,9 @@ from pathology_scaat.training.backbones import (
 )
 from pathology_scaat.training.config import TrainConfig
 from pathology_scaat.training.data import PatchTable, make_table
+from pathology_scaat.training.positive_class import positive_class
 from pathology_scaat.training.results import TrainingSlide
 from pathology_scaat.training.sampling import class_counts, class_weights, hold_out_blocks
-
-POSITIVE_WORDS = (
-    "tumor", "tumour", "cancer", "carcinoma", "malignan", "metasta", "adenoma", "lesion",
-    "metaplasia", "dysplasia", "positive", "disease",
-)  # fmt: skip
-NEGATIVE_WORDS = ("non", "no ", "not", "negative", "normal", "benign", "healthy")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,10 +64,7 @@ def make_tables(
     notes = []
     if len(train) and not len(val):
         train, val = hold_out_blocks(train, config.validation_share, seed)
-        notes.append(
-            "No slide is left for validation: blocks of the training slides are held out, "
-            "so the validation figures are optimistic."
-        )
+        notes.append(_held_out_note(tables["train"], train, val, config.validation_share))
     counts = class_counts(train.labels, len(class_names))
     if (counts > 0).sum() < (1 if config.multi_label else 2):
         found = ", ".join(f"{n}: {c}" for n, c in zip(class_names, counts, strict=True))
@@ -83,16 +76,44 @@ def make_tables(
     missing = [n for n, c in zip(class_names, counts, strict=True) if c == 0]
     if missing:
         notes.append(f"No training patch of: {', '.join(missing)}.")
+    for split, table in (("val", val), ("test", tables["test"])):
+        present = class_counts(table.labels, len(class_names)) if len(table) else counts[:0]
+        shown = [n for n, c in zip(class_names, present, strict=False) if c > 0]
+        notes.extend(one_class_notes(split, shown))
+    notes.append(f"{positive_class(config.positive_class, class_names).note}.")
     return Tables(train, val, tables["test"], tuple(notes))
 
 
-def default_positive_class(class_names: tuple[str, ...]) -> str:
-    """The class whose name speaks of disease, else the last one."""
-    for name in class_names:
-        low = name.lower()
-        if any(w in low for w in POSITIVE_WORDS) and not low.startswith(NEGATIVE_WORDS):
-            return name
-    return class_names[-1]
+def _held_out_note(before: PatchTable, train: PatchTable, val: PatchTable, share: float) -> str:
+    if not len(val):
+        return (
+            "No slide is left for validation, and the training slides are too small to hold a "
+            "block of them out: there is no validation figure."
+        )
+    found = len(val) / (len(val) + len(train))
+    lost = len(before) - len(train) - len(val)
+    return (
+        "No slide is left for validation: blocks of the training slides are held out "
+        f"({len(val)} patches, {100 * found:.0f} %; {100 * share:.0f} % was asked for; {lost} "
+        "patches that overlap them are not used), so the validation figures are optimistic."
+    )
+
+
+def one_class_notes(split: str, class_names: Sequence[str]) -> list[str]:
+    """What figures a validation or test split of one class alone cannot give."""
+    if len(class_names) != 1:
+        return []
+    whole = {"val": "validation", "test": "test"}[split]
+    choice = (
+        "; val_loss, val_ece, the temperature and the choice of the epoch rest on this class alone"
+        if split == "val"
+        else "; test_loss and test_ece rest on this class alone"
+    )
+    return [
+        f"The {whole} split holds one class only ({class_names[0]}): {split}_auc cannot be given, "
+        f"and {split}_accuracy and {split}_balanced_accuracy are the share of this class found, "
+        f"which a model that always says '{class_names[0]}' has too{choice}."
+    ]
 
 
 def patch_statistics(

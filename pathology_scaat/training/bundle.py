@@ -5,8 +5,8 @@
     model/  model.safetensors                weights; tensors only
             config.json                      schema, hashes, classes, patch size, method, metrics
             training_log.csv                 one row an epoch
-            wsinfer/torchscript_model.pt     raw logits, normalisation inside
-            wsinfer/config.json              the WSInfer model format
+            features.safetensors             what training patches look like to the model
+            wsinfer/NAME/                    the WSInfer model format, in a folder of its name
 
 Loading a bundle reads safetensors and JSON and checks both against their SHA-256; nothing is
 unpickled. The TorchScript is for other programs and is never loaded here.
@@ -15,35 +15,51 @@ unpickled. The TorchScript is for other programs and is never loaded here.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import cast
 
 import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
 from pathology_scaat.artifacts.atomic import atomic_path, write_json
-from pathology_scaat.artifacts.checksums import SEAL_KEY, seal_folder
+from pathology_scaat.artifacts.checksums import CHECKSUM_KEY, checksum_folder
 from pathology_scaat.artifacts.fingerprint import file_sha256, fingerprint, versions
-from pathology_scaat.errors import BundleError, ScaatError, TrainingError
+from pathology_scaat.errors import BundleError, ScaatError
+from pathology_scaat.patches.reader import PatchStore
 from pathology_scaat.scaat.method import Method
+from pathology_scaat.system.memory import is_out_of_memory
 from pathology_scaat.system.representation import Described
+from pathology_scaat.system.signals import raise_again
 from pathology_scaat.training.backbones import Classifier, create_backbone
 from pathology_scaat.training.bags.model import build_bag_model
-from pathology_scaat.training.builders import Tables, default_positive_class
+from pathology_scaat.training.builders import Tables
 from pathology_scaat.training.bundle_config import (
     SCHEMA_NAME,
     SCHEMA_VERSION,
     BundleConfig,
+    HeldOut,
+    SplitWord,
+    class_names_problem,
     model_fingerprint,
+    slide_key,
 )
+from pathology_scaat.training.class_colours import class_colours
+from pathology_scaat.training.feature_reference import FeatureReference
 from pathology_scaat.training.job import Job
+from pathology_scaat.training.positive_class import positive_class
+from pathology_scaat.training.references import References
+from pathology_scaat.training.sampling import class_counts
+from pathology_scaat.training.small_cnn import SMALL_NAME, stored_options
 from pathology_scaat.training.wsinfer import write_wsinfer_model
 
 WEIGHTS_NAME = "model.safetensors"
+FEATURES_NAME = "features.safetensors"
 CONFIG_NAME = "config.json"
 WSINFER_DIR = "wsinfer"
 MAX_CONFIG_BYTES = 4 << 20
@@ -61,11 +77,14 @@ class ModelBundle(Described):
     config : BundleConfig
     fingerprint : str
         SHA-256 over weights and meaning; other for any other model.
+    features : FeatureReference or None
+        What training patches look like to the model; None where the bundle does not hold it.
     """
 
     model: nn.Module
     config: BundleConfig
     fingerprint: str
+    features: FeatureReference | None = None
 
     def _facts(self) -> dict[str, str]:
         config = self.config
@@ -84,6 +103,7 @@ def save_bundle(
     *,
     training_log: str | None = None,
     wsinfer: bool = True,
+    features: FeatureReference | None = None,
 ) -> BundleConfig:
     """Write a bundle; it appears whole or not at all.
 
@@ -99,6 +119,8 @@ def save_bundle(
         CSV text kept beside the weights.
     wsinfer : bool
         Also write the TorchScript and the WSInfer configuration.
+    features : FeatureReference, optional
+        What training patches look like to the model.
 
     Returns
     -------
@@ -109,12 +131,14 @@ def save_bundle(
         partial.mkdir()
         state = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
         save_file(state, partial / WEIGHTS_NAME)
-        config = config.model_copy(
-            update={
-                "weights_sha256": file_sha256(partial / WEIGHTS_NAME),
-                "versions": config.versions or versions(),
-            }
-        )
+        update: dict[str, object] = {
+            "weights_sha256": file_sha256(partial / WEIGHTS_NAME),
+            "versions": config.versions or versions(),
+        }
+        if features is not None:
+            save_file(features.tensors(), partial / FEATURES_NAME)
+            update["feature_reference_sha256"] = file_sha256(partial / FEATURES_NAME)
+        config = config.model_copy(update=update)
         write_json(
             partial / CONFIG_NAME,
             {**config.model_dump(mode="json"), "fingerprint": model_fingerprint(config)},
@@ -123,7 +147,7 @@ def save_bundle(
             (partial / "training_log.csv").write_text(training_log, encoding="utf-8")
         if wsinfer:
             write_wsinfer_model(partial / WSINFER_DIR, model, config)
-        seal_folder(partial, CONFIG_NAME)
+        checksum_folder(partial, CONFIG_NAME)
     return config
 
 
@@ -140,7 +164,7 @@ def read_bundle_config(path: Path) -> BundleConfig:
     try:
         if file.stat().st_size > MAX_CONFIG_BYTES:
             raise BundleError(path.name, "has a config.json of absurd size", remedy)
-        value = json.loads(file.read_text(encoding="utf-8"))
+        value = json.loads(file.read_text(encoding="utf-8"), parse_constant=_no_number)
     except FileNotFoundError:
         raise BundleError(
             path.name,
@@ -158,24 +182,57 @@ def read_bundle_config(path: Path) -> BundleConfig:
             "train it again with this version",
         )
     stated = value.pop("fingerprint", None)
-    value.pop(SEAL_KEY, None)  # of all files, for 'scaat verify'
+    value.pop(CHECKSUM_KEY, None)  # of all files, for 'scaat verify'
     try:
         config = BundleConfig.model_validate(value)
-    except ValidationError:
+        computed = model_fingerprint(config)
+    except ValidationError as error:
+        at = ".".join(str(part) for part in error.errors()[0]["loc"])[:60]
+        raise BundleError(path.name, f"has a damaged config.json ('{at}')", remedy) from None
+    except (ValueError, RecursionError):  # numbers that are none, in free settings
         raise BundleError(path.name, "has a damaged config.json", remedy) from None
-    if stated != model_fingerprint(config):
+    if problem := class_names_problem(config.class_names):
+        raise BundleError(path.name, problem, "train it again with other class names")
+    if stated != computed:
         raise BundleError(path.name, "has a config.json that was altered", remedy)
     if config.positive_class not in config.class_names:
         raise BundleError(path.name, "names a positive class it does not have", remedy)
     return config
 
 
-def build_model(config: BundleConfig) -> nn.Module:
-    """The network a configuration describes, with random weights."""
+def _no_number(text: str) -> float:
+    raise ValueError(f"{text} is no number")
+
+
+def _weights_problem(model: nn.Module) -> str | None:
+    """What makes weights unusable whatever they were trained on, in words."""
+    matrices = [p for p in model.parameters() if p.ndim >= 2]
+    for value in model.state_dict().values():
+        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+            return "has weights that are not finite numbers (NaN or infinite)"
+    if matrices and not any(bool(p.any()) for p in matrices):
+        return "has weights that are all zero: it says the same of every image"
+    head = getattr(getattr(model, "backbone", None), "get_classifier", None)
+    last = head() if callable(head) else None
+    weight = getattr(last, "weight", None)
+    if isinstance(weight, torch.Tensor) and not bool(weight.any()):
+        return "has a last layer that is all zero: it says the same of every image"
+    return None
+
+
+def build_model(config: BundleConfig, state: Mapping[str, Tensor] | None = None) -> nn.Module:
+    """The network a configuration describes, with random weights.
+
+    ``state`` are the weights that it will be given: a network of ours whose design has changed
+    since is built as it was.
+    """
+    options = config.backbone_options
+    if config.backbone == SMALL_NAME and state is not None:
+        options = stored_options(state, options)
     if config.bag is not None:
         return build_bag_model(
             config.backbone,
-            config.backbone_options,
+            options,
             config.patch_size_px,
             len(config.class_names),
             config.bag,
@@ -183,7 +240,7 @@ def build_model(config: BundleConfig) -> nn.Module:
             config.std,
         )
     backbone = create_backbone(
-        config.backbone, len(config.class_names), config.patch_size_px, config.backbone_options
+        config.backbone, len(config.class_names), config.patch_size_px, options
     )
     return Classifier(backbone, config.mean, config.std)
 
@@ -224,14 +281,45 @@ def load_bundle(path: str | Path, device: str = "cpu") -> ModelBundle:
             folder.name, f"has a {WEIGHTS_NAME} that is not the one it was saved with", remedy
         )
     try:
-        model = build_model(config)
-        model.load_state_dict(load_file(weights))
-    except (SafetensorError, RuntimeError, ScaatError) as error:
+        state = load_file(weights)
+        model = build_model(config, state)
+        model.load_state_dict(state)
+    except ScaatError as error:
+        raise BundleError(folder.name, f"cannot be loaded ({error.problem})", remedy) from None
+    except Exception as error:
+        raise_again()  # a signal that a loader made into an error of its own
+        if is_out_of_memory(error):
+            raise
+        # Whatever network and loader say of data that do not fit: it is the bundle's fault.
         raise BundleError(
             folder.name, f"cannot be loaded ({type(error).__name__})", remedy
         ) from None
+    if problem := _weights_problem(model):
+        raise BundleError(folder.name, problem, "train it again")
     model.eval().requires_grad_(False)
-    return ModelBundle(model.to(torch.device(device)), config, model_fingerprint(config))
+    return ModelBundle(
+        model.to(torch.device(device)),
+        config,
+        model_fingerprint(config),
+        _feature_reference(folder, config),
+    )
+
+
+def _feature_reference(folder: Path, config: BundleConfig) -> FeatureReference | None:
+    if config.feature_reference_sha256 is None:
+        return None
+    path = folder / FEATURES_NAME
+    remedy = "train it again, or copy the whole folder anew"
+    if not path.is_file():
+        raise BundleError(folder.name, f"has no {FEATURES_NAME}", remedy)
+    if file_sha256(path) != config.feature_reference_sha256:
+        raise BundleError(
+            folder.name, f"has a {FEATURES_NAME} that is not the one it was saved with", remedy
+        )
+    try:
+        return FeatureReference.of_tensors(load_file(path))
+    except (SafetensorError, ValueError):
+        raise BundleError(folder.name, f"has a damaged {FEATURES_NAME}", remedy) from None
 
 
 def bundle_config(
@@ -241,6 +329,8 @@ def bundle_config(
     tables: Tables,
     metrics: dict[str, float],
     temperature: float,
+    held_out: HeldOut | None = None,
+    references: References | None = None,
 ) -> BundleConfig:
     """The bundle's configuration; hashes and versions are added when it is saved.
 
@@ -251,15 +341,12 @@ def bundle_config(
     """
     config, names = job.config, job.class_names
     store = tables.train.stores[0]
-    positive = config.positive_class or default_positive_class(names)
-    if positive not in names:
-        raise TrainingError(
-            "positive_class", f"'{positive}' is no class", f"choose from {', '.join(names)}"
-        )
+    positive = positive_class(config.positive_class, names).name
     options = getattr(method, "options", None)
     stores = [s for t in (tables.train, tables.val) for s in t.stores]
     return BundleConfig(
         class_names=names,
+        class_colours=dict(zip(names, class_colours(names), strict=True)),
         positive_class=positive,
         multi_label=config.multi_label,
         patch_size_px=store.patch_size_px,
@@ -280,4 +367,24 @@ def bundle_config(
         training_fingerprint=job.fingerprint,
         metrics=metrics,
         temperature=temperature,
+        held_out=held_out,
+        slides=_slide_keys(job),
+        training_counts={
+            name: int(count)
+            for name, count in zip(
+                names, class_counts(tables.train.labels, len(names)), strict=True
+            )
+        },
+        saliency_reference=references.saliency if references else None,
+        evidence_reference=references.evidence if references else None,
+        reference_settings=references.settings if references else None,
     )
+
+
+def _slide_keys(job: Job) -> dict[SplitWord, tuple[str, ...]]:
+    """Which slides served for what, as keyed hashes."""
+    found: dict[SplitWord, set[str]] = {"train": set(), "val": set(), "test": set()}
+    for slide in job.slides:
+        meta = PatchStore(slide.store).meta
+        found[cast(SplitWord, slide.split)].add(slide_key(meta.slide_fingerprint, job.fingerprint))
+    return {word: tuple(sorted(keys)) for word, keys in found.items()}

@@ -1,8 +1,13 @@
-"""Configuration of a model bundle."""
+"""What a model bundle says about its model: how it was made, how good it is, on what."""
 
 from __future__ import annotations
 
-from typing import Any
+import hashlib
+import hmac
+import re
+import unicodedata
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -15,6 +20,148 @@ SCHEMA_NAME = "pathology_scaat.model"
 SCHEMA_VERSION = 1
 
 
+SplitWord = Literal["train", "val", "test"]
+KEY_HEX = 32
+
+MAX_PATCH_PX = 8192
+MAX_CLASSES = 10_000
+MAX_NAME_CHARACTERS = 200
+
+_Finite = Annotated[float, Field(ge=-10, le=10, allow_inf_nan=False)]
+_Positive = Annotated[float, Field(gt=0, le=10, allow_inf_nan=False)]
+
+
+def class_names_problem(names: Sequence[str]) -> str | None:
+    """What makes names unusable as the classes of a model, in words; None where nothing does.
+
+    Two names that differ in case, or in how an accent is spelled, are one class to whoever reads
+    them.
+    """
+    if len(names) > MAX_CLASSES:
+        return f"has more than {MAX_CLASSES} classes"
+    seen: set[str] = set()
+    for name in names:
+        shown = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in name)[:60]
+        if not name.strip():
+            return "has a class without a name"
+        if not name.isprintable() or name != name.strip():
+            return f"has a class with control characters or outer spaces in its name ('{shown}')"
+        if len(name) > MAX_NAME_CHARACTERS:
+            return f"has a class with a name of {len(name)} characters ('{shown}…')"
+        key = unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+        if key in seen:
+            return f"has two classes of one name ('{shown}')"
+        seen.add(key)
+    return None
+
+
+HARDLY_VARIES = 0.05
+"""Span of the calibrated probability (5th to 95th percentile) below which a model says the same
+of everything."""
+
+
+class Estimate(BaseModel):
+    """A measure with its 95 % interval; without one where it could not be had."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+    def text(self) -> str:
+        """``0.95 (0.91 to 0.98)``."""
+        if self.low is None or self.high is None:
+            return f"{self.value:.2f} (no interval)"
+        return f"{self.value:.2f} ({self.low:.2f} to {self.high:.2f})"
+
+
+class HeldOut(BaseModel):
+    """How the model does on labelled tissue that it was not trained on."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    source: Literal["test slides", "validation slides", "blocks of the training slides"] = Field(
+        description="what was held out; only test slides took no part in choosing the epoch"
+    )
+    n_patches: int = Field(ge=0)
+    n_slides: int = Field(ge=0)
+    n_patients: int = Field(ge=0)
+    unit: Literal["patient", "slide", "block", "patch"] = Field(
+        description="what intervals were resampled by: the largest of which there are five"
+    )
+    n_units: int = Field(ge=0)
+    class_counts: dict[str, int] = Field(description="patches of each class")
+    auc: Estimate | None = Field(None, description="mean over classes, each against the rest")
+    balanced_accuracy: Estimate | None = None
+    chance: float = Field(description="balanced accuracy of a constant prediction")
+    probability_span: float = Field(
+        ge=0, le=1, description="5th to 95th percentile of the calibrated probability, widest class"
+    )
+
+    @property
+    def nothing_learnt(self) -> str:
+        """Why the model counts as having learnt nothing, in words; empty where it has."""
+        accuracy = self.balanced_accuracy
+        if accuracy is not None:
+            low = accuracy.value if accuracy.low is None else accuracy.low
+            if low <= self.chance + 1e-9:
+                return (
+                    f"its balanced accuracy on held-out tissue is {accuracy.text()}; "
+                    f"guessing gives {self.chance:.2f}"
+                )
+        if self.n_patches and self.probability_span < HARDLY_VARIES:
+            return (
+                "its probabilities hardly vary: they span "
+                f"{self.probability_span:.3f} over held-out tissue"
+            )
+        return ""
+
+    def text(self) -> str:
+        """One sentence for pages, figures and the terminal."""
+        if self.auc is None or self.balanced_accuracy is None:
+            return (
+                f"quality unknown: the held-out tissue ({self.n_patches} patches of "
+                f"{self.source}) does not hold two classes"
+            )
+        by = f"{self.n_units} {self.unit}{'s' if self.unit != 'patch' else 'es'}"
+        if self.unit != "patient":
+            one = self.n_patients == 1
+            by += f", too narrow: of {self.n_patients} patient{'' if one else 's'} only"
+        return (
+            f"on {self.source} ({self.n_patches:,} patches; 95 % interval over {by}): "
+            f"AUC {self.auc.text()}, balanced accuracy {self.balanced_accuracy.text()}"
+        )
+
+
+class MapReference(BaseModel):
+    """Values that one class's map takes on held-out patches: what colours are measured by.
+
+    Quantiles over the pixels of all patches; ``others_p99`` over those of patches of other
+    classes (None where there was none).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    p50: float = Field(ge=0)
+    p90: float = Field(ge=0)
+    p99: float = Field(ge=0)
+    p995: float = Field(ge=0)
+    others_p99: float | None = Field(None, ge=0)
+
+
+class ReferenceSettings(BaseModel):
+    """How the reference maps were made: maps made otherwise are not comparable with them."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    method: str = "gradient"
+    output: str = "margin"
+    stride_px: int = Field(gt=0)
+    n_patches: int = Field(ge=0)
+    source: Literal["held-out patches", "training patches"] = "held-out patches"
+
+
 class BundleConfig(BaseModel):
     """What a bundle says about its model."""
 
@@ -25,30 +172,117 @@ class BundleConfig(BaseModel):
     class_names: tuple[str, ...] = Field(min_length=1, description="in the order of the logits")
     positive_class: str = Field(description="class the saliency speaks of by default")
     multi_label: bool = Field(False, description="sigmoid for each class instead of softmax")
-    patch_size_px: int = Field(gt=0, description="side of a patch, px")
-    mpp: float = Field(gt=0, description="µm per patch px")
+    patch_size_px: int = Field(gt=0, le=MAX_PATCH_PX, description="side of a patch, px")
+    mpp: float = Field(gt=0, le=1000, allow_inf_nan=False, description="µm per patch px")
     backbone: str = Field(description="network name")
     backbone_options: dict[str, Any] = Field(default_factory=dict)
-    mean: tuple[float, float, float] = Field(description="subtracted inside the model, [0, 1]")
-    std: tuple[float, float, float] = Field(description="divided by inside the model, [0, 1]")
+    mean: tuple[_Finite, _Finite, _Finite] = Field(
+        description="subtracted inside the model, [0, 1]"
+    )
+    std: tuple[_Positive, _Positive, _Positive] = Field(
+        description="divided by inside the model, [0, 1]"
+    )
     method: str = Field("plain", description="training method")
     method_options: dict[str, Any] = Field(default_factory=dict)
     training: dict[str, Any] = Field(default_factory=dict, description="training settings, seed")
     dataset_fingerprint: str = Field("", description="of patches, labels and splits")
     training_fingerprint: str = Field("", description="of data, settings and seed")
     metrics: dict[str, float] = Field(default_factory=dict)
+    notes: tuple[str, ...] = Field((), description="what was to be said about the training")
     temperature: float = Field(
-        1.0, gt=0, description="divide logits by it for calibrated probabilities; not applied"
+        1.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="logits are divided by it wherever a probability is made: calibration",
     )
     weights_sha256: str = Field("", description="of model.safetensors")
     versions: dict[str, str] = Field(default_factory=dict)
+    # -- since these fields exist; bundles of before have none of them
+    held_out: HeldOut | None = None
+    saliency_reference: dict[str, MapReference] | None = Field(
+        None, description="of each class: probability x saliency"
+    )
+    evidence_reference: dict[str, MapReference] | None = Field(
+        None, description="of each class: the evidence map"
+    )
+    reference_settings: ReferenceSettings | None = None
+    class_colours: dict[str, tuple[int, int, int]] | None = Field(
+        None, description="of each class in QuPath; no two look alike"
+    )
+    slides: dict[SplitWord, tuple[str, ...]] | None = Field(
+        None, description="keyed hashes of the slides' fingerprints, by what they served for"
+    )
+    training_counts: dict[str, int] | None = Field(
+        None, description="training patches of each class"
+    )
+    feature_reference_sha256: str | None = Field(
+        None, description="of features.safetensors: what training patches look like to the model"
+    )
     bag: BagHeadConfig | None = Field(
         None, description="additive head of a model for bags; none for a model for patches"
     )
 
+    @property
+    def nothing_learnt(self) -> str:
+        """Why the model counts as having learnt nothing; empty where it has, or is not known."""
+        return self.held_out.nothing_learnt if self.held_out is not None else ""
+
+    def role_of(self, slide_fingerprint: str) -> SplitWord | Literal["held out", "unknown"]:
+        """What a slide served for in training: the bundle knows, whatever a table says.
+
+        ``unknown`` where the bundle is of a version that did not record its slides.
+        """
+        if self.slides is None:
+            return "unknown"
+        key = slide_key(slide_fingerprint, self.training_fingerprint)
+        for word in ("train", "val", "test"):
+            if key in self.slides.get(word, ()):
+                return word
+        return "held out"
+
+    def facts(self, slide_fingerprint: str) -> dict[str, Any]:
+        """What maps and pictures of a slide carry of their model, as JSON."""
+        names = {"backbone", "method", "mpp", "patch_size_px", "temperature", "held_out",
+                 "saliency_reference", "evidence_reference", "reference_settings",
+                 "training_counts"}  # fmt: skip
+        return {
+            **self.model_dump(mode="json", include=names),
+            "fingerprint": model_fingerprint(self),
+            "slide_role": self.role_of(slide_fingerprint),
+            "n_slides": {k: len(v) for k, v in (self.slides or {}).items()},
+        }
+
+
+ADDED_LATER = frozenset(
+    {
+        "held_out", "saliency_reference", "evidence_reference", "reference_settings", "slides",
+        "training_counts", "feature_reference_sha256", "bag",
+    }
+)  # fmt: skip
+"""Fields that do not enter the fingerprint where they are absent, so that old ones still hold."""
+
+
+def slide_key(slide_fingerprint: str, training_fingerprint: str) -> str:
+    """Keyed hash of a slide in a bundle.
+
+    The key is the training's own fingerprint: who has the slide and the bundle can tell whether
+    the one was used for the other, and lists of two bundles cannot be joined.
+    """
+    key = training_fingerprint.encode()
+    return hmac.new(key, slide_fingerprint.encode(), hashlib.sha256).hexdigest()[:KEY_HEX]
+
+
+def model_name(config: BundleConfig) -> str:
+    """A name that tells models apart: method, network, and a piece of the fingerprint."""
+    plain = re.sub(r"[^\w.-]+", "-", f"{config.method}-{config.backbone}").strip("-.")
+    return f"{plain}-{model_fingerprint(config)[:8]}"
+
 
 def model_fingerprint(config: BundleConfig) -> str:
-    """Fingerprint of a bundle; library versions and measured metrics do not enter."""
-    # what models for patches do not have does not enter, so that their fingerprints stay
-    absent = {"bag"} if config.bag is None else set()
-    return fingerprint(config.model_dump(mode="json", exclude={"versions", "metrics", *absent}))
+    """Fingerprint of a bundle; library versions, measured metrics, colours and notes do not enter.
+
+    Nor do fields that are not there: bundles of before them keep their fingerprint.
+    """
+    absent = {name for name in ADDED_LATER if getattr(config, name) is None}
+    left_out = {"versions", "metrics", "class_colours", "notes", *absent}
+    return fingerprint(config.model_dump(mode="json", exclude=left_out))

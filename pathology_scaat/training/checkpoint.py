@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import torch
 
 from pathology_scaat.artifacts.atomic import atomic_path
+from pathology_scaat.system.disk_errors import PatientWriter
 
 logger = logging.getLogger(__name__)
 
@@ -18,8 +19,12 @@ CHECKPOINT_VERSION = 1
 
 def save_checkpoint(folder: Path, fingerprint: str, state: dict[str, Any]) -> None:
     """Write the state of training after an epoch, replacing the one before."""
-    with atomic_path(folder / CHECKPOINT_NAME) as partial:
-        torch.save({"version": CHECKPOINT_VERSION, "fingerprint": fingerprint, **state}, partial)
+    content = {"version": CHECKPOINT_VERSION, "fingerprint": fingerprint, **state}
+    with atomic_path(folder / CHECKPOINT_NAME) as partial, partial.open("wb") as stream:
+        # Given a path on a full disk, torch speaks of positions, or ends the process.
+        writer = PatientWriter(stream)
+        torch.save(content, cast(IO[bytes], writer))
+        writer.check()
 
 
 def load_checkpoint(folder: Path, fingerprint: str) -> dict[str, Any] | None:

@@ -71,11 +71,13 @@ class TrainConfig(BaseModel):
     )
     epochs: int = Field(20, ge=1, le=100_000, description="most epochs")
     patience: int = Field(
-        6, ge=1, description="epochs without a better validation AUC before stopping"
+        6, ge=1, description="epochs without a smaller validation loss before stopping"
     )
-    min_improvement: float = Field(1e-4, ge=0, description="smallest gain in AUC that counts")
+    min_improvement: float = Field(
+        1e-3, ge=0, description="smallest gain in the calibrated validation loss that counts, nats"
+    )
     choice_tolerance: float = Field(
-        1e-3, ge=0, description="the latest epoch within this much of the best AUC is kept"
+        5e-3, ge=0, description="the latest epoch within this much of the least loss is kept, nats"
     )
     batch_size: int = Field(64, ge=1, description="images a step, over all processes")
     max_steps_per_epoch: int | None = Field(None, ge=1, description="cut long epochs short")

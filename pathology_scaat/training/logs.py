@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import csv
 import io
-import shutil
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from pathology_scaat.artifacts.atomic import atomic_path
 
 COLUMNS = (
     "epoch", "loss", "clean_loss", "robust_loss", "learning_rate", "eps", "val_auc",
@@ -32,18 +32,29 @@ def log_text(rows: Sequence[dict[str, Any]], *, times: bool) -> str:
 
 
 def write_tensorboard(folder: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Write epochs as TensorBoard scalars, one event file an epoch.
+    """Write epochs as TensorBoard scalars, one event file per epoch.
 
-    The writer puts the host's name into the file's name; the file is renamed.
+    TensorBoard's own writer puts the host's name into the file's name and the date into the file.
+    Here the epoch stands in both places: its axis of time counts epochs.
     """
-    from torch.utils.tensorboard import SummaryWriter
+    from tensorboard.compat.proto.event_pb2 import Event
+    from tensorboard.compat.proto.summary_pb2 import Summary
+    from tensorboard.summary.writer.record_writer import RecordWriter
 
     for row in rows:
-        with tempfile.TemporaryDirectory() as name:
-            with SummaryWriter(name) as writer:
-                for key, value in row.items():
-                    if key != "epoch" and isinstance(value, int | float):
-                        writer.add_scalar(key, value, row["epoch"])
-            folder.mkdir(parents=True, exist_ok=True)
-            for file in Path(name).glob("*tfevents*"):
-                shutil.move(file, folder / f"events.out.tfevents.{row['epoch']:06d}")
+        epoch = int(row["epoch"])
+        scalars = [
+            Summary.Value(tag=key, simple_value=float(value))
+            for key, value in row.items()
+            if key != "epoch" and isinstance(value, int | float)
+        ]
+        events = [
+            Event(wall_time=epoch, file_version="brain.Event:2"),
+            Event(wall_time=epoch, step=epoch, summary=Summary(value=scalars)),
+        ]
+        with atomic_path(folder / f"events.out.tfevents.{epoch:06d}") as partial:
+            stream = io.BytesIO()
+            writer = RecordWriter(stream)
+            for event in events:
+                writer.write(event.SerializeToString())
+            partial.write_bytes(stream.getvalue())

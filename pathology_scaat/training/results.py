@@ -91,6 +91,8 @@ class TrainResult:
         True where the right bundle was there already.
     notes : tuple of str
         What the user should know, in sentences.
+    nothing_learnt : str
+        Why the model counts as having learnt nothing; empty where it has learnt something.
     """
 
     bundle_path: Path
@@ -102,3 +104,4 @@ class TrainResult:
     seconds: float = 0.0
     skipped: bool = False
     notes: tuple[str, ...] = ()
+    nothing_learnt: str = ""

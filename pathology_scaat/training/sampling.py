@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import maximum_filter
 
 from pathology_scaat.training.data import PatchTable
 
-BLOCK_PATCHES = 4
-"""Side of a held-out block, in patches: neighbours look alike and must not be torn apart."""
+BLOCK_TRIALS = 4
+"""Random places of which the one for a held-out block is chosen: neighbours look alike and must
+not be torn apart, and a block at the rim of the tissue costs fewer training patches."""
 
 
 def class_counts(labels: NDArray[Any], n_classes: int) -> NDArray[np.int64]:
@@ -59,16 +62,47 @@ def epoch_batches(
     return batches[:max_steps] if max_steps else batches
 
 
-def hold_out_blocks(table: PatchTable, share: float, seed: int) -> tuple[PatchTable, PatchTable]:
-    """Split each slide's patches into training and validation by square blocks of the grid.
+@dataclass
+class _Shares:
+    """Patches of one class that are held out, and that still train, over the slides so far."""
 
-    For cohorts without a slide to validate on. Blocks are drawn at random, separately where a
-    class prevails, until the share is reached; training patches that overlap a held-out one are
-    dropped. Validation stays optimistic all the same: it is the same slide.
+    held: int = 0
+    trained: int = 0
+
+    def with_more(self, held: int, trained: int) -> float:
+        """Share that would be held out with some more patches."""
+        n = self.held + self.trained + held + trained
+        return (self.held + held) / n if n else 0.0
+
+
+def hold_out_blocks(table: PatchTable, share: float, seed: int) -> tuple[PatchTable, PatchTable]:
+    """Hold out a block of each class in each slide, for cohorts without a slide to validate on.
+
+    A block grows from a random patch of the class to its next neighbours until, over the
+    slides so far, the held-out patches of the class are ``share`` of those that are held out
+    or still train. Training patches that overlap a held-out one are dropped and count for
+    neither. Validation stays optimistic all the same: it is the same slide.
+
+    Parameters
+    ----------
+    table : PatchTable
+        Labelled patches.
+    share : float
+        Share to hold out, in (0, 1). Where slides are so small that a block leaves nothing to
+        train on, less is held out.
+    seed : int
+        Decides where the blocks lie.
+
+    Returns
+    -------
+    train, held_out : PatchTable
+        No patch of one overlaps a patch of the other.
     """
     rng = np.random.default_rng([seed, 7])
     held = np.zeros(len(table), bool)
     dropped = np.zeros(len(table), bool)
+    main = table.labels if table.labels.ndim == 1 else table.labels.argmax(axis=1)
+    so_far = {int(k): _Shares() for k in np.unique(main)}
     for number, store in enumerate(table.stores):
         mine = np.flatnonzero(table.store_index == number)
         if not len(mine):
@@ -76,49 +110,67 @@ def hold_out_blocks(table: PatchTable, share: float, seed: int) -> tuple[PatchTa
         grid = store.meta.grid
         reach = max(1, -(-grid.patch_size_px // grid.step_px))  # steps within which two overlap
         cells = store.grid_index[table.row[mine]].astype(np.int64)
-        block = cells // (BLOCK_PATCHES * reach)
-        _, key = np.unique(block, axis=0, return_inverse=True)
-        key = key.reshape(-1)
-        labels = table.labels[mine]
-        main = labels if labels.ndim == 1 else labels.argmax(axis=1)
-        n_blocks = int(key.max()) + 1
-        votes = np.zeros((n_blocks, int(main.max()) + 1), np.int64)
-        np.add.at(votes, (key, main), 1)
-        chosen: list[int] = []
-        for k in range(votes.shape[1]):
-            own = np.flatnonzero(votes.argmax(axis=1) == k)
-            own = own[votes[own, k] > 0]
-            if len(own) > 1:
-                size = votes[own].sum(axis=1)
-                order = rng.permutation(len(own))
-                enough = np.searchsorted(np.cumsum(size[order]), share * size.sum()) + 1
-                chosen.extend(own[order[: min(enough, len(own) - 1)]])
-        mine_held = np.isin(key, chosen)
-        held[mine[mine_held]] = True
-        dropped[mine] = _near(cells, mine_held, reach) & ~mine_held
+        classes, counts = np.unique(main[mine], return_counts=True)
+        mine_held = np.zeros(len(mine), bool)
+        for k in classes[np.argsort(counts, kind="stable")]:  # the rare class chooses first
+            own = np.flatnonzero(main[mine] == k)
+            block = _best_block(cells, own, mine_held, reach, share, so_far[int(k)], rng)
+            mine_held[block] = True
+        near = _near(cells, mine_held, reach)
+        held[mine] = mine_held
+        dropped[mine] = near & ~mine_held
+        for k in classes:
+            own_class = main[mine] == k
+            so_far[int(k)].held += int((own_class & mine_held).sum())
+            so_far[int(k)].trained += int((own_class & ~near).sum())
     return table.select(np.flatnonzero(~held & ~dropped)), table.select(np.flatnonzero(held))
 
 
+def _best_block(
+    cells: NDArray[np.int64],
+    own: NDArray[np.int64],
+    held: NDArray[np.bool_],
+    reach: int,
+    share: float,
+    so_far: _Shares,
+    rng: np.random.Generator,
+) -> NDArray[np.int64]:
+    """The patches of one class to hold out in a slide: of some random blocks the one that comes
+    closest to the share, and of equal ones the one beside which fewest patches are lost."""
+
+    def left_to_train(block: NDArray[np.int64]) -> int:
+        with_block = held.copy()
+        with_block[block] = True
+        return int((~_near(cells, with_block, reach)[own]).sum())
+
+    best: tuple[float, int] | None = None
+    chosen = own[:0]
+    for start in rng.choice(own, size=min(BLOCK_TRIALS, len(own)), replace=False):
+        distance = np.abs(cells[own] - cells[start]).max(axis=1)
+        order = own[np.argsort(distance, kind="stable")]
+        # The share grows with the block: the last size that is not too large, and the next.
+        low, high = 0, len(order)
+        while high - low > 1:
+            middle = (low + high) // 2
+            trained = left_to_train(order[:middle])
+            if trained > 0 and so_far.with_more(middle, trained) <= share:
+                low = middle
+            else:
+                high = middle
+        for size in (low, high):
+            trained = left_to_train(order[:size])
+            if trained == 0:
+                continue
+            quality = (abs(so_far.with_more(size, trained) - share), len(own) - trained - size)
+            if best is None or quality < best:
+                best, chosen = quality, order[:size]
+    return chosen
+
+
 def _near(cells: NDArray[np.int64], held: NDArray[np.bool_], reach: int) -> NDArray[np.bool_]:
-    """Which cells lie closer than ``reach`` steps to a held-out one, on both axes."""
+    """Which cells lie closer than ``reach`` steps to a held-out one on both axes; itself too."""
     low = cells.min(axis=0)
-    picture = np.zeros(tuple(cells.max(axis=0) - low + 1), bool)
-    picture[tuple((cells[held] - low).T)] = True
-    grown = picture.copy()
-    for axis in (0, 1):
-        wide = grown.copy()
-        for step in range(1, reach):
-            wide |= np.roll(_padded(grown, step, axis), step, axis=axis).take(
-                range(grown.shape[axis]), axis=axis
-            )
-            wide |= np.roll(_padded(grown, step, axis), -step, axis=axis).take(
-                range(grown.shape[axis]), axis=axis
-            )
-        grown = wide
-    return np.asarray(grown[tuple((cells - low).T)])
-
-
-def _padded(picture: NDArray[np.bool_], step: int, axis: int) -> NDArray[np.bool_]:
-    widths = [(0, 0), (0, 0)]
-    widths[axis] = (0, step)
-    return np.pad(picture, widths)
+    picture = np.zeros(tuple(cells.max(axis=0) - low + 1), np.uint8)
+    picture[tuple((cells[held] - low).T)] = 1
+    grown = maximum_filter(picture, size=2 * reach - 1, mode="constant")
+    return np.asarray(grown[tuple((cells - low).T)] > 0)

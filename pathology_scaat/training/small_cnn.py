@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from torch import Tensor, nn
 
+SMALL_NAME = "scaat-small"
 SMALL_WIDTHS = (16, 32, 64, 128)
 """Powers of two: on CPUs, blocked convolution kernels are twice as fast on these."""
 
@@ -16,12 +17,43 @@ NORMS: dict[str, Callable[[int], nn.Module]] = {
 }
 
 
+def _even(inputs: int, outputs: int) -> nn.Module:
+    """Halve with 4 x 4 taps: the stride divides the kernel, so that every pixel meets as many
+    taps as its neighbour (no checkerboard in the gradient; Odena et al. 2016) and the four
+    borders are alike. Repeating the border's pixels keeps their share of the gradient, which
+    padding with zeros would drop."""
+    return nn.Conv2d(inputs, outputs, 4, stride=2, padding=1, bias=False, padding_mode="replicate")
+
+
+def _odd(inputs: int, outputs: int) -> nn.Module:
+    """Halve with 3 x 3 taps, centred on even pixels: as in models of before, kept for their
+    weights. The right and bottom borders meet fewer taps than the left and top ones."""
+    return nn.Conv2d(inputs, outputs, 3, stride=2, padding=1, bias=False)
+
+
+DOWNSAMPLING: dict[str, Callable[[int, int], nn.Module]] = {"even": _even, "odd": _odd}
+
+
+def stored_options(state: Mapping[str, Tensor], options: dict[str, object]) -> dict[str, object]:
+    """Backbone options with the downsampling that the weights of a bundle were trained with."""
+    stem = state.get("backbone.stem.0.weight")
+    if "downsampling" in options or stem is None or stem.shape[-1] != 3:
+        return options
+    return {**options, "downsampling": "odd"}
+
+
 class ResidualStage(nn.Module):
     """Halve the sides with one convolution, refine with a second around a shortcut."""
 
-    def __init__(self, inputs: int, outputs: int, norm: Callable[[int], nn.Module]) -> None:
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        norm: Callable[[int], nn.Module],
+        down: Callable[[int, int], nn.Module] = _even,
+    ) -> None:
         super().__init__()
-        self.down = nn.Conv2d(inputs, outputs, 3, stride=2, padding=1, bias=False)
+        self.down = down(inputs, outputs)
         self.norm1 = norm(outputs)
         self.refine = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
         self.norm2 = norm(outputs)
@@ -33,7 +65,7 @@ class ResidualStage(nn.Module):
 
 
 class SmallNet(nn.Module):
-    """Stride-2 stem, three residual stages, mean pooling, linear head: 0.29 million weights.
+    """Stride-2 stem, three residual stages, mean pooling, linear head: 0.37 million weights.
 
     Parameters
     ----------
@@ -45,6 +77,8 @@ class SmallNet(nn.Module):
         all pixels of one in every layer and so in its saliency.
     widths : tuple of int
         Channels of the stem and of each stage.
+    downsampling : str
+        ``even`` treats all pixels and borders alike; ``odd`` is what older bundles hold.
     """
 
     def __init__(
@@ -52,16 +86,17 @@ class SmallNet(nn.Module):
         num_classes: int,
         norm: str = "batch",
         widths: tuple[int, ...] = SMALL_WIDTHS,
+        downsampling: str = "even",
     ) -> None:
         super().__init__()
-        make_norm = NORMS[norm]
+        make_norm, down = NORMS[norm], DOWNSAMPLING[downsampling]
         self.stem = nn.Sequential(
-            nn.Conv2d(3, widths[0], 3, stride=2, padding=1, bias=False),
+            down(3, widths[0]),
             make_norm(widths[0]),
             nn.ReLU(inplace=True),
         )
         self.blocks = nn.Sequential(
-            *(ResidualStage(a, b, make_norm) for a, b in itertools.pairwise(widths))
+            *(ResidualStage(a, b, make_norm, down) for a, b in itertools.pairwise(widths))
         )
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.head: nn.Module = nn.Linear(widths[-1], num_classes) if num_classes else nn.Identity()

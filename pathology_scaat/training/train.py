@@ -25,6 +25,7 @@ from pathology_scaat.training.bundle_config import SCHEMA_VERSION, model_fingerp
 from pathology_scaat.training.config import TrainConfig
 from pathology_scaat.training.data import patch_labels
 from pathology_scaat.training.job import Job, work_folder
+from pathology_scaat.training.positive_class import positive_class
 from pathology_scaat.training.results import TrainingSlide, TrainProgress, TrainResult
 from pathology_scaat.training.trainer import Trainer
 
@@ -35,7 +36,7 @@ EXECUTION_ONLY = {"cache_bytes", "tensorboard", "devices", "backbone_weights"}
 """Settings that do not decide the result, and the path of the weights (their hash does)."""
 NOT_FOR_PATCHES = {"labels", "bag"}
 """Settings that learning from patches does not use: the labels themselves enter."""
-DEFAULTS_VERSION = 2
+DEFAULTS_VERSION = 3
 """Raised when a default of a method changes: the same settings then train another model."""
 
 
@@ -79,13 +80,15 @@ def train_model(
     Raises
     ------
     TrainingError
-        If a patient is in two splits, stores do not belong together, or labels do not suffice.
+        If a patient is in two splits, stores do not belong together, labels do not suffice, or
+        the positive class is none of the classes.
     UsageError
         If an option of backbone or method is unknown.
     """
     settings = config or TrainConfig()
     out = Path(out_dir)
     classes = check_slides(slides)
+    positive_class(settings.positive_class, classes)  # before an hour of training, not after it
     identity = training_fingerprint(slides, settings, seed)
     if not overwrite and (done := finished_training(out, identity)) is not None:
         return done
@@ -182,6 +185,8 @@ def finished_training(out: Path, identity: str) -> TrainResult | None:
         n_epochs=int(metrics.get("n_epochs", 0)),
         best_epoch=int(metrics.get("best_epoch", 0)),
         skipped=True,
+        notes=config.notes,
+        nothing_learnt=config.nothing_learnt,
     )
 
 

@@ -23,26 +23,36 @@ from torch import Tensor, nn
 
 from pathology_scaat.errors import TrainingError
 from pathology_scaat.execution.devices import process_device
-from pathology_scaat.metrics.classification import fit_temperature, scores
+from pathology_scaat.metrics.classification import scores
+from pathology_scaat.metrics.functional.calibration import (
+    calibrated_loss,
+    fit_temperature,
+    temperature_problem,
+)
 from pathology_scaat.scaat.method import Visit
 from pathology_scaat.scaat.overfitting_monitor import check_overfitting
+from pathology_scaat.system.own_files import replace_file
 from pathology_scaat.training import builders as setup
 from pathology_scaat.training.augment import apply, draw, to_float
 from pathology_scaat.training.backbones import train_mode
 from pathology_scaat.training.bundle import bundle_config, save_bundle
-from pathology_scaat.training.bundle_config import model_fingerprint
+from pathology_scaat.training.bundle_config import HeldOut, model_fingerprint
 from pathology_scaat.training.checkpoint import CHECKPOINT_NAME, load_checkpoint, save_checkpoint
 from pathology_scaat.training.data import BatchLoader, PatchTable
 from pathology_scaat.training.gradient_averaging import GradientAverager, average_buffers
+from pathology_scaat.training.held_out import measure_held_out
 from pathology_scaat.training.job import Job, TrainingState, work_folder
 from pathology_scaat.training.logs import log_text, write_tensorboard
+from pathology_scaat.training.references import measure_references
 from pathology_scaat.training.results import TrainProgress, TrainResult
-from pathology_scaat.training.sampling import epoch_batches
+from pathology_scaat.training.sampling import class_counts, epoch_batches
 
 logger = logging.getLogger(__name__)
 
 REPORT_INTERVAL_S = 0.5
 MONITOR_SIGN = "Sign of catastrophic overfitting"
+NOTHING_LEARNT = "THIS MODEL HAS LEARNT NOTHING THAT CAN BE RELIED ON"
+_WORDS = {"val": "validation", "test": "test"}
 
 
 class Trainer:
@@ -169,7 +179,7 @@ class Trainer:
             },
         )
         rows = state.rows or []
-        (self.folder / "epochs.csv").write_text(log_text(rows, times=True), encoding="utf-8")
+        replace_file(self.folder / "epochs.csv", log_text(rows, times=True).encode())
         if self.config.tensorboard:
             write_tensorboard(self.folder / "tensorboard", rows[-1:])
 
@@ -198,6 +208,8 @@ class Trainer:
                 told = perf_counter()
                 self._tell(state, (number + 1) / len(batches))
         average_buffers(self.model)
+        if self.average is not None:  # each process followed its own statistics
+            average_buffers(self.average)
         # waits for the device; only here
         mean = torch.stack(totals).mean(dim=0).tolist()
         seconds = perf_counter() - begin
@@ -215,9 +227,12 @@ class Trainer:
                 "the training", "diverged (the loss is not finite)", "lower learning_rate or eps"
             )
         row.update(self._watch(state, index_limit=self.config.monitor_images))
-        row.update({f"val_{k}": v for k, v in self._evaluate(self.val_loader)[0].items()})
+        found, logits, truth = self._evaluate(self.val_loader)
+        row.update({f"val_{k}": v for k, v in found.items()})
+        if len(logits):
+            row["val_calibrated_loss"] = calibrated_loss(logits, truth)
         state.epoch += 1
-        assert state.rows is not None
+        assert state.rows is not None  # noqa: S101  (for the type checker)
         state.rows.append(row)
         self._choose(state, row)
         self._checkpoint(state)
@@ -244,7 +259,7 @@ class Trainer:
     @torch.no_grad()
     def _follow(self, step: int) -> None:
         """Move the averaged weights; fast at first, so that the start is forgotten."""
-        assert self.average is not None
+        assert self.average is not None  # noqa: S101  (for the type checker)
         decay = min(self.config.ema_decay, (1 + step) / (10 + step))
         for slow, fast in zip(
             self.average.state_dict().values(), self.model.state_dict().values(), strict=True
@@ -303,9 +318,11 @@ class Trainer:
     def _choose(self, state: TrainingState, row: dict[str, Any]) -> None:
         """Keep the latest epoch that is as good as the best, warm-up left out.
 
-        Saliency goes on improving while the AUC stands still, so of equals the latest is kept.
+        Good is a small class-balanced loss of calibrated probabilities on the validation
+        patches: an AUC may be perfect where every patch is given one class. Saliency goes on
+        improving while the loss stands still, so of equals the latest is kept.
         """
-        value = row.get("val_auc", -row.get("val_loss", row["loss"]))
+        value = -row.get("val_calibrated_loss", row["loss"])
         over = state.epoch * self.steps_per_epoch / self.n_steps
         warmup = getattr(getattr(self.method, "options", self.method), "warmup", 0.0)
         if over < warmup and state.epoch < self.config.epochs:
@@ -336,10 +353,16 @@ class Trainer:
         self.model.load_state_dict(state.chosen)
         metrics, logits, labels = self._evaluate(self.val_loader)
         found = {f"val_{k}": v for k, v in metrics.items()}
-        temperature = fit_temperature(logits, labels) if labels.ndim == 1 and len(labels) else 1.0
+        one_label = labels.ndim == 1 and len(np.unique(labels)) > 1
+        temperature = fit_temperature(logits, labels, smoothed=True) if one_label else 1.0
+        if (problem := temperature_problem(temperature)) is not None:
+            self.notes.append(problem)
+        test_logits: NDArray[np.float32] | None = None
         if len(self.tables.test):
             test = BatchLoader(self._share(self.tables.test), 0, self.device)
-            found.update({f"test_{k}": v for k, v in self._evaluate(test)[0].items()})
+            metrics, test_logits, _ = self._evaluate(test)
+            found.update({f"test_{k}": v for k, v in metrics.items()})
+        held_out = self._held_out(logits, test_logits, temperature)
         found.update(
             {
                 "n_epochs": float(state.epoch),
@@ -349,14 +372,29 @@ class Trainer:
                 "n_test_patches": float(len(self.tables.test)),
             }
         )
-        config = bundle_config(self.job, self.model, self.method, self.tables, found, temperature)
+        if held_out is not None:
+            self.notes.append(f"Quality {held_out.text()}.")
+            if held_out.nothing_learnt:
+                self.notes.append(f"{NOTHING_LEARNT}: {held_out.nothing_learnt}.")
+        config = bundle_config(
+            self.job, self.model, self.method, self.tables, found, temperature, held_out
+        ).model_copy(update={"notes": tuple(self.notes)})
         if self.rank == 0:
             self.model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+            references = measure_references(
+                self.model, self.tables.train, self.tables.val, self.job.class_names, temperature,
+                self.device, multi_label=self.config.multi_label,
+            )  # fmt: skip
+            config = bundle_config(
+                self.job, self.model, self.method, self.tables, found, temperature, held_out,
+                references,
+            ).model_copy(update={"notes": tuple(self.notes)})  # fmt: skip
             config = save_bundle(
                 self.job.out,
                 self.model,
                 config,
                 training_log=log_text(state.rows or [], times=False),
+                features=references.features,
             )
             (self.folder / CHECKPOINT_NAME).unlink(missing_ok=True)
         identity = [model_fingerprint(config)]
@@ -372,4 +410,34 @@ class Trainer:
             best_epoch=state.chosen_epoch,
             seconds=seconds,
             notes=tuple(self.notes),
+            nothing_learnt=held_out.nothing_learnt if held_out is not None else "",
         )
+
+    def _held_out(
+        self,
+        val_logits: NDArray[np.float32],
+        test_logits: NDArray[np.float32] | None,
+        temperature: float,
+    ) -> HeldOut | None:
+        """Quality on the test patches where they can tell it, else on the validation patches."""
+        tables, slides = self.tables, self.job.slides
+        if (
+            test_logits is not None
+            and (class_counts(tables.test.labels, self.n_classes) > 0).sum() > 1
+        ):
+            logits, table, split = test_logits, tables.test, "test"
+        else:
+            logits, table, split = val_logits, tables.val, "val"
+        if not len(logits):
+            return None
+        blocks = split == "val" and not any(s.split == "val" for s in slides)
+        mine = [s for s in slides if s.split == ("train" if blocks else split)]
+        source = "blocks of the training slides" if blocks else f"{_WORDS[split]} slides"
+        # several processes gather their shares one after the other
+        order = np.concatenate(
+            [np.arange(r, len(table), self.world_size) for r in range(self.world_size)]
+        )
+        return measure_held_out(
+            logits, temperature, table.select(order), mine, self.job.class_names,
+            source, seed=self.job.seed,  # type: ignore[arg-type]
+        )  # fmt: skip

@@ -1,25 +1,28 @@
 """The trained model in the WSInfer format: for QuPath's extension and ``wsinfer run``.
 
-A folder with one TorchScript file and ``config.json``. Both programs resize a patch to
+A folder named after the model (:func:`model_name`; QuPath's extension lists local models by
+their folders, and of two of one name shows one) with one TorchScript file, ``config.json``, and
+``README.md``, which the extension shows. Both programs resize a patch to
 ``patch_size_pixels``, make it float in [0, 1], run the script and apply the softmax themselves,
-so the script gives raw logits and normalises inside.
+so the script gives logits (over the bundle's temperature, so that their softmax is the
+calibrated probability that our maps show) and normalises inside.
 """
 
 from __future__ import annotations
 
 import copy
+import io
 import re
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, Any, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from pathology_scaat.artifacts.atomic import write_json
-
-if TYPE_CHECKING:
-    from pathology_scaat.training.bundle_config import BundleConfig
+from pathology_scaat.system.disk_errors import PatientWriter
+from pathology_scaat.training.bundle_config import BundleConfig, model_fingerprint, model_name
 
 SCRIPT_NAME = "torchscript_model.pt"
 SPEC_VERSION = "1.0"
@@ -29,6 +32,19 @@ OWN_RECORDS = frozenset(
     {"version", "byteorder", ".data/serialization_id", ".format_version", ".storage_alignment"}
 )
 """Records that the archive writer adds itself."""
+
+
+class Calibrated(nn.Module):
+    """A model whose logits are divided by a temperature."""
+
+    def __init__(self, model: nn.Module, temperature: float) -> None:
+        super().__init__()
+        self.model = model
+        self.temperature = float(temperature)
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.model(images)
+        return logits / self.temperature
 
 
 def wsinfer_config(config: BundleConfig) -> dict[str, Any]:
@@ -48,10 +64,13 @@ def wsinfer_config(config: BundleConfig) -> dict[str, Any]:
 
 
 def write_wsinfer_model(folder: Path, model: nn.Module, config: BundleConfig) -> None:
-    """Write the TorchScript and its configuration into a new folder."""
-    folder.mkdir()
+    """Write TorchScript, configuration and README into ``folder``/:func:`model_name`, made anew."""
+    folder = folder / model_name(config)
+    folder.mkdir(parents=True)
     side = config.patch_size_px
-    plain = copy.deepcopy(model).cpu().eval().requires_grad_(False)
+    plain: nn.Module = copy.deepcopy(model).cpu().eval().requires_grad_(False)
+    if config.temperature != 1.0:
+        plain = Calibrated(plain, config.temperature).eval()
     example = torch.linspace(0, 1, 2 * 3 * side * side).reshape(2, 3, side, side)
     with warnings.catch_warnings(), torch.no_grad():
         # tracing is how these programs want it; torch announces its successor at each call
@@ -61,23 +80,55 @@ def write_wsinfer_model(folder: Path, model: nn.Module, config: BundleConfig) ->
         # (not frozen: frozen weights are constants, which .to(device) does not move)
         for _ in range(2):
             script = torch.jit.trace(plain, example, check_trace=False)  # type: ignore[no-untyped-call]
-    raw = folder / f"traced-{SCRIPT_NAME}"
+    traced = io.BytesIO()  # given a path on a full disk, torch ends the process
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
-        torch.jit.save(script, str(raw))
-    _rewrite_reproducibly(raw, folder / SCRIPT_NAME)
-    raw.unlink()
+        torch.jit.save(script, traced)
+    with (folder / SCRIPT_NAME).open("wb") as stream:
+        target = PatientWriter(stream)
+        _rewrite_reproducibly(traced, target)
+        target.check()
     write_json(folder / "config.json", wsinfer_config(config))
+    (folder / "README.md").write_text(wsinfer_readme(config), encoding="utf-8")
 
 
-def _rewrite_reproducibly(source: Path, target: Path) -> None:
+def wsinfer_readme(config: BundleConfig) -> str:
+    """What QuPath shows when one asks about the model."""
+    measured = [f"* {name}: {value:.4g}" for name, value in sorted(config.metrics.items())]
+    classes = ", ".join(config.class_names)
+    return "\n".join(
+        [
+            f"# {model_name(config)}",
+            "",
+            f"A patch classifier of pathology_scaat ({config.backbone}, trained with "
+            f"{config.method}). For research; not a medical device.",
+            "",
+            f"* Classes: {classes}",
+            f"* Patches: {config.patch_size_px} x {config.patch_size_px} px at "
+            f"{config.mpp:g} um/px",
+            f"* Fingerprint: {model_fingerprint(config)[:16]}",
+            "",
+            "## Measured when it was trained",
+            "",
+            *(measured or ["Nothing was measured."]),
+            "",
+            "Names that begin with `test` are of slides that took no part in training; `val` chose "
+            "the epoch. A probability here says what the model says, not how often it is right on "
+            "slides of another laboratory or scanner.",
+            "",
+        ]
+    )
+
+
+def _rewrite_reproducibly(source: io.BytesIO, target: PatientWriter) -> None:
     """Copy a TorchScript archive without what depends on the machine and the process.
 
     Debug records hold the paths of the Python files on the machine that traced the model; class
     names hold a counter of the process, which is numbered anew here.
     """
-    reader = torch._C.PyTorchFileReader(str(source))
-    writer = torch._C.PyTorchFileWriter(str(target))
+    source.seek(0)
+    reader = torch._C.PyTorchFileReader(source)
+    writer = torch._C.PyTorchFileWriter(cast(IO[bytes], target))
     numbers: dict[bytes, bytes] = {}
 
     def renumber(text: bytes) -> bytes:

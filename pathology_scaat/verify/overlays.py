@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from pathology_scaat.artifacts.atomic import PARTIAL_MARK
-from pathology_scaat.artifacts.checksums import BROKEN_SEAL, text_problem
+from pathology_scaat.artifacts.checksums import CHECKSUM_MISMATCH, text_problem
 from pathology_scaat.artifacts.fingerprint import file_sha256
+from pathology_scaat.artifacts.output_names import RECORD_SUFFIX, id_of_record
 from pathology_scaat.export.frame import ExportFrame
 from pathology_scaat.export.qupath.validator import geojson_problems
 from pathology_scaat.export.report.cohort import page_problem, stated_sheet
@@ -23,14 +24,18 @@ MAX_PROBLEMS = 5
 
 def overlay_ids(overlay_dir: Path) -> set[str]:
     """Ids of the slides that have a record in the overlay folder."""
-    return {p.stem for p in overlay_dir.glob("*.json") if PARTIAL_MARK not in p.name}
+    return {
+        id_of_record(p.name)
+        for p in overlay_dir.glob(f"*{RECORD_SUFFIX}")
+        if PARTIAL_MARK not in p.name
+    }
 
 
 def check_overlays(
     overlay_dir: Path, slide_id: str, slide_map: SlideMapMeta | None, deep: bool, report: Report
 ) -> None:
     """Report on the record and on each file that it names."""
-    name = f"overlays/{slide_id}.json"
+    name = f"overlays/{sidecar_path(overlay_dir, slide_id).name}"
     record = read_sidecar(sidecar_path(overlay_dir, slide_id))
     if record is None:
         report.add(name, ["is no record of this version; export again"], "")
@@ -60,7 +65,9 @@ def check_cohort(overlay_dir: Path, deep: bool, report: Report) -> None:
     if not sheet.is_file():
         problems = ["is missing; export again"] if stated else []
     else:
-        problems = [f"{BROKEN_SEAL}; export again"] if deep and file_sha256(sheet) != stated else []
+        problems = (
+            [f"{CHECKSUM_MISMATCH}; export again"] if deep and file_sha256(sheet) != stated else []
+        )
     if stated or sheet.is_file():
         report.add(f"overlays/{CONTACT_SHEET}", problems, "contact sheet")
 

@@ -7,16 +7,21 @@ from pathlib import Path
 from pathology_scaat.artifacts.atomic import PARTIAL_MARK
 from pathology_scaat.artifacts.checksums import folder_problem, png_problem, text_problem
 from pathology_scaat.artifacts.leases import find_partials
+from pathology_scaat.artifacts.notes import FILE_NAME as NOTES
+from pathology_scaat.artifacts.notes import read_notes
+from pathology_scaat.artifacts.output_folder import Workspace
 from pathology_scaat.artifacts.run_record import FILE_NAME as RUN_RECORD
 from pathology_scaat.artifacts.run_record import read_run_record
 from pathology_scaat.artifacts.status import FILE_NAME as STATUS_TABLE
 from pathology_scaat.artifacts.status import STAGES, STATES, StatusTable
+from pathology_scaat.cohort.manifest import Manifest
 from pathology_scaat.errors import BundleError, ScaatError, StoreError
 from pathology_scaat.saliency.schema import SaliencyStoreMeta
 from pathology_scaat.stitching.schema import SlideMapMeta
-from pathology_scaat.system.processes import owner_is_dead, place
+from pathology_scaat.system.processes import machine_id, owner_is_dead
 from pathology_scaat.verify.findings import Finding, Report
 from pathology_scaat.verify.overlays import check_cohort, check_overlays, overlay_ids
+from pathology_scaat.verify.slides import check_slides
 from pathology_scaat.verify.stores import check_map, check_patches, check_saliency
 
 FOLDERS = {
@@ -26,7 +31,13 @@ FOLDERS = {
 }
 
 
-def verify_run(out_dir: Path, *, deep: bool = True) -> list[Finding]:
+def verify_run(
+    out_dir: Path,
+    *,
+    deep: bool = True,
+    cohort: Manifest | None = None,
+    read_slides: bool = False,
+) -> list[Finding]:
     """Re-read every artifact of an output folder.
 
     Parameters
@@ -36,6 +47,10 @@ def verify_run(out_dir: Path, *, deep: bool = True) -> list[Finding]:
     deep : bool
         Decode every pixel (a checksum stands in every chunk) and hash every exported file;
         without it only metadata, columns, sizes and the chain of fingerprints are checked.
+    cohort : Manifest, optional
+        Also compare the slides with what the patches were cut from.
+    read_slides : bool
+        Read every byte of the slides for that, also where a file looks unchanged.
 
     Returns
     -------
@@ -55,11 +70,15 @@ def verify_run(out_dir: Path, *, deep: bool = True) -> list[Finding]:
         raise StoreError(out_dir.name, "holds no results", "name the --out folder of a run")
     report = Report()
     _check_record(out_dir, report)
+    _check_notes(out_dir, report)
     _check_partials(out_dir, report)
     model = _check_model(out_dir, deep, report)
     for slide_id in sorted(set().union(*ids.values())):
         _check_slide(out_dir, slide_id, ids, model, deep, report)
     check_cohort(out_dir / "overlays", deep, report)
+    if cohort is not None:
+        stores = {i: Workspace(out_dir).patches(i) for i in ids["patches"]}
+        check_slides(cohort, stores, anew=read_slides, report=report)
     _check_status(out_dir, ids, report)
     return report.findings
 
@@ -91,12 +110,20 @@ def _check_record(out_dir: Path, report: Report) -> None:
     report.add(RUN_RECORD, [], f"settings of the run, {len(record['versions'])} versions")
 
 
+def _check_notes(out_dir: Path, report: Report) -> None:
+    if not (out_dir / NOTES).exists():
+        return  # there was nothing to say
+    broken = text_problem(out_dir / NOTES)
+    n_notes = sum(len(said) for said in read_notes(out_dir).values())
+    report.add(NOTES, [f"{broken}; run again"] if broken else [], f"{n_notes} notes")
+
+
 def _check_partials(out_dir: Path, report: Report) -> None:
-    for path in find_partials(out_dir):
-        name = path.relative_to(out_dir).as_posix().split(PARTIAL_MARK)[0]
-        tag = path.name.split(PARTIAL_MARK)[1].removeprefix("old-")
-        tag = "-".join(tag.split("-")[:2])
-        if tag.partition("-")[0] == place() and not owner_is_dead(tag):
+    for partial in find_partials(out_dir):
+        folder = partial.path.parent.relative_to(out_dir)
+        name = (folder / partial.artifact).as_posix()
+        machine = partial.tag.partition("-")[0]
+        if machine == machine_id() and not owner_is_dead(partial.tag):
             report.add(name, [], "is being made right now")
         else:
             report.add(name, ["was left unfinished by a run that ended early; run again"], "")
@@ -157,7 +184,7 @@ def _model_problems(saliency: SaliencyStoreMeta | None, model: str | None) -> li
 
 
 def _check_tissue(out_dir: Path, slide_id: str, deep: bool, report: Report) -> None:
-    path = out_dir / "tissue" / f"{slide_id}.png"
+    path = Workspace(out_dir).tissue(slide_id)
     if not path.exists():
         return
     from PIL import Image
@@ -170,7 +197,7 @@ def _check_tissue(out_dir: Path, slide_id: str, deep: bool, report: Report) -> N
         problems = ["is not a whole picture; tile again"]
     if deep and not problems and (broken := png_problem(path)):
         problems = [f"{broken}; remove it and tile again"]
-    report.add(f"tissue/{slide_id}.png", problems, "tissue overlay")
+    report.add(f"tissue/{path.name}", problems, "tissue overlay")
 
 
 def _check_status(out_dir: Path, ids: dict[str, set[str]], report: Report) -> None:
@@ -192,8 +219,6 @@ def _check_status(out_dir: Path, ids: dict[str, set[str]], report: Report) -> No
                 problems.append(f"'{slide_id}' is called done in {stage}, but has no artifact")
             elif state == "failed" and not row["reason"]:
                 problems.append(f"'{slide_id}' failed in {stage} without a reason")
-            elif state == "running":
-                problems.append(f"'{slide_id}' was interrupted in {stage}; run again")
     known = {row["slide_id"] for row in rows}
     problems += [
         f"'{slide_id}' has artifacts, but no row"

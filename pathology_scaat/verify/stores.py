@@ -73,13 +73,14 @@ def check_patches(
             problems.append("has columns that do not fit its number of patches and classes")
         elif n and not (store.labels.min() >= -1 and store.labels.max() < max(k, 1)):
             problems.append("has labels beyond its class names")
-        problems += _seal_problems(path, GROUP_FILE, deep, LARGE_SHARDS)
+        problems += _checksum_problems(path, GROUP_FILE, deep, LARGE_SHARDS)
         if deep:
             for _ in store.iter_batches(batch_count(3 * meta.grid.patch_size_px**2)):
                 pass
     except StoreError as error:
         return None, [f"{error.problem}; {error.remedy}"], ""
-    return meta, problems, f"{n} patches at {meta.effective_mpp:g} µm/px"
+    left_out = f", {meta.n_unreadable} unreadable left out" if meta.n_unreadable else ""
+    return meta, problems, f"{n} patches at {meta.effective_mpp:g} µm/px{left_out}"
 
 
 def check_saliency(
@@ -97,8 +98,13 @@ def check_saliency(
         probability = store.probability
         if probability.shape != (n, len(meta.class_names)):
             problems.append("has probabilities that do not fit its patches and classes")
-        elif n and not np.allclose(probability.sum(axis=1), 1, atol=1e-3):
-            problems.append("has probabilities that do not add up to 1")
+        elif n and not ((probability >= 0) & (probability <= 1)).all():
+            problems.append("has probabilities that are not from 0 to 1")
+        elif n and not meta.multi_label and not np.allclose(probability.sum(1), 1, atol=1e-3):
+            problems.append(
+                "has probabilities that do not add up to 1 (nor does it say that a patch may have "
+                "several labels); explain again"
+            )
         if fingerprint_of_saliency(meta) != meta.fingerprint:
             problems.append("has a fingerprint that does not follow from its inputs")
         if patches is not None and (
@@ -106,7 +112,7 @@ def check_saliency(
             or meta.slide_fingerprint != patches.slide_fingerprint
         ):
             problems.append("was made of other patches than those that are here; explain again")
-        problems += _seal_problems(path, GROUP_FILE, deep)
+        problems += _checksum_problems(path, GROUP_FILE, deep)
         if deep:
             step = batch_count(4 * side**2)
             for start in range(0, n, step):
@@ -121,7 +127,9 @@ def check_saliency(
     return meta, problems, f"{n} patches, {meta.method}, target {meta.target_class}"
 
 
-def _seal_problems(path: Path, name: str, deep: bool, by_size: tuple[str, ...] = ()) -> list[str]:
+def _checksum_problems(
+    path: Path, name: str, deep: bool, by_size: tuple[str, ...] = ()
+) -> list[str]:
     """Whether the bytes of a store are those that were written."""
     problem = folder_problem(path, name, by_size) if deep else None
     return [f"{problem}; make it again"] if problem else []
@@ -182,7 +190,7 @@ def check_map(
         if saliency is not None and meta.saliency_fingerprint != saliency.fingerprint:
             problems.append("was made of other saliency than what is here; stitch again")
         problems += _frame_problems(slide_map, saliency)
-        problems += _seal_problems(path, attributes_file(slide_map.ngff), deep)
+        problems += _checksum_problems(path, attributes_file(slide_map.ngff), deep)
         if deep:
             problems += _pixel_problems(slide_map)
     except StoreError as error:

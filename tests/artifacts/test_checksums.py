@@ -1,4 +1,4 @@
-"""Seals: any flipped bit, added or removed file of a sealed artifact is found."""
+"""Checksums: any flipped bit, added or removed file of an artifact is found."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from map_stores import make_saliency_store
 from PIL import Image
 
 from pathology_scaat.artifacts.checksums import (
-    SEAL_KEY,
+    CHECKSUM_KEY,
+    checksum_folder,
     folder_problem,
     png_problem,
-    seal_folder,
     text_problem,
-    write_sealed_json,
+    write_checked_json,
 )
 from pathology_scaat.geometry import PatchGrid
 from pathology_scaat.stitching import SlideMap, StitchConfig, stitch_slide
@@ -31,7 +31,7 @@ def flipped(data: bytes, bit: int) -> bytes:
 
 def test_every_bit_of_a_record_counts(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
-    write_sealed_json(path, {"zeros": "0" * 64, "größe": 0.1, "list": [1, 2]})
+    write_checked_json(path, {"zeros": "0" * 64, "größe": 0.1, "list": [1, 2]})
     assert text_problem(path) is None
     assert json.loads(path.read_text(encoding="utf-8"))["zeros"] == "0" * 64
     whole = path.read_bytes()
@@ -55,7 +55,7 @@ def test_every_bit_of_a_picture_counts(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("ngff", ["0.5", "0.4"])
-def test_a_map_of_either_kind_is_sealed(tmp_path: Path, ngff: str) -> None:
+def test_a_map_of_either_kind_has_a_checksum(tmp_path: Path, ngff: str) -> None:
     store = make_saliency_store(tmp_path / "s.zarr", PatchGrid(0.0, 0.0, 1.0, 64, 32, 12, 9))
     path, name = tmp_path / "m.ome.zarr", attributes_file(ngff)
     stitch_slide(store, path, StitchConfig(ngff=ngff))
@@ -82,8 +82,8 @@ def test_large_shards_count_by_size(tmp_path: Path) -> None:
     shard = tmp_path / "g" / "patches" / "c" / "0"
     shard.parent.mkdir(parents=True)
     shard.write_bytes(b"abc")
-    seal_folder(tmp_path / "g", "zarr.json", ("patches/c/",))
-    assert SEAL_KEY in zarr.open_group(tmp_path / "g", mode="r").attrs
+    checksum_folder(tmp_path / "g", "zarr.json", ("patches/c/",))
+    assert CHECKSUM_KEY in zarr.open_group(tmp_path / "g", mode="r").attrs
     shard.write_bytes(b"abd")
     assert folder_problem(tmp_path / "g", "zarr.json", ("patches/c/",)) is None
     shard.write_bytes(b"ab")

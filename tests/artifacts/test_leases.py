@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pathology_scaat.artifacts.atomic import atomic_path
+from pathology_scaat.artifacts.atomic import atomic_path, partial_path
 from pathology_scaat.artifacts.leases import (
     LeasedJob,
     find_partials,
@@ -21,15 +21,15 @@ from pathology_scaat.artifacts.leases import (
     sweep_partials,
 )
 from pathology_scaat.errors import LeaseError
-from pathology_scaat.system.processes import owner_is_dead, owner_tag, place
+from pathology_scaat.system.processes import machine_id, owner_is_dead, owner_tag
 
-pytestmark = pytest.mark.skipif(not place(), reason="this system tells no boot id")
+pytestmark = pytest.mark.skipif(not machine_id(), reason="this system tells no boot id")
 
 HOLDER = """
 import sys, time
 from pathlib import Path
 from pathology_scaat.artifacts.leases import lease
-from pathology_scaat.artifacts.atomic import atomic_path
+from pathology_scaat.artifacts.atomic import atomic_path, partial_path
 with lease(Path(sys.argv[1])), atomic_path(Path(sys.argv[1])) as partial:
     partial.mkdir()
     (partial / "piece").write_text("half")
@@ -109,7 +109,7 @@ def test_of_many_that_take_over_a_stale_lease_one_gets_it(tmp_path: Path) -> Non
 
 def test_a_lease_from_another_machine_goes_by_its_heartbeat(tmp_path: Path) -> None:
     artifact = tmp_path / "s.zarr"
-    foreign = {"token": "x", "pid": 1, "began": 1, "place": "other0"}
+    foreign = {"token": "x", "pid": 1, "began": 1, "machine": "other0"}
     lease_path(artifact).write_text(json.dumps(foreign), encoding="utf-8")
     with pytest.raises(LeaseError), lease(artifact):
         pass
@@ -137,7 +137,7 @@ def test_heartbeat_touches_and_notices_a_takeover(tmp_path: Path) -> None:
         os.utime(held.path, (1, 1))
         time.sleep(0.3)
         assert held.path.stat().st_mtime > 1
-        other = {"token": "other", "pid": os.getpid(), "began": 1, "place": "other0"}
+        other = {"token": "other", "pid": os.getpid(), "began": 1, "machine": "other0"}
         held.path.write_text(json.dumps(other), encoding="utf-8")
         assert held.lost.wait(2)
     assert held.path.exists()  # the other's lease is not removed
@@ -164,11 +164,11 @@ def test_waiting_ends_when_the_other_ends(tmp_path: Path) -> None:
 def test_a_lease_names_nobody(tmp_path: Path) -> None:
     with lease(tmp_path / "s.zarr") as held:
         content = json.loads(held.path.read_text(encoding="utf-8"))
-    assert set(content) == {"token", "pid", "began", "place"}
+    assert set(content) == {"token", "pid", "began", "machine"}
 
 
 def test_partials_of_the_living_and_of_unknown_makers_stay(tmp_path: Path) -> None:
-    unknown = tmp_path / "a.zarr.partial-other0-1-abc"
+    unknown = partial_path(tmp_path / "a.zarr", tag="other0-1")
     unknown.mkdir()
     (unknown / "x").touch()
     with atomic_path(tmp_path / "b.zarr") as partial:
@@ -189,7 +189,7 @@ def test_publishing_a_folder_at_the_same_time_as_another(tmp_path: Path) -> None
             for _ in range(50):
                 with atomic_path(final) as partial:
                     partial.mkdir()
-                    (partial / "whole").touch()
+                    (partial / "zarr.json").write_text('{"pathology_scaat": 1}')
         except BaseException as error:
             failures.append(error)
 
@@ -200,4 +200,4 @@ def test_publishing_a_folder_at_the_same_time_as_another(tmp_path: Path) -> None
         thread.join()
     assert failures == []
     assert [p.name for p in tmp_path.iterdir()] == ["x.zarr"]
-    assert (final / "whole").exists()
+    assert (final / "zarr.json").exists()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pathology_scaat.artifacts.status import COLUMNS, StatusTable, safe_cell
-from pathology_scaat.errors import StoreError
 
 WRITER = """
 import sys
@@ -93,14 +93,68 @@ def test_a_killed_writer_leaves_a_whole_table(tmp_path: Path) -> None:
     assert "after" in {row["slide_id"] for row in StatusTable(tmp_path).rows()}
 
 
-@pytest.mark.parametrize("content", [b"\xff\xfe\x00", b"", b"name,x\n1,2\n"])
-def test_another_file_of_that_name_is_not_overwritten(tmp_path: Path, content: bytes) -> None:
+TORN = b"slide_id,tile,explain,stitch,export,reason,n_patches\na,done,pen"
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe\x00", b"", b"name,x\n1,2\n", TORN, b"a\0b"])
+def test_a_table_that_cannot_be_read_is_kept_and_made_anew_from_the_artifacts(
+    tmp_path: Path, content: bytes
+) -> None:
+    (tmp_path / "patches" / "b.zarr").mkdir(parents=True)
     (tmp_path / "slides.csv").write_bytes(content)
-    with pytest.raises(StoreError, match=r"slides\.csv"):
-        StatusTable(tmp_path).update("a", "tile", "done")
-    assert (tmp_path / "slides.csv").read_bytes() == content
+    table = StatusTable(tmp_path)
+    assert table.problem()
+    table.update("a", "tile", "done")
+    assert [(row["slide_id"], row["tile"], row["explain"]) for row in table.rows()] == [
+        ("b", "done", "pending"),
+        ("a", "done", "pending"),
+    ]
+    assert table.problem() is None
+    assert (tmp_path / "slides.unreadable.csv").read_bytes() == content
+    (tmp_path / "slides.csv").write_bytes(b"again")
+    table.update("a", "tile", "done")
+    assert (tmp_path / "slides.unreadable.csv").read_bytes() == content
+    assert (tmp_path / "slides.unreadable-2.csv").read_bytes() == b"again"
+
+
+@pytest.mark.parametrize("spelling", ["bom", "semicolons", "tabs, utf-16", "cp1252", "sep="])
+def test_a_table_that_a_spreadsheet_saved_is_read(tmp_path: Path, spelling: str) -> None:
+    table = StatusTable(tmp_path)
+    table.update("S\u00e9", "tile", "failed", "slide: is empty; copy it, again", mpp=0.5)
+    before, text = table.rows(), table.path.read_text(encoding="utf-8")
+    rows = list(csv.reader(io.StringIO(text)))
+    stream = io.StringIO()
+    delimiter = {"semicolons": ";", "tabs, utf-16": "\t", "sep=": ";"}.get(spelling, ",")
+    csv.writer(stream, delimiter=delimiter, lineterminator="\r\n").writerows(rows)
+    head = "sep=;\r\n" if spelling == "sep=" else ""
+    encoding = {"tabs, utf-16": "utf-16", "cp1252": "cp1252"}.get(spelling, "utf-8-sig")
+    table.path.write_bytes((head + stream.getvalue()).encode(encoding))
+    assert table.problem() is None
+    assert table.rows() == before
+
+
+def test_a_link_in_the_place_of_the_table_goes_and_its_target_stays(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    target = tmp_path / "precious.txt"
+    target.write_text("precious", encoding="utf-8")
+    (out / "slides.csv").symlink_to(target)
+    StatusTable(out).update("a", "tile", "done")
+    assert target.read_text(encoding="utf-8") == "precious"
+    assert not (out / "slides.csv").is_symlink()
+    assert [row["slide_id"] for row in StatusTable(out).rows()] == ["a"]
 
 
 def test_unknown_words_are_programming_errors(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no such"):
         StatusTable(tmp_path).update("a", "tile", "done", colour="red")
+
+
+def test_ids_that_differ_by_a_blank_have_rows_of_their_own(tmp_path: Path) -> None:
+    table = StatusTable(tmp_path)
+    table.plan(["S1 HE", "S1  HE"])
+    table.update("S1 HE", "tile", "done", split="test")
+    table.update("S1  HE", "tile", "failed", "cannot be read")
+    assert [(r["slide_id"], r["tile"], r["split"]) for r in table.rows()] == [
+        ("S1 HE", "done", "test"), ("S1  HE", "failed", "")
+    ]  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from pathology_scaat.training import TrainConfig, TrainingSlide, TrainProgress, 
 from pathology_scaat.training.augment import to_float
 from pathology_scaat.training.bags import POOLINGS, BagHeadConfig
 from pathology_scaat.training.bags.batch_norm import estimate_statistics
+from pathology_scaat.training.bags.config import LABEL_SOURCES, LabelSource
 from pathology_scaat.training.bags.head import BagHead
 from pathology_scaat.training.bags.model import build_bag_model, tall_image
 from pathology_scaat.training.bags.staging import Staged
@@ -36,6 +38,10 @@ def test_contributions_add_up_to_the_logits(pooling: str) -> None:
     assert torch.allclose(head.weights(features).sum(dim=1), torch.ones(4, 3), atol=1e-6)
     alone = head(features[:, :1])
     assert torch.allclose(alone, head.score(features[:, 0]), atol=1e-6)
+
+
+def test_every_source_of_labels_is_described() -> None:
+    assert tuple(LABEL_SOURCES) == get_args(LabelSource)
 
 
 def test_a_bag_is_a_tall_image_and_comes_apart_again() -> None:

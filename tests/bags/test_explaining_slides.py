@@ -10,7 +10,7 @@ import torch
 
 from pathology_scaat.patches import PatchStore
 from pathology_scaat.saliency import ExplainConfig, SaliencyStore, explain_slide
-from pathology_scaat.saliency.attribution import METHODS
+from pathology_scaat.saliency.attributions import ATTRIBUTIONS
 from pathology_scaat.saliency.bags import BagExplainer
 from pathology_scaat.scaat.target import target_score
 from pathology_scaat.training import BundleConfig, TrainingSlide, load_bundle, save_bundle
@@ -46,7 +46,7 @@ def test_two_passes_give_the_gradient_of_the_slide(pooling: str, n_classes: int)
     explain = BagExplainer(model, 1, ExplainConfig(stride_px=1), torch.device("cpu"), 1.5)
     batches = [patches[i : i + 5] for i in range(0, 17, 5)]
     (contribution,) = explain.look(batches).values()
-    maps = np.concatenate([explain(batch)[0] for batch in batches])
+    maps = np.concatenate([explain(b, 5 * k)[0] for k, b in enumerate(batches)])
     images = to_float(torch.from_numpy(patches)).requires_grad_(True)
     logits = model(tall_image(images, 1))
     score = target_score(logits, torch.tensor([1]), "margin").sum()
@@ -56,7 +56,7 @@ def test_two_passes_give_the_gradient_of_the_slide(pooling: str, n_classes: int)
     assert np.allclose(contribution.sum(axis=0), logits.detach().numpy()[0], atol=1e-5)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", ATTRIBUTIONS.names)
 def test_every_method_explains_the_right_patch(method: str) -> None:
     """In batches of 3 or of 9: each patch is multiplied by its own slope."""
     model, _ = random_model()
@@ -67,11 +67,10 @@ def test_every_method_explains_the_right_patch(method: str) -> None:
         explain = BagExplainer(model, 1, config, torch.device("cpu"))
         batches = [patches[i : i + size] for i in range(0, 9, size)]
         explain.look(batches)
-        found.append(np.concatenate([explain(batch)[0] for batch in batches]))
+        found.append(np.concatenate([explain(b, size * k)[0] for k, b in enumerate(batches)]))
     assert found[0].shape == (9, SIDE // 4, SIDE // 4)
     assert np.isfinite(found[0]).all()
-    if method != "smoothgrad":  # its noise is drawn a batch at a time
-        assert np.allclose(found[0], found[1], rtol=1e-4, atol=1e-5 * found[1].max())
+    assert np.allclose(found[0], found[1], rtol=1e-4, atol=1e-5 * found[1].max())
 
 
 def test_memory_is_that_of_a_batch() -> None:
@@ -87,8 +86,8 @@ def test_memory_is_that_of_a_batch() -> None:
     explain.look(batches)
     assert seen == [(False, 8)] * 5
     seen.clear()
-    for batch in batches:
-        explain(batch)
+    for number, batch in enumerate(batches):
+        explain(batch, 8 * number)
     assert seen == [(True, 8)] * 5
 
 

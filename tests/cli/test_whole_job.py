@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +141,25 @@ def test_corrected_annotations_come_back_as_labels(
     assert {p.class_name: p.geometry.area for p in back} == pytest.approx(
         {p.class_name: p.geometry.area for p in given}
     )
+
+
+def test_another_format_is_added_and_only_prune_removes(
+    scaat: Any, whole: tuple[Path, Any], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(whole[0], out)
+    before = {p.name for p in (out / "overlays").iterdir()}
+    done = scaat("export", "--out", out, "--formats", "csv")
+    assert done.returncode == 0, done.stderr
+    assert "press F" in " ".join(done.stdout.split())
+    csvs = {f"slide-{number}.csv" for number in range(3)}
+    assert {p.name for p in (out / "overlays").iterdir()} == before | csvs
+    assert scaat("verify", "--out", out).returncode == 0
+    done = scaat("export", "--out", out, "--formats", "csv", "--prune")
+    assert done.returncode == 0, done.stderr
+    left = {p.name for p in (out / "overlays").glob("slide-*")}
+    assert left == csvs | {f"slide-{number}.json" for number in range(3)}
+    assert scaat("verify", "--out", out).returncode == 0
 
 
 def test_verify_finds_a_sound_run_sound_and_names_a_fault(

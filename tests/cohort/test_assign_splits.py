@@ -46,8 +46,10 @@ def test_patients_are_whole_and_order_does_not_matter(
     order.shuffle(rows)  # type: ignore[attr-defined]
     assert splits_of(assign_splits(Manifest(tuple(rows)), seed=seed)) == splits_of(found)
     sizes = Counter(splits_of(found).values())
-    n = len(counts)
-    if n >= 3:
+    n, n_classes = len(counts), min(labels, len(counts))
+    trained = {f"c{i % labels}" for i in range(n) if splits_of(found)[f"p{i}"] == "train"}
+    assert len(trained) == n_classes
+    if n >= 3 and n - n_classes >= 2:
         assert set(sizes) == {"train", "val", "test"}
     for split, share in (("train", 0.6), ("val", 0.2), ("test", 0.2)):
         assert abs(sizes[split] - n * share) <= 1.0001 or n < 5
@@ -80,12 +82,36 @@ def test_very_few_patients(n: int, expected: set[str], notes: int) -> None:
 
 
 def test_unlabelled_patients_do_not_fill_the_splits_that_matter() -> None:
-    manifest = cohort([("a", "T", 1), ("b", "N", 1), ("c", "T", 1), ("d", None, 1), ("e", None, 1)])
+    manifest = cohort([("a", "T", 1), ("b", "T", 1), ("c", "T", 1), ("d", None, 1), ("e", None, 1)])
     for seed in range(20):
         found = splits_of(assign_splits(manifest, seed=seed))
         assert {found[p] for p in "abc"} == {"train", "val", "test"}
         chosen = splits_of(assign_splits(manifest, seed=seed, trainable=["d-0", "a-0", "e-0"]))
         assert {chosen[p] for p in "ade"} == {"train", "val", "test"}
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_a_rare_class_is_trained_on_and_told(seed: int) -> None:
+    manifest = cohort([("a", "T", 1), ("b", "N", 1), ("c", "N", 1), ("d", "N", 1)])
+    found = assign_splits(manifest, seed=seed)
+    splits = splits_of(found)
+    assert splits["a"] == "train"
+    assert Counter(splits.values()) == {"train": 2, "val": 1, "test": 1}
+    assert any("one patient alone has class 'T'" in note for note in found.notes)
+
+
+def test_a_class_that_given_splits_keep_from_training_is_told() -> None:
+    rows = list(cohort([("a", "T", 1), ("b", "N", 1), ("c", "N", 1)]).rows)
+    rows[0] = replace(rows[0], split="test")
+    found = assign_splits(Manifest(tuple(rows)))
+    assert any("class 'T' is in the training split" in note for note in found.notes)
+
+
+def test_the_classes_of_annotations_count_as_those_of_labels() -> None:
+    manifest = cohort([(f"p{i}", "N", 1) for i in range(8)])
+    classes = {f"p{i}-0": ["N", "Rare"] if i == 5 else ["N"] for i in range(8)}
+    for seed in range(10):
+        assert splits_of(assign_splits(manifest, seed=seed, classes=classes))["p5"] == "train"
 
 
 def test_given_splits_stay() -> None:

@@ -66,7 +66,7 @@ def test_spellings_of_csv(tmp_path: Path, content: str | bytes) -> None:
 
 @pytest.mark.parametrize("column", COLUMNS)
 def test_aliases(tmp_path: Path, column: str) -> None:
-    value = {"mpp": "0.5", "split": "validation"}.get(column, "x")
+    value = {"mpp": "0.5", "split": "validation", "fold": "3"}.get(column, "x")
     for alias in COLUMNS[column]:
         heading = alias.upper().replace("_", " ")
         text = f"{heading}\nx\n" if column == "slide_path" else f"wsi,{heading}\ny.svs,{value}\n"

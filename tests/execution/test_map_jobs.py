@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -108,6 +109,15 @@ def test_workers_that_are_ended_clean_up(tmp_path: Path) -> None:
         queue.join()
     assert [str(o.error).count("its worker process died") for o in outcomes] == [1, 1], outcomes
     assert len(list(tmp_path.glob("cleaned-*"))) == 4
+
+
+def test_a_job_that_is_tried_again_is_really_alone(tmp_path: Path) -> None:
+    """Idle workers of the first pass would keep the memory that it died for."""
+    jobs = [(tmp_path, number) for number in range(3)]
+    outcomes = {
+        o.index: o.result for o in map_jobs(engine_jobs.dies_once, jobs, EngineConfig(workers=3))
+    }
+    assert outcomes == {0: 0, 1: -1, 2: -1}
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -239,3 +249,16 @@ def test_resources_are_heeded_where_a_worker_offers_them() -> None:
             settings = EngineConfig(scheduler=running.scheduler_address)
             outcomes = map_jobs(engine_jobs.restrictions, [0], settings, resources={"GPU": 1})
             assert [o.result for o in outcomes] == [expected]
+
+
+def test_a_local_cluster_turns_strangers_away() -> None:
+    """Its port can be reached by every user of the machine; its certificates only by us."""
+    outcomes = map_jobs(engine_jobs.scheduler_address, [0, 1], EngineConfig(scheduler="local"))
+    with contextlib.closing(outcomes):
+        address = str(next(outcomes).result)  # the cluster runs until the last outcome
+        assert address.startswith("tls://127.0.0.1:")
+        with pytest.raises((OSError, TypeError)):
+            distributed.Client(address.replace("tls://", "tcp://"), timeout=2)
+        stranger = distributed.Security.temporary()
+        with pytest.raises((OSError, TypeError, ValueError, RuntimeError)):
+            distributed.Client(address, security=stranger, timeout=2)

@@ -58,7 +58,7 @@ def test_identical_inputs_give_identical_bytes(tmp_path: Path) -> None:
         assert set(result.files) | {"S1.json"} == set(digests[-1])
         time.sleep(1.1)  # a second later: a time stamp would show
     assert digests[0] == digests[1]
-    assert len(digests[0]) == len(EVERYTHING) + 1
+    assert len(digests[0]) == len(EVERYTHING) + 2  # the record, and the picture of probability
 
 
 def test_the_record_tells_frame_offset_and_hashes(tmp_path: Path) -> None:
@@ -100,9 +100,9 @@ def test_exporting_again_does_nothing_until_something_changes(tmp_path: Path) ->
     (out / "S1.csv").write_text("cut")
     assert not export_slide(slide_map, store, out, config).skipped
     fewer = ExportConfig(formats=("csv",))
-    assert not export_slide(slide_map, store, out, fewer).skipped
-    assert not (out / "S1.geojson.gz").exists()  # nothing of another setting is left behind
+    assert export_slide(slide_map, store, out, fewer).skipped  # it is there already
     assert not export_slide(slide_map, store, out, fewer, overwrite=True).skipped
+    assert (out / "S1.geojson.gz").exists()
 
 
 def test_caps_are_told(tmp_path: Path) -> None:
@@ -158,12 +158,16 @@ def test_one_picture_scale_or_that_of_the_cohort(tmp_path: Path) -> None:
     slide_map, store = made(tmp_path)
     export_slide(slide_map, store, tmp_path / "a", ExportConfig(formats=("csv",)))
     export_slide(slide_map, store, tmp_path / "b", ExportConfig(formats=("csv",), vmax=3.0))
-    scales = [
-        json.loads((tmp_path / name / "S1.json").read_text())["colour_scale"] for name in "ab"
-    ]
+    records = [json.loads((tmp_path / name / "S1.json").read_text()) for name in "ab"]
     values = SlideMap(slide_map).read("saliency")
+    scales = [record["saliency_scale"] for record in records]
+    # a model that tells no reference: saliency has the slide's own scale, and says so
     assert scales[0]["vmax"] == pytest.approx(np.nanquantile(values, 0.995), rel=0.01)
-    assert scales[1] == {"vmax": 3.0, "source": "set for the cohort"}
+    assert "this slide alone" in scales[0]["source"]
+    assert (scales[1]["vmax"], scales[1]["source"]) == (3.0, "set for the cohort")
+    # evidence is on a fixed scale then, never on the slide's
+    assert records[0]["colour_scale"]["vmax"] == 1.0
+    assert records[0]["colour_scale"]["floor"] == 0.25
 
 
 def test_ome_tiff_is_valid_named_and_anonymous(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pathology_scaat.export import ExportConfig, export_slide
-from pathology_scaat.export.raster.overlay_png import colourize, over
+from pathology_scaat.export.raster.colour_scale import ColourScale, colourize, over
 from pathology_scaat.export.raster.thumbnail import GREY
 from pathology_scaat.geometry import BoxPx, PatchGrid, SizePx, plan_grid, plan_read
 from pathology_scaat.slides import open_slide
@@ -164,7 +164,9 @@ def check_png(path: Path, record: dict[str, Any], frame: BoxPx, marks: list[BoxP
     with Image.open(path) as picture:
         x, y, width, height = record["files"][path.name]["picture_px"]
         rgb = np.asarray(picture.convert("RGB"))[y : y + height, x : x + width]
-    shares_of = colourize(np.linspace(0, 1, 256, dtype=np.float32)[None], 1.0, "viridis")
+    shares_of = colourize(
+        np.linspace(0, 1, 256, dtype=np.float32)[None], ColourScale(1.0, "", "viridis", 0.04)
+    )
     values = values_of(rgb, over(np.full((1, 256, 3), GREY, np.uint8), shares_of)[0])
     # the last map pixels may reach beyond the frame
     size = np.ceil(np.array([frame.width, frame.height]) / record["map"]["scale_px"] - 1e-6)
@@ -185,11 +187,21 @@ def boxes_geojson(path: Path, record: dict[str, Any]) -> tuple[Values, list[Any]
     return tiles, [np.array(region.bounds) + shift for region in kinds["annotation"]]
 
 
-def cells(grid: PatchGrid, frame: BoxPx) -> Values:
-    """Exact boxes of one step in the middle of patches, cut to the frame."""
+def whole_cells(grid: PatchGrid) -> Values:
+    """Exact boxes of one step in the middle of patches; the outermost reach their patch's edge."""
     inset = (grid.patch_size_px - grid.step_px) * grid.scale / 2
-    low = grid.exact_origins_px(grid.all_indices()) + inset
+    index = grid.all_indices()
+    low = grid.exact_origins_px(index) + inset
     boxes = np.concatenate([low, low + grid.step_px * grid.scale], axis=1)
+    last = np.array([grid.n_cols, grid.n_rows]) - 1
+    boxes[:, :2] -= inset * (index == 0)
+    boxes[:, 2:] += inset * (index == last)
+    return np.asarray(boxes)
+
+
+def cells(grid: PatchGrid, frame: BoxPx) -> Values:
+    """The cells cut to the frame."""
+    boxes = whole_cells(grid)
     return np.asarray(np.clip(boxes, [frame.x, frame.y] * 2, [frame.right, frame.bottom] * 2))
 
 
@@ -210,8 +222,7 @@ def check_tiles(out: Path, record: dict[str, Any], grid: PatchGrid, frame: BoxPx
     found = connection.execute("SELECT min_x, min_y, max_x, max_y FROM rtree ORDER BY id")
     stored = np.array(found.fetchall())
     connection.close()
-    inset = (grid.patch_size_px - grid.step_px) * grid.scale / 2
-    assert np.abs(stored[:, :2] - (patches + inset)).max() <= 0.5 + 1e-2
+    assert np.abs(stored[:, :2] - whole_cells(grid)[:, :2]).max() <= 0.5 + 1e-2
     # the tile picture: the middle of its pixel is the middle of the tile
     x, y, width, height = record["files"]["S1.tiles.png"]["region_px"]
     with Image.open(out / "S1.tiles.png") as picture:
@@ -245,8 +256,8 @@ def check_everything(
         check_ngff(folder / f"m{ngff}.ome.zarr", frame, mpp, marks)
     out = folder / "o"
     export = ExportConfig(
-        formats=(*RASTERS, *TILES), vmax=1.0, png_max_px=4096, region_threshold=0.5,
-        region_min_probability=0, min_region_um2=0, region_mpp=0.01,
+        formats=(*RASTERS, *TILES), vmax=1.0, drawn="saliency", png_max_px=4096,
+        region_threshold=0.5, region_min_probability=0, min_region_um2=0, region_mpp=0.01,
     )  # fmt: skip
     export_slide(folder / "m0.5.ome.zarr", store, out, export)
     record: dict[str, Any] = json.loads((out / "S1.json").read_text())
@@ -307,8 +318,7 @@ def test_marks_on_a_dicom_slide_are_found_in_its_dicom_objects(
     export_slide(tmp_path / "m.ome.zarr", store, tmp_path / "o", config, slide_path=slide)
     group = hd.ann.annread(tmp_path / "o" / "S1.ann.dcm").get_annotation_groups()[0]
     corners = np.stack(group.get_graphic_data("2D"))
-    inset = (grid.patch_size_px - grid.step_px) * grid.scale / 2
-    exact = grid.exact_origins_px(grid.all_indices()) + inset
+    exact = whole_cells(grid)[:, :2]
     assert np.abs(corners[:, 0] - exact).max() <= 0.5 + 1e-2
     saliency = hd.seg.segread(tmp_path / "o" / "S1.seg.dcm")
     matrix = saliency.get_total_pixel_matrix(rescale_fractional=True)[..., 0]

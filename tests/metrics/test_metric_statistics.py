@@ -1,4 +1,4 @@
-"""Intervals over patients."""
+"""Intervals over seeds and patients."""
 
 from __future__ import annotations
 
@@ -53,6 +53,49 @@ def test_auc_is_that_of_scikit_learn_and_differences_are_paired() -> None:
     assert (same.low, same.value, same.high) == (0, 0, 0)
     one_class = statistics.clustered_auc(scores, np.ones(300, bool), patients)
     assert math.isnan(one_class.value)
+
+
+def test_the_seed_is_part_of_the_interval() -> None:
+    """The reviewed fault: seeds that go either way, averaged, looked like a sure gain."""
+    rng = np.random.default_rng(0)
+    gains = np.array([0.037, -0.009, 0.047])[:, None] + rng.normal(0, 0.01, (3, 53))
+    found = statistics.clustered_mean(gains, np.arange(53))
+    assert found.low < 0 < found.high
+    assert found.n_seeds == 3
+    assert not found.can_judge, "fewer than five seeds"
+    many = statistics.clustered_mean(rng.normal(0.03, 0.01, (5, 53)), np.arange(53))
+    assert many.can_judge
+    assert many.low > 0
+
+
+def test_p_value_and_interval_agree() -> None:
+    rng = np.random.default_rng(0)
+    for n_seeds in (1, 2, 3, 6):
+        for shift in np.linspace(0, 0.6, 7):
+            values = rng.normal(shift, 0.3, (n_seeds, 12)) + rng.normal(0, 0.2, (n_seeds, 1))
+            found = statistics.clustered_mean(values, np.arange(12))
+            assert (found.p_value < 0.05) == (found.low > 0 or found.high < 0)
+
+
+def test_one_seed_is_students_t_over_patients() -> None:
+    from scipy.stats import ttest_1samp
+
+    values = np.random.default_rng(0).normal(0.3, 1.0, 12)
+    found = statistics.clustered_mean(values, np.arange(12))
+    truth = ttest_1samp(values, 0)
+    low, high = truth.confidence_interval(0.95)
+    assert (found.low, found.high) == pytest.approx((low, high))
+    assert found.p_value == pytest.approx(truth.pvalue, rel=1e-6)
+
+
+def test_standard_error_of_an_auc_is_that_of_delong() -> None:
+    rng = np.random.default_rng(0)
+    truth = rng.random(200) < 0.4
+    scores = truth + rng.normal(0, 1, 200)
+    found = statistics.clustered_auc(scores, truth, np.arange(200))
+    up = (scores[truth][:, None] > scores[~truth]).astype(float)
+    variance = up.mean(1).var(ddof=1) / truth.sum() + up.mean(0).var(ddof=1) / (~truth).sum()
+    assert (found.high - found.low) / 2 == pytest.approx(1.972 * np.sqrt(variance), rel=0.01)
 
 
 def test_holm_by_hand() -> None:

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from pathology_scaat.errors import StoreError
 from pathology_scaat.geometry import PatchGrid, SizePx
 from pathology_scaat.patches import PatchStore, PatchStoreMeta, SlideGeometry, write_patch_store
-from pathology_scaat.training.data import PatchDataset, PatchLoader
+from pathology_scaat.training.data import BatchLoader, PatchDataset
 
 SIDE = 16
 
@@ -246,20 +246,22 @@ def test_torch_workers(store_path: Path, tmp_path: Path, method: str) -> None:
     assert loaded == expected
 
 
-def test_loader_gives_each_patch_once_and_in_a_seeded_order(store_path: Path) -> None:
+def test_loader_gives_the_patches_asked_for(store_path: Path) -> None:
+    """The one loader: torch's data set and the training's batches read the same table."""
     dataset = PatchDataset([store_path, store_path])
-    loader = PatchLoader(dataset, 8, shuffle=True, seed=3)
-    first, second = list(loader), list(loader)
-    again = list(PatchLoader(dataset, 8, shuffle=True, seed=3))
-    order = torch.cat([batch.index for batch in first])
-    assert sorted(order.tolist()) == list(range(70))
-    assert not torch.equal(order, torch.cat([batch.index for batch in second]))
-    data = torch.from_numpy(pixels(35)).permute(0, 3, 1, 2)
-    for batch, same in zip(first, again, strict=True):
-        assert torch.equal(batch.index, same.index)
-        assert torch.equal(batch.images, data[batch.index % 35])
-        assert batch.labels.tolist() == [int(dataset.labels[i]) for i in batch.index]
-    assert len(loader) == len(first) == 9
+    order = np.random.default_rng(3).permutation(70)
+    loader = BatchLoader(dataset.table, 0, torch.device("cpu"))
+    data = torch.from_numpy(pixels(35))
+    seen = 0
+    for index, images in loader(np.array_split(order, 9)):
+        assert torch.equal(images, data[torch.from_numpy(index) % 35])
+        items = dataset.__getitems__(index.tolist())
+        assert torch.equal(torch.stack([image for image, _ in items]), images.permute(0, 3, 1, 2))
+        assert [label for _, label in items] == [int(dataset.labels[i]) for i in index]
+        seen += len(index)
+    assert seen == 70
+    with pytest.raises(IndexError, match="there are 70 patches"):
+        dataset[70]
 
 
 def test_a_pickled_store_is_a_path(store_path: Path) -> None:

@@ -26,6 +26,17 @@ def canary(place: str) -> str:
     return f"{CANARY}-{place}"
 
 
+def icc_profile() -> bytes:
+    """sRGB with a canary for its description."""
+    from PIL import ImageCms
+
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    words = CANARY.encode("utf-16-be")
+    at = profile.find("sRGB built-in".encode("utf-16-be"))
+    assert at > 0
+    return profile[:at] + words + profile[at + len(words) :]
+
+
 def aperio_slide(path: Path, seed: int) -> None:
     """An Aperio-like slide with canaries in all its texts and in label and macro images."""
     fields = {
@@ -50,6 +61,12 @@ def aperio_slide(path: Path, seed: int) -> None:
             (269, "s", 0, canary("DocumentName"), True),
             (285, "s", 0, canary("PageName"), True),
             (33432, "s", 0, canary("Copyright"), True),
+            (700, "B", None, canary("XMP").encode(), True),
+            (34377, "B", None, canary("Photoshop").encode(), True),
+            (37510, "B", None, b"ASCII\0\0\0" + canary("EXIF").encode(), True),
+            (36867, "s", 0, "1999:12:31 23:59:59", True),
+            (65427, "s", 0, canary("NDPI reference"), True),
+            (34675, "B", None, icc_profile(), True),
         ],
     )
     picture = np.full((200, 200, 3), LABEL_RGB, dtype=np.uint8)
@@ -66,11 +83,12 @@ def aperio_slide(path: Path, seed: int) -> None:
 
 
 def _patch_same_length(path: Path, old: bytes, new: str) -> bool:
+    """Put a text in the place of every other of its length; the rest is filled up."""
     data = path.read_bytes()
-    if old not in data:
-        return False
-    path.write_bytes(data.replace(old, new.encode()[: len(old)].ljust(len(old), b"X")))
-    return True
+    content = new.encode()[: len(old)].ljust(len(old), b"A")
+    path.write_bytes(data.replace(old, content))
+    # CANARY is cut off where the old text is shorter: enough of it must be left to be found.
+    return old in data and len(old) >= 12
 
 
 def _dicom(folder: Path) -> Path:
@@ -103,7 +121,16 @@ def format_slides(folder: Path) -> dict[str, Path]:
         path = folder / f"{canary('file')} {name}"
         shutil.copy(DATA / "formats" / name, path)
         made[name] = path
-    _patch_same_length(made["leica_like.scn"], b'<device model="', f'<device model="{CANARY}')
+    # The texts of each format, in their length: offsets in these files must stay right.
+    for name, old, new in (
+        ("leica_like.scn", b"Leica SCN400;Leica SCN", CANARY),
+        ("leica_like.scn", b"REVSSVZFRA==", CANARY),
+        ("philips_like.tiff", b"Philips DP v1.0", CANARY),
+        ("hamamatsu_like.ndpi", b"NDP.scan derived", CANARY),
+        ("pyramid.ome.tiff", b"tifffile.py 2026.2.24", CANARY),
+        ("pyramid.ome.tiff", b"urn:uuid:19831b36-e561-11f1-8fd7-02fc00000001", f"urn:{CANARY}"),
+    ):
+        assert _patch_same_length(made[name], old, new), (name, old)
     mirax = folder / f"{canary('mirax')}.mrxs"
     shutil.copy(DATA / "formats" / "mirax_like.mrxs", mirax)
     shutil.copytree(DATA / "formats" / "mirax_like", mirax.with_suffix(""))

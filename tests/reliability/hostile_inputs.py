@@ -126,7 +126,7 @@ def tile_all(folder: Path) -> tuple[dict[str, dict[str, str]], subprocess.Comple
     out = folder / "out"
     done = run_scaat(
         "tile", "--manifest", manifest, "--out", out, "--mpp", "0.5", "--patch-size", "128",
-        "--workers", "1", "--quiet", memory_bytes=6 << 30,
+        "--workers", "1", "--quiet", "--allow-upsampling", memory_bytes=6 << 30,
     )  # fmt: skip
     with (out / "slides.csv").open(newline="", encoding="utf-8") as stream:
         rows = {names[row["slide_id"]]: row for row in csv.DictReader(stream)}

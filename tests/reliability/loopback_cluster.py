@@ -23,12 +23,16 @@ def wait_until(condition: Callable[[], Any], seconds: float, every_s: float = 0.
     return False
 
 
+LOG_NAME = "log.txt"
+
+
 class LoopbackCluster:
     """A scheduler and workers, each a process of its own without a nanny."""
 
     def __init__(self, place: Path, workers: int, *worker_options: str) -> None:
         self._place = place
         self._file = place / "scheduler.json"
+        self.log = (place / LOG_NAME).open("ab")  # of the scheduler and of all workers
         self.scheduler = self._start(
             "dask_scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard",
             "--dashboard-address", "127.0.0.1:0", "--scheduler-file", str(self._file),
@@ -54,8 +58,8 @@ class LoopbackCluster:
     def _start(self, module: str, *words: str) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
             [sys.executable, "-m", f"distributed.cli.{module}", *words],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
+            stdout=self.log,
+            stderr=self.log,
             cwd=self._place,
             # One worker lost is enough for a job to be given up: the engine tries it again.
             env={
@@ -85,3 +89,4 @@ def loopback_cluster(
     finally:
         for process in (*cluster.workers, cluster.scheduler):
             cluster.kill(process)
+        cluster.log.close()

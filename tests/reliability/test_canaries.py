@@ -5,20 +5,27 @@ from __future__ import annotations
 import csv
 import getpass
 import importlib.util
+import json
 import os
 import platform
 import subprocess
 import uuid
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import get_args
 
 import numpy as np
 import pytest
 from canaries import CANARY, aperio_slide, canary, find_words, format_slides, has_label_colour
+from loopback_cluster import LOG_NAME, loopback_cluster
 from PIL import Image
-from reliability_tools import run_scaat
+from reliability_tools import FINISHED, run_scaat
+from safetensors.torch import save_file
 
+from pathology_scaat.artifacts.fingerprint import file_sha256
 from pathology_scaat.export.config import Format
+from pathology_scaat.slides.fingerprint import slide_fingerprint
+from pathology_scaat.training.small_cnn import SmallNet
 
 pytestmark = pytest.mark.slow
 
@@ -36,7 +43,7 @@ def people_and_places(tmp_path: Path) -> list[str]:
 
 def canary_cohort(folder: Path, *, named: bool) -> Path:
     """Three loud slides with annotations that hold canaries too; the manifest."""
-    lines = ["slide_path,patient_id,split,annotation_path" + (",slide_id" if named else "")]
+    lines = ["slide_path,patient_id,split,annotation_path,remark" + (",slide_id" if named else "")]
     for number, split in enumerate(("train", "val", "test")):
         path = folder / f"{canary('name')} {number}.svs"
         aperio_slide(path, number)
@@ -51,11 +58,11 @@ def canary_cohort(folder: Path, *, named: bool) -> Path:
             f'{{"type":"FeatureCollection","features":[{features}]}}', encoding="utf-8"
         )
         patient = f"patient-{number}" if named else canary(f"patient{number}")
-        row = f"{path.name},{patient},{split},{path.stem}.geojson"
+        row = f"{path.name},{patient},{split},{path.stem}.geojson,{canary('remark')}"
         lines.append(row + (f",case-{number}" if named else ""))
     broken = folder / f"{canary('broken')}.svs"
     broken.write_bytes(b"II*\x00 " + canary("content").encode())
-    row = f"{broken.name},{'patient-9' if named else canary('patient9')},,"
+    row = f"{broken.name},{'patient-9' if named else canary('patient9')},,,{canary('remark')}"
     lines.append(row + (",case-9" if named else ""))
     manifest = folder / f"{canary('manifest')}.csv"
     manifest.write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -81,12 +88,23 @@ def named(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = folder / canary("folder")
     place.mkdir()
     out = folder / "out"
-    pipeline = folder / "pipeline.yaml"
-    pipeline.write_text("train: {epochs: 1, tensorboard: true}\n", encoding="utf-8")
-    done = run_scaat(
-        "run", pipeline, "--manifest", canary_cohort(place, named=True), "--out", out, *SMALL,
-        in_process=True,
-    )  # fmt: skip
+    weights = folder / f"{canary('weights')}.safetensors"
+    save_file(SmallNet(2).state_dict(), weights)
+    pipeline = folder / f"{canary('pipeline')}.yaml"
+    pipeline.write_text(
+        f"# {canary('comment')}\n"
+        f"train: {{epochs: 1, tensorboard: true, backbone_weights: {weights.name}}}\n",
+        encoding="utf-8",
+    )
+    manifest = canary_cohort(place, named=True)
+    with pytest.MonkeyPatch.context() as patch:
+        # Relative paths are no less telling than absolute ones.
+        patch.chdir(folder)
+        patch.setenv("SCAAT_REMARK", canary("environment"))
+        done = run_scaat(
+            "run", pipeline.name, "--manifest", manifest.relative_to(folder), "--out", "out",
+            *SMALL, in_process=True,
+        )  # fmt: skip
     assert done.returncode == 3, done.stderr
     # What a run does not make by itself: every other format, the trust card, labels come back.
     manifest = next(place.glob("*.csv"))
@@ -96,9 +114,9 @@ def named(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "export", *more, "--manifest", manifest, "--formats", formats, "--workers", "0",
         in_process=True,
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    assert done.returncode in FINISHED, done.stderr
     done = run_scaat("evaluate", *more, "--manifest", manifest, in_process=True)
-    assert done.returncode == 0, done.stderr
+    assert done.returncode in FINISHED, done.stderr
     overlay = next((out / "overlays").glob("case-0*.geojson.gz"))
     done = run_scaat("import-annotations", overlay, "--out", out, in_process=True)
     assert done.returncode in {0, 2}, done.stderr
@@ -118,6 +136,42 @@ def test_no_canary_is_in_any_output(named: Path) -> None:
     for part in ("patches", "model", "saliency", "maps", "overlays", "tissue", "logs"):
         assert any((named / part).iterdir()), part
     assert find_words(named, [CANARY]) == []
+
+
+def test_no_date_is_in_any_event_or_checkpoint(named: Path) -> None:
+    from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+
+    files = list(named.rglob("*tfevents*"))
+    assert files
+    times = [event.wall_time for file in files for event in EventFileLoader(str(file)).Load()]
+    assert times
+    assert max(times) < 1000, "seconds since 1970"
+    # Nor as a text: today in the usual spellings.
+    today = datetime.now(UTC)
+    spelled = [today.strftime(form) for form in ("%Y-%m-%d", "%Y:%m:%d", "%d.%m.%Y", "%Y%m%d")]
+    assert find_words(named, spelled) == []
+
+
+def test_the_run_record_holds_no_path(named: Path) -> None:
+    config = json.loads((named / "run.json").read_text(encoding="utf-8"))["config"]
+    assert config["manifest"] == config["out"] == "<path>"
+    assert config["train"]["backbone_weights"] == "<path>"
+
+
+def test_the_logs_of_dask_workers_name_no_slide(named: Path, tmp_path: Path) -> None:
+    place = tmp_path / canary("folder")
+    place.mkdir()
+    manifest = canary_cohort(place, named=True)
+    scratch = tmp_path / "cluster"
+    with loopback_cluster(scratch, 1) as cluster:
+        done = run_scaat(
+            "tile", "--manifest", manifest, "--out", tmp_path / "out", "--scheduler",
+            cluster.address, "--mpp", "2", "--patch-size", "32", "--quiet",
+        )  # fmt: skip
+    assert done.returncode == 3, done.stderr
+    assert (scratch / LOG_NAME).stat().st_size > 0
+    assert find_words(scratch, [CANARY]) == []
+    assert find_words(tmp_path / "out", [CANARY]) == []
 
 
 def test_nobody_and_no_place_is_named(named: Path) -> None:
@@ -167,7 +221,7 @@ def test_every_format_under_the_model_keeps_silent(named: Path, tmp_path: Path) 
         "run", "--manifest", manifest, "--out", out, "--model", named / "model", *SMALL,
         in_process=True,
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    assert done.returncode in FINISHED, done.stderr
     assert len(list((out / "overlays").glob("*.geojson.gz"))) == len(slides)
     # DICOM objects copy the patient: refused for a slide that names one, and told without names.
     done = export_dicom(out, manifest)
@@ -216,9 +270,9 @@ def test_dicom_objects_hold_what_the_slide_shares_and_nothing_else(
         "run", "--manifest", manifest, "--out", out, "--model", named / "model", *SMALL,
         in_process=True,
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    assert done.returncode in FINISHED, done.stderr
     done = export_dicom(out, manifest)
-    assert done.returncode == 0, done.stderr
+    assert done.returncode in FINISHED, done.stderr
     written = sorted(out.rglob("*.dcm"))
     assert len(written) == 2
     copied = set()
@@ -245,6 +299,16 @@ def test_pseudonyms_hide_names_that_would_be_ids(named: Path, tmp_path: Path) ->
     )  # fmt: skip
     assert done.returncode == 3, done.stderr
     assert find_words(out, [CANARY]) == []
+    # Whoever has a slide cannot find out by its hash that it is in the cohort.
+    for slide in place.glob("*.svs"):
+        known = [slide_fingerprint(slide), file_sha256(slide)]
+        annotations = slide.with_suffix(".geojson")
+        known += [file_sha256(annotations)] if annotations.exists() else []
+        assert find_words(out, known) == []
+    assert find_words(out, [file_sha256(next(place.glob("*.csv")))]) == []
+    with (out / "slides.csv").open(encoding="utf-8", newline="") as stream:
+        ids = [row["slide_id"] for row in csv.DictReader(stream)]
+    assert ids == sorted(ids)
     key = salt.with_name("salt.key.csv")
     assert key.read_text(encoding="utf-8").count(CANARY) >= 4
     if os.name == "posix":

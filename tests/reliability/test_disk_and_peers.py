@@ -144,7 +144,7 @@ def test_ctrl_c_in_the_terminal_ends_workers_too(cohort: Path, tmp_path: Path) -
         [
             sys.executable, "-m", "pathology_scaat", "tile", "--manifest", str(cohort),
             "--out", str(out), "--workers", "2", "--mpp", "0.05", "--patch-size", "64",
-            "--overlap", "0.75", "-q",
+            "--overlap", "0.75", "--allow-upsampling", "-q",
         ],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -187,7 +187,7 @@ def test_a_killed_parent_leaves_no_workers(cohort: Path, tmp_path: Path) -> None
         [
             sys.executable, "-m", "pathology_scaat", "tile", "--manifest", str(cohort),
             "--out", str(out), "--workers", "2", "--mpp", "0.05", "--patch-size", "64",
-            "--overlap", "0.75", "-q",
+            "--overlap", "0.75", "--allow-upsampling", "-q",
         ],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

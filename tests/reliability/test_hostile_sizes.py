@@ -77,3 +77,22 @@ def test_a_gigabyte_of_brackets_on_the_disk(tmp_path: Path) -> None:
         for _ in range(64):
             stream.write(b"[" * (GIGABYTE // 64))
     assert_cheap(read_apart(path))
+
+
+@pytest.mark.parametrize("kind", ["holes", "features"])
+def test_a_geojson_of_two_gigabytes_is_refused_at_once(tmp_path: Path, kind: str) -> None:
+    """By its size, before any of it is read; the file is made of holes but for its beginning."""
+    path = tmp_path / "huge.geojson"
+    feature = (
+        b'{"type":"Feature","properties":{},"geometry":{"type":"Polygon","coordinates":'
+        b"[[[0,0],[1,0],[1,1],[0,0]]]}},"
+    )
+    with path.open("wb") as stream:
+        stream.write(b'{"type":"FeatureCollection","features":[')
+        if kind == "features":
+            stream.write(feature * 10_000)
+        stream.truncate(2 << 30)
+    found = read_apart(path)
+    assert "128 MiB" in str(found["said"])
+    assert float(str(found["seconds"])) < 10, found
+    assert int(str(found["peak_mib"])) < 600, found

@@ -8,11 +8,11 @@ import torch
 
 from pathology_scaat.errors import UsageError
 from pathology_scaat.saliency.attribution import (
-    METHODS,
     attribute_with_logits,
     attribution,
     input_gradient,
 )
+from pathology_scaat.saliency.attributions import ATTRIBUTIONS
 from pathology_scaat.saliency.cam import find_cam_layer
 from pathology_scaat.scaat.target import target_score
 
@@ -72,7 +72,7 @@ def test_smoothgrad_without_noise_is_the_gradient(
     torch.testing.assert_close(smooth, attribution(small_cnn, rgb_batch, 0))
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", ATTRIBUTIONS.names)
 @pytest.mark.parametrize("target", [1, "predicted"])
 def test_every_method_gives_one_finite_map_an_image_twice_the_same(
     method: str, target: int | str, small_cnn: torch.nn.Module, rgb_batch: torch.Tensor
@@ -161,3 +161,46 @@ def test_images_must_be_float_batches() -> None:
     model, _ = linear_model()
     with pytest.raises(UsageError, match=r"0\.\.1"):
         attribution(model, torch.zeros(3, 4, 4), 0)
+
+
+@pytest.mark.parametrize("batch", [1, 2, 5])
+def test_smoothgrad_does_not_depend_on_the_batch(
+    small_cnn: torch.nn.Module, rgb_batch: torch.Tensor, batch: int
+) -> None:
+    """The reviewed fault: the noise was that of the place in the batch."""
+    whole = attribution(small_cnn, rgb_batch, 1, "smoothgrad", n_samples=3, index=range(10, 15))
+    parts = [
+        attribution(
+            small_cnn, rgb_batch[i : i + batch], 1, "smoothgrad", n_samples=3,
+            index=range(10, 15)[i : i + batch],
+        )
+        for i in range(0, 5, batch)
+    ]  # fmt: skip
+    torch.testing.assert_close(torch.cat(parts), whole)
+    other = attribution(small_cnn, rgb_batch, 1, "smoothgrad", n_samples=3)
+    assert not torch.allclose(other, whole)
+
+
+def test_training_and_explaining_share_their_gradients(rgb_batch: torch.Tensor) -> None:
+    """SCAAT's sources of saliency are those that explain: same numbers for the same question."""
+    from pathology_scaat.saliency.attribution import input_gradient
+    from pathology_scaat.saliency.cam import grad_cam
+    from pathology_scaat.scaat import attribution as sources
+    from pathology_scaat.scaat.methods.plain import Plain
+
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU(), torch.nn.Conv2d(8, 4, 3), torch.nn.Flatten(),
+        torch.nn.Linear(4 * 12 * 12, 2),
+    ).eval()  # fmt: skip
+    labels = torch.tensor([0, 1, 0, 1, 1])
+    method = Plain(model)
+    cam, _ = grad_cam(model, rgb_batch, labels, "logit", layer=model[2])
+    torch.testing.assert_close(sources.grad_cam(method, rgb_batch, labels)[:, 0], cam)
+    loss = method.input_gradient(rgb_batch, labels)
+    margin, logits = input_gradient(model, rgb_batch, labels)
+    # d CE / dx = -(1 - p) d margin / dx for two classes
+    p = logits.softmax(1).gather(1, labels[:, None])[:, :, None, None]
+    torch.testing.assert_close(loss, -(1 - p) * margin)
+    smooth = sources.smoothgrad(method, rgb_batch, labels, samples=2, sigma=0.0)
+    torch.testing.assert_close(smooth, loss)

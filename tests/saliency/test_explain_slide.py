@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 
 import numpy as np
@@ -148,11 +149,11 @@ def test_where_memory_is_short_patches_go_in_smaller_parts(
     expected = explain(patches)
     whole, sizes, room = explain._explain, [], 3
 
-    def scarce(part):
+    def scarce(part, first: int):
         sizes.append(len(part))
         if len(part) > room:
             raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
-        return whole(part)
+        return whole(part, first)
 
     monkeypatch.setattr(explain, "_explain", scarce)
     for found, wanted in zip(explain(patches), expected, strict=True):
@@ -164,3 +165,27 @@ def test_where_memory_is_short_patches_go_in_smaller_parts(
     room = 0
     with pytest.raises(UsageError, match="too little memory free for one patch of"):
         explain(patches)
+
+
+def test_smoothgrad_maps_do_not_depend_on_the_batch_size(run_folder, tmp_path: Path) -> None:
+    """Nor on how many patches a GPU's memory holds: the batch size is in no fingerprint."""
+    patches = run_folder.add_slide("a", n=9)
+    maps = []
+    for batch in (9, 4, 1):
+        config = ExplainConfig(method="smoothgrad", n_samples=2, batch_size=batch, stride_px=1)
+        explain_slide(patches, run_folder.model, tmp_path / f"{batch}.zarr", config, device="cpu")
+        maps.append(SaliencyStore(tmp_path / f"{batch}.zarr").read_saliency(slice(None)))
+    np.testing.assert_allclose(maps[1], maps[0], rtol=0.01, atol=1e-6 * maps[0].max())
+    np.testing.assert_allclose(maps[2], maps[0], rtol=0.01, atol=1e-6 * maps[0].max())
+
+
+def test_a_store_that_does_not_say_several_labels_is_made_again(run_folder, tmp_path: Path) -> None:
+    run_folder.save_model(run_folder.model, 0, multi_label=True)
+    patches, out = run_folder.add_slide("a"), tmp_path / "a.zarr"
+    explain_slide(patches, run_folder.model, out, device="cpu")
+    assert SaliencyStore(out).meta.multi_label
+    document = json.loads((out / "zarr.json").read_text())
+    del document["attributes"]["pathology_scaat"]["multi_label"]
+    (out / "zarr.json").write_text(json.dumps(document))
+    assert not explain_slide(patches, run_folder.model, out, device="cpu").skipped
+    assert SaliencyStore(out).meta.multi_label

@@ -246,3 +246,54 @@ def test_records_on_their_way_are_awaited_where_they_are_asked_for() -> None:
     assert torch.equal(store.state_dict()["sign"][:12], plain.state_dict()["sign"][:12])
     assert events[2].waited
     agree(list(range(12)))
+
+
+@pytest.mark.parametrize("name", METHODS.names)
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda x: x * 255, "hold values from"),
+        (lambda x: x - 0.9, "hold values from"),
+        (lambda x: torch.where(torch.arange(16) == 3, torch.nan, x), "nan"),
+        (lambda x: (x * 255).to(torch.uint8), "uint8"),
+        (lambda x: x[0], "give \\(B, C, H, W\\) float images"),
+    ],
+)
+def test_images_outside_0_to_1_are_refused_by_every_method(
+    name: str, spoil: Any, said: str
+) -> None:
+    images, labels = task()
+    method = make_method(name, net(), seed=1)
+    visit = Visit(torch.arange(16), torch.zeros(16, dtype=torch.int64))
+    method.training_step(images, labels, visit=visit)
+    with pytest.raises(UsageError, match=said):  # in any step, not in the first alone
+        method.training_step(spoil(images), labels, visit=visit)
+    for way in ("perturb", "loss"):
+        if hasattr(method, way):
+            with pytest.raises(UsageError, match=said):
+                getattr(method, way)(spoil(images), labels)
+
+
+def test_a_bad_batch_between_two_looks_is_found_at_the_next_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As on a GPU, where not every batch is waited for."""
+    from pathology_scaat.scaat import image_range
+
+    check = image_range.RangeCheck()
+    looks = []
+    look = check._look
+    monkeypatch.setattr(check, "_look", lambda: looks.append(1))
+    check(torch.rand(1, 3, 4, 4))
+    check(torch.rand(1, 3, 4, 4) + 3)
+    check(torch.rand(1, 3, 4, 4))
+    with pytest.raises(UsageError, match="hold values from"):
+        look()
+
+
+def test_every_counts_the_steps_of_an_own_loop() -> None:
+    images, labels = task()
+    method = make_method("scaat", net(norm="group"), seed=1, every=2, warmup=0.0)
+    totals = [float(method.loss(images, labels).detach()) for _ in range(4)]  # type: ignore[attr-defined]
+    assert method.steps_done == 4
+    assert totals[1] == totals[3] < min(totals[0], totals[2])

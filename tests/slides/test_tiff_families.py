@@ -9,11 +9,12 @@ import numpy as np
 import openslide
 import pytest
 import tifffile
+from served import served
 
 from pathology_scaat.errors import SlideOpenError
-from pathology_scaat.geometry import BoxPx
+from pathology_scaat.geometry import BoxPx, SizePx
 from pathology_scaat.slides import open_slide
-from pathology_scaat.slides.tiff_levels import rgb_from_ycbcr
+from pathology_scaat.slides.tiff_colours import rgb_from_ycbcr
 
 SIDE = 256
 APERIO = "Aperio Image Library v11.2.1 \r\n512x512 (256x256) J2K/KDU Q=70|AppMag = 20|MPP = 0.5"
@@ -101,13 +102,12 @@ def test_ycbcr_is_the_jfif_transform() -> None:
     assert np.abs(rgb_from_ycbcr(ycbcr(grid)).astype(int) - grid).max() <= 2
 
 
-def test_grey_is_equal_red_green_and_blue(tmp_path: Path) -> None:
+def test_grey_is_refused(tmp_path: Path) -> None:
+    """Grey is no brightfield RGB: a fluorescence channel looks just so."""
     path = tmp_path / "grey.tiff"
-    grey = picture()[..., 0]
-    tifffile.imwrite(path, grey, tile=(SIDE, SIDE), compression="zlib", metadata=None)
-    with open_slide(path) as slide:
-        pixels = slide.read_level(0, BoxPx(0, 0, 2 * SIDE, 2 * SIDE))
-    assert np.array_equal(pixels, np.repeat(grey[..., None], 3, axis=-1))
+    tifffile.imwrite(path, picture()[..., 0], tile=(SIDE, SIDE), compression="zlib", metadata=None)
+    with pytest.raises(SlideOpenError, match="is grey"):
+        open_slide(path)
 
 
 def test_more_than_8_bits_are_refused(tmp_path: Path) -> None:
@@ -117,15 +117,37 @@ def test_more_than_8_bits_are_refused(tmp_path: Path) -> None:
         open_slide(path)
 
 
-def test_strips_go_to_openslide_or_are_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("rows", [1, 7, 100, 512])
+@pytest.mark.parametrize("compression", [None, "zlib", "jpeg"])
+def test_strips_are_read(tmp_path: Path, rows: int, compression: str | None) -> None:
     path = tmp_path / "strips.tiff"
-    tifffile.imwrite(path, picture(), photometric="rgb", metadata=None)
+    tifffile.imwrite(
+        path, picture(), photometric="rgb", metadata=None, rowsperstrip=rows,
+        compression=compression, compressionargs={"level": 95} if compression == "jpeg" else None,
+    )  # fmt: skip
     assert openslide.OpenSlide.detect_format(path) is None
-    with pytest.raises(SlideOpenError, match=r"strips\.tiff"):
-        open_slide(path)
+    box = BoxPx(-9, 130, 300, 400)
+    with open_slide(path) as slide:
+        whole = slide.read_level(0, BoxPx(0, 0, 2 * SIDE, 2 * SIDE)).astype(int)
+        part = slide.read_level(0, box)
+    assert np.abs(whole - picture()).max() <= (8 if compression == "jpeg" else 0)
+    assert (part[:, :9] == 255).all()
+    assert np.array_equal(part[:382, 9:], whole[130:, :291])
+    assert (part[382:] == 255).all()
 
 
-@pytest.mark.parametrize(("unit", "size"), [("µm", 0.25), ("nm", 250.0), ("mm", 0.00025)])
+@pytest.mark.parametrize(
+    ("unit", "size"),
+    [
+        ("µm", 0.25),
+        ("um", 0.25),
+        ("micron", 0.25),
+        ("nm", 250.0),
+        ("mm", 0.00025),
+        ("inch", 0.25 / 25_400),
+        ("angstrom", 2_500.0),
+    ],
+)
 def test_ome_units(tmp_path: Path, unit: str, size: float) -> None:
     path = tmp_path / "unit.ome.tif"
     tifffile.imwrite(
@@ -161,3 +183,59 @@ def test_an_aperio_file_without_a_thumbnail_has_all_its_levels(tmp_path: Path) -
     with open_slide(path) as slide:
         assert [level.size_px.width for level in slide.info.levels] == [512, 256]
     agree(path)
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (picture()[..., 0], "is grey"),
+        (picture().astype(np.uint16), "16 bits per channel"),
+        (picture().astype(np.int8), "signed"),
+    ],
+)
+def test_aperio_files_that_are_no_rgb(tmp_path: Path, data: np.ndarray, words: str) -> None:
+    """OpenSlide opens some of these, and makes 8-bit RGB of them without a word."""
+    path = tmp_path / "slide.svs"
+    tifffile.imwrite(
+        path, data, tile=(SIDE, SIDE), metadata=None, description=APERIO,
+        photometric="rgb" if data.ndim == 3 else "minisblack",
+    )  # fmt: skip
+    with pytest.raises(SlideOpenError, match=words):
+        open_slide(path)
+    with served(path) as url, pytest.raises(SlideOpenError, match=words):
+        open_slide(url)
+
+
+def test_a_small_reduced_page_is_a_thumbnail(tmp_path: Path) -> None:
+    """It is no level, since its shape differs; and no other slide."""
+    path = tmp_path / "thumb.tiff"
+    with tifffile.TiffWriter(path) as writer:
+        writer.write(picture(), tile=(SIDE, SIDE), photometric="rgb", metadata=None)
+        writer.write(
+            np.ascontiguousarray(picture()[:100, :50]), photometric="rgb", metadata=None,
+            subfiletype=1,
+        )  # fmt: skip
+    with open_slide(path) as slide:
+        assert len(slide.info.levels) == 1
+        assert any("a thumbnail of 50 x 100 px" in note for note in slide.info.notes)
+
+
+def test_a_compressed_strip_beyond_memory_is_refused_for_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A strip is decoded whole; rows that are not compressed are read band by band."""
+    from pathology_scaat.slides import tiff_levels
+
+    monkeypatch.setattr(tiff_levels, "MAX_STRIP_PX", 1 << 16)
+    path = tmp_path / "strip.tiff"
+    options = {"photometric": "rgb", "metadata": None, "rowsperstrip": 2 * SIDE}
+    tifffile.imwrite(path, picture(), compression="zlib", **options)
+    with pytest.raises(SlideOpenError, match=r"one strip of 512 x 512 px") as caught:
+        open_slide(path)
+    assert "damaged" not in str(caught.value)
+    tifffile.imwrite(path, picture(), **options)
+    with open_slide(path) as slide:
+        assert slide.info.levels[0].tile_size_px == SizePx(512, 64)
+        assert np.array_equal(
+            slide.read_level(0, BoxPx(100, 60, 50, 70)), picture()[60:130, 100:150]
+        )

@@ -38,7 +38,9 @@ def test_ngff_05_says_scale_units_and_channels(tmp_path: Path) -> None:
         scale, shift = entry["coordinateTransformations"]
         assert scale["scale"] == [1.0, 1.0 * 2**level, 1.0 * 2**level]
         assert shift["translation"][1] == (2**level - 1) / 2  # centres of coarser pixels
-    names = ["probability: normal", "probability: tumour", "saliency", "patches"]
+    names = [
+        "probability: normal", "probability: tumour", "evidence: tumour", "saliency", "patches",
+    ]  # fmt: skip
     assert [c["label"] for c in ome["omero"]["channels"]] == names
     array = zarr.open_array(path / "0", mode="r")
     assert array.shape == (4, 498, 659)

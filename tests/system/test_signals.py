@@ -16,7 +16,7 @@ import pytest
 
 from pathology_scaat.artifacts.leases import lease, lease_path
 from pathology_scaat.system.locks import file_lock
-from pathology_scaat.system.signals import is_fragile
+from pathology_scaat.system.signals import in_native_callback
 
 pytestmark = pytest.mark.skipif(
     not hasattr(signal, "setitimer"), reason="ends are told by signals on Unix only"
@@ -51,14 +51,14 @@ def frame_in(*modules: str) -> FrameType | None:
 
 def test_what_numba_and_the_recorder_of_models_call_back_is_fragile() -> None:
     ours = "pathology_scaat.tissue"
-    assert not is_fragile(None)
-    assert not is_fragile(frame_in(ours))
-    assert not is_fragile(frame_in(ours, "zarr.core.sync"))
-    assert is_fragile(frame_in(ours, "numba.core.codegen"))
-    assert is_fragile(frame_in(ours, "numba.core.codegen", "os"))
-    assert is_fragile(frame_in(ours, "torch.jit._trace", "torch.nn.modules.module"))
-    assert not is_fragile(frame_in("torch.jit._trace", "pathology_scaat.training.export"))
-    assert not is_fragile(frame_in(ours, "numbapro", "torch.nn"))
+    assert not in_native_callback(None)
+    assert not in_native_callback(frame_in(ours))
+    assert not in_native_callback(frame_in(ours, "zarr.core.sync"))
+    assert in_native_callback(frame_in(ours, "numba.core.codegen"))
+    assert in_native_callback(frame_in(ours, "numba.core.codegen", "os"))
+    assert in_native_callback(frame_in(ours, "torch.jit._trace", "torch.nn.modules.module"))
+    assert not in_native_callback(frame_in("torch.jit._trace", "pathology_scaat.training.export"))
+    assert not in_native_callback(frame_in(ours, "numbapro", "torch.nn"))
 
 
 def test_a_signal_while_numba_loads_a_kernel_is_not_lost() -> None:
@@ -90,17 +90,17 @@ def test_a_signal_while_numba_loads_a_kernel_is_not_lost() -> None:
     assert answer(script) == "ended [1, 2]"
 
 
-def test_a_signal_is_held_back_until_the_end_of_the_block() -> None:
+def test_a_signal_is_deferred_until_the_end_of_the_block() -> None:
     """Whichever thread the system gives it to; and whoever has an alarm keeps it."""
     script = """
         import os, signal, threading, time
         from pathology_scaat.cli import Terminated, listen
-        from pathology_scaat.system.signals import held_back
+        from pathology_scaat.system.signals import defer_signals
 
         threading.Thread(target=time.sleep, args=(1,), daemon=True).start()  # may take a signal
         listen()
         try:
-            with held_back():
+            with defer_signals():
                 os.kill(os.getpid(), signal.SIGTERM)
                 print("held back", end=", ")
         except Terminated:
@@ -167,12 +167,13 @@ def test_no_lease_stays_whatever_line_a_signal_comes_at(tmp_path: Path) -> None:
     script = """
         import contextlib, os, signal, sys
         from pathlib import Path
-        from pathology_scaat import interrupts, leases
+        from pathology_scaat.artifacts import leases
+        from pathology_scaat.system import signals
         from pathology_scaat.cli import Terminated, listen
 
         listen()
         artifact = Path(sys.argv[1]) / "slide.zarr"
-        watched = {leases.__file__, interrupts.__file__, contextlib.__file__}
+        watched = {leases.__file__, signals.__file__, contextlib.__file__}
 
         def try_at(wanted):
             seen = 0
@@ -196,7 +197,7 @@ def test_no_lease_stays_whatever_line_a_signal_comes_at(tmp_path: Path) -> None:
                 ended = True
             finally:
                 sys.settrace(None)
-            leases.let_go_of_all()
+            leases.release_all()
             assert not leases.lease_path(artifact).exists(), wanted
             with leases.lease(artifact):  # and nothing is locked
                 pass

@@ -15,8 +15,10 @@ from pathology_scaat.errors import SlideReadError
 from pathology_scaat.geometry import SizePx
 from pathology_scaat.slides.block_mean import block_mean
 from pathology_scaat.slides.tiles import TileLattice
+from pathology_scaat.tissue.ink import pen_coloured
+from pathology_scaat.tissue.morphology import closed, outline, without_small
 from pathology_scaat.tissue.overlay import paint_overlay, write_png
-from pathology_scaat.tissue.segmentation import _closed, _ink, clean_mask, outline, without_small
+from pathology_scaat.tissue.segmentation import clean_mask
 from pathology_scaat.tissue.thumbnail import _shrink_tiles
 
 
@@ -38,10 +40,10 @@ def test_small_components_go(seed: int, area: int) -> None:
 def test_closing_is_by_a_disc(seed: int, radius: int) -> None:
     mask = blobs(seed, share=0.1)
     padded = np.pad(mask, radius + 1)
-    closed = ndimage.distance_transform_edt(~padded) <= radius
-    closed = ndimage.distance_transform_edt(closed) > radius
-    inner = closed[radius + 1 : -radius - 1, radius + 1 : -radius - 1]
-    assert np.array_equal(_closed(mask, radius), inner)
+    near = ndimage.distance_transform_edt(~padded) <= radius
+    filled = ndimage.distance_transform_edt(near) > radius
+    inner = filled[radius + 1 : -radius - 1, radius + 1 : -radius - 1]
+    assert np.array_equal(closed(mask, radius), inner)
 
 
 @given(seed=st.integers(0, 30))
@@ -69,12 +71,11 @@ def test_outlines_lie_inside_or_beside(seed: int, thickness: int) -> None:
 
 
 @given(seed=st.integers(0, 30))
-def test_ink_needs_squares_of_seeds(seed: int) -> None:
+def test_a_pen_colour_needs_squares_of_seeds(seed: int) -> None:
     seeds = blobs(seed, share=0.3)
     core = ndimage.binary_opening(seeds, np.ones((2, 2)))
     core = morphology.remove_small_objects(core, max_size=12)
-    glass = np.full((*seeds.shape, 3), 255, dtype=np.uint8)  # no rim is ink
-    assert np.array_equal(_ink(seeds, glass, np.zeros((3, 256), np.float32)), core)
+    assert np.array_equal(pen_coloured(seeds), core)
 
 
 @given(height=st.integers(1, 40), width=st.integers(1, 40), factor=st.integers(1, 9))

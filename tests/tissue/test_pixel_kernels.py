@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pathology_scaat.slides.block_mean import block_mean
+from pathology_scaat.tissue.density import density_table
 from pathology_scaat.tissue.kernels import PALE_OD, count, judge
-from pathology_scaat.tissue.segmentation import _above_glass, _density_table
+from pathology_scaat.tissue.segmentation import _above_glass
 
 GLASS = np.array([241.0, 243.0, 238.0])
 
@@ -30,7 +31,7 @@ def test_pixels_are_judged_as_whole_pictures_are() -> None:
     levels = np.arange(0, 255, 3, dtype=np.uint8)
     rgb = np.stack(np.meshgrid(levels, levels, levels, indexing="ij"), axis=-1)
     rgb = rgb.reshape(len(levels), -1, 3)
-    table = _density_table(GLASS)
+    table = density_table(GLASS)
     colour = np.empty(rgb.shape[:2], dtype=np.float32)
     pale, seeds = np.empty((2, *rgb.shape[:2]), dtype=np.bool_)
     judge(rgb, table, colour, pale, seeds)
@@ -56,7 +57,7 @@ def test_values_are_counted_in_their_bins(seed: int) -> None:
 def test_the_densest_colour_has_a_bin() -> None:
     """Black beside white, all taken for glass: the widest range that there is."""
     rgb = np.full((20, 20, 3), 255, dtype=np.uint8)
-    widest = _density_table(np.full(3, 255.0)).max()
+    widest = density_table(np.full(3, 255.0)).max()
     colour = np.full((20, 20), widest, dtype=np.float32)
     threshold = _above_glass(colour, rgb, np.full(3, 255.0), np.ones((20, 20), dtype=bool))
     assert threshold == 0.04  # the bound, and no error

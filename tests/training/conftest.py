@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 
 import numpy as np
@@ -53,7 +54,7 @@ def make_slide(tmp_path_factory: pytest.TempPathFactory) -> StoreMaker:
         index = np.stack([np.arange(len(labels)) % columns, np.arange(len(labels)) // columns], 1)
         meta = PatchStoreMeta(
             slide_id=slide_id,
-            slide_fingerprint="0" * 64,
+            slide_fingerprint=hashlib.sha256(slide_id.encode()).hexdigest(),
             fingerprint=f"{slide_id}{n}{seed}",
             slide=SlideGeometry(SizePx(columns * SIDE, rows * SIDE), 0.5, "manifest"),
             grid=PatchGrid(0.0, 0.0, 1.0, SIDE, SIDE, columns, rows),

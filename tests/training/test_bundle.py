@@ -17,7 +17,11 @@ from pathology_scaat.training.bundle import (
     read_bundle_config,
     save_bundle,
 )
-from pathology_scaat.training.bundle_config import BundleConfig
+from pathology_scaat.training.bundle_config import (
+    BundleConfig,
+    model_fingerprint,
+    model_name,
+)
 
 
 def config_for(backbone: str = "scaat-small", side: int = 32) -> BundleConfig:
@@ -39,6 +43,11 @@ def saved(path: Path, backbone: str = "scaat-small", side: int = 32) -> Path:
     model = build_model(config).eval()
     save_bundle(path, model, config, training_log="epoch\n1\n")
     return path
+
+
+def wsinfer_folder(path: Path) -> Path:
+    (folder,) = (path / "wsinfer").iterdir()
+    return folder
 
 
 def images(side: int = 32, n: int = 3) -> torch.Tensor:
@@ -80,17 +89,44 @@ def test_torchscript_gives_the_same_logits(tmp_path: Path, backbone: str, side: 
     model = load_bundle(path).model
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
-        script = torch.jit.load(path / "wsinfer" / "torchscript_model.pt")  # type: ignore[no-untyped-call]
+        script = torch.jit.load(wsinfer_folder(path) / "torchscript_model.pt")  # type: ignore[no-untyped-call]
     for n in (1, 5):
         with torch.no_grad():
             x = images(side, n)
             torch.testing.assert_close(script(x), model(x), rtol=1e-5, atol=1e-6)
-    stated = json.loads((path / "wsinfer" / "config.json").read_text())
+    stated = json.loads((wsinfer_folder(path) / "config.json").read_text())
     assert stated["spec_version"] == "1.0"
     assert stated["num_classes"] == len(stated["class_names"]) == 3
     assert stated["patch_size_pixels"] == side
     assert stated["spacing_um_px"] == 0.5
     assert {t["name"] for t in stated["transform"]} <= {"Resize", "ToTensor", "Normalize"}
+
+
+def test_the_wsinfer_folder_is_named_after_the_model_and_tells_of_it(tmp_path: Path) -> None:
+    """QuPath's extension lists local models by folder, and shows README.md on request."""
+    one, two = saved(tmp_path / "a" / "model"), saved(tmp_path / "b" / "model", side=64)
+    names = {wsinfer_folder(path).name for path in (one, two)}
+    assert len(names) == 2
+    name = model_name(read_bundle_config(one))
+    assert name in names
+    assert name.startswith("plain-scaat-small-")
+    readme = (wsinfer_folder(one) / "README.md").read_text(encoding="utf-8")
+    for text in (
+        name,
+        "normal, tumour, other",
+        "0.5 um/px",
+        "val_auc: 0.9",
+        "not a medical device",
+    ):
+        assert text in readme
+
+
+def test_class_colours_travel_with_the_bundle_and_are_not_its_meaning(tmp_path: Path) -> None:
+    config = config_for()
+    coloured = config.model_copy(update={"class_colours": {"normal": (1, 2, 3)}})
+    assert model_fingerprint(config) == model_fingerprint(coloured)
+    save_bundle(tmp_path / "model", build_model(coloured).eval(), coloured, wsinfer=False)
+    assert read_bundle_config(tmp_path / "model").class_colours == {"normal": (1, 2, 3)}
 
 
 def flip_byte(path: Path) -> None:

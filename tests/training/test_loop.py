@@ -8,6 +8,7 @@ import os
 import socket
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from test_train_model import InterruptedTestError, Slides, StoreMaker, files, st
 from torch import nn
 
 from pathology_scaat.cli import app
-from pathology_scaat.errors import ScaatError
+from pathology_scaat.errors import NothingLearntError, ScaatError
 from pathology_scaat.scaat.overfitting_monitor import OverfittingCheck
 from pathology_scaat.training import TrainConfig, load_bundle, train_model
 from pathology_scaat.training import trainer as trainer_module
@@ -37,6 +38,8 @@ def test_it_stops_when_nothing_improves(slides: Slides, tmp_path: Path, quick: T
     """A learning rate that moves nothing: the first epoch after warm-up stays the best."""
     config = changed(quick, epochs=40, patience=2, learning_rate=1e-12, weight_decay=0.0)
     config = changed(config, method_options={"warmup": 0.0})
+    # statistics of a batch norm would move without any step
+    config = changed(config, backbone_options={"widths": (8, 16), "norm": "group"})
     result = train_model(slides, tmp_path / "model", config, device="cpu")
     assert result.n_epochs == 3
     assert result.best_epoch == 3  # of equals the latest
@@ -271,7 +274,8 @@ def test_command_trains_by_the_method_named(make_slide: StoreMaker, tmp_path: Pa
 
     with pytest.raises(ScaatError, match=r"choose from .*scaat-amortised"):
         scaat("magic")
-    scaat("fgsm")
+    with suppress(NothingLearntError):  # one epoch on 48 patches need not learn anything
+        scaat("fgsm")
     trained = read_bundle_config(out / "model")
     assert trained.method == "fgsm"
     assert 0 <= trained.metrics["val_auc"] <= 1

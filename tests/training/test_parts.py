@@ -13,10 +13,22 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import average_precision_score, roc_auc_score
 
 from pathology_scaat.errors import TrainingError, UsageError
-from pathology_scaat.metrics.classification import binary_auc, fit_temperature, scores, softmax
+from pathology_scaat.metrics.classification import scores
+from pathology_scaat.metrics.functional.calibration import (
+    TEMPERATURES,
+    calibration_error,
+    expected_calibration_error,
+    fit_temperature,
+    softmax,
+    temperature_problem,
+)
+from pathology_scaat.metrics.functional.localisation import pixel_auroc, pixel_average_precision
+from pathology_scaat.metrics.functional.ranking import pixel_ap, pixel_auroc_batch
+from pathology_scaat.metrics.functional.roc import roc_auc
+from pathology_scaat.metrics.functional.statistics import clustered_auc
 from pathology_scaat.training.augment import AugmentDraw, apply, draw, to_float
 from pathology_scaat.training.backbones import (
     create_backbone,
@@ -25,9 +37,10 @@ from pathology_scaat.training.backbones import (
     set_trainable,
     train_mode,
 )
-from pathology_scaat.training.builders import default_positive_class, learning_rate
+from pathology_scaat.training.builders import learning_rate
 from pathology_scaat.training.config import AugmentConfig, TrainConfig
 from pathology_scaat.training.data import BatchLoader, make_table
+from pathology_scaat.training.positive_class import choose_positive_class, positive_class
 from pathology_scaat.training.results import TrainingSlide
 from pathology_scaat.training.sampling import class_weights, epoch_batches
 
@@ -40,7 +53,7 @@ from pathology_scaat.training.sampling import class_weights, epoch_batches
 def test_auc_equals_sklearn_ties_included(values: list[tuple[int, bool]]) -> None:
     score = np.array([v for v, _ in values], float)
     positive = np.array([b for _, b in values])
-    assert binary_auc(score, positive) == pytest.approx(roc_auc_score(positive, score))
+    assert roc_auc(score, positive) == pytest.approx(roc_auc_score(positive, score))
 
 
 def test_scores_of_a_perfect_and_a_blind_model() -> None:
@@ -59,7 +72,52 @@ def test_temperature_undoes_overconfidence() -> None:
     rng = np.random.default_rng(0)
     honest = rng.normal(0, 1.5, (4000, 2))
     labels = (rng.random(4000) < softmax(honest)[:, 1]).astype(int)
-    assert fit_temperature(honest * 3, labels) == pytest.approx(3, rel=0.15)
+    found = fit_temperature(honest * 3, labels)
+    assert found == pytest.approx(3, rel=0.15)
+    assert temperature_problem(found) is None
+
+
+def test_a_temperature_at_its_bound_says_so() -> None:
+    perfect = np.eye(2)[np.arange(40) % 2]
+    low = fit_temperature(perfect, np.arange(40) % 2)
+    assert low == pytest.approx(TEMPERATURES[0], rel=1e-3)
+    assert "lower bound" in (temperature_problem(low) or "")
+    high = fit_temperature(100 * perfect, (np.arange(40) + 1) % 2)
+    assert "upper bound" in (temperature_problem(high) or "")
+
+
+def test_calibration_error_is_that_of_torchmetrics() -> None:
+    from torchmetrics.functional.classification import binary_calibration_error
+
+    rng = np.random.default_rng(0)
+    confidence = 0.5 + rng.random(500) / 2  # off the edges, which torchmetrics puts elsewhere
+    correct = rng.random(500) < 0.8
+    expected = binary_calibration_error(
+        torch.from_numpy(confidence), torch.from_numpy(correct), n_bins=15
+    )
+    assert calibration_error(confidence, correct) == pytest.approx(float(expected), abs=1e-6)
+    logits = rng.normal(0, 2, (300, 3))
+    labels = rng.integers(0, 3, 300)
+    assert scores(logits, labels)["ece"] == expected_calibration_error(logits, labels)
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 4), st.booleans()), min_size=2, max_size=40).filter(
+        lambda v: len({b for _, b in v}) == 2
+    )
+)
+def test_one_auc_and_one_average_precision(values: list[tuple[int, bool]]) -> None:
+    """Every way to them in the package gives scikit-learn's number."""
+    score = np.array([v for v, _ in values], np.float32)
+    positive = np.array([b for _, b in values])
+    maps, masks = torch.from_numpy(score)[None, None], torch.from_numpy(positive)[None, None]
+    auc, ap = roc_auc_score(positive, score), average_precision_score(positive, score)
+    assert roc_auc(score, positive) == pytest.approx(auc)
+    assert pixel_auroc(score, positive) == pytest.approx(auc)
+    assert float(pixel_auroc_batch(maps, masks)) == pytest.approx(auc, abs=1e-6)
+    assert clustered_auc(score, positive, np.arange(len(score))).value == pytest.approx(auc)
+    assert pixel_average_precision(score, positive) == pytest.approx(ap)
+    assert float(pixel_ap(maps, masks)) == pytest.approx(ap, abs=1e-6)
 
 
 def test_class_weights_are_even_and_have_mean_one() -> None:
@@ -222,10 +280,38 @@ def test_unknown_backbone() -> None:
         (("non-tumour", "tumour"), "tumour"),
         (("a", "b"), "b"),
         (("Metaplasia", "background"), "Metaplasia"),
+        (("Peritumoral stroma", "Tumor"), "Tumor"),
+        (("Stroma, tumor-associated", "Tumor"), "Tumor"),
+        (("Cancer-free", "Invasive"), "Invasive"),
+        (("Invasive tumor", "Normal", "Tumor"), "Tumor"),
+        (("Gastric", "Normal"), "Gastric"),
+        (("normal mucosa", "adenocarcinoma"), "adenocarcinoma"),
+        (("Tumor adjacent normal", "malignant gland"), "malignant gland"),
     ],
 )
 def test_positive_class_by_name(names: tuple[str, ...], expected: str) -> None:
-    assert default_positive_class(names) == expected
+    assert choose_positive_class(names).name == expected
+    assert f"'{expected}'" in choose_positive_class(names).note
+
+
+@pytest.mark.parametrize(
+    ("names", "doubtful"),
+    [
+        (("LUAD", "LUSC", "Normal"), True),
+        (("Metastasis", "Normal", "Tumor"), True),
+        (("a", "b"), True),
+        (("Normal", "Tumor"), False),
+        (("Gastric", "Normal"), False),
+    ],
+)
+def test_a_guessed_positive_class_is_told_as_one(names: tuple[str, ...], doubtful: bool) -> None:
+    assert ("do not say" in choose_positive_class(names).note) == doubtful
+
+
+def test_the_positive_class_asked_for_is_matched_and_checked() -> None:
+    assert positive_class("TUMOR", ("Normal", "Tumor")).name == "Tumor"
+    with pytest.raises(TrainingError, match="did you mean 'Tumor'"):
+        positive_class("Tumour", ("Normal", "Tumor"))
 
 
 def test_learning_rate_rises_and_falls() -> None:

@@ -15,6 +15,7 @@ from stopping import InterruptedTestError, files, stop_after
 
 from pathology_scaat.errors import TrainingError, UsageError
 from pathology_scaat.execution.devices import process_device
+from pathology_scaat.patches.reader import PatchStore
 from pathology_scaat.scaat import METHODS
 from pathology_scaat.training import (
     TrainConfig,
@@ -23,7 +24,8 @@ from pathology_scaat.training import (
     load_bundle,
     train_model,
 )
-from pathology_scaat.training.job import work_folder
+from pathology_scaat.training.job import Job, work_folder
+from pathology_scaat.training.train import check_slides
 
 Slides = tuple[TrainingSlide, ...]
 StoreMaker = Callable[..., TrainingSlide]
@@ -296,3 +298,57 @@ def test_each_process_has_the_gpu_of_its_own_machine(monkeypatch: pytest.MonkeyP
     assert process_device("cpu", 2) == torch.device("cpu")
     monkeypatch.setenv("LOCAL_RANK", "1")  # the sixth process of all, the second of its machine
     assert process_device("cuda", 5) == torch.device("cuda", 1)
+
+
+def _average_of_one_process(job: Job, address: str, rank: int, where: Path) -> None:
+    import torch.distributed as dist
+
+    from pathology_scaat.training.trainer import Trainer
+
+    dist.init_process_group("gloo", init_method=address, rank=rank, world_size=2)
+    trainer = Trainer(job, None)
+    trainer.run()
+    torch.save(trainer.model.state_dict(), where / f"{rank}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_averaged_statistics_are_the_same_in_all_processes(
+    slides: Slides, tmp_path: Path, quick: TrainConfig
+) -> None:
+    """BatchNorm's statistics of the slow copy are averaged as those of the model are."""
+    config = quick.model_copy(
+        update={"ema_decay": 0.9, "epochs": 1, "backbone_options": {"widths": (8, 16)}}
+    )
+    job = Job(tuple(slides), tmp_path / "model", config, check_slides(slides), "f" * 64, "cpu", 0)
+    context = torch.multiprocessing.get_context("spawn")
+    address = f"file://{tmp_path}/meeting"
+    processes = [
+        context.Process(target=_average_of_one_process, args=(job, address, rank, tmp_path))
+        for rank in range(2)
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(200)
+        assert process.exitcode == 0
+    first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
+    assert any("running_mean" in name for name in first)
+    for name, value in first.items():
+        torch.testing.assert_close(value, second[name])
+
+
+def test_the_bundle_records_the_slides_it_was_trained_on(
+    make_slide: StoreMaker, tmp_path: Path, quick: TrainConfig
+) -> None:
+    made = [
+        make_slide(f"b-{split}", split, 64, k) for k, split in enumerate(("train", "val", "test"))
+    ]
+    result = train_model(made, tmp_path / "model", quick.model_copy(update={"epochs": 1}))
+    prints = {s.split: PatchStore(s.store).meta.slide_fingerprint for s in made}
+    config = load_bundle(result.bundle_path).config
+    assert {split: config.role_of(found) for split, found in prints.items()} == {
+        "train": "train", "val": "val", "test": "test",
+    }  # fmt: skip
+    assert config.role_of("f" * 64) == "held out"
+    assert prints["train"] not in (result.bundle_path / "config.json").read_text()

@@ -62,7 +62,7 @@ def test_wsinfer_gives_our_probabilities(
     slides.mkdir()
     name = "CMU-1-Small-Region.svs"
     shutil.copy(data_dir / "slides" / name, slides / name)
-    exported = tmp_path / "model" / "wsinfer"
+    (exported,) = (tmp_path / "model" / "wsinfer").iterdir()
     arguments = [
         "--backend", "openslide", "run", "--wsi-dir", slides, "--results-dir", tmp_path / "results",
         "--config", exported / "config.json", "--model-path", exported / "torchscript_model.pt",

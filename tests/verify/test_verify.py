@@ -9,11 +9,16 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
-from reliability_tools import make_cohort, run_scaat
+from numpy.typing import NDArray
+from reliability_tools import FINISHED, make_cohort, run_scaat
 
+from pathology_scaat.artifacts.atomic import partial_path
 from pathology_scaat.artifacts.status import StatusTable
 from pathology_scaat.errors import StoreError
+from pathology_scaat.saliency import write_saliency_store
+from pathology_scaat.saliency.schema import SaliencyStoreMeta
 from pathology_scaat.verify import verify_run
 
 FLIPS = 20
@@ -27,7 +32,7 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "run", "--manifest", make_cohort(folder), "--out", out, "--mpp", "1.0", "--patch-size",
         "32", "--epochs", 1, "--workers", 1, "--quiet", in_process=True,
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    assert done.returncode in FINISHED, done.stderr
     return out
 
 
@@ -58,9 +63,10 @@ def test_a_flipped_bit_in_any_data_file_is_found(copied: Path) -> None:
     assert len(files) > 60
     kinds = {re.sub(r"slide-\d|\d+", "#", p.relative_to(copied).as_posix()): p for p in files}
     assert set(kinds) >= {
-        "model/wsinfer/torchscript_model.pt", "overlays/index.html", "tissue/#.png", "run.json",
+        "overlays/index.html", "tissue/#.png", "run.json",
         "overlays/contact_sheet.png", "overlays/#.figure.png", "overlays/#.json",
     }  # fmt: skip
+    assert {"README.md", "torchscript_model.pt"} <= {p.name for p in files if "wsinfer" in p.parts}
     others = [p for p in files if p not in kinds.values()]
     for path in [*kinds.values(), *rng.sample(others, min(FLIPS, len(others)))]:
         whole = path.read_bytes()
@@ -155,7 +161,7 @@ PLANTED: dict[str, tuple[str, Callable[[Path], object], str]] = {
     ),
     "what a killed run left": (
         "patches/slide-7.zarr",
-        lambda out: (out / "patches/slide-7.zarr.partial-abcdef-1-00").mkdir(),
+        lambda out: partial_path(out / "patches/slide-7.zarr", tag="abcdef-1").mkdir(),
         "unfinished",
     ),
     "an altered run record": (
@@ -176,7 +182,7 @@ PLANTED: dict[str, tuple[str, Callable[[Path], object], str]] = {
     ),
     "another TorchScript": (
         "model",
-        lambda out: (out / "model/wsinfer/torchscript_model.pt").write_bytes(b"x"),
+        lambda out: next(out.glob("model/wsinfer/*/torchscript_model.pt")).write_bytes(b"x"),
         "other bytes",
     ),
     "a missing contact sheet": (
@@ -192,7 +198,7 @@ PLANTED: dict[str, tuple[str, Callable[[Path], object], str]] = {
         ),
         "other bytes",
     ),
-    "a record without its seal": (
+    "a record without its checksum": (
         "overlays/slide-0.json",
         lambda out: (out / "overlays/slide-0.json").write_text(
             (out / "overlays/slide-0.json").read_text(encoding="utf-8").replace("_seal", "_sea"),
@@ -233,3 +239,30 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
         verify_run(tmp_path)
     with pytest.raises(StoreError):
         verify_run(tmp_path / "none")
+
+
+def test_probabilities_of_several_labels_need_not_add_up(
+    tmp_path: Path, saliency_meta: SaliencyStoreMeta
+) -> None:
+    """The reviewed fault: every run with several labels a patch was called broken."""
+    from dataclasses import replace
+
+    from pathology_scaat.verify.stores import check_saliency
+
+    rng = np.random.default_rng(0)
+    grid = saliency_meta.grid
+    index = grid.all_indices()
+    maps = rng.random((len(index), 8, 8)).astype(np.float32)
+
+    def problems(multi_label: bool, probability: NDArray[np.float32]) -> str:
+        meta = replace(saliency_meta, multi_label=multi_label)
+        path = tmp_path / f"{multi_label}{float(probability.sum())}" / "s1.zarr"
+        path.parent.mkdir()
+        write_saliency_store(path, meta, maps, probability, grid.origins_px(index), index)
+        return "; ".join(check_saliency(path, "s1", None, False)[1])
+
+    sigmoids = rng.random((len(index), 2)).astype(np.float32)
+    assert "probabilities" not in problems(True, sigmoids)
+    assert "do not add up to 1" in problems(False, sigmoids)
+    assert "not from 0 to 1" in problems(True, sigmoids + 1)
+    assert "not from 0 to 1" in problems(True, sigmoids * np.float32("nan"))

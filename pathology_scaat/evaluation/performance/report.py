@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pathology_scaat.artifacts.atomic import atomic_path
-from pathology_scaat.artifacts.checksums import write_sealed_json
+from pathology_scaat.artifacts.checksums import write_checked_json
 from pathology_scaat.artifacts.fingerprint import fingerprint
 from pathology_scaat.evaluation.performance.bootstrap import MIN_PATIENTS, N_RESAMPLES, Estimate
 from pathology_scaat.evaluation.performance.levels import Level, measure_level, with_thresholds
@@ -252,7 +252,7 @@ def write_performance(folder: Path, performance: Performance) -> None:
     """Write the JSON (sealed), the CSV, the Markdown and a figure each of patients and slides."""
     from pathology_scaat.evaluation.performance.figures import write_figure
 
-    write_sealed_json(folder / PERFORMANCE_NAME, performance.as_dict())
+    write_checked_json(folder / PERFORMANCE_NAME, performance.as_dict())
     for name, text in (
         ("performance.csv", _csv(performance)),
         ("performance.md", _markdown(performance)),

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from pathology_scaat.artifacts.atomic import atomic_path
+from pathology_scaat.artifacts.output_names import FORMAT_SUFFIXES, SEGMENTATION_SUFFIX
 from pathology_scaat.artifacts.urls import SlidePlace
 from pathology_scaat.errors import ExportError
 from pathology_scaat.export.dicom.source import need_highdicom, read_source
@@ -195,7 +196,7 @@ def write_dicom(
     if slide_path is None:
         raise ExportError(path.name, "needs the DICOM slide it belongs to", "give --manifest")
     source = read_source(slide_path, identified)
-    beside = path.with_name(path.name.replace(".ann.dcm", ".seg.dcm"))
+    beside = path.with_name(path.name.removesuffix(FORMAT_SUFFIXES["dicom"]) + SEGMENTATION_SUFFIX)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # highdicom warns of empty names in the source
         write_annotations(path, slide_map, table, source)

@@ -1,8 +1,10 @@
 """QuPath GeoJSON, written feature by feature.
 
 Tiles are detections with measurements (fast in QuPath, a measurement map at a click), regions
-are locked annotations. Identifiers are made from what an object is, so that importing a file
-twice doubles nothing. The text is the same for the same input, to the byte.
+are locked annotations. Identifiers are made from the slide and an object's place, so that the
+import script replaces what the last overlay, of this or another model, put there. (Dragging a
+file onto a slide twice does double it: QuPath gives new ids, or adds the same ones again.) The
+text is the same for the same input, to the byte.
 """
 
 from __future__ import annotations
@@ -60,6 +62,7 @@ def tile_features(
     names = [json.dumps(measurement_name(f"{c.name} probability")) for c in classes]
     mean_name = json.dumps(measurement_name("Saliency mean"))
     max_name = json.dumps(measurement_name("Saliency max"))
+    more = [mean_name, max_name, *(json.dumps(measurement_name(name)) for name, _ in table.more)]
     looks = [
         json.dumps({"name": c.name, "color": list(c.colour)}, separators=(",", ":"))
         for c in classes
@@ -70,15 +73,14 @@ def tile_features(
         edges = table.edges_px[part].tolist()
         probability = table.probability[part]
         best = np.argmax(probability, axis=1).tolist()
-        scores = np.column_stack(
-            [probability, table.saliency_mean[part], table.saliency_max[part]]
-        ).tolist()
+        columns = [probability, table.saliency_mean[part], table.saliency_max[part]]
+        scores = np.column_stack([*columns, *(values[part] for _, values in table.more)]).tolist()
         for (left, top, right, bottom), (x, y, x1, y1), k, values in zip(
             boxes, edges, best, scores, strict=True
         ):
             if left >= right or top >= bottom:
                 continue
-            pairs = zip([*names, mean_name, max_name], values, strict=True)
+            pairs = zip([*names, *more], values, strict=True)
             yield (
                 f'{{"type":"Feature","id":"{object_id(key, "tile", x, y, x1 - x, y1 - y)}",'
                 f'"geometry":{{"type":"Polygon","coordinates":[[[{left},{top}],[{right},{top}],'
@@ -95,6 +97,12 @@ def polygon_geometry(polygon: Polygon) -> dict[str, object]:
         "type": "Polygon",
         "coordinates": [np.round(np.asarray(ring.coords)[:, :2], 2).tolist() for ring in rings],
     }
+
+
+def outline_text(polygon: Polygon) -> str:
+    """Area and box of an outline as it was exported: QuPath's script sees by it what was edited."""
+    x0, y0, x1, y1 = polygon.bounds
+    return " ".join(f"{v:.2f}" for v in (polygon.area, x0, y0, x1 - x0, y1 - y0))
 
 
 def region_features(
@@ -123,7 +131,7 @@ def region_features(
                     for name, value in measured.items()
                     if abs(value) <= LARGEST
                 },
-                "metadata": metadata,
+                "metadata": {**metadata, "outline": outline_text(region.polygon)},
             },
         }
         yield json.dumps(feature, separators=(",", ":"), allow_nan=False)

@@ -1,37 +1,20 @@
-"""Names and colours of classes as QuPath knows them."""
+"""A model's classes as QuPath takes them: names that it accepts, colours that differ."""
 
 from __future__ import annotations
 
-import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-Colour = tuple[int, int, int]
+from pathology_scaat.training.class_colours import Colour, alike, class_colours, qupath_name
 
-QUPATH_COLOURS: dict[str, Colour] = {
-    "Tumor": (200, 0, 0),
-    "Stroma": (150, 200, 150),
-    "Immune cells": (160, 90, 160),
-    "Necrosis": (50, 50, 50),
-    "Ignore*": (180, 180, 180),
-}
-"""QuPath's own default classes and their colours."""
-
-SYNONYMS = {
-    "tumor": "Tumor",
-    "tumour": "Tumor",
-    "stroma": "Stroma",
-    "immune cells": "Immune cells",
-    "immune": "Immune cells",
-    "necrosis": "Necrosis",
-    "ignore": "Ignore*",
-    "ignore*": "Ignore*",
-}
-
-OTHER_COLOURS: tuple[Colour, ...] = (
-    (0, 114, 178), (230, 159, 0), (0, 158, 115), (204, 121, 167), (86, 180, 233), (213, 94, 0),
-    (240, 228, 66),
-)  # fmt: skip
-"""Okabe and Ito's colour-blind-safe set, for classes that QuPath has no colour for."""
+__all__ = [
+    "HIGH_SALIENCY",
+    "QuPathClass",
+    "alike_notes",
+    "qupath_class",
+    "qupath_classes",
+    "qupath_name",
+]
 
 HIGH_SALIENCY: tuple[tuple[str, str], Colour] = (("Saliency", "High"), (255, 200, 0))
 
@@ -44,33 +27,42 @@ class QuPathClass:
     colour: Colour
 
 
-def qupath_name(class_name: str) -> str:
-    """The name under which QuPath knows a class; its own spelling where it has one.
-
-    QuPath refuses a whole file for an empty class name or one with a line break, so white
-    space is made single spaces.
-    """
-    clean = " ".join(class_name.split()) or "Unnamed"
-    return SYNONYMS.get(clean.casefold(), clean)
-
-
 def qupath_class(class_name: str) -> QuPathClass:
-    """Name and colour; a class unknown to QuPath has the same colour in every file."""
-    name = qupath_name(class_name)
-    colour = QUPATH_COLOURS.get(name)
-    if colour is None:
-        colour = OTHER_COLOURS[zlib.crc32(name.encode()) % len(OTHER_COLOURS)]
-    return QuPathClass(name, colour)
+    """Name and colour of a class that stands alone."""
+    return qupath_classes((class_name,))[0]
 
 
-def qupath_classes(class_names: tuple[str, ...]) -> tuple[QuPathClass, ...]:
-    """Classes of a model; names that would collide keep their own spelling and a number."""
+def qupath_classes(
+    class_names: tuple[str, ...], colours: Mapping[str, Colour] | None = None
+) -> tuple[QuPathClass, ...]:
+    """Classes of a model; names that would collide keep their own spelling and a number.
+
+    Parameters
+    ----------
+    class_names : tuple of str
+        In the model's order.
+    colours : mapping of class name to colour, optional
+        As the model's bundle keeps them; without them they are made anew, the same.
+    """
+    made = class_colours(class_names)
+    if colours is not None and set(class_names) <= set(colours):
+        made = tuple(colours[name] for name in class_names)
     found: list[QuPathClass] = []
-    for class_name in class_names:
-        one = qupath_class(class_name)
-        number = 2
-        while one.name in {other.name for other in found}:
-            one = QuPathClass(f"{qupath_name(class_name)} {number}", one.colour)
+    for class_name, colour in zip(class_names, made, strict=True):
+        name, number = qupath_name(class_name), 2
+        while name in {other.name for other in found}:
+            name = f"{qupath_name(class_name)} {number}"
             number += 1
-        found.append(one)
+        found.append(QuPathClass(name, colour))
     return tuple(found)
+
+
+def alike_notes(classes: tuple[QuPathClass, ...]) -> tuple[str, ...]:
+    """What to say where there are more classes than colours that differ enough."""
+    pairs = alike(tuple(c.name for c in classes), [c.colour for c in classes])
+    if not pairs:
+        return ()
+    return (
+        f"{len(pairs)} pairs of classes look alike in QuPath ({pairs[0][1]} and {pairs[0][0]}, "
+        f"for one): {len(classes)} classes are more than colours can tell apart",
+    )

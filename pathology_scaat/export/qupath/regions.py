@@ -14,7 +14,7 @@ from shapely.geometry import Polygon
 from pathology_scaat.export.config import ExportConfig
 from pathology_scaat.export.frame import ExportFrame
 from pathology_scaat.export.qupath.polygons import clean_polygons, component_outline
-from pathology_scaat.stitching.schema import PROBABILITY_PREFIX, SALIENCY_CHANNEL
+from pathology_scaat.stitching.schema import EVIDENCE_PREFIX, PROBABILITY_PREFIX, SALIENCY_CHANNEL
 from pathology_scaat.stitching.slide_map import SlideMap
 
 MAX_REGION_PX = 4_000_000
@@ -54,8 +54,12 @@ def region_level(slide_map: SlideMap, region_mpp: float) -> int:
     return level
 
 
-def find_regions(slide_map: SlideMap, frame: ExportFrame, config: ExportConfig) -> RegionSet:
-    """Connected pixels above the saliency threshold where the target is probable enough.
+def find_regions(
+    slide_map: SlideMap, frame: ExportFrame, config: ExportConfig, model_threshold: float
+) -> RegionSet:
+    """Connected pixels above the threshold of the drawn map where the target is probable enough.
+
+    ``model_threshold`` is the model's own, below which pictures draw nothing.
 
     Pixels are joined along edges, not corners, so that no outline touches itself in a way
     that has to be repaired.
@@ -63,15 +67,16 @@ def find_regions(slide_map: SlideMap, frame: ExportFrame, config: ExportConfig) 
     level = region_level(slide_map, config.region_mpp)
     saliency = slide_map.read(SALIENCY_CHANNEL, level)
     probability = slide_map.read(PROBABILITY_PREFIX + slide_map.meta.target_class, level)
+    evidence = saliency
+    if config.drawn == "evidence":
+        evidence = slide_map.read(EVIDENCE_PREFIX + slide_map.meta.target_class, level)
     level_mpp = slide_map.mpp * 2**level
-    seen = ~np.isnan(saliency)
-    threshold = config.region_threshold
-    if threshold is None:
-        threshold = (
-            float(np.quantile(saliency[seen], config.region_quantile)) if seen.any() else 0.0
-        )
+    seen = ~np.isnan(evidence)
+    threshold = model_threshold if config.region_threshold is None else config.region_threshold
+    if config.region_threshold is None and config.region_quantile is not None and seen.any():
+        threshold = float(np.quantile(evidence[seen], config.region_quantile))
     with np.errstate(invalid="ignore"):  # comparisons with NaN are False, as wanted
-        mask = (saliency >= threshold) & (saliency > 0)
+        mask = (evidence >= threshold) & (evidence > 0)
         mask &= probability >= config.region_min_probability
     min_px = config.min_region_um2 / level_mpp**2
     labels, n_labels = ndimage.label(mask)  # joins along edges only

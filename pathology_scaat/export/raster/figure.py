@@ -1,51 +1,58 @@
-"""One figure a slide: tissue, probability, saliency, both on the slide, and the top patches."""
+"""One figure a slide: probability, evidence and saliency on the slide, tissue, the top patches."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import matplotlib as mpl
 import numpy as np
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
 from pathology_scaat.errors import SlideReadError
-from pathology_scaat.export.raster.overlay_png import (
-    ColourScale,
-    add_scale_bar,
-    colourize,
-    enlarged,
+from pathology_scaat.export.raster.canvas import (
+    GREY,
+    INK,
+    Canvas,
+    fitting,
+    font,
     length_text,
-    new_figure,
-    over,
-    save_figure,
+    resized,
+    warning_height,
+    warning_strip,
     wrapped,
-    zoom_of,
+)
+from pathology_scaat.export.raster.colour_scale import ColourScale, solid
+from pathology_scaat.export.raster.overlay_png import (
+    Kind,
+    MapPictures,
+    formula,
+    shown_classes,
 )
 from pathology_scaat.export.tiles import TileTable
 from pathology_scaat.geometry import BoxPx
+from pathology_scaat.scaat.evidence import patch_evidence
 from pathology_scaat.slides.base import RgbImage, Slide
-from pathology_scaat.stitching.schema import PROBABILITY_PREFIX, SALIENCY_CHANNEL
-from pathology_scaat.stitching.slide_map import SlideMap
 from pathology_scaat.stitching.source import SaliencySource
 
 N_TOP = 6
 PATCH_PICTURE_PX = 256
-WIDTH_IN = 17.0
-TITLE_POINTS, SMALL_POINTS = 13, 10
+WIDTH_PX = 2080
+PANEL_PX = 490
+"""Side of the square that a map is fitted into."""
+BAR_PX = 118
+GAP_PX = 16
+TITLE_POINTS, SMALL_POINTS = 17, 14
+ROW_KINDS: tuple[Kind, ...] = ("probability", "evidence", "saliency")
 
 
 @dataclass(frozen=True)
 class TopPatch:
-    """A patch as seen on the slide, and its saliency at the same size; its level-0 centre."""
+    """A patch as seen on the slide, and its evidence; its level-0 centre."""
 
     picture: RgbImage
-    saliency: NDArray[np.float32]
+    evidence: NDArray[np.float32]
     probability: float
-    mean: float
     centre_px: tuple[float, float]
 
 
@@ -68,14 +75,15 @@ def read_patch(slide: Slide, box_px: BoxPx, side_px: int) -> RgbImage | None:
     return np.asarray(picture, dtype=np.uint8)
 
 
-def top_patches(
-    source: SaliencySource, table: TileTable, factor: NDArray[np.float64], slide: Slide
-) -> list[TopPatch]:
-    """The patches of highest mean saliency, most salient first; overlapping ones only once."""
+def top_patches(source: SaliencySource, table: TileTable, slide: Slide) -> list[TopPatch]:
+    """The patches of highest probability of the target class, then saliency; overlapping ones
+    only once."""
     chosen: list[TopPatch] = []
     taken: list[NDArray[np.int32]] = []
     side = source.meta.grid.patch_size_level0_px
-    for i in np.argsort(-table.saliency_mean, kind="stable")[: 50 * N_TOP].tolist():
+    probabilities = table.probability[:, table.target_index]
+    order = np.lexsort((-table.saliency_mean, -np.round(probabilities, 3)))
+    for i in order[: 50 * N_TOP].tolist():
         corner = table.patch_px[i, :2]
         if any(np.abs(corner - other).max() < side for other in taken):
             continue
@@ -83,115 +91,133 @@ def top_patches(
         picture = read_patch(slide, BoxPx(left, top, right - left, bottom - top), PATCH_PICTURE_PX)
         if picture is None:
             continue
-        saliency = source.read(i, i + 1)[0] * np.float32(factor[i])
+        probability = float(probabilities[i])
+        evidence = patch_evidence(source.read(i, i + 1), np.array([probability]))[0]
         taken.append(corner)
-        probability = float(table.probability[i, table.target_index])
-        mean = float(table.saliency_mean[i])
         centre = ((left + right) / 2, (top + bottom) / 2)
-        chosen.append(TopPatch(picture, saliency, probability, mean, centre))
+        chosen.append(TopPatch(picture, evidence.astype(np.float32), probability, centre))
         if len(chosen) == N_TOP:
             break
     return chosen
 
 
-def _panel(axes: Any, picture: NDArray[Any], title: str) -> None:
-    axes.imshow(picture, interpolation="antialiased", interpolation_stage="rgba")
-    axes.set_axis_off()
-    axes.set_title(title, fontsize=TITLE_POINTS)
+def _fit(width: int, height: int) -> tuple[int, int]:
+    """Size of a panel: a picture fitted into its square."""
+    scale = PANEL_PX / max(width, height)
+    return max(round(width * scale), 1), max(round(height * scale), 1)
 
 
-def _bar(figure: Figure, mappable: Any, label: str, **place: Any) -> None:
-    colour_bar = figure.colorbar(mappable, **place)
-    colour_bar.set_label(label, fontsize=SMALL_POINTS)
-    colour_bar.ax.tick_params(labelsize=SMALL_POINTS)
+def _panel(canvas: Canvas, x: int, y: int, picture: RgbImage, title: str) -> tuple[int, int]:
+    """A picture under its title; returns the size it is drawn in."""
+    width, height = _fit(picture.shape[1], picture.shape[0])
+    canvas.text(x, y, fitting(title, font(TITLE_POINTS), PANEL_PX + BAR_PX - GAP_PX), TITLE_POINTS)
+    canvas.paste(resized(picture, width, height), x, y + 26)
+    return width, height
 
 
-def _solid(values: NDArray[np.float32], vmax: float, colormap: str) -> NDArray[np.uint8]:
-    """Opaque colours; no data is white."""
-    rgba = colourize(values, vmax, colormap)
-    rgba[..., 3] = 255
-    rgba[np.isnan(values)] = 255
-    return rgba
-
-
-def _solid_legend(vmax: float, colormap: str) -> mpl.cm.ScalarMappable:
-    return mpl.cm.ScalarMappable(mpl.colors.Normalize(0, vmax), colormap)
-
-
-def _mark(axes: Any, patches: list[TopPatch], frame: BoxPx, scale: float) -> None:
+def _mark(canvas: Canvas, corner: tuple[int, int], ratio: float, patches: list[TopPatch],
+          pictures: MapPictures) -> None:  # fmt: skip
     """Numbers on the slide where the patches below come from."""
+    frame = pictures.slide_map.frame_px
+    level0 = pictures.pixel_um / pictures.slide_map.meta.slide.mpp / ratio
     for number, patch in enumerate(patches, start=1):
-        x, y = (patch.centre_px[0] - frame.x) / scale, (patch.centre_px[1] - frame.y) / scale
-        axes.text(
-            x, y, str(number), ha="center", va="center", fontsize=SMALL_POINTS, clip_on=True,
-            bbox={"boxstyle": "circle,pad=0.15", "facecolor": "white", "lw": 0.8, "alpha": 0.85},
-        )  # fmt: skip
+        x = corner[0] + (patch.centre_px[0] - frame.x) / level0
+        y = corner[1] + (patch.centre_px[1] - frame.y) / level0
+        canvas.draw.ellipse((x - 10, y - 10, x + 10, y + 10), fill="white", outline=INK)
+        canvas.draw.text((x, y), str(number), fill=INK, font=font(13, bold=True), anchor="mm")
+
+
+def _map_row(
+    canvas: Canvas, y: int, pictures: MapPictures, class_name: str, patches: list[TopPatch],
+    tissue: RgbImage | None,
+) -> None:  # fmt: skip
+    """The maps of one class side by side, with their scales."""
+    x = GAP_PX
+    for kind in ROW_KINDS:
+        picture = pictures.get(kind, class_name)
+        width, height = _panel(canvas, x, y, picture.image, picture.title)
+        ratio = width / picture.image.shape[1]
+        if kind == "evidence":
+            pixel_um = pictures.pixel_um / ratio
+            canvas.scale_bar(x, y + 26, width, height, pixel_um)
+            _mark(canvas, (x, y + 26), ratio, patches, pictures)
+        words = f"top: {picture.scale.source}"
+        canvas.colour_bar(x + width + 12, y + 30, max(height - 16, 90), picture.scale, words, "f")
+        x += PANEL_PX + BAR_PX
+    if tissue is not None:
+        width, height = PANEL_PX // 2, PANEL_PX // 2
+        room = WIDTH_PX - x - GAP_PX
+        scale = min(room / tissue.shape[1], PANEL_PX / tissue.shape[0])
+        size = max(round(tissue.shape[1] * scale), 1), max(round(tissue.shape[0] * scale), 1)
+        canvas.text(x, y, fitting("tissue found (green)", font(TITLE_POINTS), room), TITLE_POINTS)
+        canvas.paste(resized(tissue, *size), x, y + 26)
 
 
 def _patch_rows(
-    figure: Figure, place: Any, patches: list[TopPatch], target: str, colormap: str, side_um: float
+    canvas: Canvas, y: int, patches: list[TopPatch], target: str, scale: ColourScale, side_um: float
 ) -> None:
-    """The patches above their saliency, all in one colour scale."""
-    grid = place.subgridspec(2, N_TOP + 1, width_ratios=[*[1.0] * N_TOP, 0.05])
-    vmax = max(float(np.quantile(np.stack([p.saliency for p in patches]), 0.995)), 1e-12)
+    """The patches above their evidence, in the colours of the map."""
+    canvas.text(
+        GAP_PX, y, f"Patches of highest probability of {target}, each {length_text(side_um)} wide; "
+        "below them where in the patch the evidence lies", TITLE_POINTS,
+    )  # fmt: skip
+    step = PATCH_PICTURE_PX + GAP_PX
     for k, patch in enumerate(patches):
-        above, below = figure.add_subplot(grid[0, k]), figure.add_subplot(grid[1, k])
-        title = f"{k + 1}:  p({target}) {patch.probability:.2f}, saliency {patch.mean:.2g}"
-        _panel(above, patch.picture, title)
-        above.title.set_fontsize(SMALL_POINTS)
-        _panel(below, _solid(patch.saliency, vmax, colormap), "")
-        if k == 0:
-            for axes, text in ((above, f"patch, {length_text(side_um)} wide"), (below, "saliency")):
-                axes.text(
-                    -0.05, 0.5, text, rotation=90, ha="right", va="center",
-                    transform=axes.transAxes, fontsize=SMALL_POINTS,
-                )  # fmt: skip
-    bar = figure.add_subplot(grid[1, N_TOP])
-    _bar(figure, _solid_legend(vmax, colormap), "saliency in patches", cax=bar)
+        x = GAP_PX + k * step
+        canvas.text(x, y + 28, f"{k + 1}:  p({target}) {patch.probability:.2f}", SMALL_POINTS, GREY)
+        canvas.paste(patch.picture, x, y + 50)
+        shown = solid(patch.evidence, scale.vmax, scale.colormap)
+        canvas.paste(resized(shown, PATCH_PICTURE_PX, PATCH_PICTURE_PX), x, y + 50 + step)
+    flat = ColourScale(scale.vmax, scale.source, scale.colormap, 0.0)
+    canvas.colour_bar(
+        GAP_PX + len(patches) * step + 10, y + 50 + step, PATCH_PICTURE_PX, flat,
+        f"evidence for {target}",
+    )  # fmt: skip
 
 
 def write_figure(
     path: Path,
-    slide_map: SlideMap,
-    level: int,
-    base: RgbImage,
-    scale: ColourScale,
+    pictures: MapPictures,
     patches: list[TopPatch],
     tissue: RgbImage | None,
     patch_um: float,
 ) -> None:
-    """Write the figure as a PNG; colours mean the same in all its maps."""
-    meta = slide_map.meta
-    saliency = slide_map.read(SALIENCY_CHANNEL, level)
-    probability = slide_map.read(PROBABILITY_PREFIX + meta.target_class, level)
-    height, width = saliency.shape
-    panel = 3.7 * min(max(height / width, 0.4), 1.6)
-    heights = [panel, 5.2] if patches else [panel]
-    figure = new_figure(WIDTH_IN, 1.5 + sum(heights))
-    figure.set_layout_engine("constrained", rect=(0.01, 0.03, 0.98, 0.95))
-    grid = figure.add_gridspec(len(heights), 1, height_ratios=heights)
-    above = grid[0].subgridspec(1, 4)
-    axes = [figure.add_subplot(above[0, k]) for k in range(4)]
-    if tissue is not None:
-        _panel(axes[0], tissue, "tissue (green), left out (orange)")
-    else:
-        _panel(axes[0], base, "slide")
-    name = meta.target_class
-    beside = {"fraction": 0.04, "pad": 0.02, "shrink": 0.8}
-    _panel(axes[1], _solid(probability, 1.0, scale.colormap), f"probability of {name}")
-    _bar(figure, _solid_legend(1.0, scale.colormap), "probability", ax=axes[1], **beside)
-    _panel(axes[2], _solid(saliency, scale.vmax, scale.colormap), f"saliency for {name}")
-    legend = _solid_legend(scale.vmax, scale.colormap)
-    _bar(figure, legend, f"saliency (top: {scale.source})", ax=axes[2], **beside)
-    both = over(base, colourize(enlarged(saliency, base), scale.vmax, scale.colormap))
-    _panel(axes[3], both, "saliency on the slide")
-    zoom = zoom_of(slide_map, level)
-    add_scale_bar(axes[3], width * zoom, height * zoom, slide_map.mpp * 2**level / zoom)
+    """Write the figure as a PNG: a row of maps for each explained class, then patches."""
+    classes = shown_classes(pictures.slide_map)
+    height, width = pictures.base.shape[:2]
+    row = _fit(width, height)[1] + 26 + 2 * GAP_PX
+    target = classes[0]
+    small = font(SMALL_POINTS)
+    said = [
+        line
+        for sentence in [
+            *pictures.meaning(pictures.get("probability", target))[:1],
+            *pictures.meaning(pictures.get("evidence", target)),
+            *pictures.meaning(pictures.get("saliency", target))[:1],
+            *pictures.model_lines(),
+            formula(pictures),
+        ]
+        for line in wrapped(sentence, small, WIDTH_PX - 2 * GAP_PX)
+    ]
+    strip = warning_height(WIDTH_PX, pictures.warning, 18)
+    head = strip + 50
+    patch_height = 2 * (PATCH_PICTURE_PX + GAP_PX) + 62 if patches else 0
+    print_height = round(1.4 * SMALL_POINTS) * len(said)
+    canvas = Canvas(WIDTH_PX, head + len(classes) * row + patch_height + print_height + 2 * GAP_PX)
+    if strip:
+        warning_strip(canvas, 0, pictures.warning, 18)
+    slide_id = pictures.slide_map.meta.slide_id
+    canvas.text(GAP_PX, strip + 10, fitting(slide_id, font(24, bold=True), WIDTH_PX - 40), 24,
+                bold=True)  # fmt: skip
+    y = head
+    for number, class_name in enumerate(classes):
+        first = number == 0
+        _map_row(
+            canvas, y, pictures, class_name, patches if first else [], tissue if first else None
+        )
+        y += row
     if patches:
-        _mark(axes[3], patches, slide_map.frame_px, slide_map.level_scale_px(level) / zoom)
-        _patch_rows(figure, grid[1], patches, name, scale.colormap, patch_um)
-    figure.suptitle(meta.slide_id, fontsize=TITLE_POINTS + 3, fontweight="bold")
-    said = f"White: no tissue found, nothing computed.  {meta.method}; {meta.formula}"
-    said = wrapped((said,), WIDTH_IN)
-    figure.text(0.01, 0.005, said, fontsize=SMALL_POINTS - 1, color="0.35")
-    save_figure(figure, path)
+        _patch_rows(canvas, y, patches, target, pictures.scale("evidence", target), patch_um)
+        y += patch_height
+    canvas.lines(GAP_PX, y + GAP_PX, said, SMALL_POINTS)
+    canvas.save(path)

@@ -1,79 +1,52 @@
-"""The map over the slide as a picture with a colour bar and a scale bar."""
+"""Maps over the slide as pictures: what is drawn, what it means, how good the model is."""
 
 from __future__ import annotations
 
-import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
-import matplotlib as mpl
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import ListedColormap
-from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
-from numpy.typing import NDArray
 
-from pathology_scaat.artifacts.atomic import atomic_path
 from pathology_scaat.export.config import ExportConfig
+from pathology_scaat.export.model_facts import NOTHING_LEARNT, ROLE_WORDS, ModelFacts
+from pathology_scaat.export.raster.canvas import (
+    GREY,
+    WARNING,
+    Canvas,
+    fitting,
+    font,
+    warning_height,
+    warning_strip,
+    wrapped,
+)
+from pathology_scaat.export.raster.colour_scale import (
+    ColourScale,
+    colourize,
+    evidence_scale,
+    over,
+    probability_scale,
+    saliency_scale,
+)
+from pathology_scaat.export.raster.examined import Examined, enlarged, examine, hatched, veiled
 from pathology_scaat.slides.base import RgbImage
-from pathology_scaat.stitching.schema import SALIENCY_CHANNEL
+from pathology_scaat.stitching.schema import (
+    EVIDENCE_PREFIX,
+    PROBABILITY_PREFIX,
+    saliency_channel,
+)
 from pathology_scaat.stitching.slide_map import SlideMap
 
-DPI = 100
-MAX_DPI = 220
+Kind = Literal["probability", "evidence", "saliency"]
+
 DETAILED_PX = 1536
 """Small maps are drawn larger, by a whole number, as far as this: the slide shows its detail."""
-LONG_SIDE_IN = 9.6
-"""Long side of the map in a picture, in inches."""
-HAIR_PX = 0.05
-MARGINS_IN = (0.2, 0.7, 0.5, 1.7)
-"""Left, below, above, right of a map in a picture."""
-MAX_ALPHA = 0.85
-ALPHA_POWER = 0.7
-FAINTEST = 0.04
-"""Share of the scale below which nothing is drawn: else every patch casts a grey square."""
-SCALE_BAR_STEPS = (1, 2, 5)
-SMALL_PRINT_PER_IN = 17
-"""Characters of 8 points to an inch."""
-
-
-@dataclass(frozen=True)
-class ColourScale:
-    """The one scale of a slide's (or a cohort's) saliency."""
-
-    vmax: float
-    source: str
-    colormap: str
-
-    @classmethod
-    def of(cls, slide_map: SlideMap, config: ExportConfig) -> ColourScale:
-        if config.vmax is not None:
-            return cls(config.vmax, "set for the cohort", config.colormap)
-        found = slide_map.meta.statistics.get(SALIENCY_CHANNEL)
-        top = (found.q995 or found.maximum) if found else 0.0
-        return cls(top or 1.0, "99.5th percentile of the slide", config.colormap)
-
-
-def colourize(values: NDArray[np.float32], vmax: float, colormap: str) -> NDArray[np.uint8]:
-    """RGBA, (H, W, 4) uint8: colour and opacity grow with the value; no data is transparent."""
-    share = np.clip(np.nan_to_num(values, nan=0.0) / vmax, 0, 1)
-    rgba = mpl.colormaps[colormap](share, bytes=True)
-    # opacity rises a little faster than the value: middling values are seen, low ones hide nothing
-    seen = np.clip((share - FAINTEST) / (1 - FAINTEST), 0, 1) ** ALPHA_POWER
-    rgba[..., 3] = np.round(255 * MAX_ALPHA * seen).astype(np.uint8)
-    rgba[np.isnan(values), 3] = 0
-    out: NDArray[np.uint8] = rgba
-    return out
-
-
-def over(base: RgbImage, rgba: NDArray[np.uint8]) -> RgbImage:
-    """Alpha-composite of a picture and an overlay of the same size."""
-    alpha = rgba[..., 3:].astype(np.float32) / 255
-    mixed = base * (1 - alpha) + rgba[..., :3] * alpha
-    return np.round(mixed).astype(np.uint8)
+MARGIN_PX = 20
+BAR_ROOM_PX = 130
+LEAST_PX = (620, 320)
+"""Room for a picture at least, so that the words beside it can be read."""
 
 
 def zoom_of(slide_map: SlideMap, level: int) -> int:
@@ -83,128 +56,224 @@ def zoom_of(slide_map: SlideMap, level: int) -> int:
     return max(1, min(room, int(slide_map.level_scale_px(level))))
 
 
-def enlarged(values: NDArray[np.float32], base: RgbImage) -> NDArray[np.float32]:
-    """Map values in the pixels of the picture under them, a whole number of times larger."""
-    zoom = base.shape[0] // values.shape[0]
-    return np.repeat(np.repeat(values, zoom, axis=0), zoom, axis=1) if zoom > 1 else values
+@dataclass(frozen=True)
+class MapPicture:
+    """One map drawn over the slide.
+
+    ``drawn_um2`` is the area that has colour; ``is_bare`` where so little of it would have any
+    that none is drawn; ``of_no_use`` where none is drawn since the model has learnt nothing.
+    """
+
+    image: RgbImage
+    kind: Kind
+    class_name: str
+    scale: ColourScale
+    drawn_um2: float
+    is_bare: bool
+    of_no_use: bool = False
+
+    @property
+    def title(self) -> str:
+        """What is to be seen, in words."""
+        if self.of_no_use:
+            return f"evidence for {self.class_name} is not drawn: the model has learnt nothing"
+        if self.is_bare and self.kind == "evidence":
+            return f"no evidence for {self.class_name}"
+        of = "of" if self.kind == "probability" else "for"
+        return f"{self.kind} {of} {self.class_name}"
 
 
-def legend_colours(colormap: str, count: int = 256) -> NDArray[np.uint8]:
-    """Colours from none to the top as they look over white, (count, 3) uint8."""
-    shares = np.linspace(0, 1, count, dtype=np.float32)[None]
-    row: NDArray[np.uint8] = over(
-        np.full((1, count, 3), 255, np.uint8), colourize(shares, 1.0, colormap)
-    )[0]
-    return row
+class MapPictures:
+    """The pictures of one slide's map, each made when first asked for.
+
+    Parameters
+    ----------
+    slide_map : SlideMap
+    level : int
+        Level of the map that is drawn.
+    read_base : callable
+        Gives the slide under it, (h, w, 3) uint8, a whole number of times as large as the level.
+    with_slide : bool
+        Whether that shows the slide, or is grey since the slide is not at hand.
+    facts : ModelFacts
+    config : ExportConfig
+    """
+
+    def __init__(
+        self, slide_map: SlideMap, level: int, read_base: Callable[[], RgbImage],
+        with_slide: bool, facts: ModelFacts, config: ExportConfig,
+    ) -> None:  # fmt: skip
+        self.slide_map, self.level, self._read_base = slide_map, level, read_base
+        self.with_slide, self.facts, self.config = with_slide, facts, config
+        self.pixel_um = slide_map.mpp * 2**level / zoom_of(slide_map, level)
+        self._made: dict[tuple[Kind, str], MapPicture] = {}
+
+    @cached_property
+    def base(self) -> RgbImage:
+        """The slide under the map."""
+        return self._read_base()
+
+    @cached_property
+    def examined(self) -> Examined:
+        shown = self.base if self.with_slide else None
+        return examine(
+            self.slide_map,
+            self.level,
+            shown,
+            self.pixel_um,
+            (self.base.shape[0], self.base.shape[1]),
+        )
+
+    @cached_property
+    def plain(self) -> RgbImage:
+        """The slide, paled where nothing was looked at."""
+        return veiled(self.base, self.examined.looked_at)
+
+    def scale(self, kind: Kind, class_name: str) -> ColourScale:
+        if kind == "probability":
+            return probability_scale(self.config)
+        if kind == "evidence":
+            return evidence_scale(self.facts, class_name, self.config)
+        return saliency_scale(self.slide_map, self.facts, class_name, self.config)
+
+    def get(self, kind: Kind, class_name: str) -> MapPicture:
+        if (kind, class_name) not in self._made:
+            self._made[kind, class_name] = self._draw(kind, class_name)
+        return self._made[kind, class_name]
+
+    def _draw(self, kind: Kind, class_name: str) -> MapPicture:
+        channel = channel_of(kind, class_name, self.slide_map.meta.target_class)
+        scale = self.scale(kind, class_name)
+        values = self.slide_map.read(channel, self.level)
+        looked = self.examined.looked_at
+        rgba = np.asarray(enlarged(colourize(values, scale), self.base), dtype=np.uint8)
+        seen = (rgba[..., 3] > 0) & looked
+        area = float(seen.sum()) * self.pixel_um**2
+        bare = kind == "evidence" and (
+            bool(self.facts.nothing_learnt)
+            or area < max(self.config.min_region_um2, self.pixel_um**2)
+        )
+        image = self.plain
+        if not bare:
+            rgba = rgba.copy() if rgba.base is not None else rgba
+            rgba[..., 3] *= seen
+            image = over(image, rgba)
+        useless = kind == "evidence" and bool(self.facts.nothing_learnt)
+        shown = hatched(image, self.examined.unlike)
+        return MapPicture(shown, kind, class_name, scale, area, bare, useless)
+
+    # -- words
+    def meaning(self, picture: MapPicture) -> list[str]:
+        """What colours and their absence mean, in sentences."""
+        name, scale = picture.class_name, picture.scale
+        said = {
+            "probability": f"Colour: how probable {name} is to the model, patch by patch "
+            "(calibrated).",
+            "evidence": f"Colour: evidence for {name}: how sure the model is of the patch "
+            "(calibrated probability), strongest where in the patch that comes from.",
+            "saliency": f"Colour: how strongly a pixel moves the model's score of {name}, "
+            "times probability; it does not say how probable the class is.",
+        }[picture.kind]
+        where = "The scale is the same on every slide of this model" if scale.is_shared else (
+            "The scale is of this slide alone: colours of two slides cannot be compared"
+        )  # fmt: skip
+        lines = [
+            f"{said} {where} (top {scale.vmax:.3g}: {scale.source}); below {scale.floor:.3g} "
+            "nothing is drawn.",
+            f"Slide without colour: looked at, and below that. It does not mean that there is no "
+            f"{name}. Paled: not looked at (no tissue found, or no patch).",
+        ]
+        if self.examined.has_unlike:
+            lines.append(
+                f"Hatched: unlike what the model was trained on ({self.examined.unlike_share:.0%} "
+                "of the tissue): what it says there counts for little."
+            )
+        return lines
+
+    def model_lines(self) -> list[str]:
+        """The model, how good it is, and what this slide served for."""
+        facts = self.facts
+        quality = facts.quality[:1].upper() + facts.quality[1:]
+        return [
+            f"Model {facts.fingerprint[:12]}, {facts.slides}. {quality}.",
+            f"This slide: {ROLE_WORDS[facts.role]}. For research only.",
+        ]
+
+    @property
+    def warning(self) -> str:
+        """What must be read first; empty where all is well."""
+        said = []
+        if self.facts.nothing_learnt:
+            said.append(f"{NOTHING_LEARNT}: {self.facts.nothing_learnt}.")
+        share = self.examined.unlike_share
+        if share >= 0.25:
+            said.append(
+                f"UNLIKE THE TRAINING DATA: {share:.0%} of this slide's tissue; its map may mean "
+                "nothing."
+            )
+        return " ".join(said)
 
 
-def legend(vmax: float, colormap: str) -> mpl.cm.ScalarMappable:
-    """What a colour bar beside an overlay shows: the same colours with the same opacity."""
-    colours = ListedColormap(legend_colours(colormap) / 255)
-    return mpl.cm.ScalarMappable(mpl.colors.Normalize(0, vmax), colours)
+def channel_of(kind: Kind, class_name: str, target_class: str) -> str:
+    """The map's channel that a picture draws."""
+    if kind == "saliency":
+        return saliency_channel(class_name, target_class)
+    return (PROBABILITY_PREFIX if kind == "probability" else EVIDENCE_PREFIX) + class_name
 
 
-def scale_bar_um(width_um: float) -> float:
-    """A round length of about a sixth of the picture's width."""
-    goal = width_um / 6
-    decade = 10.0 ** np.floor(np.log10(goal))
-    return float(max(step * decade for step in SCALE_BAR_STEPS if step * decade <= goal))
-
-
-def length_text(length_um: float) -> str:
-    return f"{length_um / 1000:g} mm" if length_um >= 1000 else f"{length_um:g} µm"
-
-
-def add_scale_bar(axes: Any, width_px: int, height_px: int, pixel_um: float) -> None:
-    """Draw a scale bar with its length into the lower left corner of an image axes."""
-    length_um = scale_bar_um(width_px * pixel_um)
-    length = length_um / pixel_um
-    pad, thick = 0.03 * width_px, max(0.008 * height_px, 2.0)
-    y = height_px - pad - thick
-    box = {"facecolor": "white", "alpha": 0.75, "lw": 0, "pad": 3}
-    axes.add_patch(
-        Rectangle((pad, y), length, thick, facecolor="black", edgecolor="white", linewidth=0.8,
-                  zorder=3)
-    )  # fmt: skip
-    axes.text(
-        pad, y - thick, length_text(length_um), ha="left", va="bottom",
-        color="black", fontsize=11, bbox=box, zorder=2,
-    )  # fmt: skip
-
-
-def wrapped(sentences: Sequence[str], width_in: float) -> str:
-    """Sentences as lines of small print that fit a figure's width."""
-    characters = int(width_in * SMALL_PRINT_PER_IN)
-    return "\n".join(line for one in sentences for line in textwrap.wrap(one, characters))
-
-
-def save_figure(figure: Figure, path: Path, dpi: float = DPI) -> None:
-    """Write a PNG without software or time in it, whole or not at all."""
-    with atomic_path(path) as partial:
-        figure.savefig(partial, format="png", dpi=dpi, metadata={"Software": None})
-
-
-def new_figure(width_in: float, height_in: float) -> Figure:
-    """A figure on the Agg canvas, without pyplot's global state."""
-    figure = Figure(figsize=(width_in, height_in), dpi=DPI, facecolor="white")
-    FigureCanvasAgg(figure)
-    return figure
+def shown_classes(slide_map: SlideMap) -> tuple[str, ...]:
+    """The explained classes, the target class first."""
+    meta = slide_map.meta
+    return (meta.target_class, *(n for n in meta.targets if n != meta.target_class))
 
 
 def write_overlay_png(
-    path: Path, slide_map: SlideMap, level: int, base: RgbImage, scale: ColourScale
+    path: Path, pictures: MapPictures, kind: Kind, class_name: str
 ) -> tuple[int, int, int, int]:
-    """Slide, map over it, colour bar, scale bar; the title says what is shown.
+    """Slide, map over it, colour bar, scale bar; title and small print say what is shown.
 
     Returns
     -------
     (int, int, int, int)
         Where the map lies in the picture: x, y, width, height in its pixels.
     """
-    values = enlarged(slide_map.read(SALIENCY_CHANNEL, level), base)
-    picture = over(base, colourize(values, scale.vmax, scale.colormap))
-    height, width = values.shape
-    dpi = min(max(max(width, height) / LONG_SIDE_IN, DPI), MAX_DPI)
-    fit = LONG_SIDE_IN * dpi / max(width, height)
-    # all in whole pixels: else the slide would lie up to half a pixel beside where it is said to
-    wide, high = round(width * fit), round(height * fit)
-    left, below, above, right = (round(inches * dpi) for inches in MARGINS_IN)
-    room = (max(wide, round(4.5 * dpi)), max(high, round(3.0 * dpi)))
-    total = (left + room[0] + right, below + room[1] + above)
-    figure = new_figure((total[0] + 0.01) / dpi, (total[1] + 0.01) / dpi)
-    # a hair inside its pixels: rounding noise must not make it reach into the next one
-    low = total[1] - above - high
-    axes = figure.add_axes(
-        (
-            (left + HAIR_PX) / total[0],
-            (low + HAIR_PX) / total[1],
-            (wide - 2 * HAIR_PX) / total[0],
-            (high - 2 * HAIR_PX) / total[1],
-        )
-    )
-    axes.imshow(picture, interpolation="antialiased", interpolation_stage="rgba", aspect="auto")
-    axes.set_axis_off()
-    meta = slide_map.meta
-    add_scale_bar(axes, width, height, slide_map.mpp * 2**level / zoom_of(slide_map, level))
-    axes.set_title(f"{meta.slide_id}: saliency for {meta.target_class}", fontsize=14)
-    bar = figure.add_axes(
-        (
-            (left + room[0] + 0.2 * dpi) / total[0],
-            (below + 0.1 * room[1]) / total[1],
-            0.22 * dpi / total[0],
-            0.8 * room[1] / total[1],
-        )
-    )
-    colour_bar = figure.colorbar(legend(scale.vmax, scale.colormap), cax=bar)
-    colour_bar.set_label(f"saliency (top: {scale.source})", fontsize=10, labelpad=8)
-    said = wrapped(
-        (
-            f"Colour: how strongly a pixel moved the model's score of {meta.target_class}. "
-            "Bare slide: little or none, or no tissue found.",
-            f"{meta.method}; {meta.formula}",
-        ),
-        total[0] / dpi,
-    )
-    figure.text(left / total[0], 0.58 * dpi / total[1], said, fontsize=8, color="0.35", va="top")
-    save_figure(figure, path, dpi=dpi)
-    return left, above, wide, high
+    picture = pictures.get(kind, class_name)
+    height, width = picture.image.shape[:2]
+    room = max(width, LEAST_PX[0]), max(height, LEAST_PX[1])
+    total = room[0] + 2 * MARGIN_PX + BAR_ROOM_PX
+    small = font(13)
+    print_lines = [
+        line
+        for sentence in [*pictures.meaning(picture), *pictures.model_lines(), formula(pictures)]
+        for line in wrapped(sentence, small, total - 2 * MARGIN_PX)
+    ]
+    strip = warning_height(total, pictures.warning)
+    head = strip + 64
+    canvas = Canvas(total, head + room[1] + 14 + round(1.4 * 13) * len(print_lines) + MARGIN_PX)
+    if strip:
+        warning_strip(canvas, 0, pictures.warning)
+    _title(canvas, strip + 8, pictures.slide_map.meta.slide_id, picture, total)
+    canvas.paste(picture.image, MARGIN_PX, head)
+    canvas.scale_bar(MARGIN_PX, head, width, height, pictures.pixel_um)
+    bar = min(max(height, LEAST_PX[1]), room[1]) - 30
+    canvas.colour_bar(
+        MARGIN_PX + room[0] + 18, head + 10, bar, picture.scale,
+        f"{kind} of {class_name}" if kind == "probability" else f"{kind} for {class_name}", "floor",
+    )  # fmt: skip
+    canvas.lines(MARGIN_PX, head + room[1] + 14, print_lines, 13)
+    canvas.save(path)
+    return MARGIN_PX, head, width, height
+
+
+def _title(canvas: Canvas, y: int, slide_id: str, picture: MapPicture, total: int) -> None:
+    face = font(20, bold=True)
+    canvas.text(MARGIN_PX, y, fitting(slide_id, face, total - 2 * MARGIN_PX), 20, bold=True)
+    colour = WARNING if not picture.scale.is_shared else GREY
+    canvas.text(MARGIN_PX, y + 28, fitting(picture.title, font(17), total - 2 * MARGIN_PX), 17,
+                colour)  # fmt: skip
+
+
+def formula(pictures: MapPictures) -> str:
+    """How the values are made, for who wants to know."""
+    meta = pictures.slide_map.meta
+    return f"Saliency: {meta.method}; {meta.formula}."

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pathology_scaat.artifacts.atomic import atomic_path
+from pathology_scaat.export.raster.colour_scale import ColourScale, colourize
 from pathology_scaat.export.raster.ome_tiff import (
     BUFFER_BYTES,
     SOFTWARE,
@@ -23,30 +24,33 @@ from pathology_scaat.export.raster.ome_tiff import (
     map_tiles,
     pyramid_levels,
 )
-from pathology_scaat.export.raster.overlay_png import ColourScale, colourize
 from pathology_scaat.export.tiles import TileTable
-from pathology_scaat.stitching.schema import SALIENCY_CHANNEL
 from pathology_scaat.stitching.slide_map import SlideMap
 from pathology_scaat.stitching.source import SaliencySource
 
 WHITE = 255
 
 
-def _rgb_tiles(slide_map: SlideMap, level: int, scale: ColourScale) -> Iterator[NDArray[np.uint8]]:
-    for tile in map_tiles(slide_map, (SALIENCY_CHANNEL,), level, fill=np.nan):
-        rgba = colourize(tile, scale.vmax, scale.colormap)
+def _rgb_tiles(
+    slide_map: SlideMap, channel: str, level: int, scale: ColourScale
+) -> Iterator[NDArray[np.uint8]]:
+    for tile in map_tiles(slide_map, (channel,), level, fill=np.nan):
+        rgba = colourize(tile, scale)
         rgba[np.isnan(tile), :3] = WHITE
         yield np.ascontiguousarray(rgba[..., :3])
 
 
-def write_rgb_tiff(path: Path, slide_map: SlideMap, scale: ColourScale) -> None:
-    """Write saliency in colour (white: no data) as a pyramidal TIFF that OpenSlide opens."""
+def write_rgb_tiff(path: Path, slide_map: SlideMap, channel: str, scale: ColourScale) -> None:
+    """Write a channel in colour as a pyramidal TIFF that OpenSlide opens.
+
+    White is no data.
+    """
     with atomic_path(path) as partial, tifffile.TiffWriter(partial, bigtiff=True) as writer:
         for position, level in enumerate(pyramid_levels(slide_map)):
             size = slide_map.size_px(level)
             per_cm = 1e4 / (slide_map.mpp * 2**level)
             writer.write(
-                _rgb_tiles(slide_map, level, scale),
+                _rgb_tiles(slide_map, channel, level, scale),
                 shape=(size.height, size.width, 3),
                 dtype=np.uint8,
                 photometric="rgb",
@@ -64,9 +68,9 @@ def write_rgb_tiff(path: Path, slide_map: SlideMap, scale: ColourScale) -> None:
 
 
 def write_tile_png(
-    path: Path, source: SaliencySource, table: TileTable, colormap: str
+    path: Path, source: SaliencySource, table: TileTable, scale: ColourScale
 ) -> dict[str, Any]:
-    """Write an RGBA picture of one pixel a grid cell: colour and opacity by mean saliency.
+    """Write an RGBA picture of one pixel a grid cell: colour and opacity by its probability.
 
     Returns
     -------
@@ -77,9 +81,8 @@ def write_tile_png(
     grid = source.meta.grid
     values = np.full((grid.n_rows, grid.n_cols), np.nan, np.float32)
     columns, rows = source.grid_index[:, 0], source.grid_index[:, 1]
-    values[rows, columns] = table.saliency_mean
-    vmax = float(np.quantile(table.saliency_mean, 0.995)) if len(table) else 1.0
-    rgba = colourize(values, vmax or 1.0, colormap)
+    values[rows, columns] = table.probability[:, table.target_index]
+    rgba = colourize(values, scale)
     with atomic_path(path) as partial:
         Image.fromarray(rgba, "RGBA").save(partial, format="PNG")
     inset = max((grid.patch_size_level0_px - grid.step_level0_px) / 2, 0.0)
@@ -90,5 +93,5 @@ def write_tile_png(
             grid.n_cols * grid.step_level0_px,
             grid.n_rows * grid.step_level0_px,
         ],
-        "vmax": vmax,
+        "vmax": scale.vmax,
     }

@@ -9,15 +9,16 @@ from pathlib import Path
 from pathology_scaat.artifacts.checksums import text_problem
 from pathology_scaat.artifacts.fingerprint import file_sha256
 from pathology_scaat.export.report.records import (
+    CHECKSUM_META,
     CONTACT_SHEET,
     PAGE,
-    SEAL_META,
     ExportedCohort,
+    FailedSlide,
     read_cohort,
 )
 
 HEAD_CHARACTERS = 600
-"""Fingerprint, seal and the sheet's hash stand within so many characters of the beginning."""
+"""Fingerprint, checksum and the sheet's hash stand within so many characters of the beginning."""
 _SHEET_META = re.compile(r'<meta name="contact-sheet" content="([0-9a-f]{64})">')
 
 
@@ -37,7 +38,7 @@ def stated_sheet(page: Path) -> str | None:
 
 def page_problem(page: Path) -> str | None:
     """What is wrong with the bytes of a page, if anything."""
-    return text_problem(page, SEAL_META)
+    return text_problem(page, CHECKSUM_META)
 
 
 def _is_current(cohort: ExportedCohort, wanted: str, pictured: bool) -> bool:
@@ -47,8 +48,16 @@ def _is_current(cohort: ExportedCohort, wanted: str, pictured: bool) -> bool:
     return not pictured or (sheet.is_file() and file_sha256(sheet) == stated_sheet(page))
 
 
-def write_cohort(overlay_dir: Path, title: str = "Saliency maps") -> Sequence[Path]:
+def write_cohort(
+    overlay_dir: Path,
+    title: str = "Evidence maps",
+    *,
+    failed: Sequence[FailedSlide] = (),
+    card: str | None = None,
+) -> Sequence[Path]:
     """Write what shows a whole cohort, unless it is there: the contact sheet, then the page.
+
+    ``failed`` slides are named on the page; ``card`` is a link to the trust card.
 
     The page comes last and carries the fingerprint of both, so that a run that was killed
     between them makes them again.
@@ -61,7 +70,7 @@ def write_cohort(overlay_dir: Path, title: str = "Saliency maps") -> Sequence[Pa
     from pathology_scaat.export.report.contact_sheet import write_contact_sheet
     from pathology_scaat.export.report.page import write_page
 
-    cohort = read_cohort(overlay_dir)
+    cohort = read_cohort(overlay_dir, failed, card)
     pictured = any(cohort.picture(r, "png", "figure") for r in cohort.records)
     if _is_current(cohort, cohort.fingerprint(title), pictured):
         return []

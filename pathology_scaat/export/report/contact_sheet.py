@@ -7,16 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from pathology_scaat.artifacts.atomic import atomic_path
 from pathology_scaat.errors import ExportError
-from pathology_scaat.export.raster.overlay_png import legend_colours
+from pathology_scaat.export.model_facts import NOTHING_LEARNT
+from pathology_scaat.export.raster.canvas import WARNING, fitting, font
+from pathology_scaat.export.raster.colour_scale import ColourScale, legend_colours
 from pathology_scaat.export.report.records import CONTACT_SHEET, ExportedCohort, small_picture
 
 CELL_PX = 420
 CAPTION_PX = 40
-HEAD_PX = 56
+HEAD_PX = 66
 GAP_PX = 12
 MIN_COLUMNS = 3
 MAX_SHEET_PX = 40_000_000
@@ -39,35 +41,60 @@ def _picture(cohort: ExportedCohort, record: dict[str, Any], side_px: int) -> Im
     return small_picture(path, side_px, record["files"][path.name].get("picture_px"))
 
 
-def _fitting(draw: ImageDraw.ImageDraw, text: str, font: Any, width_px: int) -> str:
-    """The text, its end cut off where it is too long."""
-    if draw.textlength(text, font=font) <= width_px:
-        return text
-    while text and draw.textlength(text + "…", font=font) > width_px:
-        text = text[:-1]
-    return text + "…"
+ROLE_SHORT = {
+    "train": "training slide", "val": "validation slide", "test": "held out",
+    "held out": "held out", "unknown": "",
+}  # fmt: skip
+
+
+def evidence_words(record: dict[str, Any]) -> str:
+    """How much evidence a slide has, in words."""
+    target, area = str(record["target_class"]), record["slide_summary"].get("drawn_um2")
+    if area is None:
+        return ""
+    if area == 0:
+        return f"no {record['drawn']} for {target}"
+    return f"{record['drawn']} for {target} on {area / 1e6:.3g} mm²"
+
+
+def unlike_words(record: dict[str, Any]) -> str:
+    """How much of a slide is unlike the training data, where it is worth a word."""
+    share = record["slide_summary"].get("unlike_share")
+    return f"{share:.0%} unlike training" if share and share >= 0.1 else ""
 
 
 def _caption(record: dict[str, Any]) -> str:
-    n = int(record["n_regions"])
-    regions = f", {n} region{'' if n == 1 else 's'}" if n else ""
-    return f"top of the scale {record['colour_scale']['vmax']:.3g}{regions}"
+    role = ROLE_SHORT[str(record["model"]["slide_role"])]
+    return "; ".join(t for t in (role, unlike_words(record), evidence_words(record)) if t)
 
 
 def _head(draw: ImageDraw.ImageDraw, sheet: Image.Image, records: list[dict[str, Any]]) -> None:
     """One line of what is shown and how to read the colours."""
-    tops = {float(r["colour_scale"]["vmax"]) for r in records}
-    own = len(tops) > 1 or len(records) == 1
-    scale = "each slide on its own scale" if own else f"one scale, top {tops.pop():.3g}"
-    font, small = ImageFont.load_default(18), ImageFont.load_default(13)
-    draw.text((GAP_PX, 8), f"Saliency of {len(records)} slides", fill="black", font=font)
-    draw.text((GAP_PX, 33), scale, fill=GREY, font=small)
-    colormap = str(records[0]["parameters"]["colormap"])
-    strip = np.repeat(legend_colours(colormap, BAR_PX[0])[None], BAR_PX[1], axis=0)
+    scales = {(float(r["colour_scale"]["vmax"]), float(r["colour_scale"]["floor"]))
+              for r in records}  # fmt: skip
+    targets = {str(r["target_class"]) for r in records}
+    top, floor = min(scales)
+    one = f"one scale, top {top:.3g}, below {floor:.3g} nothing is drawn"
+    scale = one if len(scales) == 1 else "slides of several models: scales differ"
+    large, small = font(17), font(12)
     left = max(sheet.width - BAR_PX[0] - GAP_PX, sheet.width // 2)
-    sheet.paste(Image.fromarray(strip), (left, 10))
-    draw.text((left, 30), "none", fill=GREY, font=small)
-    draw.text((left + BAR_PX[0], 30), "top", fill=GREY, font=small, anchor="ra")
+    room = left - 2 * GAP_PX
+    drawn = str(records[0]["drawn"]).capitalize()
+    title = f"{drawn} for {', '.join(sorted(targets))}: {len(records)} slides"
+    draw.text((GAP_PX, 6), fitting(title, large, room), fill="black", font=large)
+    quality = str(records[0]["model"]["quality"]) if len(scales) == 1 else ""
+    draw.text((GAP_PX, 29), fitting(scale, small, room), fill=GREY, font=small)
+    nothing = str(records[0]["model"]["nothing_learnt"])
+    line = f"{NOTHING_LEARNT}: {nothing}" if nothing else f"model {quality}"
+    width = sheet.width - 2 * GAP_PX
+    if quality:
+        draw.text((GAP_PX, 46), fitting(line, small, width), fill=WARNING if nothing else GREY,
+                  font=small)  # fmt: skip
+    colours = ColourScale(top, "", str(records[0]["parameters"]["colormap"]), floor)
+    strip = np.repeat(legend_colours(colours, BAR_PX[0])[None], BAR_PX[1], axis=0)
+    sheet.paste(Image.fromarray(strip), (left, 8))
+    draw.text((left, 26), "none", fill=GREY, font=small)
+    draw.text((left + BAR_PX[0], 26), "top", fill=GREY, font=small, anchor="ra")
 
 
 def write_contact_sheet(cohort: ExportedCohort) -> Path:
@@ -90,7 +117,7 @@ def write_contact_sheet(cohort: ExportedCohort) -> Path:
     sheet = Image.new("RGB", (columns * cell[0], HEAD_PX + rows * cell[1]), "white")
     draw = ImageDraw.Draw(sheet)
     _head(draw, sheet, found)
-    font, small = ImageFont.load_default(15), ImageFont.load_default(12)
+    face, small = font(14), font(12)
     for position, record in enumerate(found):
         x, y = position % columns * cell[0], HEAD_PX + position // columns * cell[1]
         room = side - 2 * GAP_PX
@@ -98,9 +125,9 @@ def write_contact_sheet(cohort: ExportedCohort) -> Path:
         if picture is not None:
             place = (x + (side - picture.width) // 2, y + CAPTION_PX + (room - picture.height) // 2)
             sheet.paste(picture, place)
-        slide_id = _fitting(draw, str(record["slide_id"]), font, room)
-        draw.text((x + GAP_PX, y + 2), slide_id, fill="black", font=font)
-        caption = _fitting(draw, _caption(record), small, room)
+        slide_id = fitting(str(record["slide_id"]), face, room)
+        draw.text((x + GAP_PX, y + 2), slide_id, fill="black", font=face)
+        caption = fitting(_caption(record), small, room)
         draw.text((x + GAP_PX, y + 21), caption, fill=GREY, font=small)
     path = cohort.overlay_dir / CONTACT_SHEET
     with atomic_path(path) as partial:

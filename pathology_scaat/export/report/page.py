@@ -10,13 +10,15 @@ from typing import Any
 from urllib.parse import quote
 
 from pathology_scaat.artifacts.atomic import atomic_path
-from pathology_scaat.artifacts.checksums import EMPTY_SEAL, sealed_text
+from pathology_scaat.artifacts.checksums import EMPTY_CHECKSUM, text_with_checksum
 from pathology_scaat.artifacts.fingerprint import file_sha256
 from pathology_scaat.errors import ExportError
+from pathology_scaat.export.model_facts import NOTHING_LEARNT, ROLE_WORDS
+from pathology_scaat.export.report.contact_sheet import ROLE_SHORT, evidence_words
 from pathology_scaat.export.report.records import (
+    CHECKSUM_META,
     CONTACT_SHEET,
     PAGE,
-    SEAL_META,
     ExportedCohort,
     small_picture,
 )
@@ -32,6 +34,7 @@ _STYLE = (
     "td,th{padding:.25em .9em;text-align:left;vertical-align:top;font-weight:normal;"
     "border-bottom:1px solid #ddd}th{color:#555}thead th{color:#222;font-weight:600}"
     "td.n{text-align:right;font-variant-numeric:tabular-nums}code{font-size:90%}"
+    ".bad{background:#b00000;color:#fff;padding:.7em 1em;font-weight:600}"
     ".use{background:#fff6e5;border-left:4px solid #e69f00;padding:.5em 1em}"
     ".note{color:#8a4b00}dt{font-weight:600;margin-top:.5em}dd{margin-left:1.5em}"
     "details{margin:1em 0}@media print{section{break-inside:avoid}}"
@@ -41,16 +44,21 @@ _POLICY = "default-src 'none'; img-src data: 'self' file:; style-src 'unsafe-inl
 
 _READING = (
     "<details><summary>How to read the pictures</summary><dl>"
-    "<dt>Colour<dd>From transparent (no saliency) to yellow (the top of the slide's scale): how "
-    "strongly the pixels moved the model's score of the class that is named. Slides have scales of "
-    "their own unless one was set for the cohort, so that colours of two slides are compared by "
-    "the numbers of their scales only."
-    "<dt>Probability<dd>What the model holds each patch for; saliency says on which pixels that "
-    "rests."
-    "<dt>White, or the bare slide<dd>No tissue was found there, and nothing was computed: this is "
-    "not a negative finding."
-    "<dt>Regions<dd>The outlined annotations in the QuPath files: the slide's most salient pixels "
-    "where the class is also probable.</dl></details>"
+    "<dt>Probability<dd>How probable the class is to the model, patch by patch, calibrated on "
+    "held-out patches; always from 0 to 1."
+    "<dt>Evidence<dd>The same probability, strongest where in the patch it comes from: where to "
+    "look first. One scale for all slides of a model, set by what it showed on held-out patches; "
+    "what stays below that of other classes is not drawn, so that a slide without evidence is "
+    "bare."
+    "<dt>Saliency<dd>How strongly a pixel moves the model's score. It is large at rims and small "
+    "inside a tumour that the model is sure of: it does not say how probable the class is."
+    "<dt>Slide without colour<dd>It was looked at, and the model found less than the scale begins "
+    "with. That is no diagnosis: it does not mean that the class is not there."
+    "<dt>Paled<dd>No tissue was found there, and nothing was computed."
+    "<dt>Hatched<dd>Unlike the tissue that the model was trained on, more than 99 in 100 held-out "
+    "patches: what the model says there counts for little."
+    "<dt>Regions<dd>The outlined annotations in the QuPath files: where evidence is drawn and the "
+    "class is more probable than not.</dl></details>"
 )
 
 _FILE_WORDS = {
@@ -59,7 +67,7 @@ _FILE_WORDS = {
     "ome-tiff": "the map's values, for QuPath and ImageJ",
     "rgb-tiff": "coloured map for OpenSlide viewers",
     "tile-png": "one pixel a tile",
-    "png": "map over the slide",
+    "png": "a map over the slide",
     "figure": "all pictures of the slide",
     "csv": "table of scores",
     "annotation-store": "for TIAToolbox and TIAViz",
@@ -79,31 +87,83 @@ def _overview(cohort: ExportedCohort) -> str:
         slide_id = html.escape(str(record["slide_id"]))
         notes = len(record["notes"])
         rows.append(
-            f'<tr><td><a href="#{slide_id}">{slide_id}</a><td class="n">{record["n_tiles"]:,}'
-            f'<td class="n">{record["n_regions"]:,}'
-            f'<td class="n">{record["colour_scale"]["vmax"]:.3g}<td>'
+            f'<tr><td><a href="#{slide_id}">{slide_id}</a>'
+            f"<td>{html.escape(evidence_words(record))}"
+            f'<td class="n">{_number(record["slide_summary"]["target_probability_max"])}'
+            f'<td class="n">{record["n_regions"]:,}<td class="n">{record["n_tiles"]:,}'
+            f'<td class="n">{_share(record["slide_summary"]["unlike_share"])}'
+            f"<td>{html.escape(ROLE_SHORT[str(record['model']['slide_role'])] or 'not known')}<td>"
             + (f'<span class="note">{notes} note{"s"[: notes > 1]}</span>' if notes else "")
         )
+    targets = sorted({str(r["target_class"]) for r in cohort.records})
     return (
-        "<table><thead><tr><th>slide<th>tiles<th>regions of high saliency<th>top of the scale<th>"
-        f"<tbody>{''.join(rows)}</table>"
+        "<table><thead><tr><th>slide<th>evidence<th>highest probability of "
+        f"{html.escape(', '.join(targets))}<th>regions<th>tiles<th>unlike the training data"
+        f"<th>in training<th><tbody>{''.join(rows)}</table>"
     )
+
+
+def _number(value: Any) -> str:
+    return "" if value is None else f"{float(value):.3f}"
+
+
+def _share(value: Any) -> str:
+    return "not known" if value is None else f"{float(value):.0%}"
+
+
+def _failed(cohort: ExportedCohort) -> str:
+    """The slides without a result: a cohort is not what was left of it."""
+    if not cohort.failed:
+        return ""
+    rows = "".join(
+        f"<tr><td>{html.escape(f.slide_id)}<td>{html.escape(f.stage)}<td>{html.escape(f.reason)}"
+        for f in cohort.failed
+    )
+    count = len(cohort.failed)
+    return (
+        f'<h2 id="failed">{count} slide{"s"[: count > 1]} without a result</h2><table><thead><tr>'
+        f"<th>slide<th>failed in<th>why<tbody>{rows}</table>"
+    )
+
+
+def _models(cohort: ExportedCohort) -> str:
+    """The model (or models): quality, slides, trust card."""
+    lines = []
+    for model in cohort.models:
+        role = str(model["quality"])
+        lines.append(
+            f"<p>Model <code>{html.escape(str(model['fingerprint'])[:16])}</code>, "
+            f"{html.escape(str(model['slides']))}; {html.escape(role)}.</p>"
+        )
+    card = (
+        f'<p><a href="{quote(cohort.card)}">Trust card</a>: how far its maps can be trusted.</p>'
+        if cohort.card
+        else "<p>No trust card yet: <code>scaat evaluate</code> makes one.</p>"
+    )
+    return "".join(lines) + card
 
 
 def _section(cohort: ExportedCohort, record: dict[str, Any], embed: bool) -> str:
     text = html.escape
     slide_id = text(str(record["slide_id"]))
-    scale, frame = record["colour_scale"], record["coordinates"]
+    scale, frame, model = record["colour_scale"], record["coordinates"], record["model"]
     width, height = frame["frame_size_px"]
     offset = frame["offset_px"]
     placed = "" if offset == [0, 0] else f", {offset[0]}, {offset[1]} px into the canvas"
     facts = [
+        ("evidence", evidence_words(record)),
+        ("in training", ROLE_WORDS[str(model["slide_role"])]),
+        ("unlike the training data", _share(record["slide_summary"]["unlike_share"])),
         ("tiles, regions", f"{record['n_tiles']:,}, {record['n_regions']:,}"),
-        ("top of the colour scale", f"{scale['vmax']:.4g} ({scale['source']})"),
+        (
+            "colour scale of evidence",
+            f"top {scale['vmax']:.4g} ({scale['source']}); below {scale['floor']:.4g} "
+            "nothing is drawn",
+        ),
         ("saliency", record["map"]["formula"]),
         ("map", f"{record['map']['mpp']:.4g} µm/px"),
         ("slide in QuPath", f"{width} x {height} px at {frame['slide_mpp']:.4g} µm/px{placed}"),
-        ("model", str(record["model_fingerprint"])[:16]),
+        ("model", f"{str(record['model_fingerprint'])[:16]}: {model['quality']}"),
     ]
     rows = "".join(f"<tr><th>{text(name)}<td>{text(str(value))}" for name, value in facts)
     files = "".join(
@@ -117,7 +177,7 @@ def _section(cohort: ExportedCohort, record: dict[str, Any], embed: bool) -> str
     if picture:
         source = _data_uri(picture) if embed else quote(picture.name)
         shown = (
-            f'<p><a href="{quote(picture.name)}"><img alt="saliency of {slide_id}" loading="lazy" '
+            f'<p><a href="{quote(picture.name)}"><img alt="maps of {slide_id}" loading="lazy" '
             f'src="{source}"></a></p>'
         )
     return (
@@ -126,8 +186,8 @@ def _section(cohort: ExportedCohort, record: dict[str, Any], embed: bool) -> str
     )
 
 
-def write_page(cohort: ExportedCohort, title: str = "Saliency maps") -> Path:
-    """Write ``index.html``: every slide's picture, scale, frame, files and notes.
+def write_page(cohort: ExportedCohort, title: str = "Evidence maps") -> Path:
+    """Write ``index.html``: the model, every slide's picture, scale, files, and what failed.
 
     One file that holds its pictures and asks for nothing else: it opens offline, from a USB
     stick or an e-mail. Beyond 100 slides it shows the pictures beside it instead.
@@ -146,20 +206,25 @@ def write_page(cohort: ExportedCohort, title: str = "Saliency maps") -> Path:
     if sheet.is_file():
         stated = f'<meta name="contact-sheet" content="{file_sha256(sheet)}">'
     at_a_glance = f'<a href="{CONTACT_SHEET}">All at a glance</a>. ' if stated else ""
-    count = len(cohort.records)
+    count, failed = len(cohort.records), len(cohort.failed)
+    lost = f'; <a href="#failed">{failed} without a result</a>' if failed else ""
+    warning = ""
+    if cohort.warning:
+        warning = f'<p class="bad">{NOTHING_LEARNT}: {html.escape(cohort.warning)}.</p>'
     head = (
         '<!doctype html><html lang="en"><meta charset="utf-8">'
         f'<meta name="fingerprint" content="{cohort.fingerprint(title)}">'
-        f'<meta name="seal" content="{EMPTY_SEAL}">{stated}'
+        f'<meta name="seal" content="{EMPTY_CHECKSUM}">{stated}'
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
         f"<title>{html.escape(title)}</title><style>{_STYLE}</style>"
-        f"<h1>{html.escape(title)}</h1><p>{count} slide{'s'[: count > 1]}. {at_a_glance}</p>"
-        '<p class="use">For research. Saliency shows what moved the model, not what is there.</p>'
-        f"{_READING}\n{_overview(cohort)}\n"
+        f"<h1>{html.escape(title)}</h1>{warning}"
+        f"<p>{count} slide{'s'[: count > 1]}{lost}. {at_a_glance}</p>{_models(cohort)}"
+        '<p class="use">For research. The maps show what moved the model, not what is there.</p>'
+        f"{_READING}\n{_overview(cohort)}\n{_failed(cohort)}\n"
     )
     embed = count <= MAX_EMBEDDED
     text = head + "".join(_section(cohort, r, embed) for r in cohort.records) + "</html>\n"
     path = cohort.overlay_dir / PAGE
     with atomic_path(path) as partial:
-        partial.write_bytes(sealed_text(text, SEAL_META).encode())
+        partial.write_bytes(text_with_checksum(text, CHECKSUM_META).encode())
     return path

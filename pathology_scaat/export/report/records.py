@@ -11,50 +11,91 @@ from typing import Any
 from PIL import Image
 
 from pathology_scaat.artifacts.fingerprint import fingerprint
+from pathology_scaat.artifacts.output_names import CONTACT_SHEET, PAGE
 from pathology_scaat.errors import ExportError
 from pathology_scaat.export.sidecar import read_sidecar
 
-CONTACT_SHEET = "contact_sheet.png"
+__all__ = [
+    "CHECKSUM_META",
+    "CONTACT_SHEET",
+    "PAGE",
+    "ExportedCohort",
+    "read_cohort",
+    "small_picture",
+]
+
+SCHEMA_VERSION = 3
 
 
-PAGE = "index.html"
+CHECKSUM_META = re.compile(r'<meta name="seal" content="([0-9a-f]{64})">')
 
 
-SCHEMA_VERSION = 2
+@dataclass(frozen=True)
+class FailedSlide:
+    """A slide of the cohort that has no result, and why."""
 
-
-SEAL_META = re.compile(r'<meta name="seal" content="([0-9a-f]{64})">')
+    slide_id: str
+    stage: str
+    reason: str
 
 
 @dataclass(frozen=True)
 class ExportedCohort:
-    """The records of all slides in a folder of overlays, by slide id."""
+    """The records of all slides in a folder of overlays, by slide id.
+
+    ``failed`` are slides without a result; ``card`` is where the trust card lies, seen from the
+    folder of overlays, if there is one.
+    """
 
     overlay_dir: Path
     records: tuple[dict[str, Any], ...]
+    failed: tuple[FailedSlide, ...] = ()
+    card: str | None = None
 
     def picture(self, record: dict[str, Any], *kinds: str) -> Path | None:
-        """The first picture of the given formats that a slide has."""
+        """The first picture of the given formats that a slide has: the main one of several."""
         for kind in kinds:
             for name, entry in record["files"].items():
                 path = self.overlay_dir / Path(name).name
-                if entry.get("format") == kind and path.is_file():
+                main = entry.get("main", True)
+                if entry.get("format") == kind and main and path.is_file():
                     return path
         return None
+
+    @property
+    def warning(self) -> str:
+        """What must be read first: that a model has learnt nothing; empty where none did."""
+        said = {str(r["model"]["nothing_learnt"]) for r in self.records}
+        return "; ".join(sorted(said - {""}))
+
+    @property
+    def models(self) -> list[dict[str, Any]]:
+        """What is known of each model that slides were explained by."""
+        found = {str(r["model_fingerprint"]): dict(r["model"]) for r in self.records}
+        return [found[key] for key in sorted(found)]
 
     def fingerprint(self, title: str) -> str:
         """What page and sheet are made of: the slides' records, and with them their files."""
         return fingerprint(
-            {"schema_version": SCHEMA_VERSION, "title": title, "records": list(self.records)}
+            {
+                "schema_version": SCHEMA_VERSION,
+                "title": title,
+                "records": list(self.records),
+                "failed": [[f.slide_id, f.stage, f.reason] for f in self.failed],
+                "card": self.card,
+            }
         )
 
 
-def read_cohort(overlay_dir: Path) -> ExportedCohort:
+def read_cohort(
+    overlay_dir: Path, failed: Sequence[FailedSlide] = (), card: str | None = None
+) -> ExportedCohort:
     """Read the records of a folder of overlays; what is no record is passed over."""
     overlay_dir = Path(overlay_dir)
     records = (read_sidecar(path) for path in overlay_dir.glob("*.json"))
     found = [record for record in records if record is not None]
-    return ExportedCohort(overlay_dir, tuple(sorted(found, key=lambda r: str(r["slide_id"]))))
+    ordered = tuple(sorted(found, key=lambda r: str(r["slide_id"])))
+    return ExportedCohort(overlay_dir, ordered, tuple(failed), card)
 
 
 def small_picture(path: Path, side_px: int, box_px: Sequence[int] | None = None) -> Image.Image:

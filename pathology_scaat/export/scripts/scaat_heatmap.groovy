@@ -4,13 +4,13 @@
  * Open the slide, open this script, Run, and choose <slide>.ome.tiff when asked (or set FILE).
  * The overlay follows the opacity slider and the C key; run again to replace it.
  */
-import groovy.json.JsonSlurper
 import java.awt.image.BufferedImage
 import javafx.application.Platform
 import qupath.lib.color.ColorMaps
 import qupath.fx.dialogs.FileChoosers
 import qupath.lib.gui.viewer.overlays.BufferedImageOverlay
 import qupath.lib.images.servers.ImageServers
+import qupath.lib.io.GsonTools
 import qupath.lib.regions.ImageRegion
 import qupath.lib.regions.RegionRequest
 
@@ -34,11 +34,44 @@ if (!recordFile.isFile()) {
     println "SCAAT: ${name}.json is not beside the map"
     return
 }
-def record = new JsonSlurper().parse(recordFile)
-def frame = record.files[file.getName()].frame
-if (Math.abs(frame.width_px - slide.getWidth()) > 1 || Math.abs(frame.height_px - slide.getHeight()) > 1) {
-    println "SCAAT ${name}: REFUSED, the map is of an image of ${frame.width_px} x ${frame.height_px} px"
+def refused = { why -> println "SCAAT ${name}: REFUSED, ${why}" }
+def record = null
+try {
+    record = GsonTools.getInstance().fromJson(recordFile.getText('UTF-8'), Map)
+} catch (Exception error) {
+    refused("the record ${name}.json is damaged; export the slide again")
     return
+}
+def frame = record?.files?.get(file.getName())?.frame
+if (!(frame?.width_px instanceof Number) || !(frame?.height_px instanceof Number) ||
+        !(record.map?.scale_px instanceof Number) || !(record.colour_scale?.vmax instanceof Number)) {
+    refused("the record ${name}.json tells nothing of ${file.getName()}; export the slide again")
+    return
+}
+if (Math.abs(frame.width_px - slide.getWidth()) > 1 || Math.abs(frame.height_px - slide.getHeight()) > 1) {
+    refused("the map is of an image of ${frame.width_px as long} x ${frame.height_px as long} px")
+    return
+}
+// a rotated, mirrored, cropped or warped image has other coordinates, maybe at the same size
+def moved = null
+def inner = slide
+while (inner != null && moved == null) {
+    def type = String.valueOf(inner.getServerType())
+    moved = type =~ /(?i)\b(rotate|flip) |affine transform|cropped image|sliced image/ ? type : null
+    try {
+        inner = inner.getWrappedServer()
+    } catch (Exception none) {
+        inner = null
+    }
+}
+if (moved != null) {
+    refused("the image is opened as '${moved}': add it to the project as it was scanned")
+    return
+}
+// slides may have ids other than their names: told, not refused
+def shown = slide.getURIs().isEmpty() ? slide.getMetadata().getName() : slide.getURIs()[0].getPath()
+if (!shown.replace('\\', '/').replace('/', '_').contains(name)) {
+    println "SCAAT ${name}: the open slide is ${shown.replace('\\', '/').split('/')[-1]}; see that the map is its own"
 }
 
 def map = ImageServers.buildServer(file.toURI())

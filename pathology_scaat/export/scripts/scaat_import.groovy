@@ -7,17 +7,25 @@
  *   QuPath script -p /path/project.qpproj -s -a /path/overlays scaat_import.groovy
  *
  * For each image, <slide>.geojson.gz (or <slide>.geojson) is looked for in that folder, where
- * <slide> is the name of the image file without its ending. One line is printed for each:
+ * <slide> is the name of the image file without its last ending; where two folders hold a slide
+ * of one name, the folder's name comes first (siteA_slide1). One line is printed for each:
  *
  *   SCAAT <slide>: imported N objects (M replaced)   all well
- *   SCAAT <slide>: REFUSED ...                       the file does not fit the open image
- *   SCAAT <slide>: no file                           nothing was exported for it
+ *   SCAAT <slide>: REFUSED, ...                      the file does not fit the open image
+ *   SCAAT <file>: no file                            nothing was exported for it
  *
  * Look at the lines: QuPath does not stop a batch, nor change its exit code, for one image.
- * Importing again replaces objects by their id and doubles nothing.
+ *
+ * Importing again replaces the tiles and regions of the last overlay, also of another model, and
+ * doubles nothing. What was changed in QuPath is kept: regions that were given another class,
+ * outline or name, and the class of tiles. The line says how many.
+ *
+ * Then: Measure > Show measurement maps, and press F (fill detections), else the maps are thin lines.
  */
-import groovy.json.JsonSlurper
+import java.security.MessageDigest
+import java.util.zip.GZIPInputStream
 import qupath.fx.dialogs.FileChoosers
+import qupath.lib.io.GsonTools
 import qupath.lib.io.PathIO
 import qupath.lib.objects.classes.PathClass
 
@@ -30,38 +38,127 @@ if (folder == null || !folder.isDirectory()) {
 def server = getCurrentServer()
 // the URI is the file; the image's name may be "file - series" or anything the user typed
 def path = server.getURIs().isEmpty() ? server.getMetadata().getName() : server.getURIs()[0].getPath()
-def fileName = path.substring(path.replace('\\', '/').lastIndexOf('/') + 1)
+def parts = path.replace('\\', '/').split('/').findAll { it }
+def fileName = parts[-1]
 
-// names to try: the whole file name, then without one ending after the other
-def names = [fileName]
-while (names[-1].contains('.')) {
-    names << names[-1].substring(0, names[-1].lastIndexOf('.'))
+// names of the slide: the file's name, without its last ending, without the two of OME files;
+// the folder's name for a DICOM slide; each also with the folders before it
+def stems = [fileName]
+if (fileName.contains('.')) {
+    stems << fileName.substring(0, fileName.lastIndexOf('.'))
 }
-def file = names.collectMany { [new File(folder, it + '.geojson.gz'), new File(folder, it + '.geojson')] }
-                .find { it.isFile() }
-if (file == null) {
+stems << fileName.replaceAll(/(?i)\.ome\.(tiff?|zarr)$/, '')
+if (fileName.toLowerCase().endsWith('.dcm') && parts.size() > 1) {
+    stems << parts[-2]
+}
+def names = []
+stems.unique().each { stem ->
+    names << stem
+    for (int n = parts.size() - 2; n >= 0; n--) {
+        names << (parts[n..(parts.size() - 2)] + [stem]).join('_')
+    }
+}
+def fileOf = { name ->
+    [new File(folder, name + '.geojson.gz'), new File(folder, name + '.geojson')].find { it.isFile() }
+}
+// null where there is no record, a text where it cannot be read
+def recordOf = { name ->
+    def file = new File(folder, name + '.json')
+    if (!file.isFile()) {
+        return null
+    }
+    try {
+        def value = GsonTools.getInstance().fromJson(file.getText('UTF-8'), Map)
+        def frame = value?.files?.get(fileOf(name).getName())?.frame
+        if (frame?.width_px instanceof Number && frame?.height_px instanceof Number) {
+            return value
+        }
+        return "the record ${name}.json tells nothing of ${fileOf(name).getName()}"
+    } catch (Exception error) {
+        return "the record ${name}.json is damaged"
+    }
+}
+def frameOf = { name, record -> record.files[fileOf(name).getName()].frame }
+def fits = { name, record ->
+    !(record instanceof Map) ||
+        (Math.abs(frameOf(name, record).width_px - server.getWidth()) <= 1 &&
+         Math.abs(frameOf(name, record).height_px - server.getHeight()) <= 1)
+}
+def found = names.unique().findAll { fileOf(it) != null }
+if (found.isEmpty()) {
     println "SCAAT ${fileName}: no file"
     return
 }
-def slide = file.getName().replaceAll(/\.geojson(\.gz)?$/, '')
+def fitting = found.findAll { fits(it, recordOf(it)) }
+if (fitting.size() > 1) {
+    println "SCAAT ${fileName}: REFUSED, ${fitting.join(' and ')} may both be this slide; " +
+            'move the files of the other away'
+    return
+}
+def slide = fitting.isEmpty() ? found[0] : fitting[0]
+def file = fileOf(slide)
+def record = recordOf(slide)
+def refused = { why -> println "SCAAT ${slide}: REFUSED, ${why}" }
+if (record instanceof CharSequence) {
+    refused("${record}; export the slide again")
+    return
+}
 
-// the record beside the overlays says which frame they were written for
-def record = new File(folder, slide + '.json')
-if (record.isFile()) {
-    def size = new JsonSlurper().parse(record).coordinates.frame_size_px
-    if (Math.abs(size[0] - server.getWidth()) > 1 || Math.abs(size[1] - server.getHeight()) > 1) {
-        println "SCAAT ${slide}: REFUSED, made for an image of ${size[0]} x ${size[1]} px, " +
+// a rotated, mirrored, cropped or warped image has other coordinates, maybe at the same size
+def moved = null
+def inner = server
+while (inner != null && moved == null) {
+    def type = String.valueOf(inner.getServerType())
+    moved = type =~ /(?i)\b(rotate|flip) |affine transform|cropped image|sliced image/ ? type : null
+    try {
+        inner = inner.getWrappedServer()
+    } catch (Exception none) {
+        inner = null
+    }
+}
+if (moved != null) {
+    refused("the image is opened as '${moved}': add it to the project as it was scanned")
+    return
+}
+
+// the record says which frame the file was written for, and which bytes it had
+if (record != null) {
+    def frame = frameOf(slide, record)
+    if (!fits(slide, record)) {
+        refused("made for an image of ${frame.width_px as long} x ${frame.height_px as long} px, " +
                 "the open one has ${server.getWidth()} x ${server.getHeight()} px " +
-                '(export again with the other --qupath-origin)'
+                '(export again with the other --qupath-origin)')
+        return
+    }
+    def digest = MessageDigest.getInstance('SHA-256')
+    file.withInputStream { stream ->
+        byte[] block = new byte[1 << 16]
+        for (int n = stream.read(block); n > 0; n = stream.read(block)) {
+            digest.update(block, 0, n)
+        }
+    }
+    if (digest.digest().encodeHex().toString() != record.files[file.getName()].sha256) {
+        refused("${file.getName()} is not the file that its record tells of; export the slide again")
         return
     }
 }
 
 def objects
 try {
+    // QuPath reads a text or another JSON as "no objects": only GeoJSON may go on
+    def head = file.withInputStream { raw ->
+        def stream = file.getName().endsWith('.gz') ? new GZIPInputStream(raw) : raw
+        byte[] block = new byte[256]
+        int n = stream.read(block)
+        new String(block, 0, Math.max(n, 0), 'UTF-8')
+    }
+    if (!(head =~ /^[^\w"]*"type"\s*:\s*"Feature/)) {
+        refused("${file.getName()} is no GeoJSON")
+        return
+    }
     objects = PathIO.readObjects(file.toPath())
 } catch (Exception error) {
-    println "SCAAT ${slide}: REFUSED, ${file.getName()} cannot be read (${error.getClass().getSimpleName()})"
+    refused("${file.getName()} cannot be read (${error.getClass().getSimpleName()})")
     return
 }
 def outside = objects.count {
@@ -71,15 +168,63 @@ def outside = objects.count {
         roi.getBoundsY() + roi.getBoundsHeight() > server.getHeight() + 1
 }
 if (outside > 0) {
-    println "SCAAT ${slide}: REFUSED, ${outside} of ${objects.size()} objects are outside the open image"
+    refused("${outside} of ${objects.size()} objects are outside the open image")
     return
 }
 
+// What is ours in the image: tiles by their measurements, regions by their metadata. A tile's class
+// was changed if another class has a higher probability; a region if its class, name or outline
+// is not the one that its metadata tell of.
+def SUFFIX = ' probability'
+def isTile = { it.isDetection() && it.getMeasurements().keySet().any { name -> name.startsWith('SCAAT: ') } }
+def isRegion = { it.isAnnotation() && it.getMetadata().containsKey('outlined at um/px') }
+def classOf = { it.getPathClass() == null ? '' : it.getPathClass().toString() }
+def tileChanged = {
+    def scores = it.getMeasurements().findAll { name, value -> name.startsWith('SCAAT: ') && name.endsWith(SUFFIX) }
+    def own = scores['SCAAT: ' + classOf(it) + SUFFIX]
+    scores.isEmpty() ? false : own == null || own < scores.values().max() - 1e-6
+}
+def outlineChanged = {
+    def roi = it.getROI()
+    def stated = it.getMetadata().get('outline')
+    if (stated == null) {
+        return false  // of an overlay that did not tell
+    }
+    def now = [roi.getArea(), roi.getBoundsX(), roi.getBoundsY(), roi.getBoundsWidth(), roi.getBoundsHeight()]
+    def then = stated.split(' ').collect { text -> text as double }
+    (0..4).any { i -> Math.abs(now[i] - then[i]) > (i == 0 ? 0.5 + 1e-5 * then[0] : 0.05) }
+}
+def regionChanged = {
+    classOf(it) != 'Saliency: High' || !(String.valueOf(it.getName()) ==~ /High saliency \d+/) || outlineChanged(it)
+}
+
 def hierarchy = getCurrentHierarchy()
-def ids = objects.collect { it.getID() } as Set
-def old = hierarchy.getAllObjects(false).findAll { ids.contains(it.getID()) }
+def fresh = new LinkedHashMap()
+objects.each { fresh.put(it.getID(), it) }
+def old = []
+int kept = 0
+hierarchy.getAllObjects(false).each {
+    def twin = fresh.get(it.getID())
+    if (isTile(it)) {
+        if (!tileChanged(it)) {
+            old << it
+        } else if (twin != null && isTile(twin)) {
+            twin.setPathClass(it.getPathClass())  // the class of the pathologist, the new measurements
+            kept++
+            old << it
+        } else {
+            kept++
+            fresh.remove(it.getID())
+        }
+    } else if (isRegion(it) && !regionChanged(it)) {
+        old << it
+    } else if (isRegion(it) || twin != null) {
+        kept++
+        fresh.remove(it.getID())
+    }
+}
 hierarchy.removeObjects(old, true)
-hierarchy.addObjects(objects)
+hierarchy.addObjects(fresh.values())
 
 def project = getProject()
 if (project != null) {
@@ -89,4 +234,8 @@ if (project != null) {
         project.setPathClasses(known + missing)
     }
 }
-println "SCAAT ${slide}: imported ${objects.size()} objects (${old.size()} replaced)"
+def untouched = kept == 0 ? '' : ", ${kept} changed in QuPath kept"
+println "SCAAT ${slide}: imported ${fresh.size()} objects (${old.size()} replaced${untouched})"
+if (record?.model?.warning) {
+    println "SCAAT ${slide}: WARNING, ${record.model.warning}"
+}

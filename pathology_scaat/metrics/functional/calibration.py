@@ -1,78 +1,190 @@
-"""Temperature and calibration: confidence must not decide which map looks more faithful."""
+"""Temperature and calibration: does a probability mean what it says?
+
+Shapes: ``logits`` (N, K) float, ``labels`` (N,) int, or (N, K) of 0 and 1 for several labels.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
-_LOG_RANGE = (-4.0, 4.0)
+FloatArray = NDArray[np.floating[Any]]
+
+TEMPERATURES = (math.exp(-4.0), math.exp(4.0))
+"""Least and largest temperature that is fitted: 1/55 to 55."""
+
 _GOLDEN = (math.sqrt(5) - 1) / 2
+_ITERATIONS = 60
 
 
-def fit_temperature(logits: Tensor, labels: Tensor, iterations: int = 60) -> float:
+def softmax(logits: FloatArray) -> NDArray[np.float64]:
+    """Class probabilities, (N, K) float64."""
+    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
+    powers: NDArray[np.float64] = np.exp(shifted)
+    powers /= powers.sum(axis=1, keepdims=True)
+    return powers
+
+
+def sigmoid(logits: FloatArray) -> NDArray[np.float64]:
+    """Elementwise probabilities, float64, without overflow."""
+    return 0.5 * (1 + np.tanh(0.5 * logits.astype(np.float64)))
+
+
+def mean_loss(logits: FloatArray, labels: NDArray[Any]) -> float:
+    """Mean cross-entropy (summed binary cross-entropy for several labels), in nats."""
+    z = logits.astype(np.float64)
+    if labels.ndim == 2:
+        soft = np.maximum(z, 0) - z * labels + np.log1p(np.exp(-np.abs(z)))
+        return float(soft.sum(axis=1).mean())
+    top = z.max(axis=1)
+    log_sum = top + np.log(np.exp(z - top[:, None]).sum(axis=1))
+    return float((log_sum - z[np.arange(len(z)), labels]).mean())
+
+
+def balanced_loss(logits: FloatArray, labels: NDArray[Any]) -> float:
+    """Mean over the classes of their mean cross-entropy, in nats.
+
+    A prediction that is the same for every patch cannot be better than log K, whatever the
+    share of the classes.
+    """
+    if labels.ndim == 2:
+        return mean_loss(logits, labels)
+    present = np.unique(labels)
+    return float(np.mean([mean_loss(logits[labels == k], labels[labels == k]) for k in present]))
+
+
+def _best_temperature(cost: Callable[[float], float]) -> float:
+    """Golden-section search over log T within :data:`TEMPERATURES`: there is one minimum."""
+    low, high = (math.log(t) for t in TEMPERATURES)
+    a, b = high - _GOLDEN * (high - low), low + _GOLDEN * (high - low)
+    cost_a, cost_b = cost(math.exp(a)), cost(math.exp(b))
+    for _ in range(_ITERATIONS):
+        if cost_a <= cost_b:
+            high, b, cost_b = b, a, cost_a
+            a = high - _GOLDEN * (high - low)
+            cost_a = cost(math.exp(a))
+        else:
+            low, a, cost_a = a, b, cost_b
+            b = low + _GOLDEN * (high - low)
+            cost_b = cost(math.exp(b))
+    return math.exp((low + high) / 2)
+
+
+def fit_temperature(logits: FloatArray, labels: NDArray[Any], *, smoothed: bool = False) -> float:
     """Temperature T that minimises the cross-entropy of logits / T (Guo et al. 2017).
 
     The loss is convex in 1/T: a golden-section search over log T finds it without a step size.
 
     Parameters
     ----------
-    logits : Tensor, (N, K)
+    logits : ndarray, (N, K)
         Of validation images.
-    labels : Tensor, (N,) int64
-    iterations : int
+    labels : ndarray, (N,) int or (N, K)
+    smoothed : bool
+        Aim at Platt's (1999) targets instead of 0 and 1: what a class of n patches says can be
+        certain to (n + 1) / (n + 2) only. Without it a few patches that are all right give
+        probabilities of 0 and 1. For (N,) labels.
 
     Returns
     -------
     float
-        1 where there is nothing to fit on; kept within 1/55 to 55.
+        1 where there is nothing to fit on; kept within :data:`TEMPERATURES`. Ask
+        :func:`temperature_problem` whether it ended at one of them.
 
     Examples
     --------
-    >>> import torch
-    >>> logits = torch.tensor([[0.0, 4.0], [0.0, 4.0], [0.0, 4.0], [0.0, 4.0]])
-    >>> round(fit_temperature(logits, torch.tensor([1, 1, 1, 0])), 2)
+    >>> round(fit_temperature(np.array([[0.0, 4.0]] * 4), np.array([1, 1, 1, 0])), 2)
     3.64
     """
     if len(logits) == 0:
         return 1.0
-    values = logits.double()
+    if not smoothed:
+        return _best_temperature(lambda t: mean_loss(logits / t, labels))
+    smallest = min(int(np.sum(labels == k)) for k in np.unique(labels))
+    spread = 1 / (smallest + 2)
 
-    def loss(log_t: float) -> float:
-        return float(F.cross_entropy(values / math.exp(log_t), labels))
+    def cost(t: float) -> float:
+        z = logits.astype(np.float64) / t
+        top = z.max(axis=1)
+        log_sum = top + np.log(np.exp(z - top[:, None]).sum(axis=1))
+        mine = z[np.arange(len(z)), labels]
+        others = (z.sum(axis=1) - mine) / max(z.shape[1] - 1, 1)
+        return float((log_sum - (1 - spread) * mine - spread * others).mean())
 
-    low, high = _LOG_RANGE
-    a, b = high - _GOLDEN * (high - low), low + _GOLDEN * (high - low)
-    loss_a, loss_b = loss(a), loss(b)
-    for _ in range(iterations):
-        if loss_a <= loss_b:
-            high, b, loss_b = b, a, loss_a
-            a = high - _GOLDEN * (high - low)
-            loss_a = loss(a)
-        else:
-            low, a, loss_a = a, b, loss_b
-            b = low + _GOLDEN * (high - low)
-            loss_b = loss(b)
-    return math.exp((low + high) / 2)
+    return _best_temperature(cost)
 
 
-def expected_calibration_error(logits: Tensor, labels: Tensor, n_bins: int = 15) -> float:
-    """Mean distance between confidence and accuracy over equally wide bins (Naeini 2015).
+def calibrated_loss(logits: FloatArray, labels: NDArray[Any], most: int = 20_000) -> float:
+    """Balanced loss at the temperature that suits it best: what ranks the epochs of a training.
+
+    Overconfidence, which one number mends, costs nothing; a constant prediction gets log K.
+    Beyond ``most`` patches, as many evenly spread ones are looked at.
+    """
+    if labels.ndim == 2:
+        return mean_loss(logits, labels)
+    if len(labels) > most:
+        some = np.linspace(0, len(labels) - 1, most).astype(np.int64)
+        logits, labels = logits[some], labels[some]
+    return balanced_loss(
+        logits / _best_temperature(lambda t: balanced_loss(logits / t, labels)), labels
+    )
+
+
+def temperature_problem(temperature: float) -> str | None:
+    """Why a fitted temperature calibrates nothing, in words; None where it is a minimum.
 
     Examples
     --------
-    >>> import torch
-    >>> sure = torch.tensor([[0.0, 50.0], [0.0, 50.0]])
-    >>> expected_calibration_error(sure, torch.tensor([1, 0]))
+    >>> temperature_problem(1.7)
+    >>> temperature_problem(TEMPERATURES[1])[:46]
+    'The temperature ended at its upper bound (55):'
+    """
+    least, largest = TEMPERATURES
+    if temperature >= largest * (1 - 1e-3):
+        return (
+            f"The temperature ended at its upper bound ({largest:.0f}): the validation labels do "
+            "not follow the predictions at all, and the probabilities are not calibrated."
+        )
+    if temperature <= least * (1 + 1e-3):
+        return (
+            f"The temperature ended at its lower bound (1/{1 / least:.0f}): every validation label "
+            "is predicted rightly, so that nothing tells how sure is too sure, and the "
+            "probabilities are not calibrated."
+        )
+    return None
+
+
+def calibration_error(confidence: FloatArray, correct: NDArray[np.bool_], bins: int = 15) -> float:
+    """Expected calibration error (Naeini et al. 2015) over equally wide bins, 0 to 1.
+
+    A bin holds its upper edge: ``(0, 1/15], (1/15, 2/15], ...``. NaN without any prediction.
+
+    Examples
+    --------
+    >>> calibration_error(np.array([1.0, 1.0]), np.array([True, False]))
+    0.5
+    """
+    if len(confidence) == 0:
+        return math.nan
+    sure = np.asarray(confidence, dtype=np.float64)
+    place = np.clip(np.ceil(sure * bins), 1, bins).astype(np.int64) - 1
+    gap = np.bincount(place, weights=np.asarray(correct, dtype=np.float64) - sure, minlength=bins)
+    return float(np.abs(gap).sum() / len(sure))
+
+
+def expected_calibration_error(logits: FloatArray, labels: NDArray[Any], n_bins: int = 15) -> float:
+    """Calibration error of the most probable class.
+
+    Examples
+    --------
+    >>> expected_calibration_error(np.array([[0.0, 50.0]] * 2), np.array([1, 0]))
     0.5
     """
     if len(logits) == 0:
         return math.nan
-    confidence, predicted = logits.double().softmax(1).max(1)
-    right = (predicted == labels).double()
-    bins = (confidence * n_bins).ceil().clamp(1, n_bins).long() - 1
-    gap = torch.zeros(n_bins, dtype=torch.float64, device=logits.device)
-    gap.index_add_(0, bins, right - confidence)
-    return float(gap.abs().sum() / len(logits))
+    probability = softmax(logits)
+    return calibration_error(probability.max(axis=1), probability.argmax(axis=1) == labels, n_bins)

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from pathology_scaat.errors import UsageError
 from pathology_scaat.metrics.functional._checks import check_images, check_maps
 from pathology_scaat.metrics.functional.occluders import OccluderName, make_occluder
+from pathology_scaat.scaat.noise import image_noise
 from pathology_scaat.scaat.target import evaluating, target_score
 
 Score = Literal["margin", "probability"]
@@ -115,6 +116,7 @@ def occlusion_logits(
     shares: Sequence[float] = DEFAULT_SHARES,
     cell_px: int | None = None,
     seed: int = 0,
+    index: Tensor | Sequence[int] | None = None,
     mean_colour: Tensor | None = None,
     donors: Tensor | None = None,
 ) -> OcclusionLogits:
@@ -135,6 +137,9 @@ def occlusion_logits(
         Side of the cells that are ranked; see :func:`default_cell_px`.
     seed : int
         Of the random order, noise and donors: the same for every model.
+    index : sequence of int or Tensor, (N,), optional
+        Number of each image, which they are drawn by, so that the batch decides nothing; else
+        its place here.
     mean_colour, donors : Tensor, optional
         See :func:`make_occluder`.
 
@@ -149,11 +154,10 @@ def occlusion_logits(
     cell = cell_px or default_cell_px(min(side))
     ranks = cell_ranks(maps, cell, seed)
     cells = ranks.shape[1]
-    generator = torch.Generator().manual_seed(seed + 1)
-    chance = torch.stack(
-        [torch.randperm(cells, generator=generator) for _ in range(len(images))]
-    ).to(images.device)
-    fill = make_occluder(occluder, images, seed=seed, mean_colour=mean_colour, donors=donors)
+    chance = image_noise(seed + 1, index, len(images)).permutations(cells).to(images.device)
+    fill = make_occluder(
+        occluder, images, seed=seed, index=index, mean_colour=mean_colour, donors=donors
+    )
     with evaluating(model):
 
         def run(hidden: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pathology_scaat.errors import UsageError
+from pathology_scaat.metrics.functional.roc import roc_auc
 
 FloatArray = NDArray[np.floating[Any]]
 BoolArray = NDArray[np.bool_]
@@ -63,17 +64,6 @@ def _valid(values: FloatArray, mask: BoolArray) -> tuple[NDArray[np.float32], Bo
     return values[present].astype(np.float32, copy=False).ravel(), mask[present].ravel()
 
 
-def _tie_groups(
-    scores: NDArray[np.float32], positives: BoolArray
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Cumulative (true positives, all) at the end of each group of equal scores, best first."""
-    order = np.argsort(-scores, kind="stable")
-    ranked = scores[order]
-    hits = np.cumsum(positives[order], dtype=np.int64)
-    ends = np.flatnonzero(np.append(np.diff(ranked) != 0, True))
-    return hits[ends], ends.astype(np.int64) + 1
-
-
 def pixel_average_precision(values: FloatArray, mask: BoolArray) -> float:
     """Average precision of a map's values as scores of a mask's pixels.
 
@@ -98,13 +88,16 @@ def pixel_average_precision(values: FloatArray, mask: BoolArray) -> float:
     >>> pixel_average_precision(np.array([0.9, 0.8, 0.1]), np.array([True, False, True]))
     0.8333333333333333
     """
+    import torch
+
+    from pathology_scaat.metrics.functional.ranking import average_precision
+
     scores, positives = _valid(values, mask)
-    n_positive = int(positives.sum())
-    if n_positive == 0:
+    if not scores.size:
         return math.nan
-    hits, seen = _tie_groups(scores, positives)
-    gained = np.diff(hits, prepend=0)
-    return float(np.sum(gained * (hits / seen)) / n_positive)
+    return float(
+        average_precision(torch.from_numpy(scores)[None], torch.from_numpy(positives)[None])
+    )
 
 
 def pixel_auroc(values: FloatArray, mask: BoolArray) -> float:
@@ -122,15 +115,7 @@ def pixel_auroc(values: FloatArray, mask: BoolArray) -> float:
     0.5
     """
     scores, positives = _valid(values, mask)
-    n_positive = int(positives.sum())
-    n_negative = positives.size - n_positive
-    if n_positive == 0 or n_negative == 0:
-        return math.nan
-    hits, seen = _tie_groups(scores, positives)
-    misses = np.diff(seen - hits, prepend=0)
-    before = np.concatenate([[0], hits[:-1]])
-    above = np.sum(misses * (before + hits) / 2.0)
-    return float(above / (n_positive * n_negative))
+    return roc_auc(scores, positives)
 
 
 def slide_localisation(map_values: FloatArray, mask: BoolArray) -> SlideLocalisation:

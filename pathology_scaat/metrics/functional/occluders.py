@@ -6,7 +6,7 @@ out of distribution, interpolation leaks what it hides. A claim should hold unde
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal, get_args
 
 import torch
@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pathology_scaat.errors import UsageError
+from pathology_scaat.scaat.noise import image_noise
 
 OccluderName = Literal["mean", "blur", "noisy-linear", "swap"]
 OCCLUDERS: tuple[str, ...] = get_args(OccluderName)
@@ -63,6 +64,7 @@ def make_occluder(
     images: Tensor,
     *,
     seed: int = 0,
+    index: Tensor | Sequence[int] | None = None,
     mean_colour: Tensor | None = None,
     donors: Tensor | None = None,
 ) -> Occluder:
@@ -76,6 +78,8 @@ def make_occluder(
     images : Tensor, (N, C, H, W), 0..1
     seed : int
         Of noise and of who donates to whom.
+    index : sequence of int or Tensor, (N,), optional
+        Number of each image, which its noise and donor are drawn by; else its place here.
     mean_colour : Tensor, (C,), optional
         Of the data set; else of these images.
     donors : Tensor, (M, C, H, W), optional
@@ -94,9 +98,9 @@ def make_occluder(
     >>> [torch.equal(make_occluder(name, images)(nothing), images) for name in OCCLUDERS]
     [True, True, True, True]
     """
-    generator = torch.Generator().manual_seed(seed)
+    drawn = image_noise(seed, index, len(images))
     if name == "noisy-linear":
-        noise = torch.randn(images.shape, generator=generator).to(images)
+        noise = drawn.normal(images)
         return lambda hidden: noisy_linear_imputation(images, hidden, noise)
     if name == "mean":
         colour = images.mean(dim=(0, 2, 3)) if mean_colour is None else mean_colour.to(images)
@@ -105,11 +109,7 @@ def make_occluder(
         replacement = gaussian_blur(images, max(min(images.shape[-2:]) / 8, 1.0))
     elif name == "swap":
         pool = images.roll(1, dims=0) if donors is None else donors.to(images)
-        pick = (
-            torch.arange(len(images))
-            if donors is None
-            else torch.randint(len(pool), (len(images),), generator=generator)
-        )
+        pick = torch.arange(len(images)) if donors is None else drawn.choices(len(pool))
         replacement = pool[pick.to(images.device)]
     else:
         raise UsageError("occluder", f"'{name}' is not known", f"use one of {', '.join(OCCLUDERS)}")

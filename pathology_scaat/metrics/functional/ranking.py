@@ -48,11 +48,20 @@ def pixel_ap(maps: Tensor, masks: Tensor) -> Tensor:
     >>> pixel_ap(torch.tensor([[[0.9, 0.8, 0.1]]]), torch.tensor([[[True, False, True]]]))
     tensor([0.8333])
     """
-    positive, negative, last, _ = _ranked(check_maps(maps), check_masks(maps, masks))
-    hits = positive.cumsum(1)
-    seen = (positive + negative).cumsum(1)
+    return average_precision(check_maps(maps), check_masks(maps, masks)).float()
+
+
+def average_precision(scores: Tensor, positive: Tensor) -> Tensor:
+    """Average precision of each row of scores (N, ...), (N,) float64; NaN without a positive.
+
+    ``AP = sum_n (R_n - R_{n-1}) P_n`` over the thresholds in descending order, equal scores
+    counted together (the definition of scikit-learn); NaN scores take no part.
+    """
+    found, others, last, _ = _ranked(scores, positive)
+    hits = found.cumsum(1)
+    seen = (found + others).cumsum(1)
     precision = hits.gather(1, last) / seen.gather(1, last).clamp(min=1)
-    return ((positive * precision).sum(1) / positive.sum(1)).float()
+    return (found * precision).sum(1) / found.sum(1)
 
 
 def chance_ap(maps: Tensor, masks: Tensor) -> Tensor:

@@ -6,12 +6,15 @@ free. Here both are ratios.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pathology_scaat.metrics.functional._checks import check_maps
 from pathology_scaat.metrics.functional.faithfulness import Explain
+from pathology_scaat.scaat.noise import image_noise
 from pathology_scaat.scaat.target import evaluating, target_score
 
 
@@ -25,6 +28,7 @@ def infidelity(
     noise_std: float = 0.05,
     n_samples: int = 10,
     seed: int = 0,
+    index: Tensor | Sequence[int] | None = None,
 ) -> Tensor:
     """Share of the margin's change under noise that the attribution does not explain.
 
@@ -41,6 +45,8 @@ def infidelity(
     noise_std : float
         Of the Gaussian noise, pixel units of 0..1.
     n_samples, seed : int
+    index : sequence of int or Tensor, (N,), optional
+        Number of each image, which its noise is drawn by; else its place here.
 
     Returns
     -------
@@ -54,12 +60,12 @@ def infidelity(
     >>> infidelity(model, torch.rand(5, 3, 2, 2), weights, torch.ones(5)).round(decimals=4)
     tensor([0., 0., 0., 0., 0.])
     """
-    generator = torch.Generator().manual_seed(seed)
+    drawn = image_noise(seed, index, len(images))
     predicted, changed = [], []
     with evaluating(model):
         clean = target_score(model(images), target)
         for _ in range(n_samples):
-            noise = noise_std * torch.randn(images.shape, generator=generator).to(images)
+            noise = noise_std * drawn.normal(images)
             predicted.append((noise * signed).flatten(1).sum(1).double())
             changed.append((clean - target_score(model(images - noise), target)).double())
     p, d = torch.stack(predicted), torch.stack(changed)
@@ -74,10 +80,12 @@ def relative_sensitivity(
     radius: float = 2 / 255,
     n_samples: int = 4,
     seed: int = 0,
+    index: Tensor | Sequence[int] | None = None,
 ) -> Tensor:
     """Largest relative change of a map under uniform noise: max ||A(x+n) - A(x)|| / ||A(x)||.
 
     Max-sensitivity of Yeh et al. 2019 over the map's own norm; (N,), NaN where a map is zero.
+    ``index`` is the number of each image, which its noise is drawn by; else its place here.
 
     Examples
     --------
@@ -85,13 +93,12 @@ def relative_sensitivity(
     >>> relative_sensitivity(lambda x: torch.ones(len(x), 4, 4), torch.rand(2, 3, 4, 4))
     tensor([0., 0.])
     """
-    generator = torch.Generator().manual_seed(seed)
+    drawn = image_noise(seed, index, len(images))
     clean = explain(images).flatten(1)
     norm = clean.norm(dim=1)
     worst = torch.zeros_like(norm)
     for _ in range(n_samples):
-        noise = torch.rand(images.shape, generator=generator).to(images) * 2 - 1
-        moved = explain((images + radius * noise).clamp(0, 1)).flatten(1)
+        moved = explain((images + radius * drawn.uniform(images)).clamp(0, 1)).flatten(1)
         worst = torch.maximum(worst, (moved - clean).norm(dim=1))
     return torch.where(norm > 0, worst / norm, torch.nan)
 

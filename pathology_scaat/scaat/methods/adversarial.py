@@ -70,6 +70,7 @@ class Pgd(_Attack):
 
     def perturb(self, images: Tensor, labels: Tensor) -> Tensor:
         """The worst image found within eps, (B, C, H, W) in [0, 1], detached."""
+        self.check_images(images)
         eps = self.eps_now
         step = self.alpha if self.alpha is not None else eps * max(2.5 / self.steps, 0.0)
         if self.alpha is None and self.steps == 1:
@@ -89,6 +90,7 @@ class Pgd(_Attack):
         visit: Visit | None = None,
         backward: Backward = plain_backward,
     ) -> StepLosses:
+        self.check_images(images)
         self.steps_done += 1
         adversary = self.perturb(images, labels)
         logits = self.forward(adversary)
@@ -123,6 +125,7 @@ class Trades(_Attack):
         self.lam = lam
 
     def perturb(self, images: Tensor, labels: Tensor) -> Tensor:
+        self.check_images(images)
         eps = self.eps_now
         step = eps * 2.5 / self.steps
         images = images.detach().float()
@@ -145,6 +148,7 @@ class Trades(_Attack):
         visit: Visit | None = None,
         backward: Backward = plain_backward,
     ) -> StepLosses:
+        self.check_images(images)
         self.steps_done += 1
         adversary = self.perturb(images, labels)
         logits = self.forward(images)
@@ -193,6 +197,7 @@ class FreeTraining(_Attack):
         visit: Visit | None = None,
         backward: Backward = plain_backward,
     ) -> StepLosses:
+        self.check_images(images)
         self.steps_done += 1
         eps = self.eps_now
         if self._left == 0 or self._kept is None:

@@ -119,6 +119,7 @@ class AmortisedScaat(Method):
             raise UsageError(
                 "scaat-amortised", "needs to know which patches it sees", "give visit="
             )
+        self.check_images(images)
         self.steps_done += 1
         eps = self.scaat.eps_now
         images = images.detach().float()

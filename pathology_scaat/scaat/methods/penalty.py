@@ -53,6 +53,7 @@ class GradientPenalty(Method):
         visit: Visit | None = None,
         backward: Backward = plain_backward,
     ) -> StepLosses:
+        self.check_images(images)
         self.steps_done += 1
         if self.lam == 0:
             return self.plain_step(images, labels, backward)

@@ -20,5 +20,6 @@ class Plain(Method):
         visit: Visit | None = None,
         backward: Backward = plain_backward,
     ) -> StepLosses:
+        self.check_images(images)
         self.steps_done += 1
         return self.plain_step(images, labels, backward)

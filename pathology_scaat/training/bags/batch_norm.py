@@ -13,6 +13,7 @@ from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from pathology_scaat.scaat.batch_norm import batch_norms
 
@@ -58,10 +59,9 @@ def estimate_statistics(model: nn.Module, batches: Iterable[Tensor]) -> None:
             value.copy_(total / n_seen)
 
 
-def _statistics(layer: nn.Module) -> tuple[Tensor, Tensor]:
-    assert isinstance(layer.running_mean, Tensor)
-    assert isinstance(layer.running_var, Tensor)
-    return layer.running_mean, layer.running_var
+def _statistics(layer: _BatchNorm) -> tuple[Tensor, ...]:
+    kept = (layer.running_mean, layer.running_var)
+    return tuple(value for value in kept if value is not None)
 
 
 def freeze_batch_norm(model: nn.Module) -> None:

@@ -6,14 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pathology_scaat.artifacts.fingerprint import fingerprint
-from pathology_scaat.errors import TrainingError
 from pathology_scaat.scaat.method import Method
 from pathology_scaat.training.bags.data import BagTable
 from pathology_scaat.training.bags.model import BagModel
-from pathology_scaat.training.builders import default_positive_class
 from pathology_scaat.training.bundle import save_bundle
 from pathology_scaat.training.bundle_config import BundleConfig
 from pathology_scaat.training.config import TrainConfig
+from pathology_scaat.training.positive_class import positive_class
 
 
 @dataclass(frozen=True)
@@ -41,24 +40,6 @@ class BagJob:
         return len(self.class_names)
 
 
-def positive_class_of(config: TrainConfig, class_names: tuple[str, ...]) -> str:
-    """The class that maps and figures speak of.
-
-    Raises
-    ------
-    TrainingError
-        If the one that was asked for does not exist.
-    """
-    positive = config.positive_class or default_positive_class(class_names)
-    if positive not in class_names:
-        raise TrainingError(
-            "positive_class",
-            f"'{positive}' is no class",
-            f"choose from {', '.join(class_names)}",
-        )
-    return positive
-
-
 def save_bag_bundle(
     job: BagJob,
     model: BagModel,
@@ -74,7 +55,7 @@ def save_bag_bundle(
     options = getattr(method, "options", None)
     settings = BundleConfig(
         class_names=job.class_names,
-        positive_class=positive_class_of(config, job.class_names),
+        positive_class=positive_class(config.positive_class, job.class_names).name,
         patch_size_px=store.patch_size_px,
         mpp=store.meta.requested_mpp,
         backbone=config.backbone,

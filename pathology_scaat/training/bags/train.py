@@ -10,12 +10,13 @@ from pathology_scaat.artifacts.fingerprint import file_sha256, fingerprint
 from pathology_scaat.errors import TrainingError, UsageError
 from pathology_scaat.patches.reader import PatchStore
 from pathology_scaat.training.bags.data import make_bags
-from pathology_scaat.training.bags.job import BagJob, positive_class_of
+from pathology_scaat.training.bags.job import BagJob
 from pathology_scaat.training.bags.trainer import BagTrainer
 from pathology_scaat.training.bundle_config import SCHEMA_VERSION
 from pathology_scaat.training.checkpoint import CHECKPOINT_NAME
 from pathology_scaat.training.config import TrainConfig
 from pathology_scaat.training.job import work_folder
+from pathology_scaat.training.positive_class import positive_class
 from pathology_scaat.training.results import TrainingSlide, TrainProgress, TrainResult
 from pathology_scaat.training.train import (
     EXECUTION_ONLY,
@@ -75,7 +76,7 @@ def train_on_slides(
     check_patients(slides)
     _check_stores(slides)
     names = class_names or tuple(sorted({s.label for s in slides if s.label}))
-    positive_class_of(settings, names)
+    positive_class(settings.positive_class, names)  # before an hour of training, not after it
     used = [slide for slide in slides if slide.split in ("train", "val")]
     identity = bag_fingerprint(used, settings, names, seed)
     if not overwrite and (done := finished_training(out, identity)) is not None:

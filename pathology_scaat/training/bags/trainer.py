@@ -223,8 +223,7 @@ class BagTrainer:
             row.update({f"val_{k}": v for k, v in scores(logits, self.val.labels).items()})
             row["value"] = -_calibrated_loss(logits, self.val.labels)
         state.epoch += 1
-        assert state.rows is not None
-        state.rows.append(row)
+        state.rows = [*(state.rows or []), row]
         self._choose(state, row)
         self._checkpoint(state)
         self._tell(state, 0.0)

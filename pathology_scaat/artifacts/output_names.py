@@ -1,0 +1,82 @@
+"""The names of files in an output folder: one function, and no two files of one name.
+
+Many kinds of files of many slides lie in one folder, and an id may be anything that a file may be
+called: the picture of a slide ``a.figure`` would be the figure of a slide ``a``, and that of a
+slide ``contact_sheet`` the contact sheet. Such ids get a ``~`` behind them in names of files.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+CONTACT_SHEET: Final = "contact_sheet.png"
+PAGE: Final = "index.html"
+RECORD_SUFFIX: Final = ".json"
+SEGMENTATION_SUFFIX: Final = ".seg.dcm"
+
+FORMAT_SUFFIXES: Final = {
+    "geojson": ".geojson.gz",
+    "geojson-plain": ".geojson",
+    "ome-tiff": ".ome.tiff",
+    "rgb-tiff": ".rgb.tiff",
+    "tile-png": ".tiles.png",
+    "png": ".png",
+    "figure": ".figure.png",
+    "csv": ".csv",
+    "annotation-store": ".db",
+    "dicom": ".ann.dcm",
+}
+"""What stands behind the slide's id, for each export format."""
+
+SUFFIXES: Final = (*FORMAT_SUFFIXES.values(), RECORD_SUFFIX, SEGMENTATION_SUFFIX)
+"""Everything that stands behind an id in the folder of overlays."""
+
+_ESCAPE = "~"
+_INNER = frozenset(
+    longer.removesuffix(shorter)
+    for longer in SUFFIXES
+    for shorter in SUFFIXES
+    if longer != shorter and longer.endswith(shorter)
+)
+"""``.figure`` and the like: an id that ends so, with a shorter suffix, would be another's file."""
+
+_WHOLE = frozenset(
+    name.removesuffix(suffix)
+    for name in (CONTACT_SHEET, PAGE, "manifest.csv")
+    for suffix in (*SUFFIXES, ".html")
+    if name.endswith(suffix)
+)
+"""Ids whose file would be one of the cohort's."""
+
+
+def file_stem(slide_id: str) -> str:
+    """What names of files begin with for a slide: its id, nearly always as it is."""
+    folded = slide_id.casefold()
+    taken = folded in _WHOLE or folded.endswith((*_INNER, _ESCAPE))
+    return slide_id + _ESCAPE if taken else slide_id
+
+
+def overlay_name(slide_id: str, suffix: str) -> str:
+    """Name of a slide's file in the folder of overlays; different for different (id, suffix).
+
+    Parameters
+    ----------
+    slide_id : str
+        A safe id (:mod:`pathology_scaat.cohort.ids`); two differ in more than case.
+    suffix : str
+        One of `SUFFIXES`.
+    """
+    if suffix not in SUFFIXES:
+        raise ValueError(f"{suffix} is no suffix of a file of overlays")
+    return file_stem(slide_id) + suffix
+
+
+def id_of_record(name: str) -> str:
+    """The slide's id from the name of its record (``<id>.json``)."""
+    stem = name.removesuffix(RECORD_SUFFIX)
+    return stem.removesuffix(_ESCAPE)
+
+
+def tissue_name(slide_id: str) -> str:
+    """Name of a slide's picture in the folder ``tissue``."""
+    return f"{slide_id}.png"

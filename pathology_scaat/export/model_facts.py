@@ -1,0 +1,112 @@
+"""What a map says about its model: how good it is, what the slide served for, the model's scale."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from pathology_scaat.stitching.schema import SlideMapMeta
+from pathology_scaat.training.bundle_config import HeldOut, MapReference, ReferenceSettings
+
+ROLE_WORDS = {
+    "train": "training slide: the model has seen it, its map says nothing about new slides",
+    "val": "validation slide: the model was not trained on it, but chosen by it",
+    "test": "held out (test slide)",
+    "held out": "held out: it took no part in training",
+    "unknown": "not known whether the model was trained on it",
+}
+"""What a slide served for, by the model's own record."""
+
+NOTHING_LEARNT = "THIS MODEL HAS LEARNT NOTHING THAT CAN BE RELIED ON"
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """A model's record as the exports tell it.
+
+    Attributes
+    ----------
+    fingerprint : str
+    held_out : HeldOut or None
+        Quality on held-out tissue; None where the bundle did not record it.
+    role : str
+        What this slide served for (keys of :data:`ROLE_WORDS`).
+    n_slides : dict
+        Slides by what they served for.
+    saliency, evidence : dict
+        Values on held-out patches by class; empty where the bundle has none.
+    settings : ReferenceSettings or None
+        How the reference maps were made.
+    """
+
+    fingerprint: str
+    held_out: HeldOut | None
+    role: str
+    n_slides: dict[str, int]
+    saliency: dict[str, MapReference]
+    evidence: dict[str, MapReference]
+    settings: ReferenceSettings | None
+
+    @classmethod
+    def of(cls, meta: SlideMapMeta) -> ModelFacts:
+        """From a map; what it does not hold, or holds damaged, is not known."""
+        return cls.of_json(meta.model, meta.model_fingerprint)
+
+    @classmethod
+    def of_json(cls, value: dict[str, Any], fingerprint: str) -> ModelFacts:
+        """From what the bundle's configuration wrote of itself."""
+        try:
+            held = value.get("held_out")
+            settings = value.get("reference_settings")
+            role = str(value.get("slide_role", "unknown"))
+            return cls(
+                fingerprint,
+                HeldOut.model_validate(held) if held else None,
+                role if role in ROLE_WORDS else "unknown",
+                {str(k): int(v) for k, v in (value.get("n_slides") or {}).items()},
+                _references(value.get("saliency_reference")),
+                _references(value.get("evidence_reference")),
+                ReferenceSettings.model_validate(settings) if settings else None,
+            )
+        except (ValidationError, TypeError, ValueError, AttributeError):
+            return cls(fingerprint, None, "unknown", {}, {}, {}, None)
+
+    @property
+    def nothing_learnt(self) -> str:
+        """Why the model counts as having learnt nothing; empty where it has, or is not known."""
+        return self.held_out.nothing_learnt if self.held_out is not None else ""
+
+    @property
+    def quality(self) -> str:
+        """The model's quality in one sentence."""
+        if self.held_out is None:
+            return "quality not known: the model does not record it; run 'scaat evaluate'"
+        return self.held_out.text()
+
+    @property
+    def slides(self) -> str:
+        """How many slides the model was made with, in words."""
+        counts = self.n_slides
+        if not counts:
+            return "its training slides are not recorded"
+        train, val, test = (counts.get(word, 0) for word in ("train", "val", "test"))
+        return (
+            f"trained on {train} slide{'' if train == 1 else 's'}, validated on "
+            f"{val or 'parts of them'}, tested on {test or 'none'}"
+        )
+
+    def as_record(self) -> dict[str, Any]:
+        """For the record beside the exports."""
+        return {
+            "fingerprint": self.fingerprint,
+            "quality": self.quality,
+            "slides": self.slides,
+            "slide_role": self.role,
+            "nothing_learnt": self.nothing_learnt,
+        }
+
+
+def _references(value: Any) -> dict[str, MapReference]:
+    return {str(k): MapReference.model_validate(v) for k, v in (value or {}).items()}

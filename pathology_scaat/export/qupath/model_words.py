@@ -1,0 +1,57 @@
+"""What exports tell of the model behind a map."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from pathology_scaat.training.class_colours import Colour
+
+
+@dataclass(frozen=True)
+class ModelWords:
+    """Facts of one model, in words where they are told in words; what is None is not told.
+
+    Attributes
+    ----------
+    model_fingerprint : str
+        Of the bundle; facts of another model than a map's are not told of it.
+    name : str, optional
+        Name that tells models apart.
+    held_out : str, optional
+        How it did on tissue that it was not trained on.
+    unlike_training : str, optional
+        How unlike the training tissue this slide is.
+    warning : str, optional
+        Why its maps should not be believed: that it has learnt nothing, for example.
+    class_colours : tuple of (str, colour), optional
+        Colours of the classes as the bundle keeps them.
+    """
+
+    model_fingerprint: str = ""
+    name: str | None = None
+    held_out: str | None = None
+    unlike_training: str | None = None
+    warning: str | None = None
+    class_colours: tuple[tuple[str, Colour], ...] | None = None
+
+    def of_map(self, model_fingerprint: str) -> ModelWords:
+        """These facts, or none where the map is another model's."""
+        return self if self.model_fingerprint == model_fingerprint else ModelWords()
+
+    def colours(self) -> dict[str, Colour] | None:
+        return None if self.class_colours is None else dict(self.class_colours)
+
+    def as_json(self) -> dict[str, Any]:
+        """What is known, as records and fingerprints hold it."""
+        return {name: value for name, value in asdict(self).items() if value}
+
+    def metadata(self) -> dict[str, str]:
+        """What objects in QuPath carry."""
+        told = {
+            "model name": self.name,
+            "held out": self.held_out,
+            "unlike training": self.unlike_training,
+            "warning": self.warning,
+        }
+        return {name: value for name, value in told.items() if value}

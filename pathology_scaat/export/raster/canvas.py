@@ -1,0 +1,188 @@
+"""Drawing text, bars and pictures on a plain RGB canvas: what the pictures share.
+
+Done with Pillow rather than with a plotting library: a cohort has thousands of pictures, and
+laying out one plot costs more than reading the slide.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache, lru_cache
+from pathlib import Path
+
+import cv2
+import matplotlib as mpl
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from pathology_scaat.export.raster.colour_scale import ColourScale, legend_colours
+from pathology_scaat.slides.base import RgbImage
+from pathology_scaat.tissue.overlay import write_png
+
+INK = (25, 25, 25)
+GREY = (95, 95, 95)
+WARNING = (176, 0, 0)
+SCALE_BAR_STEPS = (1, 2, 5)
+BAR_PX = 22
+
+Font = ImageFont.FreeTypeFont
+
+
+@cache
+def font(size_px: int, bold: bool = False) -> Font:
+    """DejaVu Sans, which knows most scripts; the file comes with matplotlib."""
+    name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
+    path = Path(mpl.get_data_path()) / "fonts" / "ttf" / name
+    # the simple layout takes a third of the time
+    return ImageFont.truetype(str(path), size_px, layout_engine=ImageFont.Layout.BASIC)
+
+
+@lru_cache(maxsize=4096)
+def _width(word: str, size_px: int, bold: bool) -> float:
+    return float(font(size_px, bold).getlength(word))
+
+
+def wrapped(text: str, face: Font, width_px: int) -> list[str]:
+    """Lines of a sentence that fit a width; a single word that does not is cut."""
+    bold = "Bold" in str(face.getname()[1])
+    space = _width(" ", int(face.size), bold)
+    lines: list[str] = []
+    line, used = "", 0.0
+    for word in text.split():
+        wide = _width(word, int(face.size), bold) if len(word) < 40 else face.getlength(word)
+        if line and used + space + wide <= width_px:
+            line, used = f"{line} {word}", used + space + wide
+            continue
+        if line:
+            lines.append(line)
+        line = word if wide <= width_px else fitting(word, face, width_px)
+        used = min(wide, width_px)
+    return [*lines, line] if line else lines
+
+
+def fitting(text: str, face: Font, width_px: int) -> str:
+    """The text, its end cut off where it is too long."""
+    if face.getlength(text) <= width_px:
+        return text
+    while text and face.getlength(text + "…") > width_px:
+        text = text[:-1]
+    return text + "…"
+
+
+def short_number(value: float) -> str:
+    return f"{value:.3g}"
+
+
+def scale_bar_um(width_um: float) -> float:
+    """A round length of about a sixth of the picture's width."""
+    goal = width_um / 6
+    decade = 10.0 ** np.floor(np.log10(goal))
+    return float(max(step * decade for step in SCALE_BAR_STEPS if step * decade <= goal))
+
+
+def length_text(length_um: float) -> str:
+    return f"{length_um / 1000:g} mm" if length_um >= 1000 else f"{length_um:g} µm"
+
+
+def resized(picture: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint8]:
+    """A picture in another size: by area where it shrinks, pixels repeated where it grows."""
+    shrinks = width <= picture.shape[1]
+    how = cv2.INTER_AREA if shrinks else cv2.INTER_NEAREST
+    out: NDArray[np.uint8] = np.asarray(
+        cv2.resize(picture, (max(width, 1), max(height, 1)), interpolation=how)
+    )
+    return out
+
+
+class Canvas:
+    """A white picture that grows no more, and a pen.
+
+    Parameters
+    ----------
+    width, height : int
+        In pixels.
+    """
+
+    def __init__(self, width: int, height: int) -> None:
+        self.image = Image.new("RGB", (width, height), "white")
+        self.draw = ImageDraw.Draw(self.image)
+
+    def paste(self, picture: RgbImage, x: int, y: int) -> None:
+        self.image.paste(Image.fromarray(picture), (x, y))
+
+    def text(
+        self, x: int, y: int, text: str, size_px: int, colour: tuple[int, int, int] = INK,
+        *, bold: bool = False, anchor: str = "la",
+    ) -> None:  # fmt: skip
+        self.draw.text((x, y), text, fill=colour, font=font(size_px, bold), anchor=anchor)
+
+    def lines(
+        self, x: int, y: int, lines: Sequence[str], size_px: int,
+        colour: tuple[int, int, int] = GREY,
+    ) -> int:  # fmt: skip
+        """Lines below each other; returns the y below them."""
+        for line in lines:
+            self.text(x, y, line, size_px, colour)
+            y += round(1.4 * size_px)
+        return y
+
+    def scale_bar(self, x: int, y: int, width: int, height: int, pixel_um: float) -> None:
+        """A bar with its length in the lower left corner of a picture at (x, y)."""
+        length_um = scale_bar_um(width * pixel_um)
+        length = max(round(length_um / pixel_um), 1)
+        pad = max(round(0.02 * width), 6)
+        low = y + height - pad
+        words, face = length_text(length_um), font(14)
+        box = (x + pad - 4, low - 28, x + pad + max(length, face.getlength(words)) + 4, low + 4)
+        self.draw.rectangle(box, fill=(255, 255, 255))
+        self.draw.rectangle((x + pad, low - 5, x + pad + length, low), fill="black")
+        self.draw.text((x + pad, low - 8), words, fill="black", font=face, anchor="ls")
+
+    def colour_bar(
+        self, x: int, y: int, height: int, scale: ColourScale, words: str, floor_words: str = ""
+    ) -> None:
+        """An upright legend with numbers; ``words`` stand beside it, from below upwards."""
+        strip = legend_colours(scale, max(height, 2))[::-1]
+        self.paste(np.repeat(strip[:, None], BAR_PX, axis=1), x, y)
+        self.draw.rectangle((x, y, x + BAR_PX - 1, y + height - 1), outline=GREY)
+        marks = [(0.0, short_number(scale.vmax)), (0.5, short_number(scale.vmax / 2)), (1.0, "0")]
+        for share, number in marks:
+            at = y + round(share * (height - 1))
+            self.draw.line((x + BAR_PX, at, x + BAR_PX + 4, at), fill=GREY)
+            self.text(x + BAR_PX + 7, at, number, 13, anchor="lm")
+        if scale.floor > 0 and floor_words:
+            at = y + round((1 - scale.floor / scale.vmax) * (height - 1))
+            self.draw.line((x - 4, at, x + BAR_PX + 4, at), fill=WARNING)
+            if min(abs(share - (1 - scale.floor / scale.vmax)) * height for share, _ in marks) > 12:
+                self.text(x + BAR_PX + 7, at, short_number(scale.floor), 13, WARNING, anchor="lm")
+        face = font(13)
+        words = fitting(words, face, height)
+        label = Image.new("RGB", (round(face.getlength(words)) + 2, 18), "white")
+        ImageDraw.Draw(label).text((0, 1), words, fill=INK, font=face)
+        upright = label.transpose(Image.Transpose.ROTATE_90)
+        self.image.paste(upright, (x + BAR_PX + 58, y + (height - upright.height) // 2))
+
+    def save(self, path: Path) -> None:
+        """Write a PNG without software or time in it, whole or not at all."""
+        write_png(np.asarray(self.image, dtype=np.uint8), path, {})
+
+
+def warning_strip(canvas: Canvas, y: int, words: str, size_px: int = 15) -> int:
+    """A red strip across the canvas with what must not be missed; returns the y below it."""
+    face = font(size_px, bold=True)
+    lines = wrapped(words, face, canvas.image.width - 24)
+    height = round(1.4 * size_px) * len(lines) + 10
+    canvas.draw.rectangle((0, y, canvas.image.width, y + height), fill=WARNING)
+    for number, line in enumerate(lines):
+        canvas.text(12, y + 5 + number * round(1.4 * size_px), line, size_px, (255, 255, 255),
+                    bold=True)  # fmt: skip
+    return y + height
+
+
+def warning_height(width: int, words: str, size_px: int = 15) -> int:
+    """How high :func:`warning_strip` will be."""
+    if not words:
+        return 0
+    lines = wrapped(words, font(size_px, bold=True), width - 24)
+    return round(1.4 * size_px) * len(lines) + 10

@@ -1,0 +1,159 @@
+"""What a colour means: one scale for each model and map, the same on every slide."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from pathology_scaat.export.config import ExportConfig
+from pathology_scaat.export.model_facts import ModelFacts
+from pathology_scaat.slides.base import RgbImage
+from pathology_scaat.stitching.schema import saliency_channel
+from pathology_scaat.stitching.slide_map import SlideMap
+
+FAINTEST = 0.25
+"""Share of the scale below which nothing is drawn."""
+FAINTEST_SALIENCY = 0.04
+"""The same for saliency: else every patch casts a grey square."""
+LEAST_TOP = 0.5
+"""The scale of evidence never ends below: held-out patches without the class would make any
+trace of it bright."""
+MOST_FLOOR = 0.9
+MAX_ALPHA = 0.85
+ALPHA_POWER = 0.7
+STEPS = 256
+
+
+@dataclass(frozen=True)
+class ColourScale:
+    """From values to colours.
+
+    Attributes
+    ----------
+    vmax : float
+        Value of the last colour.
+    source : str
+        Where that comes from, in words.
+    colormap : str
+    floor : float
+        Value below which nothing is drawn.
+    """
+
+    vmax: float
+    source: str
+    colormap: str
+    floor: float = 0.0
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether the scale is the same on every slide."""
+        return "this slide" not in self.source
+
+    def as_record(self) -> dict[str, float | str]:
+        return {"vmax": self.vmax, "source": self.source, "floor": self.floor}
+
+
+def evidence_scale(facts: ModelFacts, class_name: str, config: ExportConfig) -> ColourScale:
+    """Scale of a class's evidence, from the model's held-out patches.
+
+    Nothing is drawn below a quarter of the scale, nor below what 99 % of the pixels of held-out
+    patches of *other* classes stay under.
+    """
+    found = facts.evidence.get(class_name)
+    top, source = 1.0, "fixed: certain of the whole patch"
+    if found is not None:
+        top = max(found.p995, LEAST_TOP)
+        source = "99.5th percentile of the model's held-out patches"
+    if config.evidence_top is not None:
+        top, source = config.evidence_top, "set by the user"
+    floor = FAINTEST * top
+    if found is not None and found.others_p99 is not None:
+        floor = max(floor, found.others_p99)
+    return ColourScale(top, source, config.colormap, min(floor, MOST_FLOOR * top))
+
+
+def saliency_scale(
+    slide_map: SlideMap, facts: ModelFacts, class_name: str, config: ExportConfig
+) -> ColourScale:
+    """Scale of a class's saliency: the model's where the map was made as its reference was."""
+    meta, settings = slide_map.meta, facts.settings
+    found = facts.saliency.get(class_name)
+    explained = meta.explained
+    alike = (
+        settings is not None
+        and explained.get("method") == settings.method
+        and explained.get("output") == settings.output
+        and explained.get("stride_px") == settings.stride_px
+        and meta.parameters.get("weighting") == "probability"
+    )
+    if config.vmax is not None:
+        top, source = config.vmax, "set for the cohort"
+    elif found is not None and alike and found.p995 > 0:
+        top, source = found.p995, "99.5th percentile of the model's held-out patches"
+    else:
+        spread = meta.statistics.get(saliency_channel(class_name, meta.target_class))
+        top = ((spread.q995 or spread.maximum) if spread else 0.0) or 1.0
+        source = "99.5th percentile of this slide alone: not to be compared with other slides"
+    return ColourScale(top, source, config.colormap, FAINTEST_SALIENCY * top)
+
+
+def probability_scale(config: ExportConfig) -> ColourScale:
+    """Probability from 0 to 1, the same for every model."""
+    return ColourScale(1.0, "fixed: certain", config.colormap, FAINTEST)
+
+
+@cache
+def _table(colormap: str, floor_share: float) -> NDArray[np.uint8]:
+    """RGBA of each step of a scale: colour and opacity grow with the value."""
+    import matplotlib as mpl  # only its tables of colours: pictures are drawn without it
+
+    share = np.linspace(0, 1, STEPS)
+    rgba = mpl.colormaps[colormap](share, bytes=True)
+    # opacity rises a little faster than the value: middling values are seen, low ones hide nothing
+    above = np.clip((share - floor_share) / max(1 - floor_share, 1e-9), 0, 1)
+    seen = np.where(share >= floor_share, 0.35 + 0.65 * above**ALPHA_POWER, 0.0)
+    if floor_share <= FAINTEST_SALIENCY:  # no step at the floor where the floor is next to nothing
+        seen = above**ALPHA_POWER
+    rgba[:, 3] = np.round(255 * MAX_ALPHA * seen)
+    rgba.flags.writeable = False
+    table: NDArray[np.uint8] = rgba
+    return table
+
+
+def colourize(values: NDArray[np.float32], scale: ColourScale) -> NDArray[np.uint8]:
+    """RGBA, (H, W, 4) uint8: below the floor, and where there is no data, transparent."""
+    share = np.nan_to_num(values, nan=0.0) * np.float32(1 / scale.vmax)
+    steps = (np.clip(share, 0, 1) * (STEPS - 1) + 0.5).astype(np.uint8)
+    rgba: NDArray[np.uint8] = _table(scale.colormap, round(scale.floor / scale.vmax, 6))[steps]
+    with np.errstate(invalid="ignore"):
+        rgba[~(values >= scale.floor), 3] = 0
+    return rgba
+
+
+def solid(values: NDArray[np.float32], vmax: float, colormap: str) -> RgbImage:
+    """Opaque colours, (H, W, 3) uint8; no data is white."""
+    share = np.clip(np.nan_to_num(values, nan=0.0) / vmax, 0, 1)
+    steps = (share * (STEPS - 1) + 0.5).astype(np.uint8)
+    picture: RgbImage = _table(colormap, 0.0)[steps][..., :3].copy()
+    picture[np.isnan(values)] = 255
+    return picture
+
+
+def over(base: RgbImage, rgba: NDArray[np.uint8]) -> RgbImage:
+    """Alpha-composite of a picture and an overlay of the same size."""
+    alpha = rgba[..., 3].astype(np.float32) * np.float32(1 / 255)
+    colours = np.ascontiguousarray(rgba[..., :3])
+    return np.asarray(cv2.blendLinear(base, colours, 1 - alpha, alpha), dtype=np.uint8)
+
+
+def legend_colours(scale: ColourScale, count: int = 256) -> NDArray[np.uint8]:
+    """Colours from none to the top as they look over white, (count, 3) uint8."""
+    shares = np.linspace(0, scale.vmax, count, dtype=np.float32)[None]
+    row: NDArray[np.uint8] = over(np.full((1, count, 3), 255, np.uint8), colourize(shares, scale))[
+        0
+    ]
+    return row

@@ -1,0 +1,127 @@
+"""What a picture shows of a map: only tissue that was looked at, and what stands out there.
+
+A map has values wherever a patch is, glass beside the tissue included. A picture shows them on
+tissue only (the values in the files stay), veils what was not looked at, and hatches what is
+unlike the training data.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from pathology_scaat.saliency.schema import UNLIKE_PERCENTILE
+from pathology_scaat.slides.base import RgbImage
+from pathology_scaat.stitching.schema import COUNT_CHANNEL, UNLIKE_CHANNEL
+from pathology_scaat.stitching.slide_map import SlideMap
+from pathology_scaat.tissue.mask import TissueConfig
+from pathology_scaat.tissue.segmentation import classify_pixels, clean_mask
+
+LEAST_TISSUE = 0.3
+"""Share of the looked-at area below which the picture's own tissue mask is not believed."""
+VEIL = 0.65
+"""How far what was not looked at goes towards white."""
+_PALED = np.round(np.arange(256) * (1 - VEIL) + 255 * VEIL).astype(np.uint8)
+HATCH_STEP_PX = 12
+HATCH_INK = (30, 30, 30)
+
+
+@dataclass(frozen=True)
+class Examined:
+    """Of a picture's pixels, (H, W) bool each.
+
+    Attributes
+    ----------
+    looked_at : tissue that a patch covers
+    unlike : tissue that is unlike the training data
+    has_unlike : whether that is known at all
+    """
+
+    looked_at: NDArray[np.bool_]
+    unlike: NDArray[np.bool_]
+    has_unlike: bool
+
+    @property
+    def unlike_share(self) -> float:
+        """Share of the looked-at tissue that is unlike the training data."""
+        n = int(self.looked_at.sum())
+        return float(self.unlike.sum() / n) if n else 0.0
+
+
+def tissue_of(base: RgbImage, pixel_um: float) -> NDArray[np.bool_]:
+    """Where a picture of a slide shows tissue: as tiling finds it, on the picture's pixels."""
+    config = TissueConfig()
+    height, width = base.shape[:2]
+    shrink = max(config.mpp / pixel_um, 1.0)
+    size = (max(round(width / shrink), 1), max(round(height / shrink), 1))
+    small: RgbImage = np.asarray(cv2.resize(base, size, interpolation=cv2.INTER_AREA), np.uint8)
+    px_um = pixel_um * width / size[0]
+    pixels = classify_pixels(small, np.ones(small.shape[:2], bool), config.sensitivity)
+    mask = clean_mask(
+        pixels.stain & ~pixels.ink,
+        dark=pixels.dark,
+        ink=pixels.ink,
+        min_area_px=config.min_area_um2 / px_um**2,
+        max_hole_px=config.max_hole_um2 / px_um**2,
+        close_radius_px=config.close_radius_um / px_um,
+    )
+    large = cv2.resize(mask.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST)
+    return np.asarray(large, dtype=bool)
+
+
+def enlarged(values: NDArray[np.generic], base: RgbImage) -> NDArray[np.generic]:
+    """Map values in the pixels of the picture under them, a whole number of times larger."""
+    zoom = base.shape[0] // values.shape[0]
+    if zoom <= 1:
+        return values
+    size = (values.shape[1] * zoom, values.shape[0] * zoom)
+    plain = values.view(np.uint8) if values.dtype == np.bool_ else values
+    large = cv2.resize(np.ascontiguousarray(plain), size, interpolation=cv2.INTER_NEAREST)
+    return np.asarray(large).view(np.bool_) if values.dtype == np.bool_ else np.asarray(large)
+
+
+def examine(slide_map: SlideMap, level: int, base: RgbImage | None, pixel_um: float,
+            size: tuple[int, int]) -> Examined:  # fmt: skip
+    """Look at a map level; ``base`` is the slide under it, None where it is not at hand.
+
+    ``size`` is (height, width) of the picture.
+    """
+    canvas = np.empty((*size, 3), np.uint8)
+    covered = np.asarray(enlarged(slide_map.read(COUNT_CHANNEL, level) > 0, canvas), dtype=bool)
+    looked = covered
+    if base is not None:
+        looked = covered & tissue_of(base, pixel_um)
+        if looked.sum() < LEAST_TISSUE * covered.sum():
+            looked = covered
+    unlike = np.zeros_like(looked)
+    known = slide_map.meta.with_unlike
+    if known:
+        with np.errstate(invalid="ignore"):
+            far = slide_map.read(UNLIKE_CHANNEL, level) >= UNLIKE_PERCENTILE
+        unlike = looked & np.asarray(enlarged(far, canvas), dtype=bool)
+    return Examined(looked, unlike, known)
+
+
+def veiled(base: RgbImage, looked_at: NDArray[np.bool_]) -> RgbImage:
+    """What was not looked at, paled: bare tissue and tissue without a value look different."""
+    out: RgbImage = np.ascontiguousarray(cv2.LUT(base, _PALED))
+    cv2.copyTo(np.ascontiguousarray(base), looked_at.view(np.uint8), out)
+    return out
+
+
+def hatched(picture: RgbImage, where: NDArray[np.bool_]) -> RgbImage:
+    """Diagonal lines over an area."""
+    if not where.any():
+        return picture
+    height, width = where.shape
+    line = np.arange(width + HATCH_STEP_PX) % HATCH_STEP_PX < 2
+    rows = np.stack([line[k : k + width] for k in range(HATCH_STEP_PX)])
+    diagonal = np.tile(rows, (height // HATCH_STEP_PX + 1, 1))[:height]
+    ink = np.empty_like(picture)
+    ink[:] = HATCH_INK
+    out: RgbImage = picture.copy()
+    cv2.copyTo(ink, (where & diagonal).view(np.uint8), out)
+    return out

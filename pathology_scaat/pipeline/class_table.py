@@ -1,0 +1,71 @@
+"""How many patches, slides and patients of each class each split has, before training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from pathology_scaat.patches import PatchStore
+from pathology_scaat.training import TrainingSlide
+
+SPLIT_NAMES: Mapping[str, str] = {"train": "training", "val": "validation", "test": "test"}
+
+
+@dataclass(frozen=True)
+class ClassCount:
+    """Labelled patches of one class in one split, and the slides and patients they are of."""
+
+    class_name: str
+    split: str
+    n_patches: int
+    n_slides: int
+    n_patients: int
+
+
+def count_classes(slides: Sequence[TrainingSlide]) -> tuple[ClassCount, ...]:
+    """Counts for each class and split, classes in the stores' order, also where there is none."""
+    names: tuple[str, ...] = ()
+    found: dict[tuple[int, str], tuple[int, set[str], set[str]]] = {}
+    for slide in slides:
+        store = PatchStore(slide.store)
+        names = store.meta.class_names
+        for index in range(len(names)):
+            count = int((store.labels == index).sum())
+            if count:
+                n, ids, patients = found.setdefault((index, slide.split), (0, set(), set()))
+                ids.add(slide.slide_id)
+                patients.add(slide.patient_id)
+                found[index, slide.split] = (n + count, ids, patients)
+    none: tuple[int, set[str], set[str]] = (0, set(), set())
+    return tuple(
+        ClassCount(name, split, n, len(ids), len(patients))
+        for index, name in enumerate(names)
+        for split in SPLIT_NAMES
+        for n, ids, patients in [found.get((index, split), none)]
+    )
+
+
+def class_table_notes(counts: Sequence[ClassCount]) -> list[str]:
+    """One line for each class: what each split has of it."""
+    lines = []
+    for name in dict.fromkeys(count.class_name for count in counts):
+        parts = [
+            f"{SPLIT_NAMES[c.split]} {_many(c.n_patches, 'patch', 'patches')} "
+            f"({_many(c.n_slides, 'slide', 'slides')}, "
+            f"{_many(c.n_patients, 'patient', 'patients')})"
+            if c.n_patches
+            else f"{SPLIT_NAMES[c.split]} none"
+            for c in counts
+            if c.class_name == name
+        ]
+        lines.append(f"class '{name}': {'; '.join(parts)}")
+    return lines
+
+
+def classes_in(counts: Sequence[ClassCount], split: str) -> list[str]:
+    """The classes of which a split has patches."""
+    return [c.class_name for c in counts if c.split == split and c.n_patches]
+
+
+def _many(count: int, one: str, many: str) -> str:
+    return f"{count} {one if count == 1 else many}"

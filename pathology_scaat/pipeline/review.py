@@ -1,0 +1,97 @@
+"""``scaat review``: a local server for reviewing maps, and its verdicts as labels."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from pathology_scaat.artifacts.status import StatusTable
+from pathology_scaat.cohort.manifest import Manifest
+from pathology_scaat.errors import UsageError
+from pathology_scaat.pipeline.tile import load_cohort
+from pathology_scaat.review.access import Access
+from pathology_scaat.review.agreement import Agreement, agreement_of
+from pathology_scaat.review.labels import ReviewLabels, write_labels
+from pathology_scaat.review.server import Review, bind, serve
+from pathology_scaat.review.verdicts import VerdictTable
+
+
+def review(
+    out: Path,
+    *,
+    manifest: Path | Manifest | None = None,
+    model: Path | None = None,
+    port: int = 0,
+    tunnel_ports: tuple[int, ...] = (),
+    on_ready: Callable[[str], None] = lambda link: None,
+) -> None:
+    """Serve the review pages of a run on 127.0.0.1 until interrupted.
+
+    Parameters
+    ----------
+    out : Path
+        Output folder of a run; only its folder ``review`` is written.
+    manifest : Path or Manifest, optional
+        Where the slides are, since no output names a path; without it maps and regions are
+        shown, but no slide.
+    model : Path, optional
+        Model bundle; ``out/model`` by default.
+    port : int
+        0 for any free one.
+    tunnel_ports : tuple of int
+        Local ports of an ``ssh -L`` tunnel that lead here.
+    on_ready : callable
+        Told the link once connections are taken. It works once.
+
+    Raises
+    ------
+    UsageError
+        If the folder holds no run, or the port is taken.
+    """
+    if not StatusTable(out).rows():
+        raise UsageError("OUT", "holds no run", "give the output folder of 'scaat run'")
+    cohort = load_cohort(manifest) if manifest is not None else None
+    slides = {row.slide_id: (row.slide_path, row.mpp) for row in cohort.rows} if cohort else {}
+    socket, real_port = bind(port)
+    served = Review(out, slides, Access(real_port, tunnel_ports), model)
+    with suppress(KeyboardInterrupt):
+        asyncio.run(serve(served, socket, lambda: on_ready(served.access.link)))
+
+
+@dataclass(frozen=True)
+class ImportedReview:
+    """What became of the verdicts: labels by slide, and how far readers agree."""
+
+    labels: ReviewLabels
+    agreement: Agreement
+
+
+def import_review(
+    out: Path, *, to: Path | None = None, negative_class: str = "Normal"
+) -> ImportedReview:
+    """Make labels of the verdicts: confirmed regions, and rejected ones as hard negatives.
+
+    Parameters
+    ----------
+    out : Path
+        Output folder with ``review/verdicts.csv``.
+    to : Path, optional
+        Folder for one GeoJSON per slide; ``out/review/labels`` by default.
+    negative_class : str
+        Class of regions that were rejected.
+
+    Raises
+    ------
+    UsageError
+        If there is no verdict.
+    StoreError
+        If a table or overlay is damaged.
+    """
+    verdicts = VerdictTable(out).current()
+    if not verdicts:
+        raise UsageError("OUT", "holds no verdict", "judge regions in 'scaat review' first")
+    labels = write_labels(out, verdicts.values(), to or out / "review" / "labels", negative_class)
+    return ImportedReview(labels, agreement_of(verdicts.values()))

@@ -1,0 +1,69 @@
+"""One slide under two patients: whoever trains on one copy must not be tested on the other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from pathology_scaat.cohort.manifest import Manifest, ManifestRow
+from pathology_scaat.errors import ManifestError, SlideOpenError
+from pathology_scaat.slides.fingerprint import slide_fingerprint
+from pathology_scaat.system.names import shown_names
+
+
+def same_slides(rows: Iterable[ManifestRow]) -> list[tuple[ManifestRow, ...]]:
+    """Groups of rows whose slide files hold the same bytes; remote slides are not looked at.
+
+    Only slides of equal size are read, and of those the samples that make their fingerprint.
+    """
+    by_size: dict[int, list[ManifestRow]] = {}
+    for row in rows:
+        if isinstance(row.slide_path, Path):
+            try:
+                size = -1 if row.slide_path.is_dir() else row.slide_path.stat().st_size
+            except OSError:
+                continue  # it fails when it is tiled
+            by_size.setdefault(size, []).append(row)
+    groups: dict[str, list[ManifestRow]] = {}
+    for alike in by_size.values():
+        for row in alike if len(alike) > 1 else ():
+            try:
+                groups.setdefault(slide_fingerprint(Path(str(row.slide_path))), []).append(row)
+            except SlideOpenError:
+                continue
+    return [tuple(group) for group in groups.values() if len(group) > 1]
+
+
+def shared_slide_notes(cohort: Manifest) -> tuple[str, ...]:
+    """A sentence for each slide that the cohort holds more than once."""
+    notes = []
+    for group in same_slides(cohort.rows):
+        ids = shown_names(row.slide_id for row in group)
+        patients = {row.patient_id for row in group}
+        text = f"slides {ids} hold the same bytes: one slide is listed {len(group)} times"
+        if len(patients) > 1:
+            text += f", under {len(patients)} patients; no model can be trained on such a cohort"
+        notes.append(text)
+    return tuple(notes)
+
+
+def refuse_shared_slides(cohort: Manifest) -> None:
+    """Refuse a cohort in which one slide belongs to two patients.
+
+    Raises
+    ------
+    ManifestError
+        Naming the slides.
+    """
+    for group in same_slides(cohort.rows):
+        if len({row.patient_id for row in group}) > 1:
+            raise same_bytes_error(row.slide_id for row in group)
+
+
+def same_bytes_error(slide_ids: Iterable[str]) -> ManifestError:
+    """The one sentence about a slide that two patients share."""
+    return ManifestError(
+        f"slides {shown_names(slide_ids)}",
+        "hold the same bytes but belong to different patients",
+        "give them one patient_id, or keep one of them",
+    )

@@ -1,0 +1,68 @@
+"""Map channels as pictures of numbers, which the browser colours.
+
+A channel is sent once per slide, at a level of at most :data:`MAX_SIDE_PX` pixels a side, as a PNG
+whose red and green bytes are the high and low byte of a 16-bit number; blue is 255 where there is
+a value. The browser knows the scale and so can show values, windows and colours of its own choice.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from pathology_scaat.stitching import SlideMap
+
+MAX_SIDE_PX = 2048
+LEVELS = 65_534
+"""The largest stored number; 0 to this stand for ``low`` to ``high``."""
+
+
+@dataclass(frozen=True)
+class ChannelPicture:
+    """A channel and what its numbers mean: value = low + number / LEVELS * (high - low)."""
+
+    png: bytes
+    low: float
+    high: float
+    mpp: float
+
+
+def channel_picture(path: Path, channel: str) -> ChannelPicture:
+    """One channel of a slide map.
+
+    Raises
+    ------
+    StoreError, UsageError
+        If the map or the channel cannot be read.
+    """
+    slide_map = SlideMap(path)
+    level = slide_map.level_for(MAX_SIDE_PX)
+    values = slide_map.read(channel, level)
+    low, high = _range(values)
+    return ChannelPicture(encode_values(values, low, high), low, high, slide_map.mpp * 2**level)
+
+
+def _range(values: NDArray[np.float32]) -> tuple[float, float]:
+    known = values[~np.isnan(values)]
+    if not known.size:
+        return 0.0, 1.0
+    low, high = min(0.0, float(known.min())), float(known.max())
+    return low, high if high > low else low + 1.0
+
+
+def encode_values(values: NDArray[np.float32], low: float, high: float) -> bytes:
+    """Numbers of a channel, (h, w) float32, NaN where there is none, as a PNG."""
+    known = ~np.isnan(values)
+    share = np.clip((np.where(known, values, low) - low) / (high - low), 0, 1)
+    number = np.round(share * LEVELS).astype(np.uint16)
+    pixels = np.zeros((*values.shape, 3), np.uint8)
+    pixels[..., 0], pixels[..., 1] = number >> 8, number & 255
+    pixels[..., 2] = np.where(known, 255, 0)
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, "PNG", compress_level=3)
+    return stream.getvalue()

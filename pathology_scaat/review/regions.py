@@ -1,0 +1,114 @@
+"""The regions of a slide that wait for a verdict, out of its exported overlay."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import math
+import zlib
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from pathology_scaat.errors import StoreError
+from pathology_scaat.export.qupath.geojson import measurement_name
+
+MAX_OVERLAY_BYTES = 1 << 30
+Order = Literal["uncertainty", "evidence", "area"]
+ORDERS: tuple[str, ...] = get_args(Order)
+
+
+@dataclass(frozen=True)
+class ReviewRegion:
+    """One region: outline in the viewer's pixels (the slide's frame), and what is known of it.
+
+    Attributes
+    ----------
+    region_id : str
+        The object's id in the exported file.
+    name : str
+    rings : tuple of rings
+        Closed outlines, each a tuple of (x, y); the first is the outer one.
+    area_um2, saliency, probability : float
+        NaN where the overlay does not say.
+    """
+
+    region_id: str
+    name: str
+    rings: tuple[tuple[tuple[float, float], ...], ...]
+    area_um2: float
+    saliency: float
+    probability: float
+
+    @property
+    def uncertainty(self) -> float:
+        """1 where the model is undecided (probability one half), 0 where it is sure."""
+        return 1 - 2 * abs(self.probability - 0.5) if math.isfinite(self.probability) else 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        value = {
+            k: None if isinstance(v, float) and not math.isfinite(v) else v
+            for k, v in asdict(self).items()
+        }
+        return {**value, "uncertainty": self.uncertainty}
+
+
+def overlay_path(overlays: Path, slide_id: str) -> Path | None:
+    """The GeoJSON of a slide, packed or plain."""
+    for suffix in (".geojson.gz", ".geojson"):
+        path = overlays / f"{slide_id}{suffix}"
+        if path.is_file():
+            return path
+    return None
+
+
+def read_regions(path: Path) -> tuple[ReviewRegion, ...]:
+    """The annotations of an overlay, in its order (largest first).
+
+    Raises
+    ------
+    StoreError
+        If the file is damaged.
+    """
+    try:
+        data = path.read_bytes()
+        if path.suffix == ".gz":
+            unpacker = zlib.decompressobj(wbits=31)
+            data = unpacker.decompress(data, MAX_OVERLAY_BYTES)
+        features = json.loads(data)["features"]
+        return tuple(region for feature in features if (region := _region(feature)) is not None)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, zlib.error, gzip.BadGzipFile):
+        raise StoreError(path.name, "is damaged", "run 'scaat export' again") from None
+
+
+def _region(feature: dict[str, Any]) -> ReviewRegion | None:
+    properties = feature["properties"]
+    geometry = feature["geometry"]
+    if properties.get("objectType") != "annotation" or geometry["type"] != "Polygon":
+        return None
+    measured = properties.get("measurements") or {}
+
+    def value(suffix: str) -> float:
+        found = [v for k, v in measured.items() if k.endswith(suffix)]
+        return float(found[0]) if found else math.nan
+
+    return ReviewRegion(
+        region_id=str(feature["id"]),
+        name=str(properties.get("name", "")),
+        rings=tuple(
+            tuple((float(x), float(y)) for x, y, *_ in ring) for ring in geometry["coordinates"]
+        ),
+        area_um2=float(measured.get(measurement_name("Area um^2"), math.nan)),
+        saliency=value("Saliency mean"),
+        probability=value(" probability"),
+    )
+
+
+def ordered(regions: tuple[ReviewRegion, ...], order: str) -> tuple[ReviewRegion, ...]:
+    """Regions with what is to be judged first in front."""
+    keys = {
+        "uncertainty": lambda r: -r.uncertainty,
+        "evidence": lambda r: -r.saliency if math.isfinite(r.saliency) else 0.0,
+        "area": lambda r: -r.area_um2 if math.isfinite(r.area_um2) else 0.0,
+    }
+    return tuple(sorted(regions, key=keys[order]))

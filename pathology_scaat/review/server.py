@@ -1,0 +1,370 @@
+"""The review server: routes, and what each of them answers.
+
+Reading slides and maps blocks, so it happens on a few threads; the event loop only waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import lru_cache
+from importlib import resources
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import unquote
+
+import tornado.httpserver
+import tornado.netutil
+import tornado.web
+
+from pathology_scaat.artifacts.output_folder import Workspace
+from pathology_scaat.artifacts.redaction import redact
+from pathology_scaat.artifacts.status import StatusTable
+from pathology_scaat.artifacts.urls import SlideUrl
+from pathology_scaat.errors import ScaatError, SlideReadError, UsageError
+from pathology_scaat.review.access import COOKIE, HEADERS, Access
+from pathology_scaat.review.cohort import cohort_rows, model_card, slide_paper, verdict_dict
+from pathology_scaat.review.map_values import ChannelPicture, channel_picture
+from pathology_scaat.review.regions import ORDERS
+from pathology_scaat.review.slide_tiles import TILE_PX, SlideShelf, encode_jpeg
+from pathology_scaat.review.verdicts import Verdict, VerdictTable
+
+T = TypeVar("T")
+
+STATIC = {
+    "openseadragon.min.js": "text/javascript",
+    "openseadragon.LICENSE.txt": "text/plain",
+    "cohort.js": "text/javascript",
+    "slide.js": "text/javascript",
+    "colours.js": "text/javascript",
+    "review.css": "text/css",
+}
+"""The files that are served, by name; no path of a request ever reaches the disk."""
+
+MAX_BODY_BYTES = 16 << 10
+THREADS = 4
+THUMBNAIL_LEVEL = 8
+
+
+@dataclass
+class Review:
+    """What one server serves.
+
+    Attributes
+    ----------
+    out : Path
+        Output folder of a run.
+    slides : mapping
+        Path or URL and µm/px by slide id; empty where no manifest was given: then pages show
+        maps and regions without the slide.
+    model : Path or None
+        Model bundle; ``out/model`` if None.
+    """
+
+    out: Path
+    slides: dict[str, tuple[Path | SlideUrl, float | None]]
+    access: Access
+    model: Path | None = None
+    shelf: SlideShelf = field(init=False)
+    verdicts: VerdictTable = field(init=False)
+    pool: ThreadPoolExecutor = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.shelf = SlideShelf(self.slides)
+        self.verdicts = VerdictTable(self.out)
+        self.pool = ThreadPoolExecutor(THREADS, thread_name_prefix="review")
+        self.map_picture = lru_cache(maxsize=8)(self._map_picture)
+
+    def _map_picture(self, slide_id: str, channel: int) -> ChannelPicture:
+        from pathology_scaat.stitching import SlideMap
+
+        path = Workspace(self.out).map(slide_id)
+        names = SlideMap(path).channel_names
+        if not 0 <= channel < len(names):
+            raise UsageError("the channel", "does not exist", "choose another")
+        return channel_picture(path, names[channel])
+
+    def known_ids(self) -> set[str]:
+        """Slides of the table: the only ones that a request may name."""
+        return {row["slide_id"] for row in StatusTable(self.out).rows()}
+
+    def close(self) -> None:
+        self.pool.shutdown(cancel_futures=True)
+        self.shelf.close()
+
+
+def static_file(name: str) -> bytes:
+    """A file of the package by its listed name."""
+    return (resources.files("pathology_scaat.review") / "static" / name).read_bytes()
+
+
+class _Handler(tornado.web.RequestHandler):
+    """Checks host, origin and cookie before anything else; adds the headers."""
+
+    review: Review
+
+    def initialize(self, review: Review) -> None:
+        self.review = review
+
+    def set_default_headers(self) -> None:
+        self.clear_header("Server")
+        for name, value in HEADERS.items():
+            self.set_header(name, value)
+
+    def prepare(self) -> None:
+        headers = self.request.headers
+        reason = self.review.access.refusal(
+            self.request.method or "", headers.get("Host"), headers.get("Origin")
+        )
+        if reason is not None:
+            raise tornado.web.HTTPError(403, reason=reason)
+        if not self.allowed_without_cookie() and not self.review.access.is_known(
+            self.get_cookie(COOKIE)
+        ):
+            raise tornado.web.HTTPError(
+                403, reason="open the link that 'scaat review' printed; it works once"
+            )
+
+    def allowed_without_cookie(self) -> bool:
+        return False
+
+    def write_error(self, status_code: int, **kwargs: Any) -> None:
+        self.set_header("Content-Type", "text/plain; charset=utf-8")
+        self.finish(f"{status_code}: {self._reason}\n")
+
+    async def work(self, function: Callable[..., T], *arguments: Any) -> T:
+        """Run something that reads files on a thread; its errors are sentences."""
+        loop = asyncio.get_running_loop()
+        try:
+            return await loop.run_in_executor(self.review.pool, function, *arguments)
+        except ScaatError as error:
+            words = " ".join(redact(str(error)).split())
+            # A status line is Latin-1; what is not comes as a question mark.
+            raise tornado.web.HTTPError(
+                404, reason=words.encode("latin-1", "replace").decode("latin-1")
+            ) from None
+
+    async def slide_id(self, text: str) -> str:
+        """The slide that a request names; 404 unless the table holds it."""
+        name = unquote(text)
+        if name not in await self.work(self.review.known_ids):
+            raise tornado.web.HTTPError(404, reason="no such slide")
+        return name
+
+    def send_json(self, value: Any) -> None:
+        self.set_header("Content-Type", "application/json; charset=utf-8")
+        self.finish(json.dumps(value, allow_nan=False))
+
+
+class _Start(_Handler):
+    """``/``: takes the token once, gives the cookie, shows the cohort."""
+
+    def allowed_without_cookie(self) -> bool:
+        return bool(self.get_query_argument("token", ""))
+
+    def get(self) -> None:
+        token = self.get_query_argument("token", "")
+        if token:
+            session = self.review.access.exchange(token)
+            known = self.review.access.is_known(self.get_cookie(COOKIE))
+            if session is None and not known:
+                raise tornado.web.HTTPError(
+                    403, reason="this link was used already; start 'scaat review' again"
+                )
+            if session is not None:
+                self.set_cookie(
+                    COOKIE, session, expires_days=None, httponly=True, samesite="Strict", path="/"
+                )
+            self.redirect("/")
+            return
+        self.set_header("Content-Type", "text/html; charset=utf-8")
+        self.finish(static_file("cohort.html"))
+
+
+class _SlidePage(_Handler):
+    async def get(self, name: str) -> None:
+        await self.slide_id(name)
+        self.set_header("Content-Type", "text/html; charset=utf-8")
+        self.finish(static_file("slide.html"))
+
+
+class _Static(_Handler):
+    def get(self, name: str) -> None:
+        if name not in STATIC:
+            raise tornado.web.HTTPError(404, reason="no such file")
+        self.set_header("Content-Type", f"{STATIC[name]}; charset=utf-8")
+        self.set_header("Cache-Control", "private, max-age=3600")
+        self.finish(static_file(name))
+
+
+class _Cohort(_Handler):
+    async def get(self) -> None:
+        review = self.review
+        rows = await self.work(cohort_rows, review.out, review.verdicts)
+        model = await self.work(model_card, review.out, review.model)
+        for row in rows:
+            row["has_slide"] = row["slide_id"] in review.shelf
+        self.send_json({"rows": rows, "model": model})
+
+
+class _Slide(_Handler):
+    async def get(self, name: str) -> None:
+        slide_id = await self.slide_id(name)
+        order = self.get_query_argument("order", ORDERS[0])
+        if order not in ORDERS:
+            raise tornado.web.HTTPError(404, reason="no such order")
+        paper = await self.work(slide_paper, self.review.out, slide_id, order)
+        rows = await self.work(self.review.verdicts.current)
+        value: dict[str, Any] = {
+            "slide_id": slide_id,
+            "slide": None,
+            "channels": list(paper.channels),
+            "target_class": paper.target_class,
+            "regions": [region.to_dict() for region in paper.regions],
+            "verdicts": [verdict_dict(v) for v in rows.values() if v.slide_id == slide_id],
+        }
+        x, y, width, height = paper.frame_px
+        if slide_id in self.review.shelf:
+            server = await self.work(self.review.shelf.server, slide_id)
+            size, frame = server.size_px, server.frame_px
+            value["slide"] = {
+                "width": size.width, "height": size.height,
+                "max_level": server.max_level, "tile_px": TILE_PX,
+            }  # fmt: skip
+            x, y = x - frame.x, y - frame.y
+        else:
+            x, y = 0, 0
+        value["map_box"] = {"x": x, "y": y, "width": width, "height": height}
+        value["slide_mpp"] = await self.work(self._mpp, slide_id)
+        self.send_json(value)
+
+    def _mpp(self, slide_id: str) -> float:
+        from pathology_scaat.stitching import SlideMap
+
+        return SlideMap(Workspace(self.review.out).map(slide_id)).meta.slide.mpp
+
+
+class _Tile(_Handler):
+    async def get(self, name: str, level: str, col: str, row: str) -> None:
+        slide_id = await self.slide_id(name)
+        if slide_id not in self.review.shelf:
+            raise tornado.web.HTTPError(404, reason="the slide is not at hand: give --manifest")
+        data = await self.work(self.review.shelf.jpeg, slide_id, int(level), int(col), int(row))
+        if data is None:
+            raise tornado.web.HTTPError(404, reason="no such tile")
+        self.set_header("Content-Type", "image/jpeg")
+        self.set_header("Cache-Control", "private, max-age=3600")
+        self.finish(data)
+
+
+class _Thumbnail(_Handler):
+    async def get(self, name: str) -> None:
+        slide_id = await self.slide_id(name)
+        if slide_id not in self.review.shelf:
+            raise tornado.web.HTTPError(404, reason="the slide is not at hand: give --manifest")
+        self.set_header("Content-Type", "image/jpeg")
+        self.set_header("Cache-Control", "private, max-age=3600")
+        self.finish(await self.work(self._jpeg, slide_id))
+
+    def _jpeg(self, slide_id: str) -> bytes:
+        server = self.review.shelf.server(slide_id)
+        pixels = server.tile(min(THUMBNAIL_LEVEL, server.max_level), 0, 0)
+        if pixels is None:  # not for the first tile of a level
+            raise SlideReadError(slide_id, "has no thumbnail", "open the slide itself")
+        return encode_jpeg(pixels)
+
+
+class _Map(_Handler):
+    async def get(self, name: str, channel: str) -> None:
+        slide_id = await self.slide_id(name)
+        picture = await self.work(self.review.map_picture, slide_id, int(channel))
+        self.set_header("Content-Type", "image/png")
+        self.set_header("X-Map-Low", repr(picture.low))
+        self.set_header("X-Map-High", repr(picture.high))
+        self.set_header("X-Map-Mpp", repr(picture.mpp))
+        self.finish(picture.png)
+
+
+class _Verdicts(_Handler):
+    async def post(self) -> None:
+        try:
+            value = json.loads(self.request.body)
+            verdict = Verdict(
+                reviewer=str(value["reviewer"]).strip(),
+                slide_id=str(value["slide_id"]),
+                region_id=str(value["region_id"]),
+                target_class=str(value["target_class"]),
+                answer=str(value["answer"]),
+                blind=bool(value.get("blind", False)),
+                seconds=None if value.get("seconds") is None else float(value["seconds"]),
+                note=str(value.get("note", "")),
+            ).checked()
+        except (ValueError, KeyError, TypeError, AttributeError, UsageError):
+            raise tornado.web.HTTPError(400, reason="this is no verdict") from None
+        await self.slide_id(verdict.slide_id)
+        await self.work(self.review.verdicts.append, verdict)
+        self.send_json({"saved": True})
+
+
+class _Nothing(_Handler):
+    def prepare(self) -> None:
+        super().prepare()
+        raise tornado.web.HTTPError(404, reason="no such page")
+
+
+def application(review: Review) -> tornado.web.Application:
+    """The routes of a review."""
+    kwargs = {"review": review}
+    name = r"([^/]+)"
+    return tornado.web.Application(
+        [
+            (r"/", _Start, kwargs),
+            (rf"/slide/{name}", _SlidePage, kwargs),
+            (rf"/static/{name}", _Static, kwargs),
+            (r"/api/cohort", _Cohort, kwargs),
+            (rf"/api/slide/{name}", _Slide, kwargs),
+            (r"/api/verdict", _Verdicts, kwargs),
+            (rf"/tiles/{name}/(\d{{1,2}})/(\d{{1,7}})_(\d{{1,7}})\.jpg", _Tile, kwargs),
+            (rf"/thumbnail/{name}\.jpg", _Thumbnail, kwargs),
+            (rf"/map/{name}/(\d{{1,3}})\.png", _Map, kwargs),
+        ],
+        default_handler_class=_Nothing,
+        default_handler_args=kwargs,
+        log_function=lambda handler: None,
+    )
+
+
+def bind(port: int = 0) -> tuple[Any, int]:
+    """A listening socket on 127.0.0.1, and its port.
+
+    Raises
+    ------
+    UsageError
+        If the port is taken.
+    """
+    try:
+        (socket,) = tornado.netutil.bind_sockets(port, "127.0.0.1")
+    except OSError:
+        raise UsageError(
+            "--port", f"{port} cannot be used", "leave it out for a free one"
+        ) from None
+    return socket, int(socket.getsockname()[1])
+
+
+async def serve(review: Review, socket: Any, ready: Callable[[], None]) -> None:
+    """Serve until cancelled; ``ready`` is called once connections are taken."""
+    logging.getLogger("tornado").setLevel(logging.CRITICAL)
+    server = tornado.httpserver.HTTPServer(
+        application(review), max_body_size=MAX_BODY_BYTES, max_header_size=MAX_BODY_BYTES
+    )
+    server.add_socket(socket)
+    ready()
+    try:
+        await asyncio.Event().wait()
+    finally:
+        server.stop()
+        review.close()

@@ -1,0 +1,127 @@
+"""Gradients by the pixels: the one implementation of each that training and explaining share.
+
+What is differentiated is given as a function of the logits: the loss in training, the score of a
+class in explaining. Who calls decides what mode the network is in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pathology_scaat.errors import UsageError
+
+Forward = Callable[[Tensor], Tensor]
+"""Images (N, C, H, W) to logits (N, K)."""
+
+Score = Callable[[Tensor], Tensor]
+"""Logits (N, K) to one number per image, (N,)."""
+
+
+def input_gradient(forward: Forward, images: Tensor, score: Score) -> tuple[Tensor, Tensor]:
+    """Gradient of each image's score by its pixels, (N, C, H, W), and the logits; detached.
+
+    One forward and one backward pass to the images alone.
+    """
+    with torch.enable_grad():
+        leaf = images.detach().requires_grad_(True)
+        logits = forward(leaf)
+        (gradient,) = torch.autograd.grad(score(logits).sum(), [leaf])
+    return gradient.detach(), logits.detach()
+
+
+def smoothgrad(
+    gradient: Callable[[Tensor], Tensor],
+    images: Tensor,
+    noise: Callable[[], Tensor],
+    *,
+    n_samples: int,
+    noise_std: float,
+    within_range: bool = False,
+) -> Tensor:
+    """Mean gradient over noisy copies (Smilkov et al. 2017), (N, C, H, W).
+
+    Parameters
+    ----------
+    gradient : callable
+        Images to their gradient.
+    images : Tensor, (N, C, H, W)
+    noise : callable
+        Gives standard normal noise of the images' shape, another at each call.
+    n_samples : int
+    noise_std : float
+        In units of the images.
+    within_range : bool
+        Cut the noisy copies to [0, 1].
+    """
+    # One sample at a time: memory stays that of a single pass.
+    total = torch.zeros_like(images)
+    for _ in range(n_samples):
+        noisy = images + noise_std * noise()
+        total += gradient(noisy.clamp(0, 1) if within_range else noisy)
+    return total / n_samples
+
+
+def activation_gradient(
+    forward: Forward, images: Tensor, score: Score, layer: nn.Module
+) -> tuple[Tensor, Tensor, Tensor]:
+    """A layer's output, the gradient of the summed score by it, and the logits; detached."""
+    kept: list[Tensor] = []
+
+    def keep(_module: nn.Module, _inputs: object, result: Tensor) -> Tensor:
+        # What follows may work in place: it gets a copy, the kept tensor stays as it is.
+        activation = result if result.requires_grad else result.detach().requires_grad_(True)
+        kept.append(activation)
+        return activation.clone()
+
+    handle = layer.register_forward_hook(keep)
+    try:
+        with torch.enable_grad():
+            logits = forward(images.detach().requires_grad_(True))
+            (gradient,) = torch.autograd.grad(score(logits).sum(), [kept[-1]])
+    finally:
+        handle.remove()
+    return kept[-1].detach(), gradient.detach(), logits.detach()
+
+
+def class_activation_map(
+    activation: Tensor, slope: Tensor, size: tuple[int, int], *, plus_plus: bool = False
+) -> Tensor:
+    """Grad-CAM (Selvaraju et al. 2017) or Grad-CAM++ (Chattopadhyay et al. 2018).
+
+    Grad-CAM weighs channel c by the mean over positions of dS/dA_c; Grad-CAM++ by
+    ``sum(alpha * relu(dS/dA_c))`` with ``alpha = g^2 / (2 g^2 + sum(A) g^3)``. The weighted sum
+    of channels is cut at zero and enlarged bilinearly.
+
+    Parameters
+    ----------
+    activation, slope : Tensor, (N, C, h, w)
+        A layer's output, and the gradient of the score by it.
+    size : (int, int)
+        Height and width of the map.
+    plus_plus : bool
+
+    Returns
+    -------
+    Tensor, (N, H, W), float32, >= 0
+
+    Raises
+    ------
+    UsageError
+        If the layer's output is not spatial.
+    """
+    if activation.ndim != 4:
+        raise UsageError("grad-cam", "the layer has no spatial output", "name another layer")
+    activation, slope = activation.float(), slope.float()
+    if plus_plus:
+        squared = slope.square()
+        below = 2 * squared + activation.sum(dim=(2, 3), keepdim=True) * squared * slope
+        alpha = torch.where(below != 0, squared / torch.where(below != 0, below, 1.0), 0.0)
+        weights = (alpha * slope.relu()).sum(dim=(2, 3), keepdim=True)
+    else:
+        weights = slope.mean(dim=(2, 3), keepdim=True)
+    cam = (weights * activation).sum(dim=1, keepdim=True).relu()
+    return F.interpolate(cam, size=size, mode="bilinear", align_corners=False)[:, 0]

@@ -1,0 +1,57 @@
+"""Growing, outlining, closing and sifting of masks; nothing lies outside the picture."""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+Mask: TypeAlias = NDArray[np.bool_]
+
+OUTSIDE_IS_EMPTY: dict[str, Any] = {"borderType": cv2.BORDER_CONSTANT, "borderValue": 0}
+CROSS = np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0]], dtype=np.uint8)
+
+_MAX_DISC_PX = 12
+
+
+def dilated(mask: Mask, times: int = 1) -> Mask:
+    """Grown by a pixel to each of the four sides, so many times."""
+    grown = cv2.dilate(mask.view(np.uint8), CROSS, iterations=times, **OUTSIDE_IS_EMPTY)
+    return grown.view(np.bool_)
+
+
+def outline(mask: Mask, thickness_px: int) -> Mask:
+    """The pixels of a mask that touch what is outside, so thick."""
+    inner = cv2.erode(mask.view(np.uint8), CROSS, **OUTSIDE_IS_EMPTY)
+    line = mask & ~inner.view(np.bool_)
+    return dilated(line, thickness_px - 1) if thickness_px > 1 else line
+
+
+def without_small(mask: Mask, max_area_px: int) -> Mask:
+    """Without the components (joined by their sides) of at most so many pixels."""
+    if not mask.any():
+        return mask
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(mask.view(np.uint8), connectivity=4)
+    keep = stats[:, cv2.CC_STAT_AREA] > max_area_px
+    if keep[1:].all():
+        return mask
+    keep[0] = False  # what is not in the mask
+    kept: Mask = np.take(keep, np.asarray(labels, dtype=np.int32))
+    return kept
+
+
+def closed(mask: Mask, radius_px: int) -> Mask:
+    """Closed by a disc; nothing lies outside the picture."""
+    padded = np.pad(mask, radius_px + 1).view(np.uint8)
+    if radius_px <= _MAX_DISC_PX:
+        y, x = np.ogrid[-radius_px : radius_px + 1, -radius_px : radius_px + 1]
+        disc = (x * x + y * y <= radius_px**2).astype(np.uint8)
+        filled = cv2.erode(cv2.dilate(padded, disc), disc) > 0
+    else:  # the same by distances, whose cost does not grow with the disc
+        far = cv2.distanceTransform(1 - padded, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+        near = (far <= radius_px).view(np.uint8)
+        filled = cv2.distanceTransform(near, cv2.DIST_L2, cv2.DIST_MASK_PRECISE) > radius_px
+    inner: Mask = filled[radius_px + 1 : -radius_px - 1, radius_px + 1 : -radius_px - 1]
+    return inner

@@ -1,0 +1,137 @@
+"""What a finished model's maps and features look like on held-out patches.
+
+Pictures of all slides are measured by these values, so that a colour means the same on every
+slide; and a patch is told to be unlike the training data by them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import nn
+
+from pathology_scaat.scaat.evidence import patch_evidence
+from pathology_scaat.scaat.target import evaluating, target_score
+from pathology_scaat.training.bundle_config import MapReference, ReferenceSettings
+from pathology_scaat.training.data import PatchTable
+from pathology_scaat.training.feature_reference import FeatureReference, penultimate
+
+STRIDE_PX = 4
+"""As :class:`~pathology_scaat.saliency.config.ExplainConfig` has it by default."""
+MOST_MAPS = 512
+MOST_FEATURES = 2048
+BATCH = 32
+
+
+@dataclass(frozen=True)
+class References:
+    """What goes into the bundle: by class where a map is of a class."""
+
+    saliency: dict[str, MapReference]
+    evidence: dict[str, MapReference]
+    settings: ReferenceSettings
+    features: FeatureReference | None
+
+
+def spread(table: PatchTable, most: int) -> PatchTable:
+    """At most so many patches, evenly spread over the table."""
+    index = np.unique(np.linspace(0, len(table) - 1, min(len(table), most)).astype(np.int64))
+    return table.select(index) if len(table) else table
+
+
+def _images(table: PatchTable, start: int, device: torch.device) -> torch.Tensor:
+    index = np.arange(start, min(start + BATCH, len(table)))
+    pixels = torch.from_numpy(table.read(index)).to(device)
+    return pixels.permute(0, 3, 1, 2).float() / 255
+
+
+def features_of(model: nn.Module, table: PatchTable, device: torch.device) -> NDArray[np.float32]:
+    """What the head gets of each patch, (N, F) float32; (N, 0) where the model has no head."""
+    with evaluating(model), torch.no_grad(), penultimate(model) as kept:
+        for start in range(0, len(table), BATCH):
+            model(_images(table, start, device))
+    if not kept:
+        return np.zeros((len(table), 0), np.float32)
+    return torch.cat([part.cpu() for part in kept]).numpy()
+
+
+def _spread_of(values: NDArray[np.floating[Any]], other: NDArray[np.bool_]) -> MapReference:
+    p50, p90, p99, p995 = (float(f"{v:.6g}") for v in np.quantile(values, (0.5, 0.9, 0.99, 0.995)))
+    others = float(f"{np.quantile(values[other], 0.99):.6g}") if other.any() else None
+    return MapReference(p50=p50, p90=p90, p99=p99, p995=p995, others_p99=others)
+
+
+def measure_references(
+    model: nn.Module,
+    training: PatchTable,
+    held_out: PatchTable,
+    class_names: Sequence[str],
+    temperature: float,
+    device: torch.device,
+    *,
+    multi_label: bool,
+) -> References:
+    """Look at a model's maps and features on its patches.
+
+    Parameters
+    ----------
+    model : nn.Module
+        (B, 3, P, P) in [0, 1] to logits; of any mode, which it keeps.
+    training, held_out : PatchTable
+        References of maps are of held-out patches, of training patches where there is none.
+    temperature : float
+        Of the calibrated probability.
+    """
+    shown, source = (held_out, "held-out patches") if len(held_out) else (
+        training, "training patches")  # fmt: skip
+    shown = spread(shown, MOST_MAPS)
+    side = shown.stores[0].patch_size_px
+    stride = STRIDE_PX if side % STRIDE_PX == 0 else 1
+    output = "logit" if multi_label else "margin"
+    maps: list[list[NDArray[np.float32]]] = [[] for _ in class_names]
+    probability: list[NDArray[np.float32]] = []
+    same = len(class_names) == 2 and output == "margin"  # the two margins differ in sign alone
+    with evaluating(model), torch.enable_grad():
+        for start in range(0, len(shown), BATCH):
+            images = _images(shown, start, device).requires_grad_(True)
+            logits = model(images)
+            if logits.shape[1] == 1 and len(class_names) == 2:
+                logits = torch.cat([torch.zeros_like(logits), logits], dim=1)
+            for k in range(len(class_names)):
+                if k and same:
+                    maps[k].append(maps[0][-1])
+                    continue
+                classes = torch.full((len(images),), k, device=device)
+                score = target_score(logits, classes, output).sum()  # type: ignore[arg-type]
+                (slope,) = torch.autograd.grad(
+                    score, [images], retain_graph=k + 1 < len(class_names)
+                )
+                size = F.avg_pool2d(slope.abs().sum(dim=1, keepdim=True), stride)[:, 0]
+                maps[k].append(size.detach().cpu().numpy())
+            scaled = logits.detach() / temperature
+            chances = scaled.sigmoid() if multi_label else scaled.softmax(dim=1)
+            probability.append(chances.cpu().numpy())
+    chance = np.concatenate(probability).astype(np.float64)
+    saliency, evidence = {}, {}
+    for k, name in enumerate(class_names):
+        values = np.concatenate(maps[k]).astype(np.float64)
+        mine = shown.labels[:, k] > 0.5 if shown.labels.ndim == 2 else shown.labels == k
+        saliency[name] = _spread_of(values * chance[:, k, None, None], ~mine)
+        evidence[name] = _spread_of(patch_evidence(values, chance[:, k]), ~mine)
+    reference = FeatureReference.fit(
+        features_of(model, spread(training, MOST_FEATURES), device),
+        features_of(model, spread(held_out, MOST_FEATURES), device),
+    )
+    settings = ReferenceSettings(
+        output=output,
+        stride_px=stride,
+        n_patches=len(shown),
+        source=source,
+    )
+    return References(saliency, evidence, settings, reference)

@@ -1,0 +1,7 @@
+package qupath.lib.io
+
+import com.google.gson.Gson
+
+class GsonTools {
+    static Gson getInstance() { new Gson() }
+}

@@ -1,0 +1,240 @@
+"""Pictures say the truth: one scale for a model, bare without evidence, warnings where due."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from map_stores import make_saliency_store, write_marked_slide
+from PIL import Image
+
+from pathology_scaat.export import ExportConfig, export_slide
+from pathology_scaat.export.model_facts import ModelFacts
+from pathology_scaat.export.raster.canvas import font, wrapped
+from pathology_scaat.export.raster.colour_scale import (
+    FAINTEST,
+    LEAST_TOP,
+    colourize,
+    evidence_scale,
+    over,
+)
+from pathology_scaat.export.raster.examined import hatched, tissue_of
+from pathology_scaat.export.report.cohort import write_cohort
+from pathology_scaat.export.report.records import FailedSlide
+from pathology_scaat.geometry import BoxPx, PatchGrid, SizePx
+from pathology_scaat.stitching import SlideMap, stitch_slide
+from pathology_scaat.training.bundle_config import Estimate, HeldOut, MapReference
+
+GRID = PatchGrid(0.0, 0.0, 1.0, 64, 32, 12, 9)
+
+
+def facts(
+    accuracy: float = 0.93, low: float = 0.88, role: str = "held out", **more: Any
+) -> dict[str, Any]:
+    held = HeldOut(
+        source="test slides", n_patches=400, n_slides=8, n_patients=8, unit="patient", n_units=8,
+        class_counts={"normal": 200, "tumour": 200}, auc=Estimate(value=0.97, low=0.91, high=0.99),
+        balanced_accuracy=Estimate(value=accuracy, low=low, high=0.97), chance=0.5,
+        probability_span=0.9,
+    )  # fmt: skip
+    reference = MapReference(p50=0.1, p90=0.5, p99=0.62, p995=0.65, others_p99=0.2)
+    saliency = MapReference(p50=0.001, p90=0.02, p99=0.05, p995=0.06, others_p99=0.01)
+    return {
+        "held_out": held.model_dump(mode="json"),
+        "evidence_reference": {"tumour": reference.model_dump()},
+        "saliency_reference": {"tumour": saliency.model_dump()},
+        "reference_settings": {"method": "gradient", "output": "margin", "stride_px": 4,
+                               "n_patches": 100, "source": "held-out patches"},
+        "slide_role": role,
+        "n_slides": {"train": 12, "val": 4, "test": 8},
+        **more,
+    }  # fmt: skip
+
+
+def exported(folder: Path, slide_id: str, probability: float, **options: Any) -> dict[str, Any]:
+    """A slide that is everywhere of one probability, exported; its record."""
+    options.setdefault("model", facts())
+    rng = np.random.default_rng(0)
+    n = GRID.n_cols * GRID.n_rows
+    store = make_saliency_store(
+        folder / f"{slide_id}.zarr", GRID, slide_id=slide_id,
+        saliency=rng.random((n, 16, 16)) * 0.01,
+        probability=np.array([1 - probability, probability]), **options,
+    )  # fmt: skip
+    stitch_slide(store, folder / f"{slide_id}.ome.zarr")
+    config = ExportConfig(formats=("png", "figure", "geojson-plain"))
+    export_slide(folder / f"{slide_id}.ome.zarr", store, folder / "o", config)
+    found: dict[str, Any] = json.loads((folder / "o" / f"{slide_id}.json").read_text())
+    return found
+
+
+def coloured_share(folder: Path, record: dict[str, Any], name: str) -> float:
+    """Share of the map's box that is not the grey of a slide that is not at hand."""
+    x, y, width, height = record["files"][name]["picture_px"]
+    with Image.open(folder / "o" / name) as picture:
+        rgb = np.asarray(picture)[y : y + height, x : x + width].astype(int)
+    return float(((rgb.max(axis=2) - rgb.min(axis=2)) > 12).mean())
+
+
+def test_a_slide_without_evidence_is_bare_and_one_with_it_is_filled(tmp_path: Path) -> None:
+    """Both on the model's scale; the normal slide's own maximum draws nothing."""
+    tumour = exported(tmp_path, "tumour", 0.97)
+    normal = exported(tmp_path, "normal", 0.12)
+    assert tumour["colour_scale"] == normal["colour_scale"]
+    assert normal["colour_scale"]["source"] == "99.5th percentile of the model's held-out patches"
+    assert normal["slide_summary"]["drawn_um2"] == 0
+    assert coloured_share(tmp_path, tumour, "tumour.png") > 0.9
+    assert coloured_share(tmp_path, normal, "normal.png") == 0
+    assert normal["n_regions"] == 0
+    assert tumour["n_regions"] >= 1
+    assert tumour["saliency_scale"]["vmax"] == normal["saliency_scale"]["vmax"] == 0.06
+    write_cohort(tmp_path / "o")
+    page = (tmp_path / "o" / "index.html").read_text()
+    assert "no evidence for tumour" in page
+    assert "it does not mean that the class is not there" in page
+
+
+def test_probability_is_a_picture_of_its_own_on_a_fixed_scale(tmp_path: Path) -> None:
+    record = exported(tmp_path, "s", 0.97)
+    entry = record["files"]["s.probability.png"]
+    assert (entry["shows"], entry["class"], entry["main"]) == ("probability", "tumour", False)
+    assert record["files"]["s.png"]["main"] is True
+    assert coloured_share(tmp_path, record, "s.probability.png") > 0.9
+
+
+def test_page_and_record_name_the_model_its_quality_and_the_slides_part(tmp_path: Path) -> None:
+    exported(tmp_path, "a", 0.9, model=facts(role="train"))
+    exported(tmp_path, "b", 0.9)
+    failed = [FailedSlide("lost", "tile", "slide: is empty; copy it again.")]
+    write_cohort(tmp_path / "o", failed=failed, card="../evaluation/trust_card.md")
+    page = (tmp_path / "o" / "index.html").read_text()
+    assert "AUC 0.97 (0.91 to 0.99)" in page
+    assert "balanced accuracy 0.93 (0.88 to 0.97)" in page
+    assert "trained on 12 slides" in page
+    assert "training slide: the model has seen it" in page
+    assert "held out: it took no part in training" in page
+    assert "1 slide without a result" in page
+    assert "is empty; copy it again" in page
+    assert 'href="../evaluation/trust_card.md"' in page
+    assert "LEARNT NOTHING" not in page
+    record = json.loads((tmp_path / "o" / "a.json").read_text())
+    assert record["model"]["slide_role"] == "train"
+    region = next(
+        f for f in json.loads((tmp_path / "o" / "a.geojson").read_text())["features"]
+        if f["properties"]["objectType"] == "annotation"
+    )  # fmt: skip
+    assert "AUC 0.97" in region["properties"]["metadata"]["model quality"]
+    # the page is made again when a slide fails, or the card comes
+    assert write_cohort(tmp_path / "o", failed=failed, card="../evaluation/trust_card.md") == []
+    assert write_cohort(tmp_path / "o", failed=[], card=None)
+
+
+def test_a_model_that_has_learnt_nothing_draws_no_evidence_and_says_so(tmp_path: Path) -> None:
+    record = exported(tmp_path, "s", 0.9, model=facts(accuracy=0.52, low=0.44))
+    assert "guessing gives 0.50" in record["model"]["nothing_learnt"]
+    assert coloured_share(tmp_path, record, "s.png") == 0
+    assert record["n_regions"] == 0
+    with Image.open(tmp_path / "o" / "s.png") as picture:
+        assert picture.getpixel((3, 3)) == (176, 0, 0)  # the strip across its top
+    with Image.open(tmp_path / "o" / "s.figure.png") as picture:
+        assert picture.getpixel((3, 3)) == (176, 0, 0)
+    write_cohort(tmp_path / "o")
+    page = (tmp_path / "o" / "index.html").read_text()
+    assert "THIS MODEL HAS LEARNT NOTHING" in page
+
+
+def test_what_is_unlike_the_training_data_is_hatched_and_told(tmp_path: Path) -> None:
+    far = exported(tmp_path, "far", 0.9, unlike=100.0)
+    near = exported(tmp_path, "near", 0.9, unlike=40.0)
+    features = json.loads((tmp_path / "o" / "near.geojson").read_text())["features"]
+    tiles = [f["properties"] for f in features if f["properties"]["objectType"] == "tile"]
+    assert {t["measurements"]["SCAAT: Unlike training (percentile)"] for t in tiles} == {40.0}
+    assert far["slide_summary"]["unlike_share"] == 1.0
+    assert near["slide_summary"]["unlike_share"] == 0.0
+    boxes = []
+    for name, record in (("far", far), ("near", near)):
+        x, y, width, height = record["files"][f"{name}.png"]["picture_px"]
+        with Image.open(tmp_path / "o" / f"{name}.png") as picture:
+            boxes.append(np.asarray(picture)[y : y + height, x : x + width])
+    dark = [(box.max(axis=2) < 40).mean() for box in boxes]
+    assert dark[0] > 0.1
+    assert dark[1] < 0.02  # the scale bar
+    with Image.open(tmp_path / "o" / "far.png") as picture:
+        assert picture.getpixel((3, 3)) == (176, 0, 0)
+
+
+def test_glass_under_a_patch_is_not_coloured(tmp_path: Path) -> None:
+    size = SizePx(800, 640)
+    tissue = [BoxPx(150, 120, 500, 480)]
+    slide = write_marked_slide(tmp_path / "slide.tiff", [], size, 0.5)
+    # stained tissue, where write_marked_slide draws black
+    import tifffile
+
+    image = np.full((size.height, size.width, 3), 250, np.uint8)
+    box = tissue[0]
+    rng = np.random.default_rng(0)
+    image[box.y : box.bottom, box.x : box.right] = np.clip(
+        rng.normal((190, 110, 170), 14, (box.height, box.width, 3)), 0, 255
+    )
+    with tifffile.TiffWriter(slide) as writer:
+        writer.write(
+            image, tile=(256, 256), photometric="rgb", compression="deflate",
+            resolution=(20000, 20000), resolutionunit="CENTIMETER", metadata=None,
+        )  # fmt: skip
+    grid = PatchGrid(0.0, 0.0, 1.0, 64, 32, 24, 19)
+    store = make_saliency_store(
+        tmp_path / "s.zarr", grid, slide_id="s", model=facts(), size=size, mpp=0.5,
+        saliency=0.01, probability=np.array([0.05, 0.95]),
+    )  # fmt: skip
+    stitch_slide(store, tmp_path / "s.ome.zarr")
+    export_slide(
+        tmp_path / "s.ome.zarr", store, tmp_path / "o", ExportConfig(formats=("png",)),
+        slide_path=slide,
+    )  # fmt: skip
+    record = json.loads((tmp_path / "o" / "s.json").read_text())
+    x, y, width, height = record["files"]["s.png"]["picture_px"]
+    with Image.open(tmp_path / "o" / "s.png") as picture:
+        rgb = np.asarray(picture)[y : y + height, x : x + width].astype(int)
+    yellow = (rgb[..., 0] - rgb[..., 2]) > 60
+    scale = width / size.width
+    middle = yellow[int(250 * scale) : int(400 * scale), int(280 * scale) : int(420 * scale)]
+    glass = yellow[: int(90 * scale)]
+    assert middle.mean() > 0.95
+    assert glass.mean() == 0
+    # the values stay in the map
+    assert SlideMap(tmp_path / "s.ome.zarr").read("evidence: tumour")[0, 0] > 0.5
+
+
+def test_the_scale_of_evidence_never_brightens_what_is_weak() -> None:
+    """A reference without the class must not end the scale at nothing."""
+    nothing = MapReference(p50=0, p90=0, p99=0.001, p995=0.002, others_p99=None)
+    model = ModelFacts("f", None, "unknown", {}, {}, {"t": nothing}, None)
+    scale = evidence_scale(model, "t", ExportConfig())
+    assert scale.vmax == LEAST_TOP
+    assert scale.floor == pytest.approx(FAINTEST * LEAST_TOP)
+    poor = MapReference(p50=0.4, p90=0.5, p99=0.6, p995=0.62, others_p99=0.59)
+    model = ModelFacts("f", None, "unknown", {}, {}, {"t": poor}, None)
+    scale = evidence_scale(model, "t", ExportConfig())
+    # what other classes reach is not drawn, but something is left of the scale
+    assert 0.5 < scale.floor < scale.vmax
+    rgba = colourize(np.array([[0.0, scale.floor - 1e-3, scale.vmax, np.nan]], np.float32), scale)
+    assert (rgba[0, :, 3] > 0).tolist() == [False, False, True, False]
+
+
+def test_compositing_is_exact_at_both_ends() -> None:
+    base = np.full((1, 2, 3), 200, np.uint8)
+    rgba = np.array([[[10, 20, 30, 0], [10, 20, 30, 255]]], np.uint8)
+    assert over(base, rgba).tolist() == [[[200, 200, 200], [10, 20, 30]]]
+
+
+def test_small_parts() -> None:
+    face = font(13)
+    lines = wrapped("a " * 200 + "w" * 500, face, 300)
+    assert all(face.getlength(line) <= 300 for line in lines)
+    assert wrapped("", face, 300) == []
+    grey = np.full((64, 64, 3), 128, np.uint8)
+    assert hatched(grey, np.zeros((64, 64), bool)) is grey
+    assert not tissue_of(np.full((64, 64, 3), 245, np.uint8), 8.0).any()

@@ -1,0 +1,98 @@
+"""Tiles are the slide's pixels at their place, in every format, at every level."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from drawn_slides import draw_slide
+from PIL import Image
+
+from pathology_scaat.geometry import BoxPx
+from pathology_scaat.review.map_values import LEVELS, encode_values
+from pathology_scaat.review.slide_tiles import MAX_OPEN_SLIDES, TILE_PX, SlideShelf, TileServer
+from pathology_scaat.slides import open_slide
+
+FORMATS = [
+    "aperio_like.svs", "hamamatsu_like.ndpi", "leica_like.scn", "mirax_like.mrxs",
+    "philips_like.tiff", "pyramid.ome.tiff", "multiscale.ome.zarr", "dicom_wsi",
+]  # fmt: skip
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("name", FORMATS)
+def test_the_finest_tiles_are_level_0_of_the_frame(data_dir: Path, name: str) -> None:
+    with open_slide(data_dir / "formats" / name) as slide:
+        server = TileServer(slide)
+        frame = server.frame_px
+        rng = np.random.default_rng(0)
+        for _ in range(4):
+            col = int(rng.integers(0, -(-frame.width // TILE_PX)))
+            row = int(rng.integers(0, -(-frame.height // TILE_PX)))
+            tile = server.tile(server.max_level, col, row)
+            assert tile is not None
+            box = BoxPx(
+                frame.x + col * TILE_PX, frame.y + row * TILE_PX, tile.shape[1], tile.shape[0]
+            )
+            assert np.array_equal(tile, slide.read_level(0, box))
+        assert server.tile(server.max_level, -(-frame.width // TILE_PX), 0) is None
+        assert server.tile(server.max_level + 1, 0, 0) is None
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("name", FORMATS)
+def test_coarser_tiles_show_the_same_place(data_dir: Path, name: str) -> None:
+    """Each coarse tile against an area average of level 0: by correlation of shifted copies."""
+    with open_slide(data_dir / "formats" / name) as slide:
+        server = TileServer(slide)
+        frame = server.frame_px
+        for steps in (1, 2):
+            scale = 1 << steps
+            side = min(TILE_PX, frame.width // scale, frame.height // scale) // 4 * 4
+            tile = server.tile(server.max_level - steps, 0, 0)
+            assert tile is not None
+            whole = slide.read_level(0, BoxPx(frame.x, frame.y, side * scale, side * scale))
+            mean = whole.astype(float).mean(2).reshape(side, scale, side, scale).mean((1, 3))
+            shown = tile[:side, :side].astype(float).mean(2)
+            assert best_shift(shown, mean) == (0, 0)
+
+
+def best_shift(shown: np.ndarray, expected: np.ndarray, reach: int = 2) -> tuple[int, int]:
+    inner = slice(reach, -reach)
+    errors = {
+        (dy, dx): np.abs(
+            np.roll(shown, (dy, dx), (0, 1))[inner, inner] - expected[inner, inner]
+        ).mean()
+        for dy in range(-reach, reach + 1)
+        for dx in range(-reach, reach + 1)
+    }
+    return min(errors, key=lambda shift: errors[shift])
+
+
+def test_a_shelf_keeps_few_slides_open_and_serves_all(tmp_path: Path) -> None:
+    for number in range(MAX_OPEN_SLIDES + 2):
+        draw_slide(tmp_path / f"{number}.tiff", number, side_px=256)
+    shelf = SlideShelf({str(n): (tmp_path / f"{n}.tiff", None) for n in range(MAX_OPEN_SLIDES + 2)})
+    for _ in range(2):
+        for number in range(MAX_OPEN_SLIDES + 2):
+            data = shelf.jpeg(str(number), 8, 0, 0)
+            assert data is not None
+            with Image.open(io.BytesIO(data)) as picture:
+                assert picture.size == (256, 256)
+                assert not picture.info.get("exif")
+    assert len(shelf._open) <= MAX_OPEN_SLIDES
+    shelf.close()
+
+
+def test_values_of_a_map_survive_their_picture() -> None:
+    values = np.random.default_rng(0).normal(size=(40, 30)).astype(np.float32)
+    values[3:5, 7] = np.nan
+    low, high = float(np.nanmin(values)), float(np.nanmax(values))
+    with Image.open(io.BytesIO(encode_values(values, low, high))) as picture:
+        pixels = np.asarray(picture).astype(int)
+    number = pixels[..., 0] * 256 + pixels[..., 1]
+    back = np.where(pixels[..., 2] > 127, low + number / LEVELS * (high - low), np.nan)
+    assert np.array_equal(np.isnan(back), np.isnan(values))
+    assert np.nanmax(np.abs(back - values)) <= (high - low) / LEVELS

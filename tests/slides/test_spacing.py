@@ -1,0 +1,109 @@
+"""Which µm/px is believed, told, or refused; and how much a slide is enlarged."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from drawn_slides import draw_slide
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pathology_scaat.errors import SpacingError
+from pathology_scaat.patches import PatchStore, TileConfig, TileJob, tile_slide
+from pathology_scaat.slides import open_slide
+from pathology_scaat.slides.spacing import (
+    BELIEVED_MPP,
+    POSSIBLE_MPP,
+    check_enlargement,
+    spacing_from_file,
+)
+
+
+def flat(path: Path, resolution: float, unit: str) -> Path:
+    tifffile.imwrite(
+        path, np.full((128, 192, 3), 180, dtype=np.uint8), tile=(64, 64), photometric="rgb",
+        resolution=(resolution, resolution), resolutionunit=unit, metadata=None,
+    )  # fmt: skip
+    return path
+
+
+@pytest.mark.parametrize("dpi", [72, 96, 150, 300, 600, 1200, 2400])
+def test_print_resolutions(tmp_path: Path, dpi: int) -> None:
+    with open_slide(flat(tmp_path / "a.tif", dpi, "INCH")) as slide:
+        assert slide.info.mpp is None
+        assert f"print resolution ({dpi} dpi)" in slide.info.mpp_source
+
+
+@given(st.floats(1e-4, 1e4))
+def test_ranges(mpp: float) -> None:
+    found = spacing_from_file(repr(mpp), repr(mpp))
+    low, high = POSSIBLE_MPP
+    if not low <= mpp <= high:
+        assert found.mpp is None
+        assert f"{mpp:.1f}" in found.source or f"{mpp:g}" in found.source
+        return
+    assert found.mpp == pytest.approx(mpp)
+    loud = any("CHECK THE µm/px" in note for note in found.notes)
+    assert loud == (not BELIEVED_MPP[0] <= found.mpp <= BELIEVED_MPP[1])
+
+
+def test_the_manifests_value_silences_the_note_of_the_file(tmp_path: Path) -> None:
+    path = flat(tmp_path / "a.tif", 2_000, "CENTIMETER")  # 5 µm/px, where 0.5 was meant
+    with open_slide(path) as slide:
+        assert any("CHECK" in note for note in slide.info.notes)
+    with open_slide(path, mpp=0.5) as slide:
+        assert slide.info.mpp == 0.5
+        assert not any("CHECK" in note for note in slide.info.notes)
+    with open_slide(path, mpp=8.0) as slide:
+        assert any("the manifest states 8" in note for note in slide.info.notes)
+
+
+@given(st.floats(0.1, 8), st.floats(0.1, 8), st.floats(0, 0.1), st.booleans())
+def test_enlargement(scan: float, asked: float, tolerance: float, allowed: bool) -> None:
+    factor = scan / asked
+    if factor > 2 * (1 + tolerance) and not allowed:
+        with pytest.raises(SpacingError, match="times enlarged"):
+            check_enlargement(scan, asked, tolerance, allowed, "s")
+        return
+    notes = check_enlargement(scan, asked, tolerance, allowed, "s")
+    assert bool(notes) == (factor > 1 + tolerance)
+
+
+@pytest.mark.parametrize(
+    ("mpp", "allowed", "enlarged"), [(0.5, False, 1.0), (0.25, False, 2.0), (0.1, True, 5.0)]
+)
+def test_tiling_tells_of_enlarging(
+    tmp_path: Path, mpp: float, allowed: bool, enlarged: float
+) -> None:
+    draw_slide(tmp_path / "s.tiff", seed=1, side_px=192)
+    config = TileConfig(mpp=mpp, patch_size_px=64, allow_upsampling=allowed)
+    result = tile_slide(TileJob(tmp_path / "s.tiff", "s", tmp_path / "s.zarr", config))
+    told = [note for note in result.notes if note.startswith("enlarged")]
+    assert len(told) == (enlarged > 1)
+    assert all(f"enlarged {enlarged:g} times" in note for note in told)
+
+
+def test_more_than_twice_is_refused(tmp_path: Path) -> None:
+    draw_slide(tmp_path / "s.tiff", seed=1, side_px=192)
+    job = TileJob(tmp_path / "s.tiff", "s", tmp_path / "s.zarr", TileConfig(mpp=0.2))
+    with pytest.raises(SpacingError, match=r"2\.5 times enlarged.*--allow-upsampling"):
+        tile_slide(job)
+    assert not (tmp_path / "s.zarr").exists()
+
+
+def test_slide_mpp_serves_where_the_file_is_not_believed(tmp_path: Path) -> None:
+    unknown = flat(tmp_path / "print.tif", 300, "INCH")
+    known = flat(tmp_path / "known.tif", 40_000, "CENTIMETER")
+    config = TileConfig(mpp=0.5, patch_size_px=64, min_tissue=0.0, slide_mpp=0.5)
+    for path, mpp, source in ((unknown, 0.5, "--slide-mpp"), (known, 0.25, "slide")):
+        result = tile_slide(TileJob(path, "s", tmp_path / f"{path.stem}.zarr", config))
+        meta = PatchStore(tmp_path / f"{path.stem}.zarr").meta
+        assert meta.slide.mpp == pytest.approx(mpp)
+        assert meta.slide.mpp_source == source
+        assert any("--slide-mpp" in note for note in result.notes) == (path == unknown)
+    with pytest.raises(ValueError, match="plausible"):
+        TileConfig(slide_mpp=math.inf)
