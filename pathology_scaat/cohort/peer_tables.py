@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from pathology_scaat.cohort.folder import rows_of_folder
+from pathology_scaat.cohort.folder import slides_of_folder
 from pathology_scaat.cohort.manifest import Manifest, ManifestRow
 from pathology_scaat.cohort.splits import SPLITS
 from pathology_scaat.cohort.table import Table, read_table
@@ -190,7 +190,7 @@ def _stem(name: str) -> str:
 def _files_by_stem(folder: Path) -> dict[str, list[Path]]:
     """Slides of a folder by every name that a table may call them."""
     found: dict[str, list[Path]] = {}
-    for slide, _ in rows_of_folder(folder.absolute()):
+    for slide, _ in slides_of_folder(folder.absolute()).rows:
         for name in {slide.name, slide.stem, _stem(slide.name)}:
             found.setdefault(name, []).append(slide)
     return found

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 
-from pathology_scaat.metrics.classification import fit_temperature, softmax
+from pathology_scaat.metrics.classification import softmax
+from pathology_scaat.metrics.functional.calibration import fit_temperature
 
 TOP_SHARE = 0.05
 """Share of a slide's patches that speak for it: tumour may be a small part of a slide."""
@@ -76,7 +77,9 @@ def fit_calibration(scores: NDArray[np.float64], labels: NDArray[np.int64]) -> C
     logs = np.log(np.clip(scores, 1e-6, 1))
     told = f"calibrated on {len(labels)} validation slides"
     if n_classes > 2:
-        return Calibration(1 / fit_temperature(logs, labels), 0.0, f"{told} (temperature)")
+        return Calibration(
+            1 / fit_temperature(logs, labels, smoothed=True), 0.0, f"{told} (temperature)"
+        )
     odds = logs[:, 1] - logs[:, 0]
     # Platt's targets: what a few slides say is not certain.
     target = np.where(labels == 1, (counts[1] + 1) / (counts[1] + 2), 1 / (counts[0] + 2))
