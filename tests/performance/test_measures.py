@@ -185,3 +185,16 @@ def test_three_classes_are_measured_one_against_the_rest() -> None:
         balanced_accuracy_score(labels, p.argmax(axis=1))
     )
     assert sum(sum(row.values()) for row in level.confusion.values()) == 90
+
+
+def test_nobody_wrong_is_no_certainty() -> None:
+    rows = [
+        Prediction(f"p{i}", f"s{i}", None, "test", NAMES[i % 2],
+                   np.array([0.9, 0.1]) if i % 2 == 0 else np.array([0.2, 0.8]), 0.5)
+        for i in range(20)
+    ]  # fmt: skip
+    level = measure_level(rows, NAMES, "tumour", n_resamples=500)
+    assert level is not None
+    assert level.estimates["auroc"].value == 1
+    assert level.estimates["auroc"].low is None
+    assert level.estimates["brier"].low is not None
