@@ -62,7 +62,7 @@ def clam_manifest(table: Path, slides: Path, splits: Path | None = None) -> Mani
             splits.name, f"names slide '{unknown[0]}', which {table.name} does not", "check both"
         )
     kept = tuple(replace(r, split=split_of[r.slide_id]) for r in rows if r.slide_id in split_of)
-    notes = ()
+    notes: tuple[str, ...] = ()
     if len(kept) < len(rows):
         notes = (f"{len(rows) - len(kept)} slide(s) are in no split of {splits.name}: left out",)
     return Manifest(kept, notes)

@@ -109,7 +109,7 @@ def make_labelled_slide(job: LabelledSlideJob) -> DemoSlide:
 
 def _plans(seed: int, counts: Mapping[str, int]) -> list[SlidePlan]:
     """Every other slide of each split holds tumour; scanner and pen are drawn apart from that."""
-    plans = []
+    plans: list[SlidePlan] = []
     for split, count in counts.items():
         for number in range(count):
             index = len(plans)

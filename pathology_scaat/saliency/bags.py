@@ -50,7 +50,8 @@ class SlopedEncoder(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(n, 3, P, P) to (n, 1)."""
-        return (self.encoder(images).float() * self.slope).sum(dim=1, keepdim=True)
+        features: Tensor = self.encoder(images).float()
+        return (features * self.slope).sum(dim=1, keepdim=True)
 
 
 class BagExplainer(BatchExplainer):

@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 
-from pathology_scaat.metrics.classification import softmax
-from pathology_scaat.metrics.functional.calibration import fit_temperature
+from pathology_scaat.metrics.functional.calibration import fit_temperature, softmax
 
 TOP_SHARE = 0.05
 """Share of a slide's patches that speak for it: tumour may be a small part of a slide."""

@@ -33,9 +33,9 @@ def write_figure(
     kept = [row for row in rows if row.label in names]
     score = np.array([row.probability[at] for row in kept])
     truth = np.array([row.label == positive for row in kept])
-    with mpl.rc_context(_STYLE), atomic_path(path) as partial:  # type: ignore[arg-type]
+    with mpl.rc_context(_STYLE), atomic_path(path) as partial:
         figure = Figure(figsize=(13, 3.2), layout="constrained")
-        FigureCanvasSVG(figure)  # type: ignore[no-untyped-call]
+        FigureCanvasSVG(figure)
         axes: Any = figure.subplots(1, 5)
         figure.suptitle(title)
         auroc = level.estimates.get(f"auroc: {positive}", level.estimates["auroc"])

@@ -324,7 +324,7 @@ def _markdown(performance: Performance) -> str:
     lines += [
         "",
         f"In brackets: 95 % intervals from {N_RESAMPLES} bootstrap samples of patients; none with "
-        f"fewer than {MIN_PATIENTS} patients of a class, or where all samples agree (nobody wrong).",
+        f"fewer than {MIN_PATIENTS} patients of a class, or where all samples agree.",
         "",
         "## Confusion (patients)",
         "",

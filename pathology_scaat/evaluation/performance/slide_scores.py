@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pathology_scaat.errors import StoreError
 from pathology_scaat.evaluation.performance.aggregate import PATCH_RULE, top_mean
-from pathology_scaat.metrics.classification import sigmoid, softmax
+from pathology_scaat.metrics.functional.calibration import sigmoid, softmax
 from pathology_scaat.patches import PatchStore
 from pathology_scaat.saliency.store import SaliencyStore
 from pathology_scaat.training.augment import to_float

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 
-from pathology_scaat.metrics.classification import softmax
+from pathology_scaat.metrics.functional.calibration import softmax
 
 _LOG_RANGE = (math.log(0.05), math.log(20.0))
 

@@ -62,11 +62,13 @@ class BagHead(nn.Module):
         hidden = torch.tanh(self.attention(features))
         if pooling == "gated":
             hidden = hidden * torch.sigmoid(self.gate(features))
-        return self.attention_out(hidden).softmax(dim=-2).expand(shape)
+        shares: Tensor = self.attention_out(hidden).softmax(dim=-2)
+        return shares.expand(shape)
 
     def contributions(self, features: Tensor) -> Tensor:
         """What each patch adds to each logit, (..., n, K)."""
-        return self.weights(features) * self.score(features)
+        scores: Tensor = self.score(features)
+        return self.weights(features) * scores
 
     def forward(self, features: Tensor) -> Tensor:
         """Logits (..., K) of bags of features (..., n, F)."""

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from pathology_scaat.errors import TrainingError
 from pathology_scaat.execution.devices import process_device
-from pathology_scaat.metrics.classification import mean_loss, scores
+from pathology_scaat.metrics.classification import scores
+from pathology_scaat.metrics.functional.calibration import mean_loss
 from pathology_scaat.scaat.method import Visit
 from pathology_scaat.scaat.objective import SingleLabelObjective
 from pathology_scaat.training import builders
