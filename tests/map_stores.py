@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import skimage.io
 import tifffile
 import zarr
 from numpy.typing import NDArray
@@ -182,7 +183,9 @@ def run_with_maps(
         else:
             config = TileConfig(mpp=0.5, patch_size_px=64, min_tissue=0)
             store = out / "patches" / f"{slide_id}.zarr"
-            tile_slide(TileJob(slide, slide_id, store, config, mpp=0.5))
+            mask = out.parent / f"{slide_id}_mask.png"  # all of a white slide, which has no tissue
+            skimage.io.imsave(mask, np.full((64, 64), 255, np.uint8), check_contrast=False)
+            tile_slide(TileJob(slide, slide_id, store, config, mpp=0.5, mask_path=mask))
             darkness_store(store, saliency, stride_px=1)
         map_path = out / "maps" / f"{slide_id}.ome.zarr"
         stitch_slide(saliency, map_path, StitchConfig(weighting="none"))

@@ -51,6 +51,10 @@ class Workspace:
     def model(self) -> Path:
         return self.out / "model"
 
+    def fold_model(self, fold: int) -> Path:
+        """Model of one fold of cross-validation."""
+        return self.out / "folds" / str(fold) / "model"
+
     @property
     def overlays(self) -> Path:
         return self.out / "overlays"

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from pathology_scaat.artifacts.atomic import read_json
-from pathology_scaat.artifacts.checksums import write_checked_json
+from pathology_scaat.artifacts.checksums import CHECKSUM_KEY, write_checked_json
 from pathology_scaat.artifacts.fingerprint import fingerprint, versions
 from pathology_scaat.artifacts.redaction import scrub
 from pathology_scaat.errors import StoreError
@@ -20,6 +20,8 @@ from pathology_scaat.system.locks import describe_os_error
 FILE_NAME = "run.json"
 SCHEMA_NAME = "pathology_scaat.run"
 SCHEMA_VERSION = 1
+TESTS_KEY = "tests"
+"""Which predictions the held-out cases were judged by, in order: each is a look at them."""
 
 Audit = Literal["standard", "full"]
 AUDIT_LEVELS: Final = ("standard", "full")
@@ -73,7 +75,13 @@ def write_run_record(
             "platform": platform.platform(),
             "python": platform.python_version(),
         }
-    path = Path(out_dir) / FILE_NAME
+    if looks := _tests(Path(out_dir)):
+        record[TESTS_KEY] = looks  # a new run does not make earlier looks at the test cases undone
+    return _write(Path(out_dir), record)
+
+
+def _write(out_dir: Path, record: dict[str, Any]) -> Path:
+    path = out_dir / FILE_NAME
     try:
         write_checked_json(path, record)
     except OSError as error:
@@ -85,6 +93,39 @@ def write_run_record(
             "check the folder's permissions and free space, then run again",
         ) from None
     return path
+
+
+def _tests(out_dir: Path) -> list[dict[str, str]]:
+    """The looks at test cases that a record holds; none where there is no sound record."""
+    try:
+        found = _checked(read_json(out_dir / FILE_NAME)).get(TESTS_KEY, [])
+    except (StoreError, OSError):
+        return []
+    return [dict(entry) for entry in found] if isinstance(found, list) else []
+
+
+def record_test(out_dir: Path, evaluated_on: str, predictions: str) -> int:
+    """Enter into ``run.json`` that cases were judged by these predictions.
+
+    The same predictions judged again are no further look. Where there is no sound record (stages
+    run one by one) nothing is entered.
+
+    Returns
+    -------
+    int
+        How often the folder's cases were judged before by other predictions.
+    """
+    looks = _tests(Path(out_dir))
+    entry = {"evaluated_on": evaluated_on, "predictions": predictions}
+    before = sum(look != entry for look in looks)
+    if entry not in looks:
+        try:
+            record = _checked(read_json(Path(out_dir) / FILE_NAME))
+        except (StoreError, OSError):
+            return before
+        record.pop(CHECKSUM_KEY, None)
+        _write(Path(out_dir), {**record, TESTS_KEY: [*looks, entry]})
+    return before
 
 
 def read_run_record(out_dir: Path) -> dict[str, Any]:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pathology_scaat.cli.progress import TerminalReporter
     from pathology_scaat.cohort.manifest import Manifest
     from pathology_scaat.execution.engine import EngineConfig
+    from pathology_scaat.pipeline.predict import PredictReport
     from pathology_scaat.pipeline.reporting import StageReport
     from pathology_scaat.pipeline.run import RunReport
 
@@ -109,9 +110,11 @@ def train_overrides(
     epochs: int | None,
     eps: float | None,
     positive_class: str | None,
+    labels: str | None = None,
 ) -> dict[str, Any]:
     """The training settings that the command line names."""
     return {
+        "labels": labels,
         "method": method,
         "backbone": backbone,
         "epochs": epochs,
@@ -130,6 +133,23 @@ def print_metrics(metrics: dict[str, Any]) -> None:
     stdout.print(table)
 
 
+def print_performance(report: PredictReport, out: Path) -> None:
+    """The measures of held-out patients and slides, with their intervals."""
+    stdout.print(f"predictions: {out / 'predictions.csv'}", markup=False, highlight=False)
+    found = report.performance
+    if found is None:
+        return
+    stdout.print(
+        f"{found.evaluated_on}: {found.slide.n} slides of {found.patient.n} patients",
+        markup=False,
+        highlight=False,
+    )
+    table = folded("measure (95 % interval)", "patients", "slides")
+    for name, estimate in found.patient.estimates.items():
+        table.add_row(name, estimate.text(), found.slide.estimates[name].text())
+    stdout.print(table)
+
+
 def say_how_to_look(overlays: Path) -> None:
     """What to do in QuPath, where there is something to look at."""
     if next(overlays.glob("*.geojson.gz"), None) is not None:
@@ -144,6 +164,8 @@ def say_how_to_look(overlays: Path) -> None:
 def print_run(report: RunReport) -> None:
     if report.training is not None:
         print_metrics(report.training.metrics)
+    if report.predicted is not None:
+        print_performance(report.predicted, report.out)
     if report.completed:
         page = report.out / "overlays" / "index.html"
         stdout.print(f"open first: {page}", markup=False, highlight=False)

@@ -110,6 +110,34 @@ Pseudonymize = Annotated[
         help="Give slides and patients pseudonyms; SALT is a file outside of --out.",
     ),
 ]
+Labels = Annotated[
+    str | None,
+    typer.Option(
+        "--labels",
+        help="Learn from: slide (one label each, in bags), patch (annotations), copy (the slide's "
+        "label on every patch; a control), or auto: slide where there are no annotations.",
+    ),
+]
+Folds = Annotated[
+    int | None,
+    typer.Option("--folds", help="Cross-validation by patient: a model for each of so many folds."),
+]
+PreserveSite = Annotated[
+    str | None,
+    typer.Option(
+        "--preserve-site", metavar="COLUMN", help="Keep equal values of this column in one fold."
+    ),
+]
+TestManifest = Annotated[
+    Path | None,
+    typer.Option("--test-manifest", help="An external cohort: all of it is tested on."),
+]
+Prevalence = Annotated[
+    float | None,
+    typer.Option(
+        "--prevalence", help="Share of positive patients at which predictive values are given."
+    ),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print results and errors only.")]
 
 

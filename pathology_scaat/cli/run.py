@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.table import Table
@@ -64,6 +64,7 @@ def run(
     classes: opt.Classes = None,
     background_class: opt.BackgroundClass = None,
     reader: opt.Reader = None,
+    labels: opt.Labels = None,
     keep_ink: opt.KeepInk = False,
     method: Annotated[str | None, typer.Option("--method", help="Training method.")] = None,
     backbone: Annotated[str | None, typer.Option("--backbone", help="Network by name.")] = None,
@@ -83,6 +84,10 @@ def run(
     cluster: opt.Cluster = None,
     device: Annotated[str | None, typer.Option("--device", help="auto, cpu or cuda:N.")] = None,
     seed: opt.Seed = None,
+    folds: opt.Folds = None,
+    preserve_site: opt.PreserveSite = None,
+    test_manifest: opt.TestManifest = None,
+    prevalence: opt.Prevalence = None,
     audit: Annotated[
         str | None, typer.Option("--audit", help="standard, or full: also paths, user, time.")
     ] = None,
@@ -92,7 +97,7 @@ def run(
     quiet: opt.Quiet = False,
     allow_urls: opt.AllowUrls = None,
 ) -> None:
-    """Do the whole job: tile, train (unless --model is given), explain, stitch, export."""
+    """Do the whole job: tile, train (unless --model is given), explain, predict, stitch, export."""
     from pathology_scaat.pipeline.config import load_run_config
 
     tile_values = opt.tile_overrides(
@@ -109,8 +114,12 @@ def run(
             "device": device,
             "audit": audit,
             "pseudonymize": pseudonymize,
+            "folds": folds,
+            "preserve_site": preserve_site,
+            "test_manifest": test_manifest,
+            "prevalence": prevalence,
             "tile": tile_values,
-            "train": train_overrides(method, backbone, epochs, eps, positive_class),
+            "train": train_overrides(method, backbone, epochs, eps, positive_class, labels),
             "explain": {"target": target},
             "stitch": mopt.map_overrides(map_mpp, ngff, weighting),
             "export": mopt.export_overrides(formats, qupath_origin, vmax, identified),
@@ -178,6 +187,10 @@ def verify(
 @app.command()
 def demo(
     out: Annotated[Path, typer.Argument(help="Folder to make.")] = Path("scaat-demo"),
+    labels: Annotated[
+        Literal["patch", "slide"],
+        typer.Option("--labels", help="patch: annotated slides; slide: a diagnosis a slide only."),
+    ] = "patch",
     workers: opt.Workers = None,
     device: opt.Device = "auto",
     seed: opt.Seed = None,
@@ -185,10 +198,11 @@ def demo(
     quiet: opt.Quiet = False,
 ) -> None:
     """Make a small cohort with a known answer and run the whole job on it."""
-    from pathology_scaat.pipeline.demo import demo as step
+    from pathology_scaat.pipeline.demo import demo as annotated
+    from pathology_scaat.pipeline.demo_labels import labelled_demo
 
     with progress_of(quiet) as reporter:
-        report = step(
+        report = (labelled_demo if labels == "slide" else annotated)(
             out,
             workers=workers,
             device=device,

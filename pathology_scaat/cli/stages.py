@@ -18,6 +18,7 @@ from pathology_scaat.cli.common import (
     needed,
     no_salt_alone,
     print_metrics,
+    print_performance,
     progress_of,
     refuse_silence,
     say_how_to_look,
@@ -41,6 +42,7 @@ def tile(
     classes: opt.Classes = None,
     background_class: opt.BackgroundClass = None,
     reader: opt.Reader = None,
+    labels: opt.Labels = None,
     keep_ink: opt.KeepInk = False,
     workers: opt.Workers = None,
     scheduler: opt.Scheduler = None,
@@ -54,6 +56,7 @@ def tile(
     """Cut slides into zarr patch stores."""
     from pathology_scaat.patches import TileConfig
     from pathology_scaat.pipeline.tile import tile as step
+    from pathology_scaat.training.config import TrainConfig
 
     values = opt.tile_overrides(
         mpp,
@@ -73,6 +76,7 @@ def tile(
             cohort(needed(manifest, "--manifest"), pseudonymize, folder),
             folder,
             config=checked(TileConfig, values, "tile options"),
+            labels=checked(TrainConfig, {"labels": labels}, "tile options").labels,
             engine=engine_of(workers, scheduler, cluster),
             overwrite=overwrite,
             exists_ok=out_exists_ok,
@@ -85,6 +89,7 @@ def tile(
 def train(
     manifest: opt.Manifest = None,
     out: opt.Out = None,
+    labels: opt.Labels = None,
     method: opt.TrainingMethod = None,
     backbone: Annotated[str | None, typer.Option("--backbone", help="Network by name.")] = None,
     epochs: Annotated[int | None, typer.Option("--epochs", help="Most epochs.")] = None,
@@ -97,11 +102,11 @@ def train(
     quiet: opt.Quiet = False,
     allow_urls: opt.AllowUrls = None,
 ) -> None:
-    """Train a classifier on the labelled patches, with SCAAT unless told otherwise."""
+    """Train a model on labels of slides or of patches, with SCAAT unless told otherwise."""
     from pathology_scaat.pipeline.train import train as step
     from pathology_scaat.training import TrainConfig
 
-    values = train_overrides(method, backbone, epochs, eps, positive_class)
+    values = train_overrides(method, backbone, epochs, eps, positive_class, labels)
     folder = needed(out, "--out")
     with progress_of(quiet) as reporter:
         result = step(
@@ -147,6 +152,35 @@ def explain(
             reporter=reporter,
         )
     finish([report], folder)
+
+
+@app.command()
+def predict(
+    manifest: opt.Manifest = None,
+    out: opt.Out = None,
+    model: opt.Model = None,
+    prevalence: opt.Prevalence = None,
+    device: opt.Device = "auto",
+    seed: opt.Seed = None,
+    pseudonymize: opt.Pseudonymize = None,
+    quiet: opt.Quiet = False,
+    allow_urls: opt.AllowUrls = None,
+) -> None:
+    """Predict every slide and patient, and measure it where there are labels."""
+    from pathology_scaat.pipeline.predict import predict as step
+
+    folder = needed(out, "--out")
+    with progress_of(quiet) as reporter:
+        report = step(
+            folder,
+            manifest=cohort(needed(manifest, "--manifest"), pseudonymize, folder),
+            model=model,
+            prevalence=prevalence,
+            device=device,
+            seed=seed or 0,
+            reporter=reporter,
+        )
+    print_performance(report, folder)
 
 
 @app.command()

@@ -122,17 +122,36 @@ def make_demo_cohort(
 def _make_slide(out: Path, seed: int, index: int, size_px: int) -> DemoSlide:
     round_, place = divmod(index, len(_PLAN))
     patient, split, mpp, aperio, share, pen = _PLAN[place]
-    patient_number = round_ * 5 + patient + 1
+    plan = SlidePlan(round_ * 5 + patient + 1, split, mpp, aperio, share, pen)
+    return make_slide(out, seed, index, size_px, plan)
+
+
+@dataclass(frozen=True)
+class SlidePlan:
+    """What one slide of a cohort is to be: ``tumor_share`` of the tissue, 0 for none at all."""
+
+    patient_number: int
+    split: str
+    mpp: float
+    aperio: bool
+    tumor_share: float
+    pen: bool
+
+
+def make_slide(out: Path, seed: int, index: int, size_px: int, plan: SlidePlan) -> DemoSlide:
+    """Make slide number ``index`` of a cohort, with its annotations and its truth."""
+    mpp, share = plan.mpp, plan.tumor_share
+    patient_number = plan.patient_number
     slide_id = f"demo-{index + 1:02d}"
     # The look belongs to the patient, everything else to the slide.
     look = make_look(np.random.default_rng([seed, 1, patient_number]))
     rng = np.random.default_rng([seed, 2, index])
     side_px = round(size_px * 0.5 / mpp)
-    layout = make_layout(rng, side_px, mpp, share, pen)
+    layout = make_layout(rng, side_px, mpp, share, plan.pen)
     hema, eosin = paint_stains(rng, layout, side_px, mpp)
     rgb = develop(rng, layout, hema, eosin, look, mpp)
-    slide_path = out / "slides" / f"{slide_id}{'.svs' if aperio else '.tiff'}"
-    write_slide(slide_path, rgb, mpp, aperio)
+    slide_path = out / "slides" / f"{slide_id}{'.svs' if plan.aperio else '.tiff'}"
+    write_slide(slide_path, rgb, mpp, plan.aperio)
     scale_px = LAYOUT_UM / mpp
     drawn = []
     for class_name in CLASS_NAMES:
@@ -148,5 +167,11 @@ def _make_slide(out: Path, seed: int, index: int, size_px: int) -> DemoSlide:
     truth = [(POSITIVE_CLASS, f"nest {n}", polygon) for n, polygon in enumerate(nests, 1)]
     write_annotations(truth_path, slide_id, truth, side_px)
     return DemoSlide(
-        slide_id, f"patient-{patient_number}", split, mpp, slide_path, annotation_path, truth_path
+        slide_id,
+        f"patient-{patient_number}",
+        plan.split,
+        mpp,
+        slide_path,
+        annotation_path,
+        truth_path,
     )

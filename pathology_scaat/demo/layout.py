@@ -111,6 +111,8 @@ def make_layout(
         rng, shape, n * 0.09
     )
     field -= np.float32(np.quantile(field[inside], 1 - tumor_share))
+    if tumor_share == 0:  # nests on the tissue's rim have a say from beyond it, too
+        field = np.full_like(field, -1.0)
     labels, count = ndimage.label(nest > 0)
     votes = ndimage.mean(field, labels, np.arange(count + 1))
     # A nest is wholly tumour or wholly normal, save the few that run across the slide.

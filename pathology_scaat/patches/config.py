@@ -130,7 +130,7 @@ class TileJob:
     annotation_path : Path, optional
         Labelled polygons.
     label : str, optional
-        Class of the whole slide: labels every patch where there is no annotation file.
+        Label to copy onto every patch where there is no annotation file; None copies none.
     mask_path : Path, optional
         A given tissue mask (PNG over the slide's frame, non-zero is tissue).
     mpp : float, optional

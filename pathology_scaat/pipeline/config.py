@@ -5,10 +5,17 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from pathology_scaat.artifacts import run_record
 from pathology_scaat.artifacts.redaction import PATH_MARK
@@ -47,6 +54,18 @@ class RunConfig(BaseModel):
     audit: Literal["standard", "full"] = Field(
         "standard", description="full also records paths, user, host and time in run.json"
     )
+    folds: int | None = Field(
+        None, ge=3, le=100, description="cross-validation: so many models, one for each fold"
+    )
+    preserve_site: str | None = Field(
+        None, description="column of the manifest whose values are kept within one fold"
+    )
+    test_manifest: Path | None = Field(
+        None, description="another cohort, all of which is tested on"
+    )
+    prevalence: float | None = Field(
+        None, gt=0, lt=1, description="share of positive patients where predictive values are for"
+    )
     tile: TileConfig = Field(
         default_factory=lambda: TileConfig(overlap=RUN_OVERLAP),
         description="as for tile alone, but with half overlap unless told otherwise",
@@ -56,6 +75,19 @@ class RunConfig(BaseModel):
     stitch: StitchConfig = Field(default_factory=StitchConfig)
     export: ExportConfig = Field(default_factory=ExportConfig)
     engine: EngineConfig = Field(default_factory=EngineConfig)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.folds is not None and self.model is not None:
+            raise ValueError("folds train models, and a model to apply is given: leave one out")
+        if self.test_manifest is not None and (self.folds or self.model):
+            raise ValueError(
+                "test_manifest is for a model that is trained on the manifest: leave folds and "
+                "model out"
+            )
+        if self.preserve_site is not None and self.folds is None:
+            raise ValueError("preserve_site is for folds: give folds as well")
+        return self
 
     @field_validator("tile", mode="before")
     @classmethod

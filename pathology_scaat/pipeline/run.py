@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -9,14 +10,23 @@ from pathology_scaat.artifacts.fingerprint import file_sha256
 from pathology_scaat.artifacts.output_folder import claim_output
 from pathology_scaat.artifacts.run_record import write_run_record
 from pathology_scaat.artifacts.status import StatusTable
+from pathology_scaat.cohort.external import with_external_test
 from pathology_scaat.cohort.manifest import Manifest
 from pathology_scaat.errors import ManifestError
 from pathology_scaat.execution.devices import choose_device
 from pathology_scaat.patches import TileConfig
 from pathology_scaat.pipeline.class_names import with_class_names
 from pathology_scaat.pipeline.config import RunConfig
+from pathology_scaat.pipeline.cross_validation import (
+    column_of,
+    plan_folds,
+    predicting_models,
+    train_folds,
+)
 from pathology_scaat.pipeline.explain import explain
 from pathology_scaat.pipeline.export import export
+from pathology_scaat.pipeline.label_source import label_notes
+from pathology_scaat.pipeline.predict import PredictReport, predict
 from pathology_scaat.pipeline.preflight import (
     check_class_choices,
     check_device,
@@ -44,6 +54,7 @@ class RunReport:
     out: Path
     stages: list[StageReport] = field(default_factory=list)
     training: TrainResult | None = None
+    predicted: PredictReport | None = None
     nothing_learnt: str = ""
 
     @property
@@ -79,7 +90,7 @@ def run(
     exists_ok: bool = False,
     reporter: Reporter | None = None,
 ) -> RunReport:
-    """Tile, train (unless a model is given), explain, stitch and export a cohort.
+    """Tile, train (unless a model is given), explain, predict, stitch and export a cohort.
 
     A stage whose artifact is right does nothing, so that an interrupted run goes on where it
     stopped. A slide that fails in one stage is left out of the next ones and stops no other.
@@ -103,6 +114,11 @@ def run(
     listener = reporter or Silent()
     out = config.out
     cohort: Manifest = load_cohort(config.manifest, config.pseudonymize, out)
+    external: tuple[str, ...] = ()
+    if config.test_manifest is not None:
+        tested = load_cohort(config.test_manifest, config.pseudonymize, out)
+        external = tested.slide_ids
+        cohort = with_external_test(cohort, tested, config.seed)
     if not cohort.rows:
         raise ManifestError("the cohort", "has no slides", "add at least one row")
     notes = [*cohort.notes]
@@ -112,6 +128,8 @@ def run(
     inputs: dict[str, str] = {}
     if config.manifest.is_file():
         inputs["manifest"] = keyed(file_sha256(config.manifest), cohort.fingerprint_key)
+    if config.test_manifest is not None and config.test_manifest.is_file():
+        inputs["test_manifest"] = keyed(file_sha256(config.test_manifest), cohort.fingerprint_key)
     if config.model is not None:
         bundle = load_bundle(config.model)
         inputs["model"] = bundle.fingerprint
@@ -122,6 +140,7 @@ def run(
         choose_device(config.device)
         check_training(config.train, config.tile.patch_size_px)
         refuse_shared_slides(cohort)
+        notes += label_notes(cohort.rows, config.train.labels)
     tile_config, class_notes = with_class_names(tile_config, cohort.rows)
     check_class_choices(
         config.train if config.model is None else None, config.explain, tile_config.class_names
@@ -150,33 +169,21 @@ def run(
         out,
         tile_config,
         config.engine,
+        labels=config.train.labels,
         overwrite=overwrite,
         reporter=listener,
     )
     report.stages.append(tiled)
     if not tiled.usable:
         return report
-    if config.model is None:
-        report.training = train(
-            cohort,
-            out,
-            config=config.train,
-            device=config.device,
-            seed=config.seed,
-            overwrite=overwrite,
-            reporter=listener,
+    if config.folds is not None:
+        explained = _by_folds(
+            config, config.folds, cohort, report, tiled.usable, overwrite, listener
         )
-        report.nothing_learnt = report.training.nothing_learnt
-    explained = explain(
-        out,
-        model=config.model,
-        config=config.explain,
-        device=config.device,
-        engine=config.engine,
-        slide_ids=tiled.usable,
-        overwrite=overwrite,
-        reporter=listener,
-    )
+    else:
+        explained = _by_one_model(
+            config, cohort, external, report, tiled.usable, overwrite, listener
+        )
     report.stages.append(explained)
     stitched = stitch(
         out,
@@ -198,3 +205,105 @@ def run(
     )
     report.stages.append(exported)
     return report
+
+
+def _by_one_model(
+    config: RunConfig,
+    cohort: Manifest,
+    external: Sequence[str],
+    report: RunReport,
+    slide_ids: Sequence[str],
+    overwrite: bool,
+    listener: Reporter,
+) -> StageReport:
+    """Train (unless a model is given), explain and predict: one model for all slides."""
+    if config.model is None:
+        report.training = train(
+            cohort,
+            config.out,
+            config=config.train,
+            device=config.device,
+            seed=config.seed,
+            overwrite=overwrite,
+            reporter=listener,
+        )
+        report.nothing_learnt = report.training.nothing_learnt
+    explained = explain(
+        config.out,
+        model=config.model,
+        config=config.explain,
+        device=config.device,
+        engine=config.engine,
+        slide_ids=slide_ids,
+        overwrite=overwrite,
+        reporter=listener,
+    )
+    report.predicted = predict(
+        config.out,
+        manifest=cohort,
+        model=config.model,
+        external=external,
+        prevalence=config.prevalence,
+        device=config.device,
+        seed=config.seed,
+        reporter=listener,
+    )
+    return explained
+
+
+def _by_folds(
+    config: RunConfig,
+    n_folds: int,
+    cohort: Manifest,
+    report: RunReport,
+    slide_ids: Sequence[str],
+    overwrite: bool,
+    listener: Reporter,
+) -> StageReport:
+    """A model a fold; each slide is explained and predicted by the one that never saw it."""
+    sites = None
+    if config.preserve_site is not None:
+        sites = column_of(config.manifest, config.preserve_site, cohort)
+    plan = plan_folds(
+        cohort, config.out, n_folds, config.train, config.seed, sites=sites, reporter=listener
+    )
+    models = train_folds(
+        plan,
+        config.out,
+        config.train,
+        device=config.device,
+        seed=config.seed,
+        overwrite=overwrite,
+        reporter=listener,
+    )
+    left_out = sorted(set(slide_ids) - set(plan.fold_of))
+    if left_out:
+        listener.note(
+            f"{len(left_out)} slide(s) are in no fold, since they have no label: they get no map "
+            f"and no prediction ({', '.join(left_out[:3])}{', ...' if len(left_out) > 3 else ''})."
+        )
+    explained = StageReport("explain")
+    for one in models:
+        part = explain(
+            config.out,
+            model=one.model,
+            config=config.explain,
+            device=config.device,
+            engine=config.engine,
+            slide_ids=[s for s in plan.tested_in(one) if s in set(slide_ids)],
+            overwrite=overwrite,
+            reporter=listener,
+        )
+        explained.done += part.done
+        explained.skipped += part.skipped
+        explained.failed.update(part.failed)
+    report.predicted = predict(
+        config.out,
+        manifest=cohort,
+        folds=predicting_models(plan, models),
+        prevalence=config.prevalence,
+        device=config.device,
+        seed=config.seed,
+        reporter=listener,
+    )
+    return explained

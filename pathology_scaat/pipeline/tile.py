@@ -16,10 +16,12 @@ from pathology_scaat.execution.engine import EngineConfig
 from pathology_scaat.patches import TileConfig, TileJob, TileResult, tile_slide
 from pathology_scaat.patches.plan import check_room, plan_tiling
 from pathology_scaat.pipeline.class_names import counts_text, with_class_names
+from pathology_scaat.pipeline.label_source import copies_labels, label_notes
 from pathology_scaat.pipeline.reporting import Reporter, Silent, StageReport, tell_and_keep
 from pathology_scaat.pipeline.same_slides import shared_slide_notes
 from pathology_scaat.pipeline.stage import run_stage
 from pathology_scaat.slides.opening import reach_slide
+from pathology_scaat.training.bags.config import LabelSource
 
 
 def load_cohort(
@@ -41,7 +43,12 @@ def load_cohort(
 
 
 def _job(
-    row: ManifestRow, space: Workspace, config: TileConfig, overwrite: bool, key: bytes
+    row: ManifestRow,
+    space: Workspace,
+    config: TileConfig,
+    overwrite: bool,
+    key: bytes,
+    copy_label: bool,
 ) -> TileJob:
     return TileJob(
         slide_path=row.slide_path,
@@ -49,7 +56,7 @@ def _job(
         store_path=space.patches(row.slide_id),
         tissue_path=space.tissue(row.slide_id),
         annotation_path=row.annotation_path,
-        label=row.label,
+        label=row.label if copy_label else None,
         mask_path=row.mask_path,
         mpp=row.mpp,
         config=config,
@@ -82,6 +89,7 @@ def tile(
     out: Path,
     *,
     config: TileConfig | None = None,
+    labels: LabelSource = "auto",
     engine: EngineConfig | None = None,
     overwrite: bool = False,
     exists_ok: bool = False,
@@ -98,6 +106,9 @@ def tile(
     config : TileConfig, optional
         µm/px, patch size, overlap and the rules of tissue and labels. Where it names no
         classes, those of the cohort's annotations and labels are taken.
+    labels : str
+        What is to be learnt from: ``copy`` writes the label of a slide onto each patch, as does
+        ``auto`` for slides without annotations in a cohort that has some.
     engine : EngineConfig, optional
         Where the work runs.
     overwrite : bool
@@ -126,11 +137,14 @@ def tile(
     settings, class_notes = with_class_names(config or TileConfig(), cohort.rows)
     planned = plan_note(cohort, out, settings, overwrite)
     claim_output(out, exists_ok=exists_ok)
-    notes = (*cohort.notes, *shared_slide_notes(cohort), *class_notes)
+    copied = label_notes(cohort.rows, labels)
+    notes = (*cohort.notes, *shared_slide_notes(cohort), *class_notes, *copied)
     tell_and_keep(notes, out, "cohort", listener)
     if planned:
         listener.note(planned)
-    return tile_cohort(cohort, out, settings, engine, overwrite=overwrite, reporter=listener)
+    return tile_cohort(
+        cohort, out, settings, engine, labels=labels, overwrite=overwrite, reporter=listener
+    )
 
 
 def plan_note(cohort: Manifest, out: Path, settings: TileConfig, overwrite: bool) -> str:
@@ -142,7 +156,8 @@ def plan_note(cohort: Manifest, out: Path, settings: TileConfig, overwrite: bool
         If the disk cannot hold it; nothing has been written then.
     """
     space = Workspace(out)
-    jobs = [_job(row, space, settings, overwrite, cohort.fingerprint_key) for row in cohort.rows]
+    key = cohort.fingerprint_key
+    jobs = [_job(row, space, settings, overwrite, key, copy_label=False) for row in cohort.rows]
     to_make = [job for job in jobs if overwrite or not Path(job.store_path).exists()]
     plan = plan_tiling(to_make, settings)
     return check_room(plan, out) if plan.n_grid else ""
@@ -154,13 +169,16 @@ def tile_cohort(
     settings: TileConfig,
     engine: EngineConfig | None,
     *,
+    labels: LabelSource = "auto",
     overwrite: bool,
     reporter: Reporter,
 ) -> StageReport:
     """The work of :func:`tile`, with classes that are known and notes that have been told."""
     space = Workspace(out)
     StatusTable(out).plan((row.slide_id for row in cohort.rows), cohort.patient_keys())
-    jobs = [_job(row, space, settings, overwrite, cohort.fingerprint_key) for row in cohort.rows]
+    copied = copies_labels(cohort.rows, labels)
+    key = cohort.fingerprint_key
+    jobs = [_job(row, space, settings, overwrite, key, copied) for row in cohort.rows]
     return run_stage(
         "tile",
         [job.slide_id for job in jobs],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,6 +18,12 @@ from pathology_scaat.errors import StoreError, TrainingError
 from pathology_scaat.execution.devices import choose_device
 from pathology_scaat.patches import PatchStore
 from pathology_scaat.pipeline.class_table import class_table_notes, classes_in, count_classes
+from pathology_scaat.pipeline.label_source import (
+    bag_class_names,
+    label_notes,
+    label_source,
+    labelled_slides,
+)
 from pathology_scaat.pipeline.preflight import check_training
 from pathology_scaat.pipeline.reporting import Reporter, Silent
 from pathology_scaat.pipeline.same_slides import same_bytes_error
@@ -29,6 +35,7 @@ from pathology_scaat.training import (
     TrainResult,
     train_model,
 )
+from pathology_scaat.training.bags.train import train_on_slides
 from pathology_scaat.training.builders import one_class_notes
 from pathology_scaat.training.positive_class import positive_class
 
@@ -106,7 +113,8 @@ def training_cohort(manifest: Manifest, out: Path, seed: int | None) -> Training
         raise TrainingError(
             "the cohort",
             "has no labelled patch",
-            "give annotation_path or label in the manifest, or apply a trained model with --model",
+            "give annotation_path in the manifest, learn from labels of slides (--labels slide), "
+            "or apply a trained model with --model",
         )
     _refuse_copies(labelled)
     status = StatusTable(out)
@@ -174,6 +182,28 @@ def _with_recorded_splits(cohort: Manifest, status: StatusTable) -> Manifest:
     return replace(cohort, rows=rows) if whole and apart else cohort
 
 
+def learn(
+    slides: Sequence[TrainingSlide],
+    model: Path,
+    settings: TrainConfig,
+    by_slide: bool,
+    device: str,
+    seed: int,
+    *,
+    overwrite: bool,
+    progress: Callable[[TrainProgress], None] | None,
+) -> TrainResult:
+    """Train on labels of slides, or of patches."""
+    if by_slide:
+        return train_on_slides(
+            slides, model, settings, class_names=bag_class_names(slides), device=device,
+            seed=seed, overwrite=overwrite, progress=progress,
+        )  # fmt: skip
+    return train_model(
+        slides, model, settings, device=device, seed=seed, overwrite=overwrite, progress=progress
+    )
+
+
 def train(
     manifest: Path | Manifest,
     out: Path,
@@ -184,7 +214,7 @@ def train(
     overwrite: bool = False,
     reporter: Reporter | None = None,
 ) -> TrainResult:
-    """Train a classifier on the labelled patches of ``out/patches`` into ``out/model``.
+    """Train on the patches in ``out/patches`` into ``out/model``: by their labels, or the slides'.
 
     Parameters
     ----------
@@ -214,8 +244,13 @@ def train(
     check_training(settings)
     claim_output(out)
     cohort = load_cohort(manifest)
-    found = training_cohort(cohort, out, seed)
-    told = notes_before(found, settings)
+    by_slide = label_source(cohort.rows, settings.labels) == "slide"
+    if by_slide:
+        slides, told = labelled_slides(cohort, out, seed)
+    else:
+        found = training_cohort(cohort, out, seed)
+        slides, told = found.slides, notes_before(found, settings)
+        told = (*label_notes(cohort.rows, settings.labels), *told)
     for note in (*cohort.notes, *told):
         listener.note(note)
     begun = False
@@ -229,14 +264,8 @@ def train(
 
     model = Workspace(out).model
     with lease_if_writable(model, math.inf):
-        result = train_model(
-            found.slides,
-            model,
-            settings,
-            device=device,
-            seed=seed,
-            overwrite=overwrite,
-            progress=tell,
+        result = learn(
+            slides, model, settings, by_slide, device, seed, overwrite=overwrite, progress=tell
         )
     if begun:
         listener.end("train")

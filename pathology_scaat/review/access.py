@@ -15,9 +15,13 @@ from dataclasses import dataclass, field
 COOKIE = "scaat_review"
 LOOPBACK_NAMES = ("127.0.0.1", "localhost")
 
+VIEWER_STYLE = "sha256-9xTiqzfwFaL2SGb1rmr8gysEwVVjIvqWAgmZgqFqpEE="
+"""Hash of the one style sheet that OpenSeadragon adds to a page by itself."""
+
 HEADERS = {
     "Content-Security-Policy": (
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
+        "default-src 'none'; script-src 'self'; img-src 'self' blob: data:; "
+        f"style-src 'self' '{VIEWER_STYLE}'; "
         "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     ),
     "X-Content-Type-Options": "nosniff",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
@@ -72,6 +72,16 @@ class BatchExplainer:
         self.device = device
         self.multi_label = multi_label
         self.at_once: int | None = None
+
+    def look(self, batches: Iterable[NDArray[np.uint8]]) -> dict[str, NDArray[np.float32]]:
+        """See the whole slide before any of it is explained, if need be: not under this model.
+
+        Returns
+        -------
+        dict
+            Columns that the saliency store gets besides, (N, ...) by name.
+        """
+        return {}
 
     def __call__(
         self, patches: NDArray[np.uint8], first: int = 0

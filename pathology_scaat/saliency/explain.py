@@ -33,7 +33,10 @@ from pathology_scaat.saliency.schema import (
 from pathology_scaat.saliency.store import SaliencyStore, saliency_store_writer
 
 if TYPE_CHECKING:
+    import torch
+
     from pathology_scaat.patches import PatchStore
+    from pathology_scaat.training.bundle import ModelBundle
     from pathology_scaat.training.bundle_config import BundleConfig
 
 logger = logging.getLogger(__name__)
@@ -91,6 +94,27 @@ def check_match(store: PatchStore, bundle_config: Any, subject: str) -> None:
         )
 
 
+def _explainer(
+    bundle: ModelBundle, targets: Sequence[int], config: ExplainConfig, device: torch.device
+) -> BatchExplainer:
+    """What explains the patches of a slide under a model for patches, or for bags."""
+    from pathology_scaat.saliency.bags import BagExplainer
+    from pathology_scaat.training.bags.model import BagModel
+
+    if isinstance(bundle.model, BagModel):
+        temperature = bundle.config.temperature
+        return BagExplainer(bundle.model, targets, config, device, temperature)
+    return BatchExplainer(
+        bundle.model,
+        targets,
+        config,
+        device,
+        bundle.config.multi_label,
+        temperature=bundle.config.temperature,
+        features=bundle.features,
+    )
+
+
 def _existing(out_path: Path) -> SaliencyStore | None:
     if not out_path.exists():
         return None
@@ -143,6 +167,8 @@ def _parameters(config: ExplainConfig, model_config: BundleConfig) -> dict[str, 
     parameters = config.model_dump(mode="json", exclude={*NOT_IN_FINGERPRINT, "target"})
     # the model's fingerprint holds it too: this tells that it was applied
     parameters["temperature"] = model_config.temperature
+    if model_config.bag is not None:
+        parameters["unit"] = "gradient of the slide's score x number of its patches"
     return parameters
 
 
@@ -276,15 +302,8 @@ def explain_slide(
     total = len(store)
     target_index = class_names.index(target_class)
     further = {name: array for name, array in arrays.items() if array != MAIN_ARRAY}
-    explain = BatchExplainer(
-        bundle.model,
-        [target_index, *(class_names.index(name) for name in further)],
-        config,
-        chosen,
-        model_config.multi_label,
-        temperature=model_config.temperature,
-        features=bundle.features,
-    )
+    indices = [target_index, *(class_names.index(name) for name in further)]
+    explain = _explainer(bundle, indices, config, chosen)
     unlike: list[NDArray[np.float32]] = []
     probability_sum = 0.0
     with (
@@ -302,6 +321,7 @@ def explain_slide(
         written: deque[Future[None]] = deque()
         done = 0
         starts = range(0, total, config.batch_size)
+        writer.columns.update(explain.look(_read_ahead(store, starts, config.batch_size, reader)))
         for patches in _read_ahead(store, starts, config.batch_size, reader):
             maps, probability, *more = explain(patches, done)
             odd = more.pop(0) if bundle.features is not None else None

@@ -11,6 +11,7 @@ from pathology_scaat.patches.schema import SlideGeometry
 
 SCHEMA_NAME = "pathology_scaat.saliency"
 SCHEMA_VERSION = 1
+CONTRIBUTION_ARRAY = "contribution"
 
 MAIN_ARRAY = "saliency"
 UNLIKE_ARRAY = "unlike"
@@ -36,6 +37,8 @@ class SaliencyStoreMeta:
                                             each class's sigmoid where ``multi_label``
     ``unlike``          (N,) float32        how unlike the training patches, percentile 0 to 100;
                                             only where the model knows what they look like
+    ``contribution``    (N, K) float32      what the patch adds to the slide's logits; they sum to
+                                            them. Only of models for bags
     ``origin_px``       (N, 2) int64        level-0 top-left corner, x, y
     ``grid_index``      (N, 2) int32        column, row in the grid
     ==================  ==================  ====================================================

@@ -26,7 +26,12 @@ from pathology_scaat.artifacts.checksums import checksum_folder
 from pathology_scaat.artifacts.zarr_folder import UnfinishedFolder, file_kvstore
 from pathology_scaat.errors import StoreError, UsageError
 from pathology_scaat.patches.schema import ATTRIBUTES_KEY
-from pathology_scaat.saliency.schema import MAIN_ARRAY, UNLIKE_ARRAY, SaliencyStoreMeta
+from pathology_scaat.saliency.schema import (
+    CONTRIBUTION_ARRAY,
+    MAIN_ARRAY,
+    UNLIKE_ARRAY,
+    SaliencyStoreMeta,
+)
 from pathology_scaat.system.representation import Described
 
 DEFAULT_SCALE = 1024.0
@@ -50,6 +55,8 @@ class SaliencyStoreWriter:
     ----------
     n_clipped : int
         Values beyond float16's range, cut to its largest number.
+    columns : dict of str to ndarray, (N, ...) float
+        Further small arrays that :meth:`close` writes, by name.
     """
 
     def __init__(
@@ -71,6 +78,7 @@ class SaliencyStoreWriter:
         self.scale = float(meta.parameters.get("saliency_scale", DEFAULT_SCALE))
         self.n_patches = n_patches
         self.n_clipped = 0
+        self.columns: dict[str, NDArray[np.floating[Any]]] = {}
         self._written = 0
         # Whole chunks of about 128 KiB, whole chunks in a shard.
         per_chunk = max(1, min(_TARGET_CHUNK_BYTES // (2 * self.side**2), patches_per_shard))
@@ -169,6 +177,7 @@ class SaliencyStoreWriter:
         ]
         if self._unlike is not None:
             columns.append((UNLIKE_ARRAY, self._unlike, "float32"))
+        columns += [(name, column, "float32") for name, column in self.columns.items()]
         for name, values, dtype in columns:
             data = np.ascontiguousarray(values, dtype=dtype)
             self._group.create_array(
@@ -340,6 +349,12 @@ class SaliencyStore(Described):
     def probability(self) -> NDArray[np.float32]:
         """(N, K) float32, calibrated."""
         return self._small("probability")
+
+    @cached_property
+    def contribution(self) -> NDArray[np.float32] | None:
+        """(N, K) float32, what each patch adds to the slide's logits; None for patch models."""
+        there = (self.path / CONTRIBUTION_ARRAY).is_dir()
+        return self._small(CONTRIBUTION_ARRAY) if there else None
 
     @cached_property
     def unlike(self) -> NDArray[np.float32] | None:

@@ -37,6 +37,7 @@ from pathology_scaat.system.memory import is_out_of_memory
 from pathology_scaat.system.representation import Described
 from pathology_scaat.system.signals import raise_again
 from pathology_scaat.training.backbones import Classifier, create_backbone
+from pathology_scaat.training.bags.model import build_bag_model
 from pathology_scaat.training.builders import Tables
 from pathology_scaat.training.bundle_config import (
     SCHEMA_NAME,
@@ -71,7 +72,8 @@ class ModelBundle(Described):
     Attributes
     ----------
     model : nn.Module
-        (B, 3, P, P) float in [0, 1] to (B, K) raw logits.
+        (B, 3, P, P) float in [0, 1] to (B, K) raw logits. A model for bags (``config.bag``)
+        also takes tall images (B, 3, m * P, P) of m patches each.
     config : BundleConfig
     fingerprint : str
         SHA-256 over weights and meaning; other for any other model.
@@ -96,7 +98,7 @@ class ModelBundle(Described):
 
 def save_bundle(
     path: Path,
-    model: Classifier,
+    model: nn.Module,
     config: BundleConfig,
     *,
     training_log: str | None = None,
@@ -109,7 +111,7 @@ def save_bundle(
     ----------
     path : Path
         The bundle's folder; one that is there is replaced.
-    model : Classifier
+    model : nn.Module
         On any device; saved in float32 as it is.
     config : BundleConfig
         Hash and versions are filled in.
@@ -202,7 +204,7 @@ def _no_number(text: str) -> float:
     raise ValueError(f"{text} is no number")
 
 
-def _weights_problem(model: Classifier) -> str | None:
+def _weights_problem(model: nn.Module) -> str | None:
     """What makes weights unusable whatever they were trained on, in words."""
     matrices = [p for p in model.parameters() if p.ndim >= 2]
     for value in model.state_dict().values():
@@ -210,7 +212,7 @@ def _weights_problem(model: Classifier) -> str | None:
             return "has weights that are not finite numbers (NaN or infinite)"
     if matrices and not any(bool(p.any()) for p in matrices):
         return "has weights that are all zero: it says the same of every image"
-    head = getattr(model.backbone, "get_classifier", None)
+    head = getattr(getattr(model, "backbone", None), "get_classifier", None)
     last = head() if callable(head) else None
     weight = getattr(last, "weight", None)
     if isinstance(weight, torch.Tensor) and not bool(weight.any()):
@@ -218,7 +220,7 @@ def _weights_problem(model: Classifier) -> str | None:
     return None
 
 
-def build_model(config: BundleConfig, state: Mapping[str, Tensor] | None = None) -> Classifier:
+def build_model(config: BundleConfig, state: Mapping[str, Tensor] | None = None) -> nn.Module:
     """The network a configuration describes, with random weights.
 
     ``state`` are the weights that it will be given: a network of ours whose design has changed
@@ -227,6 +229,16 @@ def build_model(config: BundleConfig, state: Mapping[str, Tensor] | None = None)
     options = config.backbone_options
     if config.backbone == SMALL_NAME and state is not None:
         options = stored_options(state, options)
+    if config.bag is not None:
+        return build_bag_model(
+            config.backbone,
+            options,
+            config.patch_size_px,
+            len(config.class_names),
+            config.bag,
+            config.mean,
+            config.std,
+        )
     backbone = create_backbone(
         config.backbone, len(config.class_names), config.patch_size_px, options
     )
@@ -346,7 +358,9 @@ def bundle_config(
         method=config.method,
         method_options=options.to_dict() if options is not None else config.method_options,
         training={
-            **config.model_dump(mode="json", exclude={"backbone_weights", "cache_bytes"}),
+            **config.model_dump(
+                mode="json", exclude={"backbone_weights", "cache_bytes", "labels", "bag"}
+            ),
             "seed": job.seed,
         },
         dataset_fingerprint=fingerprint({"stores": sorted({s.meta.fingerprint for s in stores})}),

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from pathology_scaat.artifacts.fingerprint import fingerprint
+from pathology_scaat.training.bags.config import BagHeadConfig
 
 SCHEMA_NAME = "pathology_scaat.model"
 
@@ -217,6 +218,9 @@ class BundleConfig(BaseModel):
     feature_reference_sha256: str | None = Field(
         None, description="of features.safetensors: what training patches look like to the model"
     )
+    bag: BagHeadConfig | None = Field(
+        None, description="additive head of a model for bags; none for a model for patches"
+    )
 
     @property
     def nothing_learnt(self) -> str:
@@ -252,7 +256,7 @@ class BundleConfig(BaseModel):
 ADDED_LATER = frozenset(
     {
         "held_out", "saliency_reference", "evidence_reference", "reference_settings", "slides",
-        "training_counts", "feature_reference_sha256",
+        "training_counts", "feature_reference_sha256", "bag",
     }
 )  # fmt: skip
 """Fields that do not enter the fingerprint where they are absent, so that old ones still hold."""

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from pathology_scaat.scaat.names import METHODS
+from pathology_scaat.training.bags.config import BagConfig, LabelSource
 
 
 class AugmentConfig(BaseModel):
@@ -39,6 +40,10 @@ class TrainConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
+    labels: LabelSource = Field(
+        "auto", description="what is learnt from: labels of slides, or of patches"
+    )
+    bag: BagConfig = Field(default_factory=BagConfig, description="for labels of slides")
     backbone: str = Field("scaat-small", description="'scaat-small' or any timm model name")
     backbone_options: dict[str, Any] = Field(
         default_factory=dict, description="options of timm.create_model, e.g. init_values"

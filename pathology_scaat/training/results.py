@@ -21,12 +21,15 @@ class TrainingSlide:
         A patient stands in one split only.
     split : str
         ``train``, ``val`` or ``test``.
+    label : str, optional
+        Class of the whole slide; what a model for bags learns from.
     """
 
     store: Path
     slide_id: str
     patient_id: str
     split: str
+    label: str | None = None
 
 
 @dataclass(frozen=True)

@@ -70,7 +70,7 @@ class SmallNet(nn.Module):
     Parameters
     ----------
     num_classes : int
-        Width of the head.
+        Width of the head; 0 gives the features (B, widths[-1]) themselves.
     norm : str
         ``batch`` trains about 1.5 times faster on a CPU and is a fixed scale and shift a pixel
         when the model is explained; ``group`` keeps images apart in training too, but couples
@@ -99,7 +99,7 @@ class SmallNet(nn.Module):
             *(ResidualStage(a, b, make_norm, down) for a, b in itertools.pairwise(widths))
         )
         self.pool = nn.AdaptiveAvgPool2d(1)
-        self.head = nn.Linear(widths[-1], num_classes)
+        self.head: nn.Module = nn.Linear(widths[-1], num_classes) if num_classes else nn.Identity()
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

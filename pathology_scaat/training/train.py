@@ -34,6 +34,8 @@ logger = logging.getLogger(__name__)
 PROCESS_TIMEOUT = timedelta(minutes=15)
 EXECUTION_ONLY = {"cache_bytes", "tensorboard", "devices", "backbone_weights"}
 """Settings that do not decide the result, and the path of the weights (their hash does)."""
+NOT_FOR_PATCHES = {"labels", "bag"}
+"""Settings that learning from patches does not use: the labels themselves enter."""
 DEFAULTS_VERSION = 3
 """Raised when a default of a method changes: the same settings then train another model."""
 
@@ -88,9 +90,9 @@ def train_model(
     classes = check_slides(slides)
     positive_class(settings.positive_class, classes)  # before an hour of training, not after it
     identity = training_fingerprint(slides, settings, seed)
-    if not overwrite and (done := _finished(out, identity)) is not None:
+    if not overwrite and (done := finished_training(out, identity)) is not None:
         return done
-    job = Job(tuple(slides), out, settings, classes, identity, _device_name(device), seed)
+    job = Job(tuple(slides), out, settings, classes, identity, device_name(device), seed)
     if overwrite:
         (work_folder(out) / "checkpoint.pt").unlink(missing_ok=True)
     if "RANK" in os.environ and int(os.environ.get("WORLD_SIZE", "1")) > 1:
@@ -100,12 +102,16 @@ def train_model(
     return Trainer(job, progress).run()
 
 
-def check_slides(slides: Sequence[TrainingSlide]) -> tuple[str, ...]:
-    """Check splits, patients and stores; returns the class names they share."""
+def check_patients(slides: Sequence[TrainingSlide]) -> None:
+    """Refuse an unknown split, and a patient in two splits.
+
+    Raises
+    ------
+    TrainingError
+    """
     if not slides:
         raise TrainingError("the cohort", "has no slide to train on", "tile labelled slides first")
     of_patient: dict[str, str] = {}
-    kinds: set[tuple[Any, ...]] = set()
     for slide in slides:
         if slide.split not in ("train", "val", "test"):
             raise TrainingError(
@@ -118,6 +124,13 @@ def check_slides(slides: Sequence[TrainingSlide]) -> tuple[str, ...]:
                 f"its patient is in both '{before}' and '{slide.split}'",
                 "keep all slides of a patient in one split",
             )
+
+
+def check_slides(slides: Sequence[TrainingSlide]) -> tuple[str, ...]:
+    """Check splits, patients and stores; returns the class names they share."""
+    check_patients(slides)
+    kinds: set[tuple[Any, ...]] = set()
+    for slide in slides:
         meta = PatchStore(slide.store).meta
         kinds.add((meta.class_names, meta.grid.patch_size_px, round(meta.requested_mpp, 6)))
     if len(kinds) > 1:
@@ -148,14 +161,14 @@ def training_fingerprint(slides: Sequence[TrainingSlide], config: TrainConfig, s
             "schema_version": SCHEMA_VERSION,
             "defaults": DEFAULTS_VERSION,
             "data": data,
-            "config": config.model_dump(mode="json", exclude=EXECUTION_ONLY),
+            "config": config.model_dump(mode="json", exclude=EXECUTION_ONLY | NOT_FOR_PATCHES),
             "weights": file_sha256(weights) if weights and weights.is_file() else None,
             "seed": seed,
         }
     )
 
 
-def _finished(out: Path, identity: str) -> TrainResult | None:
+def finished_training(out: Path, identity: str) -> TrainResult | None:
     """The result of an earlier training of the same, where its bundle stands."""
     try:
         config = read_bundle_config(out)
@@ -177,7 +190,7 @@ def _finished(out: Path, identity: str) -> TrainResult | None:
     )
 
 
-def _device_name(device: str) -> str:
+def device_name(device: str) -> str:
     if device == "auto":  # Apple's MPS only where it is asked for
         return "cuda" if torch.cuda.is_available() else "cpu"
     return str(choose_device(device))

@@ -1,0 +1,223 @@
+"""Tables that CLAM and STAMP users have, as a manifest: slides found by name, nothing guessed.
+
+CLAM: one table ``case_id, slide_id, label``, and ``splits_K.csv`` with the slide ids of train, val
+and test in columns. STAMP: a clinical table with a column ``PATIENT`` and any number of targets,
+and a slide table ``PATIENT, FILENAME``, whose file names are of features (``.h5``) or slides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from pathology_scaat.cohort.folder import slides_of_folder
+from pathology_scaat.cohort.manifest import Manifest, ManifestRow
+from pathology_scaat.cohort.splits import SPLITS
+from pathology_scaat.cohort.table import Table, read_table
+from pathology_scaat.errors import ManifestError
+
+NO_LABEL_WORDS = {"", "na", "n/a", "nan", "none", "null", "<na>"}
+_FEATURE_ENDINGS = (".h5", ".pt", ".zarr")
+
+
+def clam_manifest(table: Path, slides: Path, splits: Path | None = None) -> Manifest:
+    """A manifest from CLAM's table, with the slides of a folder.
+
+    Parameters
+    ----------
+    table : Path
+        ``case_id, slide_id, label``.
+    slides : Path
+        Folder of slides; a slide's file is found by its name without the ending.
+    splits : Path, optional
+        One ``splits_K.csv``: columns ``train``, ``val``, ``test`` of slide ids.
+
+    Raises
+    ------
+    ManifestError
+        If a column is missing, a slide is named twice or not found in the folder, or the split
+        table names other slides.
+    """
+    read = _table(table)
+    column = _columns(read, table.name, ("case_id", "slide_id", "label"))
+    files = _files_by_stem(slides)
+    rows = [
+        _row(
+            cells[column["slide_id"]],
+            cells[column["case_id"]],
+            cells[column["label"]],
+            files,
+            f"{table.name}, line {line}",
+        )
+        for cells, line in zip(read.rows, read.lines, strict=True)
+    ]
+    _refuse_twice(rows, table.name)
+    if splits is None:
+        return Manifest(tuple(rows))
+    split_of = clam_splits(splits)
+    known = {row.slide_id for row in rows}
+    if unknown := sorted(set(split_of) - known):
+        raise ManifestError(
+            splits.name, f"names slide '{unknown[0]}', which {table.name} does not", "check both"
+        )
+    kept = tuple(replace(r, split=split_of[r.slide_id]) for r in rows if r.slide_id in split_of)
+    notes: tuple[str, ...] = ()
+    if len(kept) < len(rows):
+        notes = (f"{len(rows) - len(kept)} slide(s) are in no split of {splits.name}: left out",)
+    return Manifest(kept, notes)
+
+
+def clam_splits(path: Path) -> dict[str, str]:
+    """Split of each slide by CLAM's ``splits_K.csv``.
+
+    Raises
+    ------
+    ManifestError
+        If a column is missing or a slide is in two splits.
+    """
+    read = _table(path)
+    column = _columns(read, path.name, SPLITS)
+    found: dict[str, str] = {}
+    for cells in read.rows:
+        for split in SPLITS:
+            slide = cells[column[split]].strip()
+            if _says_nothing(slide):
+                continue
+            if found.setdefault(slide, split) != split:
+                raise ManifestError(
+                    path.name, f"has slide '{slide}' in two splits", "keep it in one"
+                )
+    return found
+
+
+def stamp_manifest(clini: Path, slide_table: Path, slides: Path, target: str) -> Manifest:
+    """A manifest from STAMP's two tables, with the slides of a folder.
+
+    Patients without a value of the target, and slides of patients that the clinical table does
+    not name, are left out and counted in the notes.
+
+    Parameters
+    ----------
+    clini : Path
+        Clinical table: ``PATIENT`` and a column for each target.
+    slide_table : Path
+        ``PATIENT, FILENAME``.
+    slides : Path
+        Folder of slides; the file is found by the name without the ending.
+    target : str
+        Column of the clinical table that becomes the label.
+
+    Raises
+    ------
+    ManifestError
+        If a column is missing, a patient has two values, or a slide is not found.
+    """
+    clinical = _table(clini)
+    place = _columns(clinical, clini.name, ("PATIENT", target))
+    label_of: dict[str, str] = {}
+    for cells, line in zip(clinical.rows, clinical.lines, strict=True):
+        patient, label = cells[place["PATIENT"]].strip(), cells[place[target]].strip()
+        if label_of.setdefault(patient, label) != label:
+            raise ManifestError(
+                f"{clini.name}, line {line}",
+                f"gives patient '{patient}' a second value of {target}",
+                "keep one row for each patient",
+            )
+    listed = _table(slide_table)
+    column = _columns(listed, slide_table.name, ("PATIENT", "FILENAME"))
+    files = _files_by_stem(slides)
+    rows, n_unknown, n_unlabelled = [], 0, 0
+    for cells, line in zip(listed.rows, listed.lines, strict=True):
+        patient = cells[column["PATIENT"]].strip()
+        if patient not in label_of:
+            n_unknown += 1
+            continue
+        if _says_nothing(label_of[patient]):
+            n_unlabelled += 1
+            continue
+        where = f"{slide_table.name}, line {line}"
+        name = cells[column["FILENAME"]].strip()
+        rows.append(_row(_stem(name), patient, label_of[patient], files, where))
+    _refuse_twice(rows, slide_table.name)
+    if not rows:
+        raise ManifestError(
+            slide_table.name, f"has no slide of a patient with a value of {target}", "check both"
+        )
+    notes = []
+    if n_unknown:
+        notes.append(f"{n_unknown} slide(s) of patients that {clini.name} does not name: left out")
+    if n_unlabelled:
+        notes.append(f"{n_unlabelled} slide(s) of patients without a value of {target}: left out")
+    return Manifest(tuple(rows), tuple(notes))
+
+
+def _table(path: Path) -> Table:
+    if path.suffix.casefold() in (".xlsx", ".xls", ".ods"):
+        raise ManifestError(path.name, "is a spreadsheet", "save it as CSV (UTF-8)")
+    return read_table(path)
+
+
+def _columns(table: Table, subject: str, wanted: Iterable[str]) -> dict[str, int]:
+    """Places of columns, without regard to case."""
+    found: dict[str, int] = {}
+    for name in wanted:
+        places = [i for i, h in enumerate(table.header) if h.strip().casefold() == name.casefold()]
+        if len(places) != 1:
+            raise ManifestError(
+                subject,
+                f"has {'no' if not places else 'more than one'} column {name}",
+                f"its columns are {', '.join(h.strip() for h in table.header if h.strip())}",
+            )
+        found[name] = places[0]
+    return found
+
+
+def _says_nothing(text: str) -> bool:
+    return text.casefold() in NO_LABEL_WORDS
+
+
+def _stem(name: str) -> str:
+    """A file name without folder and ending; dots within a name (TCGA's) stay."""
+    name = name.replace("\\", "/").rsplit("/", 1)[-1]
+    low = name.casefold()
+    for ending in (*_FEATURE_ENDINGS, ".ome.tiff", ".ome.tif"):
+        if low.endswith(ending):
+            return name[: -len(ending)]
+    return name
+
+
+def _files_by_stem(folder: Path) -> dict[str, list[Path]]:
+    """Slides of a folder by every name that a table may call them."""
+    found: dict[str, list[Path]] = {}
+    for slide, _ in slides_of_folder(folder.absolute()).rows:
+        for name in {slide.name, slide.stem, _stem(slide.name)}:
+            found.setdefault(name, []).append(slide)
+    return found
+
+
+def _row(
+    slide_id: str, patient: str, label: str, files: Mapping[str, list[Path]], where: str
+) -> ManifestRow:
+    slide_id, patient, label = slide_id.strip(), patient.strip(), label.strip()
+    here = files.get(slide_id, [])
+    if len(here) != 1:
+        raise ManifestError(
+            where,
+            f"names slide '{slide_id}', of which the folder holds {len(here) or 'none'}",
+            "check the folder and the names",
+        )
+    return ManifestRow(
+        slide_path=here[0],
+        slide_id=slide_id,
+        patient_id=patient or slide_id,
+        label=None if _says_nothing(label) else label,
+    )
+
+
+def _refuse_twice(rows: Iterable[ManifestRow], subject: str) -> None:
+    seen: set[str] = set()
+    for row in rows:
+        if row.slide_id in seen:
+            raise ManifestError(subject, f"names slide '{row.slide_id}' twice", "keep one row")
+        seen.add(row.slide_id)

@@ -1,0 +1,76 @@
+"""Figures of performance as SVG: ROC, precision and recall, calibration, decision, confusion."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+from sklearn.metrics import precision_recall_curve, roc_curve
+
+from pathology_scaat.artifacts.atomic import atomic_path
+from pathology_scaat.evaluation.performance.levels import Level
+from pathology_scaat.evaluation.performance.predictions import Prediction
+
+_STYLE = {"svg.hashsalt": "pathology_scaat", "font.size": 9, "axes.grid": True, "grid.alpha": 0.3}
+
+
+def write_figure(
+    path: Path,
+    rows: Sequence[Prediction],
+    level: Level,
+    class_names: Sequence[str],
+    positive: str,
+    title: str,
+) -> None:
+    """Five panels of some predictions; the same input gives the same bytes."""
+    names = list(class_names)
+    at = names.index(positive)
+    kept = [row for row in rows if row.label in names]
+    score = np.array([row.probability[at] for row in kept])
+    truth = np.array([row.label == positive for row in kept])
+    with mpl.rc_context(_STYLE), atomic_path(path) as partial:
+        figure = Figure(figsize=(13, 3.2), layout="constrained")
+        FigureCanvasSVG(figure)
+        axes: Any = figure.subplots(1, 5)
+        figure.suptitle(title)
+        auroc = level.estimates.get(f"auroc: {positive}", level.estimates["auroc"])
+        auprc = level.estimates.get(f"auprc: {positive}", level.estimates["auprc"])
+        fpr, tpr, _ = roc_curve(truth, score)
+        axes[0].plot(fpr, tpr, drawstyle="default")
+        axes[0].plot([0, 1], [0, 1], "k:", linewidth=1)
+        axes[0].set(xlabel="1 - specificity", ylabel="sensitivity", title=f"ROC {auroc.text()}")
+        precision, recall, _ = precision_recall_curve(truth, score)
+        axes[1].plot(recall, precision, drawstyle="steps-post")
+        axes[1].axhline(truth.mean(), color="k", linestyle=":", linewidth=1)
+        axes[1].set(xlabel="recall", ylabel="precision", title=f"PR {auprc.text()}")
+        groups = level.calibration
+        axes[2].plot([0, 1], [0, 1], "k:", linewidth=1)
+        axes[2].plot(
+            [g["mean_probability"] for g in groups], [g["frequency"] for g in groups], "o-"
+        )
+        axes[2].set(xlabel=f"probability of {positive}", ylabel="frequency", title="Calibration")
+        curve = level.decision_curve
+        cuts = [c["threshold"] for c in curve]
+        axes[3].plot(cuts, [c["net_benefit"] for c in curve], label="model")
+        axes[3].plot(cuts, [c["treat_all"] for c in curve], "--", label="all")
+        axes[3].axhline(0, color="k", linestyle=":", linewidth=1, label="none")
+        axes[3].set(
+            xlabel="threshold probability", ylabel="net benefit", title="Decision curve",
+            ylim=(-0.1, max(0.1, 1.1 * float(truth.mean()))),
+        )  # fmt: skip
+        axes[3].legend(fontsize=7)
+        counts = np.array([[level.confusion[t][g] for g in names] for t in names])
+        axes[4].imshow(counts, cmap="Blues")
+        axes[4].grid(visible=False)
+        for (i, j), count in np.ndenumerate(counts):
+            dark = count > counts.max() / 2
+            axes[4].text(j, i, str(count), ha="center", va="center", color="w" if dark else "k")
+        axes[4].set_xticks(range(len(names)), names, rotation=30)
+        axes[4].set_yticks(range(len(names)), names)
+        axes[4].set(xlabel="predicted", ylabel="truth", title="Confusion")
+        figure.savefig(partial, format="svg", metadata={"Date": None})

@@ -1,0 +1,265 @@
+"""Performance of one set of predictions: of slides, or of patients; all measures at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pathology_scaat.evaluation.performance import measures as m
+from pathology_scaat.evaluation.performance.bootstrap import MIN_PATIENTS, Estimate, intervals
+from pathology_scaat.evaluation.performance.predictions import Prediction
+
+DEFAULT_THRESHOLD = 0.5
+CALIBRATION_GROUPS = 5
+DECISION_THRESHOLDS = tuple(round(0.05 * k, 2) for k in range(1, 20))
+
+
+@dataclass(frozen=True)
+class Level:
+    """Measures of predictions of one kind (slides, or patients).
+
+    Attributes
+    ----------
+    estimates : dict of str to Estimate
+        Measures by their field names: ``auroc``, ``sensitivity``, ...
+    confusion : dict of str to dict
+        Counts by true, then by predicted class.
+    calibration : list of dict
+        Mean probability and frequency of the positive class in groups of equal size.
+    decision_curve : list of dict
+        Net benefit of the model, of treating all; none is 0.
+    """
+
+    n: int
+    n_patients: int
+    counts: dict[str, int]
+    prevalence: float | None
+    estimates: dict[str, Estimate]
+    confusion: dict[str, dict[str, int]]
+    calibration: list[dict[str, float]] = field(default_factory=list)
+    decision_curve: list[dict[str, float]] = field(default_factory=list)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "n": self.n,
+            "n_patients": self.n_patients,
+            "counts": self.counts,
+            "prevalence_for_predictive_values": self.prevalence,
+            **{name: estimate.value for name, estimate in self.estimates.items()},
+            "intervals_95": {
+                name: None if e.low is None else [e.low, e.high]
+                for name, e in self.estimates.items()
+            },
+            "confusion": self.confusion,
+            "calibration": self.calibration,
+            "decision_curve": self.decision_curve,
+        }
+
+
+def measure_level(
+    rows: Sequence[Prediction],
+    class_names: Sequence[str],
+    positive: str,
+    *,
+    prevalence: float | None = None,
+    n_resamples: int | None = None,
+    seed: int = 0,
+) -> Level | None:
+    """All measures of some predictions; None where fewer than two classes occur.
+
+    Parameters
+    ----------
+    rows : sequence of Prediction
+        Those without a label, or with one that is no class, take no part.
+    class_names : sequence of str
+        Columns of the probabilities.
+    positive : str
+        The class that sensitivity and the like speak of.
+    prevalence : float, optional
+        At which predictive values are given; that of the rows by default.
+    n_resamples : int, optional
+        Of the bootstrap over patients; 0 gives no intervals.
+    seed : int
+    """
+    names = list(class_names)
+    kept = [row for row in rows if row.label in names]
+    labels = np.array([names.index(row.label) for row in kept], np.int64)
+    if len(np.unique(labels)) < 2:
+        return None
+    probability = np.stack([row.probability for row in kept])
+    called = np.array([names.index(row.called(names, positive)) for row in kept], np.int64)
+    patients = [row.patient_id for row in kept]
+    at = names.index(positive)
+    if prevalence is None:
+        prevalence = float((labels == at).mean())
+    least = min(
+        len({p for p, label in zip(patients, labels, strict=True) if label == k})
+        for k in np.unique(labels)
+    )
+    options = {} if n_resamples is None else {"n_resamples": n_resamples}
+    measured = _binary if len(names) == 2 else _multiclass
+    estimates = intervals(
+        lambda weights: measured(probability, labels, called, at, names, prevalence, weights),
+        patients,
+        with_intervals=least >= MIN_PATIENTS and n_resamples != 0,
+        seed=seed,
+        **options,
+    )
+    is_positive = labels == at
+    return Level(
+        n=len(kept),
+        n_patients=len(set(patients)),
+        counts={name: int((labels == k).sum()) for k, name in enumerate(names)},
+        prevalence=prevalence if len(names) == 2 else None,
+        estimates=estimates,
+        confusion={
+            true: {
+                guess: int(((labels == i) & (called == j)).sum()) for j, guess in enumerate(names)
+            }
+            for i, true in enumerate(names)
+        },
+        calibration=_calibration(probability[:, at], is_positive),
+        decision_curve=_decision_curve(probability[:, at], is_positive),
+    )
+
+
+def _binary(
+    probability: m.Floats,
+    labels: NDArray[np.int64],
+    called: NDArray[np.int64],
+    at: int,
+    names: Sequence[str],
+    prevalence: float,
+    weights: m.Floats,
+) -> dict[str, m.Floats]:
+    score, positive, yes = probability[:, at], labels == at, called == at
+    sens = m.sensitivity(yes, positive, weights)
+    spec = m.specificity(yes, positive, weights)
+    ppv, npv = m.predictive_values(sens, spec, prevalence)
+    return {
+        "auroc": m.auroc(score, positive, weights),
+        "auprc": m.auprc(score, positive, weights),
+        "balanced_accuracy": (sens + spec) / 2,
+        "sensitivity": sens,
+        "specificity": spec,
+        "ppv": ppv,
+        "npv": npv,
+        "accuracy": m.accuracy(yes, positive, weights),
+        "brier": m.brier(score, positive, weights),
+        "ece": m.expected_calibration_error(score, positive, weights),
+    }
+
+
+def _multiclass(
+    probability: m.Floats,
+    labels: NDArray[np.int64],
+    called: NDArray[np.int64],
+    at: int,
+    names: Sequence[str],
+    prevalence: float,
+    weights: m.Floats,
+) -> dict[str, m.Floats]:
+    """Means over the classes that occur (macro), and each class against the rest."""
+    found: dict[str, m.Floats] = {}
+    present = [k for k in range(len(names)) if (labels == k).any()]
+    single: dict[str, list[m.Floats]] = {}
+    for k in present:
+        positive, yes = labels == k, called == k
+        own = {
+            "auroc": m.auroc(probability[:, k], positive, weights),
+            "auprc": m.auprc(probability[:, k], positive, weights),
+            "sensitivity": m.sensitivity(yes, positive, weights),
+            "specificity": m.specificity(yes, positive, weights),
+        }
+        for name, value in own.items():
+            single.setdefault(name, []).append(value)
+            found[f"{name}: {names[k]}"] = value
+    macro = {name: np.mean(values, axis=0) for name, values in single.items()}
+    right = called == labels
+    truth = labels[:, None] == np.arange(len(names))
+    total = weights.sum(axis=1)
+    confident = probability.max(axis=1)
+    top_right = probability.argmax(axis=1) == labels
+    return {
+        "auroc": macro["auroc"],
+        "auprc": macro["auprc"],
+        "balanced_accuracy": macro["sensitivity"],
+        "sensitivity": macro["sensitivity"],
+        "specificity": macro["specificity"],
+        "accuracy": weights @ right / total,
+        "brier": weights @ ((probability - truth) ** 2).sum(axis=1) / total,
+        "ece": m.expected_calibration_error(confident, top_right, weights),
+        **found,
+    }
+
+
+def _calibration(probability: m.Floats, positive: m.Bools) -> list[dict[str, float]]:
+    order = np.argsort(probability, kind="stable")
+    return [
+        {
+            "mean_probability": float(probability[group].mean()),
+            "frequency": float(positive[group].mean()),
+            "n": len(group),
+        }
+        for group in np.array_split(order, min(CALIBRATION_GROUPS, len(order)))
+    ]
+
+
+def _decision_curve(probability: m.Floats, positive: m.Bools) -> list[dict[str, float]]:
+    everybody = np.ones(len(positive))
+    return [
+        {
+            "threshold": threshold,
+            "net_benefit": m.net_benefit(probability, positive, threshold),
+            "treat_all": m.net_benefit(everybody, positive, threshold),
+        }
+        for threshold in DECISION_THRESHOLDS
+    ]
+
+
+def with_thresholds(
+    rows: Sequence[Prediction], class_names: Sequence[str], positive: str
+) -> tuple[tuple[Prediction, ...], dict[str, Any]]:
+    """Give each prediction the threshold that the validation cases of its model chose.
+
+    Returns
+    -------
+    predictions, dict
+        And what is to be said of the thresholds: by fold, their value and whence it comes.
+    """
+    if len(class_names) != 2:
+        return tuple(rows), {"rule": "the likeliest class is predicted"}
+    at = list(class_names).index(positive)
+    chosen: dict[int | None, float] = {}
+    told: dict[str, Any] = {
+        "rule": "greatest sensitivity + specificity on the validation cases (Youden)",
+        "values": [],
+    }
+    for fold in sorted({row.fold for row in rows}, key=lambda f: -1 if f is None else f):
+        val = [r for r in rows if r.fold == fold and r.split == "val" and r.label in class_names]
+        found = m.youden_threshold(
+            np.array([r.probability[at] for r in val]),
+            np.array([r.label == positive for r in val], bool),
+        ) if val else None  # fmt: skip
+        chosen[fold] = DEFAULT_THRESHOLD if found is None else found
+        told["values"].append(
+            {
+                "fold": fold,
+                "threshold": chosen[fold],
+                "n_validation": len(val),
+                "chosen_on": "validation cases" if found is not None else
+                "nothing: the validation cases do not hold both classes",
+            }
+        )  # fmt: skip
+    given = tuple(
+        Prediction(
+            r.patient_id, r.slide_id, r.fold, r.split, r.label, r.probability, chosen[r.fold]
+        )
+        for r in rows
+    )
+    return given, told

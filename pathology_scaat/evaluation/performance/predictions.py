@@ -1,0 +1,160 @@
+"""Predictions for slides and patients as a table: written once, read by everything else."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pathology_scaat.artifacts.atomic import atomic_path
+from pathology_scaat.artifacts.status import safe_cell
+from pathology_scaat.errors import StoreError
+
+PREDICTIONS_NAME = "predictions.csv"
+PATIENTS_NAME = "predictions_patients.csv"
+FIXED_COLUMNS = ("patient_id", "slide_id", "fold", "split", "label")
+PROBABILITY_PREFIX = "p_"
+EXTERNAL = "external test"
+"""Split of the slides of an external test cohort."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model says of one slide, or of one patient.
+
+    Attributes
+    ----------
+    patient_id : str
+    slide_id : str
+        Empty for a patient.
+    fold : int or None
+        Fold of cross-validation whose model predicted, which never saw the patient; None where
+        there is one model for all.
+    split : str
+        Part of the slide in the training of that model: ``train``, ``val``, ``test``, ``external
+        test``, or empty where it is not known.
+    label : str
+        The truth as the manifest gives it; empty where it gives none.
+    probability : (K,) float64
+        Over the classes; sums to one.
+    threshold : float or None
+        Probability of the positive class from which the case is called positive.
+    """
+
+    patient_id: str
+    slide_id: str
+    fold: int | None
+    split: str
+    label: str
+    probability: NDArray[np.float64]
+    threshold: float | None = None
+
+    def called(self, class_names: Sequence[str], positive: str) -> str:
+        """The class that is predicted: by the threshold of two classes, else the likeliest."""
+        if len(class_names) == 2 and self.threshold is not None:
+            at = list(class_names).index(positive)
+            return class_names[at if self.probability[at] >= self.threshold else 1 - at]
+        return class_names[int(self.probability.argmax())]
+
+
+def write_predictions(
+    path: Path, predictions: Sequence[Prediction], class_names: Sequence[str], positive: str
+) -> None:
+    """Write predictions as CSV, whole or not at all."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(
+        [*FIXED_COLUMNS, "predicted", "threshold", *(PROBABILITY_PREFIX + n for n in class_names)]
+    )
+    for row in predictions:
+        fold = "" if row.fold is None else row.fold
+        threshold = "" if row.threshold is None else f"{row.threshold:.6g}"
+        writer.writerow(
+            [
+                *map(safe_cell, (row.patient_id, row.slide_id, fold, row.split, row.label)),
+                safe_cell(row.called(class_names, positive)),
+                threshold,
+                *(f"{p:.6g}" for p in row.probability),
+            ]
+        )
+    with atomic_path(path) as partial:
+        partial.write_text(text.getvalue(), encoding="utf-8", newline="")
+
+
+def read_predictions(path: Path) -> tuple[tuple[Prediction, ...], tuple[str, ...]]:
+    """Predictions and class names of a table.
+
+    Raises
+    ------
+    StoreError
+        If it is missing or no table of predictions.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8") as stream:
+            reader = csv.DictReader(stream)
+            header = tuple(reader.fieldnames or ())
+            names = tuple(
+                h.removeprefix(PROBABILITY_PREFIX)
+                for h in header
+                if h.startswith(PROBABILITY_PREFIX)
+            )
+            if not set(FIXED_COLUMNS) <= set(header) or not names:
+                raise ValueError("columns")
+            rows = tuple(
+                Prediction(
+                    row["patient_id"],
+                    row["slide_id"],
+                    int(row["fold"]) if row["fold"] else None,
+                    row["split"],
+                    row["label"],
+                    np.array([float(row[PROBABILITY_PREFIX + n]) for n in names]),
+                    float(row["threshold"]) if row.get("threshold") else None,
+                )
+                for row in reader
+            )
+    except FileNotFoundError:
+        raise StoreError(path.name, "is not there", "run 'scaat predict' first") from None
+    except (OSError, ValueError, KeyError, csv.Error, UnicodeDecodeError):
+        raise StoreError(
+            path.name, "is not a table of predictions", "make it again with 'scaat predict'"
+        ) from None
+    return rows, names
+
+
+PATIENT_RULE = (
+    "a patient's probability is the mean over the patient's slides; the label is that of the "
+    "slides, or, where they differ and there are two classes, the positive one, whose largest "
+    "probability then counts"
+)
+
+
+def by_patient(
+    predictions: Sequence[Prediction], class_names: Sequence[str], positive: str
+) -> tuple[Prediction, ...]:
+    """One prediction a patient, by :data:`PATIENT_RULE`; of each split and fold by itself.
+
+    With more than two classes patients whose slides differ in label get none (an empty label).
+    """
+    groups: dict[tuple[str, int | None, str], list[Prediction]] = {}
+    for row in predictions:
+        groups.setdefault((row.patient_id, row.fold, row.split), []).append(row)
+    binary = len(class_names) == 2
+    at = list(class_names).index(positive)
+    # One rule for all: whether any patient's slides differ decides how all are pooled.
+    differ = binary and any(len({r.label for r in rows if r.label}) > 1 for rows in groups.values())
+    found = []
+    for (patient, fold, split), rows in groups.items():
+        labels = {r.label for r in rows if r.label}
+        stacked = np.stack([r.probability for r in rows])
+        probability = stacked[stacked[:, at].argmax()] if differ else stacked.mean(axis=0)
+        if binary and positive in labels:
+            label = positive
+        else:
+            label = labels.pop() if len(labels) == 1 else ""
+        found.append(Prediction(patient, "", fold, split, label, probability))
+    return tuple(found)

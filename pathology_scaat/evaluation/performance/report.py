@@ -1,0 +1,354 @@
+"""``performance.json``, ``.csv``, ``.md``: what a paper's table of results is made of."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from pathology_scaat.artifacts.atomic import atomic_path
+from pathology_scaat.artifacts.checksums import write_checked_json
+from pathology_scaat.artifacts.fingerprint import fingerprint
+from pathology_scaat.evaluation.performance.bootstrap import MIN_PATIENTS, N_RESAMPLES, Estimate
+from pathology_scaat.evaluation.performance.levels import Level, measure_level, with_thresholds
+from pathology_scaat.evaluation.performance.predictions import (
+    EXTERNAL,
+    PATIENT_RULE,
+    Prediction,
+    by_patient,
+)
+
+PERFORMANCE_NAME = "performance.json"
+SCHEMA_NAME = "pathology_scaat.performance"
+SCHEMA_VERSION = 1
+
+HEADINGS = {
+    "auroc": "AUROC",
+    "auprc": "AUPRC",
+    "balanced_accuracy": "Balanced accuracy",
+    "sensitivity": "Sensitivity",
+    "specificity": "Specificity",
+    "ppv": "PPV",
+    "npv": "NPV",
+    "accuracy": "Accuracy",
+    "brier": "Brier score",
+    "ece": "Expected calibration error",
+}
+
+
+@dataclass(frozen=True)
+class Performance:
+    """How well the slides and patients of a cohort were told apart.
+
+    Attributes
+    ----------
+    evaluated_on : str
+        What the predictions are of, in words.
+    slide, patient : Level
+        Patients are the primary level: what is reported first.
+    folds : dict of int to Level
+        Slides of each fold by themselves, without intervals.
+    thresholds : dict
+        Of slides and of patients, and where they come from.
+    notes : tuple of str
+        What a reader must know, in sentences.
+    """
+
+    class_names: tuple[str, ...]
+    positive_class: str
+    evaluated_on: str
+    slide: Level
+    patient: Level
+    folds: dict[int, Level]
+    thresholds: dict[str, Any]
+    how: Mapping[str, Any]
+    predictions_fingerprint: str
+    slide_rows: tuple[Prediction, ...]
+    patient_rows: tuple[Prediction, ...]
+    notes: tuple[str, ...] = ()
+    tests_before: int = 0
+
+    def after_looks(self, n: int) -> Performance:
+        """The same, with how often these cases were looked at before with other predictions."""
+        return replace(self, tests_before=n)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON; the measures of patients also stand at the top."""
+        top = self.patient.as_dict()
+        return {
+            "schema": SCHEMA_NAME,
+            "schema_version": SCHEMA_VERSION,
+            "evaluated_on": self.evaluated_on,
+            "unit": "patient",
+            "class_names": list(self.class_names),
+            "positive_class": self.positive_class,
+            **{k: v for k, v in top.items() if k not in ("calibration", "decision_curve")},
+            "levels": {"patient": top, "slide": self.slide.as_dict()},
+            "folds": {
+                str(fold): {
+                    "n": level.n,
+                    **{name: e.value for name, e in level.estimates.items()},
+                }
+                for fold, level in self.folds.items()
+            },
+            "thresholds": self.thresholds,
+            "intervals": f"95 %, percentiles of {N_RESAMPLES} bootstrap samples of patients; none "
+            f"with fewer than {MIN_PATIENTS} patients of a class",
+            "patient_rule": PATIENT_RULE,
+            "prediction": dict(self.how),
+            "predictions_fingerprint": self.predictions_fingerprint,
+            "earlier_looks_at_these_cases": self.tests_before,
+            "notes": list(self.notes),
+        }
+
+
+@dataclass
+class _Chosen:
+    rows: tuple[Prediction, ...]
+    words: str
+    notes: list[str] = field(default_factory=list)
+
+
+def _evaluated(rows: Sequence[Prediction], class_names: Sequence[str], known: bool) -> _Chosen:
+    """Which predictions count: of patients that the model never saw, where there are any."""
+    labelled = [r for r in rows if r.label in class_names]
+    if not known:
+        return _Chosen(
+            tuple(labelled),
+            "all labelled slides",
+            ["The model comes from elsewhere: whether it was trained on these slides is not known "
+             "here."],
+        )  # fmt: skip
+    test = tuple(r for r in labelled if r.split == "test")
+    external = tuple(r for r in labelled if r.split == EXTERNAL)
+    if len({r.label for r in external}) > 1:
+        notes = []
+        if test:
+            notes.append(f"The {len(test)} test slides of the model's own cohort are not among "
+                         "these; predictions.csv has them.")  # fmt: skip
+        return _Chosen(external, "external test slides", notes)
+    if len({r.label for r in test}) > 1:
+        if any(r.fold is not None for r in test):
+            n = len({r.fold for r in test})
+            return _Chosen(test, f"out-of-fold predictions of {n} folds: each slide by a model "
+                           "that never saw its patient")  # fmt: skip
+        return _Chosen(test, "test slides")
+    val = tuple(r for r in labelled if r.split == "val")
+    if len({r.label for r in val}) > 1:
+        return _Chosen(
+            val,
+            "validation slides",
+            ["There are no test slides of two classes: these are the slides that chose the epoch, "
+             "the threshold and the calibration, so that the figures are optimistic."],
+        )  # fmt: skip
+    return _Chosen((), "no labelled slides of two classes")
+
+
+def measure_performance(
+    rows: Sequence[Prediction],
+    class_names: Sequence[str],
+    positive: str,
+    *,
+    how: Mapping[str, Any],
+    splits_known: bool = True,
+    prevalence: float | None = None,
+    seed: int = 0,
+    notes: Sequence[str] = (),
+) -> tuple[Performance | None, tuple[Prediction, ...], tuple[Prediction, ...]]:
+    """Thresholds from the validation cases, measures of the held-out ones.
+
+    Parameters
+    ----------
+    rows : sequence of Prediction
+        Of slides, of all splits.
+    class_names, positive
+    how : mapping
+        How the predictions were made, for the record.
+    splits_known : bool
+        Whether ``split`` is that of the model's own training.
+    prevalence : float, optional
+        At which predictive values are given.
+    seed : int
+        Of the bootstrap.
+    notes : sequence of str
+        What is to be said besides.
+
+    Returns
+    -------
+    Performance or None, predictions of slides, predictions of patients
+        None where no labelled slides of two classes are left to judge by.
+    """
+    slides, slide_thresholds = with_thresholds(rows, class_names, positive)
+    patients, patient_thresholds = with_thresholds(
+        by_patient(rows, class_names, positive), class_names, positive
+    )
+    chosen = _evaluated(slides, class_names, splits_known)
+    splits = {(r.patient_id, r.fold, r.split) for r in chosen.rows}
+    of_patients = tuple(r for r in patients if (r.patient_id, r.fold, r.split) in splits)
+    slide_level = measure_level(
+        chosen.rows, class_names, positive, prevalence=prevalence, seed=seed
+    )
+    patient_level = measure_level(
+        of_patients, class_names, positive, prevalence=prevalence, seed=seed
+    )
+    if slide_level is None or patient_level is None:
+        return None, slides, patients
+    folds = {}
+    for fold in sorted({r.fold for r in chosen.rows if r.fold is not None}):
+        own = measure_level(
+            [r for r in chosen.rows if r.fold == fold],
+            class_names,
+            positive,
+            prevalence=prevalence,
+            n_resamples=0,
+        )
+        if own is not None:
+            folds[fold] = own
+    told = [*notes, *chosen.notes]
+    if prevalence is None and len(class_names) == 2:
+        told.append(
+            "Predictive values are at the prevalence of these cases; give --prevalence for "
+            "that of the patients the model is meant for."
+        )
+    fallback = [v for v in slide_thresholds.get("values", ()) if "nothing" in v["chosen_on"]]
+    if fallback:
+        told.append("The threshold is 0.5: no validation cases of both classes could choose it.")
+    return (
+        Performance(
+            class_names=tuple(class_names),
+            positive_class=positive,
+            evaluated_on=chosen.words,
+            slide=slide_level,
+            patient=patient_level,
+            folds=folds,
+            thresholds={"slide": slide_thresholds, "patient": patient_thresholds},
+            how=how,
+            predictions_fingerprint=_fingerprint(chosen.rows),
+            slide_rows=chosen.rows,
+            patient_rows=of_patients,
+            notes=tuple(told),
+        ),
+        slides,
+        patients,
+    )
+
+
+def _fingerprint(rows: Sequence[Prediction]) -> str:
+    """Of the predictions as the table holds them: other ones are another look at the cases."""
+    return fingerprint(
+        {
+            "rows": [
+                [r.slide_id, r.fold, r.split, r.label, [f"{p:.6g}" for p in r.probability]]
+                for r in sorted(rows, key=lambda r: r.slide_id)
+            ]
+        }
+    )
+
+
+def write_performance(folder: Path, performance: Performance) -> None:
+    """Write the JSON (sealed), the CSV, the Markdown and a figure each of patients and slides."""
+    from pathology_scaat.evaluation.performance.figures import write_figure
+
+    write_checked_json(folder / PERFORMANCE_NAME, performance.as_dict())
+    for name, text in (
+        ("performance.csv", _csv(performance)),
+        ("performance.md", _markdown(performance)),
+    ):
+        with atomic_path(folder / name) as partial:
+            partial.write_text(text, encoding="utf-8", newline="")
+    for unit, level, rows in (
+        ("patients", performance.patient, performance.patient_rows),
+        ("slides", performance.slide, performance.slide_rows),
+    ):
+        write_figure(
+            folder / f"performance_{unit}.svg",
+            rows,
+            level,
+            performance.class_names,
+            performance.positive_class,
+            f"{level.n} {unit}: {performance.evaluated_on}",
+        )
+
+
+def remove_performance(folder: Path) -> None:
+    """Take away what an earlier run measured: it is not of these predictions."""
+    for path in folder.glob("performance*"):
+        if path.suffix in (".json", ".csv", ".md", ".svg"):
+            path.unlink()
+
+
+def _rows(performance: Performance) -> list[tuple[str, str, str, Estimate, int]]:
+    found = []
+    for name, level in (("patient", performance.patient), ("slide", performance.slide)):
+        found += [(name, "all", key, e, level.n) for key, e in level.estimates.items()]
+    for fold, level in performance.folds.items():
+        found += [("slide", str(fold), key, e, level.n) for key, e in level.estimates.items()]
+    return found
+
+
+def _csv(performance: Performance) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["unit", "fold", "measure", "value", "low_95", "high_95", "n"])
+
+    def shown(value: float | None) -> str:
+        return "" if value is None else f"{value:.6g}"
+
+    for unit, fold, key, estimate, n in _rows(performance):
+        writer.writerow(
+            [unit, fold, key, shown(estimate.value), shown(estimate.low), shown(estimate.high), n]
+        )
+    return text.getvalue()
+
+
+def _markdown(performance: Performance) -> str:
+    p = performance
+    lines = [
+        "# Performance",
+        "",
+        f"On {p.evaluated_on}: {p.slide.n} slides of {p.patient.n} patients "
+        f"({', '.join(f'{name} {n}' for name, n in p.patient.counts.items())} patients). "
+        f"Positive class: {p.positive_class}.",
+        "",
+        "| measure | patients | slides |",
+        "|---|---|---|",
+    ]
+    for key, estimate in p.patient.estimates.items():
+        heading = HEADINGS.get(key, key)
+        if key in ("ppv", "npv"):
+            heading += f" at a prevalence of {p.patient.prevalence:.3g}"
+        lines.append(f"| {heading} | {estimate.text()} | {p.slide.estimates[key].text()} |")
+    lines += [
+        "",
+        f"In brackets: 95 % intervals from {N_RESAMPLES} bootstrap samples of patients; none with "
+        f"fewer than {MIN_PATIENTS} patients of a class, or where all samples agree.",
+        "",
+        "## Confusion (patients)",
+        "",
+        "| truth | " + " | ".join(f"predicted {n}" for n in p.class_names) + " |",
+        "|---|" + "---|" * len(p.class_names),
+        *(
+            " | ".join([f"| {true}", *(str(row[guess]) for guess in p.class_names)]) + " |"
+            for true, row in p.patient.confusion.items()
+        ),
+        "",
+    ]  # fmt: skip
+    if p.folds:
+        lines += ["## Folds (slides)", "", "| fold | slides | AUROC |", "|---|---|---|"]
+        lines += [
+            f"| {fold} | {level.n} | {level.estimates['auroc'].text()} |"
+            for fold, level in p.folds.items()
+        ]
+        lines.append("")
+    lines += ["## How", "", f"- Slides: {p.how.get('rule', '')}; {p.how.get('calibration', '')}."]
+    lines.append(f"- Patients: {PATIENT_RULE}.")
+    lines += [f"- {note}" for note in p.notes]
+    if p.tests_before:
+        lines.append(
+            f"- These cases were looked at {p.tests_before} time(s) before, with other "
+            "predictions: figures that were chosen among several looks are optimistic."
+        )
+    return "\n".join(lines) + "\n"

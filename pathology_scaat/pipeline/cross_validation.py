@@ -1,0 +1,228 @@
+"""Cross-validation: each slide is explained and predicted by a model that never saw its patient."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from pathology_scaat.artifacts.leases import lease_if_writable
+from pathology_scaat.artifacts.output_folder import Workspace
+from pathology_scaat.artifacts.status import StatusTable
+from pathology_scaat.cohort.folds import assign_folds, split_of
+from pathology_scaat.cohort.manifest import Manifest
+from pathology_scaat.cohort.table import read_table
+from pathology_scaat.errors import ManifestError, TrainingError
+from pathology_scaat.pipeline.label_source import label_notes, label_source, labelled_slides
+from pathology_scaat.pipeline.predict import FoldModel
+from pathology_scaat.pipeline.reporting import Reporter, Silent
+from pathology_scaat.pipeline.train import learn, training_slides
+from pathology_scaat.training import TrainConfig, TrainingSlide, TrainProgress
+
+UNKNOWN_SITE_WORDS = {"", "na", "n/a", "nan", "none", "null", "<na>", "unknown"}
+
+
+@dataclass(frozen=True)
+class FoldPlan:
+    """Which fold each slide is tested in.
+
+    Attributes
+    ----------
+    fold_of : dict of slide id to fold
+    n_folds : int
+    slides : tuple of TrainingSlide
+        All of them; their ``split`` is that of no fold yet.
+    by_slide : bool
+        Whether labels of slides are learnt from.
+    """
+
+    fold_of: dict[str, int]
+    n_folds: int
+    slides: tuple[TrainingSlide, ...]
+    by_slide: bool
+
+    def splits(self, tested: int) -> dict[str, str]:
+        """Split of each slide while a fold is tested."""
+        return {s: split_of(fold, tested, self.n_folds) for s, fold in self.fold_of.items()}
+
+    def of_fold(self, tested: int) -> tuple[TrainingSlide, ...]:
+        """The slides with their splits while a fold is tested."""
+        splits = self.splits(tested)
+        return tuple(replace(s, split=splits[s.slide_id]) for s in self.slides)
+
+    def tested_in(self, one: FoldModel) -> tuple[str, ...]:
+        """Slides that a fold's model tests."""
+        return tuple(s for s, own in self.fold_of.items() if own == one.fold)
+
+
+def column_of(table: Path, name: str, cohort: Manifest) -> dict[str, str]:
+    """The cells of a manifest's column by slide id; cells that say nothing are left out.
+
+    Raises
+    ------
+    ManifestError
+        If the table has no such column.
+    """
+    if not table.is_file():
+        raise ManifestError(table.name, "is no table", f"give a table with a column {name}")
+    read = read_table(table)
+    places = [i for i, h in enumerate(read.header) if h.strip().casefold() == name.casefold()]
+    if len(places) != 1 or len(read.rows) != len(cohort.rows):
+        raise ManifestError(
+            table.name,
+            f"has {'no' if not places else 'more than one'} column '{name}'",
+            f"choose from {', '.join(h.strip() for h in read.header if h.strip())}",
+        )
+    cells = {
+        row.slide_id: cells[places[0]].strip()
+        for row, cells in zip(cohort.rows, read.rows, strict=True)
+    }
+    return {s: cell for s, cell in cells.items() if cell.casefold() not in UNKNOWN_SITE_WORDS}
+
+
+def plan_folds(
+    cohort: Manifest,
+    out: Path,
+    n_folds: int,
+    settings: TrainConfig,
+    seed: int,
+    *,
+    sites: Mapping[str, str] | None = None,
+    reporter: Reporter | None = None,
+) -> FoldPlan:
+    """Deal the cohort's patients into folds, stratified by label.
+
+    The manifest's own folds are kept where it gives every slide one; its splits do not count.
+
+    Parameters
+    ----------
+    cohort, out
+        The cohort that was tiled into ``out``.
+    n_folds : int
+    settings : TrainConfig
+        Says what is learnt from.
+    seed : int
+    sites : mapping of slide id to site, optional
+        Sites that are kept together.
+    reporter : Reporter, optional
+        Told what is to be said.
+
+    Raises
+    ------
+    ManifestError
+        If there are too few patients or sites, or the manifest's folds are of another number.
+    TrainingError
+        If nothing is labelled.
+    """
+    listener = reporter or Silent()
+    by_slide = label_source(cohort.rows, settings.labels) == "slide"
+    # every slide is tested once: splits of the table would take some out
+    free = Manifest(rows=tuple(replace(row, split=None) for row in cohort.rows))
+    if by_slide:
+        slides, notes = labelled_slides(free, out, seed, deal=False)
+    else:
+        slides, notes = training_slides(free, out, seed), label_notes(cohort.rows, settings.labels)
+    for note in notes:
+        listener.note(note)
+    row_of = {row.slide_id: row for row in cohort.rows}
+    labels: dict[str, set[str]] = {}
+    places: dict[str, set[str]] = {}
+    for slide in slides:
+        labels.setdefault(slide.patient_id, set()).add(slide.label or "annotated")
+        if sites and slide.slide_id in sites:
+            places.setdefault(slide.patient_id, set()).add(sites[slide.slide_id])
+    torn = sorted(patient for patient, found in places.items() if len(found) > 1)
+    if torn:
+        raise ManifestError(
+            "the cohort", f"has patient '{torn[0]}' at more than one site", "give each one site"
+        )
+    given = {s.slide_id: getattr(row_of[s.slide_id], "fold", None) for s in slides}
+    if all(fold is not None for fold in given.values()):
+        fold_of = _given_folds(given, n_folds)
+    else:
+        dealt = assign_folds(
+            {patient: " and ".join(sorted(found)) for patient, found in labels.items()},
+            n_folds,
+            seed,
+            {patient: next(iter(found)) for patient, found in places.items()} if sites else None,
+        )
+        fold_of = {s.slide_id: dealt[s.patient_id] for s in slides}
+    StatusTable(out).update_many(
+        (s, "tile", "done", "", {"split": f"fold {fold}"}) for s, fold in fold_of.items()
+    )
+    return FoldPlan(fold_of, n_folds, slides, by_slide)
+
+
+def _given_folds(given: Mapping[str, int | None], n_folds: int) -> dict[str, int]:
+    numbers = sorted({fold for fold in given.values() if fold is not None})
+    if len(numbers) != n_folds:
+        raise ManifestError(
+            "the manifest",
+            f"has {len(numbers)} folds ({', '.join(map(str, numbers[:10]))})",
+            f"ask for --folds {len(numbers)}, or leave the column fold out",
+        )
+    return {slide: numbers.index(fold) for slide, fold in given.items() if fold is not None}
+
+
+def train_folds(
+    plan: FoldPlan,
+    out: Path,
+    settings: TrainConfig,
+    *,
+    device: str,
+    seed: int,
+    overwrite: bool,
+    reporter: Reporter,
+) -> tuple[FoldModel, ...]:
+    """Train a model for each fold into ``out/folds/N/model``.
+
+    Raises
+    ------
+    TrainingError
+        If a fold leaves fewer than two classes to train on; it is named.
+    """
+    space = Workspace(out)
+    models = []
+    for fold in range(plan.n_folds):
+        stage = f"train fold {fold + 1} of {plan.n_folds}"
+        begun = False
+
+        def tell(progress: TrainProgress, stage: str = stage) -> None:
+            nonlocal begun
+            if not begun:
+                reporter.begin(stage, progress.n_epochs)
+                begun = True
+            reporter.update(stage, progress.epochs_done, progress.text)
+
+        path = space.fold_model(fold)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with lease_if_writable(path, math.inf):
+            try:
+                result = learn(
+                    plan.of_fold(fold), path, settings, plan.by_slide, device, seed,
+                    overwrite=overwrite, progress=tell,
+                )  # fmt: skip
+            except TrainingError as error:
+                raise TrainingError(
+                    f"fold {fold}: {error.subject}", error.problem, error.remedy
+                ) from None
+        if begun:
+            reporter.end(stage)
+        for note in result.notes:
+            reporter.note(f"fold {fold}: {note}")
+        models.append(FoldModel(fold, path, plan.splits(fold)))
+    return tuple(models)
+
+
+def predicting_models(plan: FoldPlan, models: Sequence[FoldModel]) -> tuple[FoldModel, ...]:
+    """Each model with the slides it may speak of: those it tests and those that calibrate it."""
+    return tuple(
+        replace(
+            one,
+            splits={
+                s: split for s, split in (one.splits or {}).items() if split in ("val", "test")
+            },
+        )
+        for one in models
+    )

@@ -1,0 +1,130 @@
+"""Which patches belong to which bag, and which an epoch shows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pathology_scaat.errors import TrainingError
+from pathology_scaat.patches.reader import PatchStore
+from pathology_scaat.training.data import PatchTable
+from pathology_scaat.training.results import TrainingSlide
+
+
+@dataclass(frozen=True)
+class BagTable:
+    """Slides as bags: all their patches in one numbered set, and a label each.
+
+    Attributes
+    ----------
+    patches : PatchTable
+        All patches, bag by bag; ``store_index`` is the number of the bag.
+    starts : (n + 1,) int64
+        Bag *i* holds the patches ``starts[i]`` to ``starts[i + 1]``.
+    labels : (n,) int64
+        Class of each bag.
+    slide_ids : tuple of str
+    """
+
+    patches: PatchTable
+    starts: NDArray[np.int64]
+    labels: NDArray[np.int64]
+    slide_ids: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def members(self, bag: int) -> NDArray[np.int64]:
+        """Numbers of a bag's patches."""
+        return np.arange(self.starts[bag], self.starts[bag + 1])
+
+    def spread(self, bag: int, most: int) -> NDArray[np.int64]:
+        """At most so many of a bag's patches, evenly spread over the slide; always the same."""
+        mine = self.members(bag)
+        if len(mine) <= most:
+            return mine
+        return mine[np.unique(np.linspace(0, len(mine) - 1, most).round().astype(np.int64))]
+
+
+def make_bags(slides: Sequence[TrainingSlide], class_names: tuple[str, ...]) -> BagTable:
+    """The bags of some slides, in their order; slides without any patch are left out.
+
+    Raises
+    ------
+    TrainingError
+        If a slide has no label, or one that is no class.
+    """
+    stores, labels, ids = [], [], []
+    for slide in slides:
+        if slide.label not in class_names:
+            raise TrainingError(
+                slide.slide_id,
+                f"has the label '{slide.label}'" if slide.label else "has no label",
+                f"give it one of {', '.join(class_names)} in the manifest",
+            )
+        store = PatchStore(slide.store)
+        if len(store):
+            stores.append(store)
+            labels.append(class_names.index(slide.label))
+            ids.append(slide.slide_id)
+    sizes = np.array([len(store) for store in stores], np.int64)
+    number = np.repeat(np.arange(len(stores)), sizes)
+    rows = [np.arange(size) for size in sizes]
+    none = np.zeros(0, np.int64)
+    patches = PatchTable(
+        tuple(stores), number.astype(np.int64), np.concatenate([none, *rows]), none
+    )
+    starts = np.concatenate([none, [0], np.cumsum(sizes)]).astype(np.int64)
+    return BagTable(patches, starts, np.array(labels, np.int64), tuple(ids))
+
+
+@dataclass(frozen=True)
+class BagBatch:
+    """One step: the bags (B,), and the numbers of their patches (B * m,), bag by bag."""
+
+    bags: NDArray[np.int64]
+    patches: NDArray[np.int64]
+
+
+def epoch_of_bags(
+    table: BagTable,
+    bags_per_step: int,
+    patches_per_bag: int,
+    draws: int,
+    rng: np.random.Generator,
+    *,
+    max_steps: int | None = None,
+) -> list[BagBatch]:
+    """The steps of an epoch: every slide is drawn ``draws`` times, in random order.
+
+    A bag's patches are drawn without replacement where the slide has enough, else with. A last
+    step below the size is dropped unless it is the only one.
+    """
+    order = np.concatenate([rng.permutation(len(table)) for _ in range(draws)])
+    size = min(bags_per_step, len(order))
+    steps = [order[i : i + size] for i in range(0, len(order) - size + 1, size)][:max_steps]
+    return [
+        BagBatch(
+            bags,
+            np.concatenate(
+                [
+                    rng.choice(members, patches_per_bag, replace=len(members) < patches_per_bag)
+                    for members in (table.members(int(bag)) for bag in bags)
+                ]
+            ),
+        )
+        for bags in steps
+    ]
+
+
+def mixed_patches(table: BagTable, most: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Patches spread evenly over all bags, shuffled: what statistics are taken from."""
+    each = max(1, most // max(len(table), 1))
+    chosen = [
+        rng.choice(members, min(each, len(members)), replace=False)
+        for members in (table.members(bag) for bag in range(len(table)))
+    ]
+    return rng.permutation(np.concatenate([np.zeros(0, np.int64), *chosen]))

@@ -1,0 +1,181 @@
+"""``train_on_slides``: checks and fingerprint; the work itself is in :mod:`.trainer`."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from pathology_scaat.artifacts.fingerprint import file_sha256, fingerprint
+from pathology_scaat.errors import TrainingError, UsageError
+from pathology_scaat.patches.reader import PatchStore
+from pathology_scaat.training.bags.data import make_bags
+from pathology_scaat.training.bags.job import BagJob
+from pathology_scaat.training.bags.trainer import BagTrainer
+from pathology_scaat.training.bundle_config import SCHEMA_VERSION
+from pathology_scaat.training.checkpoint import CHECKPOINT_NAME
+from pathology_scaat.training.config import TrainConfig
+from pathology_scaat.training.job import work_folder
+from pathology_scaat.training.positive_class import positive_class
+from pathology_scaat.training.results import TrainingSlide, TrainProgress, TrainResult
+from pathology_scaat.training.train import (
+    EXECUTION_ONLY,
+    check_patients,
+    device_name,
+    finished_training,
+)
+
+BAG_DEFAULTS_VERSION = 1
+"""Raised when a default of bag learning changes: the same settings then train another model."""
+
+NOT_FOR_BAGS = ("batch_size", "multi_label", "multi_label_min_coverage", "validation_share",
+                "monitor_images", "labels", "ema_decay", "compile", "channels_last")  # fmt: skip
+"""Settings that bag learning does not use, so that they do not decide its result."""
+
+
+def train_on_slides(
+    slides: Sequence[TrainingSlide],
+    out_dir: str | Path,
+    config: TrainConfig | None = None,
+    *,
+    class_names: tuple[str, ...] | None = None,
+    device: str = "auto",
+    seed: int = 0,
+    overwrite: bool = False,
+    progress: Callable[[TrainProgress], None] | None = None,
+) -> TrainResult:
+    """Train on one label a slide, end to end, and save a bag model as a bundle.
+
+    Test slides take no part, not even in the figures: they are scored once, by the prediction
+    step.
+
+    Parameters
+    ----------
+    slides : sequence of TrainingSlide
+        Patch stores with their labels and splits.
+    out_dir : str or Path
+        The bundle's folder; a stopped training of the same data, settings and seed goes on.
+    config : TrainConfig, optional
+        Network, method, schedule; ``config.bag`` for what is particular to bags.
+    class_names : tuple of str, optional
+        Classes in the order of the logits; by default the labels of the slides, sorted.
+    device, seed, overwrite, progress
+        As :func:`pathology_scaat.training.train.train_model`.
+
+    Raises
+    ------
+    TrainingError
+        If a patient is in two splits, stores do not belong together, a slide has no label, or
+        the training slides have fewer than two classes.
+    UsageError
+        If several processes or several labels a slide are asked for.
+    """
+    settings = config or TrainConfig()
+    _refuse_what_bags_cannot(settings)
+    out = Path(out_dir)
+    check_patients(slides)
+    _check_stores(slides)
+    names = class_names or tuple(sorted({s.label for s in slides if s.label}))
+    positive_class(settings.positive_class, names)  # before an hour of training, not after it
+    used = [slide for slide in slides if slide.split in ("train", "val")]
+    identity = bag_fingerprint(used, settings, names, seed)
+    if not overwrite and (done := finished_training(out, identity)) is not None:
+        return done
+    tables = {
+        split: make_bags([s for s in used if s.split == split], names) for split in ("train", "val")
+    }
+    counts = Counter(names[k] for k in tables["train"].labels.tolist())
+    if len(counts) < 2:
+        found = ", ".join(f"{name}: {counts.get(name, 0)}" for name in names) or "none"
+        raise TrainingError(
+            "the training slides",
+            f"have labels of fewer than two classes ({found})",
+            "label more slides, or check the split",
+        )
+    job = BagJob(
+        train=tables["train"],
+        val=tables["val"],
+        out=out,
+        config=settings,
+        class_names=names,
+        fingerprint=identity,
+        device=device_name(device),
+        seed=seed,
+        notes=_notes(used, settings, names, tables["train"].slide_ids + tables["val"].slide_ids),
+    )
+    if overwrite:
+        (work_folder(out) / CHECKPOINT_NAME).unlink(missing_ok=True)
+    return BagTrainer(job, progress).run()
+
+
+def bag_fingerprint(
+    slides: Sequence[TrainingSlide], config: TrainConfig, class_names: tuple[str, ...], seed: int
+) -> str:
+    """Fingerprint of everything that decides a model trained on labels of slides."""
+    weights = config.backbone_weights
+    return fingerprint(
+        {
+            "schema_version": SCHEMA_VERSION,
+            "bag_defaults": BAG_DEFAULTS_VERSION,
+            "classes": class_names,
+            "data": [
+                [s.slide_id, s.split, s.label, PatchStore(s.store).meta.fingerprint]
+                for s in sorted(slides, key=lambda s: s.slide_id)
+            ],
+            "config": config.model_dump(mode="json", exclude={*EXECUTION_ONLY, *NOT_FOR_BAGS}),
+            "weights": file_sha256(weights) if weights and weights.is_file() else None,
+            "seed": seed,
+        }
+    )
+
+
+def _refuse_what_bags_cannot(config: TrainConfig) -> None:
+    if config.multi_label:
+        raise UsageError("multi_label", "is for labels of patches", "give each slide one label")
+    if config.devices > 1:
+        raise UsageError("devices", "is 1 for labels of slides", "leave it out")
+    if config.method == "scaat-amortised":
+        raise UsageError(
+            "--method", "'scaat-amortised' keeps a mask for each patch", "use scaat with bags"
+        )
+
+
+def _check_stores(slides: Sequence[TrainingSlide]) -> None:
+    kinds = {
+        (meta.grid.patch_size_px, round(meta.requested_mpp, 6))
+        for meta in (PatchStore(slide.store).meta for slide in slides)
+    }
+    if len(kinds) > 1:
+        raise TrainingError(
+            "the patch stores",
+            "differ in patch size or µm/px",
+            "tile all slides with the same settings",
+        )
+
+
+def _notes(
+    slides: Sequence[TrainingSlide],
+    config: TrainConfig,
+    class_names: tuple[str, ...],
+    with_patches: tuple[str, ...],
+) -> tuple[str, ...]:
+    counts = {
+        split: Counter(s.label for s in slides if s.split == split) for split in ("train", "val")
+    }
+    notes = [
+        "Learns from one label a slide, in bags of its patches: "
+        + "; ".join(
+            f"{name} {counts['train'][name]} training and {counts['val'][name]} validation slides"
+            for name in class_names
+        )
+        + "."
+    ]
+    empty = sorted({s.slide_id for s in slides} - set(with_patches))
+    if empty:
+        notes.append(f"Left out, since they hold no patch: {', '.join(empty)}.")
+    if config.method != "plain" and config.bag.start < 1:
+        notes.append(
+            f"The first {config.bag.start:.0%} of the training is plain, the rest "
+            f"'{config.method}'."
+        )
+    return tuple(notes)

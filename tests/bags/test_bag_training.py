@@ -1,0 +1,196 @@
+"""Bag learning end to end on tiny slides: it learns, repeats itself, resumes; heads add up."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+import pytest
+import torch
+
+from pathology_scaat.errors import TrainingError, UsageError
+from pathology_scaat.patches import PatchStore
+from pathology_scaat.scaat.methods import make_method
+from pathology_scaat.training import TrainConfig, TrainingSlide, TrainProgress, load_bundle
+from pathology_scaat.training.augment import to_float
+from pathology_scaat.training.bags import POOLINGS, BagHeadConfig
+from pathology_scaat.training.bags.batch_norm import estimate_statistics
+from pathology_scaat.training.bags.config import LABEL_SOURCES, LabelSource
+from pathology_scaat.training.bags.head import BagHead
+from pathology_scaat.training.bags.model import build_bag_model, tall_image
+from pathology_scaat.training.bags.staging import Staged
+from pathology_scaat.training.bags.train import train_on_slides
+
+Slides = tuple[TrainingSlide, ...]
+
+
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_contributions_add_up_to_the_logits(pooling: str) -> None:
+    torch.manual_seed(0)
+    head = BagHead(12, 3, BagHeadConfig(pooling=pooling, top_share=0.2))
+    for parameter in head.parameters():
+        torch.nn.init.normal_(parameter)
+    features = torch.randn(4, 37, 12)
+    parts = head.contributions(features)
+    assert parts.shape == (4, 37, 3)
+    assert torch.equal(parts.sum(dim=1), head(features))
+    assert torch.allclose(head.weights(features).sum(dim=1), torch.ones(4, 3), atol=1e-6)
+    alone = head(features[:, :1])
+    assert torch.allclose(alone, head.score(features[:, 0]), atol=1e-6)
+
+
+def test_every_source_of_labels_is_described() -> None:
+    assert tuple(LABEL_SOURCES) == get_args(LabelSource)
+
+
+def test_a_bag_is_a_tall_image_and_comes_apart_again() -> None:
+    patches = torch.rand(6, 3, 8, 8)
+    tall = tall_image(patches, 2)
+    assert tall.shape == (2, 3, 24, 8)
+    assert torch.equal(tall[1, :, 8:16], patches[4])
+    model = build_bag_model(
+        "scaat-small", {"widths": (8, 8)}, 8, 2, BagHeadConfig(), (0.5,) * 3, (0.25,) * 3
+    ).eval()
+    together = model.features(tall)
+    assert torch.allclose(together[1, 1], model.encoder(patches[4:5])[0], atol=1e-6)
+    with pytest.raises(UsageError, match="multiple"):
+        model(torch.rand(1, 3, 12, 8))
+
+
+def test_it_learns_from_labels_of_slides(
+    bag_slides: Slides, quick_bags: TrainConfig, tmp_path: Path
+) -> None:
+    seen: list[TrainProgress] = []
+    result = train_on_slides(
+        bag_slides, tmp_path / "model", quick_bags, device="cpu", progress=seen.append
+    )
+    assert result.metrics["val_slide_auc"] == 1.0
+    assert not any(name.startswith("test") for name in result.metrics)
+    assert any("one label a slide" in note for note in result.notes)
+    bundle = load_bundle(result.bundle_path)
+    assert bundle.fingerprint == result.model_fingerprint
+    assert bundle.config.bag == quick_bags.bag.head()
+    assert bundle.config.class_names == ("normal", "tumour")
+    assert bundle.config.method == "scaat"
+    rows = [progress.metrics for progress in seen if progress.metrics]
+    assert rows[0]["eps"] == 0
+    assert rows[-1]["eps"] > 0
+    scores = {}
+    for slide in (s for s in bag_slides if s.split == "test"):
+        store = PatchStore(slide.store)
+        images = to_float(torch.from_numpy(store.read(slice(None))))
+        scores[slide.slide_id] = float(np.diff(bundle.model(tall_image(images, 1))[0].numpy())[0])
+    positive = [scores[s.slide_id] for s in bag_slides if s.split == "test" and s.label == "tumour"]
+    negative = [scores[s.slide_id] for s in bag_slides if s.split == "test" and s.label == "normal"]
+    assert min(positive) > max(negative)
+    again = train_on_slides(bag_slides, tmp_path / "model", quick_bags, device="cpu")
+    assert again.skipped
+    assert again.model_fingerprint == result.model_fingerprint
+
+
+def test_a_stopped_training_goes_on_to_the_same_bytes(
+    bag_slides: Slides, quick_bags: TrainConfig, tmp_path: Path
+) -> None:
+    config = quick_bags.model_copy(
+        update={"epochs": 3, "bag": quick_bags.bag.model_copy(update={"draws_per_epoch": 1})}
+    )
+
+    class StopError(Exception):
+        pass
+
+    def stop(progress: TrainProgress) -> None:
+        if progress.epochs_done == 2 and progress.epoch_fraction == 0:
+            raise StopError
+
+    whole = train_on_slides(bag_slides, tmp_path / "whole", config, device="cpu", seed=3)
+    with pytest.raises(StopError):
+        train_on_slides(bag_slides, tmp_path / "again", config, device="cpu", seed=3, progress=stop)
+    resumed = train_on_slides(bag_slides, tmp_path / "again", config, device="cpu", seed=3)
+    for name in ("model.safetensors", "config.json", "training_log.csv"):
+        assert (whole.bundle_path / name).read_bytes() == (resumed.bundle_path / name).read_bytes()
+
+
+def test_a_bag_of_one_stain_moves_no_statistics(make_bag: object, tmp_path: Path) -> None:
+    """Each slide has a stain of its own; two bags a step. Judged by all stains, it still learns."""
+    stains = [
+        (228.0, 170.0, 205.0), (200.0, 150.0, 215.0), (240.0, 200.0, 220.0), (215.0, 140.0, 180.0),
+    ]  # fmt: skip
+    slides = tuple(
+        make_bag(  # type: ignore[operator]
+            f"stain-{split}-{number}", split, ("normal", "tumour")[number % 2],
+            seed=300 + 20 * k + number, stain=stains[(number // 2 + k) % 4],
+        )
+        for k, (split, count) in enumerate((("train", 16), ("val", 8), ("test", 8)))
+        for number in range(count)
+    )  # fmt: skip
+    config = TrainConfig(
+        labels="slide", method="plain", backbone_options={"widths": (8, 16)},
+        epochs=14, patience=14,
+        learning_rate=1e-2, bag={"patches_per_bag": 16, "bags_per_step": 2, "draws_per_epoch": 4},
+    )  # fmt: skip
+    result = train_on_slides(slides, tmp_path / "model", config, device="cpu")
+    assert result.metrics["val_slide_auc"] >= 0.9
+    model = load_bundle(result.bundle_path).model
+    bags = [
+        tall_image(to_float(torch.from_numpy(PatchStore(s.store).read(slice(None)))), 1)
+        for s in slides[-2:]
+    ]
+    together = model(torch.cat(bags))
+    for one, bag in zip(together, bags, strict=True):
+        assert torch.allclose(one, model(bag)[0], atol=1e-5)
+
+
+def test_statistics_are_those_of_all_patches() -> None:
+    torch.manual_seed(0)
+    model = build_bag_model(
+        "scaat-small", {"widths": (8, 8)}, 16, 2, BagHeadConfig(), (0.0,) * 3, (1.0,) * 3
+    )
+    model.train()
+    batches = [torch.rand(8, 3, 16, 16) * (1 + k) for k in range(3)]
+    estimate_statistics(model.encoder, batches)
+    first = model.encoder.backbone.stem
+    outputs = [first[0](batch) for batch in batches]
+    mean = torch.stack([o.mean(dim=(0, 2, 3)) for o in outputs]).mean(dim=0)
+    variance = torch.stack([o.var(dim=(0, 2, 3)) for o in outputs]).mean(dim=0)
+    assert torch.allclose(first[1].running_mean, mean, atol=1e-5)
+    assert torch.allclose(first[1].running_var, variance, atol=1e-5)
+    assert model.training
+    assert first[1].momentum == 0.1
+
+
+def test_the_method_begins_late_with_a_schedule_of_its_own() -> None:
+    model = build_bag_model(
+        "scaat-small", {"widths": (8, 8)}, 8, 2, BagHeadConfig(), (0.5,) * 3, (0.25,) * 3
+    )
+    method = make_method("scaat", model, eps=0.1, warmup=0.5)
+    staged = Staged(method, 0.5)
+    found = []
+    for fraction in (0.25, 0.5, 0.625, 0.75, 1.0):
+        staged.set_progress(fraction)
+        found.append(round(staged.eps_now, 6))
+    assert found == [0.0, 0.0, 0.05, 0.1, 0.1]
+    staged.set_progress(1.0)
+    bags, labels = torch.rand(2, 3, 32, 8), torch.tensor([0, 1])
+    losses = staged.training_step(bags, labels)
+    assert losses.perturbed is not None
+    # half of the bag's pixels may change at most, wherever in the bag they lie
+    changed = (losses.perturbed - bags).abs().amax(dim=1).flatten(1) > 0
+    assert bool((changed.float().mean(dim=1) <= 0.51).all())
+    shares = changed.reshape(2, 4, 64).float().mean(dim=2)
+    assert float(shares.std()) > 0.01  # the quantile is the bag's, not each patch's
+
+
+def test_what_cannot_be_learnt_from_is_refused(
+    bag_slides: Slides, make_bag: object, quick_bags: TrainConfig, tmp_path: Path
+) -> None:
+    normal = [s for s in bag_slides if s.label == "normal"]
+    with pytest.raises(TrainingError, match="fewer than two classes"):
+        train_on_slides(normal, tmp_path / "a", quick_bags, class_names=("normal", "tumour"))
+    unlabelled = make_bag("none", "train", None, seed=77)  # type: ignore[operator]
+    with pytest.raises(TrainingError, match="has no label"):
+        train_on_slides([*bag_slides, unlabelled], tmp_path / "b", quick_bags)
+    with pytest.raises(UsageError, match="scaat-amortised"):
+        train_on_slides(
+            bag_slides, tmp_path / "c", quick_bags.model_copy(update={"method": "scaat-amortised"})
+        )

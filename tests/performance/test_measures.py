@@ -1,0 +1,200 @@
+"""Clinical measures against scikit-learn, intervals against an independent bootstrap."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from sklearn.metrics import (
+    average_precision_score,
+    balanced_accuracy_score,
+    brier_score_loss,
+    confusion_matrix,
+    roc_auc_score,
+)
+
+from pathology_scaat.evaluation.performance import measures as m
+from pathology_scaat.evaluation.performance.bootstrap import intervals
+from pathology_scaat.evaluation.performance.levels import measure_level, with_thresholds
+from pathology_scaat.evaluation.performance.predictions import Prediction
+
+NAMES = ("normal", "tumour")
+
+
+def cases(n: int, seed: int, shift: float = 1.4) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Probabilities and truth of n cases, a third of them positive, AUC about 0.84."""
+    rng = np.random.default_rng(seed)
+    positive = np.arange(n) % 3 == 0
+    score = rng.normal(0, 1, n) + shift * positive
+    return 1 / (1 + np.exp(-score)), positive
+
+
+def predictions(n: int, seed: int, *, slides_each: int = 1) -> list[Prediction]:
+    score, positive = cases(n, seed)
+    return [
+        Prediction(
+            f"p{i // slides_each}", f"s{i}", None, "test", NAMES[int(positive[i])],
+            np.array([1 - score[i], score[i]]), 0.6,
+        )
+        for i in range(n)
+    ]  # fmt: skip
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from([0.1, 0.2, 0.5, 0.7, 0.9]), st.booleans(), st.integers(0, 3)),
+        min_size=2,
+        max_size=30,
+    )
+)
+@settings(max_examples=100, deadline=None)
+def test_measures_equal_those_of_scikit_learn(rows: list[tuple[float, bool, int]]) -> None:
+    score = np.array([r[0] for r in rows])
+    truth = np.array([r[1] for r in rows])
+    weight = np.array([r[2] for r in rows], np.float64)
+    one = weight[None]
+    if weight[truth].sum() == 0 or weight[~truth].sum() == 0:
+        assert np.isnan(m.auroc(score, truth, one)[0])
+        return
+    called = score >= 0.5
+    assert m.auroc(score, truth, one)[0] == pytest.approx(
+        roc_auc_score(truth, score, sample_weight=weight)
+    )
+    assert m.auprc(score, truth, one)[0] == pytest.approx(
+        average_precision_score(truth, score, sample_weight=weight)
+    )
+    assert m.brier(score, truth, one)[0] == pytest.approx(
+        brier_score_loss(truth, score, sample_weight=weight)
+    )
+    sens, spec = m.sensitivity(called, truth, one), m.specificity(called, truth, one)
+    assert (sens + spec)[0] / 2 == pytest.approx(
+        balanced_accuracy_score(truth, called, sample_weight=weight)
+    )
+    table = confusion_matrix(truth, called, sample_weight=weight, labels=[False, True])
+    ppv, npv = m.predictive_values(sens, spec, weight[truth].sum() / weight.sum())
+    if table[:, 1].sum():
+        assert ppv[0] == pytest.approx(table[1, 1] / table[:, 1].sum())
+    if table[:, 0].sum():
+        assert npv[0] == pytest.approx(table[0, 0] / table[:, 0].sum())
+
+
+def test_intervals_agree_with_an_independent_bootstrap() -> None:
+    """Patients of three slides each; drawn, scored and sorted by other code with other numbers."""
+    rows = predictions(240, 3, slides_each=3)
+    level = measure_level(rows, NAMES, "tumour", n_resamples=20_000)
+    assert level is not None
+    rng = np.random.default_rng(12345)
+    score = np.array([r.probability[1] for r in rows])
+    truth = np.array([r.label == "tumour" for r in rows])
+    own: dict[str, list[float]] = {"auroc": [], "balanced_accuracy": [], "brier": []}
+    for _ in range(4000):
+        drawn = rng.integers(0, 80, 80)
+        index = (drawn[:, None] * 3 + np.arange(3)).ravel()
+        up, down = score[index][truth[index]], score[index][~truth[index]]
+        own["auroc"].append(float((up[:, None] > down).mean() + (up[:, None] == down).mean() / 2))
+        own["balanced_accuracy"].append(
+            (
+                (score[index] >= 0.6)[truth[index]].mean()
+                + (score[index] < 0.6)[~truth[index]].mean()
+            )
+            / 2
+        )
+        own["brier"].append(float(((score[index] - truth[index]) ** 2).mean()))
+    for name, values in own.items():
+        low, high = np.quantile(values, [0.025, 0.975])
+        estimate = level.estimates[name]
+        assert estimate.low == pytest.approx(low, abs=0.005)
+        assert estimate.high == pytest.approx(high, abs=0.005)
+
+
+def test_intervals_cover_the_truth_as_often_as_they_say() -> None:
+    """AUC of two normal distributions a known distance apart, 600 cohorts of 150 patients."""
+    from scipy.stats import norm
+
+    shift = 1.4
+    truth = norm.cdf(shift / np.sqrt(2))
+    patients = [str(i) for i in range(150)]
+    hits = 0
+    for seed in range(600):
+        score, positive = cases(150, 1000 + seed, shift)
+        found = intervals(
+            lambda w, s=score, p=positive: {"auroc": m.auroc(s, p, w)},
+            patients,
+            n_resamples=400,
+            seed=seed,
+        )["auroc"]
+        assert found.low is not None
+        hits += found.low <= truth <= found.high  # type: ignore[operator]
+    assert 0.93 <= hits / 600 <= 0.97
+
+
+def test_slides_of_a_patient_go_together() -> None:
+    """Each patient's slides are copies: the interval is that of the patients, not of the slides."""
+    single = predictions(60, 1)
+    copied = [
+        Prediction(r.patient_id, f"{r.slide_id}-{k}", None, "test", r.label, r.probability, 0.6)
+        for r in single
+        for k in range(4)
+    ]
+    one = measure_level(single, NAMES, "tumour", n_resamples=2000)
+    four = measure_level(copied, NAMES, "tumour", n_resamples=2000)
+    assert one is not None
+    assert four is not None
+    for name in ("auroc", "sensitivity", "brier"):
+        a, b = one.estimates[name], four.estimates[name]
+        assert a.value == pytest.approx(b.value)
+        assert a.low == pytest.approx(b.low, abs=1e-9)
+
+
+def test_too_few_patients_give_no_interval() -> None:
+    level = measure_level(predictions(12, 0), NAMES, "tumour")
+    assert level is not None
+    assert level.estimates["auroc"].value is not None
+    assert level.estimates["auroc"].low is None
+    assert "no interval" in level.estimates["auroc"].text()
+
+
+def test_the_threshold_is_chosen_on_validation_alone() -> None:
+    rows = predictions(60, 5)
+    val = [Prediction(f"v{i}", f"v{i}", None, "val", NAMES[i % 2],
+                      np.array([0.9, 0.1]) if i % 2 == 0 else np.array([0.6, 0.4]))
+           for i in range(10)]  # fmt: skip
+    given, told = with_thresholds([*rows, *val], NAMES, "tumour")
+    assert {row.threshold for row in given} == {0.25}
+    assert told["values"][0]["chosen_on"] == "validation cases"
+    given, told = with_thresholds(rows, NAMES, "tumour")
+    assert {row.threshold for row in given} == {0.5}
+    assert told["values"][0]["chosen_on"].startswith("nothing")
+
+
+def test_three_classes_are_measured_one_against_the_rest() -> None:
+    rng = np.random.default_rng(0)
+    names = ("a", "b", "c")
+    labels = np.arange(90) % 3
+    logits = rng.normal(0, 1, (90, 3)) + 1.2 * np.eye(3)[labels]
+    p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    rows = [Prediction(f"p{i}", f"s{i}", None, "test", names[labels[i]], p[i]) for i in range(90)]
+    level = measure_level(rows, names, "b", n_resamples=200)
+    assert level is not None
+    expected = roc_auc_score(labels, p, multi_class="ovr", average="macro")
+    assert level.estimates["auroc"].value == pytest.approx(expected)
+    assert level.estimates["auroc: b"].value == pytest.approx(roc_auc_score(labels == 1, p[:, 1]))
+    assert level.estimates["balanced_accuracy"].value == pytest.approx(
+        balanced_accuracy_score(labels, p.argmax(axis=1))
+    )
+    assert sum(sum(row.values()) for row in level.confusion.values()) == 90
+
+
+def test_nobody_wrong_is_no_certainty() -> None:
+    rows = [
+        Prediction(f"p{i}", f"s{i}", None, "test", NAMES[i % 2],
+                   np.array([0.9, 0.1]) if i % 2 == 0 else np.array([0.2, 0.8]), 0.5)
+        for i in range(20)
+    ]  # fmt: skip
+    level = measure_level(rows, NAMES, "tumour", n_resamples=500)
+    assert level is not None
+    assert level.estimates["auroc"].value == 1
+    assert level.estimates["auroc"].low is None
+    assert level.estimates["brier"].low is not None
