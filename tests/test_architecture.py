@@ -1,4 +1,4 @@
-"""The page that describes the rooms and the contract that is checked say the same."""
+"""The page that describes the packages and the contract that is checked say the same."""
 
 from __future__ import annotations
 

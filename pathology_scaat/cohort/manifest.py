@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from pathology_scaat.artifacts.atomic import atomic_path
 from pathology_scaat.artifacts.urls import (
@@ -29,7 +27,7 @@ from pathology_scaat.cohort.cells import (
 )
 from pathology_scaat.cohort.columns import COLUMNS, find_columns
 from pathology_scaat.cohort.folder import slides_of_folder
-from pathology_scaat.cohort.ids import id_from_name, id_key, safe_id
+from pathology_scaat.cohort.slide_ids import slide_ids_of
 from pathology_scaat.cohort.spelling import (
     empty_word_notes,
     in_one_spelling,
@@ -276,7 +274,7 @@ def _checked(
             raise ManifestError(where(index), "names no slide", "fill in slide_path")
         slides.append(slide)
     _no_twins(slides, where)
-    ids = _slide_ids([v.get("slide_id", "") for v in values], slides, base, where)
+    ids = slide_ids_of([v.get("slide_id", "") for v in values], slides, base, where)
     notes: list[str] = []
     without = sum(not v.get("patient_id") for v in values)
     if without == len(values):
@@ -358,63 +356,3 @@ def _no_twins(slides: Sequence[SlideLocation], where: Where) -> None:
                 where(index), f"lists {slide.name} a second time", "keep one row for each slide"
             )
         seen[key] = index
-
-
-def _slide_ids(
-    given: Sequence[str], slides: Sequence[SlideLocation], base: Path, where: Where
-) -> list[str]:
-    """Ids as given, checked; made from the file names where none are given."""
-    ids: list[str] = []
-    seen: dict[str, int] = {}
-    for index, text in enumerate(given):
-        if not text:
-            ids.append("")
-            continue
-        try:
-            identity = safe_id(text)
-        except ManifestError as error:
-            raise ManifestError(where(index), f"slide_id {error.problem}", error.remedy) from None
-        if id_key(identity) in seen:
-            raise ManifestError(
-                where(index), f"gives the slide_id '{identity}' a second time",
-                "give each slide an id of its own (upper and lower case count as the same)",
-            )  # fmt: skip
-        seen[id_key(identity)] = index
-        ids.append(identity)
-    stems = Counter(
-        id_key(id_from_name(_stem(s))) for s, i in zip(slides, ids, strict=True) if not i
-    )
-    for index, slide in enumerate(slides):
-        if ids[index]:
-            continue
-        made = id_from_name(_stem(slide))
-        if stems[id_key(made)] > 1 or id_key(made) in seen:
-            # The same name in two folders: the folders tell them apart.
-            parts = _folders(slide, base)
-            made = id_from_name("_".join([*parts, _stem(slide)]))
-        if id_key(made) in seen:
-            made = id_from_name("_".join([*_folders(slide, base), slide.name]))
-        number = 2
-        while id_key(made) in seen:
-            made = id_from_name(f"{_stem(slide)}_{number}")
-            number += 1
-        seen[id_key(made)] = index
-        ids[index] = made
-    return ids
-
-
-def _stem(slide: SlideLocation) -> str:
-    name = slide.name
-    for ending in (".ome.tiff", ".ome.tif", ".ome.zarr"):
-        if name.lower().endswith(ending):
-            return name[: -len(ending)]
-    return slide.stem
-
-
-def _folders(slide: SlideLocation, base: Path) -> list[str]:
-    """Folder names between the table and the slide; never those above the table."""
-    if not isinstance(slide, Path):
-        return [part for part in urlsplit(slide.url).path.split("/")[:-1] if part][-1:]
-    if slide.is_relative_to(base):
-        return [part for part in slide.relative_to(base).parts[:-1] if part not in ("..", ".")]
-    return [slide.parent.name] if slide.parent.name else []
