@@ -251,6 +251,16 @@ def write_json(path: Path, value: Any) -> None:
         )
 
 
+def write_text_if_changed(path: Path, text: str) -> bool:
+    """Publish a text, or leave the file alone if it already holds it; whether it was written."""
+    with suppress(OSError, UnicodeDecodeError):
+        if path.read_bytes().decode("utf-8") == text:
+            return False
+    with atomic_path(path) as partial:
+        partial.write_text(text, encoding="utf-8", newline="")
+    return True
+
+
 MAX_JSON_BYTES = 1 << 28
 
 

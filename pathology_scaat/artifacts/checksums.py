@@ -55,14 +55,19 @@ def text_problem(path: Path, pattern: re.Pattern[str] = _JSON_CHECKSUM) -> str |
     return None if hashlib.sha256(text.encode()).hexdigest() == checksum else CHECKSUM_MISMATCH
 
 
-def write_checked_json(path: Path, value: dict[str, Any]) -> None:
-    """Write indented JSON with sorted keys and its own checksum, atomically."""
+def checked_json_text(value: dict[str, Any]) -> str:
+    """Indented JSON with sorted keys and its own checksum."""
     text = json.dumps(
         {**value, CHECKSUM_KEY: EMPTY_CHECKSUM},
         indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False,
     )  # fmt: skip
+    return text_with_checksum(text + "\n")
+
+
+def write_checked_json(path: Path, value: dict[str, Any]) -> None:
+    """Write indented JSON with sorted keys and its own checksum, atomically."""
     with atomic_path(path) as partial:
-        partial.write_bytes(text_with_checksum(text + "\n").encode())
+        partial.write_bytes(checked_json_text(value).encode())
 
 
 def _tree_digest(folder: Path, holder: str, text: str, by_size: tuple[str, ...]) -> str:

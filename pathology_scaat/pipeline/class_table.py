@@ -62,6 +62,34 @@ def class_table_notes(counts: Sequence[ClassCount]) -> list[str]:
     return lines
 
 
+def slide_class_notes(slides: Sequence[TrainingSlide]) -> list[str]:
+    """One line for each label of slides, and what a split of one label alone cannot tell."""
+    labels = sorted({slide.label for slide in slides if slide.label})
+    lines = []
+    for name in labels:
+        parts = []
+        for split, word in SPLIT_NAMES.items():
+            found = [s for s in slides if s.split == split and s.label == name]
+            patients = len({s.patient_id for s in found})
+            parts.append(
+                f"{word} {_many(len(found), 'slide', 'slides')} "
+                f"({_many(patients, 'patient', 'patients')})"
+                if found
+                else f"{word} none"
+            )
+        lines.append(f"class '{name}': {'; '.join(parts)}")
+    for split, effect in (
+        ("val", "its AUROC cannot be given and probabilities are not calibrated"),
+        ("test", "its AUROC cannot be given"),
+    ):
+        there = {s.label for s in slides if s.split == split and s.label}
+        if len(there) == 1 and len(labels) > 1:
+            lines.append(
+                f"The {SPLIT_NAMES[split]} split holds one class only ({there.pop()}): {effect}."
+            )
+    return lines
+
+
 def classes_in(counts: Sequence[ClassCount], split: str) -> list[str]:
     """The classes of which a split has patches."""
     return [c.class_name for c in counts if c.split == split and c.n_patches]

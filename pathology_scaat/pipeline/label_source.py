@@ -11,6 +11,8 @@ from pathology_scaat.artifacts.status import StatusTable
 from pathology_scaat.cohort.manifest import Manifest, ManifestRow, assign_splits
 from pathology_scaat.errors import StoreError, TrainingError
 from pathology_scaat.patches import PatchStore
+from pathology_scaat.pipeline.class_table import slide_class_notes
+from pathology_scaat.pipeline.same_slides import refuse_copies
 from pathology_scaat.training import TrainingSlide
 from pathology_scaat.training.bags.config import LabelSource
 
@@ -66,19 +68,24 @@ def labelled_slides(
     ------
     TrainingError
         If no tiled slide has a label.
+    ManifestError
+        If one slide is there under two patients.
     """
     space = Workspace(out)
-    rows, notes = [], []
+    rows: list[ManifestRow] = []
+    prints: list[str] = []
+    notes: list[str] = []
     n_bare = 0
     for row in manifest.rows:
         if not row.label:
             n_bare += 1
             continue
         try:
-            PatchStore(space.patches(row.slide_id))
+            store = PatchStore(space.patches(row.slide_id))
         except StoreError:
             continue
         rows.append(row)
+        prints.append(store.meta.slide_fingerprint)
     if not rows:
         raise TrainingError(
             "the cohort",
@@ -87,13 +94,21 @@ def labelled_slides(
         )
     if n_bare:
         notes.append(f"{n_bare} slide(s) without a label take no part in the training.")
+    refuse_copies(rows, prints)
     cohort = Manifest(rows=tuple(rows))
     if deal:
-        if any(row.split is None for row in rows):
-            cohort = assign_splits(cohort, seed=seed)
-            notes.extend(cohort.notes)
+        # Also where all splits are given: what they leave out is said all the same.
+        cohort = assign_splits(cohort, seed=seed)
+        patients = manifest.patient_keys()
         StatusTable(out).update_many(
-            (row.slide_id, "tile", "done", "", {"split": row.split}) for row in cohort.rows
+            (
+                row.slide_id,
+                "tile",
+                "done",
+                "",
+                {"split": row.split, "patient": patients.get(row.slide_id)},
+            )
+            for row in cohort.rows
         )
     slides = tuple(
         TrainingSlide(
@@ -105,6 +120,8 @@ def labelled_slides(
         )
         for row in cohort.rows
     )
+    if deal:
+        notes += [*slide_class_notes(slides), *cohort.notes]
     return slides, tuple(notes)
 
 

@@ -146,7 +146,8 @@ def predict(
     if folds:  # the slides that calibrated a fold's model are tested by another one
         slides = tuple(row for row in slides if row.split == "test")
         patients = tuple(row for row in patients if row.split == "test")
-    remove_performance(out)
+    if performance is None:
+        remove_performance(out)
     write_predictions(out / PREDICTIONS_NAME, slides, names, positive)
     write_predictions(out / PATIENTS_NAME, patients, names, positive)
     if performance is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from pathology_scaat.cohort.manifest import Manifest, ManifestRow
@@ -58,6 +58,22 @@ def refuse_shared_slides(cohort: Manifest) -> None:
         Naming the slides.
     """
     for group in same_slides(cohort.rows):
+        if len({row.patient_id for row in group}) > 1:
+            raise same_bytes_error(row.slide_id for row in group)
+
+
+def refuse_copies(rows: Sequence[ManifestRow], fingerprints: Sequence[str]) -> None:
+    """Refuse tiled slides of one fingerprint under two patients: they train and validate at once.
+
+    Raises
+    ------
+    ManifestError
+        Naming the slides.
+    """
+    by_bytes: dict[str, list[ManifestRow]] = {}
+    for row, fingerprint in zip(rows, fingerprints, strict=True):
+        by_bytes.setdefault(fingerprint, []).append(row)
+    for group in by_bytes.values():
         if len({row.patient_id for row in group}) > 1:
             raise same_bytes_error(row.slide_id for row in group)
 

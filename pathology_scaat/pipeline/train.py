@@ -26,7 +26,7 @@ from pathology_scaat.pipeline.label_source import (
 )
 from pathology_scaat.pipeline.preflight import check_training
 from pathology_scaat.pipeline.reporting import Reporter, Silent
-from pathology_scaat.pipeline.same_slides import same_bytes_error
+from pathology_scaat.pipeline.same_slides import refuse_copies
 from pathology_scaat.pipeline.tile import load_cohort
 from pathology_scaat.training import (
     TrainConfig,
@@ -74,16 +74,6 @@ def _labelled_rows(rows: Sequence[ManifestRow], space: Workspace) -> list[_Label
     return found
 
 
-def _refuse_copies(labelled: Sequence[_Labelled]) -> None:
-    """Refuse one slide under two patients: it would train and validate at once."""
-    by_bytes: dict[str, list[ManifestRow]] = {}
-    for one in labelled:
-        by_bytes.setdefault(one.slide_fingerprint, []).append(one.row)
-    for rows in by_bytes.values():
-        if len({row.patient_id for row in rows}) > 1:
-            raise same_bytes_error(row.slide_id for row in rows)
-
-
 @dataclass(frozen=True)
 class TrainingCohort:
     """Slides with their splits, and what is to be said about how they were dealt."""
@@ -116,7 +106,7 @@ def training_cohort(manifest: Manifest, out: Path, seed: int | None) -> Training
             "give annotation_path in the manifest, learn from labels of slides (--labels slide), "
             "or apply a trained model with --model",
         )
-    _refuse_copies(labelled)
+    refuse_copies([one.row for one in labelled], [one.slide_fingerprint for one in labelled])
     status = StatusTable(out)
     dealt = Manifest(rows=tuple(one.row for one in labelled))
     if seed is None and any(row.split is None for row in dealt.rows):
@@ -247,6 +237,8 @@ def train(
     by_slide = label_source(cohort.rows, settings.labels) == "slide"
     if by_slide:
         slides, told = labelled_slides(cohort, out, seed)
+        chosen = positive_class(settings.positive_class, bag_class_names(slides))
+        told = (*told, f"{chosen.note}.")
     else:
         found = training_cohort(cohort, out, seed)
         slides, told = found.slides, notes_before(found, settings)

@@ -137,9 +137,9 @@ def test_splits_and_classes_are_told_before_training_and_again(
         "label 'NORMAL' (1 row) is 'Normal' in another spelling",
         "the patient_id of line 6 is that of an earlier line",
         "class 'Normal': training",
-        "patches (1 slide, 1 patient); validation none; test none",
+        "class 'Tumor': training 1 slide (1 patient); validation none; test none",
         "one patient alone has class 'Tumor'",
-        "validation split holds one class only (Normal): val_auc cannot be given",
+        "validation split holds one class only (Normal): its AUROC cannot be given",
         "test split holds one class only (Normal)",
         "saliency speaks of class 'Tumor', by its name",
     ):

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pathology_scaat.artifacts.atomic import atomic_path
+from pathology_scaat.artifacts.atomic import write_text_if_changed
 from pathology_scaat.artifacts.status import safe_cell
 from pathology_scaat.errors import StoreError
 
@@ -82,8 +82,7 @@ def write_predictions(
                 *(f"{p:.6g}" for p in row.probability),
             ]
         )
-    with atomic_path(path) as partial:
-        partial.write_text(text.getvalue(), encoding="utf-8", newline="")
+    write_text_if_changed(path, text.getvalue())
 
 
 def read_predictions(path: Path) -> tuple[tuple[Prediction, ...], tuple[str, ...]]:

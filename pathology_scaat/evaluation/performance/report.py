@@ -9,8 +9,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from pathology_scaat.artifacts.atomic import atomic_path
-from pathology_scaat.artifacts.checksums import write_checked_json
+from pathology_scaat.artifacts.atomic import write_text_if_changed
+from pathology_scaat.artifacts.checksums import checked_json_text
 from pathology_scaat.artifacts.fingerprint import fingerprint
 from pathology_scaat.evaluation.performance.bootstrap import MIN_PATIENTS, N_RESAMPLES, Estimate
 from pathology_scaat.evaluation.performance.levels import Level, measure_level, with_thresholds
@@ -252,19 +252,20 @@ def write_performance(folder: Path, performance: Performance) -> None:
     """Write the JSON (sealed), the CSV, the Markdown and a figure each of patients and slides."""
     from pathology_scaat.evaluation.performance.figures import write_figure
 
-    write_checked_json(folder / PERFORMANCE_NAME, performance.as_dict())
-    for name, text in (
-        ("performance.csv", _csv(performance)),
-        ("performance.md", _markdown(performance)),
-    ):
-        with atomic_path(folder / name) as partial:
-            partial.write_text(text, encoding="utf-8", newline="")
+    changed = write_text_if_changed(
+        folder / PERFORMANCE_NAME, checked_json_text(performance.as_dict())
+    )
+    write_text_if_changed(folder / "performance.csv", _csv(performance))
+    write_text_if_changed(folder / "performance.md", _markdown(performance))
     for unit, level, rows in (
         ("patients", performance.patient, performance.patient_rows),
         ("slides", performance.slide, performance.slide_rows),
     ):
+        path = folder / f"performance_{unit}.svg"
+        if path.exists() and not changed:
+            continue
         write_figure(
-            folder / f"performance_{unit}.svg",
+            path,
             rows,
             level,
             performance.class_names,
@@ -275,9 +276,14 @@ def write_performance(folder: Path, performance: Performance) -> None:
 
 def remove_performance(folder: Path) -> None:
     """Take away what an earlier run measured: it is not of these predictions."""
-    for path in folder.glob("performance*"):
-        if path.suffix in (".json", ".csv", ".md", ".svg"):
-            path.unlink()
+    for name in (
+        PERFORMANCE_NAME,
+        "performance.csv",
+        "performance.md",
+        "performance_patients.svg",
+        "performance_slides.svg",
+    ):
+        (folder / name).unlink(missing_ok=True)
 
 
 def _rows(performance: Performance) -> list[tuple[str, str, str, Estimate, int]]:
