@@ -213,7 +213,16 @@ def reason_for(error: ScaatError) -> str:
 
 
 PATH_SETTINGS = frozenset(
-    {"manifest", "out", "model", "pseudonymize", "cluster", "scheduler", "backbone_weights"}
+    {
+        "manifest",
+        "test_manifest",
+        "out",
+        "model",
+        "pseudonymize",
+        "cluster",
+        "scheduler",
+        "backbone_weights",
+    }
 )
 """Settings that name a file, a folder or a host: a user's name in them is one."""
 

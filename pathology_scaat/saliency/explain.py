@@ -119,9 +119,11 @@ def _existing(out_path: Path) -> SaliencyStore | None:
     if not out_path.exists():
         return None
     try:
-        return SaliencyStore(out_path)
+        store = SaliencyStore(out_path)
+        len(store), store.probability  # damaged arrays are found here, and made again
     except StoreError:
         return None
+    return store
 
 
 def explained_classes(target: str | None, model_config: BundleConfig) -> tuple[str, ...]:

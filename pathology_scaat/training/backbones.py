@@ -183,8 +183,9 @@ def load_backbone_weights(backbone: nn.Module, path: Path) -> str:
             "check that backbone and backbone_options are those of the weights",
         )
     backbone.load_state_dict(fitting, strict=False)
+    # kept in the bundle and the notes: it must not hold the name of a file
     return (
-        f"{path.name}: {len(fitting)} of {len(own)} tensors, {matched / total:.1%} of the weights"
+        f"Given weights: {len(fitting)} of {len(own)} tensors, {matched / total:.1%} of the network"
         f"{', positions resampled to this patch size' if moved else ''}"
     )
 

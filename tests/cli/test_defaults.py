@@ -34,10 +34,11 @@ COMMANDS: dict[str, tuple[list[str], str, type[BaseModel] | None]] = {
     "demo": (["d"], "demo", None),
     "info": (["slide.svs"], "info", None),
     "doctor": ([], "doctor", None),
+    "predict": (["--manifest", "m.csv", "--out", "o"], "predict", None),
     "review": (["o"], "review", None),
     "import-review": (["o"], "review", None),
 }
-NOT_FUNCTIONS_OF_THE_PIPELINE = {"import-annotations"}
+NOT_FUNCTIONS_OF_THE_PIPELINE = {"import-annotations", "make-manifest"}
 
 
 class StopHereError(Exception):

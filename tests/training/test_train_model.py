@@ -284,7 +284,7 @@ def test_a_gpu_without_enough_memory_is_one_sentence(
 def test_one_gpu_by_its_number_is_not_for_several_processes(
     slides: Slides, tmp_path: Path, quick: TrainConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pathology_scaat.training.train._device_name", lambda name: name)
+    monkeypatch.setattr("pathology_scaat.training.train.device_name", lambda name: name)
     two = quick.model_copy(update={"devices": 2})
     with pytest.raises(UsageError, match="'cuda:0' is one device, and 2 are asked for; use cuda"):
         train_model(slides, tmp_path / "model", two, device="cuda:0")

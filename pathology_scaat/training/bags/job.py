@@ -47,6 +47,7 @@ def save_bag_bundle(
     metrics: dict[str, float],
     temperature: float,
     training_log: str,
+    notes: tuple[str, ...],
 ) -> BundleConfig:
     """Write the bundle of a bag model; the configuration as written."""
     config = job.config
@@ -71,6 +72,7 @@ def save_bag_bundle(
         dataset_fingerprint=fingerprint({"stores": sorted({s.meta.fingerprint for s in stores})}),
         training_fingerprint=job.fingerprint,
         metrics=metrics,
+        notes=notes,
         temperature=temperature,
         bag=config.bag.head(),
     )

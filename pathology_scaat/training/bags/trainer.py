@@ -332,7 +332,9 @@ class BagTrainer:
             }
         )
         log = log_text(state.rows or [], times=False)
-        bundle = save_bag_bundle(self.job, self.model, self.method.method, found, temperature, log)
+        bundle = save_bag_bundle(
+            self.job, self.model, self.method.method, found, temperature, log, tuple(self.notes)
+        )
         (self.folder / CHECKPOINT_NAME).unlink(missing_ok=True)
         return TrainResult(
             bundle_path=self.job.out,
