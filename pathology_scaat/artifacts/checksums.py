@@ -11,10 +11,11 @@ import hashlib
 import json
 import re
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pathology_scaat.artifacts.atomic import atomic_path
+from pathology_scaat.artifacts.atomic import atomic_path, write_text_if_changed
 from pathology_scaat.artifacts.fingerprint import file_sha256
 
 CHECKSUM_KEY = "pathology_scaat_seal"
@@ -68,6 +69,28 @@ def write_checked_json(path: Path, value: dict[str, Any]) -> None:
     """Write indented JSON with sorted keys and its own checksum, atomically."""
     with atomic_path(path) as partial:
         partial.write_bytes(checked_json_text(value).encode())
+
+
+def write_sums(folder: Path, name: str, files: Sequence[str]) -> None:
+    """Write the SHA-256 of some files of a folder, as ``sha256sum --check`` reads them."""
+    there = [file for file in files if (folder / file).is_file()]
+    lines = [f"{file_sha256(folder / file)}  {file}\n" for file in there]
+    write_text_if_changed(folder / name, "".join(lines))
+
+
+def sums_problem(folder: Path, name: str) -> str | None:
+    """What does not agree with a file of :func:`write_sums`; None where all does."""
+    try:
+        lines = (folder / name).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        return f"{name} cannot be read"
+    for line in lines:
+        digest, _, file = line.partition("  ")
+        if not (folder / file).is_file():
+            return f"{file[:80]} is missing"
+        if file_sha256(folder / file) != digest:
+            return f"{file} is not as it was written"
+    return None if lines else f"{name} is empty"
 
 
 def _tree_digest(folder: Path, holder: str, text: str, by_size: tuple[str, ...]) -> str:

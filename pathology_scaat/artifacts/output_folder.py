@@ -38,6 +38,10 @@ _STATUS_HEAD = (b"slide_id", b"tile", b"explain", b"stitch", b"export", b"reason
 FILES: Final = ("run.json", "slides.csv")
 _LITTER: Final = {".DS_Store", "Thumbs.db", "desktop.ini", "lost+found", ".nfs", ".snapshot"}
 """What systems put into folders by themselves."""
+PREDICTIONS_NAME = "predictions.csv"
+SUMS_NAME = "predictions.sha256"
+"""SHA-256 of the predictions and of what was measured with them."""
+
 _SHOWN = 3
 
 

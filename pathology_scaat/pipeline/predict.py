@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from pathology_scaat.artifacts.output_folder import Workspace
+from pathology_scaat.artifacts.checksums import write_sums
+from pathology_scaat.artifacts.output_folder import PREDICTIONS_NAME, SUMS_NAME, Workspace
 from pathology_scaat.artifacts.run_record import record_test
 from pathology_scaat.artifacts.status import StatusTable
 from pathology_scaat.cohort.manifest import Manifest
@@ -18,11 +19,11 @@ from pathology_scaat.evaluation.performance.aggregate import Calibration, fit_ca
 from pathology_scaat.evaluation.performance.predictions import (
     EXTERNAL,
     PATIENTS_NAME,
-    PREDICTIONS_NAME,
     Prediction,
     write_predictions,
 )
 from pathology_scaat.evaluation.performance.report import (
+    PERFORMANCE_FILES,
     Performance,
     measure_performance,
     remove_performance,
@@ -151,6 +152,7 @@ def predict(
     write_predictions(out / PREDICTIONS_NAME, slides, names, positive)
     write_predictions(out / PATIENTS_NAME, patients, names, positive)
     if performance is None:
+        write_sums(out, SUMS_NAME, (PREDICTIONS_NAME, PATIENTS_NAME))
         listener.note(
             "No performance is given: the labels of held-out slides do not name two of the "
             "model's classes."
@@ -159,6 +161,7 @@ def predict(
     before = record_test(out, performance.evaluated_on, performance.predictions_fingerprint)
     performance = performance.after_looks(before)
     write_performance(out, performance)
+    write_sums(out, SUMS_NAME, (PREDICTIONS_NAME, PATIENTS_NAME, *PERFORMANCE_FILES))
     for note in performance.notes:
         listener.note(note)
     return PredictReport(slides, performance)

@@ -5,11 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 from pathology_scaat.artifacts.atomic import PARTIAL_MARK
-from pathology_scaat.artifacts.checksums import folder_problem, png_problem, text_problem
+from pathology_scaat.artifacts.checksums import (
+    folder_problem,
+    png_problem,
+    sums_problem,
+    text_problem,
+)
 from pathology_scaat.artifacts.leases import find_partials
 from pathology_scaat.artifacts.notes import FILE_NAME as NOTES
 from pathology_scaat.artifacts.notes import read_notes
-from pathology_scaat.artifacts.output_folder import Workspace
+from pathology_scaat.artifacts.output_folder import PREDICTIONS_NAME, SUMS_NAME, Workspace
 from pathology_scaat.artifacts.run_record import FILE_NAME as RUN_RECORD
 from pathology_scaat.artifacts.run_record import read_run_record
 from pathology_scaat.artifacts.status import FILE_NAME as STATUS_TABLE
@@ -71,6 +76,7 @@ def verify_run(
     report = Report()
     _check_record(out_dir, report)
     _check_notes(out_dir, report)
+    _check_predictions(out_dir, report)
     _check_partials(out_dir, report)
     model = _check_model(out_dir, deep, report)
     for slide_id in sorted(set().union(*ids.values())):
@@ -116,6 +122,17 @@ def _check_notes(out_dir: Path, report: Report) -> None:
     broken = text_problem(out_dir / NOTES)
     n_notes = sum(len(said) for said in read_notes(out_dir).values())
     report.add(NOTES, [f"{broken}; run again"] if broken else [], f"{n_notes} notes")
+
+
+def _check_predictions(out_dir: Path, report: Report) -> None:
+    if not any((out_dir / name).exists() for name in (SUMS_NAME, PREDICTIONS_NAME)):
+        return  # nothing was predicted here
+    broken = sums_problem(out_dir, SUMS_NAME)
+    report.add(
+        PREDICTIONS_NAME,
+        [f"{broken}; run 'scaat predict' again"] if broken else [],
+        "predictions and performance",
+    )
 
 
 def _check_partials(out_dir: Path, report: Report) -> None:

@@ -15,7 +15,6 @@ from pathology_scaat.artifacts.atomic import write_text_if_changed
 from pathology_scaat.artifacts.status import safe_cell
 from pathology_scaat.errors import StoreError
 
-PREDICTIONS_NAME = "predictions.csv"
 PATIENTS_NAME = "predictions_patients.csv"
 FIXED_COLUMNS = ("patient_id", "slide_id", "fold", "split", "label")
 PROBABILITY_PREFIX = "p_"

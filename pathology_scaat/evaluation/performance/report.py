@@ -22,6 +22,13 @@ from pathology_scaat.evaluation.performance.predictions import (
 )
 
 PERFORMANCE_NAME = "performance.json"
+PERFORMANCE_FILES = (
+    PERFORMANCE_NAME,
+    "performance.csv",
+    "performance.md",
+    "performance_patients.svg",
+    "performance_slides.svg",
+)
 SCHEMA_NAME = "pathology_scaat.performance"
 SCHEMA_VERSION = 1
 
@@ -276,13 +283,7 @@ def write_performance(folder: Path, performance: Performance) -> None:
 
 def remove_performance(folder: Path) -> None:
     """Take away what an earlier run measured: it is not of these predictions."""
-    for name in (
-        PERFORMANCE_NAME,
-        "performance.csv",
-        "performance.md",
-        "performance_patients.svg",
-        "performance_slides.svg",
-    ):
+    for name in PERFORMANCE_FILES:
         (folder / name).unlink(missing_ok=True)
 
 
