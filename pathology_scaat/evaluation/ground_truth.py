@@ -22,7 +22,7 @@ from pathology_scaat.patches import PatchStore
 from pathology_scaat.saliency import SaliencyStore
 from pathology_scaat.slides import open_slide
 from pathology_scaat.stitching import SlideMap
-from pathology_scaat.stitching.schema import PROBABILITY_PREFIX, SALIENCY_CHANNEL
+from pathology_scaat.stitching.schema import EVIDENCE_PREFIX, PROBABILITY_PREFIX, SALIENCY_CHANNEL
 
 FloatImage = NDArray[np.float32]
 
@@ -91,9 +91,10 @@ def nuclear_stain(slide_path: Path, slide_map: SlideMap, mpp: float | None) -> F
 
 @dataclass(frozen=True)
 class MapScore:
-    """One slide's maps against the truth: saliency, and beside it probability and plain stain."""
+    """One slide's maps against the truth: evidence, saliency, probability, and plain stain."""
 
     slide_id: str
+    evidence: SlideLocalisation
     saliency: SlideLocalisation
     probability: SlideLocalisation
     nuclear_stain: SlideLocalisation
@@ -107,7 +108,7 @@ def map_score(
     slide_path: Path,
     mpp: float | None = None,
 ) -> MapScore:
-    """Pixel average precision of a slide's saliency and probability on the truth's polygons.
+    """Pixel average precision of a slide's maps on the truth's polygons.
 
     Only pixels with data (tissue that was explained) take part; chance is the share of truth
     among them.
@@ -117,9 +118,11 @@ def map_score(
     polygons = read_annotations(truth_path, offset_px=(frame.x, frame.y))
     mask = class_mask(polygons, truth_class, slide_map)
     saliency = slide_map.read(SALIENCY_CHANNEL)
+    evidence = slide_map.read(EVIDENCE_PREFIX + slide_map.meta.target_class)
     probability = slide_map.read(PROBABILITY_PREFIX + slide_map.meta.target_class)
     return MapScore(
         slide_id=slide_id,
+        evidence=slide_localisation(evidence, mask),
         saliency=slide_localisation(saliency, mask),
         probability=slide_localisation(probability, mask),
         nuclear_stain=slide_localisation(nuclear_stain(slide_path, slide_map, mpp), mask),

@@ -56,10 +56,13 @@ class DemoReport:
                 f"{self.held_out.auc:.3f}",
             ],
         ]
-        map_rows = [["slide", "saliency", "probability", "nuclear stain alone", "chance"]]
+        map_rows = [
+            ["slide", "evidence", "saliency", "probability", "nuclear stain alone", "chance"]
+        ]
         map_rows += [
             [
                 score.slide_id,
+                f"{score.evidence.pixel_ap:.3f}",
                 f"{score.saliency.pixel_ap:.3f}",
                 f"{score.probability.pixel_ap:.3f}",
                 f"{score.nuclear_stain.pixel_ap:.3f}",
@@ -157,6 +160,7 @@ def demo(
             "held_out_patches": result.held_out.n_patches,
             "maps": {
                 score.slide_id: {
+                    "evidence": score.evidence.as_dict(),
                     "saliency": score.saliency.as_dict(),
                     "probability": score.probability.as_dict(),
                     "nuclear_stain": score.nuclear_stain.as_dict(),

@@ -54,11 +54,16 @@ class LabelledDemoReport:
             rows += [[name, e.text()] for name, e in found.patient.estimates.items()]
             tables.append(("Slides told apart that the model never saw", rows))
         if self.maps:
-            rows = [["slide", "saliency", "probability", "nuclear stain alone", "chance"]]
+            rows = [
+                ["slide", "evidence", "saliency", "probability", "nuclear stain alone", "chance"]
+            ]
             rows += [
                 [
                     s.slide_id,
-                    *(f"{v.pixel_ap:.3f}" for v in (s.saliency, s.probability, s.nuclear_stain)),
+                    *(
+                        f"{v.pixel_ap:.3f}"
+                        for v in (s.evidence, s.saliency, s.probability, s.nuclear_stain)
+                    ),
                     f"{s.saliency.chance:.3f}",
                 ]
                 for s in self.maps
@@ -82,6 +87,7 @@ class LabelledDemoReport:
     def mean_precision(self) -> dict[str, float]:
         """Mean pixel average precision over the maps, by what is ranked."""
         return {
+            "evidence": fmean(s.evidence.pixel_ap for s in self.maps),
             "saliency": fmean(s.saliency.pixel_ap for s in self.maps),
             "probability": fmean(s.probability.pixel_ap for s in self.maps),
             "nuclear_stain": fmean(s.nuclear_stain.pixel_ap for s in self.maps),
@@ -160,6 +166,7 @@ def labelled_demo(
             "mean_pixel_ap": result.mean_precision() if result.maps else None,
             "maps": {
                 score.slide_id: {
+                    "evidence": score.evidence.as_dict(),
                     "saliency": score.saliency.as_dict(),
                     "probability": score.probability.as_dict(),
                     "nuclear_stain": score.nuclear_stain.as_dict(),
