@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pathology_scaat.artifacts.output_folder import Workspace
+from pathology_scaat.artifacts.output_folder import PREDICTIONS_NAME, Workspace
 from pathology_scaat.artifacts.redaction import redact
 from pathology_scaat.artifacts.status import STAGES, StatusTable
 from pathology_scaat.errors import ScaatError
@@ -18,7 +18,6 @@ from pathology_scaat.review.verdicts import WHOLE_SLIDE, Verdict, VerdictTable
 from pathology_scaat.stitching import SlideMap
 from pathology_scaat.training.bundle import read_bundle_config
 
-PREDICTIONS = "results/predictions.csv"
 PERFORMANCE = "results/performance.json"
 TRUST_CARD = "evaluation/trust_card.json"
 MAX_TABLE_BYTES = 64 << 20
@@ -37,7 +36,7 @@ class SlidePaper:
 
 def read_predictions(out: Path) -> dict[str, dict[str, str]]:
     """Rows of the table of predictions by slide id; empty where there is none."""
-    path = out / PREDICTIONS
+    path = out / PREDICTIONS_NAME
     try:
         if path.stat().st_size > MAX_TABLE_BYTES:
             return {}

@@ -30,6 +30,14 @@ def rule_of(bundle: ModelBundle) -> str:
     return BAG_RULE if bundle.config.bag is not None else PATCH_RULE
 
 
+def _positive(bundle: ModelBundle) -> int | None:
+    """Index of the class that a slide is scored by, where two classes exclude each other."""
+    config = bundle.config
+    if config.multi_label or len(config.class_names) != 2:
+        return None
+    return config.class_names.index(config.positive_class)
+
+
 def score_slide(
     bundle: ModelBundle, patches: Path, saliency: Path, device: torch.device
 ) -> NDArray[np.float64] | None:
@@ -62,7 +70,7 @@ def _explained(
     if not len(store):
         return None
     if bundle.config.bag is None:
-        return top_mean(store.probability)
+        return top_mean(store.probability, _positive(bundle))
     if store.contribution is None:
         return None
     logits = store.contribution.astype(np.float64).sum(axis=0)
@@ -84,7 +92,8 @@ def _computed(
     with torch.no_grad():
         parts = [model(to_float(patches)).float().cpu().numpy() for patches in batches]
     found = np.concatenate(parts)
-    return top_mean(sigmoid(found) if bundle.config.multi_label else softmax(found))
+    values = sigmoid(found) if bundle.config.multi_label else softmax(found)
+    return top_mean(values, _positive(bundle))
 
 
 def _on_device(store: PatchStore, device: torch.device) -> Iterator[Tensor]:
