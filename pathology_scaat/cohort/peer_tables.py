@@ -159,7 +159,7 @@ def _table(path: Path) -> Table:
 
 
 def _columns(table: Table, subject: str, wanted: Iterable[str]) -> dict[str, int]:
-    """Places of columns, without regard to case."""
+    """Numbers of columns, without regard to case."""
     found: dict[str, int] = {}
     for name in wanted:
         places = [i for i, h in enumerate(table.header) if h.strip().casefold() == name.casefold()]

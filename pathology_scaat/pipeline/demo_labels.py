@@ -8,6 +8,7 @@ from statistics import fmean
 from typing import Any
 
 from pathology_scaat.artifacts.atomic import write_json
+from pathology_scaat.artifacts.output_folder import claim_output
 from pathology_scaat.demo.cohort import DemoCohort
 from pathology_scaat.demo.slide_labels import N_LABELLED_SLIDES, make_labelled_cohort
 from pathology_scaat.evaluation.ground_truth import MapScore, map_score
@@ -122,6 +123,7 @@ def labelled_demo(
         Listens to progress.
     """
     listener = reporter or Silent()
+    claim_output(out, folders=("slides", "results"))
     listener.begin("slides", sum(N_LABELLED_SLIDES.values()))
     cohort = make_labelled_cohort(
         out / "slides",

@@ -256,7 +256,7 @@ def _fingerprint(rows: Sequence[Prediction]) -> str:
 
 
 def write_performance(folder: Path, performance: Performance) -> None:
-    """Write the JSON (sealed), the CSV, the Markdown and a figure each of patients and slides."""
+    """Write JSON (with its checksum), CSV, Markdown, and a figure each of patients and slides."""
     from pathology_scaat.evaluation.performance.figures import write_figure
 
     changed = write_text_if_changed(
