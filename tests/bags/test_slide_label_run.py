@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import tifffile
+from forked_command import run_forked
 
 from pathology_scaat.cohort.manifest import read_manifest
 from pathology_scaat.errors import ManifestError
@@ -220,11 +219,7 @@ def test_each_fold_predicts_patients_it_never_saw(cohort: Path, tmp_path: Path) 
 
 def test_the_command_says_what_is_wrong(cohort: Path, tmp_path: Path) -> None:
     def scaat(*arguments: object) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "pathology_scaat", *map(str, arguments)],
-            capture_output=True, text=True, check=False,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"},
-        )  # fmt: skip
+        return run_forked(arguments)
 
     wrong = scaat("run", "--manifest", cohort, "--out", tmp_path / "a", "--labels", "bag")
     assert wrong.returncode == 2
