@@ -12,7 +12,7 @@ from pathology_scaat.cli.app import app
 from pathology_scaat.cli.common import cohort, needed, no_salt_alone, progress_of, stdout
 
 
-@app.command()
+@app.command(short_help="How far can the maps be trusted? A trust card.")
 def evaluate(
     out: opt.Out = None,
     manifest: opt.Manifest = None,
@@ -45,7 +45,7 @@ def evaluate(
     stdout.print(f"trust card: {path}", markup=False, highlight=False, soft_wrap=True)
 
 
-@app.command()
+@app.command(short_help="Train several methods and compare their maps.")
 def compare(
     config: Annotated[
         Path | None, typer.Argument(help="Arms, seeds and protocol (YAML); defaults without it.")

@@ -16,7 +16,7 @@ def _say(text: str) -> None:
     stdout.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
-@app.command()
+@app.command(short_help="See, judge and correct maps in the browser.")
 def review(
     out: Annotated[Path, typer.Argument(help="Output folder of a run.")],
     manifest: opt.Manifest = None,
@@ -54,7 +54,7 @@ def review(
     )
 
 
-@app.command("import-review")
+@app.command("import-review", short_help="Labels for the next training from verdicts.")
 def import_review(
     out: Annotated[Path, typer.Argument(help="Output folder with review/verdicts.csv.")],
     to: Annotated[

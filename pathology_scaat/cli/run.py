@@ -1,52 +1,26 @@
-"""The whole job and what surrounds it: run, demo, verify, info, doctor."""
+"""The whole job: run, and demo, which runs it on slides of its own."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
-from rich.table import Table
 
-from pathology_scaat.cli import options as mopt
+from pathology_scaat.cli import map_options as mopt
 from pathology_scaat.cli import options as opt
 from pathology_scaat.cli.app import app
 from pathology_scaat.cli.common import (
-    cohort,
     finish,
     folded,
-    needed,
     print_run,
     progress_of,
     stdout,
     train_overrides,
 )
-from pathology_scaat.errors import BatchError, UsageError
 
 
-@app.command()
-def info(
-    slide: Annotated[str, typer.Argument(help="Slide file, folder or URL.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-    reader: opt.Reader = None,
-    mpp: opt.Mpp = None,
-    allow_urls: opt.AllowUrls = None,
-) -> None:
-    """Show a slide's format, levels, µm/px and scanner bounds; nothing that identifies it."""
-    from pathology_scaat.pipeline.info import info as step
-
-    report = step(slide, reader=reader or "auto", mpp=mpp)
-    if as_json:
-        typer.echo(json.dumps(report.to_dict(), indent=2, ensure_ascii=False))
-        return
-    table = Table(show_header=False, box=None)
-    for name, value in report.rows():
-        table.add_row(name, value)
-    stdout.print(table)
-
-
-@app.command()
+@app.command(short_help="The whole job, from slides to maps.")
 def run(
     config: Annotated[
         Path | None,
@@ -66,10 +40,10 @@ def run(
     reader: opt.Reader = None,
     labels: opt.Labels = None,
     keep_ink: opt.KeepInk = False,
-    method: Annotated[str | None, typer.Option("--method", help="Training method.")] = None,
-    backbone: Annotated[str | None, typer.Option("--backbone", help="Network by name.")] = None,
-    epochs: Annotated[int | None, typer.Option("--epochs", help="Most epochs.")] = None,
-    eps: Annotated[float | None, typer.Option("--eps", help="SCAAT's budget in [0, 1].")] = None,
+    method: opt.TrainingMethod = None,
+    backbone: opt.Backbone = None,
+    epochs: opt.Epochs = None,
+    eps: opt.Eps = None,
     positive_class: opt.PositiveClass = None,
     target: opt.Target = None,
     map_mpp: mopt.MapMpp = None,
@@ -82,15 +56,13 @@ def run(
     workers: opt.Workers = None,
     scheduler: opt.Scheduler = None,
     cluster: opt.Cluster = None,
-    device: Annotated[str | None, typer.Option("--device", help="auto, cpu or cuda:N.")] = None,
+    device: opt.RunDevice = None,
     seed: opt.Seed = None,
     folds: opt.Folds = None,
     preserve_site: opt.PreserveSite = None,
     test_manifest: opt.TestManifest = None,
     prevalence: opt.Prevalence = None,
-    audit: Annotated[
-        str | None, typer.Option("--audit", help="standard, or full: also paths, user, time.")
-    ] = None,
+    audit: opt.Audit = None,
     pseudonymize: opt.Pseudonymize = None,
     overwrite: opt.Overwrite = False,
     out_exists_ok: opt.OutExistsOk = False,
@@ -148,43 +120,7 @@ def run(
     print_run(report)
 
 
-@app.command()
-def verify(
-    out: opt.Out = None,
-    quick: Annotated[
-        bool, typer.Option("--quick", help="Decode no pixels and hash no files.")
-    ] = False,
-    deep: Annotated[
-        bool,
-        typer.Option("--deep", help="With --manifest: also read every byte of every slide."),
-    ] = False,
-    manifest: opt.Manifest = None,
-    pseudonymize: opt.Pseudonymize = None,
-    quiet: opt.Quiet = False,
-) -> None:
-    """Re-read every artifact of a run and say in one line each what is wrong."""
-    from pathology_scaat.pipeline.verify import verify as step
-
-    folder = needed(out, "--out")
-    if deep and (quick or manifest is None):
-        raise UsageError("--deep", "reads the slides of --manifest", "give it, and no --quick")
-    findings = step(
-        folder,
-        quick=quick,
-        manifest=cohort(manifest, pseudonymize, folder) if manifest else None,
-        deep=deep,
-    )
-    faults = [finding for finding in findings if not finding.ok]
-    for finding in faults if quiet else findings:
-        mark = "ok   " if finding.ok else "FAULT"
-        text = f"{mark} {finding.artifact}: {finding.message}"
-        stdout.print(text, markup=False, highlight=False, soft_wrap=True)
-    if faults:
-        raise BatchError(f"{len(faults)} fault(s)", "were found", "they are listed above")
-    stdout.print(f"{len(findings)} artifacts are sound", markup=False, highlight=False)
-
-
-@app.command()
+@app.command(short_help="Try it: a small cohort with a known answer.")
 def demo(
     out: Annotated[Path, typer.Argument(help="Folder to make.")] = Path("scaat-demo"),
     labels: Annotated[
@@ -217,26 +153,3 @@ def demo(
             shown.add_row(*row)
         stdout.print(shown)
     finish(report.run.stages, report.run.out)
-
-
-@app.command()
-def doctor(out: opt.Out = None) -> None:
-    """Show what is installed, and try it: kernels, a small slide, a picture, the disk; offline."""
-    from pathology_scaat.pipeline.doctor import doctor as step
-
-    checks = step(out)
-    table = folded()
-    for head in range(3):
-        table.add_column(overflow="fold", no_wrap=head < 2)
-    for check in checks:
-        absent = ("FAULT" if check.tried else "MISSING") if check.needed else "-"
-        table.add_row("ok" if check.ok else absent, check.name, check.detail)
-    stdout.print(table)
-    bad = [check for check in checks if check.needed and not check.ok]
-    missing = [check.name for check in bad if not check.tried]
-    if missing:
-        raise UsageError(
-            ", ".join(missing), "is missing", "install again with pip install pathology-scaat"
-        )
-    if bad:
-        raise UsageError(", ".join(check.name for check in bad), "does not work", bad[0].detail)

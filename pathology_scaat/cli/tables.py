@@ -1,4 +1,4 @@
-"""Tables of other programs into a manifest."""
+"""What comes in from other programs: tables into a manifest, annotations into labels."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from typing import Annotated
 
 import typer
 
+from pathology_scaat.cli import options as opt
 from pathology_scaat.cli.app import app
-from pathology_scaat.cli.common import stdout
-from pathology_scaat.errors import UsageError
+from pathology_scaat.cli.common import needed, stderr, stdout
+from pathology_scaat.errors import BatchError, UsageError
 
 
-@app.command("make-manifest")
+@app.command("make-manifest", short_help="A manifest from tables of CLAM or STAMP.")
 def make_manifest(
     table: Annotated[
         Path, typer.Argument(help="CLAM's table (case_id, slide_id, label) or STAMP's clini table.")
@@ -50,3 +51,48 @@ def make_manifest(
     stdout.print(
         f"{to}: {len(found.rows)} slides, {labelled} with a label", markup=False, highlight=False
     )
+
+
+@app.command("import-annotations", short_help="Labels from annotations corrected in QuPath.")
+def import_annotations(
+    source: Annotated[Path, typer.Argument(help="GeoJSON from QuPath, or a folder of it.")],
+    out: opt.Out = None,
+    to: Annotated[
+        Path | None, typer.Option("--to", help="Folder for the labels; OUT/annotations if none.")
+    ] = None,
+    manifest: opt.Manifest = None,
+    allow_urls: opt.AllowUrls = None,
+    replace: Annotated[
+        bool,
+        typer.Option(
+            "--replace",
+            help="Drop former annotations that did not come back, even if this halves the labels.",
+        ),
+    ] = False,
+) -> None:
+    """Bring annotations corrected in QuPath back as labels; those not touched are kept."""
+    from pathology_scaat.export.qupath.import_annotations import import_annotations as step
+
+    folder = needed(out, "--out")
+    target = to or folder / "annotations"
+    report = step(source, folder / "overlays", target, manifest=manifest, replace_former=replace)
+    for one in report:
+        stdout.print(one.summary(), markup=False, highlight=False, soft_wrap=True)
+    for note in report.notes:
+        stdout.print(note, markup=False, highlight=False, soft_wrap=True)
+    if report.n_other:
+        stdout.print(
+            f"{report.n_other} other slide(s) of the manifest keep what they had",
+            markup=False,
+            highlight=False,
+        )
+    stdout.print(f"labels: {target}", markup=False, highlight=False)
+    if manifest:
+        stdout.print(f"for the next training: --manifest {target / 'manifest.csv'}",
+                     markup=False, highlight=False, soft_wrap=True)  # fmt: skip
+    for why in report.failed.values():
+        stderr.print(f"left out: {why}", markup=False, highlight=False, soft_wrap=True)
+    if report.failed:
+        raise BatchError(
+            f"{len(report.failed)} file(s)", "could not be used", "the reasons are above"
+        )
