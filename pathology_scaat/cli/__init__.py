@@ -16,6 +16,7 @@ from pathology_scaat.cli import (  # noqa: F401  (importing registers)
     look,
     review,
     run,
+    settings,
     stages,
     tables,
 )

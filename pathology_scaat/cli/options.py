@@ -36,6 +36,13 @@ def completed_list(names: Iterable[str]) -> Callable[[str], list[str]]:
     return complete
 
 
+def setting_names(incomplete: str) -> list[str]:
+    """Settings whose name begins so, for the shell to complete."""
+    from pathology_scaat.pipeline.settings import all_settings
+
+    return [f"{s.name}=" for s in all_settings() if s.name.startswith(incomplete)]
+
+
 TrainingMethod = Annotated[
     str | None,
     typer.Option(
@@ -195,6 +202,15 @@ Prevalence = Annotated[
     float | None,
     typer.Option(
         "--prevalence", help="Share of positive patients at which predictive values are given."
+    ),
+]
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="NAME=VALUE",
+        help="Any setting by its name, such as tile.overlap=0.5; see 'scaat config'. Repeatable.",
+        autocompletion=setting_names,
     ),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print results and errors only.")]

@@ -63,6 +63,7 @@ def run(
     test_manifest: opt.TestManifest = None,
     prevalence: opt.Prevalence = None,
     audit: opt.Audit = None,
+    set_: opt.Set = None,
     pseudonymize: opt.Pseudonymize = None,
     overwrite: opt.Overwrite = False,
     out_exists_ok: opt.OutExistsOk = False,
@@ -71,6 +72,7 @@ def run(
 ) -> None:
     """Do the whole job: tile, train (unless --model is given), explain, predict, stitch, export."""
     from pathology_scaat.pipeline.config import load_run_config
+    from pathology_scaat.pipeline.settings import chosen
 
     tile_values = opt.tile_overrides(
         mpp, mag, patch_size, overlap, classes, reader, background_class, slide_mpp,
@@ -97,6 +99,7 @@ def run(
             "export": mopt.export_overrides(formats, qupath_origin, vmax, identified),
             "engine": opt.engine_overrides(workers, scheduler, cluster),
         },
+        *chosen(set_ or ()),
     )
     from pathology_scaat.pipeline.run import run as step  # torch is not loaded for a wrong setting
 
