@@ -9,7 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from pathology_scaat import __version__
-from pathology_scaat.cli.common import stdout
+from pathology_scaat.cli.output import stdout
 
 ORDER = (
     "demo", "run", "config", "doctor", "info", "verify",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated
 
 import typer
@@ -11,13 +10,14 @@ from rich.table import Table
 from pathology_scaat.cli import options as opt
 from pathology_scaat.cli.app import app
 from pathology_scaat.cli.common import cohort, folded, needed, stdout
+from pathology_scaat.cli.output import Json, tell
 from pathology_scaat.errors import BatchError, UsageError
 
 
 @app.command(short_help="Format, levels and µm/px of a slide.")
 def info(
     slide: Annotated[str, typer.Argument(help="Slide file, folder or URL.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: Json = False,
     reader: opt.Reader = None,
     mpp: opt.Mpp = None,
     allow_urls: opt.AllowUrls = None,
@@ -26,9 +26,7 @@ def info(
     from pathology_scaat.pipeline.info import info as step
 
     report = step(slide, reader=reader or "auto", mpp=mpp)
-    if as_json:
-        typer.echo(json.dumps(report.to_dict(), indent=2, ensure_ascii=False))
-        return
+    tell(**report.to_dict())
     table = Table(show_header=False, box=None)
     for name, value in report.rows():
         table.add_row(name, value)
@@ -48,6 +46,7 @@ def verify(
     manifest: opt.Manifest = None,
     pseudonymize: opt.Pseudonymize = None,
     quiet: opt.Quiet = False,
+    as_json: Json = False,
 ) -> None:
     """Re-read every artifact of a run and say in one line each what is wrong."""
     from pathology_scaat.pipeline.verify import verify as step
@@ -62,6 +61,7 @@ def verify(
         deep=deep,
     )
     faults = [finding for finding in findings if not finding.ok]
+    tell(out=folder, n_artifacts=len(findings), n_faults=len(faults), findings=findings)
     for finding in faults if quiet else findings:
         mark = "ok   " if finding.ok else "FAULT"
         text = f"{mark} {finding.artifact}: {finding.message}"
@@ -72,11 +72,12 @@ def verify(
 
 
 @app.command(short_help="What is installed, and whether it works.")
-def doctor(out: opt.Out = None) -> None:
+def doctor(out: opt.Out = None, as_json: Json = False) -> None:
     """Show what is installed, and try it: kernels, a small slide, a picture, the disk; offline."""
     from pathology_scaat.pipeline.doctor import doctor as step
 
     checks = step(out)
+    tell(checks=checks)
     table = folded()
     for head in range(3):
         table.add_column(overflow="fold", no_wrap=head < 2)

@@ -18,6 +18,8 @@ from pathology_scaat.cli.common import (
     stdout,
     train_overrides,
 )
+from pathology_scaat.cli.output import Json, tell
+from pathology_scaat.errors import UsageError
 
 
 @app.command(short_help="The whole job, from slides to maps.")
@@ -69,6 +71,7 @@ def run(
     out_exists_ok: opt.OutExistsOk = False,
     quiet: opt.Quiet = False,
     allow_urls: opt.AllowUrls = None,
+    as_json: Json = False,
 ) -> None:
     """Do the whole job: tile, train (unless --model is given), explain, predict, stitch, export."""
     from pathology_scaat.pipeline.config import load_run_config
@@ -125,7 +128,10 @@ def run(
 
 @app.command(short_help="Try it: a small cohort with a known answer.")
 def demo(
-    out: Annotated[Path, typer.Argument(help="Folder to make.")] = Path("scaat-demo"),
+    folder: Annotated[
+        Path | None, typer.Argument(metavar="[OUT]", help="Folder to make: scaat-demo if none.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="The same, as an option.")] = None,
     labels: Annotated[
         Literal["patch", "slide"],
         typer.Option("--labels", help="patch: annotated slides; slide: a diagnosis a slide only."),
@@ -135,14 +141,19 @@ def demo(
     seed: opt.Seed = None,
     overwrite: opt.Overwrite = False,
     quiet: opt.Quiet = False,
+    as_json: Json = False,
 ) -> None:
     """Make a small cohort with a known answer and run the whole job on it."""
+    from pathology_scaat.artifacts.atomic import read_json
     from pathology_scaat.pipeline.demo import demo as annotated
     from pathology_scaat.pipeline.demo_labels import labelled_demo
 
+    if folder is not None and out is not None and folder != out:
+        raise UsageError("--out", "names another folder than the argument", "give one of them")
+    made = out or folder or Path("scaat-demo")
     with progress_of(quiet) as reporter:
         report = (labelled_demo if labels == "slide" else annotated)(
-            out,
+            made,
             workers=workers,
             device=device,
             seed=seed or 0,
@@ -155,4 +166,5 @@ def demo(
         for row in table[1:]:
             shown.add_row(*row)
         stdout.print(shown)
+    tell(scores=read_json(report.run.out / "demo.json"), nothing_learnt=report.run.nothing_learnt)
     finish(report.run.stages, report.run.out)

@@ -10,6 +10,7 @@ import typer
 
 from pathology_scaat.cli import options as opt
 from pathology_scaat.cli.app import app
+from pathology_scaat.cli.output import Json, tell
 from pathology_scaat.errors import UsageError
 
 
@@ -26,7 +27,7 @@ def config(
     markdown: Annotated[
         bool, typer.Option("--markdown", help="Print the reference of docs/settings.md.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print a list of all settings.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Print every setting of a run as a pipeline file: its value, what it does, what it takes.
 
@@ -58,6 +59,6 @@ def config(
         typer.echo(settings.as_markdown(), nl=False)
     elif as_json:
         found = [one.as_dict() for group in settings.groups(values) for one in group.settings]
-        typer.echo(json.dumps({"settings": found}, indent=2, ensure_ascii=False))
+        tell(settings=found)
     else:
         typer.echo(settings.as_yaml(values), nl=False)

@@ -19,6 +19,7 @@ from pathology_scaat.cli.common import (
     say_how_to_look,
     train_overrides,
 )
+from pathology_scaat.cli.output import Json, tell
 
 
 @app.command()
@@ -44,6 +45,7 @@ def tile(
     out_exists_ok: opt.OutExistsOk = False,
     quiet: opt.Quiet = False,
     allow_urls: opt.AllowUrls = None,
+    as_json: Json = False,
 ) -> None:
     """Cut slides into zarr patch stores."""
     from pathology_scaat.patches import TileConfig
@@ -93,6 +95,7 @@ def train(
     overwrite: opt.Overwrite = False,
     quiet: opt.Quiet = False,
     allow_urls: opt.AllowUrls = None,
+    as_json: Json = False,
 ) -> None:
     """Train a model on labels of slides or of patches, with SCAAT unless told otherwise."""
     from pathology_scaat.pipeline.train import train as step
@@ -110,6 +113,7 @@ def train(
             overwrite=overwrite,
             reporter=reporter,
         )
+    tell(out=folder, model=result.bundle_path, nothing_learnt=result.nothing_learnt)
     print_metrics(result.metrics)
     refuse_silence(result.nothing_learnt)
 
@@ -126,6 +130,7 @@ def explain(
     cluster: opt.Cluster = None,
     overwrite: opt.Overwrite = False,
     quiet: opt.Quiet = False,
+    as_json: Json = False,
 ) -> None:
     """Compute class probabilities and pixel saliency of every patch."""
     from pathology_scaat.pipeline.explain import explain as step
@@ -157,6 +162,7 @@ def predict(
     pseudonymize: opt.Pseudonymize = None,
     quiet: opt.Quiet = False,
     allow_urls: opt.AllowUrls = None,
+    as_json: Json = False,
 ) -> None:
     """Predict every slide and patient, and measure it where there are labels."""
     from pathology_scaat.pipeline.predict import predict as step
@@ -172,6 +178,7 @@ def predict(
             seed=seed or 0,
             reporter=reporter,
         )
+    tell(out=folder)
     print_performance(report, folder)
 
 
@@ -188,6 +195,7 @@ def stitch(
     cluster: opt.Cluster = None,
     overwrite: opt.Overwrite = False,
     quiet: opt.Quiet = False,
+    as_json: Json = False,
 ) -> None:
     """Blend patch saliency into slide maps."""
     from pathology_scaat.pipeline.stitch import stitch as step
@@ -234,6 +242,7 @@ def export(
     overwrite: opt.Overwrite = False,
     quiet: opt.Quiet = False,
     allow_urls: opt.AllowUrls = None,
+    as_json: Json = False,
 ) -> None:
     """Write slide maps as files that QuPath and other viewers open; others stay."""
     from pathology_scaat.export import ExportConfig

@@ -10,6 +10,8 @@ import typer
 from pathology_scaat.cli import options as opt
 from pathology_scaat.cli.app import app
 from pathology_scaat.cli.common import needed, stderr, stdout
+from pathology_scaat.cli.output import Json, tell
+from pathology_scaat.cli.output import note as add_note
 from pathology_scaat.errors import BatchError, UsageError
 
 
@@ -29,6 +31,7 @@ def make_manifest(
     splits: Annotated[
         Path | None, typer.Option("--splits", help="CLAM's splits_K.csv: train, val, test.")
     ] = None,
+    as_json: Json = False,
 ) -> None:
     """Make a manifest from the tables of CLAM or STAMP; nothing is left out unsaid."""
     from pathology_scaat.cohort.manifest import write_manifest
@@ -46,8 +49,11 @@ def make_manifest(
         found = clam_manifest(table, slides, splits)
     write_manifest(found, to)
     for note in found.notes:
+        add_note(note)
         stdout.print(note, markup=False, highlight=False)
+    tell(manifest=to, n_slides=len(found.rows))
     labelled = sum(row.label is not None for row in found.rows)
+    tell(n_labelled=labelled)
     stdout.print(
         f"{to}: {len(found.rows)} slides, {labelled} with a label", markup=False, highlight=False
     )
@@ -69,6 +75,7 @@ def import_annotations(
             help="Drop former annotations that did not come back, even if this halves the labels.",
         ),
     ] = False,
+    as_json: Json = False,
 ) -> None:
     """Bring annotations corrected in QuPath back as labels; those not touched are kept."""
     from pathology_scaat.export.qupath.import_annotations import import_annotations as step
@@ -76,9 +83,17 @@ def import_annotations(
     folder = needed(out, "--out")
     target = to or folder / "annotations"
     report = step(source, folder / "overlays", target, manifest=manifest, replace_former=replace)
+    tell(
+        out=folder,
+        labels=target,
+        slides=report.slides,
+        failed=report.failed,
+        n_other=report.n_other,
+    )
     for one in report:
         stdout.print(one.summary(), markup=False, highlight=False, soft_wrap=True)
     for note in report.notes:
+        add_note(note)
         stdout.print(note, markup=False, highlight=False, soft_wrap=True)
     if report.n_other:
         stdout.print(

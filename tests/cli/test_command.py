@@ -188,8 +188,11 @@ def test_info_tells_geometry_and_no_identity(scaat: Any, cohort: Path) -> None:
 
 
 def test_doctor_finds_what_is_needed(scaat: Any) -> None:
-    done = scaat("doctor")
+    done = scaat("doctor", "--json")  # what is for people is on stderr then
     assert done.returncode == 0
     for name in ("torch", "openslide-python", "tiatoolbox", "free disk"):
-        assert name in done.stdout
-    assert "MISSING" not in done.stdout
+        assert name in done.stderr
+    assert "MISSING" not in done.stderr
+    checks = {check["name"]: check for check in json.loads(done.stdout)["checks"]}
+    assert set(checks["torch"]) == {"name", "ok", "detail", "needed", "tried"}
+    assert all(check["ok"] for check in checks.values() if check["needed"])
