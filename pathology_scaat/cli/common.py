@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from rich.console import Console
 from rich.table import Table
 
 from pathology_scaat.cli.options import engine_overrides
+from pathology_scaat.cli.output import stderr, stdout, tell
 from pathology_scaat.errors import BatchError, NothingLearntError, UsageError
 
 if TYPE_CHECKING:
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from pathology_scaat.pipeline.reporting import StageReport
     from pathology_scaat.pipeline.run import RunReport
 
-stdout = Console()
-stderr = Console(stderr=True)
 T = TypeVar("T")
 Settings = TypeVar("Settings", bound="BaseModel")
 
@@ -81,8 +79,20 @@ def engine_of(workers: int | None, scheduler: str | None, cluster: Path | None) 
     return checked(EngineConfig, engine_overrides(workers, scheduler, cluster), "engine options")
 
 
+def stage_document(report: StageReport) -> dict[str, Any]:
+    """A stage for ``--json``: slide ids by what became of them."""
+    return {
+        "stage": report.stage,
+        "done": report.done,
+        "already_there": report.skipped,
+        "failed": report.failed,
+        "warnings": report.warnings,
+    }
+
+
 def finish(reports: list[StageReport], out: Path) -> None:
     """Last lines of a batch: counts, failed slides, where the status stands."""
+    tell(out=out, status=out / "slides.csv", stages=[stage_document(one) for one in reports])
     failed = {slide: why for report in reports for slide, why in report.failed.items()}
     for report in reports:
         stdout.print(
@@ -124,6 +134,7 @@ def train_overrides(
 
 
 def print_metrics(metrics: dict[str, Any]) -> None:
+    tell(metrics=metrics)
     table = folded("measure", "value")
     for name, value in metrics.items():
         if isinstance(value, int | float):
@@ -137,6 +148,11 @@ def print_performance(report: PredictReport, out: Path) -> None:
     """The measures of held-out patients and slides, with their intervals."""
     stdout.print(f"predictions: {out / 'predictions.csv'}", markup=False, highlight=False)
     found = report.performance
+    tell(
+        predictions=out / "predictions.csv",
+        n_predicted=len(report.predictions),
+        performance=found.as_dict() if found is not None else None,
+    )
     if found is None:
         return
     stdout.print(
@@ -162,12 +178,14 @@ def say_how_to_look(overlays: Path) -> None:
 
 
 def print_run(report: RunReport) -> None:
+    tell(nothing_learnt=report.nothing_learnt, open_first=None)
     if report.training is not None:
         print_metrics(report.training.metrics)
     if report.predicted is not None:
         print_performance(report.predicted, report.out)
     if report.completed:
         page = report.out / "overlays" / "index.html"
+        tell(open_first=page)
         stdout.print(f"open first: {page}", markup=False, highlight=False)
         say_how_to_look(report.out / "overlays")
     try:

@@ -17,6 +17,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from pathology_scaat.cli import output
+
 LOG_EVERY_S = 15.0
 
 
@@ -77,6 +79,7 @@ class TerminalReporter:
         self._line(f"{stage}: done in {seconds:.1f} s")
 
     def note(self, text: str) -> None:
+        output.note(text)
         if not self._quiet:
             self._console.print(
                 f"note: {text}", style="yellow", markup=False, highlight=False, soft_wrap=True

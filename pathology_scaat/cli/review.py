@@ -10,13 +10,14 @@ import typer
 from pathology_scaat.cli import options as opt
 from pathology_scaat.cli.app import app
 from pathology_scaat.cli.common import cohort, stdout
+from pathology_scaat.cli.output import Json, tell
 
 
 def _say(text: str) -> None:
     stdout.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
-@app.command()
+@app.command(short_help="See, judge and correct maps in the browser.")
 def review(
     out: Annotated[Path, typer.Argument(help="Output folder of a run.")],
     manifest: opt.Manifest = None,
@@ -54,7 +55,7 @@ def review(
     )
 
 
-@app.command("import-review")
+@app.command("import-review", short_help="Labels for the next training from verdicts.")
 def import_review(
     out: Annotated[Path, typer.Argument(help="Output folder with review/verdicts.csv.")],
     to: Annotated[
@@ -63,11 +64,13 @@ def import_review(
     negative_class: Annotated[
         str, typer.Option("--negative-class", help="Class of the regions that were rejected.")
     ] = "Normal",
+    as_json: Json = False,
 ) -> None:
     """Make labels for the next training out of the verdicts, and say how far readers agree."""
     from pathology_scaat.pipeline.review import import_review as step
 
     done = step(out, to=to, negative_class=negative_class)
+    tell(out=out, labels=done.labels, agreement=done.agreement)
     counts = ", ".join(f"{n} {name}" for name, n in sorted(done.labels.counts.items())) or "none"
     _say(f"labels: {counts}, on {len(done.labels.files)} slide(s)")
     if done.labels.contradicted:

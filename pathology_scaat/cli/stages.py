@@ -1,13 +1,8 @@
-"""The stages one by one: tile, train, explain, stitch, export, import-annotations."""
+"""The stages one by one: tile, train, explain, predict, stitch, export."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
-
-import typer
-
-from pathology_scaat.cli import options as mopt
+from pathology_scaat.cli import map_options as mopt
 from pathology_scaat.cli import options as opt
 from pathology_scaat.cli.app import app
 from pathology_scaat.cli.common import (
@@ -22,11 +17,9 @@ from pathology_scaat.cli.common import (
     progress_of,
     refuse_silence,
     say_how_to_look,
-    stderr,
-    stdout,
     train_overrides,
 )
-from pathology_scaat.errors import BatchError
+from pathology_scaat.cli.output import Json, tell
 
 
 @app.command()
@@ -52,6 +45,7 @@ def tile(
     out_exists_ok: opt.OutExistsOk = False,
     quiet: opt.Quiet = False,
     allow_urls: opt.AllowUrls = None,
+    as_json: Json = False,
 ) -> None:
     """Cut slides into zarr patch stores."""
     from pathology_scaat.patches import TileConfig
@@ -85,15 +79,15 @@ def tile(
     finish([report], folder)
 
 
-@app.command()
+@app.command(short_help="Train a model on labels of slides or of patches.")
 def train(
     manifest: opt.Manifest = None,
     out: opt.Out = None,
     labels: opt.Labels = None,
     method: opt.TrainingMethod = None,
-    backbone: Annotated[str | None, typer.Option("--backbone", help="Network by name.")] = None,
-    epochs: Annotated[int | None, typer.Option("--epochs", help="Most epochs.")] = None,
-    eps: Annotated[float | None, typer.Option("--eps", help="SCAAT's budget in [0, 1].")] = None,
+    backbone: opt.Backbone = None,
+    epochs: opt.Epochs = None,
+    eps: opt.Eps = None,
     positive_class: opt.PositiveClass = None,
     device: opt.Device = "auto",
     seed: opt.Seed = None,
@@ -101,6 +95,7 @@ def train(
     overwrite: opt.Overwrite = False,
     quiet: opt.Quiet = False,
     allow_urls: opt.AllowUrls = None,
+    as_json: Json = False,
 ) -> None:
     """Train a model on labels of slides or of patches, with SCAAT unless told otherwise."""
     from pathology_scaat.pipeline.train import train as step
@@ -118,15 +113,16 @@ def train(
             overwrite=overwrite,
             reporter=reporter,
         )
+    tell(out=folder, model=result.bundle_path, nothing_learnt=result.nothing_learnt)
     print_metrics(result.metrics)
     refuse_silence(result.nothing_learnt)
 
 
-@app.command()
+@app.command(short_help="Class probabilities and saliency of every patch.")
 def explain(
     out: opt.Out = None,
     model: opt.Model = None,
-    method: Annotated[str | None, typer.Option("--method", help="Attribution method.")] = None,
+    method: opt.Attribution = None,
     target: opt.Target = None,
     device: opt.Device = "auto",
     workers: opt.Workers = None,
@@ -134,6 +130,7 @@ def explain(
     cluster: opt.Cluster = None,
     overwrite: opt.Overwrite = False,
     quiet: opt.Quiet = False,
+    as_json: Json = False,
 ) -> None:
     """Compute class probabilities and pixel saliency of every patch."""
     from pathology_scaat.pipeline.explain import explain as step
@@ -154,7 +151,7 @@ def explain(
     finish([report], folder)
 
 
-@app.command()
+@app.command(short_help="Predict slides and patients; measure it.")
 def predict(
     manifest: opt.Manifest = None,
     out: opt.Out = None,
@@ -165,6 +162,7 @@ def predict(
     pseudonymize: opt.Pseudonymize = None,
     quiet: opt.Quiet = False,
     allow_urls: opt.AllowUrls = None,
+    as_json: Json = False,
 ) -> None:
     """Predict every slide and patient, and measure it where there are labels."""
     from pathology_scaat.pipeline.predict import predict as step
@@ -180,6 +178,7 @@ def predict(
             seed=seed or 0,
             reporter=reporter,
         )
+    tell(out=folder)
     print_performance(report, folder)
 
 
@@ -196,6 +195,7 @@ def stitch(
     cluster: opt.Cluster = None,
     overwrite: opt.Overwrite = False,
     quiet: opt.Quiet = False,
+    as_json: Json = False,
 ) -> None:
     """Blend patch saliency into slide maps."""
     from pathology_scaat.pipeline.stitch import stitch as step
@@ -214,7 +214,7 @@ def stitch(
     finish([report], folder)
 
 
-@app.command()
+@app.command(short_help="Write maps as files that QuPath and others open.")
 def export(
     out: opt.Out = None,
     manifest: opt.Manifest = None,
@@ -238,16 +238,11 @@ def export(
     scheduler: opt.Scheduler = None,
     cluster: opt.Cluster = None,
     pseudonymize: opt.Pseudonymize = None,
-    prune: Annotated[
-        bool,
-        typer.Option(
-            "--prune",
-            help="Remove what earlier exports made in other formats, or of earlier maps.",
-        ),
-    ] = False,
+    prune: mopt.Prune = False,
     overwrite: opt.Overwrite = False,
     quiet: opt.Quiet = False,
     allow_urls: opt.AllowUrls = None,
+    as_json: Json = False,
 ) -> None:
     """Write slide maps as files that QuPath and other viewers open; others stay."""
     from pathology_scaat.export import ExportConfig
@@ -286,48 +281,3 @@ def export(
     if report.usable:
         say_how_to_look(folder / "overlays")
     finish([report], folder)
-
-
-@app.command("import-annotations")
-def import_annotations(
-    source: Annotated[Path, typer.Argument(help="GeoJSON from QuPath, or a folder of it.")],
-    out: opt.Out = None,
-    to: Annotated[
-        Path | None, typer.Option("--to", help="Folder for the labels; OUT/annotations if none.")
-    ] = None,
-    manifest: opt.Manifest = None,
-    allow_urls: opt.AllowUrls = None,
-    replace: Annotated[
-        bool,
-        typer.Option(
-            "--replace",
-            help="Drop former annotations that did not come back, even if this halves the labels.",
-        ),
-    ] = False,
-) -> None:
-    """Bring annotations corrected in QuPath back as labels; those not touched are kept."""
-    from pathology_scaat.export.qupath.import_annotations import import_annotations as step
-
-    folder = needed(out, "--out")
-    target = to or folder / "annotations"
-    report = step(source, folder / "overlays", target, manifest=manifest, replace_former=replace)
-    for one in report:
-        stdout.print(one.summary(), markup=False, highlight=False, soft_wrap=True)
-    for note in report.notes:
-        stdout.print(note, markup=False, highlight=False, soft_wrap=True)
-    if report.n_other:
-        stdout.print(
-            f"{report.n_other} other slide(s) of the manifest keep what they had",
-            markup=False,
-            highlight=False,
-        )
-    stdout.print(f"labels: {target}", markup=False, highlight=False)
-    if manifest:
-        stdout.print(f"for the next training: --manifest {target / 'manifest.csv'}",
-                     markup=False, highlight=False, soft_wrap=True)  # fmt: skip
-    for why in report.failed.values():
-        stderr.print(f"left out: {why}", markup=False, highlight=False, soft_wrap=True)
-    if report.failed:
-        raise BatchError(
-            f"{len(report.failed)} file(s)", "could not be used", "the reasons are above"
-        )

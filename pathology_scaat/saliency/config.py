@@ -18,7 +18,8 @@ class ExplainConfig(BaseModel):
 
     method: Annotated[str, AfterValidator(ATTRIBUTIONS.check)] = Field(
         default="gradient",
-        description=f"Attribution method: {', '.join(ATTRIBUTIONS.names)}; gradient is cheapest.",
+        description="Attribution method; gradient is cheapest.",
+        json_schema_extra={"enum": list(ATTRIBUTIONS.names)},
     )
     target: str | None = Field(
         default=None,

@@ -55,7 +55,9 @@ class TrainConfig(BaseModel):
         "all", pattern=r"^(all|head|last-[0-9]+)$", description="all, head, or last-N blocks"
     )
     method: Annotated[str, AfterValidator(METHODS.check)] = Field(
-        "scaat", description=f"one of {', '.join(METHODS.names)}"
+        "scaat",
+        description="training method",
+        json_schema_extra={"enum": list(METHODS.names)},
     )
     method_options: dict[str, Any] = Field(
         default_factory=dict, description="options of the method, e.g. eps in [0, 1] units"
