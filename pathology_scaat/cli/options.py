@@ -102,6 +102,14 @@ OutExistsOk = Annotated[
     ),
 ]
 Model = Annotated[Path | None, typer.Option("--model", help="Model bundle to apply.")]
+Models = Annotated[
+    list[Path] | None,
+    typer.Option("--model", help="Model bundle to apply; given several times, they vote together."),
+]
+Ensemble = Annotated[
+    bool,
+    typer.Option("--ensemble", help="Predict with the models of all folds in OUT/folds together."),
+]
 Pseudonymize = Annotated[
     Path | None,
     typer.Option(

@@ -158,7 +158,9 @@ def explain(
 def predict(
     manifest: opt.Manifest = None,
     out: opt.Out = None,
-    model: opt.Model = None,
+    model: opt.Models = None,
+    ensemble: opt.Ensemble = False,
+    test_manifest: opt.TestManifest = None,
     prevalence: opt.Prevalence = None,
     device: opt.Device = "auto",
     seed: opt.Seed = None,
@@ -168,13 +170,16 @@ def predict(
 ) -> None:
     """Predict every slide and patient, and measure it where there are labels."""
     from pathology_scaat.pipeline.predict import predict as step
+    from pathology_scaat.pipeline.predict import predicting_bundles
 
     folder = needed(out, "--out")
+    bundles = predicting_bundles(folder, model or [], ensemble)
     with progress_of(quiet) as reporter:
         report = step(
             folder,
             manifest=cohort(needed(manifest, "--manifest"), pseudonymize, folder),
-            model=model,
+            test_manifest=cohort(test_manifest, pseudonymize, folder) if test_manifest else None,
+            models=bundles,
             prevalence=prevalence,
             device=device,
             seed=seed or 0,

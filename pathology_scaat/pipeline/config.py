@@ -80,10 +80,9 @@ class RunConfig(BaseModel):
     def _check(self) -> Self:
         if self.folds is not None and self.model is not None:
             raise ValueError("folds train models, and a model to apply is given: leave one out")
-        if self.test_manifest is not None and (self.folds or self.model):
+        if self.test_manifest is not None and self.model is not None:
             raise ValueError(
-                "test_manifest is for a model that is trained on the manifest: leave folds and "
-                "model out"
+                "test_manifest is for a model that is trained on the manifest: leave model out"
             )
         if self.preserve_site is not None and self.folds is None:
             raise ValueError("preserve_site is for folds: give folds as well")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from pathology_scaat.cohort.manifest import Manifest
 from pathology_scaat.cohort.table import read_table
 from pathology_scaat.errors import ManifestError, TrainingError
 from pathology_scaat.pipeline.label_source import label_notes, label_source, labelled_slides
-from pathology_scaat.pipeline.predict import FoldModel
+from pathology_scaat.pipeline.members import FoldModel
 from pathology_scaat.pipeline.reporting import Reporter, Silent
 from pathology_scaat.pipeline.train import learn, training_slides
 from pathology_scaat.training import TrainConfig, TrainingSlide, TrainProgress
@@ -89,6 +89,7 @@ def plan_folds(
     seed: int,
     *,
     sites: Mapping[str, str] | None = None,
+    external: Collection[str] = (),
     reporter: Reporter | None = None,
 ) -> FoldPlan:
     """Deal the cohort's patients into folds, stratified by label.
@@ -105,6 +106,8 @@ def plan_folds(
     seed : int
     sites : mapping of slide id to site, optional
         Sites that are kept together.
+    external : collection of str
+        Slides of an external test cohort: in no fold.
     reporter : Reporter, optional
         Told what is to be said.
 
@@ -118,7 +121,10 @@ def plan_folds(
     listener = reporter or Silent()
     by_slide = label_source(cohort.rows, settings.labels) == "slide"
     # every slide is tested once: splits of the table would take some out
-    free = Manifest(rows=tuple(replace(row, split=None) for row in cohort.rows))
+    outside = set(external)
+    free = Manifest(
+        rows=tuple(replace(r, split=None) for r in cohort.rows if r.slide_id not in outside)
+    )
     if by_slide:
         slides, notes = labelled_slides(free, out, seed, deal=False)
     else:

@@ -178,7 +178,7 @@ def run(
         return report
     if config.folds is not None:
         explained = _by_folds(
-            config, config.folds, cohort, report, tiled.usable, overwrite, listener
+            config, config.folds, cohort, external, report, tiled.usable, overwrite, listener
         )
     else:
         explained = _by_one_model(
@@ -241,7 +241,7 @@ def _by_one_model(
     report.predicted = predict(
         config.out,
         manifest=cohort,
-        model=config.model,
+        models=[config.model] if config.model is not None else [],
         external=external,
         prevalence=config.prevalence,
         device=config.device,
@@ -255,18 +255,25 @@ def _by_folds(
     config: RunConfig,
     n_folds: int,
     cohort: Manifest,
+    external: Sequence[str],
     report: RunReport,
     slide_ids: Sequence[str],
     overwrite: bool,
     listener: Reporter,
 ) -> StageReport:
-    """A model a fold; each slide is explained and predicted by the one that never saw it."""
+    """A model a fold; each slide is explained and predicted by the one that never saw it.
+
+    External slides, which none saw, are predicted by all of them together.
+    """
+    outside = set(external)
     sites = None
     if config.preserve_site is not None:
-        sites = column_of(config.manifest, config.preserve_site, cohort)
+        own = replace(cohort, rows=tuple(r for r in cohort.rows if r.slide_id not in outside))
+        sites = column_of(config.manifest, config.preserve_site, own)
     plan = plan_folds(
-        cohort, config.out, n_folds, config.train, config.seed, sites=sites, reporter=listener
-    )
+        cohort, config.out, n_folds, config.train, config.seed,
+        sites=sites, external=external, reporter=listener,
+    )  # fmt: skip
     models = train_folds(
         plan,
         config.out,
@@ -276,7 +283,13 @@ def _by_folds(
         overwrite=overwrite,
         reporter=listener,
     )
-    left_out = sorted(set(slide_ids) - set(plan.fold_of))
+    if outside:
+        listener.note(
+            f"The {len(outside)} external test slides are predicted by the {n_folds} models of the "
+            "folds together; they get no map, which would be one model's ('scaat explain --model "
+            "OUT/folds/N/model' makes one)."
+        )
+    left_out = sorted(set(slide_ids) - set(plan.fold_of) - outside)
     if left_out:
         listener.note(
             f"{len(left_out)} slide(s) are in no fold, since they have no label: they get no map "
@@ -301,6 +314,7 @@ def _by_folds(
         config.out,
         manifest=cohort,
         folds=predicting_models(plan, models),
+        external=external,
         prevalence=config.prevalence,
         device=config.device,
         seed=config.seed,
