@@ -146,6 +146,14 @@ Prevalence = Annotated[
         "--prevalence", help="Share of positive patients at which predictive values are given."
     ),
 ]
+Subgroups = Annotated[
+    str | None,
+    typer.Option(
+        "--subgroups",
+        metavar="COLUMNS",
+        help="Performance also by the values of these columns of the manifest, e.g. site,scanner.",
+    ),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print results and errors only.")]
 
 

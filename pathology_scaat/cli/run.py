@@ -88,6 +88,7 @@ def run(
     preserve_site: opt.PreserveSite = None,
     test_manifest: opt.TestManifest = None,
     prevalence: opt.Prevalence = None,
+    subgroups: opt.Subgroups = None,
     audit: Annotated[
         str | None, typer.Option("--audit", help="standard, or full: also paths, user, time.")
     ] = None,
@@ -118,6 +119,7 @@ def run(
             "preserve_site": preserve_site,
             "test_manifest": test_manifest,
             "prevalence": prevalence,
+            "subgroups": opt.listed(subgroups),
             "tile": tile_values,
             "train": train_overrides(method, backbone, epochs, eps, positive_class, labels),
             "explain": {"target": target},

@@ -63,6 +63,9 @@ class RunConfig(BaseModel):
     test_manifest: Path | None = Field(
         None, description="another cohort, all of which is tested on"
     )
+    subgroups: tuple[str, ...] = Field(
+        (), description="columns of the manifest by whose values performance is given as well"
+    )
     prevalence: float | None = Field(
         None, gt=0, lt=1, description="share of positive patients where predictive values are for"
     )

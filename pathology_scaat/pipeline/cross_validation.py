@@ -12,15 +12,12 @@ from pathology_scaat.artifacts.output_folder import Workspace
 from pathology_scaat.artifacts.status import StatusTable
 from pathology_scaat.cohort.folds import assign_folds, split_of
 from pathology_scaat.cohort.manifest import Manifest
-from pathology_scaat.cohort.table import read_table
 from pathology_scaat.errors import ManifestError, TrainingError
 from pathology_scaat.pipeline.label_source import label_notes, label_source, labelled_slides
 from pathology_scaat.pipeline.members import FoldModel
 from pathology_scaat.pipeline.reporting import Reporter, Silent
 from pathology_scaat.pipeline.train import learn, training_slides
 from pathology_scaat.training import TrainConfig, TrainingSlide, TrainProgress
-
-UNKNOWN_SITE_WORDS = {"", "na", "n/a", "nan", "none", "null", "<na>", "unknown"}
 
 
 @dataclass(frozen=True)
@@ -54,31 +51,6 @@ class FoldPlan:
     def tested_in(self, one: FoldModel) -> tuple[str, ...]:
         """Slides that a fold's model tests."""
         return tuple(s for s, own in self.fold_of.items() if own == one.fold)
-
-
-def column_of(table: Path, name: str, cohort: Manifest) -> dict[str, str]:
-    """The cells of a manifest's column by slide id; cells that say nothing are left out.
-
-    Raises
-    ------
-    ManifestError
-        If the table has no such column.
-    """
-    if not table.is_file():
-        raise ManifestError(table.name, "is no table", f"give a table with a column {name}")
-    read = read_table(table)
-    places = [i for i, h in enumerate(read.header) if h.strip().casefold() == name.casefold()]
-    if len(places) != 1 or len(read.rows) != len(cohort.rows):
-        raise ManifestError(
-            table.name,
-            f"has {'no' if not places else 'more than one'} column '{name}'",
-            f"choose from {', '.join(h.strip() for h in read.header if h.strip())}",
-        )
-    cells = {
-        row.slide_id: cells[places[0]].strip()
-        for row, cells in zip(cohort.rows, read.rows, strict=True)
-    }
-    return {s: cell for s, cell in cells.items() if cell.casefold() not in UNKNOWN_SITE_WORDS}
 
 
 def plan_folds(

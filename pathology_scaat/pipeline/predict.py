@@ -68,6 +68,7 @@ def predict(
     folds: Sequence[FoldModel] | None = None,
     external: Collection[str] = (),
     prevalence: float | None = None,
+    subgroups: Mapping[str, Mapping[str, str]] | None = None,
     device: str = "auto",
     seed: int = 0,
     reporter: Reporter | None = None,
@@ -93,6 +94,8 @@ def predict(
         earlier run recorded in ``slides.csv`` are known.
     prevalence : float, optional
         Share of positive patients at which predictive values are given.
+    subgroups : mapping of column to (mapping of slide id to value), optional
+        Columns of the manifest by which the same patients are measured in groups.
     device : str
         ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
     seed : int
@@ -149,7 +152,7 @@ def predict(
         measure_performance(
             rows, names, positive, how=how, splits_known=all(p.splits_known for p in said),
             prevalence=prevalence, seed=seed, notes=_notes(cohort, rows, recorded, models),
-            external=wanted,
+            external=wanted, subgroups=subgroups,
         )
         for wanted in ((False, True) if folds and shared else (None,))
     ]  # fmt: skip

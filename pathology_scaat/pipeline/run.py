@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -10,6 +10,7 @@ from pathology_scaat.artifacts.fingerprint import file_sha256
 from pathology_scaat.artifacts.output_folder import claim_output
 from pathology_scaat.artifacts.run_record import write_run_record
 from pathology_scaat.artifacts.status import StatusTable
+from pathology_scaat.cohort.column import column_of, columns_of
 from pathology_scaat.cohort.external import with_external_test
 from pathology_scaat.cohort.manifest import Manifest
 from pathology_scaat.errors import ManifestError
@@ -18,7 +19,6 @@ from pathology_scaat.patches import TileConfig
 from pathology_scaat.pipeline.class_names import with_class_names
 from pathology_scaat.pipeline.config import RunConfig
 from pathology_scaat.pipeline.cross_validation import (
-    column_of,
     plan_folds,
     predicting_models,
     train_folds,
@@ -115,12 +115,15 @@ def run(
     out = config.out
     cohort: Manifest = load_cohort(config.manifest, config.pseudonymize, out)
     external: tuple[str, ...] = ()
+    tables = [(config.manifest, cohort)]
     if config.test_manifest is not None:
         tested = load_cohort(config.test_manifest, config.pseudonymize, out)
+        tables.append((config.test_manifest, tested))
         external = tested.slide_ids
         cohort = with_external_test(cohort, tested, config.seed)
     if not cohort.rows:
         raise ManifestError("the cohort", "has no slides", "add at least one row")
+    groups = columns_of(tables, config.subgroups)  # a column that is none is told now
     notes = [*cohort.notes]
     cohort = replace(cohort, notes=())  # the stages need not say them again
     tile_config = config.tile
@@ -178,11 +181,19 @@ def run(
         return report
     if config.folds is not None:
         explained = _by_folds(
-            config, config.folds, cohort, external, report, tiled.usable, overwrite, listener
+            config,
+            config.folds,
+            cohort,
+            external,
+            groups,
+            report,
+            tiled.usable,
+            overwrite,
+            listener,
         )
     else:
         explained = _by_one_model(
-            config, cohort, external, report, tiled.usable, overwrite, listener
+            config, cohort, external, groups, report, tiled.usable, overwrite, listener
         )
     report.stages.append(explained)
     stitched = stitch(
@@ -211,6 +222,7 @@ def _by_one_model(
     config: RunConfig,
     cohort: Manifest,
     external: Sequence[str],
+    groups: Mapping[str, Mapping[str, str]],
     report: RunReport,
     slide_ids: Sequence[str],
     overwrite: bool,
@@ -244,6 +256,7 @@ def _by_one_model(
         models=[config.model] if config.model is not None else [],
         external=external,
         prevalence=config.prevalence,
+        subgroups=groups,
         device=config.device,
         seed=config.seed,
         reporter=listener,
@@ -256,6 +269,7 @@ def _by_folds(
     n_folds: int,
     cohort: Manifest,
     external: Sequence[str],
+    groups: Mapping[str, Mapping[str, str]],
     report: RunReport,
     slide_ids: Sequence[str],
     overwrite: bool,
@@ -316,6 +330,7 @@ def _by_folds(
         folds=predicting_models(plan, models),
         external=external,
         prevalence=config.prevalence,
+        subgroups=groups,
         device=config.device,
         seed=config.seed,
         reporter=listener,

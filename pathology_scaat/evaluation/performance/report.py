@@ -12,6 +12,7 @@ from typing import Any
 from pathology_scaat.artifacts.atomic import write_text_if_changed
 from pathology_scaat.artifacts.checksums import checked_json_text
 from pathology_scaat.artifacts.fingerprint import fingerprint
+from pathology_scaat.artifacts.status import safe_cell
 from pathology_scaat.evaluation.performance.bootstrap import MIN_PATIENTS, N_RESAMPLES, Estimate
 from pathology_scaat.evaluation.performance.conformal import (
     abstain,
@@ -25,6 +26,11 @@ from pathology_scaat.evaluation.performance.predictions import (
     PATIENT_RULE,
     Prediction,
     by_patient,
+)
+from pathology_scaat.evaluation.performance.subgroups import (
+    Subgroup,
+    measure_subgroups,
+    subgroup_lines,
 )
 
 STEMS = ("performance", "performance_external")
@@ -73,6 +79,8 @@ class Performance:
         What a reader must know, in sentences.
     abstention : mapping
         Conformal prediction: what calibrated it, and how it did on held-out patients.
+    subgroups : tuple of Subgroup
+        The same patients by columns of the manifest.
     """
 
     class_names: tuple[str, ...]
@@ -88,6 +96,7 @@ class Performance:
     patient_rows: tuple[Prediction, ...]
     notes: tuple[str, ...] = ()
     abstention: Mapping[str, Any] = field(default_factory=dict)
+    subgroups: tuple[Subgroup, ...] = ()
     tests_before: int = 0
 
     def after_looks(self, n: int) -> Performance:
@@ -119,6 +128,10 @@ class Performance:
             "patient_rule": PATIENT_RULE,
             "prediction": dict(self.how),
             "abstention": dict(self.abstention),
+            "subgroups": {
+                column: {g.value: g.as_dict() for g in self.subgroups if g.column == column}
+                for column in dict.fromkeys(g.column for g in self.subgroups)
+            },
             "predictions_fingerprint": self.predictions_fingerprint,
             "earlier_looks_at_these_cases": self.tests_before,
             "notes": list(self.notes),
@@ -198,6 +211,7 @@ def measure_performance(
     seed: int = 0,
     notes: Sequence[str] = (),
     external: bool | None = None,
+    subgroups: Mapping[str, Mapping[str, str]] | None = None,
 ) -> Measured:
     """Thresholds from the validation cases, measures of the held-out ones.
 
@@ -219,6 +233,8 @@ def measure_performance(
     external : bool, optional
         Judge by the external cohort alone (True), or by all but it (False); by default by the
         external cohort where there is one.
+    subgroups : mapping of column to (mapping of slide id to value), optional
+        Columns of the manifest by which the same patients are measured in groups.
     """
     slides, slide_thresholds = with_thresholds(rows, class_names, positive)
     patients, patient_thresholds = with_thresholds(
@@ -273,6 +289,15 @@ def measure_performance(
             patient_rows=of_patients,
             notes=tuple(told),
             abstention=abstained.told,
+            subgroups=measure_subgroups(
+                chosen.rows,
+                of_patients,
+                subgroups or {},
+                class_names,
+                positive,
+                prevalence=prevalence,
+                seed=seed,
+            ),
         ),
         slides,
         patients,
@@ -329,6 +354,12 @@ def _rows(performance: Performance) -> list[tuple[str, str, str, Estimate, int]]
         found += [(name, "all", key, e, level.n) for key, e in level.estimates.items()]
     for fold, level in performance.folds.items():
         found += [("slide", str(fold), key, e, level.n) for key, e in level.estimates.items()]
+    for group in performance.subgroups:
+        if group.patient is not None:
+            found += [
+                (f"patient, {group.column}={group.value}", "all", key, e, group.patient.n)
+                for key, e in group.patient.estimates.items()
+            ]
     return found
 
 
@@ -342,7 +373,15 @@ def _csv(performance: Performance) -> str:
 
     for unit, fold, key, estimate, n in _rows(performance):
         writer.writerow(
-            [unit, fold, key, shown(estimate.value), shown(estimate.low), shown(estimate.high), n]
+            [
+                safe_cell(unit),
+                fold,
+                key,
+                shown(estimate.value),
+                shown(estimate.low),
+                shown(estimate.high),
+                n,
+            ]
         )
     return text.getvalue()
 
@@ -386,6 +425,7 @@ def _markdown(performance: Performance) -> str:
             for fold, level in p.folds.items()
         ]
         lines.append("")
+    lines += subgroup_lines(p.subgroups)
     lines += abstention_lines(p.abstention)
     lines += ["## How", "", f"- Slides: {p.how.get('rule', '')}; {p.how.get('calibration', '')}."]
     lines.append(f"- Patients: {PATIENT_RULE}.")
