@@ -155,8 +155,11 @@ def explain(
 def predict(
     manifest: opt.Manifest = None,
     out: opt.Out = None,
-    model: opt.Model = None,
+    model: opt.Models = None,
+    ensemble: opt.Ensemble = False,
+    test_manifest: opt.TestManifest = None,
     prevalence: opt.Prevalence = None,
+    subgroups: opt.Subgroups = None,
     device: opt.Device = "auto",
     seed: opt.Seed = None,
     pseudonymize: opt.Pseudonymize = None,
@@ -165,15 +168,26 @@ def predict(
     as_json: Json = False,
 ) -> None:
     """Predict every slide and patient, and measure it where there are labels."""
+    from pathology_scaat.cohort.column import columns_of
     from pathology_scaat.pipeline.predict import predict as step
+    from pathology_scaat.pipeline.predict import predicting_bundles
+    from pathology_scaat.pipeline.tile import load_cohort
 
     folder = needed(out, "--out")
+    bundles = predicting_bundles(folder, model or [], ensemble)
+    tables = [
+        (table, load_cohort(table, pseudonymize, folder))
+        for table in (needed(manifest, "--manifest"), test_manifest)
+        if table is not None
+    ]
     with progress_of(quiet) as reporter:
         report = step(
             folder,
-            manifest=cohort(needed(manifest, "--manifest"), pseudonymize, folder),
-            model=model,
+            manifest=tables[0][1],
+            test_manifest=tables[1][1] if len(tables) > 1 else None,
+            models=bundles,
             prevalence=prevalence,
+            subgroups=columns_of(tables, opt.listed(subgroups) or []),
             device=device,
             seed=seed or 0,
             reporter=reporter,

@@ -8,7 +8,14 @@ from typing import Any
 from pydantic import ValidationError
 
 from pathology_scaat.stitching.schema import SlideMapMeta
-from pathology_scaat.training.bundle_config import HeldOut, MapReference, ReferenceSettings
+from pathology_scaat.training.bundle_config import (
+    NOTHING_LEARNT,
+    HeldOut,
+    MapReference,
+    ReferenceSettings,
+)
+
+__all__ = ["NOTHING_LEARNT", "ROLE_WORDS", "ModelFacts"]
 
 ROLE_WORDS = {
     "train": "training slide: the model has seen it, its map says nothing about new slides",
@@ -18,8 +25,6 @@ ROLE_WORDS = {
     "unknown": "not known whether the model was trained on it",
 }
 """What a slide served for, by the model's own record."""
-
-NOTHING_LEARNT = "THIS MODEL HAS LEARNT NOTHING THAT CAN BE RELIED ON"
 
 
 @dataclass(frozen=True)

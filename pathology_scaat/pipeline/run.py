@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -10,6 +10,7 @@ from pathology_scaat.artifacts.fingerprint import file_sha256
 from pathology_scaat.artifacts.output_folder import claim_output
 from pathology_scaat.artifacts.run_record import write_run_record
 from pathology_scaat.artifacts.status import StatusTable
+from pathology_scaat.cohort.column import column_of, columns_of
 from pathology_scaat.cohort.external import with_external_test
 from pathology_scaat.cohort.manifest import Manifest
 from pathology_scaat.errors import ManifestError
@@ -18,7 +19,6 @@ from pathology_scaat.patches import TileConfig
 from pathology_scaat.pipeline.class_names import with_class_names
 from pathology_scaat.pipeline.config import RunConfig
 from pathology_scaat.pipeline.cross_validation import (
-    column_of,
     plan_folds,
     predicting_models,
     train_folds,
@@ -115,12 +115,15 @@ def run(
     out = config.out
     cohort: Manifest = load_cohort(config.manifest, config.pseudonymize, out)
     external: tuple[str, ...] = ()
+    tables = [(config.manifest, cohort)]
     if config.test_manifest is not None:
         tested = load_cohort(config.test_manifest, config.pseudonymize, out)
+        tables.append((config.test_manifest, tested))
         external = tested.slide_ids
         cohort = with_external_test(cohort, tested, config.seed)
     if not cohort.rows:
         raise ManifestError("the cohort", "has no slides", "add at least one row")
+    groups = columns_of(tables, config.subgroups)  # a column that is none is told now
     notes = [*cohort.notes]
     cohort = replace(cohort, notes=())  # the stages need not say them again
     tile_config = config.tile
@@ -178,11 +181,19 @@ def run(
         return report
     if config.folds is not None:
         explained = _by_folds(
-            config, config.folds, cohort, report, tiled.usable, overwrite, listener
+            config,
+            config.folds,
+            cohort,
+            external,
+            groups,
+            report,
+            tiled.usable,
+            overwrite,
+            listener,
         )
     else:
         explained = _by_one_model(
-            config, cohort, external, report, tiled.usable, overwrite, listener
+            config, cohort, external, groups, report, tiled.usable, overwrite, listener
         )
     report.stages.append(explained)
     stitched = stitch(
@@ -211,6 +222,7 @@ def _by_one_model(
     config: RunConfig,
     cohort: Manifest,
     external: Sequence[str],
+    groups: Mapping[str, Mapping[str, str]],
     report: RunReport,
     slide_ids: Sequence[str],
     overwrite: bool,
@@ -241,9 +253,10 @@ def _by_one_model(
     report.predicted = predict(
         config.out,
         manifest=cohort,
-        model=config.model,
+        models=[config.model] if config.model is not None else [],
         external=external,
         prevalence=config.prevalence,
+        subgroups=groups,
         device=config.device,
         seed=config.seed,
         reporter=listener,
@@ -255,18 +268,26 @@ def _by_folds(
     config: RunConfig,
     n_folds: int,
     cohort: Manifest,
+    external: Sequence[str],
+    groups: Mapping[str, Mapping[str, str]],
     report: RunReport,
     slide_ids: Sequence[str],
     overwrite: bool,
     listener: Reporter,
 ) -> StageReport:
-    """A model a fold; each slide is explained and predicted by the one that never saw it."""
+    """A model a fold; each slide is explained and predicted by the one that never saw it.
+
+    External slides, which none saw, are predicted by all of them together.
+    """
+    outside = set(external)
     sites = None
     if config.preserve_site is not None:
-        sites = column_of(config.manifest, config.preserve_site, cohort)
+        own = replace(cohort, rows=tuple(r for r in cohort.rows if r.slide_id not in outside))
+        sites = column_of(config.manifest, config.preserve_site, own)
     plan = plan_folds(
-        cohort, config.out, n_folds, config.train, config.seed, sites=sites, reporter=listener
-    )
+        cohort, config.out, n_folds, config.train, config.seed,
+        sites=sites, external=external, reporter=listener,
+    )  # fmt: skip
     models = train_folds(
         plan,
         config.out,
@@ -276,7 +297,13 @@ def _by_folds(
         overwrite=overwrite,
         reporter=listener,
     )
-    left_out = sorted(set(slide_ids) - set(plan.fold_of))
+    if outside:
+        listener.note(
+            f"The {len(outside)} external test slides are predicted by the {n_folds} models of the "
+            "folds together; they get no map, which would be one model's ('scaat explain --model "
+            "OUT/folds/N/model' makes one)."
+        )
+    left_out = sorted(set(slide_ids) - set(plan.fold_of) - outside)
     if left_out:
         listener.note(
             f"{len(left_out)} slide(s) are in no fold, since they have no label: they get no map "
@@ -301,7 +328,9 @@ def _by_folds(
         config.out,
         manifest=cohort,
         folds=predicting_models(plan, models),
+        external=external,
         prevalence=config.prevalence,
+        subgroups=groups,
         device=config.device,
         seed=config.seed,
         reporter=listener,

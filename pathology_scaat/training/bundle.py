@@ -19,7 +19,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import cast
 
 import torch
 from pydantic import ValidationError
@@ -29,32 +28,21 @@ from torch import Tensor, nn
 
 from pathology_scaat.artifacts.atomic import atomic_path, write_json
 from pathology_scaat.artifacts.checksums import CHECKSUM_KEY, checksum_folder
-from pathology_scaat.artifacts.fingerprint import file_sha256, fingerprint, versions
+from pathology_scaat.artifacts.fingerprint import file_sha256, versions
 from pathology_scaat.errors import BundleError, ScaatError
-from pathology_scaat.patches.reader import PatchStore
-from pathology_scaat.scaat.method import Method
 from pathology_scaat.system.memory import is_out_of_memory
 from pathology_scaat.system.representation import Described
 from pathology_scaat.system.signals import raise_again
 from pathology_scaat.training.backbones import Classifier, create_backbone
 from pathology_scaat.training.bags.model import build_bag_model
-from pathology_scaat.training.builders import Tables
 from pathology_scaat.training.bundle_config import (
     SCHEMA_NAME,
     SCHEMA_VERSION,
     BundleConfig,
-    HeldOut,
-    SplitWord,
     class_names_problem,
     model_fingerprint,
-    slide_key,
 )
-from pathology_scaat.training.class_colours import class_colours
 from pathology_scaat.training.feature_reference import FeatureReference
-from pathology_scaat.training.job import Job
-from pathology_scaat.training.positive_class import positive_class
-from pathology_scaat.training.references import References
-from pathology_scaat.training.sampling import class_counts
 from pathology_scaat.training.small_cnn import SMALL_NAME, stored_options
 from pathology_scaat.training.wsinfer import write_wsinfer_model
 
@@ -320,71 +308,3 @@ def _feature_reference(folder: Path, config: BundleConfig) -> FeatureReference |
         return FeatureReference.of_tensors(load_file(path))
     except (SafetensorError, ValueError):
         raise BundleError(folder.name, f"has a damaged {FEATURES_NAME}", remedy) from None
-
-
-def bundle_config(
-    job: Job,
-    model: Classifier,
-    method: Method,
-    tables: Tables,
-    metrics: dict[str, float],
-    temperature: float,
-    held_out: HeldOut | None = None,
-    references: References | None = None,
-) -> BundleConfig:
-    """The bundle's configuration; hashes and versions are added when it is saved.
-
-    Raises
-    ------
-    TrainingError
-        If the positive class that was asked for does not exist.
-    """
-    config, names = job.config, job.class_names
-    store = tables.train.stores[0]
-    positive = positive_class(config.positive_class, names).name
-    options = getattr(method, "options", None)
-    stores = [s for t in (tables.train, tables.val) for s in t.stores]
-    return BundleConfig(
-        class_names=names,
-        class_colours=dict(zip(names, class_colours(names), strict=True)),
-        positive_class=positive,
-        multi_label=config.multi_label,
-        patch_size_px=store.patch_size_px,
-        mpp=store.meta.requested_mpp,
-        backbone=config.backbone,
-        backbone_options=config.backbone_options,
-        mean=tuple(model.mean.flatten().tolist()),
-        std=tuple(model.std.flatten().tolist()),
-        method=config.method,
-        method_options=options.to_dict() if options is not None else config.method_options,
-        training={
-            **config.model_dump(
-                mode="json", exclude={"backbone_weights", "cache_bytes", "labels", "bag"}
-            ),
-            "seed": job.seed,
-        },
-        dataset_fingerprint=fingerprint({"stores": sorted({s.meta.fingerprint for s in stores})}),
-        training_fingerprint=job.fingerprint,
-        metrics=metrics,
-        temperature=temperature,
-        held_out=held_out,
-        slides=_slide_keys(job),
-        training_counts={
-            name: int(count)
-            for name, count in zip(
-                names, class_counts(tables.train.labels, len(names)), strict=True
-            )
-        },
-        saliency_reference=references.saliency if references else None,
-        evidence_reference=references.evidence if references else None,
-        reference_settings=references.settings if references else None,
-    )
-
-
-def _slide_keys(job: Job) -> dict[SplitWord, tuple[str, ...]]:
-    """Which slides served for what, as keyed hashes."""
-    found: dict[SplitWord, set[str]] = {"train": set(), "val": set(), "test": set()}
-    for slide in job.slides:
-        meta = PatchStore(slide.store).meta
-        found[cast(SplitWord, slide.split)].add(slide_key(meta.slide_fingerprint, job.fingerprint))
-    return {word: tuple(sorted(keys)) for word, keys in found.items()}

@@ -55,6 +55,7 @@ def class_names_problem(names: Sequence[str]) -> str | None:
     return None
 
 
+NOTHING_LEARNT = "THIS MODEL HAS LEARNT NOTHING THAT CAN BE RELIED ON"
 HARDLY_VARIES = 0.05
 """Span of the calibrated probability (5th to 95th percentile) below which a model says the same
 of everything."""
@@ -91,12 +92,15 @@ class HeldOut(BaseModel):
         description="what intervals were resampled by: the largest of which there are five"
     )
     n_units: int = Field(ge=0)
-    class_counts: dict[str, int] = Field(description="patches of each class")
+    class_counts: dict[str, int] = Field(description="patches of each class, or slides")
     auc: Estimate | None = Field(None, description="mean over classes, each against the rest")
     balanced_accuracy: Estimate | None = None
     chance: float = Field(description="balanced accuracy of a constant prediction")
     probability_span: float = Field(
         ge=0, le=1, description="5th to 95th percentile of the calibrated probability, widest class"
+    )
+    judged: Literal["slides"] | None = Field(
+        None, description="what the figures count, where it is whole slides and not patches"
     )
 
     @property
@@ -119,6 +123,8 @@ class HeldOut(BaseModel):
 
     def text(self) -> str:
         """One sentence for pages, figures and the terminal."""
+        if self.judged == "slides":
+            return self._text_of_slides()
         if self.auc is None or self.balanced_accuracy is None:
             return (
                 f"quality unknown: the held-out tissue ({self.n_patches} patches of "
@@ -131,6 +137,18 @@ class HeldOut(BaseModel):
         return (
             f"on {self.source} ({self.n_patches:,} patches; 95 % interval over {by}): "
             f"AUC {self.auc.text()}, balanced accuracy {self.balanced_accuracy.text()}"
+        )
+
+    def _text_of_slides(self) -> str:
+        """The sentence where whole slides are told apart."""
+        shown = f"{self.n_slides} slide{'' if self.n_slides == 1 else 's'}"
+        if self.auc is None or self.balanced_accuracy is None:
+            return f"quality unknown: the {self.source} ({shown}) do not hold two classes"
+        by = f"{self.n_patients} patient{'' if self.n_patients == 1 else 's'}"
+        return (
+            f"on {self.source}, by which the epoch was chosen ({shown} of {by}; 95 % interval over "
+            f"patients), whole slides: AUC {self.auc.text()}, balanced accuracy "
+            f"{self.balanced_accuracy.text()}"
         )
 
 
@@ -213,7 +231,7 @@ class BundleConfig(BaseModel):
         None, description="keyed hashes of the slides' fingerprints, by what they served for"
     )
     training_counts: dict[str, int] | None = Field(
-        None, description="training patches of each class"
+        None, description="training patches of each class; of a model for bags, slides"
     )
     feature_reference_sha256: str | None = Field(
         None, description="of features.safetensors: what training patches look like to the model"
@@ -285,4 +303,7 @@ def model_fingerprint(config: BundleConfig) -> str:
     """
     absent = {name for name in ADDED_LATER if getattr(config, name) is None}
     left_out = {"versions", "metrics", "class_colours", "notes", *absent}
-    return fingerprint(config.model_dump(mode="json", exclude=left_out))
+    content = config.model_dump(mode="json", exclude=left_out)
+    if config.held_out is not None and config.held_out.judged is None:
+        del content["held_out"]["judged"]
+    return fingerprint(content)

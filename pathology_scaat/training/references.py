@@ -67,6 +67,46 @@ def _spread_of(values: NDArray[np.floating[Any]], other: NDArray[np.bool_]) -> M
     return MapReference(p50=p50, p90=p90, p99=p99, p995=p995, others_p99=others)
 
 
+def spreads_of_maps(
+    maps: Sequence[NDArray[np.floating[Any]]],
+    chance: NDArray[np.float64],
+    labels: NDArray[Any],
+    class_names: Sequence[str],
+) -> tuple[dict[str, MapReference], dict[str, MapReference]]:
+    """Saliency times probability, and evidence: what they span, by class.
+
+    Parameters
+    ----------
+    maps : sequence of (n, h, h), one a class
+    chance : (n, K)
+        Calibrated probability of each patch.
+    labels : (n,) or (n, K)
+        Of the patches, or of the slides they are of.
+    """
+    saliency, evidence = {}, {}
+    for k, name in enumerate(class_names):
+        values = np.asarray(maps[k], dtype=np.float64)
+        mine = labels[:, k] > 0.5 if labels.ndim == 2 else labels == k
+        saliency[name] = _spread_of(values * chance[:, k, None, None], ~mine)
+        evidence[name] = _spread_of(patch_evidence(values, chance[:, k]), ~mine)
+    return saliency, evidence
+
+
+def feature_reference(
+    model: nn.Module, training: PatchTable, held_out: PatchTable, device: torch.device
+) -> FeatureReference | None:
+    """What training patches look like to the model, and how unlike held-out ones are."""
+    return FeatureReference.fit(
+        features_of(model, spread(training, MOST_FEATURES), device),
+        features_of(model, spread(held_out, MOST_FEATURES), device),
+    )
+
+
+def map_stride_px(patch_size_px: int) -> int:
+    """Pixels of a patch a value of the reference maps."""
+    return STRIDE_PX if patch_size_px % STRIDE_PX == 0 else 1
+
+
 def measure_references(
     model: nn.Module,
     training: PatchTable,
@@ -91,8 +131,7 @@ def measure_references(
     shown, source = (held_out, "held-out patches") if len(held_out) else (
         training, "training patches")  # fmt: skip
     shown = spread(shown, MOST_MAPS)
-    side = shown.stores[0].patch_size_px
-    stride = STRIDE_PX if side % STRIDE_PX == 0 else 1
+    stride = map_stride_px(shown.stores[0].patch_size_px)
     output = "logit" if multi_label else "margin"
     maps: list[list[NDArray[np.float32]]] = [[] for _ in class_names]
     probability: list[NDArray[np.float32]] = []
@@ -118,16 +157,10 @@ def measure_references(
             chances = scaled.sigmoid() if multi_label else scaled.softmax(dim=1)
             probability.append(chances.cpu().numpy())
     chance = np.concatenate(probability).astype(np.float64)
-    saliency, evidence = {}, {}
-    for k, name in enumerate(class_names):
-        values = np.concatenate(maps[k]).astype(np.float64)
-        mine = shown.labels[:, k] > 0.5 if shown.labels.ndim == 2 else shown.labels == k
-        saliency[name] = _spread_of(values * chance[:, k, None, None], ~mine)
-        evidence[name] = _spread_of(patch_evidence(values, chance[:, k]), ~mine)
-    reference = FeatureReference.fit(
-        features_of(model, spread(training, MOST_FEATURES), device),
-        features_of(model, spread(held_out, MOST_FEATURES), device),
+    saliency, evidence = spreads_of_maps(
+        [np.concatenate(parts) for parts in maps], chance, shown.labels, class_names
     )
+    reference = feature_reference(model, training, held_out, device)
     settings = ReferenceSettings(
         output=output,
         stride_px=stride,

@@ -88,6 +88,7 @@ def _overview(cohort: ExportedCohort) -> str:
         notes = len(record["notes"])
         rows.append(
             f'<tr><td><a href="#{slide_id}">{slide_id}</a>'
+            f"<td>{html.escape(str(record['model'].get('prediction') or 'not made'))}"
             f"<td>{html.escape(evidence_words(record))}"
             f'<td class="n">{_number(record["slide_summary"]["target_probability_max"])}'
             f'<td class="n">{record["n_regions"]:,}<td class="n">{record["n_tiles"]:,}'
@@ -97,7 +98,7 @@ def _overview(cohort: ExportedCohort) -> str:
         )
     targets = sorted({str(r["target_class"]) for r in cohort.records})
     return (
-        "<table><thead><tr><th>slide<th>evidence<th>highest probability of "
+        "<table><thead><tr><th>slide<th>slide prediction<th>evidence<th>highest probability of "
         f"{html.escape(', '.join(targets))}<th>regions<th>tiles<th>unlike the training data"
         f"<th>in training<th><tbody>{''.join(rows)}</table>"
     )
@@ -152,6 +153,7 @@ def _section(cohort: ExportedCohort, record: dict[str, Any], embed: bool) -> str
     placed = "" if offset == [0, 0] else f", {offset[0]}, {offset[1]} px into the canvas"
     facts = [
         ("evidence", evidence_words(record)),
+        ("slide prediction", model.get("prediction") or "not made"),
         ("in training", ROLE_WORDS[str(model["slide_role"])]),
         ("unlike the training data", _share(record["slide_summary"]["unlike_share"])),
         ("tiles, regions", f"{record['n_tiles']:,}, {record['n_regions']:,}"),
