@@ -49,7 +49,9 @@ ARMS: dict[str, Arm] = {
     "staged-soft-16": _scaat(16, gamma=1.0, start=0.5),
     "staged-confidence": _scaat(16, gamma=1.0, start=0.5, sample_scale="confidence"),
     "finetune-fifth": Arm(
-        "scaat", {"eps": 16 / 255, "gamma": 1.0}, finetune_share=0.2,
+        "scaat",
+        {"eps": 16 / 255, "gamma": 1.0},
+        finetune_share=0.2,
         note="plain to the end, then a fifth more epochs at a tenth of the learning rate",
     ),
     "plain-1.5x": Arm("plain", {}, 1.5, note="half as many epochs again: staged SCAAT's cost"),

@@ -320,12 +320,12 @@ class Trainer:
 
         Good is a small class-balanced loss of calibrated probabilities on the validation
         patches: an AUC may be perfect where every patch is given one class. Saliency goes on
-        improving while the loss stands still, so of equals the latest is kept.
+        improving while the loss stands still, so of equals the latest is kept. Epochs before the
+        method is at its full strength are no candidates: they are of another method.
         """
         value = -row.get("val_calibrated_loss", row["loss"])
         over = state.epoch * self.steps_per_epoch / self.n_steps
-        warmup = getattr(getattr(self.method, "options", self.method), "warmup", 0.0)
-        if over < warmup and state.epoch < self.config.epochs:
+        if over < self.method.schedule.settled_at and state.epoch < self.config.epochs:
             state.best_at = state.epoch
             return
         if value > state.best + self.config.min_improvement:

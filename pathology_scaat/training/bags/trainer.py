@@ -35,9 +35,9 @@ from pathology_scaat.training.bags.data import BagBatch, BagTable, epoch_of_bags
 from pathology_scaat.training.bags.job import BagJob, save_bag_bundle
 from pathology_scaat.training.bags.model import BagModel, tall_image, with_head
 from pathology_scaat.training.bags.predict import bag_logits, encode
-from pathology_scaat.training.bags.staging import Staged
 from pathology_scaat.training.bundle_config import model_fingerprint
 from pathology_scaat.training.checkpoint import CHECKPOINT_NAME, load_checkpoint, save_checkpoint
+from pathology_scaat.training.config import TrainConfig
 from pathology_scaat.training.data import BatchLoader
 from pathology_scaat.training.job import TrainingState, work_folder
 from pathology_scaat.training.logs import log_text
@@ -49,6 +49,14 @@ logger = logging.getLogger(__name__)
 REPORT_INTERVAL_S = 0.5
 EVALUATION_BATCH = 256
 """Patches at once where nothing is differentiated."""
+
+
+def staged(config: TrainConfig) -> TrainConfig:
+    """The settings with the start that bags have of their own among the method's options."""
+    if config.method == "plain":
+        return config
+    options = {**config.method_options, "start": config.bag.start}
+    return config.model_copy(update={"method_options": options})
 
 
 class BagTrainer:
@@ -107,11 +115,10 @@ class BagTrainer:
         self.objective = SingleLabelObjective(
             weights, config.label_smoothing, config.noise_tolerance
         )
-        inner = builders.make_training_method(
-            config, self.model, self.objective, self.device, self.job.seed
+        self.method = builders.make_training_method(
+            staged(config), self.model, self.objective, self.device, self.job.seed
         )
-        inner.keep_perturbed = False
-        self.method = Staged(inner, self.bags.start if config.method != "plain" else 1.0)
+        self.method.keep_perturbed = False
         self.optimizer = builders.make_optimizer(self.model, config)
         self.loader = BatchLoader(self.train.patches, config.cache_bytes, self.device)
         self.val_loader = BatchLoader(self.val.patches, config.cache_bytes // 4, self.device)
@@ -210,7 +217,7 @@ class BagTrainer:
             "epoch": state.epoch + 1,
             **dict(zip(("loss", "clean_loss", "robust_loss"), mean, strict=True)),
             "learning_rate": float(self.optimizer.param_groups[0]["lr"]),
-            "eps": self.method.eps_now,
+            "eps": float(getattr(self.method, "eps_now", 0.0)),
             "seconds": seconds,
             "images_per_s": n_images / seconds,
             "wait_share": self.loader.waited_s() / seconds,
@@ -273,7 +280,7 @@ class BagTrainer:
         epoch is kept.
         """
         over = state.epoch * self.steps_per_epoch / self.n_steps
-        if over < self._full_force and state.epoch < self.config.epochs:
+        if over < self.method.schedule.settled_at and state.epoch < self.config.epochs:
             state.best_at = state.epoch
             return
         value = row.get("value", float(state.epoch))
@@ -283,15 +290,6 @@ class BagTrainer:
             state.chosen = {k: v.detach().cpu().clone() for k, v in self.model.state_dict().items()}
             state.chosen_epoch = state.epoch
         state.best = max(state.best, value)
-
-    @property
-    def _full_force(self) -> float:
-        """Share of training after which the method is past its start and its own warm-up."""
-        if self.config.method == "plain":
-            return 0.0
-        inner = self.method.method
-        warmup = getattr(getattr(inner, "options", inner), "warmup", 0.0)
-        return float(self.method.start + warmup * (1 - self.method.start))
 
     def _should_stop(self, state: TrainingState) -> bool:
         return state.epoch > 0 and state.epoch - state.best_at >= self.config.patience
@@ -333,7 +331,7 @@ class BagTrainer:
         )
         log = log_text(state.rows or [], times=False)
         bundle = save_bag_bundle(
-            self.job, self.model, self.method.method, found, temperature, log, tuple(self.notes)
+            self.job, self.model, self.method, found, temperature, log, tuple(self.notes)
         )
         (self.folder / CHECKPOINT_NAME).unlink(missing_ok=True)
         return TrainResult(
