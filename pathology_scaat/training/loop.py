@@ -147,14 +147,9 @@ class TrainingLoop(ABC):
         """What the training method differentiates."""
         return self.model
 
-    def _method_of(self, method: Method) -> Method:
-        """The method that is stepped, around the one that was asked for."""
-        return method
-
-    @property
-    def _full_force(self) -> float:
-        """Share of training after which the method is past its warm-up."""
-        return float(getattr(getattr(self.method, "options", self.method), "warmup", 0.0))
+    def _method_settings(self) -> TrainConfig:
+        """The settings that the method is made by."""
+        return self.config
 
     # -- the whole training
     def run(self) -> TrainResult:
@@ -185,15 +180,14 @@ class TrainingLoop(ABC):
         config = self.config
         self.model = self._make()
         self.averager = GradientAverager(self.model)
-        inner = setup.make_training_method(
-            config, self._network(), self.objective, self.device, self.job.seed
+        self.method = setup.make_training_method(
+            self._method_settings(), self._network(), self.objective, self.device, self.job.seed
         )
-        inner.keep_perturbed = False
-        self.method = self._method_of(inner)
+        self.method.keep_perturbed = False
         self.optimizer = setup.make_optimizer(self.model, config)
         self.average = copy.deepcopy(self.model).eval() if config.ema_decay > 0 else None
         self.n_steps = self.steps_per_epoch * config.epochs
-        self.monitor = setup.monitor_options(inner) if config.monitor_images else None
+        self.monitor = setup.monitor_options(self.method) if config.monitor_images else None
 
     @property
     def judged(self) -> nn.Module:
@@ -333,9 +327,11 @@ class TrainingLoop(ABC):
         """Keep the latest epoch that is as good as the best, once the method is in full force.
 
         Saliency goes on improving while the loss stands still, so of equals the latest is kept.
+        Epochs before the method is at its full strength are no candidates: they are of another
+        method.
         """
         over = state.epoch * self.steps_per_epoch / self.n_steps
-        if over < self._full_force and state.epoch < self.config.epochs:
+        if over < self.method.schedule.settled_at and state.epoch < self.config.epochs:
             state.best_at = state.epoch
             return
         value = self._value(row)

@@ -24,7 +24,6 @@ from pathology_scaat.training.bags.config import LABEL_SOURCES, LabelSource
 from pathology_scaat.training.bags.data import epoch_of_bags, make_bags
 from pathology_scaat.training.bags.head import BagHead
 from pathology_scaat.training.bags.model import build_bag_model, tall_image
-from pathology_scaat.training.bags.staging import Staged
 from pathology_scaat.training.bags.train import train_on_slides
 from pathology_scaat.training.bundle import ModelBundle
 
@@ -297,12 +296,11 @@ def test_the_method_begins_late_with_a_schedule_of_its_own() -> None:
     model = build_bag_model(
         "scaat-small", {"widths": (8, 8)}, 8, 2, BagHeadConfig(), (0.5,) * 3, (0.25,) * 3
     )
-    method = make_method("scaat", model, eps=0.1, warmup=0.5)
-    staged = Staged(method, 0.5)
+    staged = make_method("scaat", model, eps=0.1, warmup=0.5, start=0.5)
     found = []
     for fraction in (0.25, 0.5, 0.625, 0.75, 1.0):
         staged.set_progress(fraction)
-        found.append(round(staged.eps_now, 6))
+        found.append(round(staged.eps_now, 6))  # type: ignore[attr-defined]
     assert found == [0.0, 0.0, 0.05, 0.1, 0.1]
     staged.set_progress(1.0)
     bags, labels = torch.rand(2, 3, 32, 8), torch.tensor([0, 1])
@@ -324,6 +322,11 @@ def test_what_cannot_be_learnt_from_is_refused(
     unlabelled = make_bag("none", "train", None, seed=77)  # type: ignore[operator]
     with pytest.raises(TrainingError, match="has no label"):
         train_on_slides([*bag_slides, unlabelled], tmp_path / "b", quick_bags)
+    with pytest.raises(UsageError, match="set bag: start"):
+        train_on_slides(
+            bag_slides, tmp_path / "d",
+            quick_bags.model_copy(update={"method_options": {"start": 0.2}}),
+        )  # fmt: skip
     with pytest.raises(UsageError, match="scaat-amortised"):
         train_on_slides(
             bag_slides, tmp_path / "c", quick_bags.model_copy(update={"method": "scaat-amortised"})

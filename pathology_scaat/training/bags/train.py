@@ -140,6 +140,8 @@ def _refuse_what_bags_cannot(config: TrainConfig) -> None:
         raise UsageError(
             "devices", "is 1 for labels of slides", "leave it out, and start without torchrun"
         )
+    if "start" in config.method_options:
+        raise UsageError("method_options: start", "is for labels of patches", "set bag: start")
     if config.method == "scaat-amortised":
         raise UsageError(
             "--method", "'scaat-amortised' keeps a mask for each patch", "use scaat with bags"

@@ -16,7 +16,7 @@ from pathology_scaat.metrics.functional.calibration import (
     mean_loss,
     smoothed_loss,
 )
-from pathology_scaat.scaat.method import Method, Visit
+from pathology_scaat.scaat.method import Visit
 from pathology_scaat.scaat.objective import SingleLabelObjective
 from pathology_scaat.training import builders
 from pathology_scaat.training.augment import apply, draw, to_float
@@ -34,9 +34,9 @@ from pathology_scaat.training.bags.job import BagJob, bag_bundle_config
 from pathology_scaat.training.bags.model import BagModel, tall_image, with_head
 from pathology_scaat.training.bags.predict import bag_logits, encode
 from pathology_scaat.training.bags.references import measure_bag_references
-from pathology_scaat.training.bags.staging import Staged
 from pathology_scaat.training.bundle import save_bundle
 from pathology_scaat.training.bundle_config import model_fingerprint
+from pathology_scaat.training.config import TrainConfig
 from pathology_scaat.training.data import BatchLoader
 from pathology_scaat.training.held_out import measure_held_out_slides
 from pathology_scaat.training.job import TrainingState
@@ -47,6 +47,14 @@ from pathology_scaat.training.sampling import class_weights
 
 EVALUATION_BATCH = 256
 """Patches at once where nothing is differentiated."""
+
+
+def staged(config: TrainConfig) -> TrainConfig:
+    """The settings with the start that bags have of their own among the method's options."""
+    if config.method == "plain":
+        return config
+    options = {**config.method_options, "start": config.bag.start}
+    return config.model_copy(update={"method_options": options})
 
 
 class BagTrainer(TrainingLoop):
@@ -62,7 +70,6 @@ class BagTrainer(TrainingLoop):
 
     job: BagJob
     model: BagModel
-    method: Staged
 
     def __init__(self, job: BagJob, progress: Callable[[TrainProgress], None] | None) -> None:
         super().__init__(job, progress)
@@ -112,17 +119,8 @@ class BagTrainer(TrainingLoop):
         encoder = Classifier(backbone, mean, std)
         return with_head(encoder, side, self.job.n_classes, self.bags.head())
 
-    def _method_of(self, method: Method) -> Method:
-        return Staged(method, self.bags.start if self.config.method != "plain" else 1.0)
-
-    @property
-    def _full_force(self) -> float:
-        """Share of training after which the method is past its start and its own warm-up."""
-        if self.config.method == "plain":
-            return 0.0
-        inner = self.method.method
-        warmup = getattr(getattr(inner, "options", inner), "warmup", 0.0)
-        return float(self.method.start + warmup * (1 - self.method.start))
+    def _method_settings(self) -> TrainConfig:
+        return staged(self.config)
 
     @property
     def _frozen_statistics(self) -> bool:
@@ -249,7 +247,7 @@ class BagTrainer(TrainingLoop):
             self.model, self.train, self.val, self.job.class_names, temperature, self.device
         )
         config = bag_bundle_config(
-            self.job, self.model, self.method.method, found, temperature, held_out, references,
+            self.job, self.model, self.method, found, temperature, held_out, references,
             tuple(self.notes),
         )  # fmt: skip
         # WSInfer's programs classify patches one by one: this is no model of that kind
