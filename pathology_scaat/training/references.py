@@ -7,8 +7,8 @@ slide; and a patch is told to be unlike the training data by them.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -67,29 +67,25 @@ def _spread_of(values: NDArray[np.floating[Any]], other: NDArray[np.bool_]) -> M
     return MapReference(p50=p50, p90=p90, p99=p99, p995=p995, others_p99=others)
 
 
-def measure_references(
+def measure_maps(
     model: nn.Module,
-    training: PatchTable,
-    held_out: PatchTable,
+    shown: PatchTable,
     class_names: Sequence[str],
     temperature: float,
     device: torch.device,
+    source: Literal["held-out patches", "training patches", "reference patches"],
     *,
     multi_label: bool,
 ) -> References:
-    """Look at a model's maps and features on its patches.
+    """Look at a model's maps on patches; labels below 0 are not known, and count for no class.
 
     Parameters
     ----------
-    model : nn.Module
-        (B, 3, P, P) in [0, 1] to logits; of any mode, which it keeps.
-    training, held_out : PatchTable
-        References of maps are of held-out patches, of training patches where there is none.
-    temperature : float
-        Of the calibrated probability.
+    shown : PatchTable
+        At most :data:`MOST_MAPS` of its patches are looked at.
+    source : str
+        What these patches are, for whoever reads the scale.
     """
-    shown, source = (held_out, "held-out patches") if len(held_out) else (
-        training, "training patches")  # fmt: skip
     shown = spread(shown, MOST_MAPS)
     side = shown.stores[0].patch_size_px
     stride = STRIDE_PX if side % STRIDE_PX == 0 else 1
@@ -121,17 +117,53 @@ def measure_references(
     saliency, evidence = {}, {}
     for k, name in enumerate(class_names):
         values = np.concatenate(maps[k]).astype(np.float64)
-        mine = shown.labels[:, k] > 0.5 if shown.labels.ndim == 2 else shown.labels == k
-        saliency[name] = _spread_of(values * chance[:, k, None, None], ~mine)
-        evidence[name] = _spread_of(patch_evidence(values, chance[:, k]), ~mine)
-    reference = FeatureReference.fit(
-        features_of(model, spread(training, MOST_FEATURES), device),
-        features_of(model, spread(held_out, MOST_FEATURES), device),
-    )
+        several = shown.labels.ndim == 2
+        other = shown.labels[:, k] <= 0.5 if several else (shown.labels != k) & (shown.labels >= 0)
+        saliency[name] = _spread_of(values * chance[:, k, None, None], other)
+        evidence[name] = _spread_of(patch_evidence(values, chance[:, k]), other)
     settings = ReferenceSettings(
         output=output,
         stride_px=stride,
         n_patches=len(shown),
         source=source,
     )
-    return References(saliency, evidence, settings, reference)
+    return References(saliency, evidence, settings, None)
+
+
+def measure_references(
+    model: nn.Module,
+    training: PatchTable,
+    held_out: PatchTable,
+    class_names: Sequence[str],
+    temperature: float,
+    device: torch.device,
+    *,
+    multi_label: bool,
+) -> References:
+    """Look at a model's maps and features on its patches.
+
+    Parameters
+    ----------
+    model : nn.Module
+        (B, 3, P, P) in [0, 1] to logits; of any mode, which it keeps.
+    training, held_out : PatchTable
+        References of maps are of held-out patches, of training patches where there is none.
+    temperature : float
+        Of the calibrated probability.
+    """
+    shown, source = (held_out, "held-out patches") if len(held_out) else (
+        training, "training patches")  # fmt: skip
+    maps = measure_maps(
+        model,
+        shown,
+        class_names,
+        temperature,
+        device,
+        source,
+        multi_label=multi_label,  # type: ignore[arg-type]
+    )
+    reference = FeatureReference.fit(
+        features_of(model, spread(training, MOST_FEATURES), device),
+        features_of(model, spread(held_out, MOST_FEATURES), device),
+    )
+    return replace(maps, features=reference)
