@@ -53,7 +53,7 @@ class TrustCard:
 
     ``n_groups`` counts patients, or slides where patients are not known: ``unit`` says which.
     ``held_out`` says whether the images were kept from training, as far as the bundle tells;
-    None where it does not.
+    None where it does not. ``terms`` are those of the weights, where they are known.
     """
 
     model_fingerprint: str
@@ -69,6 +69,7 @@ class TrustCard:
     temperature: float
     entries: tuple[TrustEntry, ...]
     settings: dict[str, Any]
+    terms: str = ""
 
     def entry(self, measure: str) -> TrustEntry | None:
         """The entry of a measure, or None."""
@@ -247,6 +248,7 @@ def card_markdown(card: TrustCard) -> str:
         f"Held out: {card.held_out_words}. Intervals are 95 %, over {card.unit}, for this one "
         f"trained model: another seed gives another.{_CAUTION.get(card.unit, '')}",
         warning,
+        *_beside(card),
         "| question | result | chance | verdict | meaning |",
         "|---|---|---|---|---|",
     ]
@@ -262,6 +264,16 @@ def card_markdown(card: TrustCard) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _beside(card: TrustCard) -> list[str]:
+    """Lines on calibration and licence, where there is something to be said."""
+    said = []
+    if card.temperature == 1.0:
+        said += ["Its probabilities are not calibrated: no temperature was fitted to them.", ""]
+    if card.terms:
+        said += [f"{card.terms}.", ""]
+    return said
 
 
 def draw_card(card: TrustCard, path: Path) -> None:

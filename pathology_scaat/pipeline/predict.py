@@ -33,7 +33,7 @@ from pathology_scaat.evaluation.performance.slide_scores import rule_of, score_s
 from pathology_scaat.execution.devices import choose_device
 from pathology_scaat.pipeline.reporting import Reporter, Silent
 from pathology_scaat.pipeline.tile import load_cohort
-from pathology_scaat.training.bundle import load_bundle
+from pathology_scaat.training.bundle import load_bundle, read_bundle_config
 
 STAGE = "predict"
 
@@ -120,7 +120,7 @@ def predict(
     space = Workspace(out)
     if not space.slide_ids_with("tile"):
         raise UsageError("--out", "has no result of 'scaat tile'", "run that stage first")
-    models = folds or [FoldModel(None, model or space.model, None if model else _splits(out))]
+    models = folds or [_one_model(space, model)]
     rows: list[Prediction] = []
     how: dict[str, Any] = {}
     names: tuple[str, ...] = ()
@@ -178,6 +178,17 @@ def _left_out(cohort: Manifest, rows: Sequence[Prediction]) -> tuple[str, ...]:
         f"{len(missing)} slide(s) with a label have no prediction and do not count here ({shown}); "
         "slides.csv says what became of them.",
     )
+
+
+def _one_model(space: Workspace, model: Path | None) -> FoldModel:
+    """The one model for all slides.
+
+    The splits of ``slides.csv`` are those of the model that was trained there; what another one
+    was trained on, or one that was imported into its place, they do not say.
+    """
+    if model is None and read_bundle_config(space.model).imported is None:
+        return FoldModel(None, space.model, _splits(space.out))
+    return FoldModel(None, model or space.model, None)
 
 
 def _splits(out: Path) -> dict[str, str]:

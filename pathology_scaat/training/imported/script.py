@@ -87,7 +87,9 @@ def run_script(path: Path) -> nn.Module:
             f"is no TorchScript that can be loaded ({type(error).__name__})",
             "save it with torch.jit.save, or give its weights and --backbone",
         ) from None
-    return Script(inner.eval().requires_grad_(False))
+    for parameter in inner.parameters():  # a script cannot do so for itself
+        parameter.requires_grad_(False)
+    return Script(inner.eval())
 
 
 def load_trusted_script(path: Path, digest: str, bundle_name: str) -> nn.Module:
