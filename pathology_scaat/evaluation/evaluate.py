@@ -122,7 +122,7 @@ def evaluate_run(
     )  # fmt: skip
     card = TrustCard(
         model_fingerprint=bundle.fingerprint,
-        training_method=bundle.config.method,
+        training_method=bundle.config.trained_by,
         explanation_method=config.method,
         target_class=bundle.config.positive_class,
         data=choice.words,
@@ -133,6 +133,7 @@ def evaluate_run(
         held_out_words=choice.held_out_words,
         temperature=float(bundle.config.temperature),
         entries=build_entries(result, data, config, len(judges)),
+        terms=bundle.config.terms,
         settings=config.model_dump(mode="json"),
     )
     write_card(card, out_dir / "evaluation")

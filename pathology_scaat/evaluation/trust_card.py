@@ -56,7 +56,7 @@ class TrustCard:
     ``n_groups`` counts patients, or slides where patients are not known: ``unit`` says which.
     ``images`` is what was measured on (patch or slide), ``n_images`` how many.
     ``held_out`` says whether the images were kept from training, as far as the bundle tells;
-    None where it does not.
+    None where it does not. ``terms`` are those of the weights, where they are known.
     """
 
     model_fingerprint: str
@@ -73,6 +73,7 @@ class TrustCard:
     entries: tuple[TrustEntry, ...]
     settings: dict[str, Any]
     images: str = "patch"
+    terms: str = ""
 
     def entry(self, measure: str) -> TrustEntry | None:
         """The entry of a measure, or None."""
@@ -251,6 +252,7 @@ def card_markdown(card: TrustCard) -> str:
         f"Held out: {card.held_out_words}. Intervals are 95 %, over {card.unit}, for this one "
         f"trained model: another seed gives another.{_CAUTION.get(card.unit, '')}",
         warning,
+        *_beside(card),
         "| question | result | chance | verdict | meaning |",
         "|---|---|---|---|---|",
     ]
@@ -266,6 +268,16 @@ def card_markdown(card: TrustCard) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _beside(card: TrustCard) -> list[str]:
+    """Lines on calibration and licence, where there is something to be said."""
+    said = []
+    if card.temperature == 1.0:
+        said += ["Its probabilities are not calibrated: no temperature was fitted to them.", ""]
+    if card.terms:
+        said += [f"{card.terms}.", ""]
+    return said
 
 
 def draw_card(card: TrustCard, path: Path) -> None:

@@ -51,6 +51,7 @@ def export_geojson(path: Path, context: Context) -> ExportFrame:
     metadata = {
         "model": meta.model_fingerprint[:16],
         "model quality": facts.quality,
+        "probability": facts.calibration,
         "slide": ROLE_WORDS[facts.role],
         "method": meta.method,
         f"{config.drawn} threshold": f"{found.threshold:.5g}",

@@ -38,6 +38,7 @@ from pathology_scaat.pipeline.members import (
 )
 from pathology_scaat.pipeline.reporting import Reporter, Silent
 from pathology_scaat.pipeline.tile import load_cohort
+from pathology_scaat.training.bundle import read_bundle_config
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,7 @@ def predict(
         raise UsageError("--out", "has no result of 'scaat tile'", "run that stage first")
     recorded = {s: EXTERNAL if s in outside else split for s, split in _splits(out).items()}
     ones = list(folds or [FoldModel(None, m, None) for m in models])
-    ones = ones or [FoldModel(None, space.model, recorded)]
+    ones = ones or [_trained_here(space, recorded)]
     joint = [replace(one, fold=None, splits=dict.fromkeys(outside, EXTERNAL))
              for one in folds or ()] if outside else []  # fmt: skip
     of_outside = replace(cohort, rows=tuple(r for r in cohort.rows if r.slide_id in outside))
@@ -238,6 +239,16 @@ def _notes(
 
 def _some(slide_ids: Sequence[str]) -> str:
     return ", ".join(slide_ids[:5]) + (", ..." if len(slide_ids) > 5 else "")
+
+
+def _trained_here(space: Workspace, recorded: dict[str, str]) -> FoldModel:
+    """The model of the folder, for all slides.
+
+    The splits of ``slides.csv`` are those of the model that was trained there; what one that was
+    imported into its place was trained on, they do not say.
+    """
+    imported = read_bundle_config(space.model).imported is not None
+    return FoldModel(None, space.model, None if imported else recorded)
 
 
 def _splits(out: Path) -> dict[str, str]:

@@ -113,7 +113,9 @@ def model_card(out: Path, model: Path | None = None) -> dict[str, Any]:
         "classes": list(config.class_names),
         "positive_class": config.positive_class,
         "mpp": config.mpp,
-        "method": config.method,
+        "method": config.trained_by,
+        "probability": "calibrated" if config.is_calibrated else "not calibrated",
+        "terms": config.terms,
         "metrics": {k: v for k, v in config.metrics.items() if isinstance(v, int | float)},
     }
     return card

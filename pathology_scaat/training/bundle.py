@@ -7,14 +7,17 @@
             training_log.csv                 one row per epoch
             features.safetensors             what training patches look like to the model
             wsinfer/NAME/                    the WSInfer model format, in a folder of its name
+            script.pt                        instead of weights: an imported TorchScript network
 
 Loading a bundle reads safetensors and JSON and checks both against their SHA-256; nothing is
-unpickled. The TorchScript is for other programs and is never loaded here.
+unpickled. The TorchScript in ``wsinfer/`` is for other programs and is never loaded here; an
+imported script only where its user has imported it (:mod:`.imported.script`).
 """
 
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -43,6 +46,8 @@ from pathology_scaat.training.bundle_config import (
     model_fingerprint,
 )
 from pathology_scaat.training.feature_reference import FeatureReference
+from pathology_scaat.training.imported.record import SCRIPT_BACKBONE
+from pathology_scaat.training.imported.script import SCRIPT_FILE, load_trusted_script
 from pathology_scaat.training.small_cnn import SMALL_NAME, stored_options
 from pathology_scaat.training.wsinfer import write_wsinfer_model
 
@@ -92,6 +97,7 @@ def save_bundle(
     training_log: str | None = None,
     wsinfer: bool = True,
     features: FeatureReference | None = None,
+    script: Path | None = None,
 ) -> BundleConfig:
     """Write a bundle; it appears whole or not at all.
 
@@ -109,6 +115,8 @@ def save_bundle(
         Also write the TorchScript and the WSInfer configuration.
     features : FeatureReference, optional
         What training patches look like to the model.
+    script : Path, optional
+        A TorchScript file that is the network: it is kept in place of weights.
 
     Returns
     -------
@@ -117,10 +125,14 @@ def save_bundle(
     """
     with atomic_path(path) as partial:
         partial.mkdir()
-        state = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
-        save_file(state, partial / WEIGHTS_NAME)
+        weights = partial / (WEIGHTS_NAME if script is None else SCRIPT_FILE)
+        if script is not None:
+            shutil.copyfile(script, weights)
+        else:
+            state = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
+            save_file(state, weights)
         update: dict[str, object] = {
-            "weights_sha256": file_sha256(partial / WEIGHTS_NAME),
+            "weights_sha256": file_sha256(weights),
             "versions": config.versions or versions(),
         }
         if features is not None:
@@ -260,6 +272,27 @@ def load_bundle(path: str | Path, device: str = "cpu") -> ModelBundle:
     """
     folder = Path(path)
     config = read_bundle_config(folder)
+    model = _script(folder, config) if config.backbone == SCRIPT_BACKBONE else _network(
+        folder, config)  # fmt: skip
+    if problem := _weights_problem(model):
+        raise BundleError(folder.name, problem, "train it again")
+    model.eval().requires_grad_(False)
+    return ModelBundle(
+        model.to(torch.device(device)),
+        config,
+        model_fingerprint(config),
+        _feature_reference(folder, config),
+    )
+
+
+def _script(folder: Path, config: BundleConfig) -> nn.Module:
+    """The network of a bundle that is a script, if this user trusts it."""
+    script = load_trusted_script(folder / SCRIPT_FILE, config.weights_sha256, folder.name)
+    return Classifier(script, config.mean, config.std)
+
+
+def _network(folder: Path, config: BundleConfig) -> nn.Module:
+    """The network of a bundle, built by its name and filled with its tensors."""
     weights = folder / WEIGHTS_NAME
     remedy = "train it again, or copy the whole folder anew"
     if not weights.is_file():
@@ -282,15 +315,7 @@ def load_bundle(path: str | Path, device: str = "cpu") -> ModelBundle:
         raise BundleError(
             folder.name, f"cannot be loaded ({type(error).__name__})", remedy
         ) from None
-    if problem := _weights_problem(model):
-        raise BundleError(folder.name, problem, "train it again")
-    model.eval().requires_grad_(False)
-    return ModelBundle(
-        model.to(torch.device(device)),
-        config,
-        model_fingerprint(config),
-        _feature_reference(folder, config),
-    )
+    return model
 
 
 def _feature_reference(folder: Path, config: BundleConfig) -> FeatureReference | None:

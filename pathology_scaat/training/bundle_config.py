@@ -13,6 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from pathology_scaat.artifacts.fingerprint import fingerprint
 from pathology_scaat.training.bags.config import BagHeadConfig
+from pathology_scaat.training.encoders import encoder_of
+from pathology_scaat.training.imported.record import ImportRecord
 
 SCHEMA_NAME = "pathology_scaat.model"
 
@@ -177,7 +179,10 @@ class ReferenceSettings(BaseModel):
     output: str = "margin"
     stride_px: int = Field(gt=0)
     n_patches: int = Field(ge=0)
-    source: Literal["held-out patches", "training patches"] = "held-out patches"
+    source: Literal["held-out patches", "training patches", "reference patches"] = Field(
+        "held-out patches",
+        description="reference patches: given when a model was imported; they may be anything",
+    )
 
 
 class BundleConfig(BaseModel):
@@ -239,6 +244,31 @@ class BundleConfig(BaseModel):
     bag: BagHeadConfig | None = Field(
         None, description="additive head of a model for bags; none for a model for patches"
     )
+    imported: ImportRecord | None = Field(
+        None, description="where a model came from that was trained elsewhere"
+    )
+
+    @property
+    def is_calibrated(self) -> bool:
+        """Whether a temperature was fitted, so that probabilities are calibrated.
+
+        A fitted temperature is hardly ever 1 to the last digit; where there was nothing to fit it
+        on (no validation patches of two classes, several labels, an imported model) it is 1.
+        """
+        return self.temperature != 1.0
+
+    @property
+    def trained_by(self) -> str:
+        """The training method, in words."""
+        return self.method if self.imported is None else "unknown: imported, trained elsewhere"
+
+    @property
+    def terms(self) -> str:
+        """Under which terms the weights are, where that is known; else empty."""
+        if self.imported is not None and self.imported.licence:
+            return f"The imported weights are under: {self.imported.licence}"
+        encoder = encoder_of(self.backbone)
+        return encoder.terms if encoder is not None else ""
 
     @property
     def nothing_learnt(self) -> str:
@@ -262,7 +292,7 @@ class BundleConfig(BaseModel):
         """What maps and pictures of a slide carry of their model, as JSON."""
         names = {"backbone", "method", "mpp", "patch_size_px", "temperature", "held_out",
                  "saliency_reference", "evidence_reference", "reference_settings",
-                 "training_counts"}  # fmt: skip
+                 "training_counts", "imported"}  # fmt: skip
         return {
             **self.model_dump(mode="json", include=names),
             "fingerprint": model_fingerprint(self),
@@ -274,7 +304,7 @@ class BundleConfig(BaseModel):
 ADDED_LATER = frozenset(
     {
         "held_out", "saliency_reference", "evidence_reference", "reference_settings", "slides",
-        "training_counts", "feature_reference_sha256", "bag",
+        "training_counts", "feature_reference_sha256", "bag", "imported",
     }
 )  # fmt: skip
 """Fields that do not enter the fingerprint where they are absent, so that old ones still hold."""
@@ -292,7 +322,8 @@ def slide_key(slide_fingerprint: str, training_fingerprint: str) -> str:
 
 def model_name(config: BundleConfig) -> str:
     """A name that tells models apart: method, network, and a piece of the fingerprint."""
-    plain = re.sub(r"[^\w.-]+", "-", f"{config.method}-{config.backbone}").strip("-.")
+    made = config.method if config.imported is None else "imported"
+    plain = re.sub(r"[^\w.-]+", "-", f"{made}-{config.backbone}").strip("-.")
     return f"{plain}-{model_fingerprint(config)[:8]}"
 
 

@@ -7,8 +7,8 @@ slide; and a patch is told to be unlike the training data by them.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -81,14 +81,16 @@ def spreads_of_maps(
     chance : (n, K)
         Calibrated probability of each patch.
     labels : (n,) or (n, K)
-        Of the patches, or of the slides they are of.
+        Of the patches, or of the slides they are of; below 0 is not known, and counts for no
+        class.
     """
     saliency, evidence = {}, {}
     for k, name in enumerate(class_names):
         values = np.asarray(maps[k], dtype=np.float64)
-        mine = labels[:, k] > 0.5 if labels.ndim == 2 else labels == k
-        saliency[name] = _spread_of(values * chance[:, k, None, None], ~mine)
-        evidence[name] = _spread_of(patch_evidence(values, chance[:, k]), ~mine)
+        several = labels.ndim == 2
+        other = labels[:, k] <= 0.5 if several else (labels != k) & (labels >= 0)
+        saliency[name] = _spread_of(values * chance[:, k, None, None], other)
+        evidence[name] = _spread_of(patch_evidence(values, chance[:, k]), other)
     return saliency, evidence
 
 
@@ -107,29 +109,25 @@ def map_stride_px(patch_size_px: int) -> int:
     return STRIDE_PX if patch_size_px % STRIDE_PX == 0 else 1
 
 
-def measure_references(
+def measure_maps(
     model: nn.Module,
-    training: PatchTable,
-    held_out: PatchTable,
+    shown: PatchTable,
     class_names: Sequence[str],
     temperature: float,
     device: torch.device,
+    source: Literal["held-out patches", "training patches", "reference patches"],
     *,
     multi_label: bool,
 ) -> References:
-    """Look at a model's maps and features on its patches.
+    """Look at a model's maps on patches; labels below 0 are not known, and count for no class.
 
     Parameters
     ----------
-    model : nn.Module
-        (B, 3, P, P) in [0, 1] to logits; of any mode, which it keeps.
-    training, held_out : PatchTable
-        References of maps are of held-out patches, of training patches where there is none.
-    temperature : float
-        Of the calibrated probability.
+    shown : PatchTable
+        At most :data:`MOST_MAPS` of its patches are looked at.
+    source : str
+        What these patches are, for whoever reads the scale.
     """
-    shown, source = (held_out, "held-out patches") if len(held_out) else (
-        training, "training patches")  # fmt: skip
     shown = spread(shown, MOST_MAPS)
     stride = map_stride_px(shown.stores[0].patch_size_px)
     output = "logit" if multi_label else "margin"
@@ -160,11 +158,45 @@ def measure_references(
     saliency, evidence = spreads_of_maps(
         [np.concatenate(parts) for parts in maps], chance, shown.labels, class_names
     )
-    reference = feature_reference(model, training, held_out, device)
     settings = ReferenceSettings(
         output=output,
         stride_px=stride,
         n_patches=len(shown),
         source=source,
     )
-    return References(saliency, evidence, settings, reference)
+    return References(saliency, evidence, settings, None)
+
+
+def measure_references(
+    model: nn.Module,
+    training: PatchTable,
+    held_out: PatchTable,
+    class_names: Sequence[str],
+    temperature: float,
+    device: torch.device,
+    *,
+    multi_label: bool,
+) -> References:
+    """Look at a model's maps and features on its patches.
+
+    Parameters
+    ----------
+    model : nn.Module
+        (B, 3, P, P) in [0, 1] to logits; of any mode, which it keeps.
+    training, held_out : PatchTable
+        References of maps are of held-out patches, of training patches where there is none.
+    temperature : float
+        Of the calibrated probability.
+    """
+    shown, source = (held_out, "held-out patches") if len(held_out) else (
+        training, "training patches")  # fmt: skip
+    maps = measure_maps(
+        model,
+        shown,
+        class_names,
+        temperature,
+        device,
+        source,
+        multi_label=multi_label,  # type: ignore[arg-type]
+    )
+    return replace(maps, features=feature_reference(model, training, held_out, device))

@@ -44,12 +44,12 @@ _POLICY = "default-src 'none'; img-src data: 'self' file:; style-src 'unsafe-inl
 
 _READING = (
     "<details><summary>How to read the pictures</summary><dl>"
-    "<dt>Probability<dd>How probable the class is to the model, patch by patch, calibrated on "
-    "held-out patches; always from 0 to 1."
+    "<dt>Probability<dd>How probable the class is to the model, patch by patch; always from 0 to "
+    "1. Whether it is calibrated is said of each model above."
     "<dt>Evidence<dd>The same probability, strongest where in the patch it comes from: where to "
-    "look first. One scale for all slides of a model, set by what it showed on held-out patches; "
-    "what stays below that of other classes is not drawn, so that a slide without evidence is "
-    "bare."
+    "look first. One scale for all slides of a model (what set it is said with each slide); "
+    "what stays below that of other classes, where that is known, is not drawn, so that a slide "
+    "without evidence is bare."
     "<dt>Saliency<dd>How strongly a pixel moves the model's score. It is large at rims and small "
     "inside a tumour that the model is sure of: it does not say how probable the class is."
     "<dt>Slide without colour<dd>It was looked at, and the model found less than the scale begins "
@@ -134,7 +134,8 @@ def _models(cohort: ExportedCohort) -> str:
         role = str(model["quality"])
         lines.append(
             f"<p>Model <code>{html.escape(str(model['fingerprint'])[:16])}</code>, "
-            f"{html.escape(str(model['slides']))}; {html.escape(role)}.</p>"
+            f"{html.escape(str(model['slides']))}; {html.escape(role)}. Its probabilities are "
+            f"{html.escape(str(model.get('probability', 'perhaps not calibrated')))}.</p>"
         )
     card = (
         f'<p><a href="{quote(cohort.card)}">Trust card</a>: how far its maps can be trusted.</p>'

@@ -101,6 +101,7 @@ function drawModel() {
   const facts = [
     ["network", model.backbone], ["trained with", model.method], ["classes", model.classes.join(", ")],
     ["maps speak of", model.positive_class], ["at", model.mpp ? `${model.mpp} µm/px` : "unknown µm/px"],
+    ["probabilities", model.probability], ...(model.terms ? [["terms", model.terms]] : []),
   ];
   const list = element("dl", null, "facts");
   for (const [name, value] of facts) list.append(element("dt", name), element("dd", String(value)));
