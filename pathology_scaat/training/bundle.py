@@ -29,8 +29,9 @@ from torch import Tensor, nn
 
 from pathology_scaat.artifacts.atomic import atomic_path, write_json
 from pathology_scaat.artifacts.checksums import CHECKSUM_KEY, checksum_folder
-from pathology_scaat.artifacts.fingerprint import file_sha256, fingerprint, versions
+from pathology_scaat.artifacts.fingerprint import file_sha256, versions
 from pathology_scaat.errors import BundleError, ScaatError
+from pathology_scaat.patches.identity import dataset_fingerprint
 from pathology_scaat.patches.reader import PatchStore
 from pathology_scaat.scaat.method import Method
 from pathology_scaat.system.memory import is_out_of_memory
@@ -363,7 +364,7 @@ def bundle_config(
             ),
             "seed": job.seed,
         },
-        dataset_fingerprint=fingerprint({"stores": sorted({s.meta.fingerprint for s in stores})}),
+        dataset_fingerprint=dataset_fingerprint(s.meta for s in stores),
         training_fingerprint=job.fingerprint,
         metrics=metrics,
         temperature=temperature,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from pathology_scaat.artifacts.fingerprint import fingerprint
+from pathology_scaat.patches.identity import dataset_fingerprint
 from pathology_scaat.scaat.method import Method
 from pathology_scaat.training.bags.data import BagTable
 from pathology_scaat.training.bags.model import BagModel
@@ -69,7 +69,7 @@ def save_bag_bundle(
             **config.model_dump(mode="json", exclude={"backbone_weights", "cache_bytes"}),
             "seed": job.seed,
         },
-        dataset_fingerprint=fingerprint({"stores": sorted({s.meta.fingerprint for s in stores})}),
+        dataset_fingerprint=dataset_fingerprint(s.meta for s in stores),
         training_fingerprint=job.fingerprint,
         metrics=metrics,
         notes=notes,
