@@ -8,7 +8,7 @@ from typing import Any, Protocol, cast
 
 from torch import Tensor
 
-from pathology_scaat.artifacts.fingerprint import fingerprint
+from pathology_scaat.patches.identity import dataset_fingerprint
 from pathology_scaat.patches.reader import PatchStore
 from pathology_scaat.scaat.method import Method
 from pathology_scaat.training.builders import Tables
@@ -92,9 +92,7 @@ def describe(made: TrainingFacts, model: Normalising, method: Method, **more: An
             **config.model_dump(mode="json", exclude=NOT_RECORDED | made.unused),
             "seed": made.seed,
         },
-        dataset_fingerprint=fingerprint(
-            {"stores": sorted({s.meta.fingerprint for s in made.stores})}
-        ),
+        dataset_fingerprint=dataset_fingerprint(s.meta for s in made.stores),
         training_fingerprint=made.training_fingerprint,
         metrics=made.metrics,
         temperature=made.temperature,
