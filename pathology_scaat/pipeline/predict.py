@@ -18,8 +18,10 @@ from pathology_scaat.errors import StoreError, UsageError
 from pathology_scaat.evaluation.performance.aggregate import Calibration, fit_calibration
 from pathology_scaat.evaluation.performance.predictions import (
     EXTERNAL,
+    HOW_NAME,
     PATIENTS_NAME,
     Prediction,
+    write_how,
     write_predictions,
 )
 from pathology_scaat.evaluation.performance.report import (
@@ -151,8 +153,9 @@ def predict(
         remove_performance(out)
     write_predictions(out / PREDICTIONS_NAME, slides, names, positive)
     write_predictions(out / PATIENTS_NAME, patients, names, positive)
+    write_how(out / HOW_NAME, {**how, "positive_class": positive})
     if performance is None:
-        write_sums(out, SUMS_NAME, (PREDICTIONS_NAME, PATIENTS_NAME))
+        write_sums(out, SUMS_NAME, (PREDICTIONS_NAME, PATIENTS_NAME, HOW_NAME))
         listener.note(
             "No performance is given: the labels of held-out slides do not name two of the "
             "model's classes."
@@ -161,7 +164,8 @@ def predict(
     before = record_test(out, performance.evaluated_on, performance.predictions_fingerprint)
     performance = performance.after_looks(before)
     write_performance(out, performance)
-    write_sums(out, SUMS_NAME, (PREDICTIONS_NAME, PATIENTS_NAME, *PERFORMANCE_FILES))
+    written = (PREDICTIONS_NAME, PATIENTS_NAME, HOW_NAME, *PERFORMANCE_FILES)
+    write_sums(out, SUMS_NAME, written)
     for note in performance.notes:
         listener.note(note)
     return PredictReport(slides, performance)

@@ -211,7 +211,7 @@ def test_a_model_that_has_learnt_nothing_is_told_in_every_object(
         },
     }  # fmt: skip
     path.write_text(json.dumps(value))
-    config = ExportConfig(formats=("dicom", "dicom-map", "dicom-sr"), **CONFIG)
+    config = ExportConfig(formats=("dicom", "dicom-map", "dicom-sr"), identified=True)
     export_slide(copied, folder / "s.zarr", tmp_path / "o", config, slide_path=slide)
     for kind in ("ann", "seg", "pm"):
         dataset = pydicom.dcmread(tmp_path / "o" / f"D.{kind}.dcm")
