@@ -17,7 +17,9 @@ from pathology_scaat.export import ExportConfig, ExportResult, export_slide
 from pathology_scaat.export.qupath.model_words import ModelWords
 from pathology_scaat.export.report.cohort import write_cohort
 from pathology_scaat.export.report.records import FailedSlide
+from pathology_scaat.export.slide_findings import TELLS_FINDINGS, SlideFindings
 from pathology_scaat.pipeline.reporting import Reporter, Silent, StageReport
+from pathology_scaat.pipeline.slide_findings import slide_findings
 from pathology_scaat.pipeline.stage import run_stage, slides_to_do
 from pathology_scaat.pipeline.tile import load_cohort
 from pathology_scaat.training.bundle import read_bundle_config
@@ -39,6 +41,7 @@ class ExportJob:
     mpp: float | None
     tissue_path: Path | None
     facts: ModelWords
+    findings: SlideFindings
     overwrite: bool
     prune: bool = False
 
@@ -53,6 +56,7 @@ def run_export_job(job: ExportJob) -> ExportResult:
         mpp=job.mpp,
         tissue_path=job.tissue_path,
         facts=job.facts,
+        findings=job.findings,
         overwrite=job.overwrite,
         prune=job.prune,
     )
@@ -154,6 +158,7 @@ def export(
     settings = config or ExportConfig()
     facts = model_facts(space.model)
     said = predictions_in_words(out)
+    findings = slide_findings(out) if TELLS_FINDINGS & set(settings.formats) else {}
     jobs = [
         ExportJob(
             map_path=space.map(slide_id),
@@ -164,6 +169,7 @@ def export(
             mpp=rows[slide_id].mpp if slide_id in rows else None,
             tissue_path=tissue if (tissue := space.tissue(slide_id)).exists() else None,
             facts=_with_prediction(facts, said.get(slide_id)),
+            findings=findings.get(slide_id, SlideFindings()),
             overwrite=overwrite,
             prune=prune,
         )

@@ -15,8 +15,10 @@ from pathology_scaat.cohort.manifest import Manifest
 from pathology_scaat.errors import BundleError, UsageError
 from pathology_scaat.evaluation.performance.predictions import (
     EXTERNAL,
+    HOW_NAME,
     PATIENTS_NAME,
     Prediction,
+    write_how,
     write_predictions,
 )
 from pathology_scaat.evaluation.performance.report import (
@@ -171,7 +173,8 @@ def predict(
         remove_performance(out, stem)
     files = [name for performance, stem in zip(written, STEMS, strict=False)
              if performance is not None for name in performance_files(stem)]  # fmt: skip
-    write_sums(out, SUMS_NAME, (PREDICTIONS_NAME, PATIENTS_NAME, *files))
+    write_how(out / HOW_NAME, {**how, "positive_class": positive})
+    write_sums(out, SUMS_NAME, (PREDICTIONS_NAME, PATIENTS_NAME, HOW_NAME, *files))
     return PredictReport(slides, written[0], written[1] if len(written) > 1 else None)
 
 

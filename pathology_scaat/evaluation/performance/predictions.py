@@ -5,18 +5,23 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pathology_scaat.artifacts.atomic import write_text_if_changed
+from pathology_scaat.artifacts.atomic import read_json, write_text_if_changed
+from pathology_scaat.artifacts.checksums import checked_json_text
 from pathology_scaat.artifacts.status import safe_cell
 from pathology_scaat.errors import StoreError
 
 PATIENTS_NAME = "predictions_patients.csv"
+HOW_NAME = "predictions.json"
+"""How the predictions of slides came about, and by which models."""
+HOW_SCHEMA = "pathology_scaat.predictions"
 FIXED_COLUMNS = ("patient_id", "slide_id", "fold", "split", "label")
 PROBABILITY_PREFIX = "p_"
 FURTHER_COLUMNS = ("uncertainty", "disagreement", "unlike_training", "possible", "refer",
@@ -128,6 +133,22 @@ def write_predictions(
 
 def _shown(value: float | None) -> str:
     return "" if value is None else f"{value:.6g}"
+
+
+def write_how(path: Path, how: Mapping[str, Any]) -> None:
+    """Write how the predictions came about: rule, calibration, fingerprints of the models."""
+    write_text_if_changed(
+        path, checked_json_text({"schema": HOW_SCHEMA, "schema_version": 1, **how})
+    )
+
+
+def read_how(path: Path) -> dict[str, Any]:
+    """How the predictions came about; empty where that is not recorded, or damaged."""
+    try:
+        value = read_json(path)
+    except (StoreError, OSError):
+        return {}
+    return value if value.get("schema") == HOW_SCHEMA else {}
 
 
 def read_predictions(path: Path) -> tuple[tuple[Prediction, ...], tuple[str, ...]]:

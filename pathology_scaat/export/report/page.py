@@ -72,6 +72,8 @@ _FILE_WORDS = {
     "csv": "table of scores",
     "annotation-store": "for TIAToolbox and TIAViz",
     "dicom": "DICOM",
+    "dicom-map": "DICOM, the map's values",
+    "dicom-sr": "DICOM, score, regions and verdicts",
 }
 
 
