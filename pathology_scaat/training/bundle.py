@@ -6,6 +6,7 @@
             config.json                      schema, hashes, classes, patch size, method, metrics
             training_log.csv                 one row per epoch
             features.safetensors             what training patches look like to the model
+            neighbours.safetensors           their features one by one, for finding the nearest
             wsinfer/NAME/                    the WSInfer model format, in a folder of its name
 
 Loading a bundle reads safetensors and JSON and checks both against their SHA-256; nothing is
@@ -52,6 +53,7 @@ from pathology_scaat.training.bundle_config import (
 from pathology_scaat.training.class_colours import class_colours
 from pathology_scaat.training.feature_reference import FeatureReference
 from pathology_scaat.training.job import Job
+from pathology_scaat.training.neighbours import NeighbourIndex
 from pathology_scaat.training.positive_class import positive_class
 from pathology_scaat.training.references import References
 from pathology_scaat.training.sampling import class_counts
@@ -60,9 +62,11 @@ from pathology_scaat.training.wsinfer import write_wsinfer_model
 
 WEIGHTS_NAME = "model.safetensors"
 FEATURES_NAME = "features.safetensors"
+NEIGHBOURS_NAME = "neighbours.safetensors"
 CONFIG_NAME = "config.json"
 WSINFER_DIR = "wsinfer"
 MAX_CONFIG_BYTES = 4 << 20
+_ANEW = "train it again, or copy the whole folder anew"
 
 
 @dataclass(frozen=True, repr=False)
@@ -104,6 +108,7 @@ def save_bundle(
     training_log: str | None = None,
     wsinfer: bool = True,
     features: FeatureReference | None = None,
+    neighbours: NeighbourIndex | None = None,
 ) -> BundleConfig:
     """Write a bundle; it appears whole or not at all.
 
@@ -121,6 +126,8 @@ def save_bundle(
         Also write the TorchScript and the WSInfer configuration.
     features : FeatureReference, optional
         What training patches look like to the model.
+    neighbours : NeighbourIndex, optional
+        Features of training patches one by one.
 
     Returns
     -------
@@ -138,6 +145,9 @@ def save_bundle(
         if features is not None:
             save_file(features.tensors(), partial / FEATURES_NAME)
             update["feature_reference_sha256"] = file_sha256(partial / FEATURES_NAME)
+        if neighbours is not None:
+            save_file(neighbours.tensors(), partial / NEIGHBOURS_NAME)
+            update["neighbours_sha256"] = file_sha256(partial / NEIGHBOURS_NAME)
         config = config.model_copy(update=update)
         write_json(
             partial / CONFIG_NAME,
@@ -306,20 +316,42 @@ def load_bundle(path: str | Path, device: str = "cpu") -> ModelBundle:
 
 
 def _feature_reference(folder: Path, config: BundleConfig) -> FeatureReference | None:
-    if config.feature_reference_sha256 is None:
-        return None
-    path = folder / FEATURES_NAME
-    remedy = "train it again, or copy the whole folder anew"
-    if not path.is_file():
-        raise BundleError(folder.name, f"has no {FEATURES_NAME}", remedy)
-    if file_sha256(path) != config.feature_reference_sha256:
-        raise BundleError(
-            folder.name, f"has a {FEATURES_NAME} that is not the one it was saved with", remedy
-        )
+    tensors = _tensors(folder, FEATURES_NAME, config.feature_reference_sha256)
     try:
-        return FeatureReference.of_tensors(load_file(path))
+        return None if tensors is None else FeatureReference.of_tensors(tensors)
+    except ValueError:
+        raise BundleError(folder.name, f"has a damaged {FEATURES_NAME}", _ANEW) from None
+
+
+def load_neighbours(path: str | Path) -> NeighbourIndex | None:
+    """Features of a bundle's training patches; None where it holds none.
+
+    Raises
+    ------
+    BundleError
+        If the bundle, or the file, is damaged.
+    """
+    folder = Path(path)
+    tensors = _tensors(folder, NEIGHBOURS_NAME, read_bundle_config(folder).neighbours_sha256)
+    try:
+        return None if tensors is None else NeighbourIndex.of_tensors(tensors)
+    except ValueError:
+        raise BundleError(folder.name, f"has a damaged {NEIGHBOURS_NAME}", _ANEW) from None
+
+
+def _tensors(folder: Path, name: str, sha256: str | None) -> dict[str, Tensor] | None:
+    """A further file of a bundle, checked; None where the bundle has none."""
+    if sha256 is None:
+        return None
+    path = folder / name
+    if not path.is_file():
+        raise BundleError(folder.name, f"has no {name}", _ANEW)
+    if file_sha256(path) != sha256:
+        raise BundleError(folder.name, f"has a {name} that is not the one it was saved with", _ANEW)
+    try:
+        return load_file(path)
     except (SafetensorError, ValueError):
-        raise BundleError(folder.name, f"has a damaged {FEATURES_NAME}", remedy) from None
+        raise BundleError(folder.name, f"has a damaged {name}", _ANEW) from None
 
 
 def bundle_config(

@@ -31,12 +31,19 @@ BATCH = 32
 
 @dataclass(frozen=True)
 class References:
-    """What goes into the bundle: by class where a map is of a class."""
+    """What goes into the bundle: by class where a map is of a class.
+
+    ``training`` and ``held_out`` are the patches whose features (N, F) were looked at;
+    ``held_out_logits`` (M, K) are calibrated.
+    """
 
     saliency: dict[str, MapReference]
     evidence: dict[str, MapReference]
     settings: ReferenceSettings
     features: FeatureReference | None
+    training: tuple[PatchTable, NDArray[np.float32]]
+    held_out: tuple[PatchTable, NDArray[np.float32]]
+    held_out_logits: NDArray[np.float32]
 
 
 def spread(table: PatchTable, most: int) -> PatchTable:
@@ -53,12 +60,21 @@ def _images(table: PatchTable, start: int, device: torch.device) -> torch.Tensor
 
 def features_of(model: nn.Module, table: PatchTable, device: torch.device) -> NDArray[np.float32]:
     """What the head gets of each patch, (N, F) float32; (N, 0) where the model has no head."""
+    return _look(model, table, device)[0]
+
+
+def _look(
+    model: nn.Module, table: PatchTable, device: torch.device
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Features (N, F) and logits (N, K) of a table's patches."""
+    logits: list[torch.Tensor] = []
     with evaluating(model), torch.no_grad(), penultimate(model) as kept:
         for start in range(0, len(table), BATCH):
-            model(_images(table, start, device))
+            logits.append(model(_images(table, start, device)).float().cpu())
+    said = torch.cat(logits).numpy() if logits else np.zeros((0, 0), np.float32)
     if not kept:
-        return np.zeros((len(table), 0), np.float32)
-    return torch.cat([part.cpu() for part in kept]).numpy()
+        return np.zeros((len(table), 0), np.float32), said
+    return torch.cat([part.cpu() for part in kept]).numpy(), said
 
 
 def _spread_of(values: NDArray[np.floating[Any]], other: NDArray[np.bool_]) -> MapReference:
@@ -124,14 +140,19 @@ def measure_references(
         mine = shown.labels[:, k] > 0.5 if shown.labels.ndim == 2 else shown.labels == k
         saliency[name] = _spread_of(values * chance[:, k, None, None], ~mine)
         evidence[name] = _spread_of(patch_evidence(values, chance[:, k]), ~mine)
-    reference = FeatureReference.fit(
-        features_of(model, spread(training, MOST_FEATURES), device),
-        features_of(model, spread(held_out, MOST_FEATURES), device),
-    )
+    looked_at = [
+        (some, *_look(model, some, device))
+        for some in (spread(training, MOST_FEATURES), spread(held_out, MOST_FEATURES))
+    ]
+    reference = FeatureReference.fit(looked_at[0][1], looked_at[1][1])
     settings = ReferenceSettings(
         output=output,
         stride_px=stride,
         n_patches=len(shown),
         source=source,
     )
-    return References(saliency, evidence, settings, reference)
+    (seen, seen_features, _), (unseen, unseen_features, logits) = looked_at
+    return References(
+        saliency, evidence, settings, reference,
+        (seen, seen_features), (unseen, unseen_features), logits / temperature,
+    )  # fmt: skip

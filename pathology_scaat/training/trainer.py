@@ -43,7 +43,8 @@ from pathology_scaat.training.gradient_averaging import GradientAverager, averag
 from pathology_scaat.training.held_out import measure_held_out
 from pathology_scaat.training.job import Job, TrainingState, work_folder
 from pathology_scaat.training.logs import log_text, write_tensorboard
-from pathology_scaat.training.references import measure_references
+from pathology_scaat.training.neighbours import NeighbourIndex, build_index
+from pathology_scaat.training.references import References, measure_references
 from pathology_scaat.training.results import TrainProgress, TrainResult
 from pathology_scaat.training.sampling import class_counts, epoch_batches
 
@@ -395,6 +396,7 @@ class Trainer:
                 config,
                 training_log=log_text(state.rows or [], times=False),
                 features=references.features,
+                neighbours=self._neighbours(references),
             )
             (self.folder / CHECKPOINT_NAME).unlink(missing_ok=True)
         identity = [model_fingerprint(config)]
@@ -412,6 +414,16 @@ class Trainer:
             notes=tuple(self.notes),
             nothing_learnt=held_out.nothing_learnt if held_out is not None else "",
         )
+
+    def _neighbours(self, references: References) -> NeighbourIndex | None:
+        """Where the training patches lie among each other, for who asks why."""
+        slides = self.job.slides
+        mine = [s for s in slides if s.split == "train"]
+        others = [s for s in slides if s.split == "val"] or mine  # else blocks of the training's
+        return build_index(
+            references.training, references.held_out, mine, others, references.held_out_logits,
+            self.job.fingerprint, self.n_classes,
+        )  # fmt: skip
 
     def _held_out(
         self,
