@@ -6,6 +6,7 @@
             config.json                      schema, hashes, classes, patch size, method, metrics
             training_log.csv                 one row per epoch
             features.safetensors             what training patches look like to the model
+            neighbours.safetensors           their features one by one, for finding the nearest
             wsinfer/NAME/                    the WSInfer model format, in a folder of its name
             script.pt                        instead of weights: an imported TorchScript network
 
@@ -48,14 +49,17 @@ from pathology_scaat.training.bundle_config import (
 from pathology_scaat.training.feature_reference import FeatureReference
 from pathology_scaat.training.imported.record import SCRIPT_BACKBONE
 from pathology_scaat.training.imported.script import SCRIPT_FILE, load_trusted_script
+from pathology_scaat.training.neighbours import NeighbourIndex
 from pathology_scaat.training.small_cnn import SMALL_NAME, stored_options
 from pathology_scaat.training.wsinfer import write_wsinfer_model
 
 WEIGHTS_NAME = "model.safetensors"
 FEATURES_NAME = "features.safetensors"
+NEIGHBOURS_NAME = "neighbours.safetensors"
 CONFIG_NAME = "config.json"
 WSINFER_DIR = "wsinfer"
 MAX_CONFIG_BYTES = 4 << 20
+_ANEW = "train it again, or copy the whole folder anew"
 
 
 @dataclass(frozen=True, repr=False)
@@ -98,6 +102,7 @@ def save_bundle(
     wsinfer: bool = True,
     features: FeatureReference | None = None,
     script: Path | None = None,
+    neighbours: NeighbourIndex | None = None,
 ) -> BundleConfig:
     """Write a bundle; it appears whole or not at all.
 
@@ -117,6 +122,8 @@ def save_bundle(
         What training patches look like to the model.
     script : Path, optional
         A TorchScript file that is the network: it is kept in place of weights.
+    neighbours : NeighbourIndex, optional
+        Features of training patches one by one.
 
     Returns
     -------
@@ -138,6 +145,9 @@ def save_bundle(
         if features is not None:
             save_file(features.tensors(), partial / FEATURES_NAME)
             update["feature_reference_sha256"] = file_sha256(partial / FEATURES_NAME)
+        if neighbours is not None:
+            save_file(neighbours.tensors(), partial / NEIGHBOURS_NAME)
+            update["neighbours_sha256"] = file_sha256(partial / NEIGHBOURS_NAME)
         config = config.model_copy(update=update)
         write_json(
             partial / CONFIG_NAME,
@@ -163,7 +173,7 @@ def read_bundle_config(path: Path) -> BundleConfig:
     remedy = "train it again, or copy the whole folder anew"
     try:
         if file.stat().st_size > MAX_CONFIG_BYTES:
-            raise BundleError(path.name, "has a config.json of absurd size", remedy)
+            raise BundleError(path.name, "has a config.json of absurd size", _ANEW)
         value = json.loads(file.read_text(encoding="utf-8"), parse_constant=_no_number)
     except FileNotFoundError:
         raise BundleError(
@@ -172,7 +182,7 @@ def read_bundle_config(path: Path) -> BundleConfig:
             "give the folder 'scaat train' made",
         ) from None
     except (OSError, ValueError, RecursionError):
-        raise BundleError(path.name, "has a config.json that cannot be read", remedy) from None
+        raise BundleError(path.name, "has a config.json that cannot be read", _ANEW) from None
     if not isinstance(value, dict) or value.get("schema_name") != SCHEMA_NAME:
         raise BundleError(path.name, "is not a model bundle", "give the folder 'scaat train' made")
     if value.get("schema_version") != SCHEMA_VERSION:
@@ -188,15 +198,15 @@ def read_bundle_config(path: Path) -> BundleConfig:
         computed = model_fingerprint(config)
     except ValidationError as error:
         at = ".".join(str(part) for part in error.errors()[0]["loc"])[:60]
-        raise BundleError(path.name, f"has a damaged config.json ('{at}')", remedy) from None
+        raise BundleError(path.name, f"has a damaged config.json ('{at}')", _ANEW) from None
     except (ValueError, RecursionError):  # numbers that are none, in free settings
-        raise BundleError(path.name, "has a damaged config.json", remedy) from None
+        raise BundleError(path.name, "has a damaged config.json", _ANEW) from None
     if problem := class_names_problem(config.class_names):
         raise BundleError(path.name, problem, "train it again with other class names")
     if stated != computed:
-        raise BundleError(path.name, "has a config.json that was altered", remedy)
+        raise BundleError(path.name, "has a config.json that was altered", _ANEW)
     if config.positive_class not in config.class_names:
-        raise BundleError(path.name, "names a positive class it does not have", remedy)
+        raise BundleError(path.name, "names a positive class it does not have", _ANEW)
     return config
 
 
@@ -294,42 +304,63 @@ def _script(folder: Path, config: BundleConfig) -> nn.Module:
 def _network(folder: Path, config: BundleConfig) -> nn.Module:
     """The network of a bundle, built by its name and filled with its tensors."""
     weights = folder / WEIGHTS_NAME
-    remedy = "train it again, or copy the whole folder anew"
     if not weights.is_file():
-        raise BundleError(folder.name, f"has no {WEIGHTS_NAME}", remedy)
+        raise BundleError(folder.name, f"has no {WEIGHTS_NAME}", _ANEW)
     if file_sha256(weights) != config.weights_sha256:
         raise BundleError(
-            folder.name, f"has a {WEIGHTS_NAME} that is not the one it was saved with", remedy
+            folder.name, f"has a {WEIGHTS_NAME} that is not the one it was saved with", _ANEW
         )
     try:
         state = load_file(weights)
         model = build_model(config, state)
         model.load_state_dict(state)
     except ScaatError as error:
-        raise BundleError(folder.name, f"cannot be loaded ({error.problem})", remedy) from None
+        raise BundleError(folder.name, f"cannot be loaded ({error.problem})", _ANEW) from None
     except Exception as error:
         raise_again()  # a signal that a loader made into an error of its own
         if is_out_of_memory(error):
             raise
         # Whatever network and loader say of data that do not fit: it is the bundle's fault.
         raise BundleError(
-            folder.name, f"cannot be loaded ({type(error).__name__})", remedy
+            folder.name, f"cannot be loaded ({type(error).__name__})", _ANEW
         ) from None
     return model
 
 
 def _feature_reference(folder: Path, config: BundleConfig) -> FeatureReference | None:
-    if config.feature_reference_sha256 is None:
-        return None
-    path = folder / FEATURES_NAME
-    remedy = "train it again, or copy the whole folder anew"
-    if not path.is_file():
-        raise BundleError(folder.name, f"has no {FEATURES_NAME}", remedy)
-    if file_sha256(path) != config.feature_reference_sha256:
-        raise BundleError(
-            folder.name, f"has a {FEATURES_NAME} that is not the one it was saved with", remedy
-        )
+    tensors = _tensors(folder, FEATURES_NAME, config.feature_reference_sha256)
     try:
-        return FeatureReference.of_tensors(load_file(path))
+        return None if tensors is None else FeatureReference.of_tensors(tensors)
+    except ValueError:
+        raise BundleError(folder.name, f"has a damaged {FEATURES_NAME}", _ANEW) from None
+
+
+def load_neighbours(path: str | Path) -> NeighbourIndex | None:
+    """Features of a bundle's training patches; None where it holds none.
+
+    Raises
+    ------
+    BundleError
+        If the bundle, or the file, is damaged.
+    """
+    folder = Path(path)
+    tensors = _tensors(folder, NEIGHBOURS_NAME, read_bundle_config(folder).neighbours_sha256)
+    try:
+        return None if tensors is None else NeighbourIndex.of_tensors(tensors)
+    except ValueError:
+        raise BundleError(folder.name, f"has a damaged {NEIGHBOURS_NAME}", _ANEW) from None
+
+
+def _tensors(folder: Path, name: str, sha256: str | None) -> dict[str, Tensor] | None:
+    """A further file of a bundle, checked; None where the bundle has none."""
+    if sha256 is None:
+        return None
+    path = folder / name
+    if not path.is_file():
+        raise BundleError(folder.name, f"has no {name}", _ANEW)
+    if file_sha256(path) != sha256:
+        raise BundleError(folder.name, f"has a {name} that is not the one it was saved with", _ANEW)
+    try:
+        return load_file(path)
     except (SafetensorError, ValueError):
-        raise BundleError(folder.name, f"has a damaged {FEATURES_NAME}", remedy) from None
+        raise BundleError(folder.name, f"has a damaged {name}", _ANEW) from None

@@ -241,6 +241,9 @@ class BundleConfig(BaseModel):
     feature_reference_sha256: str | None = Field(
         None, description="of features.safetensors: what training patches look like to the model"
     )
+    neighbours_sha256: str | None = Field(
+        None, description="of neighbours.safetensors: features of training patches, no pixels"
+    )
     bag: BagHeadConfig | None = Field(
         None, description="additive head of a model for bags; none for a model for patches"
     )
@@ -304,7 +307,7 @@ class BundleConfig(BaseModel):
 ADDED_LATER = frozenset(
     {
         "held_out", "saliency_reference", "evidence_reference", "reference_settings", "slides",
-        "training_counts", "feature_reference_sha256", "bag", "imported",
+        "training_counts", "feature_reference_sha256", "neighbours_sha256", "bag", "imported",
     }
 )  # fmt: skip
 """Fields that do not enter the fingerprint where they are absent, so that old ones still hold."""

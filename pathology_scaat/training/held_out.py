@@ -107,7 +107,7 @@ def _estimate(value: float, drawn: list[float]) -> Estimate | None:
     if len(kept) < len(drawn) / 2 or not len(kept):
         return Estimate(value=round(value, 6))
     low, high = np.quantile(kept, [0.025, 0.975])
-    if kept.min() == kept.max():  # nobody wrong: a bootstrap would call that certain
+    if high - low < 1e-12:  # all samples agree: a bootstrap would call the value certain
         return Estimate(value=round(value, 6))
     return Estimate(value=round(value, 6), low=round(float(low), 6), high=round(float(high), 6))
 

@@ -31,12 +31,19 @@ BATCH = 32
 
 @dataclass(frozen=True)
 class References:
-    """What goes into the bundle: by class where a map is of a class."""
+    """What goes into the bundle: by class where a map is of a class.
+
+    ``training`` and ``held_out`` are the patches whose features (N, F) were looked at;
+    ``held_out_logits`` (M, K) are calibrated.
+    """
 
     saliency: dict[str, MapReference]
     evidence: dict[str, MapReference]
     settings: ReferenceSettings
     features: FeatureReference | None
+    training: tuple[PatchTable, NDArray[np.float32]] | None = None
+    held_out: tuple[PatchTable, NDArray[np.float32]] | None = None
+    held_out_logits: NDArray[np.float32] | None = None
 
 
 def spread(table: PatchTable, most: int) -> PatchTable:
@@ -53,12 +60,21 @@ def _images(table: PatchTable, start: int, device: torch.device) -> torch.Tensor
 
 def features_of(model: nn.Module, table: PatchTable, device: torch.device) -> NDArray[np.float32]:
     """What the head gets of each patch, (N, F) float32; (N, 0) where the model has no head."""
+    return _look(model, table, device)[0]
+
+
+def _look(
+    model: nn.Module, table: PatchTable, device: torch.device
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Features (N, F) and logits (N, K) of a table's patches."""
+    logits: list[torch.Tensor] = []
     with evaluating(model), torch.no_grad(), penultimate(model) as kept:
         for start in range(0, len(table), BATCH):
-            model(_images(table, start, device))
+            logits.append(model(_images(table, start, device)).float().cpu())
+    said = torch.cat(logits).numpy() if logits else np.zeros((0, 0), np.float32)
     if not kept:
-        return np.zeros((len(table), 0), np.float32)
-    return torch.cat([part.cpu() for part in kept]).numpy()
+        return np.zeros((len(table), 0), np.float32), said
+    return torch.cat([part.cpu() for part in kept]).numpy(), said
 
 
 def _spread_of(values: NDArray[np.floating[Any]], other: NDArray[np.bool_]) -> MapReference:
@@ -199,4 +215,15 @@ def measure_references(
         source,
         multi_label=multi_label,  # type: ignore[arg-type]
     )
-    return replace(maps, features=feature_reference(model, training, held_out, device))
+    looked_at = [
+        (some, *_look(model, some, device))
+        for some in (spread(training, MOST_FEATURES), spread(held_out, MOST_FEATURES))
+    ]
+    (seen, seen_features, _), (unseen, unseen_features, logits) = looked_at
+    return replace(
+        maps,
+        features=FeatureReference.fit(seen_features, unseen_features),
+        training=(seen, seen_features),
+        held_out=(unseen, unseen_features),
+        held_out_logits=logits / temperature,
+    )

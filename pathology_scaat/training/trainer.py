@@ -27,7 +27,8 @@ from pathology_scaat.training.held_out import measure_held_out
 from pathology_scaat.training.job import Job, TrainingState
 from pathology_scaat.training.logs import log_text
 from pathology_scaat.training.loop import Shown, TrainingLoop
-from pathology_scaat.training.references import measure_references
+from pathology_scaat.training.neighbours import NeighbourIndex, build_index
+from pathology_scaat.training.references import References, measure_references
 from pathology_scaat.training.results import TrainProgress, TrainResult
 from pathology_scaat.training.sampling import class_counts, epoch_batches
 
@@ -195,12 +196,25 @@ class Trainer(TrainingLoop):
                 config,
                 training_log=log_text(state.rows or [], times=False),
                 features=references.features,
+                neighbours=self._neighbours(references),
             )
             identity = [model_fingerprint(config)]
         if dist.is_initialized():
             dist.broadcast_object_list(identity, src=0)  # the first process alone knows the weights
             dist.barrier()
         return self._result(state, found, identity[0], seconds, held_out)
+
+    def _neighbours(self, references: References) -> NeighbourIndex | None:
+        """Where the training patches lie among each other, for who asks why."""
+        if references.training is None or references.held_out is None:
+            return None
+        slides = self.job.slides
+        mine = [s for s in slides if s.split == "train"]
+        others = [s for s in slides if s.split == "val"] or mine  # else blocks of the training's
+        return build_index(
+            references.training, references.held_out, mine, others, references.held_out_logits,
+            self.job.fingerprint, self.n_classes,
+        )  # fmt: skip
 
     def _held_out(
         self,
