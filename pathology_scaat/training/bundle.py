@@ -170,7 +170,6 @@ def read_bundle_config(path: Path) -> BundleConfig:
         If it is missing, altered, or of another schema.
     """
     file = path / CONFIG_NAME
-    remedy = "train it again, or copy the whole folder anew"
     try:
         if file.stat().st_size > MAX_CONFIG_BYTES:
             raise BundleError(path.name, "has a config.json of absurd size", _ANEW)
