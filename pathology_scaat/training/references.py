@@ -204,17 +204,16 @@ def measure_references(
     temperature : float
         Of the calibrated probability.
     """
-    shown, source = (held_out, "held-out patches") if len(held_out) else (
-        training, "training patches")  # fmt: skip
-    maps = measure_maps(
-        model,
-        shown,
-        class_names,
-        temperature,
-        device,
-        source,
-        multi_label=multi_label,  # type: ignore[arg-type]
-    )
+    if len(held_out):
+        maps = measure_maps(
+            model, held_out, class_names, temperature, device, "held-out patches",
+            multi_label=multi_label,
+        )  # fmt: skip
+    else:
+        maps = measure_maps(
+            model, training, class_names, temperature, device, "training patches",
+            multi_label=multi_label,
+        )  # fmt: skip
     looked_at = [
         (some, *_look(model, some, device))
         for some in (spread(training, MOST_FEATURES), spread(held_out, MOST_FEATURES))
