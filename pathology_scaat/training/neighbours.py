@@ -119,8 +119,8 @@ class NeighbourIndex:
         return float(np.interp(distance, self.usual, np.linspace(0, 100, len(self.usual))))
 
     def tensors(self) -> dict[str, Tensor]:
-        """For a file of tensors."""
-        return {f.name: torch.from_numpy(np.ascontiguousarray(getattr(self, f.name)))
+        """For a file of tensors; copies, since no two of a file may share memory."""
+        return {f.name: torch.from_numpy(np.array(getattr(self, f.name), order="C"))
                 for f in fields(self)}  # fmt: skip
 
     @classmethod
