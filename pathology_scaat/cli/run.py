@@ -13,6 +13,7 @@ from pathology_scaat.cli.app import app
 from pathology_scaat.cli.common import (
     finish,
     folded,
+    how_to_look,
     print_run,
     progress_of,
     stdout,
@@ -167,4 +168,4 @@ def demo(
             shown.add_row(*row)
         stdout.print(shown)
     tell(scores=read_json(report.run.out / "demo.json"), nothing_learnt=report.run.nothing_learnt)
-    finish(report.run.stages, report.run.out)
+    finish(report.run.stages, report.run.out, how_to_look(report.run.out))

@@ -10,13 +10,13 @@ from pathology_scaat.cli.common import (
     cohort,
     engine_of,
     finish,
+    how_to_look,
     needed,
     no_salt_alone,
     print_metrics,
     print_performance,
     progress_of,
     refuse_silence,
-    say_how_to_look,
     train_overrides,
 )
 from pathology_scaat.cli.output import Json, tell
@@ -278,6 +278,4 @@ def export(
             prune=prune,
             reporter=reporter,
         )
-    if report.usable:
-        say_how_to_look(folder / "overlays")
-    finish([report], folder)
+    finish([report], folder, how_to_look(folder) if report.usable else ())

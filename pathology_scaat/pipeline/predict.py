@@ -31,7 +31,8 @@ from pathology_scaat.evaluation.performance.report import (
 )
 from pathology_scaat.evaluation.performance.slide_scores import rule_of, score_slide
 from pathology_scaat.execution.devices import choose_device
-from pathology_scaat.pipeline.reporting import Reporter, Silent
+from pathology_scaat.pipeline.reporting import Reporter
+from pathology_scaat.pipeline.run_log import logged
 from pathology_scaat.pipeline.tile import load_cohort
 from pathology_scaat.training.bundle import load_bundle
 
@@ -115,7 +116,7 @@ def predict(
     """
     if prevalence is not None and not 0 < prevalence < 1:
         raise UsageError("--prevalence", f"{prevalence} is no share", "give e.g. 0.1")
-    listener = reporter or Silent()
+    listener = logged(reporter, out, "predict")
     cohort = load_cohort(manifest)
     space = Workspace(out)
     if not space.slide_ids_with("tile"):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pathology_scaat.artifacts.fingerprint import file_sha256
 from pathology_scaat.artifacts.output_folder import claim_output
+from pathology_scaat.artifacts.readme import write_readme
 from pathology_scaat.artifacts.run_record import write_run_record
 from pathology_scaat.artifacts.status import StatusTable
 from pathology_scaat.cohort.external import with_external_test
@@ -33,7 +34,8 @@ from pathology_scaat.pipeline.preflight import (
     check_training,
     unused_settings,
 )
-from pathology_scaat.pipeline.reporting import Reporter, Silent, StageReport, tell_and_keep
+from pathology_scaat.pipeline.reporting import Reporter, StageReport, tell_and_keep
+from pathology_scaat.pipeline.run_log import logged
 from pathology_scaat.pipeline.same_slides import refuse_shared_slides, shared_slide_notes
 from pathology_scaat.pipeline.stitch import stitch
 from pathology_scaat.pipeline.tile import load_cohort, plan_note, tile_cohort
@@ -111,8 +113,8 @@ def run(
     RunReport
         What was done and what failed; ``slides.csv`` in the output folder says the same.
     """
-    listener = reporter or Silent()
     out = config.out
+    listener = logged(reporter, out, "run")
     cohort: Manifest = load_cohort(config.manifest, config.pseudonymize, out)
     external: tuple[str, ...] = ()
     if config.test_manifest is not None:
@@ -147,6 +149,7 @@ def run(
     )
     planned = plan_note(cohort, out, tile_config, overwrite)
     claim_output(out, exists_ok=exists_ok)
+    write_readme(out)
     if planned:
         listener.note(planned)
     tell_and_keep([*notes, *class_notes], out, "cohort", listener)

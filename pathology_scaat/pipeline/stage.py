@@ -19,6 +19,7 @@ from pathology_scaat.artifacts.status_writer import StatusChange, StatusWriter
 from pathology_scaat.errors import LeaseError, ScaatError, UsageError
 from pathology_scaat.execution.engine import EngineConfig, LostError, map_jobs
 from pathology_scaat.pipeline.reporting import Reporter, StageReport
+from pathology_scaat.pipeline.run_log import LoggingReporter
 
 
 class SlideResult(Protocol):
@@ -84,6 +85,8 @@ class StageRecorder:
     def failed(self, slide_id: str, error: ScaatError) -> None:
         self.report.failed[slide_id] = str(error)
         log_failure(self._status.path.parent, self.report.stage, slide_id, error)
+        if isinstance(self._reporter, LoggingReporter):
+            self._reporter.failed(self._stage, slide_id, reason_for(error))
         own: StatusChange = (slide_id, self._stage, "failed", reason_for(error), {})
         self._writer.add([*self._outdated(slide_id), own])
         self._advance()
@@ -124,6 +127,8 @@ class StageRecorder:
 
     def close(self) -> StageReport:
         self._writer.close()
+        if isinstance(self._reporter, LoggingReporter):
+            self._reporter.made(self._stage, len(self.report.done), self._units)
         self._reporter.end(self.report.stage)
         return self.report
 

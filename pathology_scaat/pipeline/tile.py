@@ -17,7 +17,8 @@ from pathology_scaat.patches import TileConfig, TileJob, TileResult, tile_slide
 from pathology_scaat.patches.plan import check_room, plan_tiling
 from pathology_scaat.pipeline.class_names import counts_text, with_class_names
 from pathology_scaat.pipeline.label_source import copies_labels, label_notes
-from pathology_scaat.pipeline.reporting import Reporter, Silent, StageReport, tell_and_keep
+from pathology_scaat.pipeline.reporting import Reporter, StageReport, tell_and_keep
+from pathology_scaat.pipeline.run_log import logged
 from pathology_scaat.pipeline.same_slides import shared_slide_notes
 from pathology_scaat.pipeline.stage import run_stage
 from pathology_scaat.slides.opening import reach_slide
@@ -130,7 +131,7 @@ def tile(
     StoreError
         If the disk cannot hold the patches.
     """
-    listener = reporter or Silent()
+    listener = logged(reporter, out, "tile")
     cohort = load_cohort(manifest)
     if not cohort.rows:
         raise ManifestError("the cohort", "has no slides", "add at least one row")

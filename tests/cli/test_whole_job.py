@@ -28,7 +28,7 @@ def snapshot(out: Path) -> dict[str, tuple[int, int]]:
         str(path.relative_to(out)): (path.stat().st_mtime_ns, path.stat().st_size)
         for path in sorted(out.rglob("*"))
         if path.is_file()
-        and path.parts[-1] not in {"slides.csv", "run.json"}
+        and path.parts[-1] not in {"slides.csv", "run.json", "run.log"}
         and "logs" not in path.relative_to(out).parts
         and not path.name.startswith(".")
     }
