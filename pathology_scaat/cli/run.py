@@ -68,6 +68,10 @@ def run(
     audit: opt.Audit = None,
     set_: opt.Set = None,
     pseudonymize: opt.Pseudonymize = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Say what it would do, need and take; write nothing."),
+    ] = False,
     overwrite: opt.Overwrite = False,
     out_exists_ok: opt.OutExistsOk = False,
     quiet: opt.Quiet = False,
@@ -122,6 +126,16 @@ def run(
             "--positive-class": positive_class,
         }
         refuse_unused_options(given, read_bundle_config(settings.model))
+    if dry_run:
+        from pathology_scaat.cli.plan import print_plan
+        from pathology_scaat.pipeline.plan_run import plan_run
+
+        with progress_of(quiet) as reporter:
+            plan = plan_run(settings, reporter)
+            for note in plan.notes:
+                reporter.note(note)
+        print_plan(plan)
+        return
     with progress_of(quiet) as reporter:
         report = step(settings, overwrite=overwrite, exists_ok=out_exists_ok, reporter=reporter)
     print_run(report)
