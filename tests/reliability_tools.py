@@ -92,7 +92,7 @@ def run_scaat(
     )
 
 
-VOLATILE = ("logs/", "model.training/", ".leases.lock", ".slides.csv.lock")
+VOLATILE = ("logs/", "run.log", "model.training/", ".leases.lock", ".slides.csv.lock")
 
 
 def digest(out: Path) -> dict[str, str]:

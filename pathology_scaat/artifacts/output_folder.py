@@ -35,7 +35,10 @@ FOLDERS: Final = (
 
 _STATUS_HEAD = (b"slide_id", b"tile", b"explain", b"stitch", b"export", b"reason")
 
-FILES: Final = ("run.json", "slides.csv")
+RUN_LOG_NAME: Final = "run.log"
+"""What the commands on the folder did, and how long it took."""
+
+FILES: Final = ("run.json", "slides.csv", RUN_LOG_NAME)
 _LITTER: Final = {".DS_Store", "Thumbs.db", "desktop.ini", "lost+found", ".nfs", ".snapshot"}
 """What systems put into folders by themselves."""
 PREDICTIONS_NAME = "predictions.csv"

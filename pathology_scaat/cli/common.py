@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -90,8 +91,14 @@ def stage_document(report: StageReport) -> dict[str, Any]:
     }
 
 
-def finish(reports: list[StageReport], out: Path) -> None:
-    """Last lines of a batch: counts, failed slides, where the status stands."""
+def finish(reports: list[StageReport], out: Path, then: Sequence[str] = ()) -> None:
+    """Last lines of a batch: counts, failed slides, where the status stands, and what to do then.
+
+    Raises
+    ------
+    BatchError
+        If a slide failed.
+    """
     tell(out=out, status=out / "slides.csv", stages=[stage_document(one) for one in reports])
     failed = {slide: why for report in reports for slide, why in report.failed.items()}
     for report in reports:
@@ -107,7 +114,8 @@ def finish(reports: list[StageReport], out: Path) -> None:
             stderr.print(text, style="yellow", markup=False, highlight=False, soft_wrap=True)
     for slide, why in failed.items():
         stderr.print(f"failed: {slide}: {why}", markup=False, highlight=False, soft_wrap=True)
-    stdout.print(f"status of every slide: {out / 'slides.csv'}", markup=False, highlight=False)
+    for line in (f"status of every slide: {out / 'slides.csv'}", *then):
+        stdout.print(line, markup=False, highlight=False, soft_wrap=True)
     if failed:
         raise BatchError(
             f"{len(failed)} slide(s)", "failed", "the reasons are above and in slides.csv"
@@ -167,15 +175,20 @@ def print_performance(report: PredictReport, out: Path) -> None:
         stdout.print(table)
 
 
-def say_how_to_look(overlays: Path) -> None:
-    """What to do in QuPath, where there is something to look at."""
+def how_to_look(out: Path) -> list[str]:
+    """What to open first, and what to do in QuPath, where there is something to look at."""
+    overlays = out / "overlays"
+    lines = []
     if next(overlays.glob("*.geojson.gz"), None) is not None:
-        stdout.print(
+        lines.append(
             "in QuPath: drag <slide>.geojson.gz onto the slide (once; the import script replaces), "
-            "Measure > Show measurement maps, then press F to fill the tiles",
-            markup=False,
-            highlight=False,
+            "Measure > Show measurement maps, then press F to fill the tiles"
         )
+    page = overlays / "index.html"
+    if page.is_file():
+        tell(open_first=page)
+        lines.append(f"open first: {page}")
+    return lines
 
 
 def print_run(report: RunReport) -> None:
@@ -184,13 +197,8 @@ def print_run(report: RunReport) -> None:
         print_metrics(report.training.metrics)
     if report.predicted is not None:
         print_performance(report.predicted, report.out)
-    if report.completed:
-        page = report.out / "overlays" / "index.html"
-        tell(open_first=page)
-        stdout.print(f"open first: {page}", markup=False, highlight=False)
-        say_how_to_look(report.out / "overlays")
     try:
-        finish(report.stages, report.out)
+        finish(report.stages, report.out, how_to_look(report.out) if report.completed else ())
     except BatchError:
         refuse_silence(report.nothing_learnt)
         raise

@@ -212,6 +212,10 @@ Prevalence = Annotated[
         "--prevalence", help="Share of positive patients at which predictive values are given."
     ),
 ]
+Slides = Annotated[
+    str | None,
+    typer.Option("--slides", metavar="IDS", help="Only these slides, comma-separated."),
+]
 Set = Annotated[
     list[str] | None,
     typer.Option(
@@ -251,6 +255,20 @@ def numbers(text: str | None, option: str) -> list[int] | None:
 def listed(text: str | None) -> list[str] | None:
     """The names of a comma-separated option; None where it was not given."""
     return [name.strip() for name in text.split(",") if name.strip()] if text else None
+
+
+def slide_list(text: str | None) -> list[str] | None:
+    """The ids of ``--slides``; None, which is all of them, only where it was not given.
+
+    Raises
+    ------
+    UsageError
+        If it names none.
+    """
+    names = listed(text)
+    if text is not None and not names:
+        raise UsageError("--slides", "names no slide", "write their ids, with commas")
+    return names
 
 
 def tile_overrides(

@@ -13,6 +13,7 @@ from pathology_scaat.cli.app import app
 from pathology_scaat.cli.common import (
     finish,
     folded,
+    how_to_look,
     print_run,
     progress_of,
     stdout,
@@ -68,6 +69,10 @@ def run(
     audit: opt.Audit = None,
     set_: opt.Set = None,
     pseudonymize: opt.Pseudonymize = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Say what it would do, need and take; write nothing."),
+    ] = False,
     overwrite: opt.Overwrite = False,
     out_exists_ok: opt.OutExistsOk = False,
     quiet: opt.Quiet = False,
@@ -123,6 +128,16 @@ def run(
             "--positive-class": positive_class,
         }
         refuse_unused_options(given, read_bundle_config(settings.model))
+    if dry_run:
+        from pathology_scaat.cli.plan import print_plan
+        from pathology_scaat.pipeline.plan_run import plan_run
+
+        with progress_of(quiet) as reporter:
+            plan = plan_run(settings, reporter)
+            for note in plan.notes:
+                reporter.note(note)
+        print_plan(plan)
+        return
     with progress_of(quiet) as reporter:
         report = step(settings, overwrite=overwrite, exists_ok=out_exists_ok, reporter=reporter)
     print_run(report)
@@ -169,4 +184,4 @@ def demo(
             shown.add_row(*row)
         stdout.print(shown)
     tell(scores=read_json(report.run.out / "demo.json"), nothing_learnt=report.run.nothing_learnt)
-    finish(report.run.stages, report.run.out)
+    finish(report.run.stages, report.run.out, how_to_look(report.run.out))

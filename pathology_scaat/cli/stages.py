@@ -10,13 +10,13 @@ from pathology_scaat.cli.common import (
     cohort,
     engine_of,
     finish,
+    how_to_look,
     needed,
     no_salt_alone,
     print_metrics,
     print_performance,
     progress_of,
     refuse_silence,
-    say_how_to_look,
     train_overrides,
 )
 from pathology_scaat.cli.output import Json, tell
@@ -41,6 +41,7 @@ def tile(
     scheduler: opt.Scheduler = None,
     cluster: opt.Cluster = None,
     pseudonymize: opt.Pseudonymize = None,
+    slides: opt.Slides = None,
     overwrite: opt.Overwrite = False,
     out_exists_ok: opt.OutExistsOk = False,
     quiet: opt.Quiet = False,
@@ -72,6 +73,7 @@ def tile(
             config=checked(TileConfig, values, "tile options"),
             labels=checked(TrainConfig, {"labels": labels}, "tile options").labels,
             engine=engine_of(workers, scheduler, cluster),
+            slide_ids=opt.slide_list(slides),
             overwrite=overwrite,
             exists_ok=out_exists_ok,
             reporter=reporter,
@@ -128,6 +130,7 @@ def explain(
     workers: opt.Workers = None,
     scheduler: opt.Scheduler = None,
     cluster: opt.Cluster = None,
+    slides: opt.Slides = None,
     overwrite: opt.Overwrite = False,
     quiet: opt.Quiet = False,
     as_json: Json = False,
@@ -145,6 +148,7 @@ def explain(
             config=checked(ExplainConfig, values, "explain options"),
             device=device,
             engine=engine_of(workers, scheduler, cluster),
+            slide_ids=opt.slide_list(slides),
             overwrite=overwrite,
             reporter=reporter,
         )
@@ -207,6 +211,7 @@ def stitch(
     workers: opt.Workers = None,
     scheduler: opt.Scheduler = None,
     cluster: opt.Cluster = None,
+    slides: opt.Slides = None,
     overwrite: opt.Overwrite = False,
     quiet: opt.Quiet = False,
     as_json: Json = False,
@@ -222,6 +227,7 @@ def stitch(
             folder,
             config=checked(StitchConfig, values, "stitch options"),
             engine=engine_of(workers, scheduler, cluster),
+            slide_ids=opt.slide_list(slides),
             overwrite=overwrite,
             reporter=reporter,
         )
@@ -253,6 +259,7 @@ def export(
     cluster: opt.Cluster = None,
     pseudonymize: opt.Pseudonymize = None,
     prune: mopt.Prune = False,
+    slides: opt.Slides = None,
     overwrite: opt.Overwrite = False,
     quiet: opt.Quiet = False,
     allow_urls: opt.AllowUrls = None,
@@ -288,10 +295,9 @@ def export(
             manifest=cohort(manifest, pseudonymize, folder) if manifest else None,
             config=checked(ExportConfig, values, "export options"),
             engine=engine_of(workers, scheduler, cluster),
+            slide_ids=opt.slide_list(slides),
             overwrite=overwrite,
             prune=prune,
             reporter=reporter,
         )
-    if report.usable:
-        say_how_to_look(folder / "overlays")
-    finish([report], folder)
+    finish([report], folder, how_to_look(folder) if report.usable else ())

@@ -13,6 +13,7 @@ from pathology_scaat.geometry import plan_grid, plan_read
 from pathology_scaat.patches.config import TileConfig, TileJob
 from pathology_scaat.slides import open_slide
 from pathology_scaat.slides.spacing import check_enlargement, require_mpp, with_fallback
+from pathology_scaat.system.amounts import in_bytes, in_time
 
 MAX_OPENED = 64
 """Slides that are opened to plan a run; the others are taken to be like these."""
@@ -29,8 +30,6 @@ MEAN_COMPRESSED = 0.85
 
 LEVEL_PX_PER_SECOND = 40e6
 """Pixels of the level that is read, of those that become patches, by one core in a second."""
-
-_UNITS = ("bytes", "kB", "MB", "GB", "TB", "PB", "EB")
 
 
 @dataclass(frozen=True)
@@ -99,23 +98,6 @@ class TilePlan:
             f"{in_bytes(self.expected_bytes)} of {in_bytes(free_bytes)} free, "
             f"{in_time(self.core_seconds)} of one core"
         )
-
-
-def in_bytes(n_bytes: float) -> str:
-    """A number of bytes for people ("1.5 GB")."""
-    power = 0
-    while n_bytes >= 1000 and power < len(_UNITS) - 1:
-        n_bytes /= 1000
-        power += 1
-    return f"{n_bytes:.3g} {_UNITS[power]}"
-
-
-def in_time(seconds: float) -> str:
-    """A duration for people."""
-    for unit, length in (("days", 86_400), ("hours", 3_600), ("minutes", 60)):
-        if seconds >= 2 * length:
-            return f"{seconds / length:.0f} {unit}"
-    return f"{max(seconds, 1):.0f} seconds"
 
 
 def grid_of(job: TileJob) -> tuple[int, float]:

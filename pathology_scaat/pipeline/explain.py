@@ -9,7 +9,8 @@ from pathology_scaat.artifacts.output_folder import Workspace
 from pathology_scaat.artifacts.status import StatusTable
 from pathology_scaat.execution.engine import EngineConfig
 from pathology_scaat.pipeline.preflight import check_device, check_stores, spelled_target
-from pathology_scaat.pipeline.reporting import Reporter, Silent, StageReport
+from pathology_scaat.pipeline.reporting import Reporter, StageReport
+from pathology_scaat.pipeline.run_log import logged
 from pathology_scaat.pipeline.stage import run_stage, slides_to_do
 from pathology_scaat.saliency import ExplainConfig, ExplainResult
 from pathology_scaat.saliency.explain import explained_classes
@@ -92,7 +93,7 @@ def explain(
         [job.out_path for job in jobs],
         _engine_for(engine or EngineConfig(), device),
         StatusTable(out),
-        reporter or Silent(),
+        logged(reporter, out, "explain"),
         facts=_facts,
         resources=None if device == "cpu" else {"GPU": 1},
     )

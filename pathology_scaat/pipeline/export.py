@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pathology_scaat.artifacts.output_folder import PREDICTIONS_NAME, Workspace
+from pathology_scaat.artifacts.readme import write_readme
 from pathology_scaat.artifacts.status import STAGES, StatusTable
 from pathology_scaat.artifacts.urls import SlideLocation
 from pathology_scaat.cohort.manifest import Manifest
@@ -18,7 +19,8 @@ from pathology_scaat.export.qupath.model_words import ModelWords
 from pathology_scaat.export.report.cohort import write_cohort
 from pathology_scaat.export.report.records import FailedSlide
 from pathology_scaat.export.slide_findings import TELLS_FINDINGS, SlideFindings
-from pathology_scaat.pipeline.reporting import Reporter, Silent, StageReport
+from pathology_scaat.pipeline.reporting import Reporter, StageReport
+from pathology_scaat.pipeline.run_log import logged
 from pathology_scaat.pipeline.slide_findings import slide_findings
 from pathology_scaat.pipeline.stage import run_stage, slides_to_do
 from pathology_scaat.pipeline.tile import load_cohort
@@ -184,8 +186,9 @@ def export(
         [space.overlays / slide_id for slide_id in todo],
         engine,
         status,
-        reporter or Silent(),
+        logged(reporter, out, "export"),
     )
+    write_readme(out)
     if report.usable:
         failed = [
             FailedSlide(row["slide_id"], stage, row["reason"])

@@ -38,7 +38,8 @@ from pathology_scaat.pipeline.members import (
     slides_of,
     together,
 )
-from pathology_scaat.pipeline.reporting import Reporter, Silent
+from pathology_scaat.pipeline.reporting import Reporter
+from pathology_scaat.pipeline.run_log import logged
 from pathology_scaat.pipeline.tile import load_cohort
 from pathology_scaat.training.bundle import read_bundle_config
 
@@ -115,7 +116,7 @@ def predict(
     """
     if prevalence is not None and not 0 < prevalence < 1:
         raise UsageError("--prevalence", f"{prevalence} is no share", "give e.g. 0.1")
-    listener = reporter or Silent()
+    listener = logged(reporter, out, "predict")
     cohort = load_cohort(manifest)
     outside = set(external)
     if test_manifest is not None:

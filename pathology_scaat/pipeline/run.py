@@ -6,17 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from pathology_scaat.artifacts.fingerprint import file_sha256
 from pathology_scaat.artifacts.output_folder import claim_output
+from pathology_scaat.artifacts.readme import write_readme
 from pathology_scaat.artifacts.run_record import write_run_record
 from pathology_scaat.artifacts.status import StatusTable
-from pathology_scaat.cohort.column import column_of, columns_of
-from pathology_scaat.cohort.external import with_external_test
+from pathology_scaat.cohort.column import column_of
 from pathology_scaat.cohort.manifest import Manifest
-from pathology_scaat.errors import ManifestError
-from pathology_scaat.execution.devices import choose_device
-from pathology_scaat.patches import TileConfig
-from pathology_scaat.pipeline.class_names import with_class_names
 from pathology_scaat.pipeline.config import RunConfig
 from pathology_scaat.pipeline.cross_validation import (
     plan_folds,
@@ -25,23 +20,14 @@ from pathology_scaat.pipeline.cross_validation import (
 )
 from pathology_scaat.pipeline.explain import explain
 from pathology_scaat.pipeline.export import export
-from pathology_scaat.pipeline.label_source import label_notes
 from pathology_scaat.pipeline.predict import PredictReport, predict
-from pathology_scaat.pipeline.preflight import (
-    check_class_choices,
-    check_device,
-    check_training,
-    unused_settings,
-)
-from pathology_scaat.pipeline.reporting import Reporter, Silent, StageReport, tell_and_keep
-from pathology_scaat.pipeline.same_slides import refuse_shared_slides, shared_slide_notes
+from pathology_scaat.pipeline.prepare import prepare
+from pathology_scaat.pipeline.reporting import Reporter, StageReport, tell_and_keep
+from pathology_scaat.pipeline.run_log import logged
 from pathology_scaat.pipeline.stitch import stitch
-from pathology_scaat.pipeline.tile import load_cohort, plan_note, tile_cohort
+from pathology_scaat.pipeline.tile import plan_note, tile_cohort
 from pathology_scaat.pipeline.train import train
-from pathology_scaat.slides.fingerprint import keyed
 from pathology_scaat.training import TrainResult
-from pathology_scaat.training.bundle import load_bundle
-from pathology_scaat.training.bundle_config import BundleConfig
 
 
 @dataclass
@@ -72,17 +58,6 @@ class RunReport:
         return self.stages[-1].usable
 
 
-def tile_config_for(model: BundleConfig, asked: TileConfig) -> TileConfig:
-    """The tiling that a trained model needs: its own µm/px, patch size and classes."""
-    return asked.model_copy(
-        update={
-            "mpp": model.mpp,
-            "patch_size_px": model.patch_size_px,
-            "class_names": model.class_names,
-        }
-    )
-
-
 def run(
     config: RunConfig,
     *,
@@ -111,48 +86,17 @@ def run(
     RunReport
         What was done and what failed; ``slides.csv`` in the output folder says the same.
     """
-    listener = reporter or Silent()
     out = config.out
-    cohort: Manifest = load_cohort(config.manifest, config.pseudonymize, out)
-    external: tuple[str, ...] = ()
-    tables = [(config.manifest, cohort)]
-    if config.test_manifest is not None:
-        tested = load_cohort(config.test_manifest, config.pseudonymize, out)
-        tables.append((config.test_manifest, tested))
-        external = tested.slide_ids
-        cohort = with_external_test(cohort, tested, config.seed)
-    if not cohort.rows:
-        raise ManifestError("the cohort", "has no slides", "add at least one row")
-    groups = columns_of(tables, config.subgroups)  # a column that is none is told now
-    notes = [*cohort.notes]
-    cohort = replace(cohort, notes=())  # the stages need not say them again
-    tile_config = config.tile
-    check_device(config.device, config.engine)
-    inputs: dict[str, str] = {}
-    if config.manifest.is_file():
-        inputs["manifest"] = keyed(file_sha256(config.manifest), cohort.fingerprint_key)
-    if config.test_manifest is not None and config.test_manifest.is_file():
-        inputs["test_manifest"] = keyed(file_sha256(config.test_manifest), cohort.fingerprint_key)
-    if config.model is not None:
-        bundle = load_bundle(config.model)
-        inputs["model"] = bundle.fingerprint
-        tile_config = tile_config_for(bundle.config, config.tile)
-        notes += unused_settings(config.tile, config.train, bundle.config)
-        notes += shared_slide_notes(cohort)
-    else:
-        choose_device(config.device)
-        check_training(config.train, config.tile.patch_size_px)
-        refuse_shared_slides(cohort)
-        notes += label_notes(cohort.rows, config.train.labels)
-    tile_config, class_notes = with_class_names(tile_config, cohort.rows)
-    check_class_choices(
-        config.train if config.model is None else None, config.explain, tile_config.class_names
-    )
+    listener = logged(reporter, out, "run")
+    ready = prepare(config)
+    cohort, tile_config, inputs = ready.cohort, ready.tile_config, dict(ready.inputs)
+    bundle, external, groups = ready.bundle, ready.external, ready.subgroups
     planned = plan_note(cohort, out, tile_config, overwrite)
     claim_output(out, exists_ok=exists_ok)
+    write_readme(out)
     if planned:
         listener.note(planned)
-    tell_and_keep([*notes, *class_notes], out, "cohort", listener)
+    tell_and_keep(ready.notes, out, "cohort", listener)
     StatusTable(out).plan((row.slide_id for row in cohort.rows), cohort.patient_keys())
     # Where the work runs decides no result, and a scheduler's address names a host.
     write_run_record(
@@ -164,8 +108,8 @@ def run(
         full_config=config.model_dump(mode="json"),
     )
     report = RunReport(out)
-    if config.model is not None:
-        report.nothing_learnt = bundle.config.nothing_learnt
+    if bundle is not None:
+        report.nothing_learnt = bundle.nothing_learnt
 
     tiled = tile_cohort(
         cohort,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,10 @@ from pathology_scaat.patches import TileConfig, TileJob, TileResult, tile_slide
 from pathology_scaat.patches.plan import check_room, plan_tiling
 from pathology_scaat.pipeline.class_names import counts_text, with_class_names
 from pathology_scaat.pipeline.label_source import copies_labels, label_notes
-from pathology_scaat.pipeline.reporting import Reporter, Silent, StageReport, tell_and_keep
+from pathology_scaat.pipeline.reporting import Reporter, StageReport, tell_and_keep
+from pathology_scaat.pipeline.run_log import logged
 from pathology_scaat.pipeline.same_slides import shared_slide_notes
-from pathology_scaat.pipeline.stage import run_stage
+from pathology_scaat.pipeline.stage import known_slides, run_stage
 from pathology_scaat.slides.opening import reach_slide
 from pathology_scaat.training.bags.config import LabelSource
 
@@ -91,6 +93,7 @@ def tile(
     config: TileConfig | None = None,
     labels: LabelSource = "auto",
     engine: EngineConfig | None = None,
+    slide_ids: Sequence[str] | None = None,
     overwrite: bool = False,
     exists_ok: bool = False,
     reporter: Reporter | None = None,
@@ -111,6 +114,8 @@ def tile(
         ``auto`` for slides without annotations in a cohort that has some.
     engine : EngineConfig, optional
         Where the work runs.
+    slide_ids : sequence of str, optional
+        Only these; the classes are those of the whole cohort all the same.
     overwrite : bool
         Make stores anew even where the right ones exist.
     exists_ok : bool
@@ -127,15 +132,18 @@ def tile(
     ------
     ManifestError
         If the cohort has no slides.
+    UsageError
+        If a slide that was asked for is not in it.
     StoreError
         If the disk cannot hold the patches.
     """
-    listener = reporter or Silent()
+    listener = logged(reporter, out, "tile")
     cohort = load_cohort(manifest)
     if not cohort.rows:
         raise ManifestError("the cohort", "has no slides", "add at least one row")
     settings, class_notes = with_class_names(config or TileConfig(), cohort.rows)
-    planned = plan_note(cohort, out, settings, overwrite)
+    todo = _chosen(cohort, slide_ids)
+    planned = plan_note(replace(cohort, rows=todo), out, settings, overwrite)
     claim_output(out, exists_ok=exists_ok)
     copied = label_notes(cohort.rows, labels)
     notes = (*cohort.notes, *shared_slide_notes(cohort), *class_notes, *copied)
@@ -143,8 +151,16 @@ def tile(
     if planned:
         listener.note(planned)
     return tile_cohort(
-        cohort, out, settings, engine, labels=labels, overwrite=overwrite, reporter=listener
-    )
+        cohort, out, settings, engine, labels=labels, slide_ids=[row.slide_id for row in todo],
+        overwrite=overwrite, reporter=listener,
+    )  # fmt: skip
+
+
+def _chosen(cohort: Manifest, slide_ids: Sequence[str] | None) -> tuple[ManifestRow, ...]:
+    if slide_ids is None:
+        return cohort.rows
+    wanted = set(known_slides(slide_ids, cohort.slide_ids, "of the manifest"))
+    return tuple(row for row in cohort.rows if row.slide_id in wanted)
 
 
 def plan_note(cohort: Manifest, out: Path, settings: TileConfig, overwrite: bool) -> str:
@@ -170,6 +186,7 @@ def tile_cohort(
     engine: EngineConfig | None,
     *,
     labels: LabelSource = "auto",
+    slide_ids: Sequence[str] | None = None,
     overwrite: bool,
     reporter: Reporter,
 ) -> StageReport:
@@ -178,7 +195,8 @@ def tile_cohort(
     StatusTable(out).plan((row.slide_id for row in cohort.rows), cohort.patient_keys())
     copied = copies_labels(cohort.rows, labels)
     key = cohort.fingerprint_key
-    jobs = [_job(row, space, settings, overwrite, key, copied) for row in cohort.rows]
+    rows = _chosen(cohort, slide_ids)
+    jobs = [_job(row, space, settings, overwrite, key, copied) for row in rows]
     relabelled: list[str] = []
 
     def facts(result: TileResult) -> Mapping[str, Any]:
@@ -191,7 +209,7 @@ def tile_cohort(
         [job.slide_id for job in jobs],
         tile_slide,
         jobs,
-        [space.patches(row.slide_id) for row in cohort.rows],
+        [space.patches(row.slide_id) for row in rows],
         engine,
         StatusTable(out),
         reporter,

@@ -25,7 +25,8 @@ from pathology_scaat.pipeline.label_source import (
     labelled_slides,
 )
 from pathology_scaat.pipeline.preflight import check_training
-from pathology_scaat.pipeline.reporting import Reporter, Silent
+from pathology_scaat.pipeline.reporting import Reporter
+from pathology_scaat.pipeline.run_log import logged
 from pathology_scaat.pipeline.same_slides import refuse_copies
 from pathology_scaat.pipeline.tile import load_cohort
 from pathology_scaat.training import (
@@ -228,7 +229,7 @@ def train(
     TrainResult
         Metrics and the path of the bundle.
     """
-    listener = reporter or Silent()
+    listener = logged(reporter, out, "train")
     settings = config or TrainConfig()
     choose_device(device)
     check_training(settings)
