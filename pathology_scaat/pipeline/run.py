@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from pathology_scaat.cohort.external import with_external_test
 from pathology_scaat.cohort.manifest import Manifest
 from pathology_scaat.errors import ManifestError
 from pathology_scaat.execution.devices import choose_device
-from pathology_scaat.patches import TileConfig
+from pathology_scaat.patches import TileConfig, TileJob
 from pathology_scaat.pipeline.class_names import with_class_names
 from pathology_scaat.pipeline.config import RunConfig
 from pathology_scaat.pipeline.cross_validation import (
@@ -36,7 +36,7 @@ from pathology_scaat.pipeline.preflight import (
 from pathology_scaat.pipeline.reporting import Reporter, Silent, StageReport, tell_and_keep
 from pathology_scaat.pipeline.same_slides import refuse_shared_slides, shared_slide_notes
 from pathology_scaat.pipeline.stitch import stitch
-from pathology_scaat.pipeline.tile import load_cohort, plan_note, tile_cohort
+from pathology_scaat.pipeline.tile import load_cohort, plan_note, tile_cohort, tile_jobs
 from pathology_scaat.pipeline.train import train
 from pathology_scaat.slides.fingerprint import keyed
 from pathology_scaat.training import TrainResult
@@ -92,6 +92,9 @@ def run(
 ) -> RunReport:
     """Tile, train (unless a model is given), explain, predict, stitch and export a cohort.
 
+    Where a model is given, the pixels go from the slides to the model and are not kept, unless
+    ``keep_patches`` says so: what is in ``patches/`` then is where the patches lie.
+
     A stage whose artifact is right does nothing, so that an interrupted run goes on where it
     stopped. A slide that fails in one stage is left out of the next ones and stops no other.
 
@@ -145,7 +148,8 @@ def run(
     check_class_choices(
         config.train if config.model is None else None, config.explain, tile_config.class_names
     )
-    planned = plan_note(cohort, out, tile_config, overwrite)
+    keep_pixels = config.model is None or config.keep_patches
+    planned = plan_note(cohort, out, tile_config, overwrite, keep_pixels)
     claim_output(out, exists_ok=exists_ok)
     if planned:
         listener.note(planned)
@@ -172,8 +176,13 @@ def run(
         labels=config.train.labels,
         overwrite=overwrite,
         reporter=listener,
+        keep_pixels=keep_pixels,
     )
     report.stages.append(tiled)
+    slides: dict[str, TileJob] = {}
+    if not keep_pixels:
+        jobs = tile_jobs(cohort, out, tile_config, config.train.labels, keep_pixels=False)
+        slides = {job.slide_id: job for job in jobs}
     if not tiled.usable:
         return report
     if config.folds is not None:
@@ -182,7 +191,7 @@ def run(
         )
     else:
         explained = _by_one_model(
-            config, cohort, external, report, tiled.usable, overwrite, listener
+            config, cohort, external, report, tiled.usable, overwrite, listener, slides
         )
     report.stages.append(explained)
     stitched = stitch(
@@ -215,6 +224,7 @@ def _by_one_model(
     slide_ids: Sequence[str],
     overwrite: bool,
     listener: Reporter,
+    slides: Mapping[str, TileJob],
 ) -> StageReport:
     """Train (unless a model is given), explain and predict: one model for all slides."""
     if config.model is None:
@@ -235,6 +245,7 @@ def _by_one_model(
         device=config.device,
         engine=config.engine,
         slide_ids=slide_ids,
+        slides=slides,
         overwrite=overwrite,
         reporter=listener,
     )
