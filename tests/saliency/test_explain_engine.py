@@ -74,7 +74,9 @@ def test_a_process_loads_a_bundle_once(three_slides: Path, monkeypatch: pytest.M
     loaded = []
     real = arithmetic.load_bundle
     arithmetic.kept_for_explaining.cache_clear()
-    monkeypatch.setattr(arithmetic, "load_bundle", lambda *a, **k: loaded.append(a) or real(*a, **k))
+    monkeypatch.setattr(
+        arithmetic, "load_bundle", lambda *a, **k: loaded.append(a) or real(*a, **k)
+    )
     explain(three_slides, device="cpu", engine=EngineConfig(workers=0))
     assert len(loaded) == 1
 
