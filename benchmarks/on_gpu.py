@@ -152,8 +152,19 @@ def evidence(run: Runner, scratch: Path, args: argparse.Namespace) -> None:
     print(f"evidence: {codes}, {len(done)} arms, {took:.0f} s", flush=True)
 
 
+def everyday(run: Runner, scratch: Path, args: argparse.Namespace) -> None:
+    """A model applied to slides of 15,000 patches, and how well bfloat16 agrees with float32."""
+    precision = f"--device cuda --side 224 --steps 60 --patches 256 --out {run.out}/precision.json"
+    run("precision", [sys.executable, str(HERE / "precision.py"), *precision.split()], 60)
+    words = "--networks resnet50 vit_small_patch16_224 --bound-patches 8192 --loop-patches 512"
+    size = f"--device {args.device} --patches {args.patches} --slides {args.slides}"
+    script = [sys.executable, str(HERE / "everyday.py"), *words.split(), *size.split()]
+    run("everyday", [*script, "--out", str(run.out / "everyday.json")], 300)
+
+
 PARTS: dict[str, Callable[[Runner, Path, argparse.Namespace], None]] = {
     "training": full_size, "tests": tests, "others": others, "demo": demo, "evidence": evidence,
+    "everyday": everyday,
 }  # fmt: skip
 
 
@@ -165,6 +176,9 @@ def main() -> None:
     parser.add_argument("--work", type=Path, help="of the evidence; kept")
     parser.add_argument("--processes", type=int, default=12, help="of the evidence, side by side")
     parser.add_argument("--budget-s", type=float, default=420.0, help="of the evidence")
+    parser.add_argument("--device", default="cuda", help="of everyday")
+    parser.add_argument("--patches", type=int, default=15_000, help="of everyday, per slide")
+    parser.add_argument("--slides", type=int, default=3, help="of everyday")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     found = facts()

@@ -96,6 +96,25 @@ Classes = Annotated[
 Target = Annotated[
     str | None, typer.Option("--target", help="Class to explain; the positive one by default.")
 ]
+Precision = Annotated[
+    str | None,
+    typer.Option(
+        "--precision",
+        metavar="auto|fp32|bf16",
+        help="Arithmetic of the model in explaining; auto: bf16 on CUDA, fp32 elsewhere.",
+    ),
+]
+BatchSize = Annotated[
+    int | None,
+    typer.Option("--batch-size", help="Patches explained at once; by the memory if not given."),
+]
+KeepPatches = Annotated[
+    bool,
+    typer.Option(
+        "--keep-patches",
+        help="With --model: also keep the pixels of the patches, which take many times the slide.",
+    ),
+]
 BackgroundClass = Annotated[
     str | None,
     typer.Option(

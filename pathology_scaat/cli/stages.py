@@ -126,6 +126,8 @@ def explain(
     model: opt.Model = None,
     method: opt.Attribution = None,
     target: opt.Target = None,
+    precision: opt.Precision = None,
+    batch_size: opt.BatchSize = None,
     device: opt.Device = "auto",
     workers: opt.Workers = None,
     scheduler: opt.Scheduler = None,
@@ -140,7 +142,9 @@ def explain(
     from pathology_scaat.saliency import ExplainConfig
 
     folder = needed(out, "--out")
-    values = {"method": method, "target": target}
+    values = {
+        "method": method, "target": target, "precision": precision, "batch_size": batch_size,
+    }  # fmt: skip
     with progress_of(quiet) as reporter:
         report = step(
             folder,

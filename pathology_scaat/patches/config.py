@@ -147,6 +147,9 @@ class TileJob:
         µm per level-0 pixel that wins over the file's.
     overwrite : bool
         Make the store anew even where one with the right fingerprint exists.
+    keep_pixels : bool
+        Without it all is chosen and nothing cut: the store holds places, tissue and labels, and
+        whoever applies a model reads the pixels from the slide. A store with pixels is left.
     fingerprint_key : bytes
         Secret under which the hashes of slide, annotations and mask stand in the store; without
         one they are plain.
@@ -162,6 +165,7 @@ class TileJob:
     mask_path: Path | None = None
     mpp: float | None = None
     overwrite: bool = False
+    keep_pixels: bool = True
     fingerprint_key: bytes = field(default=b"", repr=False)
 
 

@@ -85,17 +85,19 @@ class TilePlan:
         level_px = self.expected_patches * (self.patch_size_px * max(self.shrink, 1.0)) ** 2
         return level_px / LEVEL_PX_PER_SECOND
 
-    def sentence(self, free_bytes: int) -> str:
-        """One line for the user."""
+    def sentence(self, free_bytes: int | None) -> str:
+        """One line for the user; without the bytes of patches where those are not kept."""
         slides = f"{self.n_slides:,} slide" + ("s" if self.n_slides != 1 else "")
         if self.n_opened < self.n_slides:
             slides += f" (by {self.n_opened} of them)"
         if self.n_unusable:
             slides += f", {self.n_unusable} of which cannot be used"
+        kept = "read from the slides and not kept"
+        if free_bytes is not None:
+            kept = f"{in_bytes(self.expected_bytes)} of {in_bytes(free_bytes)} free"
         return (
             f"plan: {slides}, about {self.expected_patches:,} patches if "
-            f"{TISSUE_SHARE:.0%} is tissue (at most {self.n_grid:,}), "
-            f"{in_bytes(self.expected_bytes)} of {in_bytes(free_bytes)} free, "
+            f"{TISSUE_SHARE:.0%} is tissue (at most {self.n_grid:,}), {kept}, "
             f"{in_time(self.core_seconds)} of one core"
         )
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pathology_scaat.annotations.labels import UNLABELLED
 from pathology_scaat.artifacts.fingerprint import versions
 from pathology_scaat.artifacts.urls import slide_location
-from pathology_scaat.errors import SlideReadError, StoreError
+from pathology_scaat.errors import StoreError
 from pathology_scaat.execution.engine import job_threads
 from pathology_scaat.geometry import PatchGrid, plan_grid, plan_read
 from pathology_scaat.patches.blocks import block_side_px, plan_blocks
@@ -22,6 +22,7 @@ from pathology_scaat.patches.config import TileJob, TileResult
 from pathology_scaat.patches.extractor import ExtractorLimits, PatchExtractor
 from pathology_scaat.patches.identity import identity_of_job, inputs_of, settings_of
 from pathology_scaat.patches.labelling import PatchLabels, label_warnings, labels_of
+from pathology_scaat.patches.places import count_unreadable, write_without_pixels
 from pathology_scaat.patches.plan import check_slide_room
 from pathology_scaat.patches.publish import new_store
 from pathology_scaat.patches.reader import PatchStore
@@ -104,7 +105,7 @@ def _write(
     signed: Callable[[PatchStoreMeta], PatchStoreMeta],
 ) -> PatchStoreMeta:
     config, threads = job.config, job_threads()
-    side = block_side_px(meta.grid.patch_size_px, meta.grid.step_px)
+    side = meta.block_size_px
     blocks = None if side is None else plan_blocks(meta.grid, wanted.index, side)
     grid = meta.grid if blocks is None else blocks.grid
     index = wanted.index if blocks is None else blocks.index
@@ -128,15 +129,9 @@ def _write(
             moved = blocks.where(readable)
             readable = np.asarray((moved >= 0).all(axis=1), bool)
             patch_blocks = moved[readable]
-        n_unreadable = int((~readable).sum())
-        if n_unreadable > config.max_unreadable_share * len(readable):
-            raise SlideReadError(
-                _name(job),
-                f"{n_unreadable} of {len(readable)} patches cannot be decoded",
-                "copy the slide again, or raise max_unreadable_share",
-            )
+        n_unreadable = count_unreadable(readable, config, _name(job))
         kept = wanted.where(readable)
-        meta = signed(replace(meta, n_unreadable=n_unreadable, block_size_px=side))
+        meta = signed(replace(meta, n_unreadable=n_unreadable))
         writer.finish(
             meta,
             grid_index=kept.index,
@@ -217,7 +212,9 @@ def tile_slide(job: TileJob, *, limits: ExtractorLimits | None = None) -> TileRe
         if present is not None:
             right = signed(present.meta)
             same = present.meta == right
-            if same or (present.meta.fingerprint == right.fingerprint and _can_relabel(present)):
+            if job.keep_pixels and not present.meta.has_pixels:
+                pass  # its pixels are asked for
+            elif same or (present.meta.fingerprint == right.fingerprint and _can_relabel(present)):
                 if job.tissue_path is not None and not job.tissue_path.exists():
                     _tissue(job, slide)
                 if same:
@@ -248,6 +245,8 @@ def tile_slide(job: TileJob, *, limits: ExtractorLimits | None = None) -> TileRe
             requested_mpp=plan.requested_mpp,
             effective_mpp=plan.effective_mpp,
             level_read=plan.level,
+            block_size_px=block_side_px(grid.patch_size_px, grid.step_px),
+            has_pixels=job.keep_pixels,
             class_names=job.config.class_names,
             notes=notes,
             warnings=warnings,
@@ -260,6 +259,12 @@ def tile_slide(job: TileJob, *, limits: ExtractorLimits | None = None) -> TileRe
             versions=versions(),
         )
         store = slide_location(job.store_path)
+        if not job.keep_pixels:
+            meta = signed(meta)
+            write_without_pixels(
+                job.store_path, meta, wanted.index, wanted.tissue, wanted.label, wanted.coverage
+            )
+            return _result(job, info, meta, wanted.label, began)
         if isinstance(store, Path):
             check_slide_room(len(wanted.index), job.config, store.parent, _name(job))
         with new_store(job.store_path) as partial:

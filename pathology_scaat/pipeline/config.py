@@ -46,6 +46,10 @@ class RunConfig(BaseModel):
     manifest: Path = Field(description="cohort table (CSV or Parquet) or a folder of slides")
     out: Path = Field(description="output folder")
     model: Path | None = Field(None, description="bundle to apply; without it one is trained")
+    keep_patches: bool = Field(
+        False,
+        description="keep the patches' pixels where a model is applied; training always keeps them",
+    )
     seed: int = Field(0, ge=0, description="seed of the split, the training and the methods")
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
     pseudonymize: Path | None = Field(

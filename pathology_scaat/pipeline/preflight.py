@@ -13,7 +13,7 @@ from pathology_scaat.execution.devices import choose_device
 from pathology_scaat.execution.engine import EngineConfig
 from pathology_scaat.patches import PatchStore, TileConfig
 from pathology_scaat.saliency import ExplainConfig
-from pathology_scaat.saliency.explain import check_match
+from pathology_scaat.saliency.explanation import check_match
 from pathology_scaat.scaat.methods import make_method
 from pathology_scaat.scaat.objective import MultiLabelObjective, Objective, SingleLabelObjective
 from pathology_scaat.system.names import did_you_mean, name_key, shown_names
@@ -125,7 +125,7 @@ def check_stores(space: Workspace, slide_ids: Sequence[str], model: BundleConfig
     first: UsageError | None = None
     for slide_id in slide_ids:
         try:
-            check_match(PatchStore(space.patches(slide_id)), model, slide_id)
+            check_match(PatchStore(space.patches(slide_id)).meta, model, slide_id)
         except UsageError as error:
             first = first or error
         except StoreError:

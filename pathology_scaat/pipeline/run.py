@@ -12,6 +12,7 @@ from pathology_scaat.artifacts.run_record import write_run_record
 from pathology_scaat.artifacts.status import StatusTable
 from pathology_scaat.cohort.column import column_of
 from pathology_scaat.cohort.manifest import Manifest
+from pathology_scaat.patches import TileJob
 from pathology_scaat.pipeline.config import RunConfig
 from pathology_scaat.pipeline.cross_validation import (
     plan_folds,
@@ -25,7 +26,7 @@ from pathology_scaat.pipeline.prepare import prepare
 from pathology_scaat.pipeline.reporting import Reporter, StageReport, tell_and_keep
 from pathology_scaat.pipeline.run_log import logged
 from pathology_scaat.pipeline.stitch import stitch
-from pathology_scaat.pipeline.tile import plan_note, tile_cohort
+from pathology_scaat.pipeline.tile import plan_note, tile_cohort, tile_jobs
 from pathology_scaat.pipeline.train import train
 from pathology_scaat.training import TrainResult
 
@@ -67,6 +68,9 @@ def run(
 ) -> RunReport:
     """Tile, train (unless a model is given), explain, predict, stitch and export a cohort.
 
+    Where a model is given, the pixels go from the slides to the model and are not kept, unless
+    ``keep_patches`` says so: what is in ``patches/`` then is where the patches lie.
+
     A stage whose artifact is right does nothing, so that an interrupted run goes on where it
     stopped. A slide that fails in one stage is left out of the next ones and stops no other.
 
@@ -91,7 +95,8 @@ def run(
     ready = prepare(config)
     cohort, tile_config, inputs = ready.cohort, ready.tile_config, dict(ready.inputs)
     bundle, external, groups = ready.bundle, ready.external, ready.subgroups
-    planned = plan_note(cohort, out, tile_config, overwrite)
+    keep_pixels = config.model is None or config.keep_patches
+    planned = plan_note(cohort, out, tile_config, overwrite, keep_pixels)
     claim_output(out, exists_ok=exists_ok)
     write_readme(out)
     if planned:
@@ -119,8 +124,13 @@ def run(
         labels=config.train.labels,
         overwrite=overwrite,
         reporter=listener,
+        keep_pixels=keep_pixels,
     )
     report.stages.append(tiled)
+    slides: dict[str, TileJob] = {}
+    if not keep_pixels:
+        jobs = tile_jobs(cohort, out, tile_config, config.train.labels, keep_pixels=False)
+        slides = {job.slide_id: job for job in jobs}
     if not tiled.usable:
         return report
     if config.folds is not None:
@@ -137,7 +147,7 @@ def run(
         )
     else:
         explained = _by_one_model(
-            config, cohort, external, groups, report, tiled.usable, overwrite, listener
+            config, cohort, external, groups, report, tiled.usable, overwrite, listener, slides
         )
     report.stages.append(explained)
     stitched = stitch(
@@ -171,6 +181,7 @@ def _by_one_model(
     slide_ids: Sequence[str],
     overwrite: bool,
     listener: Reporter,
+    slides: Mapping[str, TileJob],
 ) -> StageReport:
     """Train (unless a model is given), explain and predict: one model for all slides."""
     if config.model is None:
@@ -191,6 +202,7 @@ def _by_one_model(
         device=config.device,
         engine=config.engine,
         slide_ids=slide_ids,
+        slides=slides,
         overwrite=overwrite,
         reporter=listener,
     )

@@ -51,6 +51,7 @@ def _job(
     overwrite: bool,
     key: bytes,
     copy_label: bool,
+    keep_pixels: bool = True,
 ) -> TileJob:
     return TileJob(
         slide_path=row.slide_path,
@@ -63,6 +64,7 @@ def _job(
         mpp=row.mpp,
         config=config,
         overwrite=overwrite,
+        keep_pixels=keep_pixels,
         fingerprint_key=key,
     )
 
@@ -163,8 +165,12 @@ def _chosen(cohort: Manifest, slide_ids: Sequence[str] | None) -> tuple[Manifest
     return tuple(row for row in cohort.rows if row.slide_id in wanted)
 
 
-def plan_note(cohort: Manifest, out: Path, settings: TileConfig, overwrite: bool) -> str:
+def plan_note(
+    cohort: Manifest, out: Path, settings: TileConfig, overwrite: bool, keep_pixels: bool = True
+) -> str:
     """What tiling will make and need, in a sentence; empty where nothing is to be made.
+
+    Where pixels are not kept, it needs no disk to speak of.
 
     Raises
     ------
@@ -176,7 +182,22 @@ def plan_note(cohort: Manifest, out: Path, settings: TileConfig, overwrite: bool
     jobs = [_job(row, space, settings, overwrite, key, copy_label=False) for row in cohort.rows]
     to_make = [job for job in jobs if overwrite or not Path(job.store_path).exists()]
     plan = plan_tiling(to_make, settings)
-    return check_room(plan, out) if plan.n_grid else ""
+    if not plan.n_grid:
+        return ""
+    return check_room(plan, out) if keep_pixels else plan.sentence(None)
+
+
+def tile_jobs(
+    cohort: Manifest,
+    out: Path,
+    settings: TileConfig,
+    labels: LabelSource,
+    overwrite: bool = False,
+    keep_pixels: bool = True,
+) -> list[TileJob]:
+    """The jobs of tiling a cohort, in its order."""
+    space, copied, key = Workspace(out), copies_labels(cohort.rows, labels), cohort.fingerprint_key
+    return [_job(row, space, settings, overwrite, key, copied, keep_pixels) for row in cohort.rows]
 
 
 def tile_cohort(
@@ -189,14 +210,18 @@ def tile_cohort(
     slide_ids: Sequence[str] | None = None,
     overwrite: bool,
     reporter: Reporter,
+    keep_pixels: bool = True,
 ) -> StageReport:
     """The work of :func:`tile`, with classes that are known and notes that have been told."""
     space = Workspace(out)
     StatusTable(out).plan((row.slide_id for row in cohort.rows), cohort.patient_keys())
-    copied = copies_labels(cohort.rows, labels)
-    key = cohort.fingerprint_key
     rows = _chosen(cohort, slide_ids)
-    jobs = [_job(row, space, settings, overwrite, key, copied) for row in rows]
+    chosen = {row.slide_id for row in rows}
+    jobs = [
+        job
+        for job in tile_jobs(cohort, out, settings, labels, overwrite, keep_pixels)
+        if job.slide_id in chosen
+    ]
     relabelled: list[str] = []
 
     def facts(result: TileResult) -> Mapping[str, Any]:

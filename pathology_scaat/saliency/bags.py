@@ -6,28 +6,24 @@ How: :mod:`pathology_scaat.training.bags.slopes`.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from contextlib import nullcontext
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
 from pathology_scaat.errors import UsageError
 from pathology_scaat.saliency.attribution import attribute_with_logits
-from pathology_scaat.saliency.batch_explainer import BatchExplainer
+from pathology_scaat.saliency.batch_explainer import BatchExplainer, average
 from pathology_scaat.saliency.config import ExplainConfig
+from pathology_scaat.saliency.device_copies import Fetched, Pending
 from pathology_scaat.saliency.schema import CONTRIBUTION_ARRAY
 from pathology_scaat.training.bags.model import BagModel
 from pathology_scaat.training.bags.slopes import SlopedEncoder, patch_probability, slide_slopes
 from pathology_scaat.training.feature_reference import FeatureReference
 
-
-def to_images(patches: NDArray[np.uint8], device: torch.device) -> Tensor:
-    """(n, P, P, 3) uint8 to (n, 3, P, P) float32 in [0, 1] on a device."""
-    pixels = torch.from_numpy(patches).to(device, non_blocking=True)
-    return pixels.permute(0, 3, 1, 2).float().div_(255)
+BATCH = 64
+"""Patches at once where nothing tells otherwise."""
 
 
 class BagExplainer(BatchExplainer):
@@ -95,41 +91,40 @@ class BagExplainer(BatchExplainer):
         while start < len(patches):
             part = patches[start : start + (self.at_once or len(patches))]
             try:
-                with self._precision():
-                    found.append(self.bag_model.encoder(to_images(part, self.device)).float())
+                found.append(self.bag_model.encoder(self.to_device(part)).float())
                 start += len(part)
             except torch.cuda.OutOfMemoryError:
                 self._take_fewer(part)
         return torch.cat(found)
 
-    def _precision(self) -> torch.autocast | nullcontext[None]:
-        if self.config.precision == "bfloat16":
-            return torch.autocast(self.device.type, dtype=torch.bfloat16)
-        return nullcontext()
+    def batch_size(self, side_px: int) -> int:
+        """As configured; the slopes of a slide must be known before a batch can be tried."""
+        return self.config.batch_size or BATCH
 
-    def _explain(self, patches: NDArray[np.uint8], first: int) -> tuple[NDArray[np.float32], ...]:
+    def _explain(self, patches: NDArray[np.uint8], first: int) -> Pending:
         mine = slice(first, first + len(patches))
         if mine.stop > len(self._probability):
             raise UsageError("patches", "are more than were looked at", "look at all of them first")
-        images = to_images(patches, self.device)
+        images = self.to_device(patches)
         found = []
         for slope in self._slopes:
             self.sloped.slope = slope[mine]
-            with self._precision():
-                maps, _ = attribute_with_logits(
-                    self.sloped,
-                    images,
-                    1,
-                    self.config.method,
-                    "logit",
-                    n_samples=self.config.n_samples,
-                    noise_std=self.config.noise_std,
-                    seed=self.config.seed,
-                    index=range(mine.start, mine.stop),
-                )
-            stride = self.config.stride_px
-            if stride > 1:
-                maps = F.avg_pool2d(maps[:, None], stride)[:, 0]
-            found.append(maps.cpu().numpy())
+            maps, _ = attribute_with_logits(
+                self.sloped,
+                images,
+                1,
+                self.config.method,
+                "logit",
+                n_samples=self.config.n_samples,
+                noise_std=self.config.noise_std,
+                seed=self.config.seed,
+                index=range(mine.start, mine.stop),
+            )
+            found.append(average(maps, self.config.stride_px))
+        probability = self._probability[mine]
         odd = () if self._unlike is None else (self._unlike[mine],)
-        return (found[0], self._probability[mine], *odd, *found[1:])
+
+        def finish(values: list[NDArray[np.float32]]) -> tuple[NDArray[np.float32], ...]:
+            return (values[0], probability, *odd, *values[1:])
+
+        return Pending(Fetched(found), finish, patches)

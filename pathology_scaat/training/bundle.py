@@ -21,7 +21,6 @@ import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -252,16 +251,6 @@ def build_model(config: BundleConfig, state: Mapping[str, Tensor] | None = None)
         config.backbone, len(config.class_names), config.patch_size_px, options
     )
     return Classifier(backbone, config.mean, config.std)
-
-
-@lru_cache(maxsize=1)
-def kept_bundle(path: Path, fingerprint: str, device: str) -> ModelBundle:
-    """:func:`load_bundle`, the last one kept: a worker that explains many slides loads it once.
-
-    ``fingerprint`` is that of the configuration as it stands now (:func:`model_fingerprint`), so
-    that a bundle that was replaced meanwhile is loaded anew.
-    """
-    return load_bundle(path, device=device)
 
 
 def load_bundle(path: str | Path, device: str = "cpu") -> ModelBundle:

@@ -80,13 +80,14 @@ def check_patches(
         elif n and not (store.labels.min() >= -1 and store.labels.max() < max(k, 1)):
             problems.append("has labels beyond its class names")
         problems += _checksum_problems(path, GROUP_FILE, deep, LARGE_SHARDS)
-        if deep:
+        if deep and meta.has_pixels:
             for _ in store.iter_batches(batch_count(3 * meta.grid.patch_size_px**2)):
                 pass
     except StoreError as error:
         return None, [f"{error.problem}; {error.remedy}"], ""
     left_out = f", {meta.n_unreadable} unreadable left out" if meta.n_unreadable else ""
-    return meta, problems, f"{n} patches at {meta.effective_mpp:g} µm/px{left_out}"
+    kept = "" if meta.has_pixels else ", their pixels are in the slide"
+    return meta, problems, f"{n} patches at {meta.effective_mpp:g} µm/px{left_out}{kept}"
 
 
 def check_saliency(
