@@ -54,7 +54,7 @@ class Setup:
 
     method: str = "scaat"
     rate: float = 1e-3
-    steps: int = 150
+    steps: int = 100
     eps: float = 16
     upscale: int = 1
     frozen: bool = False
@@ -77,10 +77,10 @@ ARMS: dict[str, Setup] = {
     "scaat-frozen": Setup("scaat", HIGH, frozen=True),
     "plain-x2": Setup("plain", HIGH, upscale=2),
     "scaat-x2": Setup("scaat", HIGH, upscale=2),
-    "plain-long": Setup("plain", HIGH, steps=450),
-    "scaat-long": Setup("scaat", HIGH, steps=450),
-    "plain-scratch": Setup("plain", HIGH, steps=450, random_init=True),
-    "scaat-scratch": Setup("scaat", HIGH, steps=450, random_init=True),
+    "plain-long": Setup("plain", HIGH, steps=300),
+    "scaat-long": Setup("scaat", HIGH, steps=300),
+    "plain-scratch": Setup("plain", HIGH, steps=300, random_init=True),
+    "scaat-scratch": Setup("scaat", HIGH, steps=300, random_init=True),
 }
 
 
@@ -158,7 +158,7 @@ def maps_of(model: nn.Module, x: Tensor) -> Tensor:
 def run(name: str, seed: int, weights: Path, maps_dir: Path) -> dict[str, Any]:
     setup = ARMS[name]
     train = make_patches(16, 32, 1000 + seed, size=SIDE_PX)
-    test = make_patches(10, 20, 2000 + seed, size=SIDE_PX)
+    test = make_patches(8, 12, 2000 + seed, size=SIDE_PX)
     x, y = (torch.from_numpy(train.images).permute(0, 3, 1, 2).float() / 255,
             torch.from_numpy(train.labels))  # fmt: skip
     tx = torch.from_numpy(test.images).permute(0, 3, 1, 2).float() / 255

@@ -68,6 +68,8 @@ def run(
     keep_ink: opt.KeepInk = False,
     method: Annotated[str | None, typer.Option("--method", help="Training method.")] = None,
     backbone: Annotated[str | None, typer.Option("--backbone", help="Network by name.")] = None,
+    weights: opt.Weights = None,
+    trainable: opt.Trainable = None,
     epochs: Annotated[int | None, typer.Option("--epochs", help="Most epochs.")] = None,
     eps: Annotated[float | None, typer.Option("--eps", help="SCAAT's budget in [0, 1].")] = None,
     positive_class: opt.PositiveClass = None,
@@ -119,7 +121,9 @@ def run(
             "test_manifest": test_manifest,
             "prevalence": prevalence,
             "tile": tile_values,
-            "train": train_overrides(method, backbone, epochs, eps, positive_class, labels),
+            "train": train_overrides(
+                method, backbone, epochs, eps, positive_class, labels, weights, trainable
+            ),
             "explain": {"target": target},
             "stitch": mopt.map_overrides(map_mpp, ngff, weighting),
             "export": mopt.export_overrides(formats, qupath_origin, vmax, identified),
@@ -138,6 +142,8 @@ def run(
             "--classes": tile_values["class_names"],
             "--method": method,
             "--backbone": backbone,
+            "--weights": weights,
+            "--trainable": trainable,
             "--epochs": epochs,
             "--eps": eps,
             "--positive-class": positive_class,

@@ -92,6 +92,8 @@ def train(
     labels: opt.Labels = None,
     method: opt.TrainingMethod = None,
     backbone: Annotated[str | None, typer.Option("--backbone", help="Network by name.")] = None,
+    weights: opt.Weights = None,
+    trainable: opt.Trainable = None,
     epochs: Annotated[int | None, typer.Option("--epochs", help="Most epochs.")] = None,
     eps: Annotated[float | None, typer.Option("--eps", help="SCAAT's budget in [0, 1].")] = None,
     positive_class: opt.PositiveClass = None,
@@ -106,7 +108,9 @@ def train(
     from pathology_scaat.pipeline.train import train as step
     from pathology_scaat.training import TrainConfig
 
-    values = train_overrides(method, backbone, epochs, eps, positive_class, labels)
+    values = train_overrides(
+        method, backbone, epochs, eps, positive_class, labels, weights, trainable
+    )
     folder = needed(out, "--out")
     with progress_of(quiet) as reporter:
         result = step(

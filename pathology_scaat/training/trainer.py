@@ -43,6 +43,7 @@ from pathology_scaat.training.gradient_averaging import GradientAverager, averag
 from pathology_scaat.training.held_out import measure_held_out
 from pathology_scaat.training.job import Job, TrainingState, work_folder
 from pathology_scaat.training.logs import log_text, write_tensorboard
+from pathology_scaat.training.lora import merge_lora
 from pathology_scaat.training.references import measure_references
 from pathology_scaat.training.results import TrainProgress, TrainResult
 from pathology_scaat.training.sampling import class_counts, epoch_batches
@@ -351,6 +352,7 @@ class Trainer:
             raise TrainingError("the training", "ended before its first epoch", "give more epochs")
         self.average = None
         self.model.load_state_dict(state.chosen)
+        merge_lora(self.model)  # what is measured is what is saved
         metrics, logits, labels = self._evaluate(self.val_loader)
         found = {f"val_{k}": v for k, v in metrics.items()}
         one_label = labels.ndim == 1 and len(np.unique(labels)) > 1

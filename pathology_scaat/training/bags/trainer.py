@@ -24,7 +24,6 @@ from pathology_scaat.training.augment import apply, draw, to_float
 from pathology_scaat.training.backbones import (
     Classifier,
     create_backbone,
-    load_backbone_weights,
     normalisation_of,
     set_trainable,
     train_mode,
@@ -41,6 +40,7 @@ from pathology_scaat.training.checkpoint import CHECKPOINT_NAME, load_checkpoint
 from pathology_scaat.training.data import BatchLoader
 from pathology_scaat.training.job import TrainingState, work_folder
 from pathology_scaat.training.logs import log_text
+from pathology_scaat.training.lora import merge_lora
 from pathology_scaat.training.results import TrainProgress, TrainResult
 from pathology_scaat.training.sampling import class_weights
 
@@ -123,8 +123,7 @@ class BagTrainer:
         config, side = self.config, self.patch_size_px
         backbone = create_backbone(config.backbone, 0, side, config.backbone_options)
         given = config.backbone_weights
-        if given is not None:
-            self.notes.append(load_backbone_weights(backbone, given))
+        self.notes.extend(builders.fill_backbone(backbone, config))
         set_trainable(backbone, config.trainable)
         measured = None
         if config.normalisation in ("auto", "dataset") and given is None:
@@ -306,6 +305,7 @@ class BagTrainer:
         if state.chosen is None:
             raise TrainingError("the training", "ended before its first epoch", "give more epochs")
         self.model.load_state_dict(state.chosen)
+        merge_lora(self.model)  # what is measured is what is saved
         logits, labels = self._logits(self.val, self.val_loader), self.val.labels
         temperature = 1.0
         found: dict[str, float] = {}
