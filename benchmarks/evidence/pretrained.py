@@ -37,7 +37,8 @@ from pathology_scaat.scaat.methods import make_method
 from pathology_scaat.scaat.orientation import orient
 
 NETWORK = "tf_efficientnet_lite0"
-SIDE_PX = 64
+SIDE_PX = 48
+BATCH = 16
 MEAN, STD = 0.498, 0.502
 """127/255 and 128/255: what the TensorFlow weights were trained with."""
 
@@ -54,7 +55,7 @@ class Setup:
 
     method: str = "scaat"
     rate: float = 1e-3
-    steps: int = 150
+    steps: int = 40
     eps: float = 16
     upscale: int = 1
     frozen: bool = False
@@ -77,10 +78,10 @@ ARMS: dict[str, Setup] = {
     "scaat-frozen": Setup("scaat", HIGH, frozen=True),
     "plain-x2": Setup("plain", HIGH, upscale=2),
     "scaat-x2": Setup("scaat", HIGH, upscale=2),
-    "plain-long": Setup("plain", HIGH, steps=450),
-    "scaat-long": Setup("scaat", HIGH, steps=450),
-    "plain-scratch": Setup("plain", HIGH, steps=450, random_init=True),
-    "scaat-scratch": Setup("scaat", HIGH, steps=450, random_init=True),
+    "plain-long": Setup("plain", HIGH, steps=120),
+    "scaat-long": Setup("scaat", HIGH, steps=120),
+    "plain-scratch": Setup("plain", HIGH, steps=120, random_init=True),
+    "scaat-scratch": Setup("scaat", HIGH, steps=120, random_init=True),
 }
 
 
@@ -135,7 +136,7 @@ def watch(model: nn.Module, x: Tensor, y: Tensor, attack: Any) -> Watch:
     return Watch(
         gradient=float(slope.abs().mean()),
         first_order=float(((moved - x) * slope).sum((1, 2, 3)).mean()),
-        loss=float(losses.mean()),
+        loss=float(losses.detach().mean()),
         attacked_loss=float(F.cross_entropy(other, y)),
         kl=float((p.exp() * (p - q)).sum(1).mean()),
         saturated=float((p.exp().gather(1, y[:, None]) > 0.99).float().mean()),
@@ -157,13 +158,13 @@ def maps_of(model: nn.Module, x: Tensor) -> Tensor:
 
 def run(name: str, seed: int, weights: Path, maps_dir: Path) -> dict[str, Any]:
     setup = ARMS[name]
-    train = make_patches(16, 32, 1000 + seed, size=SIDE_PX)
-    test = make_patches(10, 20, 2000 + seed, size=SIDE_PX)
+    train = make_patches(12, 16, 1000 + seed, size=SIDE_PX)
+    test = make_patches(8, 6, 2000 + seed, size=SIDE_PX)
     x, y = (torch.from_numpy(train.images).permute(0, 3, 1, 2).float() / 255,
             torch.from_numpy(train.labels))  # fmt: skip
     tx = torch.from_numpy(test.images).permute(0, 3, 1, 2).float() / 255
     torch.manual_seed(seed)
-    model = Network(setup, weights)
+    model = Network(setup, weights).to(memory_format=torch.channels_last)
     rng = torch.Generator().manual_seed(seed + setup.order)
     options = dict(setup.options)
     if setup.method != "plain":
@@ -173,13 +174,15 @@ def run(name: str, seed: int, weights: Path, maps_dir: Path) -> dict[str, Any]:
     optimizer = torch.optim.AdamW(model.parameters(), lr=setup.rate, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, setup.rate, setup.steps)
     start, seen, robust = time.process_time(), [], []
+    # what the attack does before a single step: to the weights as they were given
+    before = watch(model, x[:BATCH], y[:BATCH], probe)
     for step in range(setup.steps):
         model.train()
         if setup.frozen:
             for layer in batch_norms(model):
                 layer.eval()
-        chosen = torch.randint(len(x), (32,), generator=rng)
-        images = orient(x[chosen], torch.randint(8, (32,), generator=rng))
+        chosen = torch.randint(len(x), (BATCH,), generator=rng)
+        images = orient(x[chosen], torch.randint(8, (BATCH,), generator=rng))
         method.set_progress(step / setup.steps)
         optimizer.zero_grad(set_to_none=True)
         losses = method.training_step(images, y[chosen])
@@ -209,6 +212,7 @@ def run(name: str, seed: int, weights: Path, maps_dir: Path) -> dict[str, Any]:
         "gini": float(gini_index(maps).mean()),
         "map_size": float(maps.mean()),
         "robust_loss": float(np.mean(robust[-20:])),
+        "before": vars(before),
         "watch": {k: float(np.mean([getattr(w, k) for w in seen])) for k in vars(seen[0])},
         "cpu_s": cpu,
     }

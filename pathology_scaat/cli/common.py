@@ -129,12 +129,16 @@ def train_overrides(
     eps: float | None,
     positive_class: str | None,
     labels: str | None = None,
+    weights: Path | None = None,
+    trainable: str | None = None,
 ) -> dict[str, Any]:
     """The training settings that the command line names."""
     return {
         "labels": labels,
         "method": method,
         "backbone": backbone,
+        "backbone_weights": weights,
+        "trainable": trainable,
         "epochs": epochs,
         "positive_class": positive_class,
         "method_options": {"eps": eps} if eps is not None else None,

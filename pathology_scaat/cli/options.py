@@ -122,6 +122,19 @@ BackgroundClass = Annotated[
         help="Class of the tissue outside the annotations, on slides that have some.",
     ),
 ]
+Weights = Annotated[
+    Path | None,
+    typer.Option(
+        "--weights",
+        help="Local file with the network's weights (safetensors, .pt); never downloaded.",
+    ),
+]
+Trainable = Annotated[
+    str | None,
+    typer.Option(
+        "--trainable", help="What is trained: all, head, last-N blocks, or lora (lora-RANK)."
+    ),
+]
 PositiveClass = Annotated[
     str | None,
     typer.Option(

@@ -45,6 +45,8 @@ def run(
     keep_ink: opt.KeepInk = False,
     method: opt.TrainingMethod = None,
     backbone: opt.Backbone = None,
+    weights: opt.Weights = None,
+    trainable: opt.Trainable = None,
     epochs: opt.Epochs = None,
     eps: opt.Eps = None,
     positive_class: opt.PositiveClass = None,
@@ -106,7 +108,9 @@ def run(
             "prevalence": prevalence,
             "subgroups": opt.listed(subgroups),
             "tile": tile_values,
-            "train": train_overrides(method, backbone, epochs, eps, positive_class, labels),
+            "train": train_overrides(
+                method, backbone, epochs, eps, positive_class, labels, weights, trainable
+            ),
             "explain": {"target": target, "precision": precision, "batch_size": batch_size},
             "keep_patches": keep_patches or None,
             "stitch": mopt.map_overrides(map_mpp, ngff, weighting),
@@ -127,6 +131,8 @@ def run(
             "--classes": tile_values["class_names"],
             "--method": method,
             "--backbone": backbone,
+            "--weights": weights,
+            "--trainable": trainable,
             "--epochs": epochs,
             "--eps": eps,
             "--positive-class": positive_class,

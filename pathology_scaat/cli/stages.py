@@ -88,6 +88,8 @@ def train(
     labels: opt.Labels = None,
     method: opt.TrainingMethod = None,
     backbone: opt.Backbone = None,
+    weights: opt.Weights = None,
+    trainable: opt.Trainable = None,
     epochs: opt.Epochs = None,
     eps: opt.Eps = None,
     positive_class: opt.PositiveClass = None,
@@ -103,7 +105,9 @@ def train(
     from pathology_scaat.pipeline.train import train as step
     from pathology_scaat.training import TrainConfig
 
-    values = train_overrides(method, backbone, epochs, eps, positive_class, labels)
+    values = train_overrides(
+        method, backbone, epochs, eps, positive_class, labels, weights, trainable
+    )
     folder = needed(out, "--out")
     with progress_of(quiet) as reporter:
         result = step(

@@ -19,7 +19,9 @@ from pathology_scaat.scaat.objective import MultiLabelObjective, Objective, Sing
 from pathology_scaat.system.names import did_you_mean, name_key, shown_names
 from pathology_scaat.training import TrainConfig
 from pathology_scaat.training.backbones import create_backbone
+from pathology_scaat.training.builders import require_encoder_weights
 from pathology_scaat.training.bundle_config import BundleConfig
+from pathology_scaat.training.lora import require_lora
 from pathology_scaat.training.positive_class import positive_class
 from pathology_scaat.training.small_cnn import SmallNet
 
@@ -50,7 +52,9 @@ def check_training(config: TrainConfig, patch_size_px: int = DEFAULT_PATCH_SIDE_
     """
     weights = config.backbone_weights
     if weights is not None and not weights.is_file():
-        raise UsageError("backbone_weights", f"'{weights.name}' is no file", "correct the path")
+        raise UsageError("--weights", f"'{weights.name}' is no file", "correct the path")
+    require_encoder_weights(config)
+    require_lora(config.trainable)
     try:
         with torch.device("meta"):  # shapes alone: no memory, no time
             create_backbone(config.backbone, 2, patch_size_px, config.backbone_options)

@@ -18,7 +18,10 @@ from pathology_scaat.system.names import did_you_mean
 from pathology_scaat.system.signals import raise_again
 from pathology_scaat.training.backbone_options import checked_options
 from pathology_scaat.training.encoders import ENCODERS, Encoder, encoder_of
+from pathology_scaat.training.imported.hugging_face import is_hugging_face_vit, renamed_vit
+from pathology_scaat.training.lora import add_lora, lora_rank, require_lora
 from pathology_scaat.training.small_cnn import SMALL_NAME, SmallNet
+from pathology_scaat.training.weight_names import COUNTERS, likely_prefixes
 
 logger = logging.getLogger(__name__)
 
@@ -185,19 +188,32 @@ def read_weight_file(path: Path) -> dict[str, Tensor]:
     return {str(k): v for k, v in state.items() if isinstance(v, Tensor)}
 
 
-def load_backbone_weights(backbone: nn.Module, path: Path) -> str:
+def load_backbone_weights(backbone: nn.Module, path: Path, *, whole: bool = False) -> str:
     """Fill a network from a file, leaving out a head of another width; says what was matched.
 
     Position embeddings learnt for another patch size are resampled to this one's grid.
 
+    Parameters
+    ----------
+    backbone : nn.Module
+    path : Path
+    whole : bool
+        Refuse a file that leaves anything but the head as it was initialised: where most of a
+        network is not trained, or it is called by the name of the weights.
+
     Raises
     ------
     TrainingError
-        If less than half of the network's weights are in the file.
+        If less than half of the network's weights are in the file, or (``whole``) not all.
     """
+    given = read_weight_file(path)
+    if is_hugging_face_vit(given):
+        given = renamed_vit(given)
+    prefixes = likely_prefixes(given, backbone.state_dict())
+    # of several copies of one network (student and teacher) the teacher's is meant to be used
+    prefix = next((p for p in prefixes if "teacher" in p), prefixes[0])
     given = {
-        key.removeprefix("module.").removeprefix("backbone."): value
-        for key, value in read_weight_file(path).items()
+        key.removeprefix(prefix): value for key, value in given.items() if key.startswith(prefix)
     }
     own = backbone.state_dict()
     moved = resample_positions(backbone, given, own)
@@ -210,12 +226,30 @@ def load_backbone_weights(backbone: nn.Module, path: Path) -> str:
             f"fits only {matched / max(total, 1):.0%} of the network",
             "check that backbone and backbone_options are those of the weights",
         )
+    head = _head_name(backbone)
+    left = [
+        k for k in own
+        if k not in fitting and not k.startswith(f"{head}.") and not k.endswith(COUNTERS)
+    ]  # fmt: skip
+    if whole and left:
+        raise TrainingError(
+            path.name,
+            f"lacks {len(left)} of the network's tensors ('{left[0]}'), which would stay random",
+            "check that backbone and backbone_options are those of the weights, or train all of it",
+        )
     backbone.load_state_dict(fitting, strict=False)
     # kept in the bundle and the notes: it must not hold the name of a file
     return (
         f"Given weights: {len(fitting)} of {len(own)} tensors, {matched / total:.1%} of the network"
         f"{', positions resampled to this patch size' if moved else ''}"
     )
+
+
+def _head_name(backbone: nn.Module) -> str:
+    """Name of a network's classifier, as its own tensors begin."""
+    head = getattr(backbone, "get_classifier", lambda: None)()
+    names = (name for name, module in backbone.named_modules() if module is head)
+    return next(names, "head")
 
 
 def resample_positions(
@@ -242,12 +276,18 @@ def resample_positions(
 
 
 def set_trainable(backbone: nn.Module, trainable: str) -> None:
-    """Freeze all but the head (``head``), or all but the last blocks and the head (``last-N``).
+    """Freeze all but the head (``head``), all but the last blocks and the head (``last-N``), or
+    all but the head and low-rank adapters that are added (``lora``, ``lora-RANK``).
 
     Frozen modules are also kept in evaluation mode by :func:`train_mode`, so that their
     BatchNorm statistics stay those of the weights.
     """
     if trainable == "all":
+        return
+    rank = lora_rank(trainable)
+    if rank is not None:
+        require_lora(trainable)
+        add_lora(backbone, rank)
         return
     backbone.requires_grad_(False)
     head = getattr(backbone, "get_classifier", None)

@@ -11,6 +11,9 @@ from pathology_scaat.scaat.names import METHODS
 from pathology_scaat.training.bags.config import BagConfig, LabelSource
 from pathology_scaat.training.encoders import ENCODERS
 
+LORA = r"lora(-[0-9]{1,3})?"
+"""Low-rank adaptation, as ``trainable`` names it (:mod:`.lora`)."""
+
 
 class AugmentConfig(BaseModel):
     """Random changes of a training patch, all on the device."""
@@ -56,7 +59,9 @@ class TrainConfig(BaseModel):
         None, description="local weight file (safetensors, or a tensor-only .pt); never downloaded"
     )
     trainable: str = Field(
-        "all", pattern=r"^(all|head|last-[0-9]+)$", description="all, head, or last-N blocks"
+        "all",
+        pattern=rf"^(all|head|last-[0-9]+|{LORA})$",
+        description="all, head, last-N blocks, or lora (lora-RANK): low-rank adapters",
     )
     method: Annotated[str, AfterValidator(METHODS.check)] = Field(
         "scaat",

@@ -42,6 +42,7 @@ from pathology_scaat.training.data import BatchLoader
 from pathology_scaat.training.gradient_averaging import GradientAverager
 from pathology_scaat.training.job import TrainingState, work_folder
 from pathology_scaat.training.logs import log_text, write_tensorboard
+from pathology_scaat.training.lora import merge_lora
 from pathology_scaat.training.results import TrainProgress, TrainResult
 
 logger = logging.getLogger(__name__)
@@ -359,6 +360,7 @@ class TrainingLoop(ABC):
             raise TrainingError("the training", "ended before its first epoch", "give more epochs")
         self.average = None
         self.model.load_state_dict(state.chosen)
+        merge_lora(self.model)  # what is measured is what is saved
 
     def _note_quality(self, temperature: float, held_out: HeldOut | None) -> None:
         if (problem := temperature_problem(temperature)) is not None:

@@ -68,6 +68,8 @@ def evidence_scale(facts: ModelFacts, class_name: str, config: ExportConfig) -> 
     if found is not None:
         top = max(found.p995, LEAST_TOP)
         source = f"99.5th percentile of {facts.scale_source}"
+        if found.p995 < LEAST_TOP:
+            source = f"fixed: the {source} is lower"
     if config.evidence_top is not None:
         top, source = config.evidence_top, "set by the user"
     floor = FAINTEST * top

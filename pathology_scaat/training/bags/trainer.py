@@ -23,7 +23,6 @@ from pathology_scaat.training.augment import apply, draw, to_float
 from pathology_scaat.training.backbones import (
     Classifier,
     create_backbone,
-    load_backbone_weights,
     normalisation_of,
     set_trainable,
     train_mode,
@@ -109,8 +108,7 @@ class BagTrainer(TrainingLoop):
         config, side = self.config, self.patch_size_px
         backbone = create_backbone(config.backbone, 0, side, config.backbone_options)
         given = config.backbone_weights
-        if given is not None:
-            self.notes.append(load_backbone_weights(backbone, given))
+        self.notes.extend(builders.fill_backbone(backbone, config))
         set_trainable(backbone, config.trainable)
         measured = None
         if config.normalisation in ("auto", "dataset") and given is None:

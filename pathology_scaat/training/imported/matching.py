@@ -6,7 +6,6 @@ classifier under another name is put in its place; nothing is left as it was ini
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 
 import torch
@@ -15,8 +14,8 @@ from torch import Tensor, nn
 from pathology_scaat.errors import TrainingError
 from pathology_scaat.training.backbones import resample_positions
 from pathology_scaat.training.imported.hugging_face import is_hugging_face_vit, renamed_vit
+from pathology_scaat.training.weight_names import COUNTERS, likely_prefixes
 
-COUNTERS = "num_batches_tracked"
 HARMLESS = ("mask_token", "relative_position_index", "attn_mask", "total_ops", "total_params",
             "pooler.", COUNTERS)  # fmt: skip
 """Tensors that decide nothing of a classifier's answer."""
@@ -32,23 +31,15 @@ class Matched:
 
 def _prefix(given: dict[str, Tensor], own: dict[str, Tensor], subject: str) -> str:
     """What stands before the network's own names, where most of them are found."""
-    counts: Counter[str] = Counter()
-    for name, tensor in own.items():
-        for key, value in given.items():
-            if (key == name or key.endswith(f".{name}")) and value.shape == tensor.shape:
-                counts[key[: len(key) - len(name)]] += 1
-    if not counts:
-        return ""
-    (best, most), *others = counts.most_common()
-    equal = [prefix for prefix, count in others if count == most]
-    if equal:
-        several = ", ".join(f"'{p}'" for p in sorted((best, *equal)))
+    found = likely_prefixes(given, own)
+    if len(found) > 1:
+        several = ", ".join(f"'{prefix}'" for prefix in found)
         raise TrainingError(
             subject,
             f"holds several networks of this kind (under {several})",
             "save the one you mean in a file of its own",
         )
-    return best
+    return found[0]
 
 
 def _heads(place: dict[str, Tensor], own: dict[str, Tensor], width: int) -> list[str]:
