@@ -33,6 +33,7 @@ from pathology_scaat.review.model_card import model_card
 from pathology_scaat.review.regions import ORDERS
 from pathology_scaat.review.slide_tiles import TILE_PX, SlideShelf, encode_jpeg
 from pathology_scaat.review.verdicts import Verdict, VerdictTable
+from pathology_scaat.review.why import WhyDesk
 
 T = TypeVar("T")
 
@@ -41,6 +42,7 @@ STATIC = {
     "openseadragon.LICENSE.txt": "text/plain",
     "cohort.js": "text/javascript",
     "slide.js": "text/javascript",
+    "why.js": "text/javascript",
     "colours.js": "text/javascript",
     "review.css": "text/css",
 }
@@ -72,11 +74,13 @@ class Review:
     model: Path | None = None
     shelf: SlideShelf = field(init=False)
     verdicts: VerdictTable = field(init=False)
+    why: WhyDesk = field(init=False)
     pool: ThreadPoolExecutor = field(init=False)
 
     def __post_init__(self) -> None:
         self.shelf = SlideShelf(self.slides)
         self.verdicts = VerdictTable(self.out)
+        self.why = WhyDesk(self.out, self.model)
         self.pool = ThreadPoolExecutor(THREADS, thread_name_prefix="review")
         self.map_picture = lru_cache(maxsize=8)(self._map_picture)
 
@@ -293,6 +297,27 @@ class _Map(_Handler):
         self.finish(picture.png)
 
 
+class _Why(_Handler):
+    """``/api/why/SLIDE?region=ID``: neighbours of a region, and the slide without it."""
+
+    async def get(self, name: str) -> None:
+        slide_id = await self.slide_id(name)
+        wanted = self.get_query_argument("region", "")
+        paper = await self.work(slide_paper, self.review.out, slide_id, ORDERS[0])
+        region = next((r for r in paper.regions if r.region_id == wanted), None)
+        if region is None:
+            raise tornado.web.HTTPError(404, reason="no such region")
+        self.send_json(await self.work(self.review.why.about, slide_id, region))
+
+
+class _Neighbour(_Handler):
+    async def get(self, name: str, number: str) -> None:
+        slide_id = await self.slide_id(name)
+        pixels = await self.work(self.review.why.picture, slide_id, int(number))
+        self.set_header("Content-Type", "image/jpeg")
+        self.finish(encode_jpeg(pixels))
+
+
 class _Verdicts(_Handler):
     async def post(self) -> None:
         try:
@@ -332,6 +357,8 @@ def application(review: Review) -> tornado.web.Application:
             (r"/api/cohort", _Cohort, kwargs),
             (rf"/api/slide/{name}", _Slide, kwargs),
             (r"/api/verdict", _Verdicts, kwargs),
+            (rf"/api/why/{name}", _Why, kwargs),
+            (rf"/neighbour/{name}/(\d{{1,9}})\.jpg", _Neighbour, kwargs),
             (rf"/tiles/{name}/(\d{{1,2}})/(\d{{1,7}})_(\d{{1,7}})\.jpg", _Tile, kwargs),
             (rf"/thumbnail/{name}\.jpg", _Thumbnail, kwargs),
             (rf"/map/{name}/(\d{{1,3}})\.png", _Map, kwargs),

@@ -198,6 +198,7 @@ function mapOpacity() { return mapHidden() ? 0 : Number(byId("opacity").value); 
 function showMap() {
   for (const layer of state.layers) layer.setOpacity(mapOpacity());
   byId("legend").style.visibility = mapHidden() ? "hidden" : "visible";
+  showWhy();
 }
 
 function valueAt(event) {
@@ -328,6 +329,7 @@ const KEYS = {
   z: undo, " ": () => { state.overlayOn = !state.overlayOn; showMap(); },
   "[": () => setOpacity(-0.1), "]": () => setOpacity(0.1),
   o: () => { state.outlinesOn = !state.outlinesOn; drawLines(); },
+  w: () => toggleWhy(),
   f: () => state.viewers[0].viewport.goHome(),
   N: () => otherSlide(1), P: () => otherSlide(-1), "?": () => byId("help").showModal(),
 };
