@@ -73,8 +73,10 @@ def import_review(
     tell(out=out, labels=done.labels, agreement=done.agreement)
     counts = ", ".join(f"{n} {name}" for name, n in sorted(done.labels.counts.items())) or "none"
     _say(f"labels: {counts}, on {len(done.labels.files)} slide(s)")
+    if done.labels.drawn:
+        _say(f"{done.labels.drawn} of them drawn by hand, cut out of the regions they lie on")
     if done.labels.contradicted:
-        _say(f"{done.labels.contradicted} region(s) label nothing: readers disagree")
+        _say(f"{done.labels.contradicted} region(s) or overlaps label nothing: readers disagree")
     if done.labels.gone:
         _say(f"{done.labels.gone} verdict(s) are about regions that the overlays no longer hold")
     for reader, (yes, decided) in done.agreement.confirmed.items():

@@ -27,6 +27,7 @@ class SlidePaper:
     """What is known of one slide for its page."""
 
     channels: tuple[str, ...]
+    class_names: tuple[str, ...]
     frame_px: tuple[int, int, int, int]
     """Box of the map in the slide's level-0 pixels: x, y, width, height."""
     target_class: str
@@ -156,11 +157,10 @@ def slide_paper(out: Path, slide_id: str, order: str) -> SlidePaper:
     regions = ordered(read_regions(path), order) if path is not None else ()
     record = read_sidecar(sidecar_path(space.overlays, slide_id)) or {}
     facts = ModelFacts.of(slide_map.meta)
-    offset = tuple(record.get("coordinates", {}).get("offset_px", (box.x, box.y)))
-    frame = slide_map.meta.slide.frame_px
-    shift = (offset[0] - frame.x, offset[1] - frame.y)
+    shift = frame_shift(out, slide_id)
     return SlidePaper(
         slide_map.channel_names,
+        slide_map.meta.class_names,
         (box.x, box.y, box.width, box.height),
         slide_map.meta.target_class,
         tuple(_shifted(region, shift) for region in regions),
@@ -168,6 +168,21 @@ def slide_paper(out: Path, slide_id: str, order: str) -> SlidePaper:
         ROLE_WORDS[facts.role],
         _warnings(facts, _unlike(record, {})),
     )
+
+
+def frame_shift(out: Path, slide_id: str) -> tuple[float, float]:
+    """From an exported file's coordinates, whose frame may be the canvas, to the viewer's.
+
+    Raises
+    ------
+    StoreError
+        If the slide's map cannot be read.
+    """
+    space = Workspace(out)
+    frame = SlideMap(space.map(slide_id)).meta.slide.frame_px
+    record = read_sidecar(sidecar_path(space.overlays, slide_id)) or {}
+    x, y = record.get("coordinates", {}).get("offset_px", (frame.x, frame.y))
+    return x - frame.x, y - frame.y
 
 
 def _warnings(facts: ModelFacts, unlike: float | None) -> tuple[str, ...]:
@@ -182,7 +197,7 @@ def _warnings(facts: ModelFacts, unlike: float | None) -> tuple[str, ...]:
     return tuple(said)
 
 
-def _shifted(region: ReviewRegion, shift: tuple[int, int]) -> ReviewRegion:
+def _shifted(region: ReviewRegion, shift: tuple[float, float]) -> ReviewRegion:
     """A region of an exported file, whose frame may be the canvas, in the viewer's frame."""
     if shift == (0, 0):
         return region

@@ -70,9 +70,15 @@ function drawLines() {
       if (index === state.current) path.setAttribute("class", "current");
       group.append(path);
     });
+    group.append(...drawnPaths(viewer));
     viewer.lines.replaceChildren(group);
     placeLines(viewer);
   }
+}
+
+function placeScale(viewer) { // screen pixels a level-0 pixel
+  const item = viewer.world.getItemAt(0), at = (x) => item.imageToViewerElementCoordinates(new OpenSeadragon.Point(x, 0)).x;
+  return item ? (at(1000) - at(0)) / 1000 : 0;
 }
 
 function placeLines(viewer) {
@@ -198,6 +204,7 @@ function mapOpacity() { return mapHidden() ? 0 : Number(byId("opacity").value); 
 function showMap() {
   for (const layer of state.layers) layer.setOpacity(mapOpacity());
   byId("legend").style.visibility = mapHidden() ? "hidden" : "visible";
+  showWhy();
 }
 
 function valueAt(event) {
@@ -301,6 +308,7 @@ async function judgeSlide(answer) {
 
 async function undo() {
   const last = state.done.at(-1);
+  if (last?.drawing) return removeDrawing(last.drawing);
   if (!last || !(await send(last.id, "undo"))) return;
   state.done.pop();
   if (last.before === undefined) state.verdicts.delete(last.id);
@@ -328,6 +336,7 @@ const KEYS = {
   z: undo, " ": () => { state.overlayOn = !state.overlayOn; showMap(); },
   "[": () => setOpacity(-0.1), "]": () => setOpacity(0.1),
   o: () => { state.outlinesOn = !state.outlinesOn; drawLines(); },
+  d: () => startDrawing(), w: () => toggleWhy(),
   f: () => state.viewers[0].viewport.goHome(),
   N: () => otherSlide(1), P: () => otherSlide(-1), "?": () => byId("help").showModal(),
 };
@@ -335,10 +344,13 @@ const KEYS = {
 let queue = Promise.resolve(); // one key after the other, also where saving takes a moment
 function onKey(event) {
   const typing = /^(INPUT|SELECT|TEXTAREA)$/.test(event.target.tagName) && !/^(checkbox|range)$/.test(event.target.type);
+  if (typing && drawing.active && event.key === "Escape") stopDrawing();
   if (event.key === "Escape" && typing) { event.target.blur(); return; }
   if (typing && event.key === "Enter") { event.target.blur(); return; }
   if (typing || event.ctrlKey || event.metaKey || event.altKey || byId("help").open) return;
   if (event.key === " " && event.target.tagName === "BUTTON") event.target.blur();
+  if (event.key === "Enter" && event.target.tagName === "BUTTON" && !drawing.active) return;
+  if (drawingKey(event)) return;
   const action = KEYS[event.key];
   if (!action) return;
   event.preventDefault();
@@ -381,6 +393,7 @@ async function start() {
   byId("channel").replaceChildren(...state.paper.channels.map((name, index) => new Option(name, index)));
   byId("channel").value = Math.max(0, state.paper.channels.indexOf(preferred));
   await loadMap(Number(byId("channel").value));
+  listenToDrawing();
   drawRegions();
   drawLines();
   if (state.paper.regions.length) choose(0);
@@ -396,7 +409,9 @@ function listen() {
   byId("reviewer").addEventListener("change", (e) => {
     sessionStorage.setItem("reviewer", e.target.value);
     adoptVerdicts();
+    listDrawings();
     drawRegions();
+    drawLines();
   });
   byId("blind").addEventListener("change", (e) => { sessionStorage.setItem("blind", e.target.checked ? "yes" : "no"); drawRegions(); drawLines(); showMap(); });
   byId("own-scale").addEventListener("click", () => { takeModelsScale(Number(byId("channel").value)); colourMap(); });
