@@ -11,7 +11,14 @@ from typing import Any
 
 import typer
 
-from pathology_scaat.cli import evaluate, review, run, stages, tables  # noqa: F401  (importing registers)
+from pathology_scaat.cli import (  # noqa: F401  (importing registers)
+    evaluate,
+    finetune,
+    review,
+    run,
+    stages,
+    tables,
+)
 from pathology_scaat.cli.app import app
 from pathology_scaat.cli.common import stderr
 from pathology_scaat.errors import ScaatError

@@ -42,6 +42,7 @@ from pathology_scaat.training.builders import Tables
 from pathology_scaat.training.bundle_config import (
     SCHEMA_NAME,
     SCHEMA_VERSION,
+    Ancestor,
     BundleConfig,
     HeldOut,
     SplitWord,
@@ -369,6 +370,7 @@ def bundle_config(
         temperature=temperature,
         held_out=held_out,
         slides=_slide_keys(job),
+        ancestors=_ancestors(job),
         training_counts={
             name: int(count)
             for name, count in zip(
@@ -379,6 +381,20 @@ def bundle_config(
         evidence_reference=references.evidence if references else None,
         reference_settings=references.settings if references else None,
     )
+
+
+def _ancestors(job: Job) -> tuple[Ancestor, ...] | None:
+    """The bundle that is trained on from, after those that it was itself."""
+    if job.parent is None:
+        return None
+    parent = read_bundle_config(job.parent)
+    own = Ancestor(
+        fingerprint=model_fingerprint(parent),
+        method=parent.method,
+        training_fingerprint=parent.training_fingerprint,
+        slides=parent.slides,
+    )
+    return (*(parent.ancestors or ()), own)
 
 
 def _slide_keys(job: Job) -> dict[SplitWord, tuple[str, ...]]:

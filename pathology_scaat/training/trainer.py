@@ -35,7 +35,7 @@ from pathology_scaat.system.own_files import replace_file
 from pathology_scaat.training import builders as setup
 from pathology_scaat.training.augment import apply, draw, to_float
 from pathology_scaat.training.backbones import train_mode
-from pathology_scaat.training.bundle import bundle_config, save_bundle
+from pathology_scaat.training.bundle import bundle_config, load_bundle, save_bundle
 from pathology_scaat.training.bundle_config import HeldOut, model_fingerprint
 from pathology_scaat.training.checkpoint import CHECKPOINT_NAME, load_checkpoint, save_checkpoint
 from pathology_scaat.training.data import BatchLoader, PatchTable
@@ -43,6 +43,7 @@ from pathology_scaat.training.gradient_averaging import GradientAverager, averag
 from pathology_scaat.training.held_out import measure_held_out
 from pathology_scaat.training.job import Job, TrainingState, work_folder
 from pathology_scaat.training.logs import log_text, write_tensorboard
+from pathology_scaat.training.parent import parent_model
 from pathology_scaat.training.references import measure_references
 from pathology_scaat.training.results import TrainProgress, TrainResult
 from pathology_scaat.training.sampling import class_counts, epoch_batches
@@ -109,7 +110,10 @@ class Trainer:
     def _prepare(self) -> None:
         config, table = self.config, self.tables.train
         size = table.stores[0].patch_size_px
-        model, notes = setup.make_model(config, self.n_classes, size, table)
+        if self.job.parent is None:
+            model, notes = setup.make_model(config, self.n_classes, size, table)
+        else:
+            model, notes = parent_model(self.job.parent, config)
         self.notes.extend(notes)
         self.model = model.to(self.device)
         if config.channels_last:
@@ -295,10 +299,10 @@ class Trainer:
     # -- judging
     @torch.no_grad()
     def _evaluate(
-        self, loader: BatchLoader
+        self, loader: BatchLoader, other: nn.Module | None = None
     ) -> tuple[dict[str, float], NDArray[np.float32], NDArray[Any]]:
         """Scores, logits and labels over a table, gathered from all processes."""
-        model = self.average if self.average is not None else self.model
+        model = other or (self.average if self.average is not None else self.model)
         model.eval()
         table = loader.table
         numbers = np.arange(len(table))
@@ -358,10 +362,17 @@ class Trainer:
         if (problem := temperature_problem(temperature)) is not None:
             self.notes.append(problem)
         test_logits: NDArray[np.float32] | None = None
+        test = None
         if len(self.tables.test):
             test = BatchLoader(self._share(self.tables.test), 0, self.device)
             metrics, test_logits, _ = self._evaluate(test)
             found.update({f"test_{k}": v for k, v in metrics.items()})
+        if self.job.parent is not None:  # on the same patches: what fine-tuning gained or lost
+            parent = load_bundle(self.job.parent, str(self.device)).model
+            for split, loader in (("val", self.val_loader), ("test", test)):
+                if loader is not None:
+                    before, _, _ = self._evaluate(loader, parent)
+                    found.update({f"parent_{split}_{k}": v for k, v in before.items()})
         held_out = self._held_out(logits, test_logits, temperature)
         found.update(
             {

@@ -13,7 +13,7 @@ import pytest
 
 VERBS = (
     "info", "tile", "train", "explain", "stitch", "export", "run", "demo", "doctor", "verify",
-    "evaluate", "compare", "import-annotations", "predict", "make-manifest",
+    "evaluate", "compare", "import-annotations", "predict", "make-manifest", "finetune",
 )  # fmt: skip
 HEAVY = ("torch", "dask", "zarr", "tiatoolbox", "matplotlib", "openslide", "numpy", "pandas")
 
