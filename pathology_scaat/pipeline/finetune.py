@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from pathology_scaat.artifacts.fingerprint import fingerprint
 from pathology_scaat.artifacts.leases import lease_if_writable
 from pathology_scaat.artifacts.notes import keep_notes
 from pathology_scaat.artifacts.output_folder import Workspace, claim_output
@@ -82,7 +83,25 @@ def finetune_cohort(
         )
         for row in dealt.rows
     )
-    return TrainingCohort(slides, (*dealt.notes, *_role_notes(labelled, fixed, parent)))
+    notes = (*_role_notes(labelled, fixed, parent), *_block_notes(slides, parent, seed))
+    return TrainingCohort(slides, (*dealt.notes, *notes))
+
+
+def _block_notes(
+    slides: Sequence[TrainingSlide], parent: BundleConfig, seed: int
+) -> tuple[str, ...]:
+    """What to say where blocks of training slides are held out that the model may have seen."""
+    if any(slide.split == "val" for slide in slides):
+        return ()
+    stores = {PatchStore(slide.store).meta.fingerprint for slide in slides if slide.split != "test"}
+    same = parent.dataset_fingerprint == fingerprint({"stores": sorted(stores)})
+    if same and parent.training.get("seed") == seed and parent.ancestors is None:
+        return ()
+    return (
+        "No slide is for validation, and the model was trained on other slides or with another "
+        "seed: blocks that are held out now may be among what it learnt from, and the figures "
+        "of validation may be too good.",
+    )
 
 
 def _check_fits(store: PatchStore, parent: BundleConfig, slide_id: str) -> None:
