@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from drawn_slides import draw_slide, halves, make_cohort, write_annotations
@@ -18,13 +19,29 @@ from pathology_scaat.training.bundle_config import BundleConfig, model_fingerpri
 
 pytestmark = pytest.mark.slow
 
-SMALL = ("--mpp", "1.0", "--patch-size", "32", "--overlap", "0.5", "--workers", "1")
+SMALL = ("--mpp", "1.0", "--patch-size", "32", "--overlap", "0", "--workers", "1")
 SIDE_PX = 640
 HEAD = "slide_path,slide_id,patient_id,split,annotation_path"
 
 
+class Done(NamedTuple):
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def scaat(*arguments: object) -> Done:
+    """The command as it is typed, in this process: loading torch a dozen times takes minutes."""
+    from pathology_scaat.cli import app, run_command
+
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = run_command(lambda: app([*map(str, arguments)], standalone_mode=False))
+    return Done(code, out.getvalue(), err.getvalue())
+
+
 @pytest.fixture(scope="module")
-def trained(scaat: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A cohort with a train, a val and a test slide; an output folder with a plain model."""
     folder = tmp_path_factory.mktemp("cohort")
     manifest = make_cohort(folder, SIDE_PX)
@@ -37,7 +54,7 @@ def trained(scaat: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path,
 
 
 @pytest.fixture(scope="module")
-def tuned(scaat: Any, trained: tuple[Path, Path]) -> Any:
+def tuned(trained: tuple[Path, Path]) -> Any:
     manifest, out = trained
     words = ("finetune", "--model", out / "model", "--manifest", manifest, "--out", out)
     return scaat(*words, "--epochs", 2)
@@ -87,9 +104,7 @@ def test_every_slide_serves_for_what_it_served(trained: tuple[Path, Path], tuned
     assert "test again and are not trained on" in notes
 
 
-def test_again_does_nothing_and_the_parent_stays(
-    scaat: Any, trained: tuple[Path, Path], tuned: Any
-) -> None:
+def test_again_does_nothing_and_the_parent_stays(trained: tuple[Path, Path], tuned: Any) -> None:
     manifest, out = trained
     assert tuned.returncode == 0
     files = [*sorted((out / "model").rglob("*")), *sorted((out / "finetuned").rglob("*"))]
@@ -126,7 +141,7 @@ def changed(manifest: Path, name: str, lines: list[str]) -> Path:
 
 
 def test_a_slide_that_the_model_was_tested_on_is_never_trained_on(
-    scaat: Any, trained: tuple[Path, Path], tmp_path: Path
+    trained: tuple[Path, Path], tmp_path: Path
 ) -> None:
     manifest, out = trained
     lines = [
@@ -166,7 +181,7 @@ def test_a_slide_that_the_model_was_tested_on_is_never_trained_on(
 
 
 def test_new_slides_follow_their_patients_and_old_ones_are_not_forgotten(
-    scaat: Any, trained: tuple[Path, Path], tmp_path: Path
+    trained: tuple[Path, Path], tmp_path: Path
 ) -> None:
     manifest, out = trained
     folder = manifest.parent
@@ -196,10 +211,10 @@ def test_new_slides_follow_their_patients_and_old_ones_are_not_forgotten(
 
 
 def test_stores_of_another_size_or_other_classes_are_refused(
-    scaat: Any, trained: tuple[Path, Path], tmp_path: Path
+    trained: tuple[Path, Path], tmp_path: Path
 ) -> None:
     manifest, out = trained
-    other = ("--mpp", "1.0", "--patch-size", "64", "--overlap", "0.5", "--workers", "1")
+    other = ("--mpp", "1.0", "--patch-size", "64", "--overlap", "0", "--workers", "1")
     assert scaat("tile", "--manifest", manifest, "--out", tmp_path / "o", *other).returncode == 0
     refused = scaat(
         "finetune", "--model", out / "model", "--manifest", manifest, "--out", tmp_path / "o"
