@@ -28,7 +28,8 @@ _MARK = b"pathology_scaat"
 
 ARTIFACT_FOLDERS: Final = ("patches", "saliency", "maps")
 FOLDERS: Final = (
-    *ARTIFACT_FOLDERS, "tissue", "model", "model.training", "models", "overlays", "logs",
+    *ARTIFACT_FOLDERS, "tissue", "model", "model.training", "models", "finetuned",
+    "finetuned.training", "overlays", "logs",
     "evaluation", "comparison", "annotations",
 )  # fmt: skip
 """Folders that stages make in an output folder."""
@@ -57,6 +58,11 @@ class Workspace:
     @property
     def model(self) -> Path:
         return self.out / "model"
+
+    @property
+    def finetuned(self) -> Path:
+        """A model that was fine-tuned from another one."""
+        return self.out / "finetuned"
 
     def fold_model(self, fold: int) -> Path:
         """Model of one fold of cross-validation."""

@@ -103,7 +103,7 @@ def predict_with(
     chosen = choose_device(device)
     bundle = load_bundle(one.model, str(chosen))
     names = bundle.config.class_names
-    known = one.splits is not None or bundle.config.slides is not None
+    known = one.splits is not None or bundle.config.knows_its_slides
     rows: list[Prediction] = []
     for row in slides_of(cohort, space, one):
         listener.advance(STAGE)

@@ -249,10 +249,11 @@ def _trained_here(space: Workspace, recorded: dict[str, str]) -> FoldModel:
     """The model of the folder, for all slides.
 
     The splits of ``slides.csv`` are those of the model that was trained there; what one that was
-    imported into its place was trained on, they do not say.
+    imported into its place was trained on, or fine-tuned from, they do not say.
     """
-    imported = read_bundle_config(space.model).imported is not None
-    return FoldModel(None, space.model, None if imported else recorded)
+    config = read_bundle_config(space.model)
+    unknown = config.imported is not None or any(a.slides is None for a in config.ancestors or ())
+    return FoldModel(None, space.model, None if unknown else recorded)
 
 
 def _splits(out: Path) -> dict[str, str]:

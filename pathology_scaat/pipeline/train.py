@@ -42,7 +42,7 @@ from pathology_scaat.training.positive_class import positive_class
 
 
 @dataclass(frozen=True)
-class _Labelled:
+class LabelledRow:
     """A row whose store holds labelled patches; its label is the most frequent class there.
 
     That label serves the stratified split only; patches keep their own.
@@ -53,7 +53,8 @@ class _Labelled:
     slide_fingerprint: str
 
 
-def _labelled_rows(rows: Sequence[ManifestRow], space: Workspace) -> list[_Labelled]:
+def labelled_rows(rows: Sequence[ManifestRow], space: Workspace) -> list[LabelledRow]:
+    """The rows that have a store with labelled patches in an output folder."""
     found = []
     for row in rows:
         try:
@@ -66,7 +67,7 @@ def _labelled_rows(rows: Sequence[ManifestRow], space: Workspace) -> list[_Label
             counts = np.bincount(labels, minlength=len(names))
             name = names[int(counts.argmax())]
             found.append(
-                _Labelled(
+                LabelledRow(
                     row if row.label else replace(row, label=name),
                     tuple(n for n, count in zip(names, counts, strict=True) if count),
                     store.meta.slide_fingerprint,
@@ -99,7 +100,7 @@ def training_cohort(manifest: Manifest, out: Path, seed: int | None) -> Training
         If one slide is there under two patients.
     """
     space = Workspace(out)
-    labelled = _labelled_rows(manifest.rows, space)
+    labelled = labelled_rows(manifest.rows, space)
     if not labelled:
         raise TrainingError(
             "the cohort",

@@ -185,6 +185,19 @@ class ReferenceSettings(BaseModel):
     )
 
 
+class Ancestor(BaseModel):
+    """A bundle that a model was fine-tuned from: its weights have seen those slides too."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    fingerprint: str = Field(description="of the bundle")
+    method: str = Field(description="what it was trained with")
+    training_fingerprint: str = Field("", description="key of its slides' hashes")
+    slides: dict[SplitWord, tuple[str, ...]] | None = Field(
+        None, description="as the bundle had them; none where it did not know them"
+    )
+
+
 class BundleConfig(BaseModel):
     """What a bundle says about its model."""
 
@@ -250,6 +263,9 @@ class BundleConfig(BaseModel):
     imported: ImportRecord | None = Field(
         None, description="where a model came from that was trained elsewhere"
     )
+    ancestors: tuple[Ancestor, ...] | None = Field(
+        None, description="bundles that it was fine-tuned from, the first one first"
+    )
 
     @property
     def is_calibrated(self) -> bool:
@@ -281,15 +297,24 @@ class BundleConfig(BaseModel):
     def role_of(self, slide_fingerprint: str) -> SplitWord | Literal["held out", "unknown"]:
         """What a slide served for in training: the bundle knows, whatever a table says.
 
-        ``unknown`` where the bundle is of a version that did not record its slides.
+        Of a fine-tuned model, what it served for in any of its trainings: ``train`` before
+        ``val``, and both before ``test``. ``unknown`` where that would have to be known of a
+        training that did not record its slides (an older version's, or another program's).
         """
-        if self.slides is None:
-            return "unknown"
-        key = slide_key(slide_fingerprint, self.training_fingerprint)
-        for word in ("train", "val", "test"):
-            if key in self.slides.get(word, ()):
-                return word
-        return "held out"
+        roles = {
+            _role(own, slide_fingerprint, key)
+            for own, key in (
+                (self.slides, self.training_fingerprint),
+                *((a.slides, a.training_fingerprint) for a in self.ancestors or ()),
+            )
+        }
+        order: tuple[SplitWord | Literal["unknown"], ...] = ("train", "val", "unknown", "test")
+        return next((role for role in order if role in roles), "held out")
+
+    @property
+    def knows_its_slides(self) -> bool:
+        """Whether all slides that the weights have seen are recorded."""
+        return self.slides is not None and all(a.slides is not None for a in self.ancestors or ())
 
     def facts(self, slide_fingerprint: str) -> dict[str, Any]:
         """What maps and pictures of a slide carry of their model, as JSON."""
@@ -308,6 +333,7 @@ ADDED_LATER = frozenset(
     {
         "held_out", "saliency_reference", "evidence_reference", "reference_settings", "slides",
         "training_counts", "feature_reference_sha256", "neighbours_sha256", "bag", "imported",
+        "ancestors",
     }
 )  # fmt: skip
 """Fields that do not enter the fingerprint where they are absent, so that old ones still hold."""
@@ -321,6 +347,17 @@ def slide_key(slide_fingerprint: str, training_fingerprint: str) -> str:
     """
     key = training_fingerprint.encode()
     return hmac.new(key, slide_fingerprint.encode(), hashlib.sha256).hexdigest()[:KEY_HEX]
+
+
+def _role(
+    slides: dict[SplitWord, tuple[str, ...]] | None, slide_fingerprint: str, key: str
+) -> SplitWord | Literal["held out", "unknown"]:
+    """What a slide served for in one training."""
+    if slides is None:
+        return "unknown"
+    mark = slide_key(slide_fingerprint, key)
+    words: tuple[SplitWord, ...] = ("train", "val", "test")
+    return next((word for word in words if mark in slides.get(word, ())), "held out")
 
 
 def model_name(config: BundleConfig) -> str:

@@ -12,7 +12,15 @@ from pathology_scaat.patches.identity import dataset_fingerprint
 from pathology_scaat.patches.reader import PatchStore
 from pathology_scaat.scaat.method import Method
 from pathology_scaat.training.builders import Tables
-from pathology_scaat.training.bundle_config import BundleConfig, HeldOut, SplitWord, slide_key
+from pathology_scaat.training.bundle import read_bundle_config
+from pathology_scaat.training.bundle_config import (
+    Ancestor,
+    BundleConfig,
+    HeldOut,
+    SplitWord,
+    model_fingerprint,
+    slide_key,
+)
 from pathology_scaat.training.class_colours import class_colours
 from pathology_scaat.training.config import TrainConfig
 from pathology_scaat.training.job import Job
@@ -150,4 +158,19 @@ def patch_bundle_config(
         model,
         method,
         multi_label=job.config.multi_label,
+        ancestors=_ancestors(job),
     )
+
+
+def _ancestors(job: Job) -> tuple[Ancestor, ...] | None:
+    """The bundle that is trained on from, after those that it was itself."""
+    if job.parent is None:
+        return None
+    parent = read_bundle_config(job.parent)
+    own = Ancestor(
+        fingerprint=model_fingerprint(parent),
+        method=parent.trained_by,
+        training_fingerprint=parent.training_fingerprint,
+        slides=parent.slides,
+    )
+    return (*(parent.ancestors or ()), own)

@@ -18,7 +18,7 @@ from pathology_scaat.scaat.method import Visit
 from pathology_scaat.training import builders as setup
 from pathology_scaat.training.augment import apply, draw, to_float
 from pathology_scaat.training.backbones import Classifier
-from pathology_scaat.training.bundle import save_bundle
+from pathology_scaat.training.bundle import load_bundle, save_bundle
 from pathology_scaat.training.bundle_config import HeldOut, model_fingerprint
 from pathology_scaat.training.data import BatchLoader, PatchTable
 from pathology_scaat.training.description import patch_bundle_config
@@ -28,6 +28,7 @@ from pathology_scaat.training.job import Job, TrainingState
 from pathology_scaat.training.logs import log_text
 from pathology_scaat.training.loop import Shown, TrainingLoop
 from pathology_scaat.training.neighbours import NeighbourIndex, build_index
+from pathology_scaat.training.parent import parent_model
 from pathology_scaat.training.references import References, measure_references
 from pathology_scaat.training.results import TrainProgress, TrainResult
 from pathology_scaat.training.sampling import class_counts, epoch_batches
@@ -63,7 +64,11 @@ class Trainer(TrainingLoop):
 
     def _make(self) -> nn.Module:
         config, table = self.config, self.tables.train
-        made, notes = setup.make_model(config, self.n_classes, table.stores[0].patch_size_px, table)
+        size = table.stores[0].patch_size_px
+        if self.job.parent is None:
+            made, notes = setup.make_model(config, self.n_classes, size, table)
+        else:
+            made, notes = parent_model(self.job.parent, config)
         self.notes.extend(notes)
         model = made.to(self.device)
         if config.channels_last:
@@ -136,10 +141,10 @@ class Trainer(TrainingLoop):
 
     @torch.no_grad()
     def _evaluate(
-        self, loader: BatchLoader
+        self, loader: BatchLoader, other: nn.Module | None = None
     ) -> tuple[dict[str, float], NDArray[np.float32], NDArray[Any]]:
         """Scores, logits and labels over a table, gathered from all processes."""
-        model = self.judged
+        model = other or self.judged
         model.eval()
         table = loader.table
         numbers = np.arange(len(table))
@@ -164,10 +169,17 @@ class Trainer(TrainingLoop):
         one_label = labels.ndim == 1 and len(np.unique(labels)) > 1
         temperature = fit_temperature(logits, labels, smoothed=True) if one_label else 1.0
         test_logits: NDArray[np.float32] | None = None
+        test = None
         if len(self.tables.test):
             test = BatchLoader(self._share(self.tables.test), 0, self.device)
             metrics, test_logits, _ = self._evaluate(test)
             found.update({f"test_{k}": v for k, v in metrics.items()})
+        if self.job.parent is not None:  # on the same patches: what fine-tuning gained or lost
+            parent = load_bundle(self.job.parent, str(self.device)).model
+            for split, loader in (("val", self.val_loader), ("test", test)):
+                if loader is not None:
+                    before, _, _ = self._evaluate(loader, parent)
+                    found.update({f"parent_{split}_{k}": v for k, v in before.items()})
         held_out = self._held_out(logits, test_logits, temperature)
         found.update(
             {

@@ -24,7 +24,7 @@ from pathology_scaat.training.config import TrainConfig
 
 VERBS = (
     "info", "tile", "train", "explain", "stitch", "export", "run", "demo", "doctor", "verify",
-    "evaluate", "compare", "import-annotations", "predict", "make-manifest", "config",
+    "evaluate", "compare", "import-annotations", "predict", "make-manifest", "config", "finetune",
 )  # fmt: skip
 HEAVY = ("torch", "dask", "zarr", "tiatoolbox", "matplotlib", "openslide", "numpy", "pandas")
 
