@@ -19,10 +19,9 @@ from pathology_scaat.evaluation.performance.predictions import (
     Prediction,
     write_predictions,
 )
-from pathology_scaat.evaluation.performance.report import (
+from pathology_scaat.evaluation.performance.report import Performance, measure_performance
+from pathology_scaat.evaluation.performance.report_files import (
     STEMS,
-    Performance,
-    measure_performance,
     performance_files,
     remove_performance,
     write_performance,
