@@ -61,7 +61,7 @@ def evidence_of_patches(
         chance = store.probability[:, meta.class_names.index(target)]
         found = []
         for start in range(0, len(store), BATCH):
-            part = slice(start, start + BATCH)
+            part = slice(start, min(start + BATCH, len(store)))
             values = patch_evidence(store.read_saliency(part, target), chance[part])
             found.append(values.mean(axis=(1, 2)))
     except StoreError:
