@@ -17,6 +17,7 @@ from pathology_scaat.evaluation.performance.slide_scores import BATCH
 from pathology_scaat.evaluation.protocol import ProtocolConfig
 from pathology_scaat.evaluation.slide_faithfulness import (
     RIVALS,
+    Floats,
     SlideFeatures,
     measure_slide,
 )
@@ -58,7 +59,7 @@ def slide_features(
 
 def evidence_of_patches(
     bundle: ModelBundle, saliency: Path, patches: Path, target: str
-) -> np.ndarray | None:
+) -> Floats | None:
     """Mean evidence in each patch as the map has it; None where this model's map is not there."""
     try:
         store = SaliencyStore(saliency)
@@ -158,11 +159,11 @@ def _entries(
 ) -> list[TrustEntry]:
     clusters = [groups[s] for s in rows]
 
-    def values(measure: str) -> np.ndarray:
+    def values(measure: str) -> Floats:
         return np.array([row.get(measure, np.nan) for row in rows.values()], np.float64)
 
     def entry(
-        question: str, measure: str, found: np.ndarray, chance: float | None, words: str = ""
+        question: str, measure: str, found: Floats, chance: float | None, words: str = ""
     ) -> TrustEntry:
         if not len(found) or np.isnan(found).all():
             why = f"{NOT_MEASURED}: no slide that this applies to"

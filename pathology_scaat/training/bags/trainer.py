@@ -36,7 +36,7 @@ from pathology_scaat.training.bags.predict import bag_logits, encode
 from pathology_scaat.training.bags.references import measure_bag_references
 from pathology_scaat.training.bags.staging import Staged
 from pathology_scaat.training.bundle import save_bundle
-from pathology_scaat.training.bundle_config import model_fingerprint
+from pathology_scaat.training.bundle_config import HeldOut, model_fingerprint
 from pathology_scaat.training.data import BatchLoader
 from pathology_scaat.training.held_out import measure_held_out_slides
 from pathology_scaat.training.job import TrainingState
@@ -215,7 +215,8 @@ class BagTrainer(TrainingLoop):
     def _finish(self, state: TrainingState, seconds: float) -> TrainResult:
         self._restore(state)
         logits, labels = self._logits(), self.val.labels
-        temperature, held_out = 1.0, None
+        temperature = 1.0
+        held_out: HeldOut | None = None
         found: dict[str, float] = {}
         if len(labels):
             found = {f"val_slide_{k}": v for k, v in scores(logits, labels).items()}
