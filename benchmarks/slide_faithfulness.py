@@ -24,7 +24,7 @@ import torch
 
 from pathology_scaat.artifacts.output_folder import Workspace
 from pathology_scaat.cohort.manifest import read_manifest
-from pathology_scaat.evaluation.slide_card import evidence_of_patches, slide_features
+from pathology_scaat.evaluation.slide_card import evidence_of_patches, slide_features, slide_seed
 from pathology_scaat.evaluation.slide_faithfulness import measure_slide
 from pathology_scaat.metrics.functional.statistics import clustered_mean, holm
 from pathology_scaat.pipeline.demo_labels import TRUTH_CLASS
@@ -51,7 +51,8 @@ def measure_model(model: Path, patches: Workspace, slides: list[str], scratch: P
         slide = slide_features(bundle, store, target, torch.device("cpu"))
         evidence = evidence_of_patches(bundle, saliency, store, TRUTH_CLASS)
         assert slide is not None
-        measured = measure_slide(bundle.model.head, slide, seed, evidence=evidence)
+        own = slide_seed(slide_id, seed)
+        measured = measure_slide(bundle.model.head, slide, own, evidence=evidence)
         found[slide_id] = {k: round(float(v), 5) for k, v in measured.items()}
     return found
 

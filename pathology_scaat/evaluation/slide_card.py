@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import zlib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +17,7 @@ from pathology_scaat.evaluation.performance.slide_scores import BATCH
 from pathology_scaat.evaluation.protocol import ProtocolConfig
 from pathology_scaat.evaluation.slide_faithfulness import (
     RIVALS,
+    Floats,
     SlideFeatures,
     measure_slide,
 )
@@ -21,10 +25,15 @@ from pathology_scaat.evaluation.trust_card import (
     NOT_MEASURED,
     TrustCard,
     TrustEntry,
+    Verdict,
     judge,
     verdict_words,
 )
-from pathology_scaat.metrics.functional.statistics import clustered_auc, clustered_mean
+from pathology_scaat.metrics.functional.statistics import (
+    MIN_PATIENTS,
+    clustered_auc,
+    clustered_mean,
+)
 from pathology_scaat.patches import PatchStore
 from pathology_scaat.saliency.store import SaliencyStore
 from pathology_scaat.scaat.evidence import patch_evidence
@@ -50,7 +59,7 @@ def slide_features(
 
 def evidence_of_patches(
     bundle: ModelBundle, saliency: Path, patches: Path, target: str
-) -> np.ndarray | None:
+) -> Floats | None:
     """Mean evidence in each patch as the map has it; None where this model's map is not there."""
     try:
         store = SaliencyStore(saliency)
@@ -61,12 +70,17 @@ def evidence_of_patches(
         chance = store.probability[:, meta.class_names.index(target)]
         found = []
         for start in range(0, len(store), BATCH):
-            part = slice(start, start + BATCH)
+            part = slice(start, min(start + BATCH, len(store)))
             values = patch_evidence(store.read_saliency(part, target), chance[part])
             found.append(values.mean(axis=(1, 2)))
     except StoreError:
         return None
     return np.concatenate(found) if found else None
+
+
+def slide_seed(slide_id: str, seed: int) -> int:
+    """Seed of a slide's random orders: two slides do not share theirs."""
+    return zlib.crc32(f"{seed} {slide_id}".encode())
 
 
 def slide_card(
@@ -110,7 +124,8 @@ def slide_card(
         if int(logits.argmax()) == at:
             saliency = out_dir / "saliency" / f"{slide_id}.zarr"
             evidence = evidence_of_patches(bundle, saliency, patches, target)
-            rows[slide_id] = measure_slide(head, slide, config.seed, evidence=evidence)
+            seed = slide_seed(slide_id, config.seed)
+            rows[slide_id] = measure_slide(head, slide, seed, evidence=evidence)
         if progress is not None:
             progress("slides", number + 1, len(choice.slide_ids))
     if not scores:
@@ -144,11 +159,11 @@ def _entries(
 ) -> list[TrustEntry]:
     clusters = [groups[s] for s in rows]
 
-    def values(measure: str) -> np.ndarray:
+    def values(measure: str) -> Floats:
         return np.array([row.get(measure, np.nan) for row in rows.values()], np.float64)
 
     def entry(
-        question: str, measure: str, found: np.ndarray, chance: float | None, words: str = ""
+        question: str, measure: str, found: Floats, chance: float | None, words: str = ""
     ) -> TrustEntry:
         if not len(found) or np.isnan(found).all():
             why = f"{NOT_MEASURED}: no slide that this applies to"
@@ -218,5 +233,13 @@ def _auc(
         why = "the slides are all of one class" if known else "no labels of slides were given"
         return TrustEntry(question, "auc", None, None, "not measured", f"{NOT_MEASURED}: {why}")
     found = clustered_auc([scores[s] for s in known], truth, [groups[s] for s in known])
+    if found.value in (0.0, 1.0):  # every pair alike: an interval would call that certain
+        found = replace(found, low=math.nan, high=math.nan)
+        few = min(len({groups[s] for s, t in zip(known, truth, strict=True) if t == kind})
+                  for kind in (True, False)) < MIN_PATIENTS  # fmt: skip
+        words = "every slide on its side: no interval can be given"
+        words += f", with fewer than {MIN_PATIENTS} of a class" if few else ""
+        clear: Verdict = "good" if found.value else "poor"
+        return TrustEntry(question, "auc", found, 0.5, "unclear" if few else clear, words)
     verdict = judge(found, 0.5)
     return TrustEntry(question, "auc", found, 0.5, verdict, verdict_words(verdict, found, unit))

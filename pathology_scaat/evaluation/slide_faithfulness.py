@@ -147,13 +147,13 @@ class Flipping:
         return float(np.trapezoid(self.kept_most, SHARES) / (SHARES[-1] - SHARES[0]))
 
 
-def flip(head: BagHead, slide: SlideFeatures, relevance: Floats) -> Flipping:
+def flip(head: BagHead, slide: SlideFeatures, relevance: Floats, seed: int = 0) -> Flipping:
     """Follow the probability while patches are kept in order of relevance.
 
-    Equal patches keep an order of their own, drawn once, so that ties favour nobody.
+    Equal patches keep an order of their own, drawn at random, so that ties favour nobody.
     """
     n = len(relevance)
-    shuffled = np.random.default_rng(n).permutation(n)
+    shuffled = np.random.default_rng([seed, n]).permutation(n)
     order = shuffled[np.argsort(-relevance[shuffled], kind="stable")]
     counts = [max(1, round(share * n)) for share in SHARES]
     return Flipping(
@@ -163,9 +163,10 @@ def flip(head: BagHead, slide: SlideFeatures, relevance: Floats) -> Flipping:
 
 
 def random_gain(head: BagHead, slide: SlideFeatures, seed: int) -> float:
-    """Gain of one random order: 0 but for chance."""
-    rng = np.random.default_rng([seed, len(slide.features)])
-    return flip(head, slide, rng.random(len(slide.features))).gain
+    """Mean gain of :data:`N_RANDOM` random orders: 0 but for chance."""
+    n = len(slide.features)
+    rng = np.random.default_rng([seed, n, 1])
+    return float(np.mean([flip(head, slide, rng.random(n), seed).gain for _ in range(N_RANDOM)]))
 
 
 @dataclass(frozen=True)
@@ -230,7 +231,7 @@ def measure_slide(
     head : BagHead
     slide : SlideFeatures
     seed : int
-        Of random orders and controls.
+        Of random orders and controls; another one for each slide, so that they do not share them.
     evidence : (n,), optional
         Mean of each patch in the evidence map (contribution x place); patches whose probability
         passes one half are the marked ones in any case.
@@ -240,7 +241,7 @@ def measure_slide(
     if evidence is not None:
         relevances["evidence"] = np.asarray(evidence, np.float64)
     for name, relevance in relevances.items():
-        flipping = flip(head, slide, relevance)
+        flipping = flip(head, slide, relevance, seed)
         found[f"flipping/{name}"] = flipping.gain
         found[f"drop_most_first/{name}"] = flipping.drop_most_first
         found[f"drop_least_first/{name}"] = flipping.drop_least_first

@@ -21,10 +21,9 @@ from pathology_scaat.evaluation.performance.predictions import (
     write_how,
     write_predictions,
 )
-from pathology_scaat.evaluation.performance.report import (
+from pathology_scaat.evaluation.performance.report import Performance, measure_performance
+from pathology_scaat.evaluation.performance.report_files import (
     STEMS,
-    Performance,
-    measure_performance,
     performance_files,
     remove_performance,
     write_performance,

@@ -394,6 +394,8 @@ def test_folds_together_predict_an_external_cohort(cohort: Path, tmp_path: Path)
     assert (first["n"], second["n"]) == (16, 8)
     assert first["evaluated_on"].startswith("out-of-fold")
     assert second["evaluated_on"] == "external test slides"
+    # the out-of-fold figures are a look at other cases
+    assert second["earlier_looks_at_these_cases"] == first["earlier_looks_at_these_cases"] == 0
     assert any("several models together" in note for note in second["notes"])
     assert second["thresholds"]["slide"]["values"][0]["chosen_on"] == "out-of-fold predictions"
     # each external slide: the mean of what the three models say of it

@@ -18,6 +18,7 @@ from pathology_scaat.evaluation.performance.conformal import (
     UNLIKE,
     abstain,
     abstention_lines,
+    key_of,
     on_slides,
     possible_classes,
     score_limit,
@@ -82,7 +83,7 @@ def test_a_patient_does_not_calibrate_itself() -> None:
 def test_too_few_patients_give_no_sets_and_say_so() -> None:
     rng = np.random.default_rng(0)
     rows = [*patients(LEAST_PATIENTS - 1, "val", rng), *patients(5, "test", rng)]
-    result = abstain(rows, NAMES, "Tumor", slide_unlike={rows[-1].patient_id: 0.8})
+    result = abstain(rows, NAMES, "Tumor", slide_unlike={key_of(rows[-1]): 0.8})
     assert all(r.possible is None for r in result.patients)
     assert "too few" in result.told["not_given"]
     assert result.patients[-2].refer is None  # nothing tells, so nothing is said
@@ -99,7 +100,9 @@ def test_who_is_referred_and_why() -> None:
         "sure": np.array([0.05, 0.95]), "torn": np.array([0.5, 0.5]), "odd": np.array([0.1, 0.9]),
     }  # fmt: skip
     test = [Prediction(name, "", None, "test", "Tumor", p, 0.5) for name, p in cases.items()]
-    result = abstain([*val, *test], NAMES, "Tumor", slide_unlike={"odd": 0.4, "sure": 0.1})
+    result = abstain(
+        [*val, *test], NAMES, "Tumor", slide_unlike={key_of(test[2]): 0.4, key_of(test[0]): 0.1}
+    )
     found = {r.patient_id: r for r in result.patients}
     assert (found["sure"].possible, found["sure"].refer) == (("Tumor",), False)
     assert (found["torn"].refer, found["torn"].refer_reason) == (True, NONE)
@@ -118,7 +121,10 @@ def test_a_patient_is_as_unlike_as_its_most_unlike_slide() -> None:
     rows = [Prediction("a", f"s{k}", None, "test", "", p, unlike_training=u)
             for k, u in enumerate((0.1, None, 0.3))]  # fmt: skip
     rows.append(Prediction("b", "s9", None, "test", "", p))
-    assert unlike_by_patient(rows) == {"a": 0.3, "b": None}
+    rows.append(replace(rows[0], fold=1, unlike_training=0.9))  # another model's word of it
+    assert unlike_by_patient(rows) == {
+        ("a", None, "test"): 0.3, ("b", None, "test"): None, ("a", 1, "test"): 0.9,
+    }  # fmt: skip
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=60), st.floats(0.01, 0.5))

@@ -68,6 +68,15 @@ def possible_classes(
     return tuple(name for name, there in zip(class_names, inside, strict=True) if there)
 
 
+Key = tuple[str, int | None, str]
+"""Patient, fold and split: one prediction of a patient."""
+
+
+def key_of(row: Prediction) -> Key:
+    """Which prediction of a patient a row belongs to."""
+    return (row.patient_id, row.fold, row.split)
+
+
 @dataclass(frozen=True)
 class Abstention:
     """Predictions of patients with the classes that remain possible, and how that went.
@@ -89,7 +98,7 @@ def abstain(
     class_names: Sequence[str],
     positive: str,
     *,
-    slide_unlike: Mapping[str, float | None],
+    slide_unlike: Mapping[Key, float | None],
 ) -> Abstention:
     """Say of each patient which classes remain possible, and whether to refer.
 
@@ -100,8 +109,8 @@ def abstain(
     ----------
     patients : sequence of Prediction
         With probabilities that are calibrated.
-    slide_unlike : mapping of patient to float or None
-        Largest share of patches unlike the training data among the patient's slides.
+    slide_unlike : mapping to float or None
+        Largest share of patches unlike the training data among the slides of each prediction.
     """
     names = list(class_names)
     folds = any(r.fold is not None for r in patients)
@@ -132,7 +141,7 @@ def abstain(
         possible = None
         if enough:
             possible = possible_classes(row.probability, names, score_limit(others))
-        found.append(_with_referral(row, possible, slide_unlike.get(row.patient_id)))
+        found.append(_with_referral(row, possible, slide_unlike.get(key_of(row))))
     told["judged"] = {
         split: _coverage([r for r in found if r.split == split and r.label in names], names,
                          positive)
@@ -183,10 +192,10 @@ def on_slides(
     slides: Sequence[Prediction], patients: Sequence[Prediction]
 ) -> tuple[Prediction, ...]:
     """Slides with the referral of their patient: it is the patient that is decided about."""
-    of = {(p.patient_id, p.fold, p.split): p for p in patients}
+    of = {key_of(p): p for p in patients}
     found = []
     for row in slides:
-        patient = of.get((row.patient_id, row.fold, row.split))
+        patient = of.get(key_of(row))
         if patient is not None:
             row = replace(
                 row,
@@ -198,12 +207,12 @@ def on_slides(
     return tuple(found)
 
 
-def unlike_by_patient(slides: Sequence[Prediction]) -> dict[str, float | None]:
-    """Largest share of patches unlike the training data among each patient's slides."""
-    found: dict[str, float | None] = {}
+def unlike_by_patient(slides: Sequence[Prediction]) -> dict[Key, float | None]:
+    """Largest share of patches unlike the training data among the slides of each prediction."""
+    found: dict[Key, float | None] = {}
     for row in slides:
-        before, mine = found.get(row.patient_id), row.unlike_training
-        found[row.patient_id] = mine if before is None else max(before, mine or 0.0)
+        before, mine = found.get(key_of(row)), row.unlike_training
+        found[key_of(row)] = mine if before is None else max(before, mine or 0.0)
     return found
 
 

@@ -34,7 +34,7 @@ from pathology_scaat.training.bags.model import BagModel, tall_image, with_head
 from pathology_scaat.training.bags.predict import bag_logits, encode
 from pathology_scaat.training.bags.references import measure_bag_references
 from pathology_scaat.training.bundle import save_bundle
-from pathology_scaat.training.bundle_config import model_fingerprint
+from pathology_scaat.training.bundle_config import HeldOut, model_fingerprint
 from pathology_scaat.training.config import TrainConfig
 from pathology_scaat.training.data import BatchLoader
 from pathology_scaat.training.held_out import measure_held_out_slides
@@ -211,7 +211,8 @@ class BagTrainer(TrainingLoop):
     def _finish(self, state: TrainingState, seconds: float) -> TrainResult:
         self._restore(state)
         logits, labels = self._logits(), self.val.labels
-        temperature, held_out = 1.0, None
+        temperature = 1.0
+        held_out: HeldOut | None = None
         found: dict[str, float] = {}
         if len(labels):
             found = {f"val_slide_{k}": v for k, v in scores(logits, labels).items()}
