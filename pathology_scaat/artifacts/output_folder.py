@@ -29,7 +29,7 @@ _MARK = b"pathology_scaat"
 ARTIFACT_FOLDERS: Final = ("patches", "saliency", "maps")
 FOLDERS: Final = (
     *ARTIFACT_FOLDERS, "tissue", "model", "model.training", "models", "overlays", "logs",
-    "evaluation", "comparison", "annotations",
+    "evaluation", "comparison", "annotations", "report",
 )  # fmt: skip
 """Folders that stages make in an output folder."""
 

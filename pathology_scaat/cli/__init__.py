@@ -11,7 +11,7 @@ from typing import Any
 
 import typer
 
-from pathology_scaat.cli import evaluate, review, run, stages, tables  # noqa: F401  (importing registers)
+from pathology_scaat.cli import evaluate, report, review, run, stages, tables  # noqa: F401  (importing registers)
 from pathology_scaat.cli.app import app
 from pathology_scaat.cli.common import stderr
 from pathology_scaat.errors import ScaatError

@@ -25,12 +25,23 @@ class Answer:
 
     item: Item
     facts: tuple[Fact, ...]
+    n_silent: int = 0
+    """Of the topics that would speak to the item, those of which the run knows nothing."""
 
     @property
     def state(self) -> State:
         if not self.facts:
             return "open"
-        return "in part" if self.item.left else "filled"
+        return "in part" if self.left else "filled"
+
+    @property
+    def left(self) -> str:
+        """What a person has to write; empty where nothing."""
+        if not self.facts:
+            return self.item.left or f"all of it; the run does not know: {self.item.topic}"
+        if self.n_silent and not self.item.left:
+            return "the rest: the files that would tell are not in the output folder"
+        return self.item.left
 
     def as_dict(self) -> dict[str, Any]:
         return {
@@ -38,7 +49,7 @@ class Answer:
             "topic": self.item.topic,
             "state": self.state,
             "facts": [{"text": fact.text, "source": fact.source} for fact in self.facts],
-            "left_to_a_person": self.item.left or ("" if self.facts else self.item.topic),
+            "left_to_a_person": self.left,
         }
 
 
@@ -46,10 +57,9 @@ def answers(items: Sequence[Item], files: RunFiles) -> tuple[Answer, ...]:
     """Each item with what the run knows of it."""
     found = []
     for item in items:
-        told: dict[Fact, None] = {}
-        for teller in item.tellers:
-            told.update(dict.fromkeys(teller(files)))
-        found.append(Answer(item, tuple(told)))
+        parts = [teller(files) for teller in item.tellers]
+        told = dict.fromkeys(fact for part in parts for fact in part)
+        found.append(Answer(item, tuple(told), sum(not part for part in parts)))
     return tuple(found)
 
 
@@ -99,7 +109,6 @@ def checklist_markdown(found: dict[str, tuple[Answer, ...]], notes: Sequence[str
         for row in rows:
             lines += ["", f"### {_MARK[row.state]} {row.item.number}. {row.item.topic}", ""]
             lines += [f"- {fact.text} (`{fact.source}`)" for fact in row.facts]
-            if row.state != "filled":
-                left = row.item.left or "the run does not know it"
-                lines.append(f"- **TO WRITE:** {left}")
+            if row.left:
+                lines.append(f"- **TO WRITE:** {row.left}")
     return "\n".join([*lines, ""])

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 
 from pathology_scaat.artifacts.run_record import FILE_NAME as RUN_NAME
-from pathology_scaat.artifacts.status import FILE_NAME as SLIDES_NAME
 from pathology_scaat.artifacts.status import STAGES
 from pathology_scaat.evaluation.performance.predictions import HOW_NAME
 from pathology_scaat.evaluation.performance.report import HEADINGS
@@ -22,7 +21,12 @@ def slide_counts(files: RunFiles) -> list[Fact]:
     patients = {row["patient"] for row in rows if row["patient"]}
     facts = files.of_slides(f"{len(rows)} slides", "slide_id")
     if patients:
-        facts += files.of_slides(f"{len(patients)} patients", "patient")
+        facts += files.of_slides(f"{len(patients)} patients are named", "patient")
+    without = sum(not row["patient"] for row in rows)
+    if without:
+        facts += files.of_slides(
+            f"{without} slides name no patient: each counts as a patient of its own", "patient"
+        )
     return facts
 
 
@@ -47,7 +51,7 @@ def partitions(files: RunFiles) -> list[Fact]:
     facts = []
     for part, n in sorted(Counter(row["split"] for row in files.slides if row["split"]).items()):
         patients = {r["patient"] for r in files.slides if r["split"] == part and r["patient"]}
-        of = f" of {len(patients)} patients" if patients else ""
+        of = f" of {len(patients)} named patients" if patients else ""
         facts += files.of_slides(f"{part}: {n} slides{of}", "split, patient")
     facts += files.run("folds", "{} folds of cross-validation, patients kept together")
     facts += files.run("preserve_site", "sites kept together in folds (column {})")
@@ -185,10 +189,17 @@ def thresholds(files: RunFiles) -> list[Fact]:
 
 
 def calibration(files: RunFiles) -> list[Fact]:
-    name, key = (PERFORMANCE, "prediction.calibration")
+    name, key = PERFORMANCE, "prediction.models"
     if files.get(name, key) is None:
-        name, key = HOW_NAME, "calibration"
-    return files.fact(name, key)
+        name, key = HOW_NAME, "models"
+    return [
+        Fact(
+            f"{'' if m.get('fold') is None else 'fold {}: '.format(m['fold'])}{m['calibration']}",
+            f"{name}: {key}",
+        )
+        for m in files.get(name, key) or ()
+        if m.get("calibration")
+    ]
 
 
 def scoring(files: RunFiles) -> list[Fact]:
@@ -328,6 +339,3 @@ def slide_quality(files: RunFiles) -> list[Fact]:
 
 def inputs(files: RunFiles) -> list[Fact]:
     return files.fact(RUN_NAME, "inputs", "keyed fingerprints of what went in: {}")
-
-
-SOURCE_TABLE = SLIDES_NAME

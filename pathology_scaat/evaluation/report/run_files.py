@@ -88,6 +88,13 @@ class RunFiles:
         files._leave_out_other_models()
         return files
 
+    @classmethod
+    def of_bundle(cls, bundle: Path) -> RunFiles:
+        """What a bundle alone says."""
+        files = cls(bundle)
+        files._find_model(bundle)
+        return files
+
     def _find_model(self, given: Path | None) -> None:
         places = [("model", self.out / "model")]
         places += [
