@@ -30,7 +30,7 @@ ARTIFACT_FOLDERS: Final = ("patches", "saliency", "maps")
 FOLDERS: Final = (
     *ARTIFACT_FOLDERS, "tissue", "model", "model.training", "models", "finetuned",
     "finetuned.training", "overlays", "logs",
-    "evaluation", "comparison", "annotations",
+    "evaluation", "comparison", "annotations", "report",
 )  # fmt: skip
 """Folders that stages make in an output folder."""
 

@@ -17,6 +17,7 @@ from pathology_scaat.cli import (  # noqa: F401  (importing registers)
     import_model,
     look,
     output,
+    report,
     review,
     run,
     settings,

@@ -6,6 +6,7 @@ slide, ``slide_um`` is µm from its level-0 corner.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
@@ -107,9 +108,14 @@ def _scores(table: TileTable, class_names: tuple[str, ...]) -> Any:
     """An ``AnnData``: probability of each class, and the measurements of each tile."""
     anndata = need("anndata", "spatialdata", "SpatialData")
     pandas = need("pandas", "spatialdata", "SpatialData")
+
+    def texts(values: Iterable[str]) -> Any:
+        # not pandas' own string type, which anndata does not write by default
+        return pandas.Index(list(values), dtype=object)
+
     n = len(table)
     columns = {
-        "region": pandas.Categorical([TILES] * n),
+        "region": pandas.Categorical.from_codes(np.zeros(n, np.int8), texts([TILES])),
         "tile": np.arange(n),
         "saliency_mean": table.saliency_mean,
         "saliency_max": table.saliency_max,
@@ -117,8 +123,8 @@ def _scores(table: TileTable, class_names: tuple[str, ...]) -> Any:
     }
     return anndata.AnnData(
         np.asarray(table.probability, np.float64),
-        obs=pandas.DataFrame(columns, index=[str(k) for k in range(n)]),
-        var=pandas.DataFrame(index=list(class_names)),
+        obs=pandas.DataFrame(columns, index=texts(map(str, range(n)))),
+        var=pandas.DataFrame(index=texts(class_names)),
     )
 
 

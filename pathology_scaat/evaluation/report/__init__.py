@@ -1,0 +1,1 @@
+"""What a run knows of itself, as the documents that others ask for."""

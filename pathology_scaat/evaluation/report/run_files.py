@@ -1,0 +1,193 @@
+"""The files of a run that documents are made of, each read once and checked."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from pathology_scaat.artifacts.checksums import CHECKSUM_MISMATCH, text_problem
+from pathology_scaat.artifacts.run_record import FILE_NAME as RUN_NAME
+from pathology_scaat.artifacts.status import FILE_NAME as SLIDES_NAME
+from pathology_scaat.artifacts.status import StatusTable
+from pathology_scaat.errors import StoreError, UsageError
+from pathology_scaat.evaluation.performance.predictions import HOW_NAME
+from pathology_scaat.evaluation.performance.report import PERFORMANCE_NAME
+from pathology_scaat.training.bundle import CONFIG_NAME, read_bundle_config
+
+TRUST_CARD: Final = "evaluation/trust_card.json"
+NOTES: Final = "notes.json"
+_CHECKED: Final = (RUN_NAME, PERFORMANCE_NAME, HOW_NAME, NOTES)
+
+
+@dataclass(frozen=True)
+class Fact:
+    """One thing that a run knows, and where from.
+
+    Attributes
+    ----------
+    text : str
+    source : str
+        File in the output folder and the key in it: ``run.json: config.tile.mpp``.
+    """
+
+    text: str
+    source: str
+
+
+@dataclass
+class RunFiles:
+    """The JSON files and the status table of a run.
+
+    Attributes
+    ----------
+    out : Path
+    found : dict of str to dict
+        Content by name of file; what is not there is not in it.
+    slides : list of dict
+        Rows of ``slides.csv``.
+    model_file : str
+        Name of the model's configuration among ``found``; empty where there is none.
+    notes : list of str
+        What was left out, and why.
+    """
+
+    out: Path
+    found: dict[str, dict[str, Any]] = field(default_factory=dict)
+    slides: list[dict[str, str]] = field(default_factory=list)
+    model_file: str = ""
+    notes: list[str] = field(default_factory=list)
+
+    @classmethod
+    def read(cls, out: Path, model: Path | None = None) -> RunFiles:
+        """Read what is there.
+
+        Parameters
+        ----------
+        out : Path
+            Output folder of a run.
+        model : Path, optional
+            The bundle, where it is not in the folder.
+
+        Raises
+        ------
+        UsageError
+            If the folder holds no run.
+        StoreError
+            If a file is damaged or was altered.
+        """
+        rows = StatusTable(out).rows() if out.is_dir() else []
+        if not rows:
+            raise UsageError("OUT", "holds no run", "give the output folder of 'scaat run'")
+        files = cls(out, slides=rows)
+        for name in (*_CHECKED, TRUST_CARD):
+            if (out / name).is_file():
+                files.found[name] = _read(out / name, sealed=name in _CHECKED)
+        files._find_model(model)
+        files._leave_out_other_models()
+        return files
+
+    @classmethod
+    def of_bundle(cls, bundle: Path) -> RunFiles:
+        """What a bundle alone says."""
+        files = cls(bundle)
+        files._find_model(bundle)
+        return files
+
+    def _find_model(self, given: Path | None) -> None:
+        places = [("model", self.out / "model")]
+        places += [
+            (f"folds/{path.parent.name}/model", path)
+            for path in sorted((self.out / "folds").glob("*/model"))
+        ]
+        if given is not None:
+            places = [("model bundle", given)]
+        for name, path in places:
+            if (path / CONFIG_NAME).is_file():
+                self.model_file = f"{name}/{CONFIG_NAME}"
+                read_bundle_config(path)  # refuses one that was altered
+                self.found[self.model_file] = _read(path / CONFIG_NAME, sealed=False)
+                break
+        if self.model_file.startswith("folds/"):
+            self.notes.append(
+                "Cross-validation: one model a fold; settings are those of the first fold's model, "
+                "which all folds share, and there is no model of all slides."
+            )
+
+    def _leave_out_other_models(self) -> None:
+        """What was measured of another model says nothing of this one."""
+        mine = self.model.get("fingerprint")
+        if not mine:
+            return
+        measured = self.get(PERFORMANCE_NAME, "prediction.models") or self.get(HOW_NAME, "models")
+        names = [m.get("fingerprint") for m in measured or ()]
+        if names and mine not in names:
+            for name in (PERFORMANCE_NAME, HOW_NAME):
+                self._drop(name, "is of another model than the bundle")
+        stated = self.get(TRUST_CARD, "model_fingerprint")
+        if stated is not None and stated != mine:
+            self._drop(TRUST_CARD, "is of another model than the bundle")
+
+    def _drop(self, name: str, why: str) -> None:
+        if self.found.pop(name, None) is not None:
+            self.notes.append(f"{name} {why} and is left out.")
+
+    @property
+    def model(self) -> dict[str, Any]:
+        """The bundle's configuration; empty where there is none."""
+        return self.found.get(self.model_file, {})
+
+    def get(self, name: str, keys: str) -> Any:
+        """A value by its dotted keys; None where it is not there."""
+        value: Any = self.found.get(name)
+        for key in keys.split("."):
+            if not isinstance(value, dict) or key not in value:
+                return None
+            value = value[key]
+        return value
+
+    def fact(self, name: str, keys: str, text: str = "{}") -> list[Fact]:
+        """A value as a fact, in words; none where it is not there."""
+        value = self.get(name, keys)
+        if value is None or value in ({}, [], ""):
+            return []
+        return [Fact(text.format(shown(value)), f"{name}: {keys}")]
+
+    def run(self, keys: str, text: str = "{}") -> list[Fact]:
+        """A setting of the run."""
+        return self.fact(RUN_NAME, f"config.{keys}", text)
+
+    def of_model(self, keys: str, text: str = "{}") -> list[Fact]:
+        """Something that the bundle says."""
+        return self.fact(self.model_file, keys, text) if self.model_file else []
+
+    def of_slides(self, text: str, column: str) -> list[Fact]:
+        """Something counted in the table of slides."""
+        return [Fact(text, f"{SLIDES_NAME}: {column}")]
+
+
+def shown(value: Any) -> str:
+    """A value of JSON in one line."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {shown(item)}" for key, item in value.items())
+    if isinstance(value, list):
+        return ", ".join(map(shown, value))
+    return str(value)
+
+
+def _read(path: Path, *, sealed: bool) -> dict[str, Any]:
+    remedy = "see 'scaat verify', then make it again"
+    if sealed and text_problem(path) == CHECKSUM_MISMATCH:
+        raise StoreError(path.name, CHECKSUM_MISMATCH, remedy)
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        raise StoreError(path.name, "cannot be read", remedy) from None
+    if not isinstance(value, dict):
+        raise StoreError(path.name, "is not what its name says", remedy)
+    return value
