@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from pathology_scaat import __version__
 from pathology_scaat.artifacts.failure_log import redactor_for
 from pathology_scaat.artifacts.output_folder import MARKER_NAME, RUN_LOG_NAME
 from pathology_scaat.system.amounts import clock
@@ -38,13 +37,15 @@ class RunLog:
         Output folder.
     command : str
         What the lines are of, such as ``run``.
+    version : str
+        Of this program.
     """
 
-    def __init__(self, out: Path, command: str) -> None:
+    def __init__(self, out: Path, command: str, version: str = "") -> None:
         self._out = out
         self._redact = redactor_for(out)
         self._began_s = time.monotonic()
-        self._waiting: list[str] = [f"scaat {command} {__version__}"]
+        self._waiting: list[str] = [f"scaat {command} {version}".rstrip()]
 
     def write(self, text: str) -> None:
         """Add a line, with the time since the command began."""

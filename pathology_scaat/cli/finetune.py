@@ -20,7 +20,7 @@ from pathology_scaat.cli.common import (
 )
 
 
-@app.command()
+@app.command(short_help="Go on training a finished model, for better maps.")
 def finetune(
     model: Annotated[
         Path | None, typer.Option("--model", help="Model bundle to begin with; it stays as it is.")

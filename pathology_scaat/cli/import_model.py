@@ -39,7 +39,7 @@ def _options(text: str | None) -> dict[str, Any]:
     return {str(name): inner for name, inner in value.items()}
 
 
-@app.command("import-model")
+@app.command("import-model", short_help="A bundle of a model that was trained elsewhere.")
 def import_model(
     weights: Annotated[
         Path | None,

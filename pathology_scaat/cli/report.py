@@ -12,7 +12,7 @@ from pathology_scaat.cli.app import app
 from pathology_scaat.cli.common import stdout
 
 
-@app.command()
+@app.command(short_help="Model card and checklists of a finished run.")
 def report(
     out: Annotated[Path, typer.Argument(help="Output folder of a run.")],
     model: opt.Model = None,
