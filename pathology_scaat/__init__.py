@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from pathology_scaat.scaat import SCAAT as SCAAT
     from pathology_scaat.slides.opening import open_slide as open_slide
     from pathology_scaat.stitching import SlideMap as SlideMap
+    from pathology_scaat.stitching import open_map as open_map
     from pathology_scaat.training import load_bundle as load_bundle
 
 __version__ = "0.1.0"
@@ -53,6 +54,7 @@ _PUBLIC = {
     "PatchStore": "patches",
     "SaliencyStore": "saliency",
     "SlideMap": "stitching",
+    "open_map": "stitching",
     "SCAAT": "scaat",
     "load_bundle": "training",
 }

@@ -28,6 +28,8 @@ FORMAT_SUFFIXES: Final = {
     "csv": ".csv",
     "annotation-store": ".db",
     "dicom": ".ann.dcm",
+    "dicom-map": ".pm.dcm",
+    "dicom-sr": ".sr.dcm",
 }
 """What stands behind the slide's id, for each export format."""
 

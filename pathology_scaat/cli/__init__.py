@@ -13,6 +13,7 @@ import typer
 
 from pathology_scaat.cli import (  # noqa: F401  (importing registers)
     evaluate,
+    import_model,
     look,
     output,
     review,

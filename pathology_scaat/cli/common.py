@@ -155,23 +155,24 @@ def print_metrics(metrics: dict[str, Any]) -> None:
 def print_performance(report: PredictReport, out: Path) -> None:
     """The measures of held-out patients and slides, with their intervals."""
     stdout.print(f"predictions: {out / 'predictions.csv'}", markup=False, highlight=False)
-    found = report.performance
     tell(
         predictions=out / "predictions.csv",
         n_predicted=len(report.predictions),
-        performance=found.as_dict() if found is not None else None,
+        performance=report.performance.as_dict() if report.performance else None,
+        external_performance=report.external.as_dict() if report.external else None,
     )
-    if found is None:
-        return
-    stdout.print(
-        f"{found.evaluated_on}: {found.slide.n} slides of {found.patient.n} patients",
-        markup=False,
-        highlight=False,
-    )
-    table = folded("measure (95 % interval)", "patients", "slides")
-    for name, estimate in found.patient.estimates.items():
-        table.add_row(name, estimate.text(), found.slide.estimates[name].text())
-    stdout.print(table)
+    for found in (report.performance, report.external):
+        if found is None:
+            continue
+        stdout.print(
+            f"{found.evaluated_on}: {found.slide.n} slides of {found.patient.n} patients",
+            markup=False,
+            highlight=False,
+        )
+        table = folded("measure (95 % interval)", "patients", "slides")
+        for name, estimate in found.patient.estimates.items():
+            table.add_row(name, estimate.text(), found.slide.estimates[name].text())
+        stdout.print(table)
 
 
 def how_to_look(out: Path) -> list[str]:

@@ -159,6 +159,14 @@ OutExistsOk = Annotated[
     ),
 ]
 Model = Annotated[Path | None, typer.Option("--model", help="Model bundle to apply.")]
+Models = Annotated[
+    list[Path] | None,
+    typer.Option("--model", help="Model bundle to apply; given several times, they vote together."),
+]
+Ensemble = Annotated[
+    bool,
+    typer.Option("--ensemble", help="Predict with the models of all folds in OUT/folds together."),
+]
 Pseudonymize = Annotated[
     Path | None,
     typer.Option(
@@ -215,6 +223,14 @@ Set = Annotated[
         metavar="NAME=VALUE",
         help="Any setting by its name, such as tile.overlap=0.5; see 'scaat config'. Repeatable.",
         autocompletion=setting_names,
+    ),
+]
+Subgroups = Annotated[
+    str | None,
+    typer.Option(
+        "--subgroups",
+        metavar="COLUMNS",
+        help="Performance also by the values of these columns of the manifest, e.g. site,scanner.",
     ),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print results and errors only.")]

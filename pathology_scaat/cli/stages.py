@@ -159,8 +159,11 @@ def explain(
 def predict(
     manifest: opt.Manifest = None,
     out: opt.Out = None,
-    model: opt.Model = None,
+    model: opt.Models = None,
+    ensemble: opt.Ensemble = False,
+    test_manifest: opt.TestManifest = None,
     prevalence: opt.Prevalence = None,
+    subgroups: opt.Subgroups = None,
     device: opt.Device = "auto",
     seed: opt.Seed = None,
     pseudonymize: opt.Pseudonymize = None,
@@ -169,15 +172,30 @@ def predict(
     as_json: Json = False,
 ) -> None:
     """Predict every slide and patient, and measure it where there are labels."""
+    from pathology_scaat.cohort.column import columns_of
     from pathology_scaat.pipeline.predict import predict as step
+    from pathology_scaat.pipeline.predict import predicting_bundles
+    from pathology_scaat.pipeline.tile import load_cohort
 
     folder = needed(out, "--out")
+    bundles = predicting_bundles(folder, model or [], ensemble)
+    table = needed(manifest, "--manifest")
+    asked = cohort(table, pseudonymize, folder)
+    tested = cohort(test_manifest, pseudonymize, folder) if test_manifest is not None else None
+    groups = None
+    if names := opt.listed(subgroups):
+        tables = [(table, load_cohort(asked))]
+        if test_manifest is not None and tested is not None:
+            tables.append((test_manifest, load_cohort(tested)))
+        groups = columns_of(tables, names)
     with progress_of(quiet) as reporter:
         report = step(
             folder,
-            manifest=cohort(needed(manifest, "--manifest"), pseudonymize, folder),
-            model=model,
+            manifest=asked,
+            test_manifest=tested,
+            models=bundles,
             prevalence=prevalence,
+            subgroups=groups,
             device=device,
             seed=seed or 0,
             reporter=reporter,

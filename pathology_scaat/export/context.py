@@ -12,7 +12,7 @@ from pathology_scaat.artifacts.urls import SlideLocation
 from pathology_scaat.errors import ExportError
 from pathology_scaat.export.config import ExportConfig
 from pathology_scaat.export.frame import ExportFrame
-from pathology_scaat.export.model_facts import ModelFacts
+from pathology_scaat.export.model_facts import NOTHING_LEARNT, ROLE_WORDS, ModelFacts
 from pathology_scaat.export.qupath.model_words import ModelWords
 from pathology_scaat.export.qupath.palette import (
     QuPathClass,
@@ -24,6 +24,7 @@ from pathology_scaat.export.raster.overlay_png import (
     zoom_of,
 )
 from pathology_scaat.export.raster.thumbnail import blank, frame_thumbnail
+from pathology_scaat.export.slide_findings import SlideFindings
 from pathology_scaat.export.tiles import TileTable, tile_table
 from pathology_scaat.geometry import SizePx
 from pathology_scaat.slides import open_slide
@@ -44,6 +45,7 @@ class Context:
     mpp: float | None
     tissue_path: Path | None
     words: ModelWords = field(default_factory=ModelWords)
+    findings: SlideFindings = field(default_factory=SlideFindings)
     notes: list[str] = field(default_factory=list)
     extras: dict[str, dict[str, Any]] = field(default_factory=dict)
     beside: list[Path] = field(default_factory=list)
@@ -98,6 +100,22 @@ class Context:
     @cached_property
     def facts(self) -> ModelFacts:
         return ModelFacts.of(self.slide_map.meta)
+
+    @property
+    def told(self) -> dict[str, str]:
+        """What every object of the slide carries of its model, by name; a warning where due."""
+        facts, meta = self.facts, self.slide_map.meta
+        found = {
+            "model": meta.model_fingerprint[:16],
+            "model quality": facts.quality,
+            "probability": facts.calibration,
+            "slide": ROLE_WORDS[facts.role],
+            "method": meta.method,
+            **self.words.metadata(),
+        }
+        if facts.nothing_learnt:
+            found["WARNING"] = f"{NOTHING_LEARNT}: {facts.nothing_learnt}"
+        return found
 
     @cached_property
     def pictures(self) -> MapPictures:

@@ -27,6 +27,7 @@ from pathology_scaat.export.sidecar import (
     with_other_files,
     write_sidecar,
 )
+from pathology_scaat.export.slide_findings import TELLS_FINDINGS, SlideFindings
 from pathology_scaat.saliency.schema import UNLIKE_PERCENTILE
 from pathology_scaat.stitching.slide_map import SlideMap
 from pathology_scaat.stitching.source import SaliencySource
@@ -86,6 +87,13 @@ def export_fingerprint(
     )
 
 
+def _made_from(kind: str, wanted: str, findings: SlideFindings) -> str:
+    """What a slide's file of one format is made from: verdicts enter only what tells them."""
+    if kind not in TELLS_FINDINGS or not findings:
+        return wanted
+    return fingerprint({"exports": wanted, "findings": findings.as_json()})
+
+
 def export_slide(
     map_path: Path,
     saliency_path: Path,
@@ -96,6 +104,7 @@ def export_slide(
     mpp: float | None = None,
     tissue_path: Path | None = None,
     facts: ModelWords | None = None,
+    findings: SlideFindings | None = None,
     overwrite: bool = False,
     prune: bool = False,
 ) -> ExportResult:
@@ -116,6 +125,8 @@ def export_slide(
         Picture of the tissue mask, for the figure.
     facts : ModelWords, optional
         What is known of the model; not told where the map is another model's.
+    findings : SlideFindings, optional
+        Score and verdicts of the slide; those of another model are not told.
     overwrite : bool
         Write anew even where the right files are.
     prune : bool
@@ -144,15 +155,23 @@ def export_slide(
     wanted = export_fingerprint(
         slide_map, config, slide_path is not None, tissue_path is not None, facts
     )
+    findings = (findings or SlideFindings()).of_map(slide_map.meta.model_fingerprint)
+    made_from = {kind: _made_from(kind, wanted, findings) for kind in config.formats}
     old = read_sidecar(record_path)
-    have = current_formats(old, overlay_dir, wanted) if old and not overwrite else frozenset()
+    have: frozenset[str] = frozenset()
+    if old and not overwrite:
+        have = frozenset(
+            kind
+            for kind, print_ in made_from.items()
+            if kind in current_formats(old, overlay_dir, print_)
+        )
     todo = [kind for kind in config.formats if kind not in have]
     other = OtherFiles.of(old, overlay_dir, todo, slide_map.meta.fingerprint)
     surplus = other.without(config.formats) if prune else {}
     if old is not None and not todo and not surplus:
         return _result(old, True, time.perf_counter() - started)
     place = None if slide_path is None else slide_location(slide_path)
-    context = Context(slide_map, source, config, place, mpp, tissue_path, facts)
+    context = Context(slide_map, source, config, place, mpp, tissue_path, facts, findings)
     if config.vmax is not None and config.drawn == "evidence" and {"png", "figure"} & set(todo):
         context.notes.append(
             "--vmax is the top of saliency, and pictures show evidence: --evidence-top is theirs"
@@ -164,7 +183,7 @@ def export_slide(
         writer = EXPORTERS.load(kind, "--formats")
         path = overlay_dir / file_name(slide_id, kind, writer)
         frame = writer(path, context)
-        told = {"made_from": wanted, "notes": context.notes[n_notes:]}
+        told = {"made_from": made_from[kind], "notes": context.notes[n_notes:]}
         for beside in context.beside:
             files[beside.name] = {
                 **file_entry(beside, kind, frame),

@@ -23,5 +23,7 @@ for _name, _function, _summary in (
     ("csv", "csv", "table of scores"),
     ("annotation-store", "annotation_store", "for TIAToolbox and TIAViz"),
     ("dicom", "dicom", "DICOM annotations and segmentation"),
+    ("dicom-map", "dicom_map", "DICOM parametric map: the map's values"),
+    ("dicom-sr", "dicom_sr", "DICOM structured report: score, regions, verdicts"),
 ):
     EXPORTERS.register(_name, _WRITERS + _function, _summary)

@@ -15,8 +15,10 @@ from PIL import Image
 from pathology_scaat.artifacts.output_names import picture_name
 from pathology_scaat.export.context import Context
 from pathology_scaat.export.dicom.objects import write_dicom
+from pathology_scaat.export.dicom.parametric_map import write_parametric_map
+from pathology_scaat.export.dicom.source import needed_source
+from pathology_scaat.export.dicom.structured_report import write_structured_report
 from pathology_scaat.export.frame import ExportFrame
-from pathology_scaat.export.model_facts import NOTHING_LEARNT, ROLE_WORDS
 from pathology_scaat.export.qupath.geojson import region_features, tile_features, write_geojson
 from pathology_scaat.export.qupath.palette import (
     alike_notes,
@@ -47,18 +49,11 @@ def export_geojson(path: Path, context: Context) -> ExportFrame:
         )
     context.notes.extend(alike_notes(context.classes))
     found = context.regions
-    facts = context.facts
     metadata = {
-        "model": meta.model_fingerprint[:16],
-        "model quality": facts.quality,
-        "slide": ROLE_WORDS[facts.role],
-        "method": meta.method,
+        **context.told,
         f"{config.drawn} threshold": f"{found.threshold:.5g}",
         "outlined at um/px": f"{found.level_mpp:.5g}",
-        **context.words.metadata(),
     }
-    if facts.nothing_learnt:
-        metadata["WARNING"] = f"{NOTHING_LEARNT}: {facts.nothing_learnt}"
     target = qupath_name(meta.target_class)
     regions = region_features(found, context.key, target, metadata)
     tiles = tile_features(table, chosen, context.classes, context.qupath_frame, context.key)
@@ -146,8 +141,33 @@ def export_dicom(path: Path, context: Context) -> ExportFrame:
     beside = write_dicom(
         path, context.slide_map, context.tiles, context.slide_path,
         context.pictures.scale("saliency", target).vmax, context.config.identified,
+        context.told,
     )  # fmt: skip
     context.beside.append(beside)
+    return context.full_frame
+
+
+def export_dicom_map(path: Path, context: Context) -> ExportFrame:
+    """The map's values as a DICOM Parametric Map."""
+    source = needed_source(path.name, context.slide_path, context.config.identified)
+    level = write_parametric_map(path, context.slide_map, source, context.told)
+    if level:
+        context.notes.append(
+            f"{path.name} holds the map at {context.slide_map.mpp * 2**level:.5g} um/px, which is "
+            f"coarser than the map ({context.slide_map.mpp:.5g}); 'ome-tiff' holds all of it"
+        )
+    return context.map_frame
+
+
+def export_dicom_sr(path: Path, context: Context) -> ExportFrame:
+    """Slide score, regions and verdicts as a DICOM structured report (TID 1500)."""
+    source = needed_source(path.name, context.slide_path, context.config.identified)
+    context.notes.extend(
+        write_structured_report(
+            path, context.slide_map, context.regions, context.qupath_frame, source, context.told,
+            context.findings, context.key,
+        )
+    )  # fmt: skip
     return context.full_frame
 
 

@@ -171,7 +171,8 @@ class TileResult:
 
     ``n_unreadable`` patches touch pixels that cannot be decoded and are left out;
     ``n_labelled`` have a label, ``n_labelled_by_class`` of each class; ``skipped`` tells that the
-    store was already right. ``warnings`` are what the user must not miss, and not in ``notes``.
+    store was already right, ``relabelled`` that its patches were, and got other labels.
+    ``warnings`` are what the user must not miss, and not in ``notes``.
     """
 
     slide_id: str
@@ -187,3 +188,4 @@ class TileResult:
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     n_labelled_by_class: Mapping[str, int] = field(default_factory=dict)
+    relabelled: bool = False

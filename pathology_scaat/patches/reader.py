@@ -15,6 +15,7 @@ from pathology_scaat.artifacts.urls import is_url
 from pathology_scaat.errors import StoreError
 from pathology_scaat.patches.block_reader import BlockReader
 from pathology_scaat.patches.byte_store import byte_store_of
+from pathology_scaat.patches.labelled import patches_to_xarray
 from pathology_scaat.patches.schema import PatchStoreMeta
 from pathology_scaat.patches.shard_reader import ShardReader, read_column
 from pathology_scaat.patches.zarr_layout import read_group
@@ -132,6 +133,19 @@ class PatchStore(Described):
         return da.from_array(
             _LazyPatches(self), chunks=(at_once, side, side, 3), name=False, asarray=False
         )
+
+    def to_xarray(self) -> Any:
+        """The store as a lazy ``xarray.Dataset`` (needs the extra ``xarray``).
+
+        ``patches`` (patch, row_px, column_px, rgb) uint8 is read when it is used; along ``patch``
+        stand the top-left corner in µm (``x``, ``y``) and in level-0 pixels (``x_px``, ``y_px``).
+
+        Raises
+        ------
+        UsageError
+            If xarray is not installed.
+        """
+        return patches_to_xarray(self)
 
     @property
     def patch_size_px(self) -> int:

@@ -159,9 +159,10 @@ class PatchStoreWriter(Closing):
                 "origin_px": (meta.grid.origins_px(grid_index).reshape(n, 2), "int64"),
                 "grid_index": (np.asarray(grid_index).reshape(n, 2), "int32"),
                 "tissue_fraction": (np.asarray(tissue_fraction).reshape(n), "float32"),
-                "label": (np.asarray(label).reshape(n), "int16"),
-                "label_coverage": (np.asarray(label_coverage).reshape(n, k), "float32"),
             },
+        )
+        write_label_columns(
+            self._path, np.asarray(label).reshape(n), np.asarray(label_coverage).reshape(n, k)
         )
         write_group(self._path, meta.to_attributes())
         checksum_folder(self._path, GROUP_FILE, LARGE_SHARDS)
@@ -173,6 +174,13 @@ _NAMES = {
     "label_coverage": "class",
     "patch_blocks": "block",
 }
+
+
+def write_label_columns(
+    path: Path, label: NDArray[np.integer], label_coverage: NDArray[np.floating]
+) -> None:
+    """Write the labels (N,) of patches and how far each class covers them (N, K)."""
+    write_columns(path, {"label": (label, "int16"), "label_coverage": (label_coverage, "float32")})
 
 
 def write_columns(path: Path, columns: dict[str, tuple[NDArray[Any], str]]) -> None:

@@ -63,6 +63,9 @@ class RunConfig(BaseModel):
     test_manifest: Path | None = Field(
         None, description="another cohort, all of which is tested on"
     )
+    subgroups: tuple[str, ...] = Field(
+        (), description="columns of the manifest by whose values performance is given as well"
+    )
     prevalence: float | None = Field(
         None, gt=0, lt=1, description="share of positive patients where predictive values are for"
     )
@@ -80,10 +83,9 @@ class RunConfig(BaseModel):
     def _check(self) -> Self:
         if self.folds is not None and self.model is not None:
             raise ValueError("folds train models, and a model to apply is given: leave one out")
-        if self.test_manifest is not None and (self.folds or self.model):
+        if self.test_manifest is not None and self.model is not None:
             raise ValueError(
-                "test_manifest is for a model that is trained on the manifest: leave folds and "
-                "model out"
+                "test_manifest is for a model that is trained on the manifest: leave model out"
             )
         if self.preserve_site is not None and self.folds is None:
             raise ValueError("preserve_site is for folds: give folds as well")

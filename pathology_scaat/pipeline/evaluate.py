@@ -80,6 +80,7 @@ def evaluate(
         config=config,
         patients=cohort.patient_keys() if cohort else None,
         annotations=_annotations(cohort) if cohort else None,
+        labels={r.slide_id: r.label for r in cohort.rows if r.label} if cohort else None,
         device=device,
         overwrite=overwrite,
         progress=_steps(logged(reporter, out, "evaluate")),

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from pathology_scaat.artifacts.fingerprint import file_sha256
+from pathology_scaat.cohort.column import columns_of
 from pathology_scaat.cohort.external import with_external_test
 from pathology_scaat.cohort.manifest import Manifest
 from pathology_scaat.errors import ManifestError
@@ -37,6 +38,8 @@ class Prepared:
         All slides, those of an external test too; its notes are in ``notes``.
     external : tuple of str
         Ids of the slides of the external test.
+    groups : mapping
+        Value by slide id, of each column that performance is told by as well.
     tile_config : TileConfig
         With the classes of the cohort, and what a given model needs.
     notes : tuple of str
@@ -49,6 +52,7 @@ class Prepared:
 
     cohort: Manifest
     external: tuple[str, ...]
+    groups: Mapping[str, Mapping[str, str]]
     tile_config: TileConfig
     notes: tuple[str, ...]
     inputs: Mapping[str, str]
@@ -76,12 +80,15 @@ def prepare(config: RunConfig) -> Prepared:
     """
     cohort: Manifest = load_cohort(config.manifest, config.pseudonymize, config.out)
     external: tuple[str, ...] = ()
+    tables = [(config.manifest, cohort)]
     if config.test_manifest is not None:
         tested = load_cohort(config.test_manifest, config.pseudonymize, config.out)
+        tables.append((config.test_manifest, tested))
         external = tested.slide_ids
         cohort = with_external_test(cohort, tested, config.seed)
     if not cohort.rows:
         raise ManifestError("the cohort", "has no slides", "add at least one row")
+    groups = columns_of(tables, config.subgroups)  # a column that is none is told now
     notes = [*cohort.notes]
     cohort = replace(cohort, notes=())  # the stages need not say them again
     tile_config = config.tile
@@ -108,4 +115,5 @@ def prepare(config: RunConfig) -> Prepared:
     check_class_choices(
         config.train if model is None else None, config.explain, tile_config.class_names
     )
-    return Prepared(cohort, external, tile_config, (*notes, *class_notes), inputs, model)
+    told = (*notes, *class_notes)
+    return Prepared(cohort, external, groups, tile_config, told, inputs, model)

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pathology_scaat.artifacts.output_folder import claim_output
 from pathology_scaat.artifacts.readme import write_readme
 from pathology_scaat.artifacts.run_record import write_run_record
 from pathology_scaat.artifacts.status import StatusTable
+from pathology_scaat.cohort.column import column_of
 from pathology_scaat.cohort.manifest import Manifest
 from pathology_scaat.pipeline.config import RunConfig
 from pathology_scaat.pipeline.cross_validation import (
-    column_of,
     plan_folds,
     predicting_models,
     train_folds,
@@ -90,7 +90,7 @@ def run(
     listener = logged(reporter, out, "run")
     ready = prepare(config)
     cohort, tile_config, inputs = ready.cohort, ready.tile_config, dict(ready.inputs)
-    bundle, external = ready.bundle, ready.external
+    bundle, external, groups = ready.bundle, ready.external, ready.groups
     planned = plan_note(cohort, out, tile_config, overwrite)
     claim_output(out, exists_ok=exists_ok)
     write_readme(out)
@@ -125,11 +125,19 @@ def run(
         return report
     if config.folds is not None:
         explained = _by_folds(
-            config, config.folds, cohort, report, tiled.usable, overwrite, listener
+            config,
+            config.folds,
+            cohort,
+            external,
+            groups,
+            report,
+            tiled.usable,
+            overwrite,
+            listener,
         )
     else:
         explained = _by_one_model(
-            config, cohort, external, report, tiled.usable, overwrite, listener
+            config, cohort, external, groups, report, tiled.usable, overwrite, listener
         )
     report.stages.append(explained)
     stitched = stitch(
@@ -158,6 +166,7 @@ def _by_one_model(
     config: RunConfig,
     cohort: Manifest,
     external: Sequence[str],
+    groups: Mapping[str, Mapping[str, str]],
     report: RunReport,
     slide_ids: Sequence[str],
     overwrite: bool,
@@ -188,9 +197,10 @@ def _by_one_model(
     report.predicted = predict(
         config.out,
         manifest=cohort,
-        model=config.model,
+        models=[config.model] if config.model is not None else [],
         external=external,
         prevalence=config.prevalence,
+        subgroups=groups,
         device=config.device,
         seed=config.seed,
         reporter=listener,
@@ -202,18 +212,26 @@ def _by_folds(
     config: RunConfig,
     n_folds: int,
     cohort: Manifest,
+    external: Sequence[str],
+    groups: Mapping[str, Mapping[str, str]],
     report: RunReport,
     slide_ids: Sequence[str],
     overwrite: bool,
     listener: Reporter,
 ) -> StageReport:
-    """A model a fold; each slide is explained and predicted by the one that never saw it."""
+    """A model a fold; each slide is explained and predicted by the one that never saw it.
+
+    External slides, which none saw, are predicted by all of them together.
+    """
+    outside = set(external)
     sites = None
     if config.preserve_site is not None:
-        sites = column_of(config.manifest, config.preserve_site, cohort)
+        own = replace(cohort, rows=tuple(r for r in cohort.rows if r.slide_id not in outside))
+        sites = column_of(config.manifest, config.preserve_site, own)
     plan = plan_folds(
-        cohort, config.out, n_folds, config.train, config.seed, sites=sites, reporter=listener
-    )
+        cohort, config.out, n_folds, config.train, config.seed,
+        sites=sites, external=external, reporter=listener,
+    )  # fmt: skip
     models = train_folds(
         plan,
         config.out,
@@ -223,7 +241,13 @@ def _by_folds(
         overwrite=overwrite,
         reporter=listener,
     )
-    left_out = sorted(set(slide_ids) - set(plan.fold_of))
+    if outside:
+        listener.note(
+            f"The {len(outside)} external test slides are predicted by the {n_folds} models of the "
+            "folds together; they get no map, which would be one model's ('scaat explain --model "
+            "OUT/folds/N/model' makes one)."
+        )
+    left_out = sorted(set(slide_ids) - set(plan.fold_of) - outside)
     if left_out:
         listener.note(
             f"{len(left_out)} slide(s) are in no fold, since they have no label: they get no map "
@@ -248,7 +272,9 @@ def _by_folds(
         config.out,
         manifest=cohort,
         folds=predicting_models(plan, models),
+        external=external,
         prevalence=config.prevalence,
+        subgroups=groups,
         device=config.device,
         seed=config.seed,
         reporter=listener,

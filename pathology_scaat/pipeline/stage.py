@@ -125,7 +125,7 @@ class StageRecorder:
             self.report.warnings[slide_id] = "; ".join(warnings)
         own: StatusChange = (slide_id, self._stage, "done", "", facts)
         self._writer.add([*([] if result.skipped else self._outdated(slide_id)), own])
-        if not result.skipped:
+        if not (result.skipped or getattr(result, "relabelled", False)):
             self._units += int(getattr(result, "n_patches", 0))
         self._advance()
 

@@ -197,7 +197,14 @@ def tile_cohort(
     key = cohort.fingerprint_key
     rows = _chosen(cohort, slide_ids)
     jobs = [_job(row, space, settings, overwrite, key, copied) for row in rows]
-    return run_stage(
+    relabelled: list[str] = []
+
+    def facts(result: TileResult) -> Mapping[str, Any]:
+        if result.relabelled:
+            relabelled.append(result.slide_id)
+        return _facts(result)
+
+    report = run_stage(
         "tile",
         [job.slide_id for job in jobs],
         tile_slide,
@@ -206,6 +213,12 @@ def tile_cohort(
         engine,
         StatusTable(out),
         reporter,
-        _facts,
+        facts,
         preflight=_reach,
     )
+    if relabelled:
+        reporter.note(
+            f"{len(relabelled)} slide(s) got new labels, since annotations or classes changed; "
+            "their patches are as they were"
+        )
+    return report

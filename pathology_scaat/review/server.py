@@ -27,8 +27,9 @@ from pathology_scaat.artifacts.status import StatusTable
 from pathology_scaat.artifacts.urls import SlideUrl
 from pathology_scaat.errors import ScaatError, SlideReadError, UsageError
 from pathology_scaat.review.access import COOKIE, HEADERS, Access
-from pathology_scaat.review.cohort import cohort_rows, model_card, slide_paper, verdict_dict
+from pathology_scaat.review.cohort import cohort_rows, slide_paper, verdict_dict
 from pathology_scaat.review.map_values import ChannelPicture, channel_picture
+from pathology_scaat.review.model_card import model_card
 from pathology_scaat.review.regions import ORDERS
 from pathology_scaat.review.slide_tiles import TILE_PX, SlideShelf, encode_jpeg
 from pathology_scaat.review.verdicts import Verdict, VerdictTable
@@ -223,6 +224,9 @@ class _Slide(_Handler):
             "slide_id": slide_id,
             "slide": None,
             "channels": list(paper.channels),
+            "scales": [scale.to_dict() for scale in paper.scales],
+            "role": paper.role,
+            "warnings": list(paper.warnings),
             "target_class": paper.target_class,
             "regions": [region.to_dict() for region in paper.regions],
             "verdicts": [verdict_dict(v) for v in rows.values() if v.slide_id == slide_id],

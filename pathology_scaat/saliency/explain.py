@@ -103,7 +103,7 @@ def _explainer(
 
     if isinstance(bundle.model, BagModel):
         temperature = bundle.config.temperature
-        return BagExplainer(bundle.model, targets, config, device, temperature)
+        return BagExplainer(bundle.model, targets, config, device, temperature, bundle.features)
     return BatchExplainer(
         bundle.model,
         targets,

@@ -26,6 +26,7 @@ from pathology_scaat.artifacts.checksums import checksum_folder
 from pathology_scaat.artifacts.zarr_folder import UnfinishedFolder, file_kvstore
 from pathology_scaat.errors import StoreError, UsageError
 from pathology_scaat.patches.schema import ATTRIBUTES_KEY
+from pathology_scaat.saliency.labelled import saliency_to_dask, saliency_to_xarray
 from pathology_scaat.saliency.schema import (
     CONTRIBUTION_ARRAY,
     MAIN_ARRAY,
@@ -258,7 +259,7 @@ class SaliencyStore(Described):
 
     Parameters
     ----------
-    path : Path
+    path : str or Path
         Folder of the store.
 
     Raises
@@ -267,7 +268,7 @@ class SaliencyStore(Described):
         If it is missing, partial or of another schema.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         try:
             group = zarr.open_group(self.path, mode="r", zarr_format=3)
@@ -376,3 +377,20 @@ class SaliencyStore(Described):
     def grid_index(self) -> NDArray[np.int32]:
         """(N, 2) int32 column, row."""
         return self._small("grid_index")
+
+    def to_dask(self, class_name: str | None = None) -> Any:
+        """Attribution in true units as a lazy Dask array, (N, h, h) float32."""
+        return saliency_to_dask(self, class_name or self.meta.target_class)
+
+    def to_xarray(self) -> Any:
+        """The store as a lazy ``xarray.Dataset`` (needs the extra ``xarray``).
+
+        ``saliency`` (patch, row_px, column_px) in true units is read when it is used, and
+        ``saliency: CLASS`` for further explained classes; ``probability`` (patch, class).
+
+        Raises
+        ------
+        UsageError
+            If xarray is not installed.
+        """
+        return saliency_to_xarray(self)

@@ -10,17 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pathology_scaat.stitching.config import StitchConfig
-    from pathology_scaat.stitching.slide_map import SlideMap
+    from pathology_scaat.stitching.slide_map import SlideMap, open_map
     from pathology_scaat.stitching.stitch import StitchResult, stitch_slide
 
 _HOMES = {
     "SlideMap": "slide_map",
     "StitchConfig": "config",
     "StitchResult": "stitch",
+    "open_map": "slide_map",
     "stitch_slide": "stitch",
 }
 
-__all__ = ["SlideMap", "StitchConfig", "StitchResult", "stitch_slide"]
+__all__ = ["SlideMap", "StitchConfig", "StitchResult", "open_map", "stitch_slide"]
 
 
 def __getattr__(name: str) -> Any:

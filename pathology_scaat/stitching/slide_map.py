@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from pathology_scaat.errors import StoreError, UsageError
 from pathology_scaat.geometry import BoxPx, SizePx
 from pathology_scaat.patches.schema import ATTRIBUTES_KEY
+from pathology_scaat.stitching.lazy import map_to_dask, map_to_xarray
 from pathology_scaat.stitching.ome_zarr import level_array, open_image_group
 from pathology_scaat.stitching.schema import SlideMapMeta
 from pathology_scaat.system.representation import THUMBNAIL_PX, Described, grey, shrunk
@@ -20,7 +22,7 @@ class SlideMap(Described):
 
     Parameters
     ----------
-    path : Path
+    path : str or Path
         The OME-Zarr folder.
 
     Raises
@@ -29,7 +31,8 @@ class SlideMap(Described):
         If it is missing, partial or of another schema.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: str | Path) -> None:
+        path = Path(path)
         try:
             group, self.ngff = open_image_group(path)
             attributes = group.attrs.asdict().get(ATTRIBUTES_KEY)
@@ -45,6 +48,7 @@ class SlideMap(Described):
                 path.name, "is missing or not a slide map", "make it with 'scaat stitch'"
             ) from None
         self.name = path.name
+        self.path = path
 
     def _title(self) -> str:
         return self.meta.slide_id
@@ -134,3 +138,44 @@ class SlideMap(Described):
             raise StoreError(
                 self.name, "holds pixels that cannot be decoded", "stitch again"
             ) from None
+
+    def to_dask(self, level: int = 0) -> Any:
+        """A level as a lazy Dask array, (C, H, W) float32, NaN where there is no data."""
+        return map_to_dask(self.path, level, self.ngff)
+
+    def to_xarray(self, level: int = 0) -> Any:
+        """A level as a lazy ``xarray.DataArray`` (needs the extra ``xarray``).
+
+        Parameters
+        ----------
+        level : int
+            Pyramid level; each is half the size of the one before.
+
+        Returns
+        -------
+        xarray.DataArray, (c, y, x) float32
+            ``c`` are names of channels; ``x`` and ``y`` are in µm from the slide's level-0 corner
+            to the pixel's centre, ``x_px`` and ``y_px`` in level-0 pixels. NaN is no data. The
+            attributes name the model, how good it is and the scale.
+
+        Raises
+        ------
+        UsageError
+            If there is no such level, or xarray is not installed.
+        """
+        if not 0 <= level < self.n_levels:
+            raise UsageError(
+                f"level {level}", f"{self.name} has {self.n_levels}", "levels begin at 0"
+            )
+        return map_to_xarray(self.meta, self.to_dask(level), level)
+
+
+def open_map(path: str | Path) -> SlideMap:
+    """Open the stitched map of a slide, ``OUT/maps/<id>.ome.zarr``; pixels are read when asked for.
+
+    Raises
+    ------
+    StoreError
+        If it is missing, partial or of another schema.
+    """
+    return SlideMap(path)

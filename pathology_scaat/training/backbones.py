@@ -17,6 +17,7 @@ from pathology_scaat.system.memory import is_out_of_memory
 from pathology_scaat.system.names import did_you_mean
 from pathology_scaat.system.signals import raise_again
 from pathology_scaat.training.backbone_options import checked_options
+from pathology_scaat.training.encoders import ENCODERS, Encoder, encoder_of
 from pathology_scaat.training.small_cnn import SMALL_NAME, SmallNet
 
 logger = logging.getLogger(__name__)
@@ -73,12 +74,14 @@ def create_backbone(
         return SmallNet(num_classes, **checked_options(name, dict(options or {})))
     import timm  # seconds of import that our own network does not need
 
+    if (encoder := encoder_of(name)) is not None:
+        return _create_encoder(encoder, num_classes, patch_size_px, options)
     if not timm.is_model(name):
         raise UsageError(
             "--backbone",
             f"'{name[:60]}' is unknown",
-            f"{did_you_mean(name, ['scaat-small', *timm.list_models()])} "
-            "use 'scaat-small' or a name that timm knows".strip(),
+            f"{did_you_mean(name, ['scaat-small', *ENCODERS, *timm.list_models()])} "
+            f"use 'scaat-small', {', '.join(ENCODERS)}, or a name that timm knows".strip(),
         )
     extra = checked_options(name, dict(options or {}))
     fixed = bool(getattr(timm.get_pretrained_cfg(name), "fixed_input_size", False))
@@ -108,6 +111,31 @@ def create_backbone(
             f"'{name}' cannot be made for {patch_size_px} px patches ({words})",
             "choose another patch size or backbone_options",
         ) from None
+
+
+def _create_encoder(
+    encoder: Encoder, num_classes: int, patch_size_px: int, options: dict[str, Any] | None
+) -> nn.Module:
+    """A foundation encoder with a classifier, its own normalisation noted as timm notes it."""
+    if patch_size_px % encoder.token_px:
+        below = patch_size_px // encoder.token_px * encoder.token_px
+        raise UsageError(
+            "--backbone",
+            f"{encoder.title} sees patches in squares of {encoder.token_px} px, which do not fill "
+            f"{patch_size_px} px",
+            f"use --patch-size {encoder.input_px}, which it was trained on, or "
+            f"{max(below, encoder.token_px)} or {below + encoder.token_px}",
+        )
+    network = create_backbone(
+        encoder.architecture, num_classes, patch_size_px, {**encoder.options, **(options or {})}
+    )
+    mean, std = encoder.normalisation
+    known = getattr(network, "pretrained_cfg", None) or {}
+    # plain values in place of timm's own, which are those of natural images
+    network.pretrained_cfg = {"mean": mean, "std": std, **{  # type: ignore[assignment]
+        key: value for key, value in dict(known).items() if key == "classifier"
+    }}  # fmt: skip
+    return network
 
 
 def _require_plausible_size(make: Callable[[], nn.Module]) -> None:
@@ -172,7 +200,7 @@ def load_backbone_weights(backbone: nn.Module, path: Path) -> str:
         for key, value in read_weight_file(path).items()
     }
     own = backbone.state_dict()
-    moved = _resample_positions(backbone, given, own)
+    moved = resample_positions(backbone, given, own)
     fitting = {k: v for k, v in given.items() if k in own and v.shape == own[k].shape}
     matched = sum(own[k].numel() for k in fitting)
     total = sum(v.numel() for v in own.values())
@@ -190,7 +218,7 @@ def load_backbone_weights(backbone: nn.Module, path: Path) -> str:
     )
 
 
-def _resample_positions(
+def resample_positions(
     backbone: nn.Module, given: dict[str, Tensor], own: dict[str, Tensor]
 ) -> bool:
     """Fit a vision transformer's learnt positions, (1, N, D), to this network's grid, in place.

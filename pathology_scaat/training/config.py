@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from pathology_scaat.scaat.names import METHODS
 from pathology_scaat.training.bags.config import BagConfig, LabelSource
+from pathology_scaat.training.encoders import ENCODERS
 
 
 class AugmentConfig(BaseModel):
@@ -44,7 +45,10 @@ class TrainConfig(BaseModel):
         "auto", description="what is learnt from: labels of slides, or of patches"
     )
     bag: BagConfig = Field(default_factory=BagConfig, description="for labels of slides")
-    backbone: str = Field("scaat-small", description="'scaat-small' or any timm model name")
+    backbone: str = Field(
+        "scaat-small",
+        description=f"'scaat-small', any timm model name, or one of {', '.join(ENCODERS)}",
+    )
     backbone_options: dict[str, Any] = Field(
         default_factory=dict, description="options of timm.create_model, e.g. init_values"
     )

@@ -154,7 +154,8 @@ def training_fingerprint(slides: Sequence[TrainingSlide], config: TrainConfig, s
         store = PatchStore(slide.store)
         labels = patch_labels(store, config.multi_label, config.multi_label_min_coverage)
         digest = hashlib.sha256(labels.tobytes()).hexdigest()
-        data.append([slide.slide_id, slide.split, store.meta.fingerprint, digest])
+        names = list(store.meta.class_names)
+        data.append([slide.slide_id, slide.split, store.meta.fingerprint, digest, names])
     weights = config.backbone_weights
     return fingerprint(
         {

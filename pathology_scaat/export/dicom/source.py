@@ -56,6 +56,19 @@ def need_highdicom() -> Any:
     return highdicom
 
 
+def needed_source(file_name: str, slide_path: SlideLocation | None, identified: bool) -> Any:
+    """The header that an object needs of its slide; see :func:`read_source`.
+
+    Raises
+    ------
+    ExportError
+        If the slide is not at hand, is not DICOM, or names a patient without leave to copy.
+    """
+    if slide_path is None:
+        raise ExportError(file_name, "needs the DICOM slide it belongs to", "give --manifest")
+    return read_source(slide_path, identified)
+
+
 def read_source(slide_path: SlideLocation, identified: bool) -> Any:
     """What may be copied of the header of the full-resolution image of a DICOM slide.
 

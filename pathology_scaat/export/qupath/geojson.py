@@ -105,6 +105,11 @@ def outline_text(polygon: Polygon) -> str:
     return " ".join(f"{v:.2f}" for v in (polygon.area, x0, y0, x1 - x0, y1 - y0))
 
 
+def region_id(polygon: Polygon, key: str) -> str:
+    """Id of a region: the same outline on the same slide has the same."""
+    return object_id(key, "region", json.dumps(polygon_geometry(polygon)))
+
+
 def region_features(
     found: RegionSet, key: str, target: str, metadata: dict[str, str]
 ) -> Iterator[str]:
@@ -119,7 +124,7 @@ def region_features(
         }
         feature = {
             "type": "Feature",
-            "id": object_id(key, "region", json.dumps(geometry)),
+            "id": region_id(region.polygon, key),
             "geometry": geometry,
             "properties": {
                 "objectType": "annotation",
