@@ -14,7 +14,8 @@ from pathology_scaat.cli.output import stdout
 ORDER = (
     "demo", "run", "config", "doctor", "info", "verify",
     "tile", "train", "explain", "predict", "stitch", "export",
-    "evaluate", "compare", "review", "import-review", "import-annotations", "make-manifest",
+    "finetune", "import-model", "evaluate", "compare", "review", "import-review",
+    "import-annotations", "make-manifest",
 )  # fmt: skip
 """As a newcomer meets them: try it, use it, look at it, its stages, and what comes after."""
 

@@ -11,6 +11,8 @@ import yaml
 from pathology_scaat.cli import options as opt
 from pathology_scaat.cli.app import app
 from pathology_scaat.cli.common import needed, stderr, stdout
+from pathology_scaat.cli.output import Json, tell
+from pathology_scaat.cli.output import note as add_note
 from pathology_scaat.errors import UsageError
 
 
@@ -97,6 +99,7 @@ def import_model(
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Folder of the bundle.")] = None,
     overwrite: opt.Overwrite = False,
+    as_json: Json = False,
 ) -> None:
     """Make a bundle of a model that was trained elsewhere, to explain its decisions."""
     from pathology_scaat.pipeline.import_model import ModelMeaning, ModelSource
@@ -121,7 +124,16 @@ def import_model(
         reference=reference or (),
         overwrite=overwrite,
     )
+    tell(
+        bundle=report.bundle,
+        backbone=report.config.backbone,
+        class_names=report.config.class_names,
+        mpp=report.config.mpp,
+        patch_size_px=report.config.patch_size_px,
+        tried=report.tried,
+    )
     for note in report.notes:
+        add_note(note)
         stderr.print(note, markup=False, highlight=False, soft_wrap=True)
     config, tried = report.config, report.tried
     counts = ", ".join(

@@ -187,19 +187,23 @@ def predict(
 
     folder = needed(out, "--out")
     bundles = predicting_bundles(folder, model or [], ensemble)
-    tables = [
-        (table, load_cohort(table, pseudonymize, folder))
-        for table in (needed(manifest, "--manifest"), test_manifest)
-        if table is not None
-    ]
+    table = needed(manifest, "--manifest")
+    asked = cohort(table, pseudonymize, folder)
+    tested = cohort(test_manifest, pseudonymize, folder) if test_manifest is not None else None
+    groups = None
+    if names := opt.listed(subgroups):
+        tables = [(table, load_cohort(asked))]
+        if test_manifest is not None and tested is not None:
+            tables.append((test_manifest, load_cohort(tested)))
+        groups = columns_of(tables, names)
     with progress_of(quiet) as reporter:
         report = step(
             folder,
-            manifest=tables[0][1],
-            test_manifest=tables[1][1] if len(tables) > 1 else None,
+            manifest=asked,
+            test_manifest=tested,
             models=bundles,
             prevalence=prevalence,
-            subgroups=columns_of(tables, opt.listed(subgroups) or []),
+            subgroups=groups,
             device=device,
             seed=seed or 0,
             reporter=reporter,
