@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import click
 import typer
 from typer.core import TyperGroup
 
@@ -15,7 +14,7 @@ ORDER = (
     "demo", "run", "config", "doctor", "info", "verify",
     "tile", "train", "explain", "predict", "stitch", "export",
     "finetune", "import-model", "evaluate", "compare", "review", "import-review",
-    "import-annotations", "make-manifest",
+    "import-annotations", "make-manifest", "report",
 )  # fmt: skip
 """As a newcomer meets them: try it, use it, look at it, its stages, and what comes after."""
 
@@ -23,7 +22,7 @@ ORDER = (
 class _Ordered(TyperGroup):
     """Lists its commands in `ORDER`; those that are not in it follow."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
+    def list_commands(self, ctx: typer.Context) -> list[str]:
         found = super().list_commands(ctx)
         known = [name for name in ORDER if name in found]
         return [*known, *(name for name in found if name not in known)]

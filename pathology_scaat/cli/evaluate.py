@@ -9,8 +9,8 @@ import typer
 
 from pathology_scaat.cli import options as opt
 from pathology_scaat.cli.app import app
-from pathology_scaat.cli.common import cohort, needed, no_salt_alone, progress_of, stdout
-from pathology_scaat.cli.output import Json, tell
+from pathology_scaat.cli.common import cohort, needed, no_salt_alone, progress_of
+from pathology_scaat.cli.output import Json, stdout, tell
 
 
 @app.command(short_help="How far can the maps be trusted? A trust card.")

@@ -16,8 +16,8 @@ from pathology_scaat.cli.common import (
     print_metrics,
     progress_of,
     refuse_silence,
-    stdout,
 )
+from pathology_scaat.cli.output import stdout
 
 
 @app.command(short_help="Go on training a finished model, for better maps.")

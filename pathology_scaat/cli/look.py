@@ -9,8 +9,8 @@ from rich.table import Table
 
 from pathology_scaat.cli import options as opt
 from pathology_scaat.cli.app import app
-from pathology_scaat.cli.common import cohort, folded, needed, stdout
-from pathology_scaat.cli.output import Json, tell
+from pathology_scaat.cli.common import cohort, folded, needed
+from pathology_scaat.cli.output import Json, stdout, tell
 from pathology_scaat.errors import BatchError, UsageError
 
 

@@ -9,7 +9,7 @@ import typer
 
 from pathology_scaat.cli import options as opt
 from pathology_scaat.cli.app import app
-from pathology_scaat.cli.common import stdout
+from pathology_scaat.cli.output import stdout
 
 
 @app.command(short_help="Model card and checklists of a finished run.")

@@ -9,8 +9,8 @@ import typer
 
 from pathology_scaat.cli import options as opt
 from pathology_scaat.cli.app import app
-from pathology_scaat.cli.common import cohort, stdout
-from pathology_scaat.cli.output import Json, tell
+from pathology_scaat.cli.common import cohort
+from pathology_scaat.cli.output import Json, stdout, tell
 
 
 def _say(text: str) -> None:

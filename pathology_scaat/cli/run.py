@@ -16,10 +16,9 @@ from pathology_scaat.cli.common import (
     how_to_look,
     print_run,
     progress_of,
-    stdout,
     train_overrides,
 )
-from pathology_scaat.cli.output import Json, tell
+from pathology_scaat.cli.output import Json, stdout, tell
 from pathology_scaat.errors import UsageError
 
 

@@ -9,8 +9,8 @@ import typer
 
 from pathology_scaat.cli import options as opt
 from pathology_scaat.cli.app import app
-from pathology_scaat.cli.common import needed, stderr, stdout
-from pathology_scaat.cli.output import Json, tell
+from pathology_scaat.cli.common import needed
+from pathology_scaat.cli.output import Json, stderr, stdout, tell
 from pathology_scaat.cli.output import note as add_note
 from pathology_scaat.errors import BatchError, UsageError
 

@@ -21,7 +21,7 @@ from pathology_scaat.pipeline.reporting import Reporter, Silent
 from pathology_scaat.pipeline.same_slides import refuse_copies
 from pathology_scaat.pipeline.tile import load_cohort
 from pathology_scaat.pipeline.train import LabelledRow, TrainingCohort, labelled_rows
-from pathology_scaat.saliency.explain import check_match
+from pathology_scaat.saliency.explanation import check_match
 from pathology_scaat.system.names import shown_names
 from pathology_scaat.training import TrainingSlide, TrainProgress, TrainResult, train_model
 from pathology_scaat.training.bundle import read_bundle_config
@@ -105,7 +105,7 @@ def _block_notes(
 
 
 def _check_fits(store: PatchStore, parent: BundleConfig, slide_id: str) -> None:
-    check_match(store, parent, slide_id)
+    check_match(store.meta, parent, slide_id)
     if store.meta.class_names != parent.class_names:
         raise TrainingError(
             slide_id,

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from pathology_scaat.artifacts.fingerprint import file_sha256
 from pathology_scaat.errors import BundleError, TrainingError, UsageError
 from pathology_scaat.patches import PatchStore
-from pathology_scaat.saliency.explain import check_match
+from pathology_scaat.saliency.explanation import check_match
 from pathology_scaat.training.backbones import Classifier, create_backbone
 from pathology_scaat.training.bundle import read_bundle_config, save_bundle
 from pathology_scaat.training.bundle_config import (
@@ -375,7 +375,7 @@ def _table(stores: Sequence[Path], config: BundleConfig) -> PatchTable | None:
     if not stores:
         return None
     for path in stores:
-        check_match(PatchStore(path), config, path.name)
+        check_match(PatchStore(path).meta, config, path.name)
     table = whole_table(stores)
     if len(table) < 2:
         raise UsageError("--reference", "holds no patches", "give stores with tissue")

@@ -199,7 +199,7 @@ def _warnings(facts: ModelFacts, unlike: float | None) -> tuple[str, ...]:
 
 def _shifted(region: ReviewRegion, shift: tuple[float, float]) -> ReviewRegion:
     """A region of an exported file, whose frame may be the canvas, in the viewer's frame."""
-    if shift == (0, 0):
+    if not any(shift):
         return region
     rings = tuple(tuple((x + shift[0], y + shift[1]) for x, y in ring) for ring in region.rings)
     return ReviewRegion(

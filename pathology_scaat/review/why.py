@@ -224,10 +224,10 @@ class WhyDesk:
                     continue
                 found[short_key(meta.fingerprint, model.bundle.config.training_fingerprint)] = path
             self._stores = found
-        path = self._stores.get(int(index.store_keys[index.store[number]]))
-        if path is None or index.row[number] >= len(PatchStore(path)):
+        store = self._stores.get(int(index.store_keys[index.store[number]]))
+        if store is None or index.row[number] >= len(PatchStore(store)):
             return None
-        return path
+        return store
 
     def _explaining(self, fingerprint: str) -> _Explaining:
         """The model that made a map."""

@@ -135,7 +135,9 @@ def _ready(model: Classifier, patch_size_px: int, precision: Precision) -> Class
         backbone = _in_bfloat16(backbone)
     if backbone is model.backbone:
         backbone = copy.deepcopy(backbone)
-    ready = Classifier(backbone, model.mean.flatten().tolist(), model.std.flatten().tolist())
+    ready = Classifier(
+        backbone, tuple(model.mean.flatten().tolist()), tuple(model.std.flatten().tolist())
+    )
     ready = ready.to(model.mean.device).eval().requires_grad_(False)
     return ready.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 

@@ -18,6 +18,7 @@ from pathology_scaat.evaluation.performance.subgroups import subgroup_lines
 STEMS = ("performance", "performance_external")
 """Names of an evaluation's files: the only one or that by folds, and that of an external cohort
 beside the latter."""
+PERFORMANCE_NAME = f"{STEMS[0]}.json"
 
 
 def performance_files(stem: str) -> tuple[str, ...]:

@@ -7,8 +7,8 @@ from collections import Counter
 from pathology_scaat.artifacts.run_record import FILE_NAME as RUN_NAME
 from pathology_scaat.artifacts.status import STAGES
 from pathology_scaat.evaluation.performance.predictions import HOW_NAME
-from pathology_scaat.evaluation.performance.report import HEADINGS
-from pathology_scaat.evaluation.performance.report import PERFORMANCE_NAME as PERFORMANCE
+from pathology_scaat.evaluation.performance.report_files import HEADINGS
+from pathology_scaat.evaluation.performance.report_files import PERFORMANCE_NAME as PERFORMANCE
 from pathology_scaat.evaluation.report.run_files import NOTES, TRUST_CARD, Fact, RunFiles, shown
 from pathology_scaat.saliency.schema import UNLIKE_PERCENTILE
 

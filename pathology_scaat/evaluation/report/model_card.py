@@ -11,7 +11,7 @@ import yaml
 
 from pathology_scaat.artifacts.atomic import atomic_path
 from pathology_scaat.errors import ExportError, UsageError
-from pathology_scaat.evaluation.performance.report import HEADINGS, PERFORMANCE_NAME
+from pathology_scaat.evaluation.performance.report_files import HEADINGS, PERFORMANCE_NAME
 from pathology_scaat.evaluation.report import facts as f
 from pathology_scaat.evaluation.report.run_files import TRUST_CARD, Fact, RunFiles
 from pathology_scaat.export.model_facts import NOTHING_LEARNT

@@ -37,7 +37,8 @@ def read_monai_bundle(folder: Path) -> ModelFile:
         raise TrainingError(folder.name, "has no models/model.pt", "get the whole bundle")
     network, scale = _configured(folder)
     tensors = read_weights(weights).tensors
-    backbone, notes = None, ()
+    backbone: str | None = None
+    notes: tuple[str, ...] = ()
     if network.get("_target_", "").rpartition(".")[2] == _FC_MODEL:
         backbone = str(network.get("model_name", "")) or None
         tensors = _resnet_names(tensors)
