@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -22,7 +22,7 @@ ORDER = (
 class _Ordered(TyperGroup):
     """Lists its commands in `ORDER`; those that are not in it follow."""
 
-    def list_commands(self, ctx: typer.Context) -> list[str]:
+    def list_commands(self, ctx: Any) -> list[str]:
         found = super().list_commands(ctx)
         known = [name for name in ORDER if name in found]
         return [*known, *(name for name in found if name not in known)]
