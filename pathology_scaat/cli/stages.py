@@ -193,7 +193,7 @@ def predict(
             folder,
             manifest=asked,
             test_manifest=tested,
-            models=bundles,
+            models=tuple(bundles),
             prevalence=prevalence,
             subgroups=groups,
             device=device,

@@ -10,6 +10,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from pathology_scaat.saliency.attributions import ATTRIBUTIONS
 
+UNLIKE_SLIDE_SHARE = 0.25
+"""Share of unlike patches from which a whole slide is told to be unlike the training data."""
+
 
 class ExplainConfig(BaseModel):
     """How saliency is computed; the same for every patch of every slide."""

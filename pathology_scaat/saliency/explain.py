@@ -22,7 +22,7 @@ from pathology_scaat.artifacts.fingerprint import fingerprint, versions
 from pathology_scaat.errors import StoreError, UsageError
 from pathology_scaat.execution.devices import choose_device
 from pathology_scaat.saliency.batch_explainer import BatchExplainer
-from pathology_scaat.saliency.config import ExplainConfig, ExplainResult
+from pathology_scaat.saliency.config import UNLIKE_SLIDE_SHARE, ExplainConfig, ExplainResult
 from pathology_scaat.saliency.schema import (
     MAIN_ARRAY,
     SCHEMA_NAME,
@@ -44,8 +44,6 @@ logger = logging.getLogger(__name__)
 READ_AHEAD_BATCHES = 3
 MPP_TOLERANCE = 0.10
 NOT_IN_FINGERPRINT = {"batch_size", "patches_per_shard"}
-UNLIKE_SLIDE_SHARE = 0.25
-"""Share of unlike patches from which a whole slide is told to be unlike the training data."""
 
 Progress = Callable[[int, int], None]
 
