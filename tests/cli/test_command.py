@@ -55,7 +55,8 @@ def test_what_needs_no_network_starts_without_torch() -> None:
     """Torch takes seconds to load: what only reads, draws or refuses does not wait for it."""
     code = (
         "import sys\n"
-        "from pathology_scaat.pipeline import export, info, review, settings, stitch, tile, verify\n"
+        "from pathology_scaat.pipeline import export, info, review, settings, stitch\n"
+        "from pathology_scaat.pipeline import tile, verify\n"
         "from pathology_scaat.cli import app, run_command\n"
         "for verb in ('explain', 'train', 'predict', 'evaluate', 'run'):\n"
         "    assert run_command(lambda: app([verb], standalone_mode=False)) == 2, verb\n"
