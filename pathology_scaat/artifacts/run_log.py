@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from pathology_scaat.artifacts.failure_log import redactor_for
+from pathology_scaat.artifacts.fingerprint import versions
 from pathology_scaat.artifacts.output_folder import MARKER_NAME, RUN_LOG_NAME
 from pathology_scaat.system.amounts import clock
 from pathology_scaat.system.own_files import append_own, read_own
@@ -45,7 +46,9 @@ class RunLog:
         self._out = out
         self._redact = redactor_for(out)
         self._began_s = time.monotonic()
-        self._waiting: list[str] = [f"scaat {command} {version}".rstrip()]
+        self._waiting: list[str] = [
+            f"scaat {command} {versions().get('pathology-scaat', '')}".rstrip()
+        ]
 
     def write(self, text: str) -> None:
         """Add a line, with the time since the command began."""

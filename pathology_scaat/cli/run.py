@@ -122,7 +122,7 @@ def run(
 
     if settings.model is not None:
         from pathology_scaat.pipeline.preflight import refuse_unused_options
-        from pathology_scaat.training.bundle import read_bundle_config
+        from pathology_scaat.training.bundle_reading import read_bundle_config
 
         given = {
             "--mpp" if mag is None else "--mag": tile_values["mpp"],

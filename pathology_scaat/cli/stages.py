@@ -49,6 +49,7 @@ def tile(
     as_json: Json = False,
 ) -> None:
     """Cut slides into zarr patch stores."""
+    folder = needed(out, "--out")
     from pathology_scaat.patches import TileConfig
     from pathology_scaat.pipeline.tile import tile as step
     from pathology_scaat.training.config import TrainConfig
@@ -65,7 +66,6 @@ def tile(
         allow_upsampling,
         keep_ink,
     )
-    folder = needed(out, "--out")
     with progress_of(quiet) as reporter:
         report = step(
             cohort(needed(manifest, "--manifest"), pseudonymize, folder),
@@ -102,13 +102,13 @@ def train(
     as_json: Json = False,
 ) -> None:
     """Train a model on labels of slides or of patches, with SCAAT unless told otherwise."""
+    folder = needed(out, "--out")
     from pathology_scaat.pipeline.train import train as step
     from pathology_scaat.training import TrainConfig
 
     values = train_overrides(
         method, backbone, epochs, eps, positive_class, labels, weights, trainable
     )
-    folder = needed(out, "--out")
     with progress_of(quiet) as reporter:
         result = step(
             cohort(needed(manifest, "--manifest"), pseudonymize, folder),
@@ -142,10 +142,10 @@ def explain(
     as_json: Json = False,
 ) -> None:
     """Compute class probabilities and pixel saliency of every patch."""
+    folder = needed(out, "--out")
     from pathology_scaat.pipeline.explain import explain as step
     from pathology_scaat.saliency import ExplainConfig
 
-    folder = needed(out, "--out")
     values = {
         "method": method, "target": target, "precision": precision, "batch_size": batch_size,
     }  # fmt: skip
@@ -180,12 +180,12 @@ def predict(
     as_json: Json = False,
 ) -> None:
     """Predict every slide and patient, and measure it where there are labels."""
+    folder = needed(out, "--out")
     from pathology_scaat.cohort.column import columns_of
     from pathology_scaat.pipeline.predict import predict as step
     from pathology_scaat.pipeline.predict import predicting_bundles
     from pathology_scaat.pipeline.tile import load_cohort
 
-    folder = needed(out, "--out")
     bundles = predicting_bundles(folder, model or [], ensemble)
     table = needed(manifest, "--manifest")
     asked = cohort(table, pseudonymize, folder)
@@ -201,7 +201,7 @@ def predict(
             folder,
             manifest=asked,
             test_manifest=tested,
-            models=bundles,
+            models=tuple(bundles),
             prevalence=prevalence,
             subgroups=groups,
             device=device,
@@ -229,10 +229,10 @@ def stitch(
     as_json: Json = False,
 ) -> None:
     """Blend patch saliency into slide maps."""
+    folder = needed(out, "--out")
     from pathology_scaat.pipeline.stitch import stitch as step
     from pathology_scaat.stitching import StitchConfig
 
-    folder = needed(out, "--out")
     values = mopt.map_overrides(map_mpp, ngff, weighting, weight_threshold, window)
     with progress_of(quiet) as reporter:
         report = step(
@@ -278,10 +278,10 @@ def export(
     as_json: Json = False,
 ) -> None:
     """Write slide maps as files that QuPath and other viewers open; others stay."""
+    folder = needed(out, "--out")
     from pathology_scaat.export import ExportConfig
     from pathology_scaat.pipeline.export import export as step
 
-    folder = needed(out, "--out")
     no_salt_alone(manifest, pseudonymize)
     values = mopt.export_overrides(
         formats,

@@ -99,7 +99,7 @@ def _set_of(
     annotations: Mapping[str, Path] | None,
     protocol: ProtocolConfig,
 ) -> EvaluationSet | None:
-    from pathology_scaat.training.bundle import read_bundle_config
+    from pathology_scaat.training.bundle_reading import read_bundle_config
 
     chosen = [s for s in slides if s.split == split]
     if not chosen:

@@ -66,7 +66,7 @@ def explain(
     BundleError
         If the model cannot be read.
     """
-    from pathology_scaat.training.bundle import read_bundle_config
+    from pathology_scaat.training.bundle_reading import read_bundle_config
 
     space = Workspace(out)
     settings = config or ExplainConfig()

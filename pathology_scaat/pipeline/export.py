@@ -24,8 +24,8 @@ from pathology_scaat.pipeline.run_log import logged
 from pathology_scaat.pipeline.slide_findings import slide_findings
 from pathology_scaat.pipeline.stage import run_stage, slides_to_do
 from pathology_scaat.pipeline.tile import load_cohort
-from pathology_scaat.training.bundle import read_bundle_config
 from pathology_scaat.training.bundle_config import model_fingerprint, model_name
+from pathology_scaat.training.bundle_reading import read_bundle_config
 
 CARD = "evaluation/trust_card.md"
 """Where ``scaat evaluate`` puts the trust card, in the output folder."""

@@ -40,7 +40,7 @@ from pathology_scaat.pipeline.members import (
 from pathology_scaat.pipeline.reporting import Reporter
 from pathology_scaat.pipeline.run_log import logged
 from pathology_scaat.pipeline.tile import load_cohort
-from pathology_scaat.training.bundle import read_bundle_config
+from pathology_scaat.training.bundle_reading import read_bundle_config
 
 
 @dataclass(frozen=True)

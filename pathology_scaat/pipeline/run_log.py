@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from pathology_scaat import __version__
 from pathology_scaat.artifacts.run_log import RunLog, stage_done
 from pathology_scaat.pipeline.reporting import Reporter, Silent
 
@@ -81,4 +80,4 @@ def logged(reporter: Reporter | None, out: Path, command: str) -> Reporter:
     """
     if isinstance(reporter, LoggingReporter):
         return reporter
-    return LoggingReporter(reporter or Silent(), RunLog(out, command, __version__))
+    return LoggingReporter(reporter or Silent(), RunLog(out, command))

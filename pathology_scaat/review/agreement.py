@@ -8,7 +8,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn.metrics import cohen_kappa_score
 
 from pathology_scaat.review.verdicts import WHOLE_SLIDE, Verdict
 
@@ -83,6 +82,8 @@ def _kappa(
 def _statistic(answers: Sequence[tuple[str, str, str]]) -> float:
     if not answers or len({a for _, *pair in answers for a in pair}) < 2:
         return math.nan  # without both answers chance agreement is certain and kappa undefined
+    from sklearn.metrics import cohen_kappa_score  # a second of start-up for those who need none
+
     return float(cohen_kappa_score([a for _, a, _ in answers], [b for _, _, b in answers]))
 
 

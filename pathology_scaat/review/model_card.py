@@ -11,8 +11,8 @@ from pathology_scaat.artifacts.output_folder import Workspace
 from pathology_scaat.artifacts.redaction import redact
 from pathology_scaat.errors import ScaatError
 from pathology_scaat.export.model_facts import NOTHING_LEARNT, ModelFacts
-from pathology_scaat.training.bundle import read_bundle_config
 from pathology_scaat.training.bundle_config import BundleConfig, model_fingerprint
+from pathology_scaat.training.bundle_reading import read_bundle_config
 
 PERFORMANCE = "performance.json"
 TRUST_CARD = "evaluation/trust_card.json"

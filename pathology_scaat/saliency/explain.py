@@ -28,7 +28,12 @@ from pathology_scaat.patches.places import count_unreadable, without_unreadable
 from pathology_scaat.patches.reader import PatchStore
 from pathology_scaat.saliency.arithmetic import chosen_precision, kept_for_explaining
 from pathology_scaat.saliency.batch_explainer import BatchExplainer
-from pathology_scaat.saliency.config import ExplainConfig, ExplainResult, Precision
+from pathology_scaat.saliency.config import (
+    UNLIKE_SLIDE_SHARE,
+    ExplainConfig,
+    ExplainResult,
+    Precision,
+)
 from pathology_scaat.saliency.device_copies import Pending
 from pathology_scaat.saliency.explanation import Explanation, check_match, plan_explanation
 from pathology_scaat.saliency.schema import MAIN_ARRAY, UNLIKE_PERCENTILE
@@ -50,8 +55,6 @@ logger = logging.getLogger(__name__)
 
 IN_FLIGHT = 2
 """Batches that a GPU has been told of before the results of the first are waited for."""
-UNLIKE_SLIDE_SHARE = 0.25
-"""Share of unlike patches from which a whole slide is told to be unlike the training data."""
 
 Progress = Callable[[int, int], None]
 

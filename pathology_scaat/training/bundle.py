@@ -17,20 +17,18 @@ imported script only where its user has imported it (:mod:`.imported.script`).
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from pathology_scaat.artifacts.atomic import atomic_path, write_json
-from pathology_scaat.artifacts.checksums import CHECKSUM_KEY, checksum_folder
+from pathology_scaat.artifacts.checksums import checksum_folder
 from pathology_scaat.artifacts.fingerprint import file_sha256, versions
 from pathology_scaat.errors import BundleError, ScaatError
 from pathology_scaat.system.memory import is_out_of_memory
@@ -39,12 +37,10 @@ from pathology_scaat.system.signals import raise_again
 from pathology_scaat.training.backbones import Classifier, create_backbone
 from pathology_scaat.training.bags.model import build_bag_model
 from pathology_scaat.training.bundle_config import (
-    SCHEMA_NAME,
-    SCHEMA_VERSION,
     BundleConfig,
-    class_names_problem,
     model_fingerprint,
 )
+from pathology_scaat.training.bundle_reading import ANEW, CONFIG_NAME, read_bundle_config
 from pathology_scaat.training.feature_reference import FeatureReference
 from pathology_scaat.training.imported.record import SCRIPT_BACKBONE
 from pathology_scaat.training.imported.script import SCRIPT_FILE, load_trusted_script
@@ -55,10 +51,7 @@ from pathology_scaat.training.wsinfer import write_wsinfer_model
 WEIGHTS_NAME = "model.safetensors"
 FEATURES_NAME = "features.safetensors"
 NEIGHBOURS_NAME = "neighbours.safetensors"
-CONFIG_NAME = "config.json"
 WSINFER_DIR = "wsinfer"
-MAX_CONFIG_BYTES = 4 << 20
-_ANEW = "train it again, or copy the whole folder anew"
 
 
 @dataclass(frozen=True, repr=False)
@@ -160,58 +153,6 @@ def save_bundle(
     return config
 
 
-def read_bundle_config(path: Path) -> BundleConfig:
-    """The configuration of a bundle, checked; no weights are read.
-
-    Raises
-    ------
-    BundleError
-        If it is missing, altered, or of another schema.
-    """
-    file = path / CONFIG_NAME
-    try:
-        if file.stat().st_size > MAX_CONFIG_BYTES:
-            raise BundleError(path.name, "has a config.json of absurd size", _ANEW)
-        value = json.loads(file.read_text(encoding="utf-8"), parse_constant=_no_number)
-    except FileNotFoundError:
-        raise BundleError(
-            path.name,
-            "is not a model bundle (no config.json)",
-            "give the folder 'scaat train' made",
-        ) from None
-    except (OSError, ValueError, RecursionError):
-        raise BundleError(path.name, "has a config.json that cannot be read", _ANEW) from None
-    if not isinstance(value, dict) or value.get("schema_name") != SCHEMA_NAME:
-        raise BundleError(path.name, "is not a model bundle", "give the folder 'scaat train' made")
-    if value.get("schema_version") != SCHEMA_VERSION:
-        raise BundleError(
-            path.name,
-            f"is of schema version {value.get('schema_version')}, not {SCHEMA_VERSION}",
-            "train it again with this version",
-        )
-    stated = value.pop("fingerprint", None)
-    value.pop(CHECKSUM_KEY, None)  # of all files, for 'scaat verify'
-    try:
-        config = BundleConfig.model_validate(value)
-        computed = model_fingerprint(config)
-    except ValidationError as error:
-        at = ".".join(str(part) for part in error.errors()[0]["loc"])[:60]
-        raise BundleError(path.name, f"has a damaged config.json ('{at}')", _ANEW) from None
-    except (ValueError, RecursionError):  # numbers that are none, in free settings
-        raise BundleError(path.name, "has a damaged config.json", _ANEW) from None
-    if problem := class_names_problem(config.class_names):
-        raise BundleError(path.name, problem, "train it again with other class names")
-    if stated != computed:
-        raise BundleError(path.name, "has a config.json that was altered", _ANEW)
-    if config.positive_class not in config.class_names:
-        raise BundleError(path.name, "names a positive class it does not have", _ANEW)
-    return config
-
-
-def _no_number(text: str) -> float:
-    raise ValueError(f"{text} is no number")
-
-
 def _weights_problem(model: nn.Module) -> str | None:
     """What makes weights unusable whatever they were trained on, in words."""
     matrices = [p for p in model.parameters() if p.ndim >= 2]
@@ -293,25 +234,23 @@ def _network(folder: Path, config: BundleConfig) -> nn.Module:
     """The network of a bundle, built by its name and filled with its tensors."""
     weights = folder / WEIGHTS_NAME
     if not weights.is_file():
-        raise BundleError(folder.name, f"has no {WEIGHTS_NAME}", _ANEW)
+        raise BundleError(folder.name, f"has no {WEIGHTS_NAME}", ANEW)
     if file_sha256(weights) != config.weights_sha256:
         raise BundleError(
-            folder.name, f"has a {WEIGHTS_NAME} that is not the one it was saved with", _ANEW
+            folder.name, f"has a {WEIGHTS_NAME} that is not the one it was saved with", ANEW
         )
     try:
         state = load_file(weights)
         model = build_model(config, state)
         model.load_state_dict(state)
     except ScaatError as error:
-        raise BundleError(folder.name, f"cannot be loaded ({error.problem})", _ANEW) from None
+        raise BundleError(folder.name, f"cannot be loaded ({error.problem})", ANEW) from None
     except Exception as error:
         raise_again()  # a signal that a loader made into an error of its own
         if is_out_of_memory(error):
             raise
         # Whatever network and loader say of data that do not fit: it is the bundle's fault.
-        raise BundleError(
-            folder.name, f"cannot be loaded ({type(error).__name__})", _ANEW
-        ) from None
+        raise BundleError(folder.name, f"cannot be loaded ({type(error).__name__})", ANEW) from None
     return model
 
 
@@ -320,7 +259,7 @@ def _feature_reference(folder: Path, config: BundleConfig) -> FeatureReference |
     try:
         return None if tensors is None else FeatureReference.of_tensors(tensors)
     except ValueError:
-        raise BundleError(folder.name, f"has a damaged {FEATURES_NAME}", _ANEW) from None
+        raise BundleError(folder.name, f"has a damaged {FEATURES_NAME}", ANEW) from None
 
 
 def load_neighbours(path: str | Path) -> NeighbourIndex | None:
@@ -336,7 +275,7 @@ def load_neighbours(path: str | Path) -> NeighbourIndex | None:
     try:
         return None if tensors is None else NeighbourIndex.of_tensors(tensors)
     except ValueError:
-        raise BundleError(folder.name, f"has a damaged {NEIGHBOURS_NAME}", _ANEW) from None
+        raise BundleError(folder.name, f"has a damaged {NEIGHBOURS_NAME}", ANEW) from None
 
 
 def _tensors(folder: Path, name: str, sha256: str | None) -> dict[str, Tensor] | None:
@@ -345,10 +284,10 @@ def _tensors(folder: Path, name: str, sha256: str | None) -> dict[str, Tensor] |
         return None
     path = folder / name
     if not path.is_file():
-        raise BundleError(folder.name, f"has no {name}", _ANEW)
+        raise BundleError(folder.name, f"has no {name}", ANEW)
     if file_sha256(path) != sha256:
-        raise BundleError(folder.name, f"has a {name} that is not the one it was saved with", _ANEW)
+        raise BundleError(folder.name, f"has a {name} that is not the one it was saved with", ANEW)
     try:
         return load_file(path)
     except (SafetensorError, ValueError):
-        raise BundleError(folder.name, f"has a damaged {name}", _ANEW) from None
+        raise BundleError(folder.name, f"has a damaged {name}", ANEW) from None

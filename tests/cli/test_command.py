@@ -51,6 +51,24 @@ def test_help_is_quick_and_loads_nothing_heavy() -> None:
     assert min(seconds) < 1.0
 
 
+def test_what_needs_no_network_starts_without_torch() -> None:
+    """Torch takes seconds to load: what only reads, draws or refuses does not wait for it."""
+    code = (
+        "import sys\n"
+        "from pathology_scaat.pipeline import export, info, review, settings, stitch\n"
+        "from pathology_scaat.pipeline import tile, verify\n"
+        "from pathology_scaat.cli import app, run_command\n"
+        "for verb in ('explain', 'train', 'predict', 'evaluate', 'run'):\n"
+        "    assert run_command(lambda: app([verb], standalone_mode=False)) == 2, verb\n"
+        "words = ['run', '--set', 'tile.mp=1']\n"
+        "assert run_command(lambda: app(words, standalone_mode=False)) == 2\n"
+        "loaded = [m for m in ('torch', 'sklearn', 'tiatoolbox') if m in sys.modules]\n"
+        "sys.exit(f'loaded {loaded}' if loaded else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 CHOICES = [
     ("stitch", "--window", StitchConfig, "window"),
     ("stitch", "--weighting", StitchConfig, "weighting"),

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import re
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -49,19 +50,22 @@ def test_every_command_that_reports_has_json_and_is_documented() -> None:
 
 @pytest.fixture(scope="module")
 def whole(
-    scaat: Any, cohort: Path, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    cohort: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, int, dict[str, Any], str]:
+    """Output folder, exit code, document and what people read of a whole run."""
     out = tmp_path_factory.mktemp("json") / "out"
-    words = ("run", "--json", "--manifest", cohort, "--out", out, "--epochs", 1, *SMALL)
-    return out, scaat(*words)
+    words = ["run", "--json", "--manifest", cohort, "--out", out, "--epochs", 1, *SMALL]
+    said, told = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(told), contextlib.redirect_stderr(said):
+        code = run_command(lambda: app([*map(str, words)], standalone_mode=False))
+    return out, code, json.loads(told.getvalue()), said.getvalue()
 
 
 @pytest.mark.slow
-def test_a_run_is_one_document(whole: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
-    out, done = whole
-    told = json.loads(done.stdout)
-    assert (told["command"], told["exit_code"]) == ("run", done.returncode)
-    assert done.returncode == 3
+def test_a_run_is_one_document(whole: tuple[Path, int, dict[str, Any], str]) -> None:
+    out, code, told, said = whole
+    assert (told["command"], told["exit_code"]) == ("run", code)
+    assert code == 3
     assert set(told) == COMMON | (documented()["run"] - {"plan"})
     assert told["error"]["problem"] == "failed"
     assert [stage["stage"] for stage in told["stages"]] == ["tile", "explain", "stitch", "export"]
@@ -70,15 +74,15 @@ def test_a_run_is_one_document(whole: tuple[Path, subprocess.CompletedProcess[st
     assert set(tiled["failed"]) == {"slide-broken"}
     assert told["open_first"] == str(out / "overlays" / "index.html")
     assert told["notes"]
-    assert "tile: 3 done" in done.stderr
-    assert "open first" in done.stderr
+    assert "tile: 3 done" in said
+    assert "open first" in said
 
 
 @pytest.mark.slow
 def test_the_stages_and_what_looks_at_a_run(
-    whole: tuple[Path, Any], cohort: Path, capsys: pytest.CaptureFixture[str]
+    whole: tuple[Path, int, dict[str, Any], str], cohort: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    out, _ = whole
+    out = whole[0]
     keys = documented()
     given = ("--out", out, "--manifest", cohort)
     code, told, said = ask(capsys, "tile", *given, *SMALL, "--overlap", "0.5")
@@ -110,9 +114,9 @@ def test_the_stages_and_what_looks_at_a_run(
 
 @pytest.mark.slow
 def test_faults_are_in_the_document(
-    whole: tuple[Path, Any], capsys: pytest.CaptureFixture[str]
+    whole: tuple[Path, int, dict[str, Any], str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    out, _ = whole
+    out = whole[0]
     overlay = out / "overlays" / "slide-0.geojson.gz"
     sound = overlay.read_bytes()
     try:

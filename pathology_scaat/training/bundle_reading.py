@@ -1,0 +1,74 @@
+"""Reading what a model bundle says of itself: no weights are read, and torch is not loaded."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from pathology_scaat.artifacts.checksums import CHECKSUM_KEY
+from pathology_scaat.errors import BundleError
+from pathology_scaat.training.bundle_config import (
+    SCHEMA_NAME,
+    SCHEMA_VERSION,
+    BundleConfig,
+    class_names_problem,
+    model_fingerprint,
+)
+
+CONFIG_NAME = "config.json"
+MAX_CONFIG_BYTES = 4 << 20
+ANEW = "train it again, or copy the whole folder anew"
+
+
+def read_bundle_config(path: Path) -> BundleConfig:
+    """The configuration of a bundle, checked; no weights are read.
+
+    Raises
+    ------
+    BundleError
+        If it is missing, altered, or of another schema.
+    """
+    file = path / CONFIG_NAME
+    try:
+        if file.stat().st_size > MAX_CONFIG_BYTES:
+            raise BundleError(path.name, "has a config.json of absurd size", ANEW)
+        value = json.loads(file.read_text(encoding="utf-8"), parse_constant=_no_number)
+    except FileNotFoundError:
+        raise BundleError(
+            path.name,
+            "is not a model bundle (no config.json)",
+            "give the folder 'scaat train' made",
+        ) from None
+    except (OSError, ValueError, RecursionError):
+        raise BundleError(path.name, "has a config.json that cannot be read", ANEW) from None
+    if not isinstance(value, dict) or value.get("schema_name") != SCHEMA_NAME:
+        raise BundleError(path.name, "is not a model bundle", "give the folder 'scaat train' made")
+    if value.get("schema_version") != SCHEMA_VERSION:
+        raise BundleError(
+            path.name,
+            f"is of schema version {value.get('schema_version')}, not {SCHEMA_VERSION}",
+            "train it again with this version",
+        )
+    stated = value.pop("fingerprint", None)
+    value.pop(CHECKSUM_KEY, None)  # of all files, for 'scaat verify'
+    try:
+        config = BundleConfig.model_validate(value)
+        computed = model_fingerprint(config)
+    except ValidationError as error:
+        at = ".".join(str(part) for part in error.errors()[0]["loc"])[:60]
+        raise BundleError(path.name, f"has a damaged config.json ('{at}')", ANEW) from None
+    except (ValueError, RecursionError):  # numbers that are none, in free settings
+        raise BundleError(path.name, "has a damaged config.json", ANEW) from None
+    if problem := class_names_problem(config.class_names):
+        raise BundleError(path.name, problem, "train it again with other class names")
+    if stated != computed:
+        raise BundleError(path.name, "has a config.json that was altered", ANEW)
+    if config.positive_class not in config.class_names:
+        raise BundleError(path.name, "names a positive class it does not have", ANEW)
+    return config
+
+
+def _no_number(text: str) -> float:
+    raise ValueError(f"{text} is no number")
