@@ -332,4 +332,5 @@ def _result(
         warnings=meta.warnings,
         n_labelled_by_class=dict(zip(meta.class_names, counts.tolist(), strict=True)),
         relabelled=relabelled,
+        n_cut=0 if skipped or relabelled or not job.keep_pixels else len(labels),
     )

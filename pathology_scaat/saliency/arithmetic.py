@@ -33,10 +33,12 @@ AGREEMENT = 1e-3
 
 
 class _Tracer(fx.Tracer):
-    """Keeps normalisations whole, also those that are no part of torch."""
+    """Keeps convolutions and normalisations whole, also those that are no part of torch."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return isinstance(m, _BatchNorm) or super().is_leaf_module(m, module_qualified_name)
+        return isinstance(m, _BatchNorm | nn.Conv2d) or super().is_leaf_module(
+            m, module_qualified_name
+        )
 
 
 def _foldable(network: nn.Module) -> Iterator[tuple[nn.Conv2d, nn.Module, str]]:
@@ -55,7 +57,9 @@ def _foldable(network: nn.Module) -> Iterator[tuple[nn.Conv2d, nn.Module, str]]:
             continue
         convolution = modules[str(before.target)]
         alone = len(before.users) == 1 and calls[str(before.target)] == calls[str(node.target)] == 1
-        if alone and type(convolution) is nn.Conv2d:
+        # Others than these two may do more to their weights than a convolution does.
+        plain = type(convolution) is nn.Conv2d or type(convolution).__name__ == "Conv2dSame"
+        if alone and plain and isinstance(convolution, nn.Conv2d):
             yield convolution, modules[str(node.target)], str(node.target)
 
 
@@ -139,7 +143,9 @@ def _ready(model: Classifier, patch_size_px: int, precision: Precision) -> Class
         backbone, tuple(model.mean.flatten().tolist()), tuple(model.std.flatten().tolist())
     )
     ready = ready.to(model.mean.device).eval().requires_grad_(False)
-    return ready.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+    if model.mean.device.type in ("cpu", "cuda"):
+        ready.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return ready
 
 
 def ready_to_explain(model: nn.Module, patch_size_px: int, precision: Precision) -> nn.Module:

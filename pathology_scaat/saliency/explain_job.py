@@ -5,14 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from pathology_scaat.artifacts.urls import SlideUrl
-from pathology_scaat.execution.devices import job_device
 from pathology_scaat.execution.jobs import job_threads, report_progress
 from pathology_scaat.patches.config import TileJob
 from pathology_scaat.saliency.config import ExplainConfig, ExplainResult
-from pathology_scaat.saliency.explain import explain_slide
 
 
 @dataclass(frozen=True)
@@ -57,6 +53,12 @@ def explain_job(job: ExplainJob) -> ExplainResult:
     StoreError, BundleError, SlideError, UsageError
         As :func:`pathology_scaat.saliency.explain.explain_slide`.
     """
+    # A cluster's scheduler reads the jobs, and with them this module: it needs no torch.
+    import torch
+
+    from pathology_scaat.execution.devices import job_device
+    from pathology_scaat.saliency.explain import explain_slide
+
     device = job_device(job.device)
     if device.type == "cpu":
         # Several workers on one machine must not start a thread per core each.

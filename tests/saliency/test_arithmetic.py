@@ -46,7 +46,7 @@ def as_images(pixels: torch.Tensor) -> torch.Tensor:
     return pixels.permute(0, 3, 1, 2).float() / 255
 
 
-def trained(name: str, steps: int = 10) -> Classifier:
+def trained(name: str, steps: int = 6) -> Classifier:
     """A network after a few steps: its BatchNorms have seen data, its scores mean something."""
     torch.manual_seed(0)
     model = Classifier(create_backbone(name, 2, SIDE, dict(NETWORKS[name])), MEAN, STD).train()
