@@ -19,6 +19,7 @@ import argparse
 import json
 import time
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ import numpy as np
 import timm
 import torch
 import torch.nn.functional as F
-from planted import make_patches
+from planted import PlantedPatches, make_patches
 from scipy.stats import spearmanr
 from sklearn.metrics import average_precision_score, roc_auc_score
 from torch import Tensor, nn
@@ -156,10 +157,14 @@ def maps_of(model: nn.Module, x: Tensor) -> Tensor:
     return torch.cat(found)
 
 
+@cache
+def patches(n_patients: int, per_patient: int, seed: int) -> PlantedPatches:
+    return make_patches(n_patients, per_patient, seed, size=SIDE_PX)
+
+
 def run(name: str, seed: int, weights: Path, maps_dir: Path) -> dict[str, Any]:
     setup = ARMS[name]
-    train = make_patches(12, 16, 1000 + seed, size=SIDE_PX)
-    test = make_patches(8, 6, 2000 + seed, size=SIDE_PX)
+    train, test = patches(12, 16, 1000 + seed), patches(8, 6, 2000 + seed)
     x, y = (torch.from_numpy(train.images).permute(0, 3, 1, 2).float() / 255,
             torch.from_numpy(train.labels))  # fmt: skip
     tx = torch.from_numpy(test.images).permute(0, 3, 1, 2).float() / 255
