@@ -19,6 +19,7 @@ import argparse
 import json
 import time
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ import numpy as np
 import timm
 import torch
 import torch.nn.functional as F
-from planted import make_patches
+from planted import PlantedPatches, make_patches
 from scipy.stats import spearmanr
 from sklearn.metrics import average_precision_score, roc_auc_score
 from torch import Tensor, nn
@@ -50,7 +51,7 @@ class Setup:
     ``rate``: peak learning rate; ``steps``; ``eps`` in 1/255; ``options``: of the method;
     ``upscale``: of the patches before the network; ``frozen``: BatchNorm keeps the statistics
     of the weights; ``random_init``: no pretraining; ``order``: added to the seed of the order of
-    the data alone.
+    the data alone; ``head``: factor on the classifier's initial weights; ``network``: of timm.
     """
 
     method: str = "scaat"
@@ -60,6 +61,8 @@ class Setup:
     upscale: int = 1
     frozen: bool = False
     random_init: bool = False
+    head: float = 1.0
+    network: str = NETWORK
     order: int = 0
     options: tuple[tuple[str, Any], ...] = ()
 
@@ -80,6 +83,8 @@ ARMS: dict[str, Setup] = {
     "scaat-x2": Setup("scaat", HIGH, upscale=2),
     "plain-long": Setup("plain", HIGH, steps=120),
     "scaat-long": Setup("scaat", HIGH, steps=120),
+    "plain-head": Setup("plain", HIGH, head=0.02),
+    "scaat-head": Setup("scaat", HIGH, head=0.02),
     "plain-scratch": Setup("plain", HIGH, steps=120, random_init=True),
     "scaat-scratch": Setup("scaat", HIGH, steps=120, random_init=True),
 }
@@ -88,10 +93,12 @@ ARMS: dict[str, Setup] = {
 class Network(nn.Module):
     def __init__(self, setup: Setup, weights: Path) -> None:
         super().__init__()
-        self.body = timm.create_model(NETWORK, pretrained=False, num_classes=2)
+        self.body = timm.create_model(setup.network, pretrained=False, num_classes=2)
         self.upscale = setup.upscale
         if not setup.random_init:
             fill(self.body, weights)
+        with torch.no_grad():
+            self.body.get_classifier().weight.mul_(setup.head)
 
     def forward(self, images: Tensor) -> Tensor:
         x = (images - MEAN) / STD
@@ -156,10 +163,14 @@ def maps_of(model: nn.Module, x: Tensor) -> Tensor:
     return torch.cat(found)
 
 
+@cache
+def patches(n_patients: int, per_patient: int, seed: int) -> PlantedPatches:
+    return make_patches(n_patients, per_patient, seed, size=SIDE_PX)
+
+
 def run(name: str, seed: int, weights: Path, maps_dir: Path) -> dict[str, Any]:
     setup = ARMS[name]
-    train = make_patches(12, 16, 1000 + seed, size=SIDE_PX)
-    test = make_patches(8, 6, 2000 + seed, size=SIDE_PX)
+    train, test = patches(12, 16, 1000 + seed), patches(8, 6, 2000 + seed)
     x, y = (torch.from_numpy(train.images).permute(0, 3, 1, 2).float() / 255,
             torch.from_numpy(train.labels))  # fmt: skip
     tx = torch.from_numpy(test.images).permute(0, 3, 1, 2).float() / 255
@@ -218,6 +229,30 @@ def run(name: str, seed: int, weights: Path, maps_dir: Path) -> dict[str, Any]:
     }
 
 
+STARTS = {
+    "Lite0, ImageNet weights": Setup("plain"),
+    "Lite0, ImageNet weights, classifier x 0.02": Setup("plain", head=0.02),
+    "Lite0, random weights": Setup("plain", random_init=True),
+    "ResNet-18, random weights": Setup("plain", random_init=True, network="resnet18"),
+}
+
+
+def starts(weights: Path, seeds: int = 5) -> dict[str, Any]:
+    """What the default attack does to networks before their first step, by seed."""
+    found: dict[str, Any] = {}
+    for name, setup in STARTS.items():
+        rows = []
+        for seed in range(seeds):
+            data = patches(2, 8, 1000 + seed)
+            x = torch.from_numpy(data.images).permute(0, 3, 1, 2).float() / 255
+            torch.manual_seed(seed)
+            model = Network(setup, weights)
+            probe = make_method("scaat", model, seed=seed)
+            rows.append(vars(watch(model, x, torch.from_numpy(data.labels), probe)))
+        found[name] = {k: [round(row[k], 4) for row in rows] for k in rows[0]}
+    return found
+
+
 def correlation(maps_dir: Path, one: str, other: str, seed: int) -> float | None:
     """Mean rank correlation of two arms' maps of the same test patches."""
     paths = [maps_dir / f"{name}-{seed}.npy" for name in (one, other)]
@@ -229,13 +264,55 @@ def correlation(maps_dir: Path, one: str, other: str, seed: int) -> float | None
     )
 
 
+PAIRS = (
+    ("plain", "plain-other-order"), ("plain", "scaat"), ("plain", "scaat-eps4"),
+    ("plain", "scaat-eps32"), ("plain-low", "scaat-low"), ("plain-low", "plain-low-other-order"),
+    ("plain-frozen", "scaat-frozen"), ("plain-x2", "scaat-x2"), ("plain-long", "scaat-long"),
+    ("plain-scratch", "scaat-scratch"), ("plain-low", "plain"),
+)  # fmt: skip
+
+
+def report(out: Path) -> dict[str, Any]:
+    """All runs, means over seeds, and rank correlations of maps between pairs of arms."""
+    runs = [json.loads(line) for line in (out / "runs.jsonl").read_text().splitlines()]
+    means: dict[str, Any] = {}
+    for name in ARMS:
+        mine = [r for r in runs if r["arm"] == name]
+        if mine:
+            measures = {k: [r[k] for r in mine] for k in (
+                "auc", "pixel_ap", "gini", "map_size", "robust_loss", "cpu_s")}  # fmt: skip
+            for when in ("before", "watch"):
+                measures |= {f"{when}.{k}": [r[when][k] for r in mine] for k in mine[0][when]}
+            means[name] = {
+                "n_seeds": len(mine),
+                **{k: [round(float(np.mean(v)), 5), round(float(np.std(v, ddof=1)), 5)]
+                   for k, v in measures.items() if len(mine) > 1},
+            }  # fmt: skip
+    maps = {}
+    for one, other in PAIRS:
+        found = [correlation(out / "maps", one, other, seed) for seed in range(5)]
+        values = [v for v in found if v is not None]
+        if values:
+            maps[f"{one} / {other}"] = [round(v, 4) for v in values]
+    return {"network": NETWORK, "side_px": SIDE_PX, "batch": BATCH,
+            "mean_and_sd": means, "map_rank_correlation_by_seed": maps, "runs": runs}  # fmt: skip
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--weights", type=Path, required=True)
+    parser.add_argument("--weights", type=Path)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--arms", default=",".join(ARMS))
     parser.add_argument("--seeds", default="0,1,2,3,4")
+    parser.add_argument("--starts", type=Path, help="measure starts, write them there, and end")
+    parser.add_argument("--report", type=Path, help="write all results there, and run nothing")
     asked = parser.parse_args()
+    if asked.starts is not None:
+        asked.starts.write_text(json.dumps(starts(asked.weights), indent=1) + "\n")
+        return
+    if asked.report is not None:
+        asked.report.write_text(json.dumps(report(asked.out), indent=1) + "\n")
+        return
     asked.out.mkdir(parents=True, exist_ok=True)
     log = asked.out / "runs.jsonl"
     done = set()

@@ -238,11 +238,31 @@ def load_backbone_weights(backbone: nn.Module, path: Path, *, whole: bool = Fals
             "check that backbone and backbone_options are those of the weights, or train all of it",
         )
     backbone.load_state_dict(fitting, strict=False)
+    if not any(k.startswith(f"{head}.") for k in fitting):
+        quiet_head(backbone)
     # kept in the bundle and the notes: it must not hold the name of a file
     return (
         f"Given weights: {len(fitting)} of {len(own)} tensors, {matched / total:.1%} of the network"
         f"{', positions resampled to this patch size' if moved else ''}"
     )
+
+
+HEAD_STD = 0.01
+
+
+def quiet_head(backbone: nn.Module) -> None:
+    """Give a new classifier over learnt features small weights, so that it begins undecided.
+
+    Some networks initialise theirs by the number of classes alone: with two, an EfficientNet's
+    first logits are tens, its predictions saturated and wrong, and an attack of the size that
+    suits other networks moves its loss by tens of nats (``benchmarks/evidence``).
+    """
+    head = getattr(backbone, "get_classifier", lambda: None)()
+    for module in head.modules() if isinstance(head, nn.Module) else ():
+        if isinstance(module, nn.Linear | nn.Conv2d):
+            nn.init.normal_(module.weight, std=HEAD_STD)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
 
 
 def _head_name(backbone: nn.Module) -> str:

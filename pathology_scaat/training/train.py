@@ -20,6 +20,7 @@ from pathology_scaat.artifacts.fingerprint import file_sha256, fingerprint
 from pathology_scaat.errors import BundleError, TrainingError, UsageError
 from pathology_scaat.execution.devices import choose_device
 from pathology_scaat.patches.reader import PatchStore
+from pathology_scaat.training.backbones import HEAD_STD
 from pathology_scaat.training.bundle import read_bundle_config
 from pathology_scaat.training.bundle_config import SCHEMA_VERSION, model_fingerprint
 from pathology_scaat.training.config import TrainConfig
@@ -169,11 +170,18 @@ def training_fingerprint(
             "defaults": DEFAULTS_VERSION,
             "data": data,
             "config": config.model_dump(mode="json", exclude=EXECUTION_ONLY | NOT_FOR_PATCHES),
-            "weights": file_sha256(weights) if weights and weights.is_file() else None,
+            "weights": _weights_key(weights),
             "seed": seed,
             **({} if parent is None else {"parent": model_fingerprint(read_bundle_config(parent))}),
         }
     )
+
+
+def _weights_key(weights: Path | None) -> str | None:
+    """Identity of given weights, and of how the classifier over them begins."""
+    if weights is None or not weights.is_file():
+        return None
+    return f"{file_sha256(weights)}, classifier {HEAD_STD}"
 
 
 def finished_training(out: Path, identity: str) -> TrainResult | None:

@@ -115,12 +115,18 @@ def wsinfer_readme(config: BundleConfig) -> str:
             "",
             *(measured or ["Nothing was measured."]),
             "",
-            "Names that begin with `test` are of slides that took no part in training; `val` chose "
-            "the epoch. A probability here says what the model says, not how often it is right on "
+            *(_MEASURED if measured else ()),
+            "A probability here says what the model says, not how often it is right on "
             "slides of another laboratory or scanner.",
             "",
         ]
     )
+
+
+_MEASURED = (
+    "Names that begin with `test` are of slides that took no part in training; `val` chose the "
+    "epoch.",
+)
 
 
 def _made(config: BundleConfig) -> str:

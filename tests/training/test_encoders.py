@@ -99,3 +99,24 @@ def test_weights_are_found_under_any_prefix(tiny: Encoder, tmp_path: Path, prefi
     network = create_backbone("tiny", 2, 32)
     load_backbone_weights(network, tmp_path / "w.safetensors", whole=True)
     assert torch.equal(network.norm.weight, source.norm.weight)  # type: ignore[union-attr]
+
+
+def test_a_new_classifier_over_given_weights_begins_undecided(tmp_path: Path) -> None:
+    """An EfficientNet's own beginning has logits of many units for two classes."""
+    torch.manual_seed(0)
+    source = create_backbone("tf_efficientnet_lite0", 0, 32)
+    save_file(source.state_dict(), tmp_path / "w.safetensors")
+    network = create_backbone("tf_efficientnet_lite0", 2, 32)
+    x = torch.randn(8, 3, 32, 32)
+    with torch.no_grad():
+        before = network.train()(x).abs().max()
+        load_backbone_weights(network, tmp_path / "w.safetensors")
+        after = network(x).abs().max()
+        load_backbone_weights(network, tmp_path / "w.safetensors", whole=True)
+    assert before > 2
+    assert after < 0.5
+    whole = network.state_dict()
+    save_file(whole, tmp_path / "all.safetensors")
+    again = create_backbone("tf_efficientnet_lite0", 2, 32)
+    load_backbone_weights(again, tmp_path / "all.safetensors")  # its classifier is kept
+    assert torch.equal(again.classifier.weight, whole["classifier.weight"])  # type: ignore[union-attr]
