@@ -28,6 +28,7 @@ from pathology_scaat.saliency.schema import (
     SCHEMA_NAME,
     SCHEMA_VERSION,
     UNLIKE_PERCENTILE,
+    UNLIKE_SLIDE_SHARE,
     SaliencyStoreMeta,
 )
 from pathology_scaat.saliency.store import SaliencyStore, saliency_store_writer
@@ -44,8 +45,6 @@ logger = logging.getLogger(__name__)
 READ_AHEAD_BATCHES = 3
 MPP_TOLERANCE = 0.10
 NOT_IN_FINGERPRINT = {"batch_size", "patches_per_shard"}
-UNLIKE_SLIDE_SHARE = 0.25
-"""Share of unlike patches from which a whole slide is told to be unlike the training data."""
 
 Progress = Callable[[int, int], None]
 
