@@ -38,11 +38,9 @@ class RunLog:
         Output folder.
     command : str
         What the lines are of, such as ``run``.
-    version : str
-        Of this program.
     """
 
-    def __init__(self, out: Path, command: str, version: str = "") -> None:
+    def __init__(self, out: Path, command: str) -> None:
         self._out = out
         self._redact = redactor_for(out)
         self._began_s = time.monotonic()

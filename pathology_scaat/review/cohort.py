@@ -16,7 +16,7 @@ from pathology_scaat.export.sidecar import read_sidecar, sidecar_path
 from pathology_scaat.review.map_scale import ChannelScale, channel_scales
 from pathology_scaat.review.regions import ReviewRegion, ordered, overlay_path, read_regions
 from pathology_scaat.review.verdicts import WHOLE_SLIDE, Verdict, VerdictTable
-from pathology_scaat.saliency.config import UNLIKE_SLIDE_SHARE
+from pathology_scaat.saliency.schema import UNLIKE_SLIDE_SHARE
 from pathology_scaat.stitching import SlideMap
 
 MAX_TABLE_BYTES = 64 << 20

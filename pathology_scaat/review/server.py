@@ -11,10 +11,10 @@ import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from importlib import resources
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import unquote
 
 import tornado.httpserver
@@ -31,10 +31,13 @@ from pathology_scaat.review.cohort import cohort_rows, slide_paper, verdict_dict
 from pathology_scaat.review.drawings import DrawingTable, drawing_of
 from pathology_scaat.review.map_values import ChannelPicture, channel_picture
 from pathology_scaat.review.model_card import model_card
-from pathology_scaat.review.regions import ORDERS
+from pathology_scaat.review.regions import ORDERS, ReviewRegion
 from pathology_scaat.review.slide_tiles import TILE_PX, SlideShelf, encode_jpeg
 from pathology_scaat.review.verdicts import Verdict, VerdictTable
-from pathology_scaat.review.why import WhyDesk
+from pathology_scaat.slides.base import RgbImage
+
+if TYPE_CHECKING:
+    from pathology_scaat.review.why import WhyDesk
 
 T = TypeVar("T")
 
@@ -77,16 +80,21 @@ class Review:
     shelf: SlideShelf = field(init=False)
     verdicts: VerdictTable = field(init=False)
     drawings: DrawingTable = field(init=False)
-    why: WhyDesk = field(init=False)
     pool: ThreadPoolExecutor = field(init=False)
 
     def __post_init__(self) -> None:
         self.shelf = SlideShelf(self.slides)
         self.verdicts = VerdictTable(self.out)
         self.drawings = DrawingTable(self.out)
-        self.why = WhyDesk(self.out, self.model)
         self.pool = ThreadPoolExecutor(THREADS, thread_name_prefix="review")
         self.map_picture = lru_cache(maxsize=8)(self._map_picture)
+
+    @cached_property
+    def why(self) -> WhyDesk:
+        """Who knows why; loaded when first asked, since it needs the model and so torch."""
+        from pathology_scaat.review.why import WhyDesk
+
+        return WhyDesk(self.out, self.model)
 
     def _map_picture(self, slide_id: str, channel: int) -> ChannelPicture:
         from pathology_scaat.stitching import SlideMap
@@ -314,15 +322,21 @@ class _Why(_Handler):
         region = next((r for r in paper.regions if r.region_id == wanted), None)
         if region is None:
             raise tornado.web.HTTPError(404, reason="no such region")
-        self.send_json(await self.work(self.review.why.about, slide_id, region))
+        self.send_json(await self.work(self._about, slide_id, region))
+
+    def _about(self, slide_id: str, region: ReviewRegion) -> dict[str, Any]:
+        return self.review.why.about(slide_id, region)
 
 
 class _Neighbour(_Handler):
     async def get(self, name: str, number: str) -> None:
         slide_id = await self.slide_id(name)
-        pixels = await self.work(self.review.why.picture, slide_id, int(number))
+        pixels = await self.work(self._picture, slide_id, int(number))
         self.set_header("Content-Type", "image/jpeg")
         self.finish(encode_jpeg(pixels))
+
+    def _picture(self, slide_id: str, number: int) -> RgbImage:
+        return self.review.why.picture(slide_id, number)
 
 
 class _Verdicts(_Handler):

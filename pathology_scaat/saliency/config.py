@@ -20,10 +20,6 @@ def _spelled(value: object) -> object:
     return _SHORT.get(value, value) if isinstance(value, str) else value
 
 
-UNLIKE_SLIDE_SHARE = 0.25
-"""Share of unlike patches from which a whole slide is told to be unlike the training data."""
-
-
 class ExplainConfig(BaseModel):
     """How saliency is computed; the same for every patch of every slide."""
 

@@ -29,14 +29,13 @@ from pathology_scaat.patches.reader import PatchStore
 from pathology_scaat.saliency.arithmetic import chosen_precision, kept_for_explaining
 from pathology_scaat.saliency.batch_explainer import BatchExplainer
 from pathology_scaat.saliency.config import (
-    UNLIKE_SLIDE_SHARE,
     ExplainConfig,
     ExplainResult,
     Precision,
 )
 from pathology_scaat.saliency.device_copies import Pending
 from pathology_scaat.saliency.explanation import Explanation, check_match, plan_explanation
-from pathology_scaat.saliency.schema import MAIN_ARRAY, UNLIKE_PERCENTILE
+from pathology_scaat.saliency.schema import MAIN_ARRAY, UNLIKE_PERCENTILE, UNLIKE_SLIDE_SHARE
 from pathology_scaat.saliency.sources import (
     READ_AHEAD_BATCHES,
     UnreadablePatchesError,

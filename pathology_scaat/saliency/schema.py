@@ -17,6 +17,8 @@ MAIN_ARRAY = "saliency"
 UNLIKE_ARRAY = "unlike"
 UNLIKE_PERCENTILE = 99.0
 """A patch this far out is told to be unlike the training data: of held-out patches 1 % is."""
+UNLIKE_SLIDE_SHARE = 0.25
+"""Share of unlike patches from which a whole slide is told to be unlike the training data."""
 
 
 @dataclass(frozen=True)

@@ -126,7 +126,12 @@ class Browser:
 
     def press(self, key: str, shift: bool = False) -> None:
         """One key, down and up."""
-        names = {" ": "Space", "[": "BracketLeft", "]": "BracketRight", "Enter": "Enter"}
+        names = {" ": "Space", "[": "BracketLeft", "]": "BracketRight"}
+        if len(key) > 1 and key != "Enter":  # arrows, Backspace, Escape: no text
+            for kind in ("keyDown", "keyUp"):
+                self.call("Input.dispatchKeyEvent", type=kind, key=key, code=key)
+            return
+        names["Enter"] = "Enter"
         code = names.get(key, f"Key{key.upper()}" if key.isalpha() else f"Digit{key}")
         base = {"key": key, "code": code, "modifiers": 8 if shift else 0}
         text = {"text": "\r" if key == "Enter" else key}

@@ -18,6 +18,7 @@ from browser import Browser
 from map_stores import run_with_maps, write_marked_slide
 
 from pathology_scaat.geometry import BoxPx, SizePx
+from pathology_scaat.review.drawings import DrawingTable
 from pathology_scaat.review.regions import overlay_path, read_regions
 from pathology_scaat.review.verdicts import VerdictTable
 
@@ -203,3 +204,81 @@ def test_pages_are_usable_without_a_mouse(browser: Browser, session: Session) ->
     assert nameless == 0
     assert browser.js("document.documentElement.lang") == "en"
     assert browser.js("[...document.querySelectorAll('[tabindex]')].every(e => e.tabIndex <= 0)")
+
+
+def test_an_outline_is_drawn_taken_back_and_given_up_by_keyboard(
+    browser: Browser, session: Session
+) -> None:
+    open_slide_page(browser, session)
+    browser.js("byId('reviewer').value || (byId('reviewer').value = 'ann')")
+    browser.press("d")
+    for key in ("Enter", *["ArrowRight"] * 3, "Enter", *["ArrowDown"] * 3, "Enter", "Backspace"):
+        browser.press(key)
+    browser.press("Enter")
+    browser.press("y")  # no verdict by mistake while an outline is open
+    judged = browser.js("document.getElementById('progress').textContent")
+    browser.press("c")
+    browser.wait("document.querySelectorAll('#drawings li').length === 1")
+    assert browser.js("document.getElementById('progress').textContent") == judged
+    (kept,) = DrawingTable(session.out).current()
+    assert (kept.reviewer, kept.slide_id, kept.class_name) == ("ann", "a", "normal")
+    (x0, y0), (x1, y1), (x2, y2) = kept.ring
+    assert y0 == pytest.approx(y1, abs=0.2)
+    assert x1 == pytest.approx(x2, abs=0.2)
+    assert x1 - x0 == pytest.approx(y2 - y1, abs=0.4)  # three steps each way
+    assert 0 <= x0 < x1 <= SIDE
+    browser.press("z")
+    browser.wait("document.querySelectorAll('#drawings li').length === 0")
+    assert DrawingTable(session.out).current() == ()
+    browser.press("d")
+    browser.press("Enter")
+    browser.press("Escape")
+    assert browser.js("drawing.active") is False
+    assert browser.failures == []
+
+
+def test_why_is_told_and_what_is_not_known_is_said(browser: Browser, session: Session) -> None:
+    open_slide_page(browser, session)
+    browser.press("w")
+    browser.wait("document.body.dataset.why === state.paper.regions[state.current].region_id")
+    words = browser.js("document.getElementById('why').textContent")
+    assert "not at hand" in words  # no model made this map of darkness
+    assert "tumour: " in words
+    assert "without" in words
+    browser.press("w")
+    assert browser.js("document.getElementById('why').hidden") is True
+
+
+def test_axe_finds_nothing_serious(browser: Browser, session: Session) -> None:
+    """With axe-core, which is not shipped: 'npm install axe-core', SCAAT_AXE=its axe.min.js."""
+    script = os.environ.get("SCAAT_AXE")
+    if not script:
+        pytest.skip("axe-core is not here: set SCAAT_AXE to its axe.min.js")
+    source = Path(script).read_text(encoding="utf-8")
+    root = session.link.partition("?")[0]
+    for address in (root, f"{root}slide/a"):
+        browser.open(address)
+        browser.wait("document.querySelector('#count, #regions li')")
+        browser.js(f"{source};0")
+        found = browser.js(
+            "axe.run(document, {resultTypes: ['violations']}).then(r => r.violations"
+            ".filter(v => ['serious', 'critical'].includes(v.impact))"
+            ".map(v => v.id + ': ' + v.nodes[0].html))"
+        )
+        assert found == [], address
+
+
+def test_at_twice_the_size_nothing_is_cut_off_sideways(browser: Browser, session: Session) -> None:
+    metrics = {"deviceScaleFactor": 2, "mobile": False}
+    browser.call("Emulation.setDeviceMetricsOverride", width=700, height=450, **metrics)
+    try:
+        for address in ("", "slide/a"):
+            browser.open(session.link.partition("?")[0] + address)
+            browser.wait("document.querySelector('#cohort tbody tr, #regions li')")
+            wide = browser.js("document.documentElement.scrollWidth - innerWidth")
+            assert wide <= 0, address
+    finally:
+        browser.call(
+            "Emulation.setDeviceMetricsOverride",
+            width=1400, height=900, deviceScaleFactor=1, mobile=False,
+        )  # fmt: skip

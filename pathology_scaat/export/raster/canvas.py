@@ -61,6 +61,16 @@ def wrapped(text: str, face: Font, width_px: int) -> list[str]:
     return [*lines, line] if line else lines
 
 
+@lru_cache(maxsize=512)
+def _written(text: str, size_px: int, bold: bool) -> tuple[Image.Image, int, int]:
+    """A line of text as a mask, and where its corner lies: most lines stand in every picture."""
+    face = font(size_px, bold)
+    left, top, right, bottom = (round(v) for v in face.getbbox(text))
+    mask = Image.new("L", (max(right - left, 1), max(bottom - top, 1)))
+    ImageDraw.Draw(mask).text((-left, -top), text, fill=255, font=face)
+    return mask, left, top
+
+
 def fitting(text: str, face: Font, width_px: int) -> str:
     """The text, its end cut off where it is too long."""
     if face.getlength(text) <= width_px:
@@ -115,7 +125,11 @@ class Canvas:
         self, x: int, y: int, text: str, size_px: int, colour: tuple[int, int, int] = INK,
         *, bold: bool = False, anchor: str = "la",
     ) -> None:  # fmt: skip
-        self.draw.text((x, y), text, fill=colour, font=font(size_px, bold), anchor=anchor)
+        if anchor != "la" or not text:
+            self.draw.text((x, y), text, fill=colour, font=font(size_px, bold), anchor=anchor)
+            return
+        mask, left, top = _written(text, size_px, bold)
+        self.image.paste(colour, (x + left, y + top), mask)
 
     def lines(
         self, x: int, y: int, lines: Sequence[str], size_px: int,

@@ -31,6 +31,7 @@ from pathology_scaat.export.raster.colour_scale import (
     saliency_scale,
 )
 from pathology_scaat.export.raster.examined import Examined, enlarged, examine, hatched, veiled
+from pathology_scaat.saliency.schema import UNLIKE_SLIDE_SHARE
 from pathology_scaat.slides.base import RgbImage
 from pathology_scaat.stitching.schema import (
     EVIDENCE_PREFIX,
@@ -206,7 +207,7 @@ class MapPictures:
         if self.facts.nothing_learnt:
             said.append(f"{NOTHING_LEARNT}: {self.facts.nothing_learnt}.")
         share = self.examined.unlike_share
-        if share >= 0.25:
+        if share >= UNLIKE_SLIDE_SHARE:
             said.append(
                 f"UNLIKE THE TRAINING DATA: {share:.0%} of this slide's tissue; its map may mean "
                 "nothing."

@@ -226,7 +226,9 @@ function drawRegions() {
     const verdict = state.verdicts.get(region.region_id);
     const hidden = byId("blind").checked && verdict === undefined;
     const sure = region.probability === null || hidden ? "" : `, p ${region.probability.toFixed(2)}`;
-    const name = hidden ? `Region ${index + 1}` : region.name; // names are ranks by size
+    // In QuPath's files regions are called "High saliency", also where they are cut from evidence.
+    const name = hidden ? `Region ${index + 1}` : region.name.replace(/^High saliency/, "Region"); // ranks by size
+    if (!hidden) button.title = `in QuPath: ${region.name}`;
     button.textContent = `${name}${sure}${verdict ? ": " + verdict : ""}`;
     button.addEventListener("click", () => choose(index));
     if (index === state.current) item.setAttribute("aria-current", "true");

@@ -31,7 +31,7 @@ function neighbourParts(found) {
   if (found.problem) return [made("p", `Nearest training patches: ${found.problem}.`, "note")];
   const parts = [made("p", "Distances are of the model's features, against those from held-out patches to their nearest training patch; all are of other patients.", "small")];
   for (const group of found.groups) {
-    parts.push(made("h3", `Nearest of ${group.class}`));
+    parts.push(made("h2", `Nearest of ${group.class}`));
     const row = made("div", undefined, "neighbours");
     row.append(...group.items.map(neighbourElement));
     parts.push(group.items.length ? row : made("p", "none of other patients"));
@@ -42,7 +42,7 @@ function neighbourParts(found) {
 }
 
 function withoutParts(found, count) {
-  const head = made("h3", `The slide without these ${count} patches`);
+  const head = made("h2", `The slide without these ${count} patches`);
   if (found.problem) return [head, made("p", found.problem, "note")];
   const rows = found.classes.map(([name, before, after]) => made("div", `${name}: ${before.toFixed(3)} with, ${after.toFixed(3)} without`));
   return [head, ...rows, made("p", `${found.rule}. Every patch that reaches into the region is left out.`, "small")];
@@ -67,7 +67,7 @@ async function showWhy() {
   try {
     const answer = await getJson(`/api/why/${encodeURIComponent(slideId)}?region=${encodeURIComponent(region.region_id)}`);
     parts = [...neighbourParts(answer.neighbours), ...withoutParts(answer.without, answer.n_patches),
-      made("h3", "Do other models agree?"), made("p", answer.ensemble)];
+      made("h2", "Do other models agree?"), made("p", answer.ensemble)];
   } catch (error) {
     parts = [made("p", error.message, "note")];
   }
