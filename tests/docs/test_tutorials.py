@@ -74,7 +74,8 @@ def test_a_notebook_runs(name: str, work: Path, executed: Path) -> None:
     notebook = nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
     pipes = Config({"KernelManager": {"transport": "ipc"}})  # no port is opened
     resources = {"metadata": {"path": str(work)}}
-    NotebookClient(notebook, timeout=500, resources=resources, config=pipes).execute()
+    limits = {"timeout": 500, "startup_timeout": 240}
+    NotebookClient(notebook, resources=resources, config=pipes, **limits).execute()
     said = "\n".join(texts([cell.get("outputs", []) for cell in notebook.cells]))
     user = getpass.getuser()
     for secret in (str(work), str(FOLDER), socket.gethostname(), f"/home/{user}", "/tmp/"):
