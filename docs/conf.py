@@ -88,9 +88,7 @@ def _settings(app: Any, what: str, name: str, obj: Any, options: Any, lines: lis
         lines.append(f"* ``{field}`` ({default}): {info.description or ''}".rstrip(": "))
 
 
-def _own_members(
-    app: Any, what: str, name: str, obj: Any, skip: bool, options: Any
-) -> bool | None:
+def _own_members(app: Any, what: str, name: str, obj: Any, skip: bool, options: Any) -> bool | None:
     """Nothing of pydantic's, whose fields :func:`_settings` lists."""
     owner = getattr(obj, "__qualname__", "")
     is_pydantic = name.startswith(("model_", "_")) or "BaseModel" in owner

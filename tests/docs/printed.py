@@ -1,4 +1,4 @@
-"""Every ``scaat`` command that README and documentation print, and what the real program says of it."""
+"""Every ``scaat`` command that README and documentation print, and the real application."""
 
 from __future__ import annotations
 
@@ -36,7 +36,9 @@ class Printed:
     @property
     def arguments(self) -> list[str]:
         plain = re.sub(r"\$?\{(TILE|TRAIN|params\.(tile|train))\}", "", self.text)  # more options
-        plain = re.sub(r"'?\$?\{[^}]*\}'?|\"?\$\w+\"?", "1", plain)  # values, of workflows and shells
+        plain = re.sub(
+            r"'?\$?\{[^}]*\}'?|\"?\$\w+\"?", "1", plain
+        )  # values, of workflows and shells
         if not self.is_whole:
             plain = re.sub(r"[\[\]…]|\.\.\.", " ", plain)  # [--quick]
         return shlex.split(plain)

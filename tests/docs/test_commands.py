@@ -19,10 +19,11 @@ from printed import ROOT, Printed, all_options, application, options_of, pages, 
 
 ALL = list(dict.fromkeys(printed()))
 OTHER_PROGRAMS = {
-    "--build-arg", "--containall", "--config", "--cores", "--executor", "--gres", "--jobs", "--mem",
-    "--memory-limit", "--network", "--network=none", "--net", "--no-crop", "--no-venv", "--nv", "--rm",
-    "--seconds", "--stored", "--time", "--user", "--work", "--budget", "--data", "--patches", "--parts",
-    "--name", "--part", "--table", "--cpus-per-task", "--pwd", "--variant", "--index-url", "--system-site-packages",
+    "--budget", "--build-arg", "--config", "--containall", "--cores", "--cpus-per-task",
+    "--data", "--executor", "--gres", "--index-url", "--jobs", "--mem", "--memory-limit",
+    "--name", "--net", "--network", "--network=none", "--no-crop", "--no-venv", "--nv",
+    "--part", "--parts", "--patches", "--pwd", "--rm", "--seconds", "--stored",
+    "--system-site-packages", "--table", "--time", "--user", "--variant", "--work",
 }  # fmt: skip
 """Options of docker, apptainer, snakemake, sbatch, QuPath, pip, and of the benchmarks' scripts."""
 
@@ -120,9 +121,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("text", RUN)
-def test_a_printed_command_runs(
-    text: str, folder: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_a_printed_command_runs(text: str, folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
     from pathology_scaat.cli import app, run_command
 
     assert any(c.text == text for c in ALL), "no page prints it any more: take it out of RUN"

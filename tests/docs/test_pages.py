@@ -1,4 +1,4 @@
-"""The documentation: questions answered within two clicks, nothing public left out, versions agree."""
+"""The documentation: questions answered in two clicks, nothing public left out."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_readme_fits_a_screen_and_keeps_its_two_commands() -> None:
 def test_every_public_name_is_in_the_python_reference() -> None:
     page = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
     shown = {name.rpartition(".")[2] for name in re.findall(r"^\.\. auto\w+:: (\S+)", page, re.M)}
-    names = {name for name in ps.__all__}
+    names = set(ps.__all__)
     for package in ("scaat", "training", "saliency", "stitching", "export", "demo"):
         names |= set(importlib.import_module(f"pathology_scaat.{package}").__all__)
     assert names - shown <= {"METHODS"}
@@ -72,7 +72,9 @@ def test_every_public_name_is_in_the_python_reference() -> None:
 
 def test_the_version_is_one() -> None:
     cited = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
-    newest = re.findall(r"^## \[(\d[\d.]*)\]", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.M)
+    newest = re.findall(
+        r"^## \[(\d[\d.]*)\]", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.M
+    )
     assert cited["version"] == ps.__version__ == newest[0]
 
 
@@ -101,7 +103,9 @@ def test_the_exporter_in_contributing_is_one(tmp_path: Path) -> None:
     space: dict[str, object] = {}
     exec(compile(code, "CONTRIBUTING.md", "exec"), space)
     values = np.array([[0.0, np.nan], [0.2, 0.9]], np.float32)
-    context = SimpleNamespace(slide_map=SimpleNamespace(read=lambda name: values), map_frame="frame")
+    context = SimpleNamespace(
+        slide_map=SimpleNamespace(read=lambda name: values), map_frame="frame"
+    )
     export = space["export_peaks"]
     path = tmp_path / f"a{export.suffix}"  # type: ignore[attr-defined]
     assert export(path, context) == "frame"  # type: ignore[operator]
@@ -117,6 +121,8 @@ def test_a_site_that_loads_from_elsewhere_is_found(tmp_path: Path) -> None:
     page = tmp_path / "a.html"
     page.write_text('<a href="https://example.org">x</a><script src="static/a.js"></script>')
     assert check_site.loaded_from_away(tmp_path) == []
-    page.write_text('<link rel="stylesheet" href="//fonts.example.org/f.css"><img src="https://e.org/i">')
+    page.write_text(
+        '<link rel="stylesheet" href="//fonts.example.org/f.css"><img src="https://e.org/i">'
+    )
     (tmp_path / "a.css").write_text("@import url(https://example.org/a.css);")
     assert len(check_site.loaded_from_away(tmp_path)) == 4

@@ -37,4 +37,12 @@ def test_the_snakemake_example_runs(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert len(list((tmp_path / "out" / "overlays").glob("*.geojson.gz"))) == 3
     marks = {p.name for p in (tmp_path / "out.stages").iterdir()}
-    assert {"tiled", "trained", "explained", "predicted", "stitched", "exported", "verified"} <= marks
+    assert {
+        "tiled",
+        "trained",
+        "explained",
+        "predicted",
+        "stitched",
+        "exported",
+        "verified",
+    } <= marks
