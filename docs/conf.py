@@ -32,7 +32,7 @@ include_patterns = [
 ]
 exclude_patterns = [
     ".*", "**/.*", "build", "dist", "tests", "pathology_scaat", "pipelines", "containers",
-    "**/__pycache__", "README.md", "CODE_OF_CONDUCT.md",
+    "**/__pycache__", "README.md",
 ]  # fmt: skip
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 
