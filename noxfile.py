@@ -1,8 +1,8 @@
 """What CONTRIBUTING.md names: ``nox -s lint types contracts tests docs``.
 
 Sessions run in the environment that nox was started from, which holds what they need
-(``pip install -c constraints.txt -e ".[test,docs,dev]"``): the versions are those of constraints.txt,
-and nothing is installed twice. Only ``workflows`` makes an environment of its own.
+(``pip install -c constraints.txt -e ".[test,docs,dev]"``): the versions are those of
+constraints.txt, and nothing is installed twice. Only ``workflows`` makes an environment of its own.
 """
 
 from __future__ import annotations

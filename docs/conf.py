@@ -32,7 +32,7 @@ include_patterns = [
 ]
 exclude_patterns = [
     ".*", "**/.*", "build", "dist", "tests", "pathology_scaat", "pipelines", "containers",
-    "**/__pycache__", "README.md", "CODE_OF_CONDUCT.md",
+    "**/__pycache__", "README.md",
 ]  # fmt: skip
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 
@@ -88,9 +88,7 @@ def _settings(app: Any, what: str, name: str, obj: Any, options: Any, lines: lis
         lines.append(f"* ``{field}`` ({default}): {info.description or ''}".rstrip(": "))
 
 
-def _own_members(
-    app: Any, what: str, name: str, obj: Any, skip: bool, options: Any
-) -> bool | None:
+def _own_members(app: Any, what: str, name: str, obj: Any, skip: bool, options: Any) -> bool | None:
     """Nothing of pydantic's, whose fields :func:`_settings` lists."""
     owner = getattr(obj, "__qualname__", "")
     is_pydantic = name.startswith(("model_", "_")) or "BaseModel" in owner

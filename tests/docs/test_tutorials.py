@@ -68,13 +68,15 @@ def texts(value: Any) -> Iterator[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1500)
 @pytest.mark.parametrize("name", NAMES)
 def test_a_notebook_runs(name: str, work: Path, executed: Path) -> None:
     notebook = nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
-    pipes = Config({"KernelManager": {"transport": "ipc"}})  # no port is opened
+    sockets = {"transport": "ipc", "ip": str(work / name[:8])}  # no port is opened
+    pipes = Config({"KernelManager": sockets})
     resources = {"metadata": {"path": str(work)}}
-    NotebookClient(notebook, timeout=500, resources=resources, config=pipes).execute()
+    limits = {"timeout": 1400, "startup_timeout": 240}
+    NotebookClient(notebook, resources=resources, config=pipes, **limits).execute()
     said = "\n".join(texts([cell.get("outputs", []) for cell in notebook.cells]))
     user = getpass.getuser()
     for secret in (str(work), str(FOLDER), socket.gethostname(), f"/home/{user}", "/tmp/"):
