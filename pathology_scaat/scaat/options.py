@@ -95,7 +95,8 @@ class ScaatOptions:
         early and would never be attacked.
     start : float
         Share of training, 0 to 1, that is plain before the adversary begins: its steps cost what
-        plain ones cost. 0.5 makes a training of 1.5 plain ones out of one of 2.0.
+        plain ones cost. 0.5 makes a training of 1.5 plain ones out of one of 2.0; over five seeds
+        it gains as much as 0 does, and neither surely (``benchmarks/evidence``).
     warmup : float
         Share of what follows ``start`` over which eps grows linearly from 0.
     region, tissue_threshold : str, float
