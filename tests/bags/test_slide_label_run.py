@@ -18,6 +18,7 @@ import tifffile
 from pathology_scaat.artifacts.checksums import sums_problem
 from pathology_scaat.artifacts.output_folder import SUMS_NAME
 from pathology_scaat.artifacts.status import StatusTable
+from pathology_scaat.cohort.column import columns_of
 from pathology_scaat.cohort.manifest import read_manifest
 from pathology_scaat.errors import ManifestError, UsageError
 from pathology_scaat.patches import PatchStore, TileConfig
@@ -107,6 +108,7 @@ def whole(cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path,
 
 def test_labels_of_slides_are_learnt_from_without_being_asked(whole: tuple[Path, Notes]) -> None:
     out, listener = whole
+    assert "## By site (patients)" in (out / "performance.md").read_text()
     config = json.loads((out / "model" / "config.json").read_text())
     assert config["bag"]["pooling"] == "gated"
     assert any("one label a slide" in note for note in listener.notes)
@@ -220,7 +222,7 @@ def test_bag_models_get_a_trust_card_of_whole_slides(
     assert "4 that the model calls Tumor" in text
 
 
-def test_performance_is_that_of_the_test_slides(whole: tuple[Path, Notes]) -> None:
+def test_performance_is_that_of_the_test_slides(whole: tuple[Path, Notes], cohort: Path) -> None:
     out, _ = whole
     found = json.loads((out / "performance.json").read_text())
     assert found["evaluated_on"] == "test slides"
@@ -233,6 +235,9 @@ def test_performance_is_that_of_the_test_slides(whole: tuple[Path, Notes]) -> No
     assert found["thresholds"]["slide"]["values"][0]["chosen_on"] == "validation cases"
     assert "sum of its patches' contributions" in found["prediction"]["rule"]
     # slides s16 to s23 are the test slides; site-0 to site-3 have two of them each
+    sites = columns_of([(cohort, read_manifest(cohort))], ["SITE"])
+    predict(out, manifest=cohort, subgroups={"site": sites["SITE"]}, device="cpu")
+    found = json.loads((out / "performance.json").read_text())
     groups = found["subgroups"]["site"]
     assert {name: g["n_patients"] for name, g in groups.items()} == {
         f"site-{k}": 2 for k in range(4)
