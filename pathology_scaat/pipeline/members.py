@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -226,16 +226,17 @@ def record_of(members: Sequence[Said], models: Sequence[FoldModel]) -> dict[str,
 
 def slide_facts(
     rows: Sequence[Prediction], names: Sequence[str], positive: str
-) -> Mapping[str, Mapping[str, str | float]]:
-    """What ``slides.csv`` holds of each slide's prediction."""
-    return {
-        row.slide_id: {
+) -> dict[str, dict[str, str | float]]:
+    """What ``slides.csv`` holds of each slide's prediction, and who is external."""
+    found: dict[str, dict[str, str | float]] = {}
+    for row in rows:
+        chances = zip(names, row.probability, strict=True)
+        found[row.slide_id] = {
             "predicted": row.called(names, positive),
-            "probabilities": "; ".join(
-                f"{name}={p:.4g}" for name, p in zip(names, row.probability, strict=True)
-            ),
+            "probabilities": "; ".join(f"{name}={p:.4g}" for name, p in chances),
             "uncertainty": float(f"{row.uncertainty:.4g}"),
             "refer": "" if row.refer is None else ("yes" if row.refer else "no"),
         }
-        for row in rows
-    }
+        if row.split == EXTERNAL:
+            found[row.slide_id]["split"] = EXTERNAL
+    return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from pathology_scaat.artifacts.checksums import write_sums
 from pathology_scaat.artifacts.output_folder import PREDICTIONS_NAME, SUMS_NAME, Workspace
@@ -128,36 +129,15 @@ def predict(
     recorded = {s: EXTERNAL if s in outside else split for s, split in _splits(out).items()}
     ones = list(folds or [FoldModel(None, m, None) for m in models])
     ones = ones or [_trained_here(space, recorded)]
-    joint = [replace(one, fold=None, splits=dict.fromkeys(outside, EXTERNAL))
-             for one in folds or ()] if outside else []  # fmt: skip
-    of_outside = replace(cohort, rows=tuple(r for r in cohort.rows if r.slide_id in outside))
-    listener.begin(STAGE, sum(len(slides_of(cohort, space, one)) for one in ones)
-                   + sum(len(slides_of(of_outside, space, one)) for one in joint))  # fmt: skip
-    said = [predict_with(one, cohort, space, device, listener) for one in ones]
-    shared = [predict_with(one, of_outside, space, device, listener, like)
-              for one, like in zip(joint, said, strict=False)]  # fmt: skip
-    listener.end(STAGE)
-    parts = said if folds else [together(said) if len(said) > 1 else said[0]]
-    how = record_of(said, ones)
-    if len(said) > 1 and not folds:
-        how["rule"] = parts[0].rule
-    rows = [row for part in parts for row in part.rows]
-    if shared:
-        joined = together(shared)
-        how["external_rule"] = joined.rule
-        rows += joined.rows
-    names, positive = said[0].class_names, said[0].positive
-    if any(p.class_names != names for p in said):
-        raise BundleError("the models", "do not tell the same classes", "train them alike")
-    never_seen = outside - {r.slide_id for r in rows if r.split in ("train", "val")}
-    rows = [replace(r, split=EXTERNAL) if r.slide_id in never_seen else r for r in rows]
+    found = _gather(ones, cohort, outside, space, device, listener)
+    names, positive = found.class_names, found.positive
     measured = [
         measure_performance(
-            rows, names, positive, how=how, splits_known=all(p.splits_known for p in said),
-            prevalence=prevalence, seed=seed, notes=_notes(cohort, rows, recorded, models),
+            found.rows, names, positive, how=found.how, splits_known=found.splits_known,
+            prevalence=prevalence, seed=seed, notes=_notes(cohort, found.rows, recorded, models),
             external=wanted, subgroups=subgroups,
         )
-        for wanted in ((False, True) if folds and shared else (None,))
+        for wanted in ((False, True) if found.both else (None,))
     ]  # fmt: skip
     slides, patients = measured[0].slides, measured[0].patients
     if folds:  # the slides that calibrated a fold's model are tested by another one
@@ -166,16 +146,70 @@ def predict(
     write_predictions(out / PREDICTIONS_NAME, slides, names, positive)
     write_predictions(out / PATIENTS_NAME, patients, names, positive)
     _tell_table(out, slides, names, positive)
-    found = [m.performance for m in measured]
-    written = [_write(out, performance, stem, listener)
-               for performance, stem in zip(found, STEMS, strict=False)]  # fmt: skip
-    for stem in STEMS[len(found) :]:
+    written = [_write(out, one.performance, stem, listener)
+               for one, stem in zip(measured, STEMS, strict=False)]  # fmt: skip
+    for stem in STEMS[len(measured) :]:
         remove_performance(out, stem)
     files = [name for performance, stem in zip(written, STEMS, strict=False)
              if performance is not None for name in performance_files(stem)]  # fmt: skip
     write_how(out / HOW_NAME, {**how, "positive_class": positive})
     write_sums(out, SUMS_NAME, (PREDICTIONS_NAME, PATIENTS_NAME, HOW_NAME, *files))
     return PredictReport(slides, written[0], written[1] if len(written) > 1 else None)
+
+
+@dataclass(frozen=True)
+class _Gathered:
+    """What all models say, one row a slide (of folds, one a slide and model that may speak)."""
+
+    rows: tuple[Prediction, ...]
+    class_names: tuple[str, ...]
+    positive: str
+    how: dict[str, Any]
+    splits_known: bool
+    both: bool
+    """Whether there are out-of-fold predictions and an external cohort, each to be judged."""
+
+
+def _gather(
+    ones: Sequence[FoldModel],
+    cohort: Manifest,
+    outside: Collection[str],
+    space: Workspace,
+    device: str,
+    listener: Reporter,
+) -> _Gathered:
+    """Ask every model: of folds each for its own slides, and all together for external ones."""
+    folds = any(one.fold is not None for one in ones)
+    joint = [replace(one, fold=None, splits=dict.fromkeys(outside, EXTERNAL))
+             for one in ones] if folds and outside else []  # fmt: skip
+    others = replace(cohort, rows=tuple(r for r in cohort.rows if r.slide_id in outside))
+    total = sum(len(slides_of(cohort, space, one)) for one in ones)
+    listener.begin(STAGE, total + sum(len(slides_of(others, space, one)) for one in joint))
+    said = [predict_with(one, cohort, space, device, listener) for one in ones]
+    shared = [predict_with(one, others, space, device, listener, like)
+              for one, like in zip(joint, said, strict=False)]  # fmt: skip
+    listener.end(STAGE)
+    if any(p.class_names != said[0].class_names for p in said):
+        raise BundleError("the models", "do not tell the same classes", "train them alike")
+    how = record_of(said, ones)
+    if folds or len(said) == 1:
+        rows = [row for part in said for row in part.rows]
+    else:
+        joined = together(said)
+        rows, how["rule"] = list(joined.rows), joined.rule
+    if shared:
+        joined = together(shared)
+        rows += joined.rows
+        how["external_rule"] = joined.rule
+    never_seen = set(outside) - {r.slide_id for r in rows if r.split in ("train", "val")}
+    return _Gathered(
+        tuple(replace(r, split=EXTERNAL) if r.slide_id in never_seen else r for r in rows),
+        said[0].class_names,
+        said[0].positive,
+        how,
+        all(p.splits_known for p in said),
+        bool(shared),
+    )
 
 
 def _write(
@@ -202,12 +236,9 @@ def _tell_table(
 ) -> None:
     """Put predictions into ``slides.csv``; what an earlier call said of other slides goes."""
     status = StatusTable(out)
-    told = slide_facts(slides, names, positive)
     nothing = dict.fromkeys(("predicted", "probabilities", "uncertainty", "refer"), "")
     status.tell({row["slide_id"]: nothing for row in status.rows()})
-    status.tell({s: {**facts, **({"split": EXTERNAL} if split == EXTERNAL else {})}
-                 for (s, facts), split in zip(told.items(), (r.split for r in slides),
-                                              strict=True)})  # fmt: skip
+    status.tell(slide_facts(slides, names, positive))
 
 
 def _notes(

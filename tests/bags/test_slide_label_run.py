@@ -17,6 +17,7 @@ from forked_command import run_forked
 from pathology_scaat.artifacts.checksums import sums_problem
 from pathology_scaat.artifacts.output_folder import SUMS_NAME
 from pathology_scaat.artifacts.status import StatusTable
+from pathology_scaat.cohort.column import columns_of
 from pathology_scaat.cohort.manifest import read_manifest
 from pathology_scaat.errors import ManifestError, UsageError
 from pathology_scaat.patches import PatchStore, TileConfig
@@ -97,7 +98,8 @@ def whole(cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path,
     out = tmp_path_factory.mktemp("whole") / "out"
     listener = Notes()
     report = run(
-        load_run_config(None, {**SMALL, "manifest": cohort, "out": out}), reporter=listener
+        load_run_config(None, {**SMALL, "manifest": cohort, "out": out, "subgroups": ["site"]}),
+        reporter=listener,
     )
     assert not report.failed
     return out, listener
@@ -105,6 +107,7 @@ def whole(cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path,
 
 def test_labels_of_slides_are_learnt_from_without_being_asked(whole: tuple[Path, Notes]) -> None:
     out, listener = whole
+    assert "## By site (patients)" in (out / "performance.md").read_text()
     config = json.loads((out / "model" / "config.json").read_text())
     assert config["bag"]["pooling"] == "gated"
     assert any("one label a slide" in note for note in listener.notes)
@@ -179,6 +182,12 @@ def test_the_model_s_own_record_decides_what_was_trained_on(
     again = predict(out, manifest=cohort, models=[out / "model"], device="cpu")
     assert {p.split for p in again.predictions} == {"train", "val", "test"}
     assert again.performance is not None
+    twice = predict(out, manifest=cohort, models=[out / "model"] * 2, device="cpu")
+    assert twice.performance is not None
+    assert "mean of 2 models' calibrated probabilities" in twice.performance.how["rule"]
+    for one, two in zip(again.predictions, twice.predictions, strict=True):
+        assert np.allclose(one.probability, two.probability)
+        assert (one.split, two.disagreement) == (two.split, 0.0)
     assert again.performance.evaluated_on == "test slides"
     assert not any("comes from elsewhere" in note for note in again.performance.notes)
     StatusTable(out).tell({f"s{k:02d}": {"split": "test"} for k in range(24)})
@@ -212,7 +221,7 @@ def test_bag_models_get_a_trust_card_of_whole_slides(
     assert "4 that the model calls Tumor" in text
 
 
-def test_performance_is_that_of_the_test_slides(whole: tuple[Path, Notes]) -> None:
+def test_performance_is_that_of_the_test_slides(whole: tuple[Path, Notes], cohort: Path) -> None:
     out, _ = whole
     found = json.loads((out / "performance.json").read_text())
     assert found["evaluated_on"] == "test slides"
@@ -224,7 +233,18 @@ def test_performance_is_that_of_the_test_slides(whole: tuple[Path, Notes]) -> No
     assert keys <= set(found)
     assert found["thresholds"]["slide"]["values"][0]["chosen_on"] == "validation cases"
     assert "sum of its patches' contributions" in found["prediction"]["rule"]
+    # slides s16 to s23 are the test slides; site-0 to site-3 have two of them each
+    sites = columns_of([(cohort, read_manifest(cohort))], ["SITE"])
+    predict(out, manifest=cohort, subgroups={"site": sites["SITE"]}, device="cpu")
+    found = json.loads((out / "performance.json").read_text())
+    groups = found["subgroups"]["site"]
+    assert {name: g["n_patients"] for name, g in groups.items()} == {
+        f"site-{k}": 2 for k in range(4)
+    }
+    assert groups["site-1"]["auroc"] == 1.0
+    assert groups["site-1"]["intervals_95"]["auroc"] is None
     text = (out / "performance.md").read_text()
+    assert "## By site (patients)" in text
     assert "prevalence of 0.5" in text
     assert "no interval" in text
     assert (out / "performance_patients.svg").read_text().startswith("<?xml")
