@@ -227,7 +227,7 @@ Formats = Annotated[
     typer.Option(
         "--formats",
         help="Comma-separated: geojson, geojson-plain, ome-tiff, rgb-tiff, tile-png, png, figure, "
-        "csv, annotation-store, dicom.",
+        "csv, annotation-store, dicom, dicom-map, dicom-sr.",
     ),
 ]
 QuPathOrigin = Annotated[
