@@ -6,8 +6,6 @@ import importlib.util
 import re
 import shlex
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,8 @@ import pytest
 from map_stores import darkness_store
 
 from pathology_scaat.artifacts.status import StatusTable
+from pathology_scaat.cli import run_command
+from pathology_scaat.cli.app import app
 from pathology_scaat.patches import TileConfig, TileJob, tile_slide
 from pathology_scaat.stitching import StitchConfig, stitch_slide
 
@@ -30,13 +30,11 @@ def commands(name: str) -> list[str]:
     return [line for block in blocks(name, "sh") for line in block.splitlines() if line]
 
 
-def run(line: str, where: Path) -> subprocess.CompletedProcess[str]:
+def run(line: str) -> int:
+    """A printed command, through the parser and the reporting of errors of the real one."""
     program, *arguments = shlex.split(line)
     assert program == "scaat"
-    return subprocess.run(
-        [sys.executable, "-m", "pathology_scaat", *arguments],
-        cwd=where, capture_output=True, text=True, timeout=200, check=False,
-    )  # fmt: skip
+    return run_command(lambda: app(arguments, standalone_mode=False))
 
 
 def test_the_page_prints_the_commands_that_are_run_here() -> None:
@@ -45,19 +43,22 @@ def test_the_page_prints_the_commands_that_are_run_here() -> None:
 
 
 @pytest.mark.parametrize("line", [c for c in commands("standards.md") if " report " in c])
-def test_reports(line: str, small_run: Path, tmp_path: Path) -> None:
+def test_reports(
+    line: str, small_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
     ignored = shutil.ignore_patterns("patches", "saliency", "maps", "tissue")
     shutil.copytree(small_run, tmp_path / "OUT", ignore=ignored)
-    done = run(line, tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "TRIPOD+AI: of 27 items" in done.stdout
+    assert run(line) == 0
+    assert "TRIPOD+AI: of 27 items" in capsys.readouterr().out
     assert (tmp_path / "OUT" / "ro-crate-metadata.json").is_file()
     assert (tmp_path / "MODEL" / "README.md").is_file() == ("MODEL" in line)
 
 
 @pytest.mark.real
 @pytest.mark.filterwarnings("ignore::UserWarning")
-def test_dicom(tmp_path: Path, data_dir: Path) -> None:
+def test_dicom(tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     pytest.importorskip("highdicom")
     (line,) = (c for c in commands("standards.md") if " export " in c)
     out, slide = tmp_path / "OUT", data_dir / "formats" / "dicom_wsi"
@@ -74,8 +75,7 @@ def test_dicom(tmp_path: Path, data_dir: Path) -> None:
         "reviewer,slide_id,region_id,target_class,answer,blind,seconds,note\n"
         "Dr Strange,D,slide,tumour,yes,no,,seen with Jane Doe\n"
     )
-    done = run(f"{line} --workers 0", tmp_path)
-    assert done.returncode == 0, done.stderr
+    assert run(f"{line} --workers 0") == 0
     made = {p.name for p in (out / "overlays").glob("D.*.dcm")}
     assert made == {"D.ann.dcm", "D.seg.dcm", "D.pm.dcm", "D.sr.dcm"}
     report = (out / "overlays" / "D.sr.dcm").read_bytes()
