@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +13,22 @@ from pathology_scaat.system.extras import need
 
 if TYPE_CHECKING:
     from pathology_scaat.patches.reader import PatchStore
+
+
+def picked(read: Callable[[Any], NDArray[Any]], key: tuple[Any, ...]) -> NDArray[Any]:
+    """What a key of numpy's kind means where reading takes patches alone: a number drops an axis.
+
+    Parameters
+    ----------
+    read : callable
+        Given a slice or indices of patches, their whole arrays.
+    key : tuple
+        One entry an axis, as ``dask.array`` gives them.
+    """
+    first, *rest = key
+    if isinstance(first, int | np.integer):
+        return read(slice(int(first), int(first) + 1))[(0, *rest)]
+    return read(first)[(slice(None), *rest)]
 
 
 def patch_coordinates(

@@ -15,7 +15,7 @@ from pathology_scaat.artifacts.urls import is_url
 from pathology_scaat.errors import StoreError
 from pathology_scaat.patches.block_reader import BlockReader
 from pathology_scaat.patches.byte_store import byte_store_of
-from pathology_scaat.patches.labelled import patches_to_xarray
+from pathology_scaat.patches.labelled import patches_to_xarray, picked
 from pathology_scaat.patches.schema import PatchStoreMeta
 from pathology_scaat.patches.shard_reader import ShardReader, read_column
 from pathology_scaat.patches.zarr_layout import read_group
@@ -235,9 +235,8 @@ class _LazyPatches:
         self.dtype = np.dtype(np.uint8)
         self._store = store
 
-    def __getitem__(self, key: tuple[slice, ...]) -> NDArray[np.uint8]:
-        first, *rest = key
-        return self._store.read(first)[(slice(None), *rest)]
+    def __getitem__(self, key: tuple[Any, ...]) -> NDArray[np.uint8]:
+        return picked(self._store.read, key)
 
 
 class PendingRead:

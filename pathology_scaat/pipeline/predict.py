@@ -152,7 +152,7 @@ def predict(
         remove_performance(out, stem)
     files = [name for performance, stem in zip(written, STEMS, strict=False)
              if performance is not None for name in performance_files(stem)]  # fmt: skip
-    write_how(out / HOW_NAME, {**how, "positive_class": positive})
+    write_how(out / HOW_NAME, {**found.how, "positive_class": positive})
     write_sums(out, SUMS_NAME, (PREDICTIONS_NAME, PATIENTS_NAME, HOW_NAME, *files))
     return PredictReport(slides, written[0], written[1] if len(written) > 1 else None)
 

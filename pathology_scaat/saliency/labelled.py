@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pathology_scaat.patches.labelled import patch_coordinates
+from pathology_scaat.patches.labelled import patch_coordinates, picked
 from pathology_scaat.system.extras import need
 
 if TYPE_CHECKING:
@@ -28,13 +28,13 @@ class LazySaliency:
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_store": None}
 
-    def __getitem__(self, key: tuple[slice, ...]) -> NDArray[np.float32]:
+    def __getitem__(self, key: tuple[Any, ...]) -> NDArray[np.float32]:
         from pathology_scaat.saliency.store import SaliencyStore
 
         if self._store is None:
             self._store = SaliencyStore(self._path)
-        first, *rest = key
-        return self._store.read_saliency(first, self._class)[(slice(None), *rest)]
+        store, name = self._store, self._class
+        return picked(lambda patches: store.read_saliency(patches, name), key)
 
 
 def saliency_to_dask(store: SaliencyStore, class_name: str) -> Any:

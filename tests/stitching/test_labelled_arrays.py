@@ -89,6 +89,9 @@ def test_a_saliency_store_is_a_data_set(stores: Path) -> None:
     assert np.array_equal(found.probability.sel({"class": "tumour"}), store.target_probability)
     assert np.array_equal(found.x_px, store.origins_px[:, 0])
     assert np.allclose(found.x, store.origins_px[:, 0] * 0.25)
+    whole = store.read_saliency(slice(None))
+    for key in (5, -1, slice(2, 9, 3), [7, 1], (4, 2, slice(1, 3))):
+        assert np.array_equal(np.asarray(store.to_dask()[key]), whole[key])
 
 
 def test_a_patch_store_is_a_data_set(tmp_path: Path) -> None:
@@ -105,5 +108,8 @@ def test_a_patch_store_is_a_data_set(tmp_path: Path) -> None:
     found = ps.PatchStore(tmp_path / "a.zarr").to_xarray()
     assert np.array_equal(found.patches.values, pixels)
     assert found.label.values.tolist() == [0, 1] * 3
+    lazy = ps.PatchStore(tmp_path / "a.zarr").patches
+    for key in (5, -1, slice(1, 6, 2), [4, 1], (4, 2, slice(1, 3))):
+        assert np.array_equal(np.asarray(lazy[key]), pixels[key])
     assert found.y.values.tolist() == [10.0] * 3 + [26.0] * 3
     assert found.patches.sel(rgb="G").isel(patch=2).values.tolist() == pixels[2, ..., 1].tolist()
