@@ -28,7 +28,7 @@ notes.json       what was assumed, and what you should know
 overlays/        maps for people and for QuPath: pages, pictures, GeoJSON, OME-TIFF
 maps/            the slide maps as numbers (OME-Zarr): probabilities, saliency, patch counts
 saliency/        the same by patch, before it was put together
-patches/         the patches that were cut from the slides (large)
+patches/         where the patches lie; their pixels too (large) where a model was trained
 tissue/          what was taken for tissue, as pictures to look at
 model/           the trained model with its settings; "scaat run --model" applies it
 folds/           the models of a cross-validation

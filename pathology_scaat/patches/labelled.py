@@ -27,7 +27,8 @@ def picked(read: Callable[[Any], NDArray[Any]], key: tuple[Any, ...]) -> NDArray
     """
     first, *rest = key
     if isinstance(first, int | np.integer):
-        return read(slice(int(first), int(first) + 1))[(0, *rest)]
+        one: NDArray[Any] = read(slice(int(first), int(first) + 1))[(0, *rest)]
+        return one
     return read(first)[(slice(None), *rest)]
 
 

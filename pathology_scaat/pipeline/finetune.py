@@ -24,8 +24,8 @@ from pathology_scaat.pipeline.train import LabelledRow, TrainingCohort, labelled
 from pathology_scaat.saliency.explanation import check_match
 from pathology_scaat.system.names import shown_names
 from pathology_scaat.training import TrainingSlide, TrainProgress, TrainResult, train_model
-from pathology_scaat.training.bundle import read_bundle_config
 from pathology_scaat.training.bundle_config import BundleConfig, model_fingerprint
+from pathology_scaat.training.bundle_reading import read_bundle_config
 from pathology_scaat.training.finetune import FinetuneConfig, finetune_settings
 
 _SERVED = {"train": "trained on it", "val": "chose its epoch by it", "test": "was tested on it"}

@@ -17,13 +17,14 @@ from pathology_scaat.errors import BundleError, TrainingError, UsageError
 from pathology_scaat.patches import PatchStore
 from pathology_scaat.saliency.explanation import check_match
 from pathology_scaat.training.backbones import Classifier, create_backbone
-from pathology_scaat.training.bundle import read_bundle_config, save_bundle
+from pathology_scaat.training.bundle import save_bundle
 from pathology_scaat.training.bundle_config import (
     MAX_PATCH_PX,
     BundleConfig,
     class_names_problem,
     model_fingerprint,
 )
+from pathology_scaat.training.bundle_reading import read_bundle_config
 from pathology_scaat.training.class_colours import class_colours
 from pathology_scaat.training.data import PatchTable, whole_table
 from pathology_scaat.training.encoders import encoder_of

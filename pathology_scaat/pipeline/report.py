@@ -23,7 +23,7 @@ from pathology_scaat.evaluation.report.model_card import (
 )
 from pathology_scaat.evaluation.report.ro_crate import CRATE_NAME, crate
 from pathology_scaat.evaluation.report.run_files import RunFiles
-from pathology_scaat.training.bundle import read_bundle_config
+from pathology_scaat.training.bundle_reading import read_bundle_config
 
 FOLDER: Final = "report"
 

@@ -101,11 +101,12 @@ def _progress(status: dict[str, str]) -> str:
 
 def _role(record: dict[str, Any], status: dict[str, str]) -> str:
     """What a slide served for: by the model's own record, else by the table of the run."""
-    role = str((record.get("model") or {}).get("slide_role", "unknown"))
-    if ROLE_SHORT.get(role):
+    model = record.get("model") or {}
+    role, split = str(model.get("slide_role", "unknown")), status.get("split", "")
+    if role != "unknown" and role in ROLE_SHORT:
         return ROLE_SHORT[role]
-    split = status.get("split", "")
-    return f"{split} by the run's table" if split else "not known"
+    # The run's table knows nothing of a model that was trained elsewhere.
+    return f"{split} by the run's table" if split and not model.get("imported") else "not known"
 
 
 def _unlike(record: dict[str, Any], status: dict[str, str]) -> float | None:

@@ -31,13 +31,9 @@ from pathology_scaat.saliency.store import SaliencyStore
 from pathology_scaat.slides.base import RgbImage
 from pathology_scaat.training.bags.model import BagModel
 from pathology_scaat.training.bags.predict import bag_logits, encode
-from pathology_scaat.training.bundle import (
-    ModelBundle,
-    load_bundle,
-    load_neighbours,
-    read_bundle_config,
-)
+from pathology_scaat.training.bundle import ModelBundle, load_bundle, load_neighbours
 from pathology_scaat.training.bundle_config import model_fingerprint
+from pathology_scaat.training.bundle_reading import read_bundle_config
 from pathology_scaat.training.data import PatchTable
 from pathology_scaat.training.neighbours import VOTERS, NeighbourIndex, short_key
 from pathology_scaat.training.references import features_of

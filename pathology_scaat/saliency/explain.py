@@ -42,7 +42,7 @@ from pathology_scaat.saliency.sources import (
     patch_source,
 )
 from pathology_scaat.saliency.store import SaliencyStore, saliency_store_writer
-from pathology_scaat.training.bundle import read_bundle_config
+from pathology_scaat.training.bundle_reading import read_bundle_config
 
 if TYPE_CHECKING:
     import torch

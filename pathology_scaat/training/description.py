@@ -12,7 +12,6 @@ from pathology_scaat.patches.identity import dataset_fingerprint
 from pathology_scaat.patches.reader import PatchStore
 from pathology_scaat.scaat.method import Method
 from pathology_scaat.training.builders import Tables
-from pathology_scaat.training.bundle import read_bundle_config
 from pathology_scaat.training.bundle_config import (
     Ancestor,
     BundleConfig,
@@ -21,6 +20,7 @@ from pathology_scaat.training.bundle_config import (
     model_fingerprint,
     slide_key,
 )
+from pathology_scaat.training.bundle_reading import read_bundle_config
 from pathology_scaat.training.class_colours import class_colours
 from pathology_scaat.training.config import TrainConfig
 from pathology_scaat.training.job import Job

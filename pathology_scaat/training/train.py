@@ -21,8 +21,8 @@ from pathology_scaat.errors import BundleError, TrainingError, UsageError
 from pathology_scaat.execution.devices import choose_device
 from pathology_scaat.patches.reader import PatchStore
 from pathology_scaat.training.backbones import HEAD_STD
-from pathology_scaat.training.bundle import read_bundle_config
 from pathology_scaat.training.bundle_config import SCHEMA_VERSION, model_fingerprint
+from pathology_scaat.training.bundle_reading import read_bundle_config
 from pathology_scaat.training.config import TrainConfig
 from pathology_scaat.training.data import patch_labels
 from pathology_scaat.training.job import Job, work_folder

@@ -150,7 +150,8 @@ def _check_model(out_dir: Path, deep: bool, report: Report) -> str | None:
     """Load the bundle, which checks its hashes; return its fingerprint."""
     if not (out_dir / "model").is_dir():
         return None
-    from pathology_scaat.training.bundle import CONFIG_NAME, load_bundle
+    from pathology_scaat.training.bundle import load_bundle
+    from pathology_scaat.training.bundle_reading import CONFIG_NAME
 
     try:
         bundle = load_bundle(out_dir / "model")

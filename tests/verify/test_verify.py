@@ -51,9 +51,10 @@ def test_a_sound_run_is_sound(sound: Path) -> None:
 
 
 def data_files(out: Path) -> list[Path]:
-    """Every artifact's files: all but locks, logs, and the table that every stage rewrites."""
+    """Every artifact's files: all but locks, logs, the explanation of the folder, and the table
+    that every stage rewrites."""
     found = [p for p in out.rglob("*") if p.is_file() and not p.name.startswith(".")]
-    free = ("logs/", "model.training/", "slides.csv")
+    free = ("logs/", "model.training/", "slides.csv", "run.log", "README.txt")
     return sorted(p for p in found if not p.relative_to(out).as_posix().startswith(free))
 
 

@@ -15,14 +15,9 @@ from pathology_scaat.evaluation.performance.report_files import HEADINGS, PERFOR
 from pathology_scaat.evaluation.report import facts as f
 from pathology_scaat.evaluation.report.run_files import TRUST_CARD, Fact, RunFiles
 from pathology_scaat.export.model_facts import NOTHING_LEARNT
-from pathology_scaat.training.bundle import (
-    CONFIG_NAME,
-    FEATURES_NAME,
-    WEIGHTS_NAME,
-    load_bundle,
-    read_bundle_config,
-)
+from pathology_scaat.training.bundle import FEATURES_NAME, WEIGHTS_NAME, load_bundle
 from pathology_scaat.training.bundle_config import BundleConfig, model_name
+from pathology_scaat.training.bundle_reading import CONFIG_NAME, read_bundle_config
 
 UNKNOWN: Final = "unknown"
 CARD_NAME: Final = "model_card.md"

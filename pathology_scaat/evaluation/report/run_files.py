@@ -14,7 +14,7 @@ from pathology_scaat.artifacts.status import StatusTable
 from pathology_scaat.errors import StoreError, UsageError
 from pathology_scaat.evaluation.performance.predictions import HOW_NAME
 from pathology_scaat.evaluation.performance.report_files import PERFORMANCE_NAME
-from pathology_scaat.training.bundle import CONFIG_NAME, read_bundle_config
+from pathology_scaat.training.bundle_reading import CONFIG_NAME, read_bundle_config
 
 TRUST_CARD: Final = "evaluation/trust_card.json"
 NOTES: Final = "notes.json"
