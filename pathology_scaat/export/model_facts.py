@@ -138,6 +138,7 @@ class ModelFacts:
             "slides": self.slides,
             "slide_role": self.role,
             "nothing_learnt": self.nothing_learnt,
+            "imported": self.imported is not None,
         }
 
 
