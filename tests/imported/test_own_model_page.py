@@ -19,7 +19,7 @@ from torch import nn
 from pathology_scaat.cli import app, run_command
 from pathology_scaat.training.encoders import ENCODERS
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "own-model.md").read_text(encoding="utf-8")
 SIDE = 64
 

@@ -28,7 +28,7 @@ from pathology_scaat.stitching import SlideMap
 from pathology_scaat.training import load_bundle
 from pathology_scaat.training.bundle import read_bundle_config
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 SIDE = 32
 SAID = ModelMeaning(
