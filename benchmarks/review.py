@@ -7,7 +7,8 @@
 Makes a pyramidal TIFF of ``--side`` px (JPEG tiles of 512 px) and a run of it, starts
 ``scaat review`` and asks for tiles over HTTP as a browser does, six at a time, every tile but
 once. First view: the answers to the slide's facts, its map, and the tiles that fill a window of
-1400 x 900 px twice. ``load`` is the load average: above the number of cores others were at work.
+1400 x 900 px twice. CPU seconds are of the server, all
+threads. ``load`` is the load average: above the number of cores others were at work.
 """
 
 from __future__ import annotations
@@ -132,9 +133,15 @@ def memory_mb(pid: int) -> float:
     return int(re.search(r"VmHWM:\s+(\d+)", text)[1]) / 1024  # type: ignore[index]
 
 
+def cpu_s(pid: int) -> float:
+    """CPU seconds of a process so far, all threads."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def measure(link: str, pid: int, n_tiles: int) -> dict[str, float]:
     client = Client(link)
-    began = time.perf_counter()
+    cpu, began = cpu_s(pid), time.perf_counter()
     facts = json.loads(client.get("/api/slide/big")[1])
     slide = facts["slide"]
     channel = facts["channels"].index("evidence: tumour")
@@ -144,17 +151,20 @@ def measure(link: str, pid: int, n_tiles: int) -> dict[str, float]:
     jobs = [client.pool.submit(client.get, p) for p in (f"/map/big/{channel}.png", *first)]
     for job in jobs:
         job.result()
-    view = time.perf_counter() - began
+    view, view_cpu = time.perf_counter() - began, cpu_s(pid) - cpu
     rng = np.random.default_rng(1)
     asked: dict[str, None] = {}
     while len(asked) < n_tiles:
         at = int(rng.integers(slide["max_level"] - 5, slide["max_level"] + 1))
         across = -(-(slide["width"] >> (slide["max_level"] - at)) // slide["tile_px"])
         asked[f"/tiles/big/{at}/{rng.integers(across)}_{rng.integers(across)}.jpg"] = None
+    cpu = cpu_s(pid)
     alone = [client.get(path)[0] for path in list(asked)[: n_tiles // 2]]
     together = list(client.pool.map(lambda p: client.get(p)[0], list(asked)[n_tiles // 2 :]))
     return {
         "first_view_s": round(view, 3),
+        "first_view_cpu_s": round(view_cpu, 3),
+        "tile_mean_cpu_ms": round(1e3 * (cpu_s(pid) - cpu) / n_tiles, 1),
         "tile_p50_ms": round(1e3 * float(np.quantile(alone, 0.5)), 1),
         "tile_p95_ms": round(1e3 * float(np.quantile(alone, 0.95)), 1),
         "tile_p95_six_at_once_ms": round(1e3 * float(np.quantile(together, 0.95)), 1),
