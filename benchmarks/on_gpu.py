@@ -3,9 +3,12 @@
     python benchmarks/on_gpu.py --out /tmp/gpu                    # all of it, 18 minutes at most
     python benchmarks/on_gpu.py --out /tmp/gpu --parts tests training
     python benchmarks/on_gpu.py --out /tmp/gpu --parts evidence --budget-s 400
+    python benchmarks/on_gpu.py --out /tmp/gpu --parts method --earlier method.tar.xz
 
-A part that fails or runs out of time leaves what it has and does not stop the others. In the
-folder afterwards: ``facts.json``, ``training-*.json``, ``log.txt``, ``evidence.tar.xz`` (for
+The part ``method`` runs only where it is named. It takes 8 minutes at most, writes each arm as it
+comes, and goes on from the ``method.tar.xz`` of an earlier session. A part that fails or runs out
+of time leaves what it has and does not stop the others. In the folder afterwards: ``facts.json``,
+``training-*.json``, ``log.txt``, ``evidence.tar.xz`` and ``method.tar.xz`` (for
 ``evidence/report.py``, unpacked into its ``--work``).
 """
 
@@ -27,6 +30,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 EVIDENCE = HERE / "evidence"
 
+EVIDENCE_S, METHOD_S = 420.0, 480.0
 FULL_SIZE = "--side 224 --batch 256 --precision bf16"
 
 
@@ -34,6 +38,8 @@ def facts() -> dict[str, object]:
     """What the figures were measured on."""
     import torch
 
+    if not torch.cuda.is_available():
+        return {"gpu": None, "torch": torch.__version__, "cores": os.cpu_count()}
     card = torch.cuda.get_device_properties(0)
     return {
         "gpu": torch.cuda.get_device_name(0),
@@ -109,20 +115,35 @@ def demo(run: Runner, scratch: Path, args: argparse.Namespace) -> None:
 
 def evidence(run: Runner, scratch: Path, args: argparse.Namespace) -> None:
     """Data sets, referees and arms side by side on one GPU."""
+    side_by_side(run, scratch, args, "evidence", args.evidence, args.budget_s or EVIDENCE_S)
+
+
+def method(run: Runner, scratch: Path, args: argparse.Namespace) -> None:
+    """Where in training, by what grid and at what cost: the order of priority, in 8 minutes."""
+    side_by_side(run, scratch, args, "method", args.method, args.budget_s or METHOD_S)
+
+
+def side_by_side(
+    run: Runner, scratch: Path, args: argparse.Namespace, name: str, config: Path, budget_s: float
+) -> None:
+    """The arms of a configuration in many processes, until all are done or time is up."""
     import yaml
 
-    config, n_processes, budget_s = args.evidence, args.processes, args.budget_s
-    work: Path = args.work or scratch / "evidence"
+    n_processes = args.processes
+    work: Path = args.work or scratch / name
     begin = time.perf_counter()
+    work.mkdir(parents=True, exist_ok=True)
+    for earlier in args.earlier:
+        with tarfile.open(earlier, "r:xz") as tar:
+            tar.extractall(work, filter="data")
     named = yaml.safe_load(config.read_text())
     sets = list(dict.fromkeys(entry["data"] for tier in named["tiers"] for entry in tier))
     script = [sys.executable, str(EVIDENCE / "run.py"), str(config), "--work", str(work)]
-    work.mkdir(parents=True, exist_ok=True)
 
     def start(words: list[str]) -> subprocess.Popen[bytes]:
         with run.log.open("a", encoding="utf-8") as log:
             return subprocess.Popen(
-                [*script, "--device", "cuda", *words],
+                [*script, "--device", args.device, *words],
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 cwd=ROOT,
@@ -140,31 +161,51 @@ def evidence(run: Runner, scratch: Path, args: argparse.Namespace) -> None:
                 process.kill()
         return [process.poll() for process in processes]
 
-    first = [start(["--prepare", "--data", name]) for name in sets]
+    first = [start(["--prepare", "--data", each]) for each in sets]
     arms = [start(["--share", f"{k}/{n_processes}", "--budget-s", str(max(1.0, budget_s - 25))])
             for k in range(n_processes)]  # fmt: skip
     codes = wait([*first, *arms])
-    with tarfile.open(run.out / "evidence.tar.xz", "w:xz") as tar:
+    with tarfile.open(run.out / f"{name}.tar.xz", "w:xz") as tar:
         done = [p for p in sorted(work.glob("*.npz")) if not p.name.startswith("data__")]
         for path in [*done, *sorted(work.glob("referee__*.pt"))]:
             tar.add(path, path.name)
     took = time.perf_counter() - begin
-    print(f"evidence: {codes}, {len(done)} arms, {took:.0f} s", flush=True)
+    print(f"{name}: {codes}, {len(done)} arms, {took:.0f} s", flush=True)
+
+
+def everyday(run: Runner, scratch: Path, args: argparse.Namespace) -> None:
+    """A model applied to slides of 15,000 patches, and how well bfloat16 agrees with float32."""
+    precision = f"--device cuda --side 224 --steps 60 --patches 256 --out {run.out}/precision.json"
+    run("precision", [sys.executable, str(HERE / "precision.py"), *precision.split()], 60)
+    words = "--networks resnet50 vit_small_patch16_224 --bound-patches 8192 --loop-patches 512"
+    size = f"--device {args.device} --patches {args.patches} --slides {args.slides}"
+    script = [sys.executable, str(HERE / "everyday.py"), *words.split(), *size.split()]
+    run("everyday", [*script, "--out", str(run.out / "everyday.json")], 300)
 
 
 PARTS: dict[str, Callable[[Runner, Path, argparse.Namespace], None]] = {
     "training": full_size, "tests": tests, "others": others, "demo": demo, "evidence": evidence,
+    "everyday": everyday,
+    "method": method,
 }  # fmt: skip
+BY_DEFAULT = [name for name in PARTS if name != "method"]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--parts", nargs="+", default=[*PARTS], choices=[*PARTS])
+    parser.add_argument("--parts", nargs="+", default=BY_DEFAULT, choices=[*PARTS])
     parser.add_argument("--evidence", type=Path, default=EVIDENCE / "gpu-short.yaml")
-    parser.add_argument("--work", type=Path, help="of the evidence; kept")
+    parser.add_argument("--method", type=Path, default=EVIDENCE / "gpu-method.yaml")
+    parser.add_argument("--work", type=Path, help="of the evidence or the method; kept")
+    parser.add_argument("--earlier", type=Path, nargs="*", default=[], help="tar of before")
+    parser.add_argument("--device", default="cuda", help="of the evidence or the method")
     parser.add_argument("--processes", type=int, default=12, help="of the evidence, side by side")
-    parser.add_argument("--budget-s", type=float, default=420.0, help="of the evidence")
+    parser.add_argument(
+        "--budget-s", type=float, help="of the evidence (420 if none) or the method (480)"
+    )
+    parser.add_argument("--patches", type=int, default=15_000, help="of everyday, per slide")
+    parser.add_argument("--slides", type=int, default=3, help="of everyday")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     found = facts()

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from pathology_scaat.stitching import open_map as open_map
     from pathology_scaat.training import load_bundle as load_bundle
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # Before anything else is imported: without a home or a user's name some libraries fail at that.
 ensure_home()

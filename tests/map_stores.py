@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import skimage.io
@@ -157,11 +157,16 @@ def write_marked_slide(path: Path, marks: list[BoxPx], size: SizePx, mpp: float)
 
 
 def run_with_maps(
-    out: Path, slide_ids: tuple[str, ...], slides: dict[str, Path] | None = None
+    out: Path,
+    slide_ids: tuple[str, ...],
+    slides: dict[str, Path] | None = None,
+    drawn: Literal["saliency", "evidence"] = "saliency",
+    **stores: Any,
 ) -> Path:
     """An output folder with maps and overlays: of real slides where given, else of random values.
 
     The map of a real slide is its darkness, so that marks on the slide are regions on the map.
+    ``stores`` are what random maps say of model and patches (:func:`make_saliency_store`).
     """
     from pathology_scaat.artifacts.status import StatusTable
     from pathology_scaat.export import ExportConfig, export_slide
@@ -178,7 +183,12 @@ def run_with_maps(
         if slide is None:
             grid = PatchGrid(0.0, 0.0, 1.0, 64, 64, 6, 5)
             make_saliency_store(
-                saliency, grid, slide_id=slide_id, seed=number, size=SizePx(768, 768)
+                saliency,
+                grid,
+                slide_id=slide_id,
+                seed=number,
+                size=SizePx(768, 768),
+                **stores,
             )
         else:
             config = TileConfig(mpp=0.5, patch_size_px=64, min_tissue=0)
@@ -191,7 +201,7 @@ def run_with_maps(
         stitch_slide(saliency, map_path, StitchConfig(weighting="none"))
         export = ExportConfig(
             formats=("geojson",),
-            drawn="saliency",
+            drawn=drawn,
             region_threshold=0.5,
             region_min_probability=0,
             region_mpp=0.5,

@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 from drawn_slides import draw_slide, make_cohort
+from forked_command import run_forked
 
 __all__ = [
     "DATA",
@@ -74,9 +75,11 @@ def run_scaat(
             stderr._file, stdout._file = old
         return subprocess.CompletedProcess(words, code, "", shown.getvalue())
 
+    if memory_bytes is None:
+        return run_forked(words, timeout_s=timeout_s)
+
     def limit() -> None:
-        if memory_bytes:
-            resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
+        resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
 
     return subprocess.run(
         [sys.executable, "-m", "pathology_scaat", *words],
@@ -89,7 +92,7 @@ def run_scaat(
     )
 
 
-VOLATILE = ("logs/", "model.training/", ".leases.lock", ".slides.csv.lock")
+VOLATILE = ("logs/", "run.log", "model.training/", ".leases.lock", ".slides.csv.lock")
 
 
 def digest(out: Path) -> dict[str, str]:

@@ -11,6 +11,8 @@ class Arm:
     method: str
     options: dict[str, Any] = field(default_factory=dict)
     epochs_factor: float = 1.0
+    finetune_share: float = 0.0
+    """Plain training to its end first; then this share of its epochs more with the method."""
     shuffled_labels: bool = False
     note: str = ""
 
@@ -44,5 +46,18 @@ ARMS: dict[str, Arm] = {
     "scaat-32-every2": _scaat(32, every=2, **HARD),
     "scaat-32-unmasked25": _scaat(32, unmasked_share=0.25, **HARD),
     "plain-shuffled-labels": Arm("plain", shuffled_labels=True, note="label randomisation"),
+    "staged-soft-16": _scaat(16, gamma=1.0, start=0.5),
+    "staged-confidence": _scaat(16, gamma=1.0, start=0.5, sample_scale="confidence"),
+    "finetune-fifth": Arm(
+        "scaat",
+        {"eps": 16 / 255, "gamma": 1.0},
+        finetune_share=0.2,
+        note="plain to the end, then a fifth more epochs at a tenth of the learning rate",
+    ),
+    "plain-1.5x": Arm("plain", {}, 1.5, note="half as many epochs again: staged SCAAT's cost"),
+    "token-hard-16": _scaat(16, grid="network", **HARD),
+    "token-soft-16": _scaat(16, grid="network", gamma=1.0),
+    "staged-token-hard-16": _scaat(16, grid="network", start=0.5, **HARD),
+    "staged-random-16": Arm("random-mask", {"eps": 16 / 255, "gamma": 1.0, "start": 0.5}),
     "scaat-amortised": Arm("scaat-amortised", {"eps": 32 / 255, **HARD}),
 }

@@ -13,6 +13,7 @@ import numpy as np
 from granular import composites, read_tissue
 from numpy.typing import NDArray
 from planted import add_shortcut, make_patches
+from planted_hard import make_hard_patches
 
 from pathology_scaat.artifacts.atomic import atomic_path
 from pathology_scaat.demo import make_demo_cohort
@@ -121,6 +122,16 @@ def load_planted(limits: tuple[int, int, int], shortcut: str | None = None) -> B
         np.stack(images), test.labels, test.groups, masks=np.stack(marks), name=f"{name}-marked"
     )
     return Benchmark(name, *parts, marked_test=marked)
+
+
+def load_hard(limits: tuple[int, int, int]) -> Benchmark:
+    """Synthetic tumour that is harder to find, 40 px, with masks (:mod:`planted_hard`)."""
+    parts = []
+    for seed, limit in zip((21, 22, 23), limits, strict=True):
+        made = make_hard_patches(max(limit // 30, 2), 30, seed)
+        parts.append(EvaluationSet(made.images, made.labels, made.patients, masks=made.masks,
+                                   name="hard"))  # fmt: skip
+    return Benchmark("hard", *parts)
 
 
 def load_granular(limits: tuple[int, int, int]) -> Benchmark:
@@ -232,7 +243,9 @@ def load_once(name: str, limits: tuple[int, int, int], work: Path) -> Benchmark:
 
 
 def load(name: str, limits: tuple[int, int, int]) -> Benchmark:
-    """idc, colon, colon-SIDE, granular, demo, run, planted, planted-ink, planted-tag, -tint."""
+    """idc, colon, colon-SIDE, granular, demo, run, hard, planted, planted-ink, -tag, -tint."""
+    if name == "hard":
+        return load_hard(limits)
     if name == "idc":
         return load_idc(limits)
     if name.startswith("colon"):

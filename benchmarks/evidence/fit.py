@@ -13,7 +13,7 @@ from networks import make_network
 from torch import nn
 
 from pathology_scaat.evaluation.evaluation_set import EvaluationSet
-from pathology_scaat.scaat.method import Visit
+from pathology_scaat.scaat.method import Method, Visit
 from pathology_scaat.scaat.methods import make_method
 from pathology_scaat.scaat.orientation import orient
 
@@ -44,25 +44,43 @@ def fit(
     """Train an arm: AdamW, one cosine cycle, turns and flips, colour jitter; last weights kept.
 
     Initial weights, order of the data and augmentation depend on the seed alone: the arms of a
-    seed differ in nothing but the method. No choice is made on validation or test data.
+    seed differ in nothing but the method. No choice is made on validation or test data. An arm
+    that fine-tunes has a plain training of its own first, then a second cycle, a tenth as high.
     """
     torch.manual_seed(seed)
     model = make_network(network, data.images.shape[1]).to(device)
     rng = torch.Generator().manual_seed(seed)
-    options = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=0.01)
-    epochs = max(1, round(epochs * arm.epochs_factor))
-    per_epoch = len(data) // batch
-    schedule = torch.optim.lr_scheduler.OneCycleLR(options, learning_rate, epochs * per_epoch)
-    method = make_method(arm.method, model, seed=seed, **arm.options)
     pixels = as_tensor(data, device)
     labels = torch.from_numpy(data.labels).to(device)
     if arm.shuffled_labels:
         labels = labels[torch.randperm(len(labels), generator=rng).to(device)]
-    wall, cpu, done = time.perf_counter(), time.process_time(), 0
+    wall, cpu, steps = time.perf_counter(), time.process_time(), 0
+    full = make_method(arm.method, model, seed=seed, **arm.options)
+    stages = [(full, max(1, round(epochs * arm.epochs_factor)), learning_rate)]
+    if arm.finetune_share:
+        plain = make_method("plain", model, seed=seed)
+        more = max(1, round(epochs * arm.finetune_share))
+        stages = [(plain, epochs, learning_rate), (full, more, learning_rate / 10)]
     model.train()
+    for number, (method, n_epochs, rate) in enumerate(stages):
+        steps += _cycle(model, method, pixels, labels, n_epochs, rate, batch,
+                        seed * 1000 + 500 * number, rng)  # fmt: skip
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return Fitted(model.eval(), time.perf_counter() - wall, time.process_time() - cpu, steps)
+
+
+def _cycle(
+    model: nn.Module, method: Method, pixels: torch.Tensor, labels: torch.Tensor, epochs: int,
+    learning_rate: float, batch: int, first_seed: int, rng: torch.Generator,
+) -> int:  # fmt: skip
+    """One cycle of the learning rate; the number of its steps."""
+    options = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=0.01)
+    per_epoch, done, device = len(pixels) // batch, 0, pixels.device
+    schedule = torch.optim.lr_scheduler.OneCycleLR(options, learning_rate, epochs * per_epoch)
     for epoch in range(epochs):
-        method.start_epoch(seed * 1000 + epoch)
-        order = torch.randperm(len(data), generator=rng)
+        method.start_epoch(first_seed + epoch)
+        order = torch.randperm(len(pixels), generator=rng)
         for step in range(per_epoch):
             chosen = order[step * batch : (step + 1) * batch]
             turns = torch.randint(8, (batch,), generator=rng)
@@ -76,9 +94,7 @@ def fit(
             method.after_update()
             schedule.step()
             done += 1
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return Fitted(model.eval(), time.perf_counter() - wall, time.process_time() - cpu, done)
+    return done
 
 
 @torch.no_grad()

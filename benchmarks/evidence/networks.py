@@ -75,9 +75,13 @@ class SmallViT(nn.Module):
 
 
 def make_network(name: str, side_px: int) -> nn.Module:
-    """A two-class network on 0..1 images: cnn, vit, referee, or a name of timm."""
+    """A two-class network on 0..1 images: cnn, vit (also -narrow), referee, or a name of timm."""
     if name == "cnn":
         return Normalised(small_resnet())
+    if name == "cnn-narrow":
+        return Normalised(small_resnet(8))
+    if name == "vit-narrow":
+        return Normalised(SmallViT(side_px, width=64, depth=3))
     if name == "referee":
         return Normalised(small_vgg())
     if name == "vit":

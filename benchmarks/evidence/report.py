@@ -50,6 +50,10 @@ PEERS = {
 """Arms that the default is compared with by itself, beside plain training."""
 
 
+PAIR = "comparison_of "
+"""How the keys of comparisons of two arms begin that a configuration names in ``pairs``."""
+
+
 def primary_for(bench: Benchmark, config: dict[str, Any]) -> str:
     named = str(config["protocol"].get("primary", "pixel_ap"))
     has_masks = bench.test.masks is not None
@@ -157,6 +161,9 @@ def write_report(folder: Path, stem: str, content: dict[str, Any], unit: str) ->
     for peer, words in PEERS.items():
         if f"comparison_with_{peer}" in content:
             text += f"\n### Against {words}\n\n{table(f'comparison_with_{peer}')[1]}"
+    for key in [k for k in content if k.startswith(PAIR)]:
+        arm, baseline = key.removeprefix(PAIR).split(" / ")
+        text += f"\n### {arm} against {baseline}\n\n{table(key)[1]}"
     if "comparison_one_seed" in content:
         seed = int(content["facts"]["plain"][0]["seed"])
         text += f"\n### All arms, seed {seed} alone\n\n{table('comparison_one_seed')[1]}"
@@ -200,6 +207,11 @@ def report(
         if shared:
             pair = compared(bench, found, shared, config, data, peer, (peer, DEFAULT_ARM))
             content[f"comparison_with_{peer}"] = pair.as_dict()
+    for arm, baseline in config.get("pairs", []):
+        shared = sorted(set(found.get(arm, {})) & set(found.get(baseline, {})))
+        if shared:
+            pair = compared(bench, found, shared, config, data, baseline, (baseline, arm))
+            content[f"{PAIR}{arm} / {baseline}"] = pair.as_dict()
     if len(seeds) > 1 and any(not set(seeds) <= set(v) for v in found.values()):
         # Arms that were not run with every seed: beside the others, on the first seed alone.
         single = compared(bench, found, seeds[:1], config, data)

@@ -68,6 +68,7 @@ def cell_path(work: Path, config: dict[str, Any], cell: tuple[str, str, int, str
     }
     arm_settings: list[Any] = [ARMS[arm].method, ARMS[arm].options, ARMS[arm].epochs_factor]
     arm_settings += ["shuffled labels"] if ARMS[arm].shuffled_labels else []
+    arm_settings += ["fine-tuned", share] if (share := ARMS[arm].finetune_share) else []
     mark = fingerprint({"settings": settings, "arm": arm_settings})[:10]
     return work / f"{network}__{data}__s{seed}__{arm}__{mark}.npz"
 

@@ -13,6 +13,17 @@ from pathology_scaat.system.own_files import append_own
 MAX_LOG_BYTES = 16 << 20
 
 
+def redactor_for(out_dir: Path) -> Redactor:
+    """A redactor of what is written in an output folder: it hides the folder's own path too."""
+    redactor = Redactor()
+    # As it was given, too: relative to where the command ran it may hold names.
+    for name in {str(out_dir), str(out_dir.absolute()), str(out_dir.resolve())}:
+        if len(name) > 2:  # not "." and ".."
+            redactor.hide(f"{name}{os.sep}", f"{PATH_MARK}{os.sep}")
+            redactor.hide(f"'{name}'", f"'{PATH_MARK}'")
+    return redactor
+
+
 def log_failure(out_dir: Path, stage: str, slide_id: str, error: ScaatError) -> None:
     """Append a failure, with the traceback where nobody foresaw it.
 
@@ -26,10 +37,4 @@ def log_failure(out_dir: Path, stage: str, slide_id: str, error: ScaatError) -> 
     with suppress(OSError):
         path = out_dir / "logs" / f"{stage}.log"
         path.parent.mkdir(parents=True, exist_ok=True)
-        redactor = Redactor()
-        # As it was given, too: relative to where the command ran it may hold names.
-        for name in {str(out_dir), str(out_dir.absolute()), str(out_dir.resolve())}:
-            if len(name) > 2:  # not "." and ".."
-                redactor.hide(f"{name}{os.sep}", f"{PATH_MARK}{os.sep}")
-                redactor.hide(f"'{name}'", f"'{PATH_MARK}'")
-        append_own(path, redactor(text), max_bytes=MAX_LOG_BYTES)
+        append_own(path, redactor_for(out_dir)(text), max_bytes=MAX_LOG_BYTES)

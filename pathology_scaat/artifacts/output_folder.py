@@ -28,14 +28,18 @@ _MARK = b"pathology_scaat"
 
 ARTIFACT_FOLDERS: Final = ("patches", "saliency", "maps")
 FOLDERS: Final = (
-    *ARTIFACT_FOLDERS, "tissue", "model", "model.training", "models", "overlays", "logs",
+    *ARTIFACT_FOLDERS, "tissue", "model", "model.training", "models", "finetuned",
+    "finetuned.training", "overlays", "logs",
     "evaluation", "comparison", "annotations", "report",
 )  # fmt: skip
 """Folders that stages make in an output folder."""
 
 _STATUS_HEAD = (b"slide_id", b"tile", b"explain", b"stitch", b"export", b"reason")
 
-FILES: Final = ("run.json", "slides.csv")
+RUN_LOG_NAME: Final = "run.log"
+"""What the commands on the folder did, and how long it took."""
+
+FILES: Final = ("run.json", "slides.csv", RUN_LOG_NAME)
 _LITTER: Final = {".DS_Store", "Thumbs.db", "desktop.ini", "lost+found", ".nfs", ".snapshot"}
 """What systems put into folders by themselves."""
 PREDICTIONS_NAME = "predictions.csv"
@@ -54,6 +58,11 @@ class Workspace:
     @property
     def model(self) -> Path:
         return self.out / "model"
+
+    @property
+    def finetuned(self) -> Path:
+        """A model that was fine-tuned from another one."""
+        return self.out / "finetuned"
 
     def fold_model(self, fold: int) -> Path:
         """Model of one fold of cross-validation."""

@@ -20,6 +20,8 @@ from pathology_scaat.system.locks import describe_os_error
 FILE_NAME = "run.json"
 SCHEMA_NAME = "pathology_scaat.run"
 SCHEMA_VERSION = 1
+EXTERNAL_WORD = "external"
+"""What a look at an external cohort is of begins with it."""
 TESTS_KEY = "tests"
 """Which predictions the held-out cases were judged by, in order: each is a look at them."""
 
@@ -113,11 +115,16 @@ def record_test(out_dir: Path, evaluated_on: str, predictions: str) -> int:
     Returns
     -------
     int
-        How often the folder's cases were judged before by other predictions.
+        How often these cases were judged before by other predictions. Those of an external
+        cohort are other cases than the folder's own.
     """
     looks = _tests(Path(out_dir))
     entry = {"evaluated_on": evaluated_on, "predictions": predictions}
-    before = sum(look != entry for look in looks)
+    outside = evaluated_on.startswith(EXTERNAL_WORD)
+    before = sum(
+        look != entry and str(look.get("evaluated_on", "")).startswith(EXTERNAL_WORD) == outside
+        for look in looks
+    )
     if entry not in looks:
         try:
             record = _checked(read_json(Path(out_dir) / FILE_NAME))

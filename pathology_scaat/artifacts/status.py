@@ -53,6 +53,10 @@ FACTS: Final = (
     "split",
     "patient",
     "unlike_training",
+    "predicted",
+    "probabilities",
+    "uncertainty",
+    "refer",
     "notes",
 )
 COLUMNS: Final = ("slide_id", *STAGES, "reason", *FACTS)
@@ -195,6 +199,25 @@ class StatusTable:
                     rows.append(by_id[key])
                 self._apply(by_id[key], stage, state, reason, facts)
             self._write(rows)
+
+    def tell(self, facts: Mapping[str, Mapping[str, Fact]]) -> None:
+        """What became known about slides that no stage did; an empty text empties a cell.
+
+        Parameters
+        ----------
+        facts : mapping of slide id to facts
+            Values for the columns named in `FACTS`. Slides without a row get none.
+        """
+        with file_lock(self._lock_path):
+            rows = self.rows()
+            by_id = {row["slide_id"]: row for row in rows}
+            for slide_id, told in facts.items():
+                if not set(told) <= set(FACTS):
+                    raise ValueError(f"no such fact: {told}")
+                if (row := by_id.get(id_cell(slide_id))) is not None:
+                    row.update({k: safe_cell(v) for k, v in told.items() if v is not None})
+            if rows:
+                self._write(rows)
 
     def rows(self) -> list[dict[str, str]]:
         """All rows, in order; empty where there is no table yet.

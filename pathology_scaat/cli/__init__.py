@@ -5,15 +5,27 @@ from __future__ import annotations
 import logging
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import PurePath
 from typing import Any
 
 import typer
 
-from pathology_scaat.cli import evaluate, report, review, run, stages, tables  # noqa: F401  (importing registers)
+from pathology_scaat.cli import (  # noqa: F401  (importing registers)
+    evaluate,
+    finetune,
+    import_model,
+    look,
+    output,
+    report,
+    review,
+    run,
+    settings,
+    stages,
+    tables,
+)
 from pathology_scaat.cli.app import app
-from pathology_scaat.cli.common import stderr
+from pathology_scaat.cli.output import stderr
 from pathology_scaat.errors import ScaatError
 from pathology_scaat.system.disk_errors import disk_error
 from pathology_scaat.system.locks import describe_os_error
@@ -38,13 +50,21 @@ def listen() -> None:
         raise_on(signal.SIGINT, KeyboardInterrupt)
 
 
-def run_command(command: Callable[[], Any]) -> int:
-    """Call a command; turn what it raises into one sentence and an exit code."""
+def run_command(command: Callable[[], Any], arguments: Sequence[str] = ()) -> int:
+    """Call a command; turn what it raises into one sentence and an exit code.
+
+    ``arguments`` are those of the command line, where the caller has them: so that even one that
+    cannot be parsed is answered in JSON where JSON is asked for.
+    """
+    output.begin(arguments)
     try:
-        return _run(command)
+        code = _run(command)
     except MemoryError:  # to print nicely may need memory that is not there
         sys.stderr.write(f"scaat: ran out of memory; {REMEDY}.\n")
-        return OUT_OF_MEMORY
+        output.fail("scaat", "ran out of memory", REMEDY)
+        code = OUT_OF_MEMORY
+    output.end(code)
+    return code
 
 
 def _run(command: Callable[[], Any]) -> int:
@@ -52,6 +72,7 @@ def _run(command: Callable[[], Any]) -> int:
         # The parser turns Exit and Ctrl-C into a returned exit code.
         returned = command()
     except ScaatError as error:
+        output.fail_with(error)
         stderr.print(f"scaat: {error}", markup=False, highlight=False, soft_wrap=True)
         return error.exit_code
     except typer.Exit as stop:
@@ -64,15 +85,19 @@ def _run(command: Callable[[], Any]) -> int:
         show = getattr(error, "show", None)  # a wrong option, as the parser reports it
         if callable(show) and hasattr(error, "exit_code"):
             show()
+            worded = getattr(error, "format_message", None)
+            words = str(worded() if callable(worded) else error)
+            output.fail("command line", " ".join(words.split()), "see scaat --help")
             return int(error.exit_code)
         if is_out_of_memory(error):
             raise MemoryError from None
         found = disk_error(error)
         if found is not None:
+            problem = f"could not be read or written ({describe_os_error(found)})"
+            remedy = "check free disk space and permissions, then run the same command again"
+            output.fail(_file_of(found), problem, remedy)
             stderr.print(
-                f"scaat: {_file_of(found)} could not be read or written "
-                f"({describe_os_error(found)}); check free disk space and permissions, then run "
-                "the same command again.",
+                f"scaat: {_file_of(found)} {problem}; {remedy}.",
                 markup=False,
                 highlight=False,
                 soft_wrap=True,
@@ -82,6 +107,7 @@ def _run(command: Callable[[], Any]) -> int:
 
         logging.getLogger(__name__).debug("internal error", exc_info=True)
         words = redact(f"{type(error).__name__}: {error}")
+        output.fail("scaat", f"internal error ({words})", "report it, with the command you gave")
         stderr.print(
             f"scaat: internal error ({words}); please report it, with the command that you gave.",
             markup=False,
@@ -99,6 +125,7 @@ def _run(command: Callable[[], Any]) -> int:
         remove_unfinished()
         release_all()
         forget_raised()
+        output.fail("scaat", "interrupted", "run the same command again to go on")
         stderr.print("scaat: interrupted; run the same command again to go on.", markup=False)
     return returned if isinstance(returned, int) else 0
 
@@ -115,4 +142,4 @@ def _file_of(error: OSError) -> str:
 def main() -> None:
     """Entry point of the ``scaat`` command."""
     listen()
-    sys.exit(run_command(lambda: app(standalone_mode=False)))
+    sys.exit(run_command(lambda: app(standalone_mode=False), sys.argv[1:]))

@@ -5,17 +5,37 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
+from typer.core import TyperGroup
 
 from pathology_scaat import __version__
-from pathology_scaat.cli.common import stdout
+from pathology_scaat.cli.output import stdout
+
+ORDER = (
+    "demo", "run", "config", "doctor", "info", "verify",
+    "tile", "train", "explain", "predict", "stitch", "export",
+    "finetune", "import-model", "evaluate", "compare", "review", "import-review",
+    "import-annotations", "make-manifest", "report",
+)  # fmt: skip
+"""As a newcomer meets them: try it, use it, look at it, its stages, and what comes after."""
+
+
+class _Ordered(TyperGroup):
+    """Lists its commands in `ORDER`; those that are not in it follow."""
+
+    def list_commands(self, ctx: typer.Context) -> list[str]:
+        found = super().list_commands(ctx)
+        known = [name for name in ORDER if name in found]
+        return [*known, *(name for name in found if name not in known)]
+
 
 app = typer.Typer(
     name="scaat",
+    cls=_Ordered,
     help="From a folder of whole-slide images to slide-level saliency maps that open in QuPath.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
     rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from rich.console import Console
 from rich.table import Table
 
 from pathology_scaat.cli.options import engine_overrides
+from pathology_scaat.cli.output import stderr, stdout, tell
 from pathology_scaat.errors import BatchError, NothingLearntError, UsageError
 
 if TYPE_CHECKING:
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
     from pathology_scaat.pipeline.reporting import StageReport
     from pathology_scaat.pipeline.run import RunReport
 
-stdout = Console()
-stderr = Console(stderr=True)
 T = TypeVar("T")
 Settings = TypeVar("Settings", bound="BaseModel")
 
@@ -81,8 +80,26 @@ def engine_of(workers: int | None, scheduler: str | None, cluster: Path | None) 
     return checked(EngineConfig, engine_overrides(workers, scheduler, cluster), "engine options")
 
 
-def finish(reports: list[StageReport], out: Path) -> None:
-    """Last lines of a batch: counts, failed slides, where the status stands."""
+def stage_document(report: StageReport) -> dict[str, Any]:
+    """A stage for ``--json``: slide ids by what became of them."""
+    return {
+        "stage": report.stage,
+        "done": report.done,
+        "already_there": report.skipped,
+        "failed": report.failed,
+        "warnings": report.warnings,
+    }
+
+
+def finish(reports: list[StageReport], out: Path, then: Sequence[str] = ()) -> None:
+    """Last lines of a batch: counts, failed slides, where the status stands, and what to do then.
+
+    Raises
+    ------
+    BatchError
+        If a slide failed.
+    """
+    tell(out=out, status=out / "slides.csv", stages=[stage_document(one) for one in reports])
     failed = {slide: why for report in reports for slide, why in report.failed.items()}
     for report in reports:
         stdout.print(
@@ -97,7 +114,8 @@ def finish(reports: list[StageReport], out: Path) -> None:
             stderr.print(text, style="yellow", markup=False, highlight=False, soft_wrap=True)
     for slide, why in failed.items():
         stderr.print(f"failed: {slide}: {why}", markup=False, highlight=False, soft_wrap=True)
-    stdout.print(f"status of every slide: {out / 'slides.csv'}", markup=False, highlight=False)
+    for line in (f"status of every slide: {out / 'slides.csv'}", *then):
+        stdout.print(line, markup=False, highlight=False, soft_wrap=True)
     if failed:
         raise BatchError(
             f"{len(failed)} slide(s)", "failed", "the reasons are above and in slides.csv"
@@ -111,12 +129,16 @@ def train_overrides(
     eps: float | None,
     positive_class: str | None,
     labels: str | None = None,
+    weights: Path | None = None,
+    trainable: str | None = None,
 ) -> dict[str, Any]:
     """The training settings that the command line names."""
     return {
         "labels": labels,
         "method": method,
         "backbone": backbone,
+        "backbone_weights": weights,
+        "trainable": trainable,
         "epochs": epochs,
         "positive_class": positive_class,
         "method_options": {"eps": eps} if eps is not None else None,
@@ -124,6 +146,7 @@ def train_overrides(
 
 
 def print_metrics(metrics: dict[str, Any]) -> None:
+    tell(metrics=metrics)
     table = folded("measure", "value")
     for name, value in metrics.items():
         if isinstance(value, int | float):
@@ -136,42 +159,50 @@ def print_metrics(metrics: dict[str, Any]) -> None:
 def print_performance(report: PredictReport, out: Path) -> None:
     """The measures of held-out patients and slides, with their intervals."""
     stdout.print(f"predictions: {out / 'predictions.csv'}", markup=False, highlight=False)
-    found = report.performance
-    if found is None:
-        return
-    stdout.print(
-        f"{found.evaluated_on}: {found.slide.n} slides of {found.patient.n} patients",
-        markup=False,
-        highlight=False,
+    tell(
+        predictions=out / "predictions.csv",
+        n_predicted=len(report.predictions),
+        performance=report.performance.as_dict() if report.performance else None,
+        external_performance=report.external.as_dict() if report.external else None,
     )
-    table = folded("measure (95 % interval)", "patients", "slides")
-    for name, estimate in found.patient.estimates.items():
-        table.add_row(name, estimate.text(), found.slide.estimates[name].text())
-    stdout.print(table)
-
-
-def say_how_to_look(overlays: Path) -> None:
-    """What to do in QuPath, where there is something to look at."""
-    if next(overlays.glob("*.geojson.gz"), None) is not None:
+    for found in (report.performance, report.external):
+        if found is None:
+            continue
         stdout.print(
-            "in QuPath: drag <slide>.geojson.gz onto the slide (once; the import script replaces), "
-            "Measure > Show measurement maps, then press F to fill the tiles",
+            f"{found.evaluated_on}: {found.slide.n} slides of {found.patient.n} patients",
             markup=False,
             highlight=False,
         )
+        table = folded("measure (95 % interval)", "patients", "slides")
+        for name, estimate in found.patient.estimates.items():
+            table.add_row(name, estimate.text(), found.slide.estimates[name].text())
+        stdout.print(table)
+
+
+def how_to_look(out: Path) -> list[str]:
+    """What to open first, and what to do in QuPath, where there is something to look at."""
+    overlays = out / "overlays"
+    lines = []
+    if next(overlays.glob("*.geojson.gz"), None) is not None:
+        lines.append(
+            "in QuPath: drag <slide>.geojson.gz onto the slide (once; the import script replaces), "
+            "Measure > Show measurement maps, then press F to fill the tiles"
+        )
+    page = overlays / "index.html"
+    if page.is_file():
+        tell(open_first=page)
+        lines.append(f"open first: {page}")
+    return lines
 
 
 def print_run(report: RunReport) -> None:
+    tell(nothing_learnt=report.nothing_learnt, open_first=None)
     if report.training is not None:
         print_metrics(report.training.metrics)
     if report.predicted is not None:
         print_performance(report.predicted, report.out)
-    if report.completed:
-        page = report.out / "overlays" / "index.html"
-        stdout.print(f"open first: {page}", markup=False, highlight=False)
-        say_how_to_look(report.out / "overlays")
     try:
-        finish(report.stages, report.out)
+        finish(report.stages, report.out, how_to_look(report.out) if report.completed else ())
     except BatchError:
         refuse_silence(report.nothing_learnt)
         raise

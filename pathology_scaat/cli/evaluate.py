@@ -9,10 +9,11 @@ import typer
 
 from pathology_scaat.cli import options as opt
 from pathology_scaat.cli.app import app
-from pathology_scaat.cli.common import cohort, needed, no_salt_alone, progress_of, stdout
+from pathology_scaat.cli.common import cohort, needed, no_salt_alone, progress_of
+from pathology_scaat.cli.output import Json, stdout, tell
 
 
-@app.command()
+@app.command(short_help="How far can the maps be trusted? A trust card.")
 def evaluate(
     out: opt.Out = None,
     manifest: opt.Manifest = None,
@@ -22,6 +23,7 @@ def evaluate(
     overwrite: opt.Overwrite = False,
     quiet: opt.Quiet = False,
     allow_urls: opt.AllowUrls = None,
+    as_json: Json = False,
 ) -> None:
     """Measure one model's maps on held-out slides: a trust card."""
     folder = needed(out, "--out")
@@ -37,6 +39,7 @@ def evaluate(
             overwrite=overwrite,
             reporter=reporter,
         )
+    tell(out=folder, folder=folder / "evaluation", trust_card=card.as_dict())
     measured = sum(entry.interval is not None for entry in card.entries)
     text = f"{measured} of {len(card.entries)} measures on {card.n_images} images"
     stdout.print(text, markup=False, highlight=False)
@@ -45,7 +48,7 @@ def evaluate(
     stdout.print(f"trust card: {path}", markup=False, highlight=False, soft_wrap=True)
 
 
-@app.command()
+@app.command(short_help="Train several methods and compare their maps.")
 def compare(
     config: Annotated[
         Path | None, typer.Argument(help="Arms, seeds and protocol (YAML); defaults without it.")
@@ -64,6 +67,7 @@ def compare(
     overwrite: opt.Overwrite = False,
     quiet: opt.Quiet = False,
     allow_urls: opt.AllowUrls = None,
+    as_json: Json = False,
 ) -> None:
     """Train several methods on the same patches and compare their maps."""
     folder = needed(out, "--out")
@@ -82,6 +86,7 @@ def compare(
             overwrite=overwrite,
             reporter=reporter,
         )
+    tell(out=folder, folder=folder / "comparison", comparison=found.as_dict())
     for arm in found.arms:
         stdout.print(f"{arm.arm}: {arm.verdict}", markup=False, highlight=False, soft_wrap=True)
     path = folder / "comparison" / "comparison.md"

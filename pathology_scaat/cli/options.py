@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,13 +10,60 @@ import typer
 
 from pathology_scaat.artifacts.urls import allow_urls
 from pathology_scaat.errors import UsageError
+from pathology_scaat.saliency.attributions import ATTRIBUTIONS
 from pathology_scaat.scaat.names import METHODS
 from pathology_scaat.slides.readers import reader_choices
 
+
+def completed(names: Iterable[str]) -> Callable[[str], list[str]]:
+    """What a shell completes an option's value to."""
+    choices = tuple(names)
+
+    def complete(incomplete: str) -> list[str]:
+        return [name for name in choices if name.startswith(incomplete)]
+
+    return complete
+
+
+def completed_list(names: Iterable[str]) -> Callable[[str], list[str]]:
+    """What a shell completes the last name of a comma-separated option to."""
+    choices = tuple(names)
+
+    def complete(incomplete: str) -> list[str]:
+        before, comma, last = incomplete.rpartition(",")
+        return [f"{before}{comma}{name}" for name in choices if name.startswith(last)]
+
+    return complete
+
+
+def setting_names(incomplete: str) -> list[str]:
+    """Settings whose name begins so, for the shell to complete."""
+    from pathology_scaat.pipeline.settings import all_settings
+
+    return [f"{s.name}=" for s in all_settings() if s.name.startswith(incomplete)]
+
+
 TrainingMethod = Annotated[
     str | None,
-    typer.Option("--method", help=f"Training method: {', '.join(METHODS.names)}."),
+    typer.Option(
+        "--method",
+        help=f"Training method: {', '.join(METHODS.names)}.",
+        autocompletion=completed(METHODS.names),
+    ),
 ]
+Attribution = Annotated[
+    str | None,
+    typer.Option(
+        "--method",
+        help=f"Attribution method: {', '.join(ATTRIBUTIONS.names)}.",
+        autocompletion=completed(ATTRIBUTIONS.names),
+    ),
+]
+Backbone = Annotated[
+    str | None, typer.Option("--backbone", help="Network: scaat-small, or a model name of timm.")
+]
+Epochs = Annotated[int | None, typer.Option("--epochs", help="Most epochs.")]
+Eps = Annotated[float | None, typer.Option("--eps", help="SCAAT's budget in [0, 1].")]
 Manifest = Annotated[
     Path | None,
     typer.Option("--manifest", help="Cohort table (CSV or Parquet) or a folder of slides."),
@@ -48,11 +96,43 @@ Classes = Annotated[
 Target = Annotated[
     str | None, typer.Option("--target", help="Class to explain; the positive one by default.")
 ]
+Precision = Annotated[
+    str | None,
+    typer.Option(
+        "--precision",
+        metavar="auto|fp32|bf16",
+        help="Arithmetic of the model in explaining; auto: bf16 on CUDA, fp32 elsewhere.",
+    ),
+]
+BatchSize = Annotated[
+    int | None,
+    typer.Option("--batch-size", help="Patches explained at once; by the memory if not given."),
+]
+KeepPatches = Annotated[
+    bool,
+    typer.Option(
+        "--keep-patches",
+        help="With --model: also keep the pixels of the patches, which take many times the slide.",
+    ),
+]
 BackgroundClass = Annotated[
     str | None,
     typer.Option(
         "--background-class",
         help="Class of the tissue outside the annotations, on slides that have some.",
+    ),
+]
+Weights = Annotated[
+    Path | None,
+    typer.Option(
+        "--weights",
+        help="Local file with the network's weights (safetensors, .pt); never downloaded.",
+    ),
+]
+Trainable = Annotated[
+    str | None,
+    typer.Option(
+        "--trainable", help="What is trained: all, head, last-N blocks, or lora (lora-RANK)."
     ),
 ]
 PositiveClass = Annotated[
@@ -63,7 +143,11 @@ PositiveClass = Annotated[
 ]
 Reader = Annotated[
     str | None,
-    typer.Option("--reader", help=f"Force a reader: {', '.join(reader_choices())}."),
+    typer.Option(
+        "--reader",
+        help=f"Force a reader: {', '.join(reader_choices())}.",
+        autocompletion=completed(reader_choices()),
+    ),
 ]
 KeepInk = Annotated[
     bool,
@@ -90,7 +174,12 @@ AllowUrls = Annotated[
         help="What slides by URL may do besides: http, private-hosts, redirects (with commas).",
     ),
 ]
-Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
+_DEVICE = typer.Option(
+    "--device", help="auto, cpu, cuda or cuda:N.", autocompletion=completed(("auto", "cpu", "cuda"))
+)
+Device = Annotated[str, _DEVICE]
+RunDevice = Annotated[str | None, _DEVICE]
+"""Where a pipeline file may name the device as well."""
 Seed = Annotated[int | None, typer.Option("--seed", help="Seed of split, training and methods.")]
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Make artifacts anew even where the right ones exist.")
@@ -102,6 +191,14 @@ OutExistsOk = Annotated[
     ),
 ]
 Model = Annotated[Path | None, typer.Option("--model", help="Model bundle to apply.")]
+Models = Annotated[
+    list[Path] | None,
+    typer.Option("--model", help="Model bundle to apply; given several times, they vote together."),
+]
+Ensemble = Annotated[
+    bool,
+    typer.Option("--ensemble", help="Predict with the models of all folds in OUT/folds together."),
+]
 Pseudonymize = Annotated[
     Path | None,
     typer.Option(
@@ -116,6 +213,15 @@ Labels = Annotated[
         "--labels",
         help="Learn from: slide (one label each, in bags), patch (annotations), copy (the slide's "
         "label on every patch; a control), or auto: slide where there are no annotations.",
+        autocompletion=completed(("auto", "slide", "patch", "copy")),
+    ),
+]
+Audit = Annotated[
+    str | None,
+    typer.Option(
+        "--audit",
+        help="standard, or full: also paths, user, time.",
+        autocompletion=completed(("standard", "full")),
     ),
 ]
 Folds = Annotated[
@@ -136,6 +242,27 @@ Prevalence = Annotated[
     float | None,
     typer.Option(
         "--prevalence", help="Share of positive patients at which predictive values are given."
+    ),
+]
+Slides = Annotated[
+    str | None,
+    typer.Option("--slides", metavar="IDS", help="Only these slides, comma-separated."),
+]
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="NAME=VALUE",
+        help="Any setting by its name, such as tile.overlap=0.5; see 'scaat config'. Repeatable.",
+        autocompletion=setting_names,
+    ),
+]
+Subgroups = Annotated[
+    str | None,
+    typer.Option(
+        "--subgroups",
+        metavar="COLUMNS",
+        help="Performance also by the values of these columns of the manifest, e.g. site,scanner.",
     ),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print results and errors only.")]
@@ -162,6 +289,20 @@ def listed(text: str | None) -> list[str] | None:
     return [name.strip() for name in text.split(",") if name.strip()] if text else None
 
 
+def slide_list(text: str | None) -> list[str] | None:
+    """The ids of ``--slides``; None, which is all of them, only where it was not given.
+
+    Raises
+    ------
+    UsageError
+        If it names none.
+    """
+    names = listed(text)
+    if text is not None and not names:
+        raise UsageError("--slides", "names no slide", "write their ids, with commas")
+    return names
+
+
 def tile_overrides(
     mpp: float | None,
     mag: float | None,
@@ -175,7 +316,6 @@ def tile_overrides(
     keep_ink: bool = False,
 ) -> dict[str, Any]:
     """The tile settings that the command line names (None where it names nothing)."""
-    from pathology_scaat.errors import UsageError
     from pathology_scaat.geometry import mpp_from_magnification
 
     if mag is not None:
@@ -200,120 +340,3 @@ def engine_overrides(
 ) -> dict[str, Any]:
     """The engine settings that the command line names."""
     return {"workers": workers, "scheduler": scheduler, "cluster": cluster}
-
-
-MapMpp = Annotated[
-    float | None,
-    typer.Option("--map-mpp", help="µm per map pixel; that of the saliency by default."),
-]
-Ngff = Annotated[
-    str | None, typer.Option("--ngff", help="OME-Zarr version: 0.5, or 0.4, which QuPath reads.")
-]
-Weighting = Annotated[
-    str | None,
-    typer.Option(
-        "--weighting", help="Saliency times probability, or: none, threshold. See docs/exports.md."
-    ),
-]
-WeightThreshold = Annotated[
-    float | None,
-    typer.Option("--weight-threshold", help="Probability from which 'threshold' keeps saliency."),
-]
-Window = Annotated[
-    str | None, typer.Option("--window", help="Blending of overlapping patches: hann or flat.")
-]
-Formats = Annotated[
-    str | None,
-    typer.Option(
-        "--formats",
-        help="Comma-separated: geojson, geojson-plain, ome-tiff, rgb-tiff, tile-png, png, figure, "
-        "csv, annotation-store, dicom, dicom-map, dicom-sr.",
-    ),
-]
-QuPathOrigin = Annotated[
-    str | None,
-    typer.Option("--qupath-origin", help="bounds: as QuPath crops a slide; full: whole canvas."),
-]
-Vmax = Annotated[
-    float | None,
-    typer.Option("--vmax", help="Saliency at the top of its scale; the model's own if none."),
-]
-Colormap = Annotated[
-    str | None,
-    typer.Option("--colormap", help="Colours of pictures: viridis, cividis, magma, inferno."),
-]
-TileShape = Annotated[
-    str | None,
-    typer.Option("--tile-shape", help="Tiles in QuPath: cell (abutting) or patch (overlapping)."),
-]
-MaxTiles = Annotated[
-    int | None, typer.Option("--max-tiles", help="Most tiles in a GeoJSON; the likeliest stay.")
-]
-MaxRegions = Annotated[
-    int | None, typer.Option("--max-regions", help="Most regions in a GeoJSON; 0 for none.")
-]
-EvidenceTop = Annotated[
-    float | None,
-    typer.Option("--evidence-top", help="Evidence (0 to 1) at the top; the model's own if none."),
-]
-Drawn = Annotated[
-    str | None,
-    typer.Option("--drawn", help="Map that is drawn and cut into regions: evidence or saliency."),
-]
-RegionMpp = Annotated[
-    float | None, typer.Option("--region-mpp", help="µm/px at which regions are outlined.")
-]
-RegionQuantile = Annotated[
-    float | None,
-    typer.Option(
-        "--region-quantile", help="Regions: pixels above this quantile of the slide's own."
-    ),
-]
-RegionThreshold = Annotated[
-    float | None,
-    typer.Option("--region-threshold", help="Regions: pixels above this evidence (0 to 1)."),
-]
-RegionMinProbability = Annotated[
-    float | None,
-    typer.Option("--region-min-probability", help="Probability that a region needs as well."),
-]
-MinRegion = Annotated[
-    float | None, typer.Option("--min-region-um2", help="Smallest region in µm².")
-]
-PictureSize = Annotated[
-    int | None, typer.Option("--png-max-px", help="Longest side of the map in pictures.")
-]
-Identified = Annotated[
-    bool, typer.Option("--identified", help="Allow DICOM objects that name the patient.")
-]
-
-
-def map_overrides(
-    mpp: float | None,
-    ngff: str | None,
-    weighting: str | None,
-    weight_threshold: float | None = None,
-    window: str | None = None,
-) -> dict[str, Any]:
-    """The stitch settings that the command line names."""
-    return {
-        "mpp": mpp,
-        "ngff": ngff,
-        "weighting": weighting,
-        "weight_threshold": weight_threshold,
-        "window": window,
-    }
-
-
-def export_overrides(
-    formats: str | None, qupath_origin: str | None, vmax: float | None, identified: bool,
-    **more: Any,
-) -> dict[str, Any]:  # fmt: skip
-    """The export settings that the command line names."""
-    return {
-        "formats": listed(formats),
-        "qupath_origin": qupath_origin,
-        "vmax": vmax,
-        "identified": identified or None,
-        **more,
-    }

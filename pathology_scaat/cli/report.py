@@ -9,10 +9,10 @@ import typer
 
 from pathology_scaat.cli import options as opt
 from pathology_scaat.cli.app import app
-from pathology_scaat.cli.common import stdout
+from pathology_scaat.cli.output import stdout
 
 
-@app.command()
+@app.command(short_help="Model card and checklists of a finished run.")
 def report(
     out: Annotated[Path, typer.Argument(help="Output folder of a run.")],
     model: opt.Model = None,

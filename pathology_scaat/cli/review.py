@@ -9,14 +9,15 @@ import typer
 
 from pathology_scaat.cli import options as opt
 from pathology_scaat.cli.app import app
-from pathology_scaat.cli.common import cohort, stdout
+from pathology_scaat.cli.common import cohort
+from pathology_scaat.cli.output import Json, stdout, tell
 
 
 def _say(text: str) -> None:
     stdout.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
-@app.command()
+@app.command(short_help="See, judge and correct maps in the browser.")
 def review(
     out: Annotated[Path, typer.Argument(help="Output folder of a run.")],
     manifest: opt.Manifest = None,
@@ -54,7 +55,7 @@ def review(
     )
 
 
-@app.command("import-review")
+@app.command("import-review", short_help="Labels for the next training from verdicts.")
 def import_review(
     out: Annotated[Path, typer.Argument(help="Output folder with review/verdicts.csv.")],
     to: Annotated[
@@ -63,15 +64,19 @@ def import_review(
     negative_class: Annotated[
         str, typer.Option("--negative-class", help="Class of the regions that were rejected.")
     ] = "Normal",
+    as_json: Json = False,
 ) -> None:
     """Make labels for the next training out of the verdicts, and say how far readers agree."""
     from pathology_scaat.pipeline.review import import_review as step
 
     done = step(out, to=to, negative_class=negative_class)
+    tell(out=out, labels=done.labels, agreement=done.agreement)
     counts = ", ".join(f"{n} {name}" for name, n in sorted(done.labels.counts.items())) or "none"
     _say(f"labels: {counts}, on {len(done.labels.files)} slide(s)")
+    if done.labels.drawn:
+        _say(f"{done.labels.drawn} of them drawn by hand, cut out of the regions they lie on")
     if done.labels.contradicted:
-        _say(f"{done.labels.contradicted} region(s) label nothing: readers disagree")
+        _say(f"{done.labels.contradicted} region(s) or overlaps label nothing: readers disagree")
     if done.labels.gone:
         _say(f"{done.labels.gone} verdict(s) are about regions that the overlays no longer hold")
     for reader, (yes, decided) in done.agreement.confirmed.items():

@@ -1,52 +1,28 @@
-"""The whole job and what surrounds it: run, demo, verify, info, doctor."""
+"""The whole job: run, and demo, which runs it on slides of its own."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
-from rich.table import Table
 
-from pathology_scaat.cli import options as mopt
+from pathology_scaat.cli import map_options as mopt
 from pathology_scaat.cli import options as opt
 from pathology_scaat.cli.app import app
 from pathology_scaat.cli.common import (
-    cohort,
     finish,
     folded,
-    needed,
+    how_to_look,
     print_run,
     progress_of,
-    stdout,
     train_overrides,
 )
-from pathology_scaat.errors import BatchError, UsageError
+from pathology_scaat.cli.output import Json, stdout, tell
+from pathology_scaat.errors import UsageError
 
 
-@app.command()
-def info(
-    slide: Annotated[str, typer.Argument(help="Slide file, folder or URL.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-    reader: opt.Reader = None,
-    mpp: opt.Mpp = None,
-    allow_urls: opt.AllowUrls = None,
-) -> None:
-    """Show a slide's format, levels, µm/px and scanner bounds; nothing that identifies it."""
-    from pathology_scaat.pipeline.info import info as step
-
-    report = step(slide, reader=reader or "auto", mpp=mpp)
-    if as_json:
-        typer.echo(json.dumps(report.to_dict(), indent=2, ensure_ascii=False))
-        return
-    table = Table(show_header=False, box=None)
-    for name, value in report.rows():
-        table.add_row(name, value)
-    stdout.print(table)
-
-
-@app.command()
+@app.command(short_help="The whole job, from slides to maps.")
 def run(
     config: Annotated[
         Path | None,
@@ -66,12 +42,17 @@ def run(
     reader: opt.Reader = None,
     labels: opt.Labels = None,
     keep_ink: opt.KeepInk = False,
-    method: Annotated[str | None, typer.Option("--method", help="Training method.")] = None,
-    backbone: Annotated[str | None, typer.Option("--backbone", help="Network by name.")] = None,
-    epochs: Annotated[int | None, typer.Option("--epochs", help="Most epochs.")] = None,
-    eps: Annotated[float | None, typer.Option("--eps", help="SCAAT's budget in [0, 1].")] = None,
+    method: opt.TrainingMethod = None,
+    backbone: opt.Backbone = None,
+    weights: opt.Weights = None,
+    trainable: opt.Trainable = None,
+    epochs: opt.Epochs = None,
+    eps: opt.Eps = None,
     positive_class: opt.PositiveClass = None,
     target: opt.Target = None,
+    precision: opt.Precision = None,
+    batch_size: opt.BatchSize = None,
+    keep_patches: opt.KeepPatches = False,
     map_mpp: mopt.MapMpp = None,
     ngff: mopt.Ngff = None,
     weighting: mopt.Weighting = None,
@@ -82,23 +63,29 @@ def run(
     workers: opt.Workers = None,
     scheduler: opt.Scheduler = None,
     cluster: opt.Cluster = None,
-    device: Annotated[str | None, typer.Option("--device", help="auto, cpu or cuda:N.")] = None,
+    device: opt.RunDevice = None,
     seed: opt.Seed = None,
     folds: opt.Folds = None,
     preserve_site: opt.PreserveSite = None,
     test_manifest: opt.TestManifest = None,
     prevalence: opt.Prevalence = None,
-    audit: Annotated[
-        str | None, typer.Option("--audit", help="standard, or full: also paths, user, time.")
-    ] = None,
+    subgroups: opt.Subgroups = None,
+    audit: opt.Audit = None,
+    set_: opt.Set = None,
     pseudonymize: opt.Pseudonymize = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Say what it would do, need and take; write nothing."),
+    ] = False,
     overwrite: opt.Overwrite = False,
     out_exists_ok: opt.OutExistsOk = False,
     quiet: opt.Quiet = False,
     allow_urls: opt.AllowUrls = None,
+    as_json: Json = False,
 ) -> None:
     """Do the whole job: tile, train (unless --model is given), explain, predict, stitch, export."""
     from pathology_scaat.pipeline.config import load_run_config
+    from pathology_scaat.pipeline.settings import chosen
 
     tile_values = opt.tile_overrides(
         mpp, mag, patch_size, overlap, classes, reader, background_class, slide_mpp,
@@ -118,13 +105,18 @@ def run(
             "preserve_site": preserve_site,
             "test_manifest": test_manifest,
             "prevalence": prevalence,
+            "subgroups": opt.listed(subgroups),
             "tile": tile_values,
-            "train": train_overrides(method, backbone, epochs, eps, positive_class, labels),
-            "explain": {"target": target},
+            "train": train_overrides(
+                method, backbone, epochs, eps, positive_class, labels, weights, trainable
+            ),
+            "explain": {"target": target, "precision": precision, "batch_size": batch_size},
+            "keep_patches": keep_patches or None,
             "stitch": mopt.map_overrides(map_mpp, ngff, weighting),
             "export": mopt.export_overrides(formats, qupath_origin, vmax, identified),
             "engine": opt.engine_overrides(workers, scheduler, cluster),
         },
+        *chosen(set_ or ()),
     )
     from pathology_scaat.pipeline.run import run as step  # torch is not loaded for a wrong setting
 
@@ -138,55 +130,34 @@ def run(
             "--classes": tile_values["class_names"],
             "--method": method,
             "--backbone": backbone,
+            "--weights": weights,
+            "--trainable": trainable,
             "--epochs": epochs,
             "--eps": eps,
             "--positive-class": positive_class,
         }
         refuse_unused_options(given, read_bundle_config(settings.model))
+    if dry_run:
+        from pathology_scaat.cli.plan import print_plan
+        from pathology_scaat.pipeline.plan_run import plan_run
+
+        with progress_of(quiet) as reporter:
+            plan = plan_run(settings, reporter)
+            for note in plan.notes:
+                reporter.note(note)
+        print_plan(plan)
+        return
     with progress_of(quiet) as reporter:
         report = step(settings, overwrite=overwrite, exists_ok=out_exists_ok, reporter=reporter)
     print_run(report)
 
 
-@app.command()
-def verify(
-    out: opt.Out = None,
-    quick: Annotated[
-        bool, typer.Option("--quick", help="Decode no pixels and hash no files.")
-    ] = False,
-    deep: Annotated[
-        bool,
-        typer.Option("--deep", help="With --manifest: also read every byte of every slide."),
-    ] = False,
-    manifest: opt.Manifest = None,
-    pseudonymize: opt.Pseudonymize = None,
-    quiet: opt.Quiet = False,
-) -> None:
-    """Re-read every artifact of a run and say in one line each what is wrong."""
-    from pathology_scaat.pipeline.verify import verify as step
-
-    folder = needed(out, "--out")
-    if deep and (quick or manifest is None):
-        raise UsageError("--deep", "reads the slides of --manifest", "give it, and no --quick")
-    findings = step(
-        folder,
-        quick=quick,
-        manifest=cohort(manifest, pseudonymize, folder) if manifest else None,
-        deep=deep,
-    )
-    faults = [finding for finding in findings if not finding.ok]
-    for finding in faults if quiet else findings:
-        mark = "ok   " if finding.ok else "FAULT"
-        text = f"{mark} {finding.artifact}: {finding.message}"
-        stdout.print(text, markup=False, highlight=False, soft_wrap=True)
-    if faults:
-        raise BatchError(f"{len(faults)} fault(s)", "were found", "they are listed above")
-    stdout.print(f"{len(findings)} artifacts are sound", markup=False, highlight=False)
-
-
-@app.command()
+@app.command(short_help="Try it: a small cohort with a known answer.")
 def demo(
-    out: Annotated[Path, typer.Argument(help="Folder to make.")] = Path("scaat-demo"),
+    folder: Annotated[
+        Path | None, typer.Argument(metavar="[OUT]", help="Folder to make: scaat-demo if none.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="The same, as an option.")] = None,
     labels: Annotated[
         Literal["patch", "slide"],
         typer.Option("--labels", help="patch: annotated slides; slide: a diagnosis a slide only."),
@@ -196,14 +167,19 @@ def demo(
     seed: opt.Seed = None,
     overwrite: opt.Overwrite = False,
     quiet: opt.Quiet = False,
+    as_json: Json = False,
 ) -> None:
     """Make a small cohort with a known answer and run the whole job on it."""
+    from pathology_scaat.artifacts.atomic import read_json
     from pathology_scaat.pipeline.demo import demo as annotated
     from pathology_scaat.pipeline.demo_labels import labelled_demo
 
+    if folder is not None and out is not None and folder != out:
+        raise UsageError("--out", "names another folder than the argument", "give one of them")
+    made = out or folder or Path("scaat-demo")
     with progress_of(quiet) as reporter:
         report = (labelled_demo if labels == "slide" else annotated)(
-            out,
+            made,
             workers=workers,
             device=device,
             seed=seed or 0,
@@ -216,27 +192,5 @@ def demo(
         for row in table[1:]:
             shown.add_row(*row)
         stdout.print(shown)
-    finish(report.run.stages, report.run.out)
-
-
-@app.command()
-def doctor(out: opt.Out = None) -> None:
-    """Show what is installed, and try it: kernels, a small slide, a picture, the disk; offline."""
-    from pathology_scaat.pipeline.doctor import doctor as step
-
-    checks = step(out)
-    table = folded()
-    for head in range(3):
-        table.add_column(overflow="fold", no_wrap=head < 2)
-    for check in checks:
-        absent = ("FAULT" if check.tried else "MISSING") if check.needed else "-"
-        table.add_row("ok" if check.ok else absent, check.name, check.detail)
-    stdout.print(table)
-    bad = [check for check in checks if check.needed and not check.ok]
-    missing = [check.name for check in bad if not check.tried]
-    if missing:
-        raise UsageError(
-            ", ".join(missing), "is missing", "install again with pip install pathology-scaat"
-        )
-    if bad:
-        raise UsageError(", ".join(check.name for check in bad), "does not work", bad[0].detail)
+    tell(scores=read_json(report.run.out / "demo.json"), nothing_learnt=report.run.nothing_learnt)
+    finish(report.run.stages, report.run.out, how_to_look(report.run.out))

@@ -1,13 +1,8 @@
-"""The stages one by one: tile, train, explain, stitch, export, import-annotations."""
+"""The stages one by one: tile, train, explain, predict, stitch, export."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
-
-import typer
-
-from pathology_scaat.cli import options as mopt
+from pathology_scaat.cli import map_options as mopt
 from pathology_scaat.cli import options as opt
 from pathology_scaat.cli.app import app
 from pathology_scaat.cli.common import (
@@ -15,18 +10,16 @@ from pathology_scaat.cli.common import (
     cohort,
     engine_of,
     finish,
+    how_to_look,
     needed,
     no_salt_alone,
     print_metrics,
     print_performance,
     progress_of,
     refuse_silence,
-    say_how_to_look,
-    stderr,
-    stdout,
     train_overrides,
 )
-from pathology_scaat.errors import BatchError
+from pathology_scaat.cli.output import Json, tell
 
 
 @app.command()
@@ -48,10 +41,12 @@ def tile(
     scheduler: opt.Scheduler = None,
     cluster: opt.Cluster = None,
     pseudonymize: opt.Pseudonymize = None,
+    slides: opt.Slides = None,
     overwrite: opt.Overwrite = False,
     out_exists_ok: opt.OutExistsOk = False,
     quiet: opt.Quiet = False,
     allow_urls: opt.AllowUrls = None,
+    as_json: Json = False,
 ) -> None:
     """Cut slides into zarr patch stores."""
     from pathology_scaat.patches import TileConfig
@@ -78,6 +73,7 @@ def tile(
             config=checked(TileConfig, values, "tile options"),
             labels=checked(TrainConfig, {"labels": labels}, "tile options").labels,
             engine=engine_of(workers, scheduler, cluster),
+            slide_ids=opt.slide_list(slides),
             overwrite=overwrite,
             exists_ok=out_exists_ok,
             reporter=reporter,
@@ -85,15 +81,17 @@ def tile(
     finish([report], folder)
 
 
-@app.command()
+@app.command(short_help="Train a model on labels of slides or of patches.")
 def train(
     manifest: opt.Manifest = None,
     out: opt.Out = None,
     labels: opt.Labels = None,
     method: opt.TrainingMethod = None,
-    backbone: Annotated[str | None, typer.Option("--backbone", help="Network by name.")] = None,
-    epochs: Annotated[int | None, typer.Option("--epochs", help="Most epochs.")] = None,
-    eps: Annotated[float | None, typer.Option("--eps", help="SCAAT's budget in [0, 1].")] = None,
+    backbone: opt.Backbone = None,
+    weights: opt.Weights = None,
+    trainable: opt.Trainable = None,
+    epochs: opt.Epochs = None,
+    eps: opt.Eps = None,
     positive_class: opt.PositiveClass = None,
     device: opt.Device = "auto",
     seed: opt.Seed = None,
@@ -101,12 +99,15 @@ def train(
     overwrite: opt.Overwrite = False,
     quiet: opt.Quiet = False,
     allow_urls: opt.AllowUrls = None,
+    as_json: Json = False,
 ) -> None:
     """Train a model on labels of slides or of patches, with SCAAT unless told otherwise."""
     from pathology_scaat.pipeline.train import train as step
     from pathology_scaat.training import TrainConfig
 
-    values = train_overrides(method, backbone, epochs, eps, positive_class, labels)
+    values = train_overrides(
+        method, backbone, epochs, eps, positive_class, labels, weights, trainable
+    )
     folder = needed(out, "--out")
     with progress_of(quiet) as reporter:
         result = step(
@@ -118,29 +119,36 @@ def train(
             overwrite=overwrite,
             reporter=reporter,
         )
+    tell(out=folder, model=result.bundle_path, nothing_learnt=result.nothing_learnt)
     print_metrics(result.metrics)
     refuse_silence(result.nothing_learnt)
 
 
-@app.command()
+@app.command(short_help="Class probabilities and saliency of every patch.")
 def explain(
     out: opt.Out = None,
     model: opt.Model = None,
-    method: Annotated[str | None, typer.Option("--method", help="Attribution method.")] = None,
+    method: opt.Attribution = None,
     target: opt.Target = None,
+    precision: opt.Precision = None,
+    batch_size: opt.BatchSize = None,
     device: opt.Device = "auto",
     workers: opt.Workers = None,
     scheduler: opt.Scheduler = None,
     cluster: opt.Cluster = None,
+    slides: opt.Slides = None,
     overwrite: opt.Overwrite = False,
     quiet: opt.Quiet = False,
+    as_json: Json = False,
 ) -> None:
     """Compute class probabilities and pixel saliency of every patch."""
     from pathology_scaat.pipeline.explain import explain as step
     from pathology_scaat.saliency import ExplainConfig
 
     folder = needed(out, "--out")
-    values = {"method": method, "target": target}
+    values = {
+        "method": method, "target": target, "precision": precision, "batch_size": batch_size,
+    }  # fmt: skip
     with progress_of(quiet) as reporter:
         report = step(
             folder,
@@ -148,38 +156,59 @@ def explain(
             config=checked(ExplainConfig, values, "explain options"),
             device=device,
             engine=engine_of(workers, scheduler, cluster),
+            slide_ids=opt.slide_list(slides),
             overwrite=overwrite,
             reporter=reporter,
         )
     finish([report], folder)
 
 
-@app.command()
+@app.command(short_help="Predict slides and patients; measure it.")
 def predict(
     manifest: opt.Manifest = None,
     out: opt.Out = None,
-    model: opt.Model = None,
+    model: opt.Models = None,
+    ensemble: opt.Ensemble = False,
+    test_manifest: opt.TestManifest = None,
     prevalence: opt.Prevalence = None,
+    subgroups: opt.Subgroups = None,
     device: opt.Device = "auto",
     seed: opt.Seed = None,
     pseudonymize: opt.Pseudonymize = None,
     quiet: opt.Quiet = False,
     allow_urls: opt.AllowUrls = None,
+    as_json: Json = False,
 ) -> None:
     """Predict every slide and patient, and measure it where there are labels."""
+    from pathology_scaat.cohort.column import columns_of
     from pathology_scaat.pipeline.predict import predict as step
+    from pathology_scaat.pipeline.predict import predicting_bundles
+    from pathology_scaat.pipeline.tile import load_cohort
 
     folder = needed(out, "--out")
+    bundles = predicting_bundles(folder, model or [], ensemble)
+    table = needed(manifest, "--manifest")
+    asked = cohort(table, pseudonymize, folder)
+    tested = cohort(test_manifest, pseudonymize, folder) if test_manifest is not None else None
+    groups = None
+    if names := opt.listed(subgroups):
+        tables = [(table, load_cohort(asked))]
+        if test_manifest is not None and tested is not None:
+            tables.append((test_manifest, load_cohort(tested)))
+        groups = columns_of(tables, names)
     with progress_of(quiet) as reporter:
         report = step(
             folder,
-            manifest=cohort(needed(manifest, "--manifest"), pseudonymize, folder),
-            model=model,
+            manifest=asked,
+            test_manifest=tested,
+            models=bundles,
             prevalence=prevalence,
+            subgroups=groups,
             device=device,
             seed=seed or 0,
             reporter=reporter,
         )
+    tell(out=folder)
     print_performance(report, folder)
 
 
@@ -194,8 +223,10 @@ def stitch(
     workers: opt.Workers = None,
     scheduler: opt.Scheduler = None,
     cluster: opt.Cluster = None,
+    slides: opt.Slides = None,
     overwrite: opt.Overwrite = False,
     quiet: opt.Quiet = False,
+    as_json: Json = False,
 ) -> None:
     """Blend patch saliency into slide maps."""
     from pathology_scaat.pipeline.stitch import stitch as step
@@ -208,13 +239,14 @@ def stitch(
             folder,
             config=checked(StitchConfig, values, "stitch options"),
             engine=engine_of(workers, scheduler, cluster),
+            slide_ids=opt.slide_list(slides),
             overwrite=overwrite,
             reporter=reporter,
         )
     finish([report], folder)
 
 
-@app.command()
+@app.command(short_help="Write maps as files that QuPath and others open.")
 def export(
     out: opt.Out = None,
     manifest: opt.Manifest = None,
@@ -238,16 +270,12 @@ def export(
     scheduler: opt.Scheduler = None,
     cluster: opt.Cluster = None,
     pseudonymize: opt.Pseudonymize = None,
-    prune: Annotated[
-        bool,
-        typer.Option(
-            "--prune",
-            help="Remove what earlier exports made in other formats, or of earlier maps.",
-        ),
-    ] = False,
+    prune: mopt.Prune = False,
+    slides: opt.Slides = None,
     overwrite: opt.Overwrite = False,
     quiet: opt.Quiet = False,
     allow_urls: opt.AllowUrls = None,
+    as_json: Json = False,
 ) -> None:
     """Write slide maps as files that QuPath and other viewers open; others stay."""
     from pathology_scaat.export import ExportConfig
@@ -279,55 +307,9 @@ def export(
             manifest=cohort(manifest, pseudonymize, folder) if manifest else None,
             config=checked(ExportConfig, values, "export options"),
             engine=engine_of(workers, scheduler, cluster),
+            slide_ids=opt.slide_list(slides),
             overwrite=overwrite,
             prune=prune,
             reporter=reporter,
         )
-    if report.usable:
-        say_how_to_look(folder / "overlays")
-    finish([report], folder)
-
-
-@app.command("import-annotations")
-def import_annotations(
-    source: Annotated[Path, typer.Argument(help="GeoJSON from QuPath, or a folder of it.")],
-    out: opt.Out = None,
-    to: Annotated[
-        Path | None, typer.Option("--to", help="Folder for the labels; OUT/annotations if none.")
-    ] = None,
-    manifest: opt.Manifest = None,
-    allow_urls: opt.AllowUrls = None,
-    replace: Annotated[
-        bool,
-        typer.Option(
-            "--replace",
-            help="Drop former annotations that did not come back, even if this halves the labels.",
-        ),
-    ] = False,
-) -> None:
-    """Bring annotations corrected in QuPath back as labels; those not touched are kept."""
-    from pathology_scaat.export.qupath.import_annotations import import_annotations as step
-
-    folder = needed(out, "--out")
-    target = to or folder / "annotations"
-    report = step(source, folder / "overlays", target, manifest=manifest, replace_former=replace)
-    for one in report:
-        stdout.print(one.summary(), markup=False, highlight=False, soft_wrap=True)
-    for note in report.notes:
-        stdout.print(note, markup=False, highlight=False, soft_wrap=True)
-    if report.n_other:
-        stdout.print(
-            f"{report.n_other} other slide(s) of the manifest keep what they had",
-            markup=False,
-            highlight=False,
-        )
-    stdout.print(f"labels: {target}", markup=False, highlight=False)
-    if manifest:
-        stdout.print(f"for the next training: --manifest {target / 'manifest.csv'}",
-                     markup=False, highlight=False, soft_wrap=True)  # fmt: skip
-    for why in report.failed.values():
-        stderr.print(f"left out: {why}", markup=False, highlight=False, soft_wrap=True)
-    if report.failed:
-        raise BatchError(
-            f"{len(report.failed)} file(s)", "could not be used", "the reasons are above"
-        )
+    finish([report], folder, how_to_look(folder) if report.usable else ())

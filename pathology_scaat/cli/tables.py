@@ -1,4 +1,4 @@
-"""Tables of other programs into a manifest."""
+"""What comes in from other programs: tables into a manifest, annotations into labels."""
 
 from __future__ import annotations
 
@@ -7,12 +7,15 @@ from typing import Annotated
 
 import typer
 
+from pathology_scaat.cli import options as opt
 from pathology_scaat.cli.app import app
-from pathology_scaat.cli.common import stdout
-from pathology_scaat.errors import UsageError
+from pathology_scaat.cli.common import needed
+from pathology_scaat.cli.output import Json, stderr, stdout, tell
+from pathology_scaat.cli.output import note as add_note
+from pathology_scaat.errors import BatchError, UsageError
 
 
-@app.command("make-manifest")
+@app.command("make-manifest", short_help="A manifest from tables of CLAM or STAMP.")
 def make_manifest(
     table: Annotated[
         Path, typer.Argument(help="CLAM's table (case_id, slide_id, label) or STAMP's clini table.")
@@ -28,6 +31,7 @@ def make_manifest(
     splits: Annotated[
         Path | None, typer.Option("--splits", help="CLAM's splits_K.csv: train, val, test.")
     ] = None,
+    as_json: Json = False,
 ) -> None:
     """Make a manifest from the tables of CLAM or STAMP; nothing is left out unsaid."""
     from pathology_scaat.cohort.manifest import write_manifest
@@ -45,8 +49,65 @@ def make_manifest(
         found = clam_manifest(table, slides, splits)
     write_manifest(found, to)
     for note in found.notes:
+        add_note(note)
         stdout.print(note, markup=False, highlight=False)
+    tell(manifest=to, n_slides=len(found.rows))
     labelled = sum(row.label is not None for row in found.rows)
+    tell(n_labelled=labelled)
     stdout.print(
         f"{to}: {len(found.rows)} slides, {labelled} with a label", markup=False, highlight=False
     )
+
+
+@app.command("import-annotations", short_help="Labels from annotations corrected in QuPath.")
+def import_annotations(
+    source: Annotated[Path, typer.Argument(help="GeoJSON from QuPath, or a folder of it.")],
+    out: opt.Out = None,
+    to: Annotated[
+        Path | None, typer.Option("--to", help="Folder for the labels; OUT/annotations if none.")
+    ] = None,
+    manifest: opt.Manifest = None,
+    allow_urls: opt.AllowUrls = None,
+    replace: Annotated[
+        bool,
+        typer.Option(
+            "--replace",
+            help="Drop former annotations that did not come back, even if this halves the labels.",
+        ),
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Bring annotations corrected in QuPath back as labels; those not touched are kept."""
+    from pathology_scaat.export.qupath.import_annotations import import_annotations as step
+
+    folder = needed(out, "--out")
+    target = to or folder / "annotations"
+    report = step(source, folder / "overlays", target, manifest=manifest, replace_former=replace)
+    tell(
+        out=folder,
+        labels=target,
+        slides=report.slides,
+        failed=report.failed,
+        n_other=report.n_other,
+    )
+    for one in report:
+        stdout.print(one.summary(), markup=False, highlight=False, soft_wrap=True)
+    for note in report.notes:
+        add_note(note)
+        stdout.print(note, markup=False, highlight=False, soft_wrap=True)
+    if report.n_other:
+        stdout.print(
+            f"{report.n_other} other slide(s) of the manifest keep what they had",
+            markup=False,
+            highlight=False,
+        )
+    stdout.print(f"labels: {target}", markup=False, highlight=False)
+    if manifest:
+        stdout.print(f"for the next training: --manifest {target / 'manifest.csv'}",
+                     markup=False, highlight=False, soft_wrap=True)  # fmt: skip
+    for why in report.failed.values():
+        stderr.print(f"left out: {why}", markup=False, highlight=False, soft_wrap=True)
+    if report.failed:
+        raise BatchError(
+            f"{len(report.failed)} file(s)", "could not be used", "the reasons are above"
+        )

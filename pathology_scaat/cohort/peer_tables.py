@@ -39,7 +39,7 @@ def clam_manifest(table: Path, slides: Path, splits: Path | None = None) -> Mani
         If a column is missing, a slide is named twice or not found in the folder, or the split
         table names other slides.
     """
-    read = _table(table)
+    read = read_table(table)
     column = _columns(read, table.name, ("case_id", "slide_id", "label"))
     files = _files_by_stem(slides)
     rows = [
@@ -76,7 +76,7 @@ def clam_splits(path: Path) -> dict[str, str]:
     ManifestError
         If a column is missing or a slide is in two splits.
     """
-    read = _table(path)
+    read = read_table(path)
     column = _columns(read, path.name, SPLITS)
     found: dict[str, str] = {}
     for cells in read.rows:
@@ -113,7 +113,7 @@ def stamp_manifest(clini: Path, slide_table: Path, slides: Path, target: str) ->
     ManifestError
         If a column is missing, a patient has two values, or a slide is not found.
     """
-    clinical = _table(clini)
+    clinical = read_table(clini)
     place = _columns(clinical, clini.name, ("PATIENT", target))
     label_of: dict[str, str] = {}
     for cells, line in zip(clinical.rows, clinical.lines, strict=True):
@@ -124,7 +124,7 @@ def stamp_manifest(clini: Path, slide_table: Path, slides: Path, target: str) ->
                 f"gives patient '{patient}' a second value of {target}",
                 "keep one row for each patient",
             )
-    listed = _table(slide_table)
+    listed = read_table(slide_table)
     column = _columns(listed, slide_table.name, ("PATIENT", "FILENAME"))
     files = _files_by_stem(slides)
     rows, n_unknown, n_unlabelled = [], 0, 0
@@ -150,12 +150,6 @@ def stamp_manifest(clini: Path, slide_table: Path, slides: Path, target: str) ->
     if n_unlabelled:
         notes.append(f"{n_unlabelled} slide(s) of patients without a value of {target}: left out")
     return Manifest(tuple(rows), tuple(notes))
-
-
-def _table(path: Path) -> Table:
-    if path.suffix.casefold() in (".xlsx", ".xls", ".ods"):
-        raise ManifestError(path.name, "is a spreadsheet", "save it as CSV (UTF-8)")
-    return read_table(path)
 
 
 def _columns(table: Table, subject: str, wanted: Iterable[str]) -> dict[str, int]:

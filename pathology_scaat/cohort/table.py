@@ -1,4 +1,4 @@
-"""A cohort table as text cells, from CSV in any of its spellings, or Parquet."""
+"""A cohort table as text cells, from CSV in any of its spellings, Excel workbooks, or Parquet."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pathology_scaat.cohort import spreadsheet
 from pathology_scaat.errors import ManifestError
 from pathology_scaat.system.text_table import NotTextError, decode_table, split_delimiter
 
 MAX_TABLE_BYTES = 64 << 20
 MAX_ROWS = 1_000_000
 _PARQUET_MARK = b"PAR1"
+_OLD_EXCEL_MARK = b"\xd0\xcf\x11\xe0"
 _CSV_HELP = "save it as CSV (UTF-8) with a heading line"
 
 
@@ -50,6 +52,10 @@ def read_table(path: Path) -> Table:
         raise ManifestError(name or "manifest", f"cannot be read ({reason})") from None
     if raw.startswith(_PARQUET_MARK):
         return _parquet(raw, name)
+    if raw.startswith(spreadsheet.MARK):
+        return Table(*spreadsheet.read_xlsx(raw, name, MAX_ROWS))
+    if raw.startswith(_OLD_EXCEL_MARK):
+        raise ManifestError(name, "is a workbook of old Excel (.xls)", "save it as .xlsx or CSV")
     return _csv(raw, name)
 
 

@@ -19,6 +19,7 @@ from pathology_scaat.evaluation.held_out import choose_slides, read_column
 from pathology_scaat.evaluation.measure import Progress, measure_model
 from pathology_scaat.evaluation.measurement import Measurement
 from pathology_scaat.evaluation.protocol import ProtocolConfig
+from pathology_scaat.evaluation.slide_card import slide_card
 from pathology_scaat.evaluation.trust_card import TrustCard, build_entries, write_card
 from pathology_scaat.execution.devices import choose_device
 from pathology_scaat.metrics.functional.calibration import fit_temperature, temperature_problem
@@ -41,6 +42,7 @@ def evaluate_run(
     slide_ids: Sequence[str] | None = None,
     patients: Mapping[str, str] | None = None,
     annotations: Mapping[str, Path] | None = None,
+    labels: Mapping[str, str] | None = None,
     referees: Sequence[Path] = (),
     device: str = "auto",
     overwrite: bool = False,
@@ -64,6 +66,8 @@ def evaluate_run(
         slides.
     annotations : mapping of slide id to annotation file, optional
         Polygons that give patches of the positive class their masks.
+    labels : mapping of slide id to class, optional
+        Of whole slides: what a model for bags is judged by.
     referees : sequence of Path
         Bundles of independent models that judge the maps too.
     device : str
@@ -91,6 +95,13 @@ def evaluate_run(
     chosen_device = choose_device(device)
     bundle = load_bundle(model or out_dir / "model", device=str(chosen_device))
     patients = patients or read_column(out_dir, "patient")
+    if bundle.config.bag is not None:
+        card = slide_card(
+            out_dir, bundle, config, slide_ids=slide_ids, patients=patients, labels=labels,
+            device=chosen_device, progress=progress,
+        )  # fmt: skip
+        write_card(card, out_dir / "evaluation")
+        return card
     choice = choose_slides(out_dir, bundle.config, slide_ids, patients)
     data = evaluation_set_from_stores(
         _stores(out_dir, choice.slide_ids), bundle.config.class_names,
@@ -111,7 +122,7 @@ def evaluate_run(
     )  # fmt: skip
     card = TrustCard(
         model_fingerprint=bundle.fingerprint,
-        training_method=bundle.config.method,
+        training_method=bundle.config.trained_by,
         explanation_method=config.method,
         target_class=bundle.config.positive_class,
         data=choice.words,
@@ -122,6 +133,7 @@ def evaluate_run(
         held_out_words=choice.held_out_words,
         temperature=float(bundle.config.temperature),
         entries=build_entries(result, data, config, len(judges)),
+        terms=bundle.config.terms,
         settings=config.model_dump(mode="json"),
     )
     write_card(card, out_dir / "evaluation")

@@ -89,7 +89,7 @@ def choose_slides(
         A slide of a patient of whom another slide was trained on is not held out.
     """
     there = sorted(p.name.removesuffix(".zarr") for p in (out_dir / "patches").glob("*.zarr"))
-    if config.slides is None:
+    if not config.knows_its_slides:
         return _unknown(out_dir, there, asked)
     roles = {
         i: config.role_of(PatchStore(out_dir / "patches" / f"{i}.zarr").meta.slide_fingerprint)

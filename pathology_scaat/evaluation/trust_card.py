@@ -28,6 +28,8 @@ _CAUTION = {
     "intervals are too narrow."
 }
 
+_PLURAL = {"patch": ("patch", "patches"), "slide": ("slide", "slides")}
+
 Verdict = Literal["good", "unclear", "poor", "described", "not measured"]
 
 
@@ -52,8 +54,9 @@ class TrustCard:
     """What is known about one model's maps.
 
     ``n_groups`` counts patients, or slides where patients are not known: ``unit`` says which.
+    ``images`` is what was measured on (patch or slide), ``n_images`` how many.
     ``held_out`` says whether the images were kept from training, as far as the bundle tells;
-    None where it does not.
+    None where it does not. ``terms`` are those of the weights, where they are known.
     """
 
     model_fingerprint: str
@@ -69,6 +72,8 @@ class TrustCard:
     temperature: float
     entries: tuple[TrustEntry, ...]
     settings: dict[str, Any]
+    images: str = "patch"
+    terms: str = ""
 
     def entry(self, measure: str) -> TrustEntry | None:
         """The entry of a measure, or None."""
@@ -84,7 +89,7 @@ class TrustCard:
         return {"schema": SCHEMA_NAME, "schema_version": SCHEMA_VERSION, **plain}
 
 
-def _judge(interval: Interval, chance: float) -> Verdict:
+def judge(interval: Interval, chance: float) -> Verdict:
     if interval.n_clusters < MIN_PATIENTS or math.isnan(interval.low):
         return "unclear"
     if interval.low > chance:
@@ -101,7 +106,7 @@ _WORDS: dict[Verdict, str] = {
 }
 
 
-def _words(verdict: Verdict, interval: Interval, unit: str) -> str:
+def verdict_words(verdict: Verdict, interval: Interval, unit: str) -> str:
     if verdict != "described" and interval.n_clusters < MIN_PATIENTS:
         return (
             f"{_count(interval.n_clusters, unit.removesuffix('s'), unit)} only: too few to say "
@@ -145,9 +150,9 @@ class _Builder:
         if found is None:
             self.missing(question, measure, why_missing)
             return
-        verdict: Verdict = "described" if chance is None else _judge(found, chance)
+        verdict: Verdict = "described" if chance is None else judge(found, chance)
         unit = "mosaics" if measure.startswith("mosaic") else self.data.unit
-        told = words or _words(verdict, found, unit)
+        told = words or verdict_words(verdict, found, unit)
         self.entries.append(TrustEntry(question, measure, found, chance, verdict, told))
 
 
@@ -211,8 +216,8 @@ def _prediction(build: _Builder) -> None:
     if math.isnan(auc.value):
         build.missing(question, "auc", "the images are all of one class")
         return
-    verdict = _judge(auc, 0.5)
-    words = _words(verdict, auc, data.unit)
+    verdict = judge(auc, 0.5)
+    words = verdict_words(verdict, auc, data.unit)
     build.entries.append(TrustEntry(question, "auc", auc, 0.5, verdict, words))
 
 
@@ -242,11 +247,12 @@ def card_markdown(card: TrustCard) -> str:
         "",
         f"Model `{card.model_fingerprint[:12]}`, trained by *{card.training_method}*, "
         f"explained by *{card.explanation_method}* for the class **{card.target_class}**.",
-        f"Measured on {_count(card.n_images, 'patch', 'patches')} of "
+        f"Measured on {_count(card.n_images, *_PLURAL[card.images])} of "
         f"{_count(card.n_groups, card.unit.removesuffix('s'), card.unit)} ({card.data}). "
         f"Held out: {card.held_out_words}. Intervals are 95 %, over {card.unit}, for this one "
         f"trained model: another seed gives another.{_CAUTION.get(card.unit, '')}",
         warning,
+        *_beside(card),
         "| question | result | chance | verdict | meaning |",
         "|---|---|---|---|---|",
     ]
@@ -262,6 +268,16 @@ def card_markdown(card: TrustCard) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _beside(card: TrustCard) -> list[str]:
+    """Lines on calibration and licence, where there is something to be said."""
+    said = []
+    if card.temperature == 1.0:
+        said += ["Its probabilities are not calibrated: no temperature was fitted to them.", ""]
+    if card.terms:
+        said += [f"{card.terms}.", ""]
+    return said
 
 
 def draw_card(card: TrustCard, path: Path) -> None:

@@ -8,7 +8,11 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from pathology_scaat.export.exporters import EXPORTERS
 
-Format = Annotated[str, AfterValidator(EXPORTERS.check)]
+Format = Annotated[
+    str,
+    AfterValidator(EXPORTERS.check),
+    Field(json_schema_extra={"enum": list(EXPORTERS.names)}),
+]
 """A registered export format."""
 
 

@@ -108,6 +108,7 @@ class Context:
         found = {
             "model": meta.model_fingerprint[:16],
             "model quality": facts.quality,
+            "probability": facts.calibration,
             "slide": ROLE_WORDS[facts.role],
             "method": meta.method,
             **self.words.metadata(),

@@ -8,7 +8,15 @@ from typing import Any
 from pydantic import ValidationError
 
 from pathology_scaat.stitching.schema import SlideMapMeta
-from pathology_scaat.training.bundle_config import HeldOut, MapReference, ReferenceSettings
+from pathology_scaat.training.bundle_config import (
+    NOTHING_LEARNT,
+    HeldOut,
+    MapReference,
+    ReferenceSettings,
+)
+from pathology_scaat.training.imported.record import ImportRecord
+
+__all__ = ["NOTHING_LEARNT", "ROLE_WORDS", "ModelFacts"]
 
 ROLE_WORDS = {
     "train": "training slide: the model has seen it, its map says nothing about new slides",
@@ -18,8 +26,6 @@ ROLE_WORDS = {
     "unknown": "not known whether the model was trained on it",
 }
 """What a slide served for, by the model's own record."""
-
-NOTHING_LEARNT = "THIS MODEL HAS LEARNT NOTHING THAT CAN BE RELIED ON"
 
 
 @dataclass(frozen=True)
@@ -39,6 +45,10 @@ class ModelFacts:
         Values on held-out patches by class; empty where the bundle has none.
     settings : ReferenceSettings or None
         How the reference maps were made.
+    temperature : float or None
+        Logits were divided by it; 1 where nothing was fitted, None where it is not recorded.
+    imported : ImportRecord or None
+        Where a model came from that was trained elsewhere.
     """
 
     fingerprint: str
@@ -48,6 +58,8 @@ class ModelFacts:
     saliency: dict[str, MapReference]
     evidence: dict[str, MapReference]
     settings: ReferenceSettings | None
+    temperature: float | None = None
+    imported: ImportRecord | None = None
 
     @classmethod
     def of(cls, meta: SlideMapMeta) -> ModelFacts:
@@ -61,6 +73,7 @@ class ModelFacts:
             held = value.get("held_out")
             settings = value.get("reference_settings")
             role = str(value.get("slide_role", "unknown"))
+            warm, imported = value.get("temperature"), value.get("imported")
             return cls(
                 fingerprint,
                 HeldOut.model_validate(held) if held else None,
@@ -69,6 +82,8 @@ class ModelFacts:
                 _references(value.get("saliency_reference")),
                 _references(value.get("evidence_reference")),
                 ReferenceSettings.model_validate(settings) if settings else None,
+                None if warm is None else float(warm),
+                ImportRecord.model_validate(imported) if imported else None,
             )
         except (ValidationError, TypeError, ValueError, AttributeError):
             return cls(fingerprint, None, "unknown", {}, {}, {}, None)
@@ -86,9 +101,26 @@ class ModelFacts:
         return self.held_out.text()
 
     @property
+    def calibration(self) -> str:
+        """What a probability is, in an adjective: ``calibrated`` only where that is known."""
+        if self.temperature is None:
+            return "perhaps not calibrated"
+        return "calibrated" if self.temperature != 1.0 else "not calibrated"
+
+    @property
+    def scale_source(self) -> str:
+        """Which patches the model's scale of colours was measured on, in words."""
+        source = self.settings.source if self.settings is not None else "held-out patches"
+        if source == "reference patches":
+            return "the reference patches given when the model was imported"
+        return f"the model's {source}"
+
+    @property
     def slides(self) -> str:
         """How many slides the model was made with, in words."""
         counts = self.n_slides
+        if self.imported is not None:
+            return "imported: trained elsewhere, on slides that are not known"
         if not counts:
             return "its training slides are not recorded"
         train, val, test = (counts.get(word, 0) for word in ("train", "val", "test"))
@@ -102,6 +134,7 @@ class ModelFacts:
         return {
             "fingerprint": self.fingerprint,
             "quality": self.quality,
+            "probability": self.calibration,
             "slides": self.slides,
             "slide_role": self.role,
             "nothing_learnt": self.nothing_learnt,

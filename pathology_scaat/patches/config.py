@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from pathology_scaat.annotations.model import is_ignored_class
 from pathology_scaat.artifacts.urls import SlideUrl
@@ -16,13 +16,19 @@ from pathology_scaat.geometry import is_plausible_mpp, parse_overlap
 from pathology_scaat.patches.zarr_layout import Codec
 from pathology_scaat.slides.readers import AUTO, check_reader, reader_choices
 from pathology_scaat.system.names import name_key
-from pathology_scaat.tissue.mask import TissueConfig
+from pathology_scaat.tissue.config import TissueConfig
 
 DEFAULT_SHARD_BYTES = 64 << 20
 """A shard is a file in three folders of its own, which cost time and, on a cluster, a quota.
 
 Its size costs no memory: it goes to the disk in blocks, and is read a patch at a time.
 """
+
+
+def _as_text(value: Any) -> Any:
+    """A ratio may be written as a number; YAML makes one of it."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return f"{value:g}" if is_number else value
 
 
 class TileConfig(BaseModel):
@@ -43,8 +49,10 @@ class TileConfig(BaseModel):
     patch_size_px: int = Field(
         default=256, ge=8, le=4096, description="side of a patch in output pixels"
     )
-    overlap: str = Field(
-        default="0", description="overlap of neighbours: a ratio (0.5) or pixels (64px)"
+    overlap: Annotated[str, BeforeValidator(_as_text)] = Field(
+        default="0",
+        description="overlap of neighbours: a ratio (0.5) or pixels (64px)",
+        json_schema_extra={"type": ["string", "number"]},
     )
     min_tissue: float = Field(
         default=0.5,
@@ -66,7 +74,9 @@ class TileConfig(BaseModel):
         default=0.1, ge=0, le=1, description="a slide with more unreadable patches than this fails"
     )
     reader: Annotated[str, AfterValidator(check_reader)] = Field(
-        default=AUTO, description=f"which library reads the slides: {', '.join(reader_choices())}"
+        default=AUTO,
+        description="which library reads the slides",
+        json_schema_extra={"enum": list(reader_choices())},
     )
     shard_bytes: int = Field(
         default=DEFAULT_SHARD_BYTES,
@@ -137,6 +147,9 @@ class TileJob:
         µm per level-0 pixel that wins over the file's.
     overwrite : bool
         Make the store anew even where one with the right fingerprint exists.
+    keep_pixels : bool
+        Without it all is chosen and nothing cut: the store holds places, tissue and labels, and
+        whoever applies a model reads the pixels from the slide. A store with pixels is left.
     fingerprint_key : bytes
         Secret under which the hashes of slide, annotations and mask stand in the store; without
         one they are plain.
@@ -152,6 +165,7 @@ class TileJob:
     mask_path: Path | None = None
     mpp: float | None = None
     overwrite: bool = False
+    keep_pixels: bool = True
     fingerprint_key: bytes = field(default=b"", repr=False)
 
 
@@ -161,7 +175,8 @@ class TileResult:
 
     ``n_unreadable`` patches touch pixels that cannot be decoded and are left out;
     ``n_labelled`` have a label, ``n_labelled_by_class`` of each class; ``skipped`` tells that the
-    store was already right. ``warnings`` are what the user must not miss, and not in ``notes``.
+    store was already right, ``relabelled`` that its patches were, and got other labels.
+    ``warnings`` are what the user must not miss, and not in ``notes``.
     """
 
     slide_id: str
@@ -177,3 +192,4 @@ class TileResult:
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     n_labelled_by_class: Mapping[str, int] = field(default_factory=dict)
+    relabelled: bool = False

@@ -82,7 +82,7 @@ class PatchStore(Described):
         }
 
     def _thumbnail(self) -> NDArray[np.uint8] | None:
-        if not len(self):
+        if not len(self) or not self.meta.has_pixels:
             return None
         spread: NDArray[np.int64] = np.unique(np.linspace(0, len(self) - 1, 16).astype(np.int64))
         patches = self.read(spread)
@@ -112,6 +112,12 @@ class PatchStore(Described):
 
     @cached_property
     def _pixels(self) -> ShardReader | BlockReader:
+        if not self.meta.has_pixels:
+            raise StoreError(
+                self.name,
+                "holds no pixels: a model was applied, which reads them from the slide",
+                "make it with 'scaat tile', or run with --keep-patches",
+            )
         block_px = self.meta.block_size_px
         try:
             if block_px is None:
@@ -122,7 +128,7 @@ class PatchStore(Described):
             raise self._damaged("patches" if block_px is None else "blocks") from None
 
     def __len__(self) -> int:
-        return self._pixels.length
+        return self._pixels.length if self.meta.has_pixels else len(self.grid_index)
 
     @property
     def patches(self) -> Any:

@@ -85,8 +85,17 @@ class PatchStoreMeta:
     Where patches overlap, the store holds the blocks of side S that they share, each once
     (:mod:`pathology_scaat.patches.blocks`); ``block_size_px`` is S, None for whole patches.
 
-    ``notes`` and ``warnings`` are what was to be said when the store was made (the slide
-    reader's own notes are not among them); a run that finds the store right says it again.
+    Where a model was applied, a store may hold all but the pixels, which are read from the slide
+    (``has_pixels`` is False): neither ``patches`` nor ``blocks`` and ``patch_blocks`` are there.
+
+    ``fingerprint`` is that of the patches, with or without their pixels; ``label_fingerprint``
+    that of the labels on these patches, which change alone where only annotations or class names
+    do (:mod:`pathology_scaat.patches.identity`); empty in stores that others than ``tile`` made.
+    ``versions`` are those of what cut the patches.
+
+    ``notes`` (of the patches), ``label_notes`` and ``warnings`` (of the labels) are what was to
+    be said when they were made (the slide reader's own notes are not among them); a run that
+    finds the store right says it again.
     """
 
     slide_id: str
@@ -102,6 +111,9 @@ class PatchStoreMeta:
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     block_size_px: int | None = None
+    has_pixels: bool = True
+    label_fingerprint: str = ""
+    label_notes: tuple[str, ...] = ()
     parameters: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
 
@@ -109,6 +121,8 @@ class PatchStoreMeta:
         value = {"schema": SCHEMA_NAME, "schema_version": self.schema_version, **asdict(self)}
         if self.block_size_px is None:  # as version 1 has always been written
             del value["block_size_px"]
+        if self.has_pixels:
+            del value["has_pixels"]
         return value
 
     @property
@@ -146,6 +160,9 @@ class PatchStoreMeta:
                 notes=tuple(map(str, value.get("notes", ()))),
                 warnings=tuple(map(str, value.get("warnings", ()))),
                 block_size_px=_block_size(value),
+                has_pixels=bool(value.get("has_pixels", True)),
+                label_fingerprint=str(value.get("label_fingerprint", "")),
+                label_notes=tuple(map(str, value.get("label_notes", ()))),
                 parameters=dict(value["parameters"]),
                 versions=dict(value["versions"]),
             )

@@ -11,36 +11,30 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pathology_scaat.annotations.classes import match_class
 from pathology_scaat.annotations.labels import UNLABELLED
-from pathology_scaat.artifacts.fingerprint import file_sha256, fingerprint, versions
+from pathology_scaat.artifacts.fingerprint import versions
 from pathology_scaat.artifacts.urls import slide_location
-from pathology_scaat.errors import AnnotationError, SlideReadError, StoreError
+from pathology_scaat.errors import StoreError
 from pathology_scaat.execution.engine import job_threads
 from pathology_scaat.geometry import PatchGrid, plan_grid, plan_read
 from pathology_scaat.patches.blocks import block_side_px, plan_blocks
-from pathology_scaat.patches.config import TileConfig, TileJob, TileResult
+from pathology_scaat.patches.config import TileJob, TileResult
 from pathology_scaat.patches.extractor import ExtractorLimits, PatchExtractor
+from pathology_scaat.patches.identity import identity_of_job, inputs_of, settings_of
+from pathology_scaat.patches.labelling import PatchLabels, label_warnings, labels_of
+from pathology_scaat.patches.places import count_unreadable, write_without_pixels
 from pathology_scaat.patches.plan import check_slide_room
 from pathology_scaat.patches.publish import new_store
 from pathology_scaat.patches.reader import PatchStore
-from pathology_scaat.patches.schema import PatchStoreMeta, SlideGeometry, store_version
+from pathology_scaat.patches.relabel import relabel_store
+from pathology_scaat.patches.schema import PatchStoreMeta, SlideGeometry
 from pathology_scaat.patches.writer import PatchStoreWriter
 from pathology_scaat.slides import Slide, SlideInfo, open_slide
-from pathology_scaat.slides.fingerprint import FingerprintTask, keyed
+from pathology_scaat.slides.fingerprint import FingerprintTask
 from pathology_scaat.slides.spacing import check_enlargement, require_mpp, with_fallback
 from pathology_scaat.slides.tiles import as_tiled
 from pathology_scaat.tissue.given_mask import read_given_mask
 from pathology_scaat.tissue.mask import TissueMask, find_tissue, save_tissue_overlay
-
-METHOD_VERSION = 3
-"""Counts up when other patches are chosen or other bytes written for one slide and settings.
-
-2: tissue is sought on a level that is shrunk by two at least, and patches are encoded without
-bit shuffling.
-3: blue and green stains are tissue, tinted glass is glass; objects that are no annotations,
-spellings of class names and indexed masks are read otherwise; the store keeps its notes.
-"""
 
 MOSTLY_INK = (
     "more of it was left out as pen ink than kept as tissue; look at its picture in tissue/, "
@@ -61,43 +55,6 @@ class _Wanted:
         return _Wanted(self.index[keep], self.tissue[keep], self.label[keep], self.coverage[keep])
 
 
-def _parameters(config: TileConfig) -> dict[str, Any]:
-    """The settings that decide the store's content."""
-    return config.model_dump(mode="json")
-
-
-def _sha256(path: Path | None, key: bytes) -> str | None:
-    if path is None:
-        return None
-    try:
-        return keyed(file_sha256(path), key)
-    except OSError as error:
-        raise AnnotationError(
-            path.name, f"cannot be read ({error.strerror})", "check the manifest's paths"
-        ) from None
-
-
-def tile_inputs(job: TileJob, slide_print: str) -> dict[str, Any]:
-    """All that decides a store's content: slide, parameters, labels, masks."""
-    return {
-        "stage": "tile",
-        "schema": store_version(job.config.patch_size_px, job.config.step_px),
-        "method": METHOD_VERSION,
-        "slide": slide_print,
-        "slide_id": job.slide_id,
-        "parameters": _parameters(job.config),
-        "mpp": job.mpp,
-        "label": job.label,
-        "annotation": _sha256(job.annotation_path, job.fingerprint_key),
-        "mask": _sha256(job.mask_path, job.fingerprint_key),
-    }
-
-
-def tile_fingerprint(job: TileJob, slide_print: str) -> str:
-    """Fingerprint of the store that a job makes."""
-    return fingerprint(tile_inputs(job, slide_print))
-
-
 def _existing(job: TileJob) -> PatchStore | None:
     """The store that is there, of whatever it was made."""
     if job.overwrite:
@@ -108,83 +65,10 @@ def _existing(job: TileJob) -> PatchStore | None:
         return None
 
 
-@dataclass(frozen=True, eq=False)
-class _Labels:
-    """Labels (N,) and coverages (N, K) of patches; what to say about the file they came from."""
-
-    label: NDArray[np.int16]
-    coverage: NDArray[np.float32]
-    notes: tuple[str, ...] = ()
-    from_annotations: bool = False
-    """Whether annotations were to label patches: if they label none, that is a warning."""
-
-
-def _labels(job: TileJob, info: SlideInfo, grid: PatchGrid, index: NDArray[np.int32]) -> _Labels:
-    """Annotations decide where there are any, else the slide's label."""
-    names = job.config.class_names
-    label = np.full(len(index), UNLABELLED, dtype=np.int16)
-    coverage = np.zeros((len(index), len(names)), dtype=np.float32)
-    if job.annotation_path is not None:
-        return _labels_from_annotations(job, job.annotation_path, info, grid, index)
-    if job.label is not None and names:
-        owner = match_class(job.label, names)
-        if owner is None:
-            return _Labels(label, coverage, (f"its label '{job.label}' is none of the classes",))
-        label[:] = owner
-        coverage[:, owner] = 1.0
-    return _Labels(label, coverage)
-
-
-def _labels_from_annotations(
-    job: TileJob, path: Path, info: SlideInfo, grid: PatchGrid, index: NDArray[np.int32]
-) -> _Labels:
-    from pathology_scaat.annotations import (
-        Background,
-        label_patches,
-        read_annotation_file,
-        report_on,
-    )
-
-    names, config = job.config.class_names, job.config
-    bounds = info.bounds_px
-    file = read_annotation_file(path, offset_px=(bounds.x, bounds.y) if bounds else (0, 0))
-    report = report_on(file, names, info.frame_px)
-    background = config.background_class
-    found, share = label_patches(
-        file.polygons,
-        names,
-        grid.exact_origins_px(index),
-        grid.patch_size_level0_px,
-        config.min_coverage,
-        Background(background, info.frame_px) if background is not None else None,
-    )
-    notes = report.notes()
-    if not names:
-        notes = ("annotations were not used: no class names were given or found", *notes)
-    if background is not None and report.n_used:
-        notes = (*notes, f"tissue outside the annotations counts as '{background}'")
-    return _Labels(
-        found.astype(np.int16),
-        share.astype(np.float32).reshape(len(index), len(names)),
-        notes,
-        from_annotations=True,
-    )
-
-
-def _label_warnings(labels: _Labels) -> tuple[str, ...]:
-    """What the user must not miss: annotations that label nothing."""
-    if not labels.from_annotations or (labels.label != UNLABELLED).any():
-        return ()
-    if not len(labels.label):
-        return ("its annotations label nothing: no patch holds enough tissue",)
-    reasons = "; ".join(labels.notes) or "no area covers enough of a patch with tissue"
-    return (f"its annotations label nothing ({reasons})",)
-
-
 def _choose(
     job: TileJob, info: SlideInfo, grid: PatchGrid, tissue: TissueMask
 ) -> tuple[_Wanted, tuple[str, ...], tuple[str, ...]]:
-    """Which patches of the grid are wanted, a few grid rows at a time; notes and warnings."""
+    """Which patches of the grid are wanted, a few grid rows at a time; their labels' notes."""
     config = job.config
     rows_at_once = max(1, (1 << 18) // grid.n_cols)
     kept_index, kept_tissue = [], []
@@ -196,13 +80,18 @@ def _choose(
         kept_index.append(index[keep])
         kept_tissue.append(share[keep])
     index = np.concatenate(kept_index)
-    labels = _labels(job, info, grid, index)
+    labels = labels_of(job, info, grid, index)
     share = np.concatenate(kept_tissue).astype(np.float32)
     wanted = _Wanted(index, share, labels.label, labels.coverage)
     if config.only_labelled:
         wanted = wanted.where(labels.label != UNLABELLED)
-    warnings = _label_warnings(labels)
-    return wanted, () if warnings else labels.notes, warnings
+    return wanted, *_said(labels)
+
+
+def _said(labels: PatchLabels) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Notes and warnings of labels: a warning holds the notes that explain it."""
+    warnings = label_warnings(labels)
+    return () if warnings else labels.notes, warnings
 
 
 def _write(
@@ -216,7 +105,7 @@ def _write(
     signed: Callable[[PatchStoreMeta], PatchStoreMeta],
 ) -> PatchStoreMeta:
     config, threads = job.config, job_threads()
-    side = block_side_px(meta.grid.patch_size_px, meta.grid.step_px)
+    side = meta.block_size_px
     blocks = None if side is None else plan_blocks(meta.grid, wanted.index, side)
     grid = meta.grid if blocks is None else blocks.grid
     index = wanted.index if blocks is None else blocks.index
@@ -240,15 +129,9 @@ def _write(
             moved = blocks.where(readable)
             readable = np.asarray((moved >= 0).all(axis=1), bool)
             patch_blocks = moved[readable]
-        n_unreadable = int((~readable).sum())
-        if n_unreadable > config.max_unreadable_share * len(readable):
-            raise SlideReadError(
-                _name(job),
-                f"{n_unreadable} of {len(readable)} patches cannot be decoded",
-                "copy the slide again, or raise max_unreadable_share",
-            )
+        n_unreadable = count_unreadable(readable, config, _name(job))
         kept = wanted.where(readable)
-        meta = signed(replace(meta, n_unreadable=n_unreadable, block_size_px=side))
+        meta = signed(replace(meta, n_unreadable=n_unreadable))
         writer.finish(
             meta,
             grid_index=kept.index,
@@ -312,23 +195,36 @@ def tile_slide(job: TileJob, *, limits: ExtractorLimits | None = None) -> TileRe
             mpp, job.config.mpp, tolerance, job.config.allow_upsampling, _name(job)
         )
         info = replace(info, notes=(*info.notes, *enlarged))
-        inputs = tile_inputs(job, "")
+        inputs = inputs_of(job)
 
         def signed(meta: PatchStoreMeta) -> PatchStoreMeta:
-            """The slide is read whole by now, or soon: both fingerprints are of all its bytes."""
-            whole = {**inputs, "slide": content.result()}
-            return replace(meta, slide_fingerprint=whole["slide"], fingerprint=fingerprint(whole))
+            """The slide is read whole by now, or soon: the fingerprints are of all its bytes."""
+            slide_print = content.result()
+            wanted = identity_of_job(job, slide_print, inputs)
+            return replace(
+                meta,
+                slide_fingerprint=slide_print,
+                fingerprint=wanted.pixels,
+                label_fingerprint=wanted.labels,
+            )
 
         present = _existing(job)
-        if present is not None and present.meta == signed(present.meta):
-            if job.tissue_path is not None and not job.tissue_path.exists():
-                _tissue(job, slide)
-            return _result(job, info, present.meta, present.labels, True, began)
+        if present is not None:
+            right = signed(present.meta)
+            same = present.meta == right
+            if job.keep_pixels and not present.meta.has_pixels:
+                pass  # its pixels are asked for
+            elif same or (present.meta.fingerprint == right.fingerprint and _can_relabel(present)):
+                if job.tissue_path is not None and not job.tissue_path.exists():
+                    _tissue(job, slide)
+                if same:
+                    return _result(job, info, present.meta, present.labels, began, skipped=True)
+                return _relabelled(job, info, present, right, inputs, began)
         tissue = _tissue(job, slide)
         plan = plan_read(mpp, info.level_downsamples, job.config.mpp, tolerance)
         grid = plan_grid(info.frame_px, plan, job.config.patch_size_px, job.config.step_px)
-        wanted, notes, warnings = _choose(job, info, grid, tissue)
-        notes = (*notes, *tissue.notes)
+        wanted, label_notes, warnings = _choose(job, info, grid, tissue)
+        notes = tissue.notes
         if tissue.flags:
             notes = (*notes, "tissue: " + ", ".join(tissue.flags))
         if "mostly-ink" in tissue.flags and job.config.tissue.drop_ink:
@@ -349,22 +245,64 @@ def tile_slide(job: TileJob, *, limits: ExtractorLimits | None = None) -> TileRe
             requested_mpp=plan.requested_mpp,
             effective_mpp=plan.effective_mpp,
             level_read=plan.level,
+            block_size_px=block_side_px(grid.patch_size_px, grid.step_px),
+            has_pixels=job.keep_pixels,
             class_names=job.config.class_names,
             notes=notes,
             warnings=warnings,
+            label_notes=label_notes,
             parameters={
-                **_parameters(job.config),
+                **settings_of(job.config),
                 "tissue_flags": list(tissue.flags),
-                "inputs": {k: inputs[k] for k in ("mpp", "label", "annotation", "mask")},
+                "inputs": inputs,
             },
             versions=versions(),
         )
         store = slide_location(job.store_path)
+        if not job.keep_pixels:
+            meta = signed(meta)
+            write_without_pixels(
+                job.store_path, meta, wanted.index, wanted.tissue, wanted.label, wanted.coverage
+            )
+            return _result(job, info, meta, wanted.label, began)
         if isinstance(store, Path):
             check_slide_room(len(wanted.index), job.config, store.parent, _name(job))
         with new_store(job.store_path) as partial:
             meta = _write(partial, job, slide, meta, plan, wanted, limits, signed)
-    return _result(job, info, meta, PatchStore(job.store_path).labels, False, began)
+    return _result(job, info, meta, PatchStore(job.store_path).labels, began)
+
+
+def _can_relabel(store: PatchStore) -> bool:
+    """Whether only new labels are to be written: on local disks, where the columns are whole.
+
+    In object storage there are no links: a store there is made anew.
+    """
+    try:
+        return isinstance(store.path, Path) and len(store.grid_index) == len(store)
+    except StoreError:
+        return False
+
+
+def _relabelled(
+    job: TileJob,
+    info: SlideInfo,
+    present: PatchStore,
+    meta: PatchStoreMeta,
+    inputs: dict[str, Any],
+    began: float,
+) -> TileResult:
+    """The patches are right, their labels are not: new labels on the same pixels."""
+    labels = labels_of(job, info, meta.grid, present.grid_index)
+    label_notes, warnings = _said(labels)
+    meta = replace(
+        meta,
+        class_names=job.config.class_names,
+        label_notes=label_notes,
+        warnings=warnings,
+        parameters={**meta.parameters, **settings_of(job.config), "inputs": inputs},
+    )
+    relabel_store(present, meta, labels.label, labels.coverage)
+    return _result(job, info, meta, labels.label, began, relabelled=True)
 
 
 def _result(
@@ -372,8 +310,10 @@ def _result(
     info: SlideInfo,
     meta: PatchStoreMeta,
     labels: NDArray[np.int16],
-    skipped: bool,
     began: float,
+    *,
+    skipped: bool = False,
+    relabelled: bool = False,
 ) -> TileResult:
     """The result of a job from the store's own words, so that a re-run says the same."""
     counts = np.bincount(labels[labels != UNLABELLED], minlength=len(meta.class_names))
@@ -388,7 +328,8 @@ def _result(
         reader=info.reader,
         mpp=meta.slide.mpp,
         mpp_source=meta.slide.mpp_source,
-        notes=(*info.notes, *meta.notes),
+        notes=(*info.notes, *meta.label_notes, *meta.notes),
         warnings=meta.warnings,
         n_labelled_by_class=dict(zip(meta.class_names, counts.tolist(), strict=True)),
+        relabelled=relabelled,
     )

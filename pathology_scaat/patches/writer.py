@@ -135,7 +135,7 @@ class PatchStoreWriter(Closing):
             self._shards.finish()
         except OSError as error:
             raise self._unwritable(error) from None
-        n, k = len(grid_index), len(meta.class_names)
+        n = len(grid_index)
         columns: dict[str, tuple[NDArray[Any], str]] = {}
         if patch_blocks is not None:
             columns["patch_blocks"] = (np.asarray(patch_blocks), "int32")
@@ -152,17 +152,8 @@ class PatchStoreWriter(Closing):
             )
         self._metadata["shape"][0] = self.n_written
         write_array_metadata(self._path, self._array, self._metadata)
-        write_columns(
-            self._path,
-            columns
-            | {
-                "origin_px": (meta.grid.origins_px(grid_index).reshape(n, 2), "int64"),
-                "grid_index": (np.asarray(grid_index).reshape(n, 2), "int32"),
-                "tissue_fraction": (np.asarray(tissue_fraction).reshape(n), "float32"),
-                "label": (np.asarray(label).reshape(n), "int16"),
-                "label_coverage": (np.asarray(label_coverage).reshape(n, k), "float32"),
-            },
-        )
+        write_columns(self._path, columns)
+        write_places(self._path, meta, grid_index, tissue_fraction, label, label_coverage)
         write_group(self._path, meta.to_attributes())
         checksum_folder(self._path, GROUP_FILE, LARGE_SHARDS)
 
@@ -173,6 +164,36 @@ _NAMES = {
     "label_coverage": "class",
     "patch_blocks": "block",
 }
+
+
+def write_places(
+    path: Path,
+    meta: PatchStoreMeta,
+    grid_index: NDArray[np.integer],
+    tissue_fraction: NDArray[np.floating],
+    label: NDArray[np.integer],
+    label_coverage: NDArray[np.floating],
+) -> None:
+    """Write where N patches lie, how much of each is tissue, and their labels."""
+    n, k = len(grid_index), len(meta.class_names)
+    write_columns(
+        path,
+        {
+            "origin_px": (meta.grid.origins_px(grid_index).reshape(n, 2), "int64"),
+            "grid_index": (np.asarray(grid_index).reshape(n, 2), "int32"),
+            "tissue_fraction": (np.asarray(tissue_fraction).reshape(n), "float32"),
+        },
+    )
+    write_label_columns(
+        path, np.asarray(label).reshape(n), np.asarray(label_coverage).reshape(n, k)
+    )
+
+
+def write_label_columns(
+    path: Path, label: NDArray[np.integer], label_coverage: NDArray[np.floating]
+) -> None:
+    """Write the labels (N,) of patches and how far each class covers them (N, K)."""
+    write_columns(path, {"label": (label, "int16"), "label_coverage": (label_coverage, "float32")})
 
 
 def write_columns(path: Path, columns: dict[str, tuple[NDArray[Any], str]]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -31,7 +31,7 @@ from pathology_scaat.training.config import TrainConfig
 MAX_CONFIG_BYTES = 1 << 20
 """A pipeline file is a page of text; more is a mistake or an attack."""
 
-MAX_PROBLEMS = 12
+MAX_PROBLEMS = 50
 """Complaints about one file that a message holds."""
 
 RUN_OVERLAP = "0.5"
@@ -46,6 +46,10 @@ class RunConfig(BaseModel):
     manifest: Path = Field(description="cohort table (CSV or Parquet) or a folder of slides")
     out: Path = Field(description="output folder")
     model: Path | None = Field(None, description="bundle to apply; without it one is trained")
+    keep_patches: bool = Field(
+        False,
+        description="keep the patches' pixels where a model is applied; training always keeps them",
+    )
     seed: int = Field(0, ge=0, description="seed of the split, the training and the methods")
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
     pseudonymize: Path | None = Field(
@@ -62,6 +66,9 @@ class RunConfig(BaseModel):
     )
     test_manifest: Path | None = Field(
         None, description="another cohort, all of which is tested on"
+    )
+    subgroups: tuple[str, ...] = Field(
+        (), description="columns of the manifest by whose values performance is given as well"
     )
     prevalence: float | None = Field(
         None, gt=0, lt=1, description="share of positive patients where predictive values are for"
@@ -80,10 +87,9 @@ class RunConfig(BaseModel):
     def _check(self) -> Self:
         if self.folds is not None and self.model is not None:
             raise ValueError("folds train models, and a model to apply is given: leave one out")
-        if self.test_manifest is not None and (self.folds or self.model):
+        if self.test_manifest is not None and self.model is not None:
             raise ValueError(
-                "test_manifest is for a model that is trained on the manifest: leave folds and "
-                "model out"
+                "test_manifest is for a model that is trained on the manifest: leave model out"
             )
         if self.preserve_site is not None and self.folds is None:
             raise ValueError("preserve_site is for folds: give folds as well")
@@ -101,6 +107,7 @@ class RunConfig(BaseModel):
 
 
 _NO_ALIASES = "aliases are not accepted"
+_TWICE = "stands there twice"
 
 
 class _PlainLoader(yaml.SafeLoader):
@@ -110,6 +117,18 @@ class _PlainLoader(yaml.SafeLoader):
         if self.check_event(yaml.events.AliasEvent):
             raise yaml.constructor.ConstructorError(None, None, _NO_ALIASES)
         return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        """As the loader does it, but of two lines for one setting neither wins unsaid."""
+        if isinstance(node, yaml.MappingNode):
+            names: set[str] = set()
+            for key, _ in node.value:
+                if isinstance(key, yaml.ScalarNode) and key.value in names:
+                    raise yaml.constructor.ConstructorError(
+                        None, None, f"'{key.value}' {_TWICE}", key.start_mark
+                    )
+                names.add(str(key.value))
+        return super().construct_mapping(node, deep)
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -134,8 +153,11 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f" in line {mark.line + 1}" if mark else ""
-        if getattr(error, "problem", None) == _NO_ALIASES:
+        problem = str(getattr(error, "problem", None))
+        if problem == _NO_ALIASES:
             where = f" for a pipeline ({_NO_ALIASES})"
+        elif problem.endswith(_TWICE):
+            where += f" ({problem})"
         raise ConfigError(path.name, f"is not valid YAML{where}", "correct it") from None
     if not isinstance(value, dict):
         raise ConfigError(path.name, "holds no settings", "write 'name: value' lines")
@@ -155,13 +177,27 @@ def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def validation_error(
-    subject: str, error: ValidationError, model: type[BaseModel] | None = None
+    subject: str,
+    error: ValidationError,
+    model: type[BaseModel] | None = None,
+    more: Mapping[str, str] | None = None,
 ) -> ConfigError:
-    """All complaints of pydantic as one sentence; with the model, unknown names get a proposal."""
-    problems = [
+    """All complaints of pydantic as one sentence; with the model, unknown names get a proposal.
+
+    ``more`` are complaints of others, by setting; they come first.
+    """
+    complaints = [
         _problem(complaint, model)
         for complaint in error.errors(include_url=False, include_context=False)
     ]
+    return _error_of(subject, [*_worded(more or {}), *complaints])
+
+
+def _worded(problems: Mapping[str, str]) -> list[str]:
+    return [f"'{name[:60]}' {problem}" for name, problem in problems.items()]
+
+
+def _error_of(subject: str, problems: Sequence[str]) -> ConfigError:
     shown = "; ".join(problems[:MAX_PROBLEMS])
     if len(problems) > MAX_PROBLEMS:
         shown += f"; and {len(problems) - MAX_PROBLEMS} more"
@@ -176,7 +212,9 @@ def _problem(complaint: Any, model: type[BaseModel] | None) -> str:
         problem = f"is missing, give --{place}" if place in ("manifest", "out") else "is missing"
     elif complaint["type"] == "extra_forbidden":
         names = _settings_beside(complaint["loc"], model)
-        meant = did_you_mean(str(complaint["loc"][-1]), names)
+        meant = did_you_mean(str(complaint["loc"][-1]), names) or _elsewhere(
+            str(complaint["loc"][-1]), model
+        )
         known = f"known here: {', '.join(sorted(names))}" if names else ""
         problem = f"is not a setting ({meant or known})" if meant or known else "is not a setting"
     elif complaint["type"] == "literal_error" and isinstance(complaint["input"], str):
@@ -198,6 +236,43 @@ def _settings_beside(place: tuple[Any, ...], model: type[BaseModel] | None) -> l
     return list(getattr(here, "model_fields", {}))
 
 
+def _dotted_names(model: Any, above: str = "") -> Iterator[str]:
+    """Names of all settings of a model, with the groups that they stand in."""
+    for name, field in model.model_fields.items():
+        if hasattr(field.annotation, "model_fields"):
+            yield from _dotted_names(field.annotation, f"{above}{name}.")
+        else:
+            yield f"{above}{name}"
+
+
+def _elsewhere(name: str, model: type[BaseModel] | None) -> str:
+    """A setting of another group by the very name, as a question; "" if there is none."""
+    if model is None:
+        return ""
+    found = [full for full in _dotted_names(model) if full.rpartition(".")[2] == name]
+    return f"did you mean {' or '.join(repr(full) for full in found)}?" if found else ""
+
+
+def _given(values: Mapping[str, Any], above: str = "") -> Iterator[str]:
+    """Names of the settings that the command line gives a value."""
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _given(value, f"{above}{key}.")
+        elif value is not None:
+            yield f"{above}{key}"
+
+
+def _with_chosen(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """``base`` with the leaves of ``over`` on top; None is a value here."""
+    result = dict(base)
+    for key, value in over.items():
+        below = result.get(key)
+        if isinstance(value, Mapping) and isinstance(below, Mapping):
+            value = _with_chosen(below, value)
+        result[key] = value
+    return result
+
+
 def _hidden_paths(values: Mapping[str, Any], above: str = "") -> Iterator[str]:
     """Names of the settings whose path a run record left out."""
     for key, value in values.items():
@@ -207,7 +282,12 @@ def _hidden_paths(values: Mapping[str, Any], above: str = "") -> Iterator[str]:
             yield f"{above}{key}"
 
 
-def load_run_config(path: Path | None, overrides: Mapping[str, Any]) -> RunConfig:
+def load_run_config(
+    path: Path | None,
+    overrides: Mapping[str, Any],
+    chosen: Mapping[str, Any] | None = None,
+    problems: Mapping[str, str] | None = None,
+) -> RunConfig:
     """A run's settings from a YAML file, with command line options on top.
 
     The file may also be the ``run.json`` of an earlier run: the same settings again, with the
@@ -215,24 +295,44 @@ def load_run_config(path: Path | None, overrides: Mapping[str, Any]) -> RunConfi
 
     Relative paths in the file are relative to the working directory, as on the command line.
 
+    Parameters
+    ----------
+    path : Path or None
+        Pipeline file or run record.
+    overrides : mapping
+        Options of the command line, nested as in the file; None is not given.
+    chosen : mapping, optional
+        What ``--set`` names (:func:`pathology_scaat.pipeline.settings.chosen`); it wins over the
+        file, and must not contradict an option.
+    problems : mapping of str to str, optional
+        What is wrong with ``--set`` already; told together with all the rest.
+
     Raises
     ------
     ConfigError
-        If a setting is missing, unknown or impossible; the message names it.
+        If settings are missing, unknown or impossible; the message names them all.
     """
+    wrong = dict(problems or {})
     base = read_yaml(path) if path else {}
     subject = path.name if path else "options"
     if base.get("schema") == run_record.SCHEMA_NAME:
         base = run_record.settings_to_repeat(base)
-    values = merged(base, overrides)
+    options = set(_given(overrides))
+    for name in _given(chosen or {}):
+        if name in options:
+            wrong[name] = "is given by an option and by --set; give one of them"
+    values = _with_chosen(merged(base, overrides), chosen or {})
     if hidden := list(_hidden_paths(values)):
         named = ", ".join(f"'{name}'" for name in hidden)
-        options = ", ".join(f"--{name}" for name in hidden)
+        asked = ", ".join(f"--{name}" for name in hidden)
         what = "was a path" if len(hidden) == 1 else "were paths"
         raise ConfigError(
-            subject, f"{named} {what}, which the record does not keep", f"give {options}"
+            subject, f"{named} {what}, which the record does not keep", f"give {asked}"
         )
     try:
-        return RunConfig.model_validate(values)
+        config = RunConfig.model_validate(values)
     except ValidationError as error:
-        raise validation_error(subject, error, RunConfig) from None
+        raise validation_error(subject, error, RunConfig, wrong) from None
+    if wrong:
+        raise _error_of(subject, _worded(wrong))
+    return config

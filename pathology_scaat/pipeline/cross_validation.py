@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,15 +12,12 @@ from pathology_scaat.artifacts.output_folder import Workspace
 from pathology_scaat.artifacts.status import StatusTable
 from pathology_scaat.cohort.folds import assign_folds, split_of
 from pathology_scaat.cohort.manifest import Manifest
-from pathology_scaat.cohort.table import read_table
 from pathology_scaat.errors import ManifestError, TrainingError
 from pathology_scaat.pipeline.label_source import label_notes, label_source, labelled_slides
-from pathology_scaat.pipeline.predict import FoldModel
+from pathology_scaat.pipeline.members import FoldModel
 from pathology_scaat.pipeline.reporting import Reporter, Silent
 from pathology_scaat.pipeline.train import learn, training_slides
 from pathology_scaat.training import TrainConfig, TrainingSlide, TrainProgress
-
-UNKNOWN_SITE_WORDS = {"", "na", "n/a", "nan", "none", "null", "<na>", "unknown"}
 
 
 @dataclass(frozen=True)
@@ -56,31 +53,6 @@ class FoldPlan:
         return tuple(s for s, own in self.fold_of.items() if own == one.fold)
 
 
-def column_of(table: Path, name: str, cohort: Manifest) -> dict[str, str]:
-    """The cells of a manifest's column by slide id; cells that say nothing are left out.
-
-    Raises
-    ------
-    ManifestError
-        If the table has no such column.
-    """
-    if not table.is_file():
-        raise ManifestError(table.name, "is no table", f"give a table with a column {name}")
-    read = read_table(table)
-    places = [i for i, h in enumerate(read.header) if h.strip().casefold() == name.casefold()]
-    if len(places) != 1 or len(read.rows) != len(cohort.rows):
-        raise ManifestError(
-            table.name,
-            f"has {'no' if not places else 'more than one'} column '{name}'",
-            f"choose from {', '.join(h.strip() for h in read.header if h.strip())}",
-        )
-    cells = {
-        row.slide_id: cells[places[0]].strip()
-        for row, cells in zip(cohort.rows, read.rows, strict=True)
-    }
-    return {s: cell for s, cell in cells.items() if cell.casefold() not in UNKNOWN_SITE_WORDS}
-
-
 def plan_folds(
     cohort: Manifest,
     out: Path,
@@ -89,6 +61,7 @@ def plan_folds(
     seed: int,
     *,
     sites: Mapping[str, str] | None = None,
+    external: Collection[str] = (),
     reporter: Reporter | None = None,
 ) -> FoldPlan:
     """Deal the cohort's patients into folds, stratified by label.
@@ -105,6 +78,8 @@ def plan_folds(
     seed : int
     sites : mapping of slide id to site, optional
         Sites that are kept together.
+    external : collection of str
+        Slides of an external test cohort: in no fold.
     reporter : Reporter, optional
         Told what is to be said.
 
@@ -118,7 +93,10 @@ def plan_folds(
     listener = reporter or Silent()
     by_slide = label_source(cohort.rows, settings.labels) == "slide"
     # every slide is tested once: splits of the table would take some out
-    free = Manifest(rows=tuple(replace(row, split=None) for row in cohort.rows))
+    outside = set(external)
+    free = Manifest(
+        rows=tuple(replace(r, split=None) for r in cohort.rows if r.slide_id not in outside)
+    )
     if by_slide:
         slides, notes = labelled_slides(free, out, seed, deal=False)
     else:

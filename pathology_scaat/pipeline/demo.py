@@ -9,12 +9,17 @@ from pathology_scaat.artifacts.atomic import write_json
 from pathology_scaat.artifacts.output_folder import claim_output
 from pathology_scaat.artifacts.status import StatusTable
 from pathology_scaat.demo import DemoCohort, make_demo_cohort
-from pathology_scaat.evaluation.ground_truth import MapScore, PatchScore, map_score, patch_score
+from pathology_scaat.evaluation.ground_truth import MapScore, PatchScore, patch_score
 from pathology_scaat.pipeline.config import load_run_config
+from pathology_scaat.pipeline.demo_scores import (
+    TRUTH_CLASS,
+    score_maps,
+    score_rows,
+    scores_as_json,
+)
 from pathology_scaat.pipeline.reporting import Reporter, Silent
 from pathology_scaat.pipeline.run import RunReport, run
 
-TRUTH_CLASS = "Tumor"
 N_SLIDES = 6
 
 DEMO_SETTINGS = {
@@ -56,20 +61,6 @@ class DemoReport:
                 f"{self.held_out.auc:.3f}",
             ],
         ]
-        map_rows = [
-            ["slide", "evidence", "saliency", "probability", "nuclear stain alone", "chance"]
-        ]
-        map_rows += [
-            [
-                score.slide_id,
-                f"{score.evidence.pixel_ap:.3f}",
-                f"{score.saliency.pixel_ap:.3f}",
-                f"{score.probability.pixel_ap:.3f}",
-                f"{score.nuclear_stain.pixel_ap:.3f}",
-                f"{score.saliency.chance:.3f}",
-            ]
-            for score in self.maps
-        ]
         files = [
             ["what", "where"],
             [
@@ -83,7 +74,10 @@ class DemoReport:
         return [
             ("Slides", slides),
             ("Held-out patches", patch_rows),
-            ("Pixel average precision on the planted tumour, held-out slides", map_rows),
+            (
+                "Pixel average precision on the planted tumour, held-out slides",
+                score_rows(self.maps),
+            ),
             ("Files", files),
         ]
 
@@ -148,25 +142,14 @@ def demo(
         cohort=cohort,
         run=report,
         held_out=patch_score(report.out, [s.slide_id for s in held_out]),
-        maps=tuple(
-            map_score(report.out, s.slide_id, s.truth_path, TRUTH_CLASS, s.slide_path, s.mpp)
-            for s in held_out
-        ),
+        maps=score_maps(report.out, held_out),
     )
     write_json(
         report.out / "demo.json",
         {
             "held_out_auc": result.held_out.auc,
             "held_out_patches": result.held_out.n_patches,
-            "maps": {
-                score.slide_id: {
-                    "evidence": score.evidence.as_dict(),
-                    "saliency": score.saliency.as_dict(),
-                    "probability": score.probability.as_dict(),
-                    "nuclear_stain": score.nuclear_stain.as_dict(),
-                }
-                for score in result.maps
-            },
+            "maps": scores_as_json(result.maps),
         },
     )
     return result

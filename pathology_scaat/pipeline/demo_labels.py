@@ -4,19 +4,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 from pathology_scaat.artifacts.atomic import write_json
 from pathology_scaat.artifacts.output_folder import claim_output
 from pathology_scaat.demo.cohort import DemoCohort
 from pathology_scaat.demo.slide_labels import N_LABELLED_SLIDES, make_labelled_cohort
-from pathology_scaat.evaluation.ground_truth import MapScore, map_score
+from pathology_scaat.evaluation.ground_truth import MapScore
 from pathology_scaat.pipeline.config import load_run_config
+from pathology_scaat.pipeline.demo_scores import (
+    TRUTH_CLASS,
+    mean_precision,
+    score_maps,
+    score_rows,
+    scores_as_json,
+)
 from pathology_scaat.pipeline.reporting import Reporter, Silent
 from pathology_scaat.pipeline.run import RunReport, run
-
-TRUTH_CLASS = "Tumor"
 
 LABELLED_SETTINGS: dict[str, Any] = {
     "tile": {
@@ -55,21 +59,8 @@ class LabelledDemoReport:
             rows += [[name, e.text()] for name, e in found.patient.estimates.items()]
             tables.append(("Slides told apart that the model never saw", rows))
         if self.maps:
-            rows = [
-                ["slide", "evidence", "saliency", "probability", "nuclear stain alone", "chance"]
-            ]
-            rows += [
-                [
-                    s.slide_id,
-                    *(
-                        f"{v.pixel_ap:.3f}"
-                        for v in (s.evidence, s.saliency, s.probability, s.nuclear_stain)
-                    ),
-                    f"{s.saliency.chance:.3f}",
-                ]
-                for s in self.maps
-            ]
-            rows.append(["mean", *(f"{value:.3f}" for value in self.mean_precision().values())])
+            rows = score_rows(self.maps)
+            rows.append(["mean", *(f"{value:.3f}" for value in mean_precision(self.maps).values())])
             tables.append(
                 ("Pixel average precision on the planted tumour, positive test slides", rows)
             )
@@ -84,16 +75,6 @@ class LabelledDemoReport:
             ["the slides and their labels", str(self.cohort.manifest_path)],
         ]
         return [*tables, ("Files", files)]
-
-    def mean_precision(self) -> dict[str, float]:
-        """Mean pixel average precision over the maps, by what is ranked."""
-        return {
-            "evidence": fmean(s.evidence.pixel_ap for s in self.maps),
-            "saliency": fmean(s.saliency.pixel_ap for s in self.maps),
-            "probability": fmean(s.probability.pixel_ap for s in self.maps),
-            "nuclear_stain": fmean(s.nuclear_stain.pixel_ap for s in self.maps),
-            "chance": fmean(s.saliency.chance for s in self.maps),
-        }
 
 
 def labelled_demo(
@@ -150,10 +131,7 @@ def labelled_demo(
         for s in cohort.slides
         if s.split == "test" and s.slide_id in done and s.truth_path.stat().st_size
     ]
-    scored = [
-        map_score(report.out, s.slide_id, s.truth_path, TRUTH_CLASS, s.slide_path, s.mpp)
-        for s in held_out
-    ]
+    scored = score_maps(report.out, held_out)
     result = LabelledDemoReport(
         cohort, report, tuple(s for s in scored if s.saliency.n_positive_px > 0)
     )
@@ -165,16 +143,8 @@ def labelled_demo(
             "held_out_slide_auc": performance.slide.estimates["auroc"].value
             if performance
             else None,
-            "mean_pixel_ap": result.mean_precision() if result.maps else None,
-            "maps": {
-                score.slide_id: {
-                    "evidence": score.evidence.as_dict(),
-                    "saliency": score.saliency.as_dict(),
-                    "probability": score.probability.as_dict(),
-                    "nuclear_stain": score.nuclear_stain.as_dict(),
-                }
-                for score in result.maps
-            },
+            "mean_pixel_ap": mean_precision(result.maps) if result.maps else None,
+            "maps": scores_as_json(result.maps),
         },
     )
     return result

@@ -18,7 +18,8 @@ from pathology_scaat.evaluation.trust_card import TrustCard
 from pathology_scaat.pipeline.class_table import class_table_notes, count_classes
 from pathology_scaat.pipeline.config import read_yaml, validation_error
 from pathology_scaat.pipeline.preflight import check_device
-from pathology_scaat.pipeline.reporting import Reporter, Silent
+from pathology_scaat.pipeline.reporting import Reporter
+from pathology_scaat.pipeline.run_log import logged
 from pathology_scaat.pipeline.tile import load_cohort
 from pathology_scaat.pipeline.train import training_cohort
 
@@ -79,9 +80,10 @@ def evaluate(
         config=config,
         patients=cohort.patient_keys() if cohort else None,
         annotations=_annotations(cohort) if cohort else None,
+        labels={r.slide_id: r.label for r in cohort.rows if r.label} if cohort else None,
         device=device,
         overwrite=overwrite,
-        progress=_steps(reporter or Silent()),
+        progress=_steps(logged(reporter, out, "evaluate")),
     )
 
 
@@ -132,7 +134,7 @@ def compare(
     reporter : Reporter, optional
         Listens to progress.
     """
-    listener = reporter or Silent()
+    listener = logged(reporter, out, "compare")
     check_device(device)
     claim_output(out)
     cohort = load_cohort(manifest)

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pathology_scaat.artifacts.output_folder import Workspace
 from pathology_scaat.artifacts.status import StatusTable
 from pathology_scaat.execution.engine import EngineConfig
+from pathology_scaat.patches import TileJob
 from pathology_scaat.pipeline.preflight import check_device, check_stores, spelled_target
-from pathology_scaat.pipeline.reporting import Reporter, Silent, StageReport
+from pathology_scaat.pipeline.reporting import Reporter, StageReport
+from pathology_scaat.pipeline.run_log import logged
 from pathology_scaat.pipeline.stage import run_stage, slides_to_do
 from pathology_scaat.saliency import ExplainConfig, ExplainResult
-from pathology_scaat.saliency.explain import explained_classes
 from pathology_scaat.saliency.explain_job import ExplainJob, explain_job
+from pathology_scaat.saliency.explanation import explained_classes
 
 
 def explain(
@@ -24,6 +26,7 @@ def explain(
     device: str = "auto",
     engine: EngineConfig | None = None,
     slide_ids: Sequence[str] | None = None,
+    slides: Mapping[str, TileJob] | None = None,
     overwrite: bool = False,
     reporter: Reporter | None = None,
 ) -> StageReport:
@@ -43,6 +46,8 @@ def explain(
         Where to run. By default one process per GPU, or per core where no GPU is used.
     slide_ids : sequence of str, optional
         Only these; all that are tiled by default.
+    slides : mapping of slide id to TileJob, optional
+        How the patch stores were made; those without pixels are read from their slides.
     overwrite : bool
         Make stores anew even where the right ones exist.
     reporter : Reporter, optional
@@ -81,6 +86,7 @@ def explain(
             settings,
             device,
             overwrite,
+            None if slides is None else slides.get(slide_id),
         )
         for slide_id in todo
     ]
@@ -92,7 +98,7 @@ def explain(
         [job.out_path for job in jobs],
         _engine_for(engine or EngineConfig(), device),
         StatusTable(out),
-        reporter or Silent(),
+        logged(reporter, out, "explain"),
         facts=_facts,
         resources=None if device == "cpu" else {"GPU": 1},
     )
@@ -109,5 +115,11 @@ def _engine_for(engine: EngineConfig, device: str) -> EngineConfig:
 
 
 def _facts(result: ExplainResult) -> dict[str, float | None]:
-    """Column of the status table: share of patches that are unlike the training patches."""
-    return {"unlike_training": result.unlike_share}
+    """Columns of the status table: share of patches that are unlike the training patches.
+
+    Where the pixels came from the slide: also how many patches could not be decoded.
+    """
+    facts: dict[str, float | None] = {"unlike_training": result.unlike_share}
+    if result.n_unreadable is not None:
+        facts |= {"n_patches": result.n_patches, "n_unreadable": result.n_unreadable}
+    return facts

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pathology_scaat.artifacts.output_folder import Workspace
+from pathology_scaat.artifacts.output_folder import PREDICTIONS_NAME, Workspace
+from pathology_scaat.artifacts.readme import write_readme
 from pathology_scaat.artifacts.status import STAGES, StatusTable
 from pathology_scaat.artifacts.urls import SlideLocation
 from pathology_scaat.cohort.manifest import Manifest
-from pathology_scaat.errors import BundleError
+from pathology_scaat.errors import BundleError, StoreError
+from pathology_scaat.evaluation.performance.predictions import read_predictions
 from pathology_scaat.execution.engine import EngineConfig
 from pathology_scaat.export import ExportConfig, ExportResult, export_slide
 from pathology_scaat.export.qupath.model_words import ModelWords
 from pathology_scaat.export.report.cohort import write_cohort
 from pathology_scaat.export.report.records import FailedSlide
 from pathology_scaat.export.slide_findings import TELLS_FINDINGS, SlideFindings
-from pathology_scaat.pipeline.reporting import Reporter, Silent, StageReport
+from pathology_scaat.pipeline.reporting import Reporter, StageReport
+from pathology_scaat.pipeline.run_log import logged
 from pathology_scaat.pipeline.slide_findings import slide_findings
 from pathology_scaat.pipeline.stage import run_stage, slides_to_do
 from pathology_scaat.pipeline.tile import load_cohort
@@ -71,6 +74,48 @@ def model_facts(bundle: Path) -> ModelWords:
     return ModelWords(model_fingerprint(config), name=model_name(config), class_colours=colours)
 
 
+@dataclass(frozen=True)
+class SlideWords:
+    """A slide's prediction in words, and the model (its fingerprint's beginning) that made it."""
+
+    model: str
+    text: str
+
+
+def predictions_in_words(out: Path) -> dict[str, SlideWords]:
+    """What ``predictions.csv`` says of each slide; nothing where there is no such table."""
+    path = out / PREDICTIONS_NAME
+    try:
+        rows, names = read_predictions(path)
+    except StoreError:
+        return {}
+    found = {}
+    for row in rows:
+        if not row.model:  # several models together, or a table of before
+            continue
+        chances = ", ".join(
+            f"{name} {p:.3f}" for name, p in zip(names, row.probability, strict=True)
+        )
+        parts = [chances, f"uncertainty {row.uncertainty:.2f} of 1"]
+        if row.possible is not None:
+            parts.append(f"possible at 90 %: {' or '.join(row.possible) or 'none'}")
+        if row.refer:
+            parts.append(f"REFER TO A PATHOLOGIST ({row.refer_reason})")
+        found[row.slide_id] = SlideWords(row.model, "; ".join(parts))
+    return found
+
+
+def _with_prediction(facts: ModelWords, said: SlideWords | None) -> ModelWords:
+    """A model's facts with its own prediction of a slide; another model's is not told."""
+    if said is None:
+        return facts
+    if not facts.model_fingerprint:  # models of folds: none is the run's
+        return ModelWords(said.model, prediction=said.text)
+    if not facts.model_fingerprint.startswith(said.model):
+        return facts
+    return replace(facts, prediction=said.text)
+
+
 def export(
     out: Path,
     *,
@@ -114,6 +159,7 @@ def export(
     todo = slides_to_do(space, "stitch", slide_ids)
     settings = config or ExportConfig()
     facts = model_facts(space.model)
+    said = predictions_in_words(out)
     findings = slide_findings(out) if TELLS_FINDINGS & set(settings.formats) else {}
     jobs = [
         ExportJob(
@@ -124,7 +170,7 @@ def export(
             slide_path=rows[slide_id].slide_path if slide_id in rows else None,
             mpp=rows[slide_id].mpp if slide_id in rows else None,
             tissue_path=tissue if (tissue := space.tissue(slide_id)).exists() else None,
-            facts=facts,
+            facts=_with_prediction(facts, said.get(slide_id)),
             findings=findings.get(slide_id, SlideFindings()),
             overwrite=overwrite,
             prune=prune,
@@ -140,8 +186,9 @@ def export(
         [space.overlays / slide_id for slide_id in todo],
         engine,
         status,
-        reporter or Silent(),
+        logged(reporter, out, "export"),
     )
+    write_readme(out)
     if report.usable:
         failed = [
             FailedSlide(row["slide_id"], stage, row["reason"])

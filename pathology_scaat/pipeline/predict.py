@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from pathology_scaat.artifacts.checksums import write_sums
 from pathology_scaat.artifacts.output_folder import PREDICTIONS_NAME, SUMS_NAME, Workspace
 from pathology_scaat.artifacts.run_record import record_test
 from pathology_scaat.artifacts.status import StatusTable
+from pathology_scaat.cohort.external import with_external_test
 from pathology_scaat.cohort.manifest import Manifest
-from pathology_scaat.errors import StoreError, UsageError
-from pathology_scaat.evaluation.performance.aggregate import Calibration, fit_calibration
+from pathology_scaat.errors import BundleError, UsageError
 from pathology_scaat.evaluation.performance.predictions import (
     EXTERNAL,
     HOW_NAME,
@@ -24,39 +21,26 @@ from pathology_scaat.evaluation.performance.predictions import (
     write_how,
     write_predictions,
 )
-from pathology_scaat.evaluation.performance.report import (
-    PERFORMANCE_FILES,
-    Performance,
-    measure_performance,
+from pathology_scaat.evaluation.performance.report import Performance, measure_performance
+from pathology_scaat.evaluation.performance.report_files import (
+    STEMS,
+    performance_files,
     remove_performance,
     write_performance,
 )
-from pathology_scaat.evaluation.performance.slide_scores import rule_of, score_slide
-from pathology_scaat.execution.devices import choose_device
-from pathology_scaat.pipeline.reporting import Reporter, Silent
+from pathology_scaat.pipeline.members import (
+    STAGE,
+    FoldModel,
+    predict_with,
+    record_of,
+    slide_facts,
+    slides_of,
+    together,
+)
+from pathology_scaat.pipeline.reporting import Reporter
+from pathology_scaat.pipeline.run_log import logged
 from pathology_scaat.pipeline.tile import load_cohort
-from pathology_scaat.training.bundle import load_bundle
-
-STAGE = "predict"
-
-
-@dataclass(frozen=True)
-class FoldModel:
-    """A model of cross-validation and the slides it may speak of.
-
-    Attributes
-    ----------
-    fold : int or None
-        None where there is one model for all.
-    model : Path
-        Its bundle.
-    splits : dict of slide id to split, or None
-        Part of each slide in its training, of the slides to predict; None where it is not known.
-    """
-
-    fold: int | None
-    model: Path
-    splits: dict[str, str] | None
+from pathology_scaat.training.bundle import read_bundle_config
 
 
 @dataclass(frozen=True)
@@ -69,20 +53,25 @@ class PredictReport:
         Of slides, as in ``predictions.csv``.
     performance : Performance or None
         None where there are no labelled held-out slides of two classes.
+    external : Performance or None
+        Of the external cohort beside cross-validation, where there are both.
     """
 
     predictions: tuple[Prediction, ...]
     performance: Performance | None
+    external: Performance | None = None
 
 
 def predict(
     out: Path,
     *,
     manifest: Path | Manifest,
-    model: Path | None = None,
+    test_manifest: Path | Manifest | None = None,
+    models: Sequence[Path] = (),
     folds: Sequence[FoldModel] | None = None,
     external: Collection[str] = (),
     prevalence: float | None = None,
+    subgroups: Mapping[str, Mapping[str, str]] | None = None,
     device: str = "auto",
     seed: int = 0,
     reporter: Reporter | None = None,
@@ -95,14 +84,21 @@ def predict(
         Output folder of ``tile``; what ``explain`` has computed is used.
     manifest : Path or Manifest
         Labels and patients.
-    model : Path, optional
-        Another bundle than ``out/model``: which slides it was trained on is then not known.
+    test_manifest : Path or Manifest, optional
+        An external cohort that is tiled in ``out`` as well: it alone is judged by.
+    models : sequence of Path, optional
+        Other bundles than ``out/model``. What each was trained on its own record tells. Several
+        predict together: the mean of their probabilities.
     folds : sequence of FoldModel, optional
-        Models of cross-validation, each for its own slides, instead of one for all.
+        Models of cross-validation, each for its own slides, instead of one for all. External
+        slides are predicted by all of them together, and judged by themselves.
     external : collection of str
-        Slides of an external cohort: they alone are judged by.
+        Slides of an external cohort, where ``manifest`` holds them already; those that an
+        earlier run recorded in ``slides.csv`` are known.
     prevalence : float, optional
         Share of positive patients at which predictive values are given.
+    subgroups : mapping of column to (mapping of slide id to value), optional
+        Columns of the manifest by which the same patients are measured in groups.
     device : str
         ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
     seed : int
@@ -114,131 +110,178 @@ def predict(
     ------
     UsageError
         If nothing is tiled, or the prevalence is none.
+    BundleError
+        If models that are to predict together tell different classes.
     """
     if prevalence is not None and not 0 < prevalence < 1:
         raise UsageError("--prevalence", f"{prevalence} is no share", "give e.g. 0.1")
-    listener = reporter or Silent()
+    listener = logged(reporter, out, "predict")
     cohort = load_cohort(manifest)
+    outside = set(external)
+    if test_manifest is not None:
+        tested = load_cohort(test_manifest)
+        cohort = with_external_test(cohort, tested, seed)
+        outside |= set(tested.slide_ids)
     space = Workspace(out)
     if not space.slide_ids_with("tile"):
         raise UsageError("--out", "has no result of 'scaat tile'", "run that stage first")
-    models = folds or [FoldModel(None, model or space.model, None if model else _splits(out))]
-    rows: list[Prediction] = []
-    how: dict[str, Any] = {}
-    names: tuple[str, ...] = ()
-    positive = ""
-    total = sum(len(_todo(cohort, space, one)) for one in models)
-    listener.begin(STAGE, total)
-    for one in models:
-        bundle = load_bundle(one.model, str(choose_device(device)))
-        names, positive = bundle.config.class_names, bundle.config.positive_class
-        found, calibration = _predict_with(one, cohort, space, device, listener)
-        rows.extend(found)
-        how.setdefault("rule", rule_of(bundle))
-        how.setdefault("calibration", calibration)
-        how.setdefault("models", []).append(
-            {"fold": one.fold, "fingerprint": bundle.fingerprint, "calibration": calibration}
-        )
+    recorded = {s: EXTERNAL if s in outside else split for s, split in _splits(out).items()}
+    ones = list(folds or [FoldModel(None, m, None) for m in models])
+    ones = ones or [_trained_here(space, recorded)]
+    joint = [replace(one, fold=None, splits=dict.fromkeys(outside, EXTERNAL))
+             for one in folds or ()] if outside else []  # fmt: skip
+    of_outside = replace(cohort, rows=tuple(r for r in cohort.rows if r.slide_id in outside))
+    listener.begin(STAGE, sum(len(slides_of(cohort, space, one)) for one in ones)
+                   + sum(len(slides_of(of_outside, space, one)) for one in joint))  # fmt: skip
+    said = [predict_with(one, cohort, space, device, listener) for one in ones]
+    shared = [predict_with(one, of_outside, space, device, listener, like)
+              for one, like in zip(joint, said, strict=False)]  # fmt: skip
     listener.end(STAGE)
-    rows = [replace(r, split=EXTERNAL) if r.slide_id in set(external) else r for r in rows]
-    known = all(one.splits is not None for one in models)
-    performance, slides, patients = measure_performance(
-        rows, names, positive, how=how, splits_known=known, prevalence=prevalence, seed=seed,
-        notes=_left_out(cohort, rows),
-    )  # fmt: skip
+    parts = said if folds else [together(said) if len(said) > 1 else said[0]]
+    how = record_of(said, ones)
+    if len(said) > 1 and not folds:
+        how["rule"] = parts[0].rule
+    rows = [row for part in parts for row in part.rows]
+    if shared:
+        joined = together(shared)
+        how["external_rule"] = joined.rule
+        rows += joined.rows
+    names, positive = said[0].class_names, said[0].positive
+    if any(p.class_names != names for p in said):
+        raise BundleError("the models", "do not tell the same classes", "train them alike")
+    never_seen = outside - {r.slide_id for r in rows if r.split in ("train", "val")}
+    rows = [replace(r, split=EXTERNAL) if r.slide_id in never_seen else r for r in rows]
+    measured = [
+        measure_performance(
+            rows, names, positive, how=how, splits_known=all(p.splits_known for p in said),
+            prevalence=prevalence, seed=seed, notes=_notes(cohort, rows, recorded, models),
+            external=wanted, subgroups=subgroups,
+        )
+        for wanted in ((False, True) if folds and shared else (None,))
+    ]  # fmt: skip
+    slides, patients = measured[0].slides, measured[0].patients
     if folds:  # the slides that calibrated a fold's model are tested by another one
-        slides = tuple(row for row in slides if row.split == "test")
-        patients = tuple(row for row in patients if row.split == "test")
-    if performance is None:
-        remove_performance(out)
+        slides = tuple(row for row in slides if row.split in ("test", EXTERNAL))
+        patients = tuple(row for row in patients if row.split in ("test", EXTERNAL))
     write_predictions(out / PREDICTIONS_NAME, slides, names, positive)
     write_predictions(out / PATIENTS_NAME, patients, names, positive)
+    _tell_table(out, slides, names, positive)
+    found = [m.performance for m in measured]
+    written = [_write(out, performance, stem, listener)
+               for performance, stem in zip(found, STEMS, strict=False)]  # fmt: skip
+    for stem in STEMS[len(found) :]:
+        remove_performance(out, stem)
+    files = [name for performance, stem in zip(written, STEMS, strict=False)
+             if performance is not None for name in performance_files(stem)]  # fmt: skip
     write_how(out / HOW_NAME, {**how, "positive_class": positive})
+    write_sums(out, SUMS_NAME, (PREDICTIONS_NAME, PATIENTS_NAME, HOW_NAME, *files))
+    return PredictReport(slides, written[0], written[1] if len(written) > 1 else None)
+
+
+def _write(
+    out: Path, performance: Performance | None, stem: str, listener: Reporter
+) -> Performance | None:
+    """Write the figures of an evaluation, counted as a look at its cases; or say there are none."""
     if performance is None:
-        write_sums(out, SUMS_NAME, (PREDICTIONS_NAME, PATIENTS_NAME, HOW_NAME))
+        remove_performance(out, stem)
         listener.note(
             "No performance is given: the labels of held-out slides do not name two of the "
             "model's classes."
         )
-        return PredictReport(slides, None)
+        return None
     before = record_test(out, performance.evaluated_on, performance.predictions_fingerprint)
     performance = performance.after_looks(before)
-    write_performance(out, performance)
-    written = (PREDICTIONS_NAME, PATIENTS_NAME, HOW_NAME, *PERFORMANCE_FILES)
-    write_sums(out, SUMS_NAME, written)
+    write_performance(out, performance, stem)
     for note in performance.notes:
         listener.note(note)
-    return PredictReport(slides, performance)
+    return performance
 
 
-def _left_out(cohort: Manifest, rows: Sequence[Prediction]) -> tuple[str, ...]:
-    """Slides with a label that nothing is predicted for: figures do not speak of them."""
+def _tell_table(
+    out: Path, slides: Sequence[Prediction], names: Sequence[str], positive: str
+) -> None:
+    """Put predictions into ``slides.csv``; what an earlier call said of other slides goes."""
+    status = StatusTable(out)
+    told = slide_facts(slides, names, positive)
+    nothing = dict.fromkeys(("predicted", "probabilities", "uncertainty", "refer"), "")
+    status.tell({row["slide_id"]: nothing for row in status.rows()})
+    status.tell({s: {**facts, **({"split": EXTERNAL} if split == EXTERNAL else {})}
+                 for (s, facts), split in zip(told.items(), (r.split for r in slides),
+                                              strict=True)})  # fmt: skip
+
+
+def _notes(
+    cohort: Manifest,
+    rows: Sequence[Prediction],
+    recorded: Mapping[str, str],
+    models: Sequence[Path],
+) -> tuple[str, ...]:
+    """Slides that figures do not speak of, and what is not known of those they do."""
+    notes = []
     predicted = {row.slide_id for row in rows}
     missing = [r.slide_id for r in cohort.rows if r.label and r.slide_id not in predicted]
-    if not missing:
-        return ()
-    shown = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
-    return (
-        f"{len(missing)} slide(s) with a label have no prediction and do not count here ({shown}); "
-        "slides.csv says what became of them.",
-    )
+    if missing:
+        notes.append(
+            f"{len(missing)} slide(s) with a label have no prediction and do not count here "
+            f"({_some(missing)}); slides.csv says what became of them."
+        )
+    there = {r.slide_id for r in cohort.rows}
+    absent = [s for s, split in recorded.items() if split == EXTERNAL and s not in there]
+    if absent:
+        notes.append(
+            f"{len(absent)} external test slide(s) in this folder are not in the manifest and do "
+            f"not count here ({_some(absent)}); give --test-manifest to judge by them."
+        )
+    if models and any(row.split == EXTERNAL for row in rows):
+        notes.append(
+            "By the record of the model it was not trained on these slides; whether it was on "
+            "other slides of these patients the record does not tell."
+        )
+    return tuple(notes)
+
+
+def _some(slide_ids: Sequence[str]) -> str:
+    return ", ".join(slide_ids[:5]) + (", ..." if len(slide_ids) > 5 else "")
+
+
+def _trained_here(space: Workspace, recorded: dict[str, str]) -> FoldModel:
+    """The model of the folder, for all slides.
+
+    The splits of ``slides.csv`` are those of the model that was trained there; what one that was
+    imported into its place was trained on, or fine-tuned from, they do not say.
+    """
+    config = read_bundle_config(space.model)
+    unknown = config.imported is not None or any(a.slides is None for a in config.ancestors or ())
+    return FoldModel(None, space.model, None if unknown else recorded)
 
 
 def _splits(out: Path) -> dict[str, str]:
     return {row["slide_id"]: row["split"] for row in StatusTable(out).rows()}
 
 
-def _todo(cohort: Manifest, space: Workspace, one: FoldModel) -> list[Any]:
-    """Rows of the manifest that are tiled and that this model may speak of."""
-    tiled = set(space.slide_ids_with("tile"))
-    mine = one.splits if one.fold is not None else None
-    return [
-        row
-        for row in cohort.rows
-        if row.slide_id in tiled and (mine is None or row.slide_id in mine)
-    ]
+def predicting_bundles(out: Path, models: Sequence[Path], ensemble: bool) -> list[Path]:
+    """The bundles that predict: those given, or those of all folds; empty for ``out/model``.
 
-
-def _predict_with(
-    one: FoldModel, cohort: Manifest, space: Workspace, device: str, listener: Reporter
-) -> tuple[list[Prediction], str]:
-    """Predictions of one model, calibrated; and what is to be said of the calibration."""
-    chosen = choose_device(device)
-    bundle = load_bundle(one.model, str(chosen))
-    names = bundle.config.class_names
-    splits = one.splits or {}
-    rows: list[Prediction] = []
-    for row in _todo(cohort, space, one):
-        listener.advance(STAGE)
-        try:
-            scores = score_slide(
-                bundle, space.patches(row.slide_id), space.saliency(row.slide_id), chosen
-            )
-        except StoreError as error:
-            listener.note(f"{row.slide_id} has no prediction: {error}")
-            continue
-        if scores is None:
-            listener.note(f"{row.slide_id} has no prediction: it holds no patch.")
-            continue
-        split = splits.get(row.slide_id, "")
-        rows.append(
-            Prediction(row.patient_id, row.slide_id, one.fold, split, row.label or "", scores)
+    Raises
+    ------
+    UsageError
+        If both are asked for, there are no folds, or there is neither a model nor a fold.
+    """
+    folds = sorted(
+        (p / "model" for p in (out / "folds").glob("*") if (p / "model").is_dir()),
+        key=lambda p: (len(p.parent.name), p.parent.name),
+    )
+    if ensemble:
+        if models:
+            raise UsageError("--ensemble", "takes the models of the folds", "leave --model out")
+        if len(folds) < 2:
+            raise UsageError("--ensemble", "finds no models of folds in --out",
+                             "run with --folds first")  # fmt: skip
+        return folds
+    if not models and folds and not Workspace(out).model.is_dir():
+        raise UsageError(
+            "--out",
+            "holds models of folds and none for all slides",
+            "predict with --ensemble, or repeat 'scaat run' with the same --folds",
         )
-    if bundle.config.bag is not None:
-        if "val_slide_auc" not in bundle.config.metrics:  # they held no two classes
-            return rows, "not calibrated: no validation slides of two classes"
-        warm = bundle.config.temperature
-        return rows, f"calibrated on the validation slides (temperature {warm:.3g})"
-    val = [r for r in rows if r.split == "val" and r.label in names]
-    calibration = Calibration(text="not calibrated: no validation slide has a label")
-    if val:
-        calibration = fit_calibration(
-            np.stack([r.probability for r in val]), np.array([names.index(r.label) for r in val])
-        )
-    if not rows:
-        return rows, calibration.text
-    calibrated = calibration.apply(np.stack([r.probability for r in rows]))
-    return [
-        Prediction(r.patient_id, r.slide_id, r.fold, r.split, r.label, p)
-        for r, p in zip(rows, calibrated, strict=True)
-    ], calibration.text
+    return list(models)

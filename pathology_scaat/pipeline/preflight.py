@@ -13,13 +13,15 @@ from pathology_scaat.execution.devices import choose_device
 from pathology_scaat.execution.engine import EngineConfig
 from pathology_scaat.patches import PatchStore, TileConfig
 from pathology_scaat.saliency import ExplainConfig
-from pathology_scaat.saliency.explain import check_match
+from pathology_scaat.saliency.explanation import check_match
 from pathology_scaat.scaat.methods import make_method
 from pathology_scaat.scaat.objective import MultiLabelObjective, Objective, SingleLabelObjective
 from pathology_scaat.system.names import did_you_mean, name_key, shown_names
 from pathology_scaat.training import TrainConfig
 from pathology_scaat.training.backbones import create_backbone
+from pathology_scaat.training.builders import require_encoder_weights
 from pathology_scaat.training.bundle_config import BundleConfig
+from pathology_scaat.training.lora import require_lora
 from pathology_scaat.training.positive_class import positive_class
 from pathology_scaat.training.small_cnn import SmallNet
 
@@ -50,7 +52,9 @@ def check_training(config: TrainConfig, patch_size_px: int = DEFAULT_PATCH_SIDE_
     """
     weights = config.backbone_weights
     if weights is not None and not weights.is_file():
-        raise UsageError("backbone_weights", f"'{weights.name}' is no file", "correct the path")
+        raise UsageError("--weights", f"'{weights.name}' is no file", "correct the path")
+    require_encoder_weights(config)
+    require_lora(config.trainable)
     try:
         with torch.device("meta"):  # shapes alone: no memory, no time
             create_backbone(config.backbone, 2, patch_size_px, config.backbone_options)
@@ -125,7 +129,7 @@ def check_stores(space: Workspace, slide_ids: Sequence[str], model: BundleConfig
     first: UsageError | None = None
     for slide_id in slide_ids:
         try:
-            check_match(PatchStore(space.patches(slide_id)), model, slide_id)
+            check_match(PatchStore(space.patches(slide_id)).meta, model, slide_id)
         except UsageError as error:
             first = first or error
         except StoreError:

@@ -14,6 +14,7 @@ from pathology_scaat.errors import UsageError
 from pathology_scaat.pipeline.tile import load_cohort
 from pathology_scaat.review.access import Access
 from pathology_scaat.review.agreement import Agreement, agreement_of
+from pathology_scaat.review.drawings import DrawingTable
 from pathology_scaat.review.labels import ReviewLabels, write_labels
 from pathology_scaat.review.server import Review, bind, serve
 from pathology_scaat.review.verdicts import VerdictTable
@@ -72,7 +73,7 @@ class ImportedReview:
 def import_review(
     out: Path, *, to: Path | None = None, negative_class: str = "Normal"
 ) -> ImportedReview:
-    """Make labels of the verdicts: confirmed regions, and rejected ones as hard negatives.
+    """Make labels of the verdicts: confirmed regions, rejected ones as hard negatives, drawings.
 
     Parameters
     ----------
@@ -91,7 +92,9 @@ def import_review(
         If a table or overlay is damaged.
     """
     verdicts = VerdictTable(out).current()
-    if not verdicts:
+    drawings = DrawingTable(out).current()
+    if not verdicts and not drawings:
         raise UsageError("OUT", "holds no verdict", "judge regions in 'scaat review' first")
-    labels = write_labels(out, verdicts.values(), to or out / "review" / "labels", negative_class)
+    folder = to or out / "review" / "labels"
+    labels = write_labels(out, verdicts.values(), folder, negative_class, drawings)
     return ImportedReview(labels, agreement_of(verdicts.values()))

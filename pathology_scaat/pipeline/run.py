@@ -2,46 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from pathology_scaat.artifacts.fingerprint import file_sha256
 from pathology_scaat.artifacts.output_folder import claim_output
+from pathology_scaat.artifacts.readme import write_readme
 from pathology_scaat.artifacts.run_record import write_run_record
 from pathology_scaat.artifacts.status import StatusTable
-from pathology_scaat.cohort.external import with_external_test
+from pathology_scaat.cohort.column import column_of
 from pathology_scaat.cohort.manifest import Manifest
-from pathology_scaat.errors import ManifestError
-from pathology_scaat.execution.devices import choose_device
-from pathology_scaat.patches import TileConfig
-from pathology_scaat.pipeline.class_names import with_class_names
+from pathology_scaat.patches import TileJob
 from pathology_scaat.pipeline.config import RunConfig
 from pathology_scaat.pipeline.cross_validation import (
-    column_of,
     plan_folds,
     predicting_models,
     train_folds,
 )
 from pathology_scaat.pipeline.explain import explain
 from pathology_scaat.pipeline.export import export
-from pathology_scaat.pipeline.label_source import label_notes
 from pathology_scaat.pipeline.predict import PredictReport, predict
-from pathology_scaat.pipeline.preflight import (
-    check_class_choices,
-    check_device,
-    check_training,
-    unused_settings,
-)
-from pathology_scaat.pipeline.reporting import Reporter, Silent, StageReport, tell_and_keep
-from pathology_scaat.pipeline.same_slides import refuse_shared_slides, shared_slide_notes
+from pathology_scaat.pipeline.prepare import prepare
+from pathology_scaat.pipeline.reporting import Reporter, StageReport, tell_and_keep
+from pathology_scaat.pipeline.run_log import logged
 from pathology_scaat.pipeline.stitch import stitch
-from pathology_scaat.pipeline.tile import load_cohort, plan_note, tile_cohort
+from pathology_scaat.pipeline.tile import plan_note, tile_cohort, tile_jobs
 from pathology_scaat.pipeline.train import train
-from pathology_scaat.slides.fingerprint import keyed
 from pathology_scaat.training import TrainResult
-from pathology_scaat.training.bundle import load_bundle
-from pathology_scaat.training.bundle_config import BundleConfig
 
 
 @dataclass
@@ -72,17 +59,6 @@ class RunReport:
         return self.stages[-1].usable
 
 
-def tile_config_for(model: BundleConfig, asked: TileConfig) -> TileConfig:
-    """The tiling that a trained model needs: its own µm/px, patch size and classes."""
-    return asked.model_copy(
-        update={
-            "mpp": model.mpp,
-            "patch_size_px": model.patch_size_px,
-            "class_names": model.class_names,
-        }
-    )
-
-
 def run(
     config: RunConfig,
     *,
@@ -91,6 +67,9 @@ def run(
     reporter: Reporter | None = None,
 ) -> RunReport:
     """Tile, train (unless a model is given), explain, predict, stitch and export a cohort.
+
+    Where a model is given, the pixels go from the slides to the model and are not kept, unless
+    ``keep_patches`` says so: what is in ``patches/`` then is where the patches lie.
 
     A stage whose artifact is right does nothing, so that an interrupted run goes on where it
     stopped. A slide that fails in one stage is left out of the next ones and stops no other.
@@ -111,45 +90,18 @@ def run(
     RunReport
         What was done and what failed; ``slides.csv`` in the output folder says the same.
     """
-    listener = reporter or Silent()
     out = config.out
-    cohort: Manifest = load_cohort(config.manifest, config.pseudonymize, out)
-    external: tuple[str, ...] = ()
-    if config.test_manifest is not None:
-        tested = load_cohort(config.test_manifest, config.pseudonymize, out)
-        external = tested.slide_ids
-        cohort = with_external_test(cohort, tested, config.seed)
-    if not cohort.rows:
-        raise ManifestError("the cohort", "has no slides", "add at least one row")
-    notes = [*cohort.notes]
-    cohort = replace(cohort, notes=())  # the stages need not say them again
-    tile_config = config.tile
-    check_device(config.device, config.engine)
-    inputs: dict[str, str] = {}
-    if config.manifest.is_file():
-        inputs["manifest"] = keyed(file_sha256(config.manifest), cohort.fingerprint_key)
-    if config.test_manifest is not None and config.test_manifest.is_file():
-        inputs["test_manifest"] = keyed(file_sha256(config.test_manifest), cohort.fingerprint_key)
-    if config.model is not None:
-        bundle = load_bundle(config.model)
-        inputs["model"] = bundle.fingerprint
-        tile_config = tile_config_for(bundle.config, config.tile)
-        notes += unused_settings(config.tile, config.train, bundle.config)
-        notes += shared_slide_notes(cohort)
-    else:
-        choose_device(config.device)
-        check_training(config.train, config.tile.patch_size_px)
-        refuse_shared_slides(cohort)
-        notes += label_notes(cohort.rows, config.train.labels)
-    tile_config, class_notes = with_class_names(tile_config, cohort.rows)
-    check_class_choices(
-        config.train if config.model is None else None, config.explain, tile_config.class_names
-    )
-    planned = plan_note(cohort, out, tile_config, overwrite)
+    listener = logged(reporter, out, "run")
+    ready = prepare(config)
+    cohort, tile_config, inputs = ready.cohort, ready.tile_config, dict(ready.inputs)
+    bundle, external, groups = ready.bundle, ready.external, ready.subgroups
+    keep_pixels = config.model is None or config.keep_patches
+    planned = plan_note(cohort, out, tile_config, overwrite, keep_pixels)
     claim_output(out, exists_ok=exists_ok)
+    write_readme(out)
     if planned:
         listener.note(planned)
-    tell_and_keep([*notes, *class_notes], out, "cohort", listener)
+    tell_and_keep(ready.notes, out, "cohort", listener)
     StatusTable(out).plan((row.slide_id for row in cohort.rows), cohort.patient_keys())
     # Where the work runs decides no result, and a scheduler's address names a host.
     write_run_record(
@@ -161,8 +113,8 @@ def run(
         full_config=config.model_dump(mode="json"),
     )
     report = RunReport(out)
-    if config.model is not None:
-        report.nothing_learnt = bundle.config.nothing_learnt
+    if bundle is not None:
+        report.nothing_learnt = bundle.nothing_learnt
 
     tiled = tile_cohort(
         cohort,
@@ -172,17 +124,30 @@ def run(
         labels=config.train.labels,
         overwrite=overwrite,
         reporter=listener,
+        keep_pixels=keep_pixels,
     )
     report.stages.append(tiled)
+    slides: dict[str, TileJob] = {}
+    if not keep_pixels:
+        jobs = tile_jobs(cohort, out, tile_config, config.train.labels, keep_pixels=False)
+        slides = {job.slide_id: job for job in jobs}
     if not tiled.usable:
         return report
     if config.folds is not None:
         explained = _by_folds(
-            config, config.folds, cohort, report, tiled.usable, overwrite, listener
+            config,
+            config.folds,
+            cohort,
+            external,
+            groups,
+            report,
+            tiled.usable,
+            overwrite,
+            listener,
         )
     else:
         explained = _by_one_model(
-            config, cohort, external, report, tiled.usable, overwrite, listener
+            config, cohort, external, groups, report, tiled.usable, overwrite, listener, slides
         )
     report.stages.append(explained)
     stitched = stitch(
@@ -211,10 +176,12 @@ def _by_one_model(
     config: RunConfig,
     cohort: Manifest,
     external: Sequence[str],
+    groups: Mapping[str, Mapping[str, str]],
     report: RunReport,
     slide_ids: Sequence[str],
     overwrite: bool,
     listener: Reporter,
+    slides: Mapping[str, TileJob],
 ) -> StageReport:
     """Train (unless a model is given), explain and predict: one model for all slides."""
     if config.model is None:
@@ -235,15 +202,17 @@ def _by_one_model(
         device=config.device,
         engine=config.engine,
         slide_ids=slide_ids,
+        slides=slides,
         overwrite=overwrite,
         reporter=listener,
     )
     report.predicted = predict(
         config.out,
         manifest=cohort,
-        model=config.model,
+        models=[config.model] if config.model is not None else [],
         external=external,
         prevalence=config.prevalence,
+        subgroups=groups,
         device=config.device,
         seed=config.seed,
         reporter=listener,
@@ -255,18 +224,26 @@ def _by_folds(
     config: RunConfig,
     n_folds: int,
     cohort: Manifest,
+    external: Sequence[str],
+    groups: Mapping[str, Mapping[str, str]],
     report: RunReport,
     slide_ids: Sequence[str],
     overwrite: bool,
     listener: Reporter,
 ) -> StageReport:
-    """A model a fold; each slide is explained and predicted by the one that never saw it."""
+    """A model a fold; each slide is explained and predicted by the one that never saw it.
+
+    External slides, which none saw, are predicted by all of them together.
+    """
+    outside = set(external)
     sites = None
     if config.preserve_site is not None:
-        sites = column_of(config.manifest, config.preserve_site, cohort)
+        own = replace(cohort, rows=tuple(r for r in cohort.rows if r.slide_id not in outside))
+        sites = column_of(config.manifest, config.preserve_site, own)
     plan = plan_folds(
-        cohort, config.out, n_folds, config.train, config.seed, sites=sites, reporter=listener
-    )
+        cohort, config.out, n_folds, config.train, config.seed,
+        sites=sites, external=external, reporter=listener,
+    )  # fmt: skip
     models = train_folds(
         plan,
         config.out,
@@ -276,7 +253,13 @@ def _by_folds(
         overwrite=overwrite,
         reporter=listener,
     )
-    left_out = sorted(set(slide_ids) - set(plan.fold_of))
+    if outside:
+        listener.note(
+            f"The {len(outside)} external test slides are predicted by the {n_folds} models of the "
+            "folds together; they get no map, which would be one model's ('scaat explain --model "
+            "OUT/folds/N/model' makes one)."
+        )
+    left_out = sorted(set(slide_ids) - set(plan.fold_of) - outside)
     if left_out:
         listener.note(
             f"{len(left_out)} slide(s) are in no fold, since they have no label: they get no map "
@@ -301,7 +284,9 @@ def _by_folds(
         config.out,
         manifest=cohort,
         folds=predicting_models(plan, models),
+        external=external,
         prevalence=config.prevalence,
+        subgroups=groups,
         device=config.device,
         seed=config.seed,
         reporter=listener,

@@ -19,6 +19,8 @@ from pathology_scaat.artifacts.status_writer import StatusChange, StatusWriter
 from pathology_scaat.errors import LeaseError, ScaatError, UsageError
 from pathology_scaat.execution.engine import EngineConfig, LostError, map_jobs
 from pathology_scaat.pipeline.reporting import Reporter, StageReport
+from pathology_scaat.pipeline.run_log import LoggingReporter
+from pathology_scaat.system.names import did_you_mean, shown_names
 
 
 class SlideResult(Protocol):
@@ -41,16 +43,43 @@ def slides_to_do(
     Raises
     ------
     UsageError
-        If no particular slides were asked for and the stage before left none.
+        If the stage before left none, or not all of those that were asked for.
     """
     have = space.slide_ids_with(stage_before)
+    if slide_ids is None and not have:
+        raise UsageError(
+            "--out", f"has no result of 'scaat {stage_before}'", "run that stage first"
+        )
     if slide_ids is None:
-        if not have:
-            raise UsageError(
-                "--out", f"has no result of 'scaat {stage_before}'", "run that stage first"
-            )
         return have
-    return tuple(slide_id for slide_id in slide_ids if slide_id in set(have))
+    return known_slides(slide_ids, have, f"with a result of 'scaat {stage_before}'")
+
+
+def known_slides(asked: Sequence[str], known: Sequence[str], where: str) -> tuple[str, ...]:
+    """The slides that were asked for, each once.
+
+    Parameters
+    ----------
+    asked, known : sequence of str
+        Slide ids.
+    where : str
+        What makes a slide known, for the message.
+
+    Raises
+    ------
+    UsageError
+        Naming all that are not known, with what was probably meant.
+    """
+    there = set(known)
+    missing = [slide_id for slide_id in dict.fromkeys(asked) if slide_id not in there]
+    if missing:
+        meant = [text for one in missing[:3] if (text := did_you_mean(one, known))]
+        raise UsageError(
+            "--slides",
+            f"{shown_names(missing)}: no slide {where} is called so",
+            " ".join(meant) or f"there are {shown_names(known) or 'none'}",
+        )
+    return tuple(dict.fromkeys(asked))
 
 
 class StageRecorder:
@@ -73,8 +102,6 @@ class StageRecorder:
         sweep_partials(status.path.parent)
         if problem := status.problem():
             reporter.note(f"slides.csv {problem}: its rows are made anew from the artifacts")
-        if stage == "tile":  # the stage that sees the whole cohort gives the rows their order
-            status.plan(slide_ids)
         for slide_id in slide_ids:
             changes.append((slide_id, stage, "pending", "", {}))
         status.update_many(changes)
@@ -84,6 +111,8 @@ class StageRecorder:
     def failed(self, slide_id: str, error: ScaatError) -> None:
         self.report.failed[slide_id] = str(error)
         log_failure(self._status.path.parent, self.report.stage, slide_id, error)
+        if isinstance(self._reporter, LoggingReporter):
+            self._reporter.failed(self._stage, slide_id, reason_for(error))
         own: StatusChange = (slide_id, self._stage, "failed", reason_for(error), {})
         self._writer.add([*self._outdated(slide_id), own])
         self._advance()
@@ -96,7 +125,7 @@ class StageRecorder:
             self.report.warnings[slide_id] = "; ".join(warnings)
         own: StatusChange = (slide_id, self._stage, "done", "", facts)
         self._writer.add([*([] if result.skipped else self._outdated(slide_id)), own])
-        if not result.skipped:
+        if not (result.skipped or getattr(result, "relabelled", False)):
             self._units += int(getattr(result, "n_patches", 0))
         self._advance()
 
@@ -124,6 +153,8 @@ class StageRecorder:
 
     def close(self) -> StageReport:
         self._writer.close()
+        if isinstance(self._reporter, LoggingReporter):
+            self._reporter.made(self._stage, len(self.report.done), self._units)
         self._reporter.end(self.report.stage)
         return self.report
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from pathology_scaat.artifacts.output_folder import Workspace
 from pathology_scaat.artifacts.status import StatusTable
 from pathology_scaat.execution.engine import EngineConfig
-from pathology_scaat.pipeline.reporting import Reporter, Silent, StageReport
+from pathology_scaat.pipeline.reporting import Reporter, StageReport
+from pathology_scaat.pipeline.run_log import logged
 from pathology_scaat.pipeline.stage import run_stage, slides_to_do
 from pathology_scaat.stitching import StitchConfig, StitchResult, stitch_slide
 
@@ -71,5 +72,5 @@ def stitch(
         [job.map_path for job in jobs],
         engine,
         StatusTable(out),
-        reporter or Silent(),
+        logged(reporter, out, "stitch"),
     )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,10 @@ from pathology_scaat.patches import TileConfig, TileJob, TileResult, tile_slide
 from pathology_scaat.patches.plan import check_room, plan_tiling
 from pathology_scaat.pipeline.class_names import counts_text, with_class_names
 from pathology_scaat.pipeline.label_source import copies_labels, label_notes
-from pathology_scaat.pipeline.reporting import Reporter, Silent, StageReport, tell_and_keep
+from pathology_scaat.pipeline.reporting import Reporter, StageReport, tell_and_keep
+from pathology_scaat.pipeline.run_log import logged
 from pathology_scaat.pipeline.same_slides import shared_slide_notes
-from pathology_scaat.pipeline.stage import run_stage
+from pathology_scaat.pipeline.stage import known_slides, run_stage
 from pathology_scaat.slides.opening import reach_slide
 from pathology_scaat.training.bags.config import LabelSource
 
@@ -49,6 +51,7 @@ def _job(
     overwrite: bool,
     key: bytes,
     copy_label: bool,
+    keep_pixels: bool = True,
 ) -> TileJob:
     return TileJob(
         slide_path=row.slide_path,
@@ -61,6 +64,7 @@ def _job(
         mpp=row.mpp,
         config=config,
         overwrite=overwrite,
+        keep_pixels=keep_pixels,
         fingerprint_key=key,
     )
 
@@ -91,6 +95,7 @@ def tile(
     config: TileConfig | None = None,
     labels: LabelSource = "auto",
     engine: EngineConfig | None = None,
+    slide_ids: Sequence[str] | None = None,
     overwrite: bool = False,
     exists_ok: bool = False,
     reporter: Reporter | None = None,
@@ -111,6 +116,8 @@ def tile(
         ``auto`` for slides without annotations in a cohort that has some.
     engine : EngineConfig, optional
         Where the work runs.
+    slide_ids : sequence of str, optional
+        Only these; the classes are those of the whole cohort all the same.
     overwrite : bool
         Make stores anew even where the right ones exist.
     exists_ok : bool
@@ -127,15 +134,18 @@ def tile(
     ------
     ManifestError
         If the cohort has no slides.
+    UsageError
+        If a slide that was asked for is not in it.
     StoreError
         If the disk cannot hold the patches.
     """
-    listener = reporter or Silent()
+    listener = logged(reporter, out, "tile")
     cohort = load_cohort(manifest)
     if not cohort.rows:
         raise ManifestError("the cohort", "has no slides", "add at least one row")
     settings, class_notes = with_class_names(config or TileConfig(), cohort.rows)
-    planned = plan_note(cohort, out, settings, overwrite)
+    todo = _chosen(cohort, slide_ids)
+    planned = plan_note(replace(cohort, rows=todo), out, settings, overwrite)
     claim_output(out, exists_ok=exists_ok)
     copied = label_notes(cohort.rows, labels)
     notes = (*cohort.notes, *shared_slide_notes(cohort), *class_notes, *copied)
@@ -143,12 +153,24 @@ def tile(
     if planned:
         listener.note(planned)
     return tile_cohort(
-        cohort, out, settings, engine, labels=labels, overwrite=overwrite, reporter=listener
-    )
+        cohort, out, settings, engine, labels=labels, slide_ids=[row.slide_id for row in todo],
+        overwrite=overwrite, reporter=listener,
+    )  # fmt: skip
 
 
-def plan_note(cohort: Manifest, out: Path, settings: TileConfig, overwrite: bool) -> str:
+def _chosen(cohort: Manifest, slide_ids: Sequence[str] | None) -> tuple[ManifestRow, ...]:
+    if slide_ids is None:
+        return cohort.rows
+    wanted = set(known_slides(slide_ids, cohort.slide_ids, "of the manifest"))
+    return tuple(row for row in cohort.rows if row.slide_id in wanted)
+
+
+def plan_note(
+    cohort: Manifest, out: Path, settings: TileConfig, overwrite: bool, keep_pixels: bool = True
+) -> str:
     """What tiling will make and need, in a sentence; empty where nothing is to be made.
+
+    Where pixels are not kept, it needs no disk to speak of.
 
     Raises
     ------
@@ -160,7 +182,22 @@ def plan_note(cohort: Manifest, out: Path, settings: TileConfig, overwrite: bool
     jobs = [_job(row, space, settings, overwrite, key, copy_label=False) for row in cohort.rows]
     to_make = [job for job in jobs if overwrite or not Path(job.store_path).exists()]
     plan = plan_tiling(to_make, settings)
-    return check_room(plan, out) if plan.n_grid else ""
+    if not plan.n_grid:
+        return ""
+    return check_room(plan, out) if keep_pixels else plan.sentence(None)
+
+
+def tile_jobs(
+    cohort: Manifest,
+    out: Path,
+    settings: TileConfig,
+    labels: LabelSource,
+    overwrite: bool = False,
+    keep_pixels: bool = True,
+) -> list[TileJob]:
+    """The jobs of tiling a cohort, in its order."""
+    space, copied, key = Workspace(out), copies_labels(cohort.rows, labels), cohort.fingerprint_key
+    return [_job(row, space, settings, overwrite, key, copied, keep_pixels) for row in cohort.rows]
 
 
 def tile_cohort(
@@ -170,24 +207,43 @@ def tile_cohort(
     engine: EngineConfig | None,
     *,
     labels: LabelSource = "auto",
+    slide_ids: Sequence[str] | None = None,
     overwrite: bool,
     reporter: Reporter,
+    keep_pixels: bool = True,
 ) -> StageReport:
     """The work of :func:`tile`, with classes that are known and notes that have been told."""
     space = Workspace(out)
     StatusTable(out).plan((row.slide_id for row in cohort.rows), cohort.patient_keys())
-    copied = copies_labels(cohort.rows, labels)
-    key = cohort.fingerprint_key
-    jobs = [_job(row, space, settings, overwrite, key, copied) for row in cohort.rows]
-    return run_stage(
+    rows = _chosen(cohort, slide_ids)
+    chosen = {row.slide_id for row in rows}
+    jobs = [
+        job
+        for job in tile_jobs(cohort, out, settings, labels, overwrite, keep_pixels)
+        if job.slide_id in chosen
+    ]
+    relabelled: list[str] = []
+
+    def facts(result: TileResult) -> Mapping[str, Any]:
+        if result.relabelled:
+            relabelled.append(result.slide_id)
+        return _facts(result)
+
+    report = run_stage(
         "tile",
         [job.slide_id for job in jobs],
         tile_slide,
         jobs,
-        [space.patches(row.slide_id) for row in cohort.rows],
+        [space.patches(row.slide_id) for row in rows],
         engine,
         StatusTable(out),
         reporter,
-        _facts,
+        facts,
         preflight=_reach,
     )
+    if relabelled:
+        reporter.note(
+            f"{len(relabelled)} slide(s) got new labels, since annotations or classes changed; "
+            "their patches are as they were"
+        )
+    return report

@@ -25,7 +25,8 @@ from pathology_scaat.pipeline.label_source import (
     labelled_slides,
 )
 from pathology_scaat.pipeline.preflight import check_training
-from pathology_scaat.pipeline.reporting import Reporter, Silent
+from pathology_scaat.pipeline.reporting import Reporter
+from pathology_scaat.pipeline.run_log import logged
 from pathology_scaat.pipeline.same_slides import refuse_copies
 from pathology_scaat.pipeline.tile import load_cohort
 from pathology_scaat.training import (
@@ -41,7 +42,7 @@ from pathology_scaat.training.positive_class import positive_class
 
 
 @dataclass(frozen=True)
-class _Labelled:
+class LabelledRow:
     """A row whose store holds labelled patches; its label is the most frequent class there.
 
     That label serves the stratified split only; patches keep their own.
@@ -52,7 +53,8 @@ class _Labelled:
     slide_fingerprint: str
 
 
-def _labelled_rows(rows: Sequence[ManifestRow], space: Workspace) -> list[_Labelled]:
+def labelled_rows(rows: Sequence[ManifestRow], space: Workspace) -> list[LabelledRow]:
+    """The rows that have a store with labelled patches in an output folder."""
     found = []
     for row in rows:
         try:
@@ -65,7 +67,7 @@ def _labelled_rows(rows: Sequence[ManifestRow], space: Workspace) -> list[_Label
             counts = np.bincount(labels, minlength=len(names))
             name = names[int(counts.argmax())]
             found.append(
-                _Labelled(
+                LabelledRow(
                     row if row.label else replace(row, label=name),
                     tuple(n for n, count in zip(names, counts, strict=True) if count),
                     store.meta.slide_fingerprint,
@@ -98,7 +100,7 @@ def training_cohort(manifest: Manifest, out: Path, seed: int | None) -> Training
         If one slide is there under two patients.
     """
     space = Workspace(out)
-    labelled = _labelled_rows(manifest.rows, space)
+    labelled = labelled_rows(manifest.rows, space)
     if not labelled:
         raise TrainingError(
             "the cohort",
@@ -228,7 +230,7 @@ def train(
     TrainResult
         Metrics and the path of the bundle.
     """
-    listener = reporter or Silent()
+    listener = logged(reporter, out, "train")
     settings = config or TrainConfig()
     choose_device(device)
     check_training(settings)

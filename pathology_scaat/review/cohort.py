@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import csv
-import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pathology_scaat.artifacts.output_folder import PREDICTIONS_NAME, Workspace
-from pathology_scaat.artifacts.redaction import redact
 from pathology_scaat.artifacts.status import STAGES, StatusTable
-from pathology_scaat.errors import ScaatError
+from pathology_scaat.export.model_facts import NOTHING_LEARNT, ROLE_WORDS, ModelFacts
+from pathology_scaat.export.report.contact_sheet import ROLE_SHORT
 from pathology_scaat.export.sidecar import read_sidecar, sidecar_path
+from pathology_scaat.review.map_scale import ChannelScale, channel_scales
 from pathology_scaat.review.regions import ReviewRegion, ordered, overlay_path, read_regions
 from pathology_scaat.review.verdicts import WHOLE_SLIDE, Verdict, VerdictTable
+from pathology_scaat.saliency.explain import UNLIKE_SLIDE_SHARE
 from pathology_scaat.stitching import SlideMap
-from pathology_scaat.training.bundle import read_bundle_config
 
-PERFORMANCE = "results/performance.json"
-TRUST_CARD = "evaluation/trust_card.json"
 MAX_TABLE_BYTES = 64 << 20
 
 
@@ -28,10 +27,21 @@ class SlidePaper:
     """What is known of one slide for its page."""
 
     channels: tuple[str, ...]
+    class_names: tuple[str, ...]
     frame_px: tuple[int, int, int, int]
     """Box of the map in the slide's level-0 pixels: x, y, width, height."""
     target_class: str
     regions: tuple[ReviewRegion, ...]
+    scales: tuple[ChannelScale, ...]
+    """How each channel is coloured."""
+    role: str
+    """What the slide served for in training, in words."""
+    warnings: tuple[str, ...]
+    """What must be read before the map."""
+
+
+_BY_USE = {"test": 0, "external test": 1, "val": 3, "train": 4}
+"""Of several predictions of a slide (folds) that of a model which never saw it is shown."""
 
 
 def read_predictions(out: Path) -> dict[str, dict[str, str]]:
@@ -41,17 +51,10 @@ def read_predictions(out: Path) -> dict[str, dict[str, str]]:
         if path.stat().st_size > MAX_TABLE_BYTES:
             return {}
         with path.open(newline="", encoding="utf-8-sig") as stream:
-            return {row["slide_id"]: row for row in csv.DictReader(stream)}
+            rows = sorted(csv.DictReader(stream), key=lambda row: _BY_USE.get(row["split"], 2))
+            return {row["slide_id"]: row for row in reversed(rows)}
     except (OSError, KeyError, ValueError, csv.Error):
         return {}
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return value if isinstance(value, dict) else {}
 
 
 def cohort_rows(out: Path, verdicts: VerdictTable) -> list[dict[str, Any]]:
@@ -71,18 +74,14 @@ def cohort_rows(out: Path, verdicts: VerdictTable) -> list[dict[str, Any]]:
                 "status": f"failed in {failed}" if failed else _progress(status),
                 "failed": bool(failed),
                 "reason": status.get("reason", ""),
-                "split": status.get("split", ""),
+                "role": _role(record, status),
                 "notes": status.get("notes", ""),
                 "n_patches": status.get("n_patches", ""),
                 "n_regions": record.get("n_regions"),
-                "probabilities": {
-                    name.removeprefix("p_"): value
-                    for name, value in predicted.items()
-                    if name and name.startswith("p_")
-                },
-                "uncertainty": predicted.get("uncertainty") or predicted.get("entropy", ""),
-                "unlike_training": predicted.get("unlike_training")
-                or status.get("unlike_training", ""),
+                "probabilities": _probabilities(predicted),
+                "uncertainty": _uncertainty(predicted),
+                "unlike_training": _unlike(record, status),
+                "model": str(record.get("model_fingerprint", "")),
                 "n_judged": len({v.region_id for v in mine if v.region_id != WHOLE_SLIDE}),
                 "slide_verdicts": sorted(
                     f"{v.reviewer}: {v.answer}" for v in mine if v.region_id == WHOLE_SLIDE
@@ -95,28 +94,52 @@ def cohort_rows(out: Path, verdicts: VerdictTable) -> list[dict[str, Any]]:
 
 def _progress(status: dict[str, str]) -> str:
     done = [stage for stage in STAGES if status.get(stage) == "done"]
-    return f"{done[-1]} done" if done else "pending"
+    if not done:
+        return "pending"
+    return "done" if done[-1] == STAGES[-1] else f"{done[-1]} done"
 
 
-def model_card(out: Path, model: Path | None = None) -> dict[str, Any]:
-    """What the page says of the model, its performance and its trust card, where they are known."""
-    card: dict[str, Any] = {"performance": _read_json(out / PERFORMANCE)}
-    trust = _read_json(out / TRUST_CARD)
-    card["trust_card"] = bool(trust)
+def _role(record: dict[str, Any], status: dict[str, str]) -> str:
+    """What a slide served for: by the model's own record, else by the table of the run."""
+    role = str((record.get("model") or {}).get("slide_role", "unknown"))
+    if ROLE_SHORT.get(role):
+        return ROLE_SHORT[role]
+    split = status.get("split", "")
+    return f"{split} by the run's table" if split else "not known"
+
+
+def _unlike(record: dict[str, Any], status: dict[str, str]) -> float | None:
+    """Share of a slide's patches that are unlike the training data; None where unknown."""
+    summary = record.get("slide_summary") or {}
+    for value in (summary.get("unlike_share"), status.get("unlike_training")):
+        if (share := _number(value)) is not None:
+            return share
+    return None
+
+
+def _number(value: object) -> float | None:
     try:
-        config = read_bundle_config(model or Workspace(out).model)
-    except ScaatError as error:
-        card["problem"] = redact(f"the model is not here: {error.problem}")
-        return card
-    card |= {
-        "backbone": config.backbone,
-        "classes": list(config.class_names),
-        "positive_class": config.positive_class,
-        "mpp": config.mpp,
-        "method": config.method,
-        "metrics": {k: v for k, v in config.metrics.items() if isinstance(v, int | float)},
+        number = float(str(value))
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _probabilities(predicted: dict[str, str]) -> dict[str, float | None]:
+    return {
+        name.removeprefix("p_"): _number(value)
+        for name, value in predicted.items()
+        if name and name.startswith("p_")
     }
-    return card
+
+
+def _uncertainty(predicted: dict[str, str]) -> float | None:
+    """Entropy of the slide's probabilities, 0 (sure) to 1 (undecided); None where unknown."""
+    values = list(_probabilities(predicted).values())
+    known = [p for p in values if p is not None and p > 0]
+    if len(values) < 2 or None in values:
+        return None
+    return abs(sum(p * math.log(p) for p in known)) / math.log(len(values))
 
 
 def slide_paper(out: Path, slide_id: str, order: str) -> SlidePaper:
@@ -133,20 +156,50 @@ def slide_paper(out: Path, slide_id: str, order: str) -> SlidePaper:
     path = overlay_path(space.overlays, slide_id)
     regions = ordered(read_regions(path), order) if path is not None else ()
     record = read_sidecar(sidecar_path(space.overlays, slide_id)) or {}
-    offset = tuple(record.get("coordinates", {}).get("offset_px", (box.x, box.y)))
-    frame = slide_map.meta.slide.frame_px
-    shift = (offset[0] - frame.x, offset[1] - frame.y)
+    facts = ModelFacts.of(slide_map.meta)
+    shift = frame_shift(out, slide_id)
     return SlidePaper(
         slide_map.channel_names,
+        slide_map.meta.class_names,
         (box.x, box.y, box.width, box.height),
         slide_map.meta.target_class,
         tuple(_shifted(region, shift) for region in regions),
+        channel_scales(slide_map, facts),
+        ROLE_WORDS[facts.role],
+        _warnings(facts, _unlike(record, {})),
     )
 
 
-def _shifted(region: ReviewRegion, shift: tuple[int, int]) -> ReviewRegion:
+def frame_shift(out: Path, slide_id: str) -> tuple[float, float]:
+    """From an exported file's coordinates, whose frame may be the canvas, to the viewer's.
+
+    Raises
+    ------
+    StoreError
+        If the slide's map cannot be read.
+    """
+    space = Workspace(out)
+    frame = SlideMap(space.map(slide_id)).meta.slide.frame_px
+    record = read_sidecar(sidecar_path(space.overlays, slide_id)) or {}
+    x, y = record.get("coordinates", {}).get("offset_px", (frame.x, frame.y))
+    return x - frame.x, y - frame.y
+
+
+def _warnings(facts: ModelFacts, unlike: float | None) -> tuple[str, ...]:
+    said = []
+    if facts.nothing_learnt:
+        said.append(f"{NOTHING_LEARNT}: {facts.nothing_learnt}.")
+    if unlike is not None and unlike >= UNLIKE_SLIDE_SHARE:
+        said.append(
+            f"Unlike the training data: {unlike:.0%} of this slide's patches. "
+            "What the model says of it may mean nothing."
+        )
+    return tuple(said)
+
+
+def _shifted(region: ReviewRegion, shift: tuple[float, float]) -> ReviewRegion:
     """A region of an exported file, whose frame may be the canvas, in the viewer's frame."""
-    if shift == (0, 0):
+    if not any(shift):
         return region
     rings = tuple(tuple((x + shift[0], y + shift[1]) for x, y in ring) for ring in region.rings)
     return ReviewRegion(

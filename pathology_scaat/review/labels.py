@@ -5,12 +5,18 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+import shapely
+import shapely.geometry
+from shapely.geometry.base import BaseGeometry
 
 from pathology_scaat.artifacts.atomic import atomic_path
 from pathology_scaat.artifacts.output_folder import Workspace
 from pathology_scaat.errors import StoreError
+from pathology_scaat.review.cohort import frame_shift
+from pathology_scaat.review.drawings import Drawing
 from pathology_scaat.review.regions import ReviewRegion, overlay_path, read_regions
 from pathology_scaat.review.verdicts import WHOLE_SLIDE, Verdict
 
@@ -24,27 +30,45 @@ class ReviewLabels:
     files : mapping
         Label file by slide id.
     counts : mapping
-        Regions by class over all slides.
+        Regions and drawings by class over all slides.
     contradicted : int
-        Regions about which readers disagree: they label nothing.
+        Regions about which readers disagree: they label nothing. So does the part that two
+        drawings of different classes share; each such pair counts once.
     gone : int
         Verdicts about regions that the present overlays do not hold (another model's).
+    drawn : int
+        Drawings among the labels.
     """
 
     files: dict[str, Path]
     counts: dict[str, int]
     contradicted: int
     gone: int
+    drawn: int = 0
+
+
+@dataclass(frozen=True)
+class _Label:
+    class_name: str
+    name: str
+    shape: BaseGeometry
+    drawn: bool
 
 
 def write_labels(
-    out: Path, verdicts: Iterable[Verdict], folder: Path, negative_class: str
+    out: Path,
+    verdicts: Iterable[Verdict],
+    folder: Path,
+    negative_class: str,
+    drawings: Iterable[Drawing] = (),
 ) -> ReviewLabels:
-    """One GeoJSON per slide of the regions that readers confirmed or rejected.
+    """One GeoJSON per slide of the regions that readers confirmed or rejected, and their drawings.
 
     A region labels its class where all readers who decided said yes, the negative class where
-    all said no, and nothing where they contradict each other or nobody was sure. Coordinates are
-    those of the overlay, as QuPath shows the slide.
+    all said no, and nothing where they contradict each other or nobody was sure. A drawing
+    labels its own class, and is cut out of regions: it is the finer word. Where two drawings say
+    different things of one place, that place is not labelled. Coordinates are those of the
+    overlay, as QuPath shows the slide.
 
     Raises
     ------
@@ -57,14 +81,17 @@ def write_labels(
             answers.setdefault(verdict.slide_id, {}).setdefault(verdict.region_id, []).append(
                 verdict
             )
+    drawn: dict[str, list[Drawing]] = {}
+    for drawing in drawings:
+        drawn.setdefault(drawing.slide_id, []).append(drawing)
     files: dict[str, Path] = {}
     counts: Counter[str] = Counter()
-    contradicted = gone = 0
-    for slide_id, regions in sorted(answers.items()):
+    contradicted = gone = n_drawn = 0
+    for slide_id in sorted({*answers, *drawn}):
         path = overlay_path(Workspace(out).overlays, slide_id)
         known = {r.region_id: r for r in read_regions(path)} if path is not None else {}
-        features = []
-        for region_id, said in sorted(regions.items()):
+        regions: list[_Label] = []
+        for region_id, said in sorted(answers.get(slide_id, {}).items()):
             if region_id not in known:
                 gone += len(said)
                 continue
@@ -72,27 +99,74 @@ def write_labels(
                 contradicted += 1
                 continue
             name = said[0].target_class if said[0].answer == "yes" else negative_class
-            features.append(_feature(known[region_id], name))
-            counts[name] += 1
+            regions.append(_region_label(known[region_id], name))
+        outlines, pairs = _drawn_labels(out, slide_id, drawn.get(slide_id, []))
+        contradicted += pairs
+        n_drawn += len(outlines)
+        taken = shapely.union_all([d.polygon for d in _placed(out, slide_id, drawn)])
+        labels = [_without(label, taken) for label in regions] + outlines
+        features = [f for label in labels for f in _features(label)]
+        counts.update(label.class_name for label in labels if not label.shape.is_empty)
         if features:
             files[slide_id] = folder / f"{slide_id}.geojson"
             _write(files[slide_id], features)
-    return ReviewLabels(files, dict(counts), contradicted, gone)
+    return ReviewLabels(files, dict(counts), contradicted, gone, n_drawn)
 
 
-def _feature(region: ReviewRegion, class_name: str) -> dict[str, object]:
-    return {
-        "type": "Feature",
-        "geometry": {
-            "type": "Polygon",
-            "coordinates": [[list(p) for p in r] for r in region.rings],
-        },
-        "properties": {
-            "objectType": "annotation",
-            "name": region.name,
-            "classification": {"name": class_name},
-        },
-    }
+def _without(label: _Label, taken: BaseGeometry) -> _Label:
+    """What is left of a region; one that nobody drew on stays as it is, corner by corner."""
+    if not label.shape.intersects(taken):
+        return label
+    return replace(label, shape=label.shape.difference(taken))
+
+
+def _placed(out: Path, slide_id: str, drawn: dict[str, list[Drawing]]) -> list[Drawing]:
+    """A slide's drawings in the overlay's coordinates."""
+    mine = drawn.get(slide_id, [])
+    if not mine:
+        return []
+    dx, dy = frame_shift(out, slide_id)
+    return [replace(d, ring=tuple((x - dx, y - dy) for x, y in d.ring)) for d in mine]
+
+
+def _drawn_labels(out: Path, slide_id: str, mine: list[Drawing]) -> tuple[list[_Label], int]:
+    """Drawings without what another of a different class claims, and how many pairs do."""
+    placed = _placed(out, slide_id, {slide_id: mine})
+    found, pairs = [], 0
+    for number, drawing in enumerate(placed):
+        others = [o for o in placed if o.class_name != drawing.class_name]
+        claims = [o.polygon for o in others if o.polygon.intersection(drawing.polygon).area > 0]
+        pairs += sum(
+            o.class_name != drawing.class_name and o.polygon.intersection(drawing.polygon).area > 0
+            for o in placed[:number]
+        )
+        shape = drawing.polygon.difference(shapely.union_all(claims))
+        if not shape.is_empty:
+            found.append(_Label(drawing.class_name, f"Drawn {number + 1}", shape, True))
+    return found, pairs
+
+
+def _region_label(region: ReviewRegion, class_name: str) -> _Label:
+    shape = shapely.make_valid(shapely.Polygon(region.rings[0], region.rings[1:]))
+    return _Label(class_name, region.name, shape, False)
+
+
+def _features(label: _Label) -> list[dict[str, object]]:
+    """One object a polygon: what was cut may be several."""
+    parts = getattr(label.shape, "geoms", [label.shape])
+    return [
+        {
+            "type": "Feature",
+            "geometry": shapely.geometry.mapping(part),
+            "properties": {
+                "objectType": "annotation",
+                "name": label.name,
+                "classification": {"name": label.class_name},
+            },
+        }
+        for part in parts
+        if part.geom_type == "Polygon" and part.area > 0
+    ]
 
 
 def _write(path: Path, features: list[dict[str, object]]) -> None:

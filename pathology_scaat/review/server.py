@@ -10,7 +10,7 @@ import json
 import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from importlib import resources
 from pathlib import Path
@@ -27,11 +27,14 @@ from pathology_scaat.artifacts.status import StatusTable
 from pathology_scaat.artifacts.urls import SlideUrl
 from pathology_scaat.errors import ScaatError, SlideReadError, UsageError
 from pathology_scaat.review.access import COOKIE, HEADERS, Access
-from pathology_scaat.review.cohort import cohort_rows, model_card, slide_paper, verdict_dict
+from pathology_scaat.review.cohort import cohort_rows, slide_paper, verdict_dict
+from pathology_scaat.review.drawings import DrawingTable, drawing_of
 from pathology_scaat.review.map_values import ChannelPicture, channel_picture
+from pathology_scaat.review.model_card import model_card
 from pathology_scaat.review.regions import ORDERS
 from pathology_scaat.review.slide_tiles import TILE_PX, SlideShelf, encode_jpeg
 from pathology_scaat.review.verdicts import Verdict, VerdictTable
+from pathology_scaat.review.why import WhyDesk
 
 T = TypeVar("T")
 
@@ -40,6 +43,8 @@ STATIC = {
     "openseadragon.LICENSE.txt": "text/plain",
     "cohort.js": "text/javascript",
     "slide.js": "text/javascript",
+    "why.js": "text/javascript",
+    "drawing.js": "text/javascript",
     "colours.js": "text/javascript",
     "review.css": "text/css",
 }
@@ -71,11 +76,15 @@ class Review:
     model: Path | None = None
     shelf: SlideShelf = field(init=False)
     verdicts: VerdictTable = field(init=False)
+    drawings: DrawingTable = field(init=False)
+    why: WhyDesk = field(init=False)
     pool: ThreadPoolExecutor = field(init=False)
 
     def __post_init__(self) -> None:
         self.shelf = SlideShelf(self.slides)
         self.verdicts = VerdictTable(self.out)
+        self.drawings = DrawingTable(self.out)
+        self.why = WhyDesk(self.out, self.model)
         self.pool = ThreadPoolExecutor(THREADS, thread_name_prefix="review")
         self.map_picture = lru_cache(maxsize=8)(self._map_picture)
 
@@ -219,12 +228,18 @@ class _Slide(_Handler):
             raise tornado.web.HTTPError(404, reason="no such order")
         paper = await self.work(slide_paper, self.review.out, slide_id, order)
         rows = await self.work(self.review.verdicts.current)
+        drawn = await self.work(self.review.drawings.current)
         value: dict[str, Any] = {
             "slide_id": slide_id,
             "slide": None,
             "channels": list(paper.channels),
+            "scales": [scale.to_dict() for scale in paper.scales],
+            "role": paper.role,
+            "warnings": list(paper.warnings),
+            "class_names": list(paper.class_names),
             "target_class": paper.target_class,
             "regions": [region.to_dict() for region in paper.regions],
+            "drawings": [asdict(d) for d in drawn if d.slide_id == slide_id],
             "verdicts": [verdict_dict(v) for v in rows.values() if v.slide_id == slide_id],
         }
         x, y, width, height = paper.frame_px
@@ -289,6 +304,27 @@ class _Map(_Handler):
         self.finish(picture.png)
 
 
+class _Why(_Handler):
+    """``/api/why/SLIDE?region=ID``: neighbours of a region, and the slide without it."""
+
+    async def get(self, name: str) -> None:
+        slide_id = await self.slide_id(name)
+        wanted = self.get_query_argument("region", "")
+        paper = await self.work(slide_paper, self.review.out, slide_id, ORDERS[0])
+        region = next((r for r in paper.regions if r.region_id == wanted), None)
+        if region is None:
+            raise tornado.web.HTTPError(404, reason="no such region")
+        self.send_json(await self.work(self.review.why.about, slide_id, region))
+
+
+class _Neighbour(_Handler):
+    async def get(self, name: str, number: str) -> None:
+        slide_id = await self.slide_id(name)
+        pixels = await self.work(self.review.why.picture, slide_id, int(number))
+        self.set_header("Content-Type", "image/jpeg")
+        self.finish(encode_jpeg(pixels))
+
+
 class _Verdicts(_Handler):
     async def post(self) -> None:
         try:
@@ -310,6 +346,24 @@ class _Verdicts(_Handler):
         self.send_json({"saved": True})
 
 
+class _Drawings(_Handler):
+    """``/api/drawing``: an outline, or that one is taken away."""
+
+    async def post(self) -> None:
+        try:
+            drawing = drawing_of(json.loads(self.request.body))
+        except UsageError as error:
+            raise tornado.web.HTTPError(400, reason=f"{error.subject} {error.problem}") from None
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            raise tornado.web.HTTPError(400, reason="this is no drawing") from None
+        slide_id = await self.slide_id(drawing.slide_id)
+        paper = await self.work(slide_paper, self.review.out, slide_id, ORDERS[0])
+        if not drawing.removed and drawing.class_name not in paper.class_names:
+            raise tornado.web.HTTPError(400, reason="no such class")
+        await self.work(self.review.drawings.append, drawing)
+        self.send_json({"saved": True})
+
+
 class _Nothing(_Handler):
     def prepare(self) -> None:
         super().prepare()
@@ -328,6 +382,9 @@ def application(review: Review) -> tornado.web.Application:
             (r"/api/cohort", _Cohort, kwargs),
             (rf"/api/slide/{name}", _Slide, kwargs),
             (r"/api/verdict", _Verdicts, kwargs),
+            (r"/api/drawing", _Drawings, kwargs),
+            (rf"/api/why/{name}", _Why, kwargs),
+            (rf"/neighbour/{name}/(\d{{1,9}})\.jpg", _Neighbour, kwargs),
             (rf"/tiles/{name}/(\d{{1,2}})/(\d{{1,7}})_(\d{{1,7}})\.jpg", _Tile, kwargs),
             (rf"/thumbnail/{name}\.jpg", _Thumbnail, kwargs),
             (rf"/map/{name}/(\d{{1,3}})\.png", _Map, kwargs),

@@ -1,57 +1,29 @@
-r"""Explaining a whole slide exactly, at any size, in the memory of one batch.
+"""Explaining a whole slide exactly, at any size, in the memory of one batch.
 
-The logit of a slide depends on its pixels through the features of its patches alone. So its
-gradient comes in three steps: features of all patches, without a graph; the gradient of the
-score by these features, a small backward pass through the head; and then, batch by batch, the
-gradient of :math:`\sum_i h(x_i) \cdot \partial z/\partial h_i` by the pixels, with the second
-factor held fixed. By the chain rule that is the gradient of the slide's score itself.
+How: :mod:`pathology_scaat.training.bags.slopes`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from contextlib import nullcontext
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from pathology_scaat.errors import UsageError
 from pathology_scaat.saliency.attribution import attribute_with_logits
-from pathology_scaat.saliency.batch_explainer import BatchExplainer
+from pathology_scaat.saliency.batch_explainer import BatchExplainer, average
 from pathology_scaat.saliency.config import ExplainConfig
+from pathology_scaat.saliency.device_copies import Fetched, Pending
 from pathology_scaat.saliency.schema import CONTRIBUTION_ARRAY
-from pathology_scaat.scaat.target import target_score
 from pathology_scaat.training.bags.model import BagModel
+from pathology_scaat.training.bags.slopes import SlopedEncoder, patch_probability, slide_slopes
+from pathology_scaat.training.feature_reference import FeatureReference
 
-
-def to_images(patches: NDArray[np.uint8], device: torch.device) -> Tensor:
-    """(n, P, P, 3) uint8 to (n, 3, P, P) float32 in [0, 1] on a device."""
-    pixels = torch.from_numpy(patches).to(device, non_blocking=True)
-    return pixels.permute(0, 3, 1, 2).float().div_(255)
-
-
-class SlopedEncoder(nn.Module):
-    """Patches to one score each: their features times the slide's slope by these features.
-
-    Attributes
-    ----------
-    slope : Tensor of shape (n, F)
-        Gradient of the slide's score by the features of the patches that come next.
-    """
-
-    slope: Tensor
-
-    def __init__(self, encoder: nn.Module) -> None:
-        super().__init__()
-        self.encoder = encoder
-
-    def forward(self, images: Tensor) -> Tensor:
-        """(n, 3, P, P) to (n, 1)."""
-        features: Tensor = self.encoder(images).float()
-        return (features * self.slope).sum(dim=1, keepdim=True)
+BATCH = 64
+"""Patches at once where nothing tells otherwise."""
 
 
 class BagExplainer(BatchExplainer):
@@ -69,6 +41,8 @@ class BagExplainer(BatchExplainer):
     device : torch.device
     temperature : float
         Of the model's calibration.
+    features : FeatureReference, optional
+        Given it, a call also tells how unlike the training patches are, after the probability.
     """
 
     def __init__(
@@ -78,11 +52,14 @@ class BagExplainer(BatchExplainer):
         config: ExplainConfig,
         device: torch.device,
         temperature: float = 1.0,
+        features: FeatureReference | None = None,
     ) -> None:
         self.sloped = SlopedEncoder(model.encoder)
-        super().__init__(self.sloped, target_index, config, device)
+        super().__init__(
+            self.sloped, target_index, config, device, temperature=temperature, features=features
+        )
         self.bag_model = model
-        self.temperature = temperature
+        self._unlike: NDArray[np.float32] | None = None
         self._probability: NDArray[np.float32] = np.zeros((0, model.head.n_classes), np.float32)
         self._slopes: list[Tensor] = []
 
@@ -101,21 +78,11 @@ class BagExplainer(BatchExplainer):
         parts.clear()  # the features are held once, not twice
         with torch.no_grad():
             contributions = self.bag_model.head.contributions(features)
-        self._probability = self._patch_probability(contributions).cpu().numpy()
-        with torch.enable_grad():
-            leaf = features.requires_grad_(True)
-            logits = self.bag_model.head(leaf)[None]
-            self._slopes = []
-            for number in self.targets:
-                target = torch.tensor([number], device=logits.device)
-                score = target_score(logits, target, self.config.output).sum()
-                (slope,) = torch.autograd.grad(score, [leaf], retain_graph=True)
-                self._slopes.append(slope * len(slope))
+        self._probability = patch_probability(contributions, self.temperature).cpu().numpy()
+        if self.features is not None:
+            self._unlike = self.features.percentile(features.cpu().numpy())
+        self._slopes = slide_slopes(self.bag_model.head, features, self.targets, self.config.output)
         return {CONTRIBUTION_ARRAY: contributions.cpu().numpy()}
-
-    def _patch_probability(self, contributions: Tensor) -> Tensor:
-        """What a slide would be given all of whose patches contribute as this one does, (N, K)."""
-        return (contributions * (len(contributions) / self.temperature)).softmax(dim=1)
 
     @torch.no_grad()
     def _features(self, patches: NDArray[np.uint8]) -> Tensor:
@@ -124,40 +91,40 @@ class BagExplainer(BatchExplainer):
         while start < len(patches):
             part = patches[start : start + (self.at_once or len(patches))]
             try:
-                with self._precision():
-                    found.append(self.bag_model.encoder(to_images(part, self.device)).float())
+                found.append(self.bag_model.encoder(self.to_device(part)).float())
                 start += len(part)
             except torch.cuda.OutOfMemoryError:
                 self._take_fewer(part)
         return torch.cat(found)
 
-    def _precision(self) -> torch.autocast | nullcontext[None]:
-        if self.config.precision == "bfloat16":
-            return torch.autocast(self.device.type, dtype=torch.bfloat16)
-        return nullcontext()
+    def batch_size(self, side_px: int) -> int:
+        """As configured; the slopes of a slide must be known before a batch can be tried."""
+        return self.config.batch_size or BATCH
 
-    def _explain(self, patches: NDArray[np.uint8], first: int) -> tuple[NDArray[np.float32], ...]:
+    def _explain(self, patches: NDArray[np.uint8], first: int) -> Pending:
         mine = slice(first, first + len(patches))
         if mine.stop > len(self._probability):
             raise UsageError("patches", "are more than were looked at", "look at all of them first")
-        images = to_images(patches, self.device)
+        images = self.to_device(patches)
         found = []
         for slope in self._slopes:
             self.sloped.slope = slope[mine]
-            with self._precision():
-                maps, _ = attribute_with_logits(
-                    self.sloped,
-                    images,
-                    1,
-                    self.config.method,
-                    "logit",
-                    n_samples=self.config.n_samples,
-                    noise_std=self.config.noise_std,
-                    seed=self.config.seed,
-                    index=range(mine.start, mine.stop),
-                )
-            stride = self.config.stride_px
-            if stride > 1:
-                maps = F.avg_pool2d(maps[:, None], stride)[:, 0]
-            found.append(maps.cpu().numpy())
-        return (found[0], self._probability[mine], *found[1:])
+            maps, _ = attribute_with_logits(
+                self.sloped,
+                images,
+                1,
+                self.config.method,
+                "logit",
+                n_samples=self.config.n_samples,
+                noise_std=self.config.noise_std,
+                seed=self.config.seed,
+                index=range(mine.start, mine.stop),
+            )
+            found.append(average(maps, self.config.stride_px))
+        probability = self._probability[mine]
+        odd = () if self._unlike is None else (self._unlike[mine],)
+
+        def finish(values: list[NDArray[np.float32]]) -> tuple[NDArray[np.float32], ...]:
+            return (values[0], probability, *odd, *values[1:])
+
+        return Pending(Fetched(found), finish, patches)

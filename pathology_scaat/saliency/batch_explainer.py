@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
-from contextlib import nullcontext
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -16,16 +14,23 @@ from torch import Tensor, nn
 from pathology_scaat.errors import UsageError
 from pathology_scaat.saliency.attribution import attribute_with_logits
 from pathology_scaat.saliency.config import ExplainConfig
+from pathology_scaat.saliency.device_copies import Fetched, Pending, ToDevice
 from pathology_scaat.training.feature_reference import FeatureReference, penultimate
-
-if TYPE_CHECKING:
-    pass
-
 
 logger = logging.getLogger(__name__)
 
 
-def _average(maps: Tensor, stride_px: int) -> Tensor:
+CPU_BATCH = 32
+"""Patches at once where nothing tells otherwise: more make no CPU faster."""
+GPU_BATCH = 512
+"""The most patches at once on a GPU: more make it no faster (256 to 512 fill an H100)."""
+MEMORY_SHARE = 0.6
+"""Of the GPU's free memory, for a batch: the next one and the libraries' work space need some."""
+PROBE = 8
+
+
+def average(maps: Tensor, stride_px: int) -> Tensor:
+    """Means over squares of a map, (n, H, W) to (n, H / stride, W / stride)."""
     return F.avg_pool2d(maps[:, None], stride_px)[:, 0] if stride_px > 1 else maps
 
 
@@ -72,6 +77,7 @@ class BatchExplainer:
         self.device = device
         self.multi_label = multi_label
         self.at_once: int | None = None
+        self.to_device = ToDevice(device)
 
     def look(self, batches: Iterable[NDArray[np.uint8]]) -> dict[str, NDArray[np.float32]]:
         """See the whole slide before any of it is explained, if need be: not under this model.
@@ -99,6 +105,21 @@ class BatchExplainer:
         UsageError
             If the GPU's memory does not hold a single patch.
         """
+        parts = [pending.result() for pending in self.start(patches, first)]
+        if len(parts) == 1:
+            return parts[0]
+        return tuple(np.concatenate(same) for same in zip(*parts, strict=True))
+
+    def start(self, patches: NDArray[np.uint8], first: int = 0) -> list[Pending]:
+        """As a call, but a GPU is only told what to do: results are there when asked for.
+
+        One for each part, where memory does not hold all patches at once.
+
+        Raises
+        ------
+        UsageError
+            If the GPU's memory does not hold a single patch.
+        """
         parts = []
         start = 0
         while start < len(patches):
@@ -109,13 +130,34 @@ class BatchExplainer:
             else:
                 parts.append(found)
                 start += len(part)
-        if len(parts) == 1:
-            return parts[0]
-        return tuple(np.concatenate(same) for same in zip(*parts, strict=True))
+        return parts
 
-    def _try(
-        self, patches: NDArray[np.uint8], first: int
-    ) -> tuple[NDArray[np.float32], ...] | None:
+    def batch_size(self, side_px: int) -> int:
+        """Patches to give at once: as configured, or as many as memory holds and serve speed."""
+        if self.config.batch_size is not None:
+            return self.config.batch_size
+        if self.device.type != "cuda":
+            return CPU_BATCH
+        return self._fitting(side_px)
+
+    def _fitting(self, side_px: int) -> int:
+        """By what a few patches take of the GPU's memory."""
+        device = self.device
+        torch.cuda.synchronize(device)
+        before = torch.cuda.memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        for pending in self.start(np.zeros((PROBE, side_px, side_px, 3), np.uint8)):
+            pending.result()
+        each = max((torch.cuda.max_memory_allocated(device) - before) / PROBE, 1.0)
+        torch.cuda.empty_cache()  # what others have freed counts as free
+        room = torch.cuda.mem_get_info(device)[0] * MEMORY_SHARE
+        fitting = int(room / each)
+        size = CPU_BATCH
+        while size * 2 <= min(fitting, GPU_BATCH):
+            size *= 2
+        return max(1, min(size, fitting))
+
+    def _try(self, patches: NDArray[np.uint8], first: int) -> Pending | None:
         """None where memory is short; the error ends here, for it holds what had been made."""
         try:
             return self._explain(patches, first)
@@ -133,17 +175,11 @@ class BatchExplainer:
         self.at_once = len(patches) // 2
         logger.warning("GPU memory is short: explaining %d patches at a time", self.at_once)
 
-    def _explain(self, patches: NDArray[np.uint8], first: int) -> tuple[NDArray[np.float32], ...]:
+    def _explain(self, patches: NDArray[np.uint8], first: int) -> Pending:
         config = self.config
-        pixels = torch.from_numpy(patches).to(self.device, non_blocking=True)
-        images = pixels.permute(0, 3, 1, 2).float().div_(255)
-        mixed = (
-            torch.autocast(self.device.type, dtype=torch.bfloat16)
-            if config.precision == "bfloat16"
-            else nullcontext()
-        )
-        found = []
-        with mixed, penultimate(self.model) as features:
+        images = self.to_device(patches)
+        maps_of_all = []
+        with penultimate(self.model) as features:
             for target in self.targets:
                 maps, logits = attribute_with_logits(
                     self.model,
@@ -156,13 +192,19 @@ class BatchExplainer:
                     seed=config.seed,
                     index=range(first, first + len(patches)),
                 )
-                found.append(_average(maps, config.stride_px).cpu().numpy())
+                maps_of_all.append(average(maps, config.stride_px))
         if logits.shape[1] == 1 and not self.multi_label:
             logits = torch.cat([torch.zeros_like(logits), logits], dim=1)
-        logits = logits / self.temperature
+        logits = logits.float() / self.temperature
         probability = logits.sigmoid() if self.multi_label else logits.softmax(dim=1)
-        values = [found[0], probability.cpu().numpy().astype(np.float32)]
+        tensors = [*maps_of_all, probability]
         if self.features is not None:
             # the last pass of every method is of the patches as they are
-            values.append(self.features.percentile(features[-1].cpu().numpy()))
-        return (*values, *found[1:])
+            tensors.append(features[-1])
+        reference, n_maps = self.features, len(maps_of_all)
+
+        def finish(values: list[NDArray[np.float32]]) -> tuple[NDArray[np.float32], ...]:
+            odd = () if reference is None else (reference.percentile(values[n_maps + 1]),)
+            return (values[0], values[n_maps], *odd, *values[1:n_maps])
+
+        return Pending(Fetched(tensors), finish, patches)

@@ -6,9 +6,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from pathology_scaat.saliency.attributions import ATTRIBUTIONS
+
+Precision = Literal["float32", "bfloat16"]
+"""What the arithmetic of a model comes to on a device."""
+
+_SHORT = {"fp32": "float32", "bf16": "bfloat16"}
+
+
+def _spelled(value: object) -> object:
+    return _SHORT.get(value, value) if isinstance(value, str) else value
 
 
 class ExplainConfig(BaseModel):
@@ -18,7 +27,8 @@ class ExplainConfig(BaseModel):
 
     method: Annotated[str, AfterValidator(ATTRIBUTIONS.check)] = Field(
         default="gradient",
-        description=f"Attribution method: {', '.join(ATTRIBUTIONS.names)}; gradient is cheapest.",
+        description="Attribution method; gradient is cheapest.",
+        json_schema_extra={"enum": list(ATTRIBUTIONS.names)},
     )
     target: str | None = Field(
         default=None,
@@ -39,8 +49,10 @@ class ExplainConfig(BaseModel):
         default=0.1, ge=0, le=1, description="SmoothGrad noise, pixel units of 0..1."
     )
     seed: int = Field(default=0, ge=0, description="Seed of SmoothGrad's noise.")
-    precision: Literal["float32", "bfloat16"] = Field(
-        default="float32", description="Arithmetic of the model; bfloat16 is for GPUs."
+    precision: Annotated[Literal["auto", "float32", "bfloat16"], BeforeValidator(_spelled)] = Field(
+        default="auto",
+        description="Arithmetic of the model: float32 (fp32), bfloat16 (bf16), or auto: bfloat16 "
+        "on CUDA, float32 elsewhere; what there is in either counts as right under auto.",
     )
     saliency_scale: float = Field(
         default=1024.0,
@@ -50,8 +62,10 @@ class ExplainConfig(BaseModel):
             "gradients do not vanish in float16. Readers divide by it."
         ),
     )
-    batch_size: int = Field(
-        default=32, ge=1, description="Patches at once; does not enter fingerprints."
+    batch_size: int | None = Field(
+        default=None,
+        ge=1,
+        description="Patches at once, by the device's memory if not given; not in fingerprints.",
     )
     patches_per_shard: int = Field(
         default=1024, ge=1, description="Patches in one file of the store; bounds the memory used."
@@ -64,7 +78,8 @@ class ExplainResult:
 
     ``n_clipped`` counts stored values beyond float16's range (cut to its largest number).
     ``unlike_share`` is the share of patches, 0 to 1, that are unlike the training data (None
-    where the model does not know what its training data look like).
+    where the model does not know what its training data look like). ``n_unreadable`` counts
+    patches that could not be decoded, where they were read from the slide.
     """
 
     slide_id: str
@@ -76,4 +91,5 @@ class ExplainResult:
     mean_probability: float
     n_clipped: int = 0
     unlike_share: float | None = None
+    n_unreadable: int | None = None
     notes: tuple[str, ...] = ()

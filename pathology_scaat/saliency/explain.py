@@ -1,8 +1,8 @@
-"""Explain a slide: patch store and model bundle in, saliency store out.
+"""Explain a slide: patches and model bundle in, saliency store out.
 
-Three things happen at once: a thread reads the next batches, the device explains one, and a
-thread compresses the last shard. Memory is bounded by a few batches and one shard, whatever
-the size of the slide.
+Three things happen at once: a thread reads the next batches (from the patch store, or from the
+slide itself), the device explains one, and a thread compresses the last shard. Memory is bounded
+by a few batches and one shard, whatever the size of the slide.
 """
 
 from __future__ import annotations
@@ -10,58 +10,50 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pathology_scaat.artifacts.fingerprint import fingerprint, versions
-from pathology_scaat.errors import StoreError, UsageError
+from pathology_scaat.artifacts.fingerprint import versions
+from pathology_scaat.artifacts.leases import lease_if_writable
+from pathology_scaat.artifacts.urls import slide_location
+from pathology_scaat.errors import SlideReadError, StoreError
 from pathology_scaat.execution.devices import choose_device
+from pathology_scaat.patches.config import TileJob
+from pathology_scaat.patches.places import count_unreadable, without_unreadable
+from pathology_scaat.patches.reader import PatchStore
+from pathology_scaat.saliency.arithmetic import chosen_precision, kept_for_explaining
 from pathology_scaat.saliency.batch_explainer import BatchExplainer
-from pathology_scaat.saliency.config import ExplainConfig, ExplainResult
-from pathology_scaat.saliency.schema import (
-    MAIN_ARRAY,
-    SCHEMA_NAME,
-    SCHEMA_VERSION,
-    UNLIKE_PERCENTILE,
-    SaliencyStoreMeta,
+from pathology_scaat.saliency.config import ExplainConfig, ExplainResult, Precision
+from pathology_scaat.saliency.device_copies import Pending
+from pathology_scaat.saliency.explanation import Explanation, check_match, plan_explanation
+from pathology_scaat.saliency.schema import MAIN_ARRAY, UNLIKE_PERCENTILE
+from pathology_scaat.saliency.sources import (
+    READ_AHEAD_BATCHES,
+    UnreadablePatchesError,
+    patch_source,
 )
 from pathology_scaat.saliency.store import SaliencyStore, saliency_store_writer
+from pathology_scaat.training.bundle import read_bundle_config
 
 if TYPE_CHECKING:
     import torch
 
-    from pathology_scaat.patches import PatchStore
+    from pathology_scaat.saliency.sources import PatchSource
     from pathology_scaat.training.bundle import ModelBundle
-    from pathology_scaat.training.bundle_config import BundleConfig
 
 logger = logging.getLogger(__name__)
 
-READ_AHEAD_BATCHES = 3
-MPP_TOLERANCE = 0.10
-NOT_IN_FINGERPRINT = {"batch_size", "patches_per_shard"}
+IN_FLIGHT = 2
+"""Batches that a GPU has been told of before the results of the first are waited for."""
 UNLIKE_SLIDE_SHARE = 0.25
 """Share of unlike patches from which a whole slide is told to be unlike the training data."""
 
 Progress = Callable[[int, int], None]
-
-
-def _read_ahead(
-    store: PatchStore, starts: range, batch: int, pool: ThreadPoolExecutor
-) -> Iterator[NDArray[np.uint8]]:
-    pending: deque[Future[NDArray[np.uint8]]] = deque()
-    total = len(store)
-    for start in starts:
-        indices = np.arange(start, min(start + batch, total))
-        pending.append(pool.submit(store.read, indices))
-        if len(pending) > READ_AHEAD_BATCHES:
-            yield pending.popleft().result()
-    while pending:
-        yield pending.popleft().result()
 
 
 def unlike_share(percentile: NDArray[np.float32] | None) -> float | None:
@@ -69,29 +61,6 @@ def unlike_share(percentile: NDArray[np.float32] | None) -> float | None:
     if percentile is None or not len(percentile):
         return None
     return float(np.mean(percentile >= UNLIKE_PERCENTILE))
-
-
-def check_match(store: PatchStore, bundle_config: Any, subject: str) -> None:
-    """Refuse patches that the model was not made for.
-
-    Raises
-    ------
-    UsageError
-        If their size or µm/px is another one.
-    """
-    size, mpp = store.meta.grid.patch_size_px, store.meta.effective_mpp
-    if size != bundle_config.patch_size_px:
-        raise UsageError(
-            subject,
-            f"holds patches of {size} px, the model was trained on {bundle_config.patch_size_px}",
-            f"tile again with --patch-size {bundle_config.patch_size_px}",
-        )
-    if bundle_config.mpp and abs(mpp / bundle_config.mpp - 1) > MPP_TOLERANCE:
-        raise UsageError(
-            subject,
-            f"is at {mpp:g} µm/px, the model was trained at {bundle_config.mpp:g}",
-            f"tile again with --mpp {bundle_config.mpp:g}",
-        )
 
 
 def _explainer(
@@ -103,7 +72,7 @@ def _explainer(
 
     if isinstance(bundle.model, BagModel):
         temperature = bundle.config.temperature
-        return BagExplainer(bundle.model, targets, config, device, temperature)
+        return BagExplainer(bundle.model, targets, config, device, temperature, bundle.features)
     return BatchExplainer(
         bundle.model,
         targets,
@@ -126,69 +95,11 @@ def _existing(out_path: Path) -> SaliencyStore | None:
     return store
 
 
-def explained_classes(target: str | None, model_config: BundleConfig) -> tuple[str, ...]:
-    """The classes to explain, in the model's order.
-
-    Without any named: of two classes that exclude each other the positive one, since a map of
-    the other would say the same once more; else every class.
-
-    Raises
-    ------
-    UsageError
-        If a class is none of the model's.
-    """
-    names = tuple(model_config.class_names)
-    if target is None:
-        alone = len(names) <= 2 and not model_config.multi_label
-        return (model_config.positive_class,) if alone else names
-    asked = [target] if target in names else [part.strip() for part in target.split(",")]
-    for name in asked:
-        if name not in names:
-            raise UsageError(
-                "--target", f"'{name}' is no class of the model", f"use one of {', '.join(names)}"
-            )
-    return tuple(name for name in names if name in asked)
-
-
-def array_names(
-    targets: Sequence[str], main: str, class_names: Sequence[str], config: ExplainConfig
-) -> dict[str, str]:
-    """Which array holds the saliency of which class."""
-    # the margins of two classes differ in sign alone, and saliency is its size
-    shared = (
-        len(class_names) == 2 and config.output != "logit" and not config.method.startswith("grad-")
-    )
-    return {
-        name: MAIN_ARRAY if shared or name == main else f"{MAIN_ARRAY}_{class_names.index(name)}"
-        for name in targets
-    }
-
-
-def _parameters(config: ExplainConfig, model_config: BundleConfig) -> dict[str, Any]:
-    """All that decides the result beside patches and model, but the classes."""
-    parameters = config.model_dump(mode="json", exclude={*NOT_IN_FINGERPRINT, "target"})
-    # the model's fingerprint holds it too: this tells that it was applied
-    parameters["temperature"] = model_config.temperature
-    if model_config.bag is not None:
-        parameters["unit"] = "gradient of the slide's score x number of its patches"
-    return parameters
-
-
-def _with_those_there(
-    targets: tuple[str, ...],
-    found: SaliencyStore | None,
-    patches: str,
-    model: str,
-    parameters: dict[str, Any],
-) -> tuple[str, ...]:
-    """Classes asked for, and those that the same explanation holds already: it adds to them."""
-    if found is None:
-        return targets
-    meta = found.meta
-    rest = {k: v for k, v in meta.parameters.items() if k != "targets"}
-    if (meta.patch_fingerprint, meta.model_fingerprint, rest) != (patches, model, parameters):
-        return targets
-    return tuple(n for n in meta.class_names if n in targets or n in meta.targets)
+def _precisions(asked: str, device: torch.device) -> tuple[Precision, ...]:
+    """In which precision to compute; then, under ``auto``, in which else a result is right."""
+    chosen = chosen_precision(asked, device)
+    other: Precision = "float32" if chosen == "bfloat16" else "bfloat16"
+    return (chosen, other) if asked == "auto" else (chosen,)
 
 
 def explain_slide(
@@ -199,6 +110,7 @@ def explain_slide(
     device: str = "auto",
     overwrite: bool = False,
     progress: Progress | None = None,
+    slide: TileJob | None = None,
 ) -> ExplainResult:
     """Compute the saliency and the class probabilities of every patch of a slide.
 
@@ -218,6 +130,8 @@ def explain_slide(
         Make it anew in any case.
     progress : callable, optional
         Called with (patches done, patches in all).
+    slide : TileJob, optional
+        How the patch store was made: where it holds no pixels, they are read from this slide.
 
     Returns
     -------
@@ -225,136 +139,182 @@ def explain_slide(
 
     Raises
     ------
-    StoreError, BundleError
+    StoreError, BundleError, SlideError
         If an input cannot be read.
     UsageError
         If patches and model do not fit (size, µm/px), or the target is not a class.
     """
-    from pathology_scaat.patches import PatchStore
-    from pathology_scaat.training.bundle import kept_bundle, read_bundle_config
-    from pathology_scaat.training.bundle_config import model_fingerprint
-
-    config = config or ExplainConfig()
+    settings = config or ExplainConfig()
     started = time.perf_counter()
     store = PatchStore(store_path)
     chosen = choose_device(device)
     # The configuration is enough to see that nothing is to be done; weights are read after.
     model_config = read_bundle_config(Path(bundle_path))
-    model_print = model_fingerprint(model_config)
-    check_match(store, model_config, Path(store_path).name)
-    class_names = tuple(model_config.class_names)
-    targets = explained_classes(config.target, model_config)
-    if model_config.multi_label and config.output != "logit":
-        # Classes do not exclude each other: there is no margin between them.
-        config = config.model_copy(update={"output": "logit"})
-    parameters = _parameters(config, model_config)
+    check_match(store.meta, model_config, Path(store_path).name)
     out_path = Path(out_path)
     there = None if overwrite else _existing(out_path)
-    targets = _with_those_there(targets, there, store.meta.fingerprint, model_print, parameters)
-    positive = model_config.positive_class
-    target_class = positive if positive in targets else targets[0]
-    parameters["targets"] = list(targets)
-    if config.method == "smoothgrad":
-        parameters["noise_by"] = "patch"  # once it was drawn by the place in the batch
-    wanted = fingerprint(
-        {
-            "schema": SCHEMA_NAME,
-            "schema_version": SCHEMA_VERSION,
-            "patches": store.meta.fingerprint,
-            "model": model_print,
-            "parameters": parameters,
-        }
-    )
-    # Stores of before it was written do not say that their probabilities are sigmoids.
-    current = there is not None and there.meta.multi_label == model_config.multi_label
-    if there is not None and current and there.meta.fingerprint == wanted:
-        found = there
-        probability = found.target_probability
+    plans = [
+        plan_explanation(
+            store.meta, model_config, settings.model_copy(update={"precision": one}), there
+        )
+        for one in _precisions(settings.precision, chosen)
+    ]
+    held = next((plan for plan in plans if plan.is_held_by(there, model_config)), None)
+    if held is not None and there is not None:
+        probability = there.target_probability
         return ExplainResult(
             slide_id=store.meta.slide_id,
             path=out_path,
-            fingerprint=wanted,
-            n_patches=len(found),
+            fingerprint=held.fingerprint,
+            n_patches=len(there),
             seconds=time.perf_counter() - started,
             skipped=True,
             mean_probability=float(probability.mean()) if len(probability) else float("nan"),
-            unlike_share=unlike_share(found.unlike),
+            unlike_share=unlike_share(there.unlike),
         )
-    arrays = array_names(targets, target_class, class_names, config)
-    meta = SaliencyStoreMeta(
-        slide_id=store.meta.slide_id,
-        slide_fingerprint=store.meta.slide_fingerprint,
-        fingerprint=wanted,
-        patch_fingerprint=store.meta.fingerprint,
-        model_fingerprint=model_print,
-        slide=store.meta.slide,
-        grid=store.meta.grid,
-        effective_mpp=store.meta.effective_mpp,
-        stride_px=config.stride_px,
-        class_names=class_names,
-        target_class=target_class,
-        method=config.method,
-        parameters=parameters,
-        versions=versions(),
-        multi_label=model_config.multi_label,
-        arrays=arrays,
-        model=model_config.facts(store.meta.slide_fingerprint),
+    plan = plans[0]
+    bundle = kept_for_explaining(
+        Path(bundle_path), plan.model_print, str(chosen), plan.parameters["precision"]
     )
-    bundle = kept_bundle(Path(bundle_path), model_print, str(chosen))
-    total = len(store)
-    target_index = class_names.index(target_class)
-    further = {name: array for name, array in arrays.items() if array != MAIN_ARRAY}
-    indices = [target_index, *(class_names.index(name) for name in further)]
-    explain = _explainer(bundle, indices, config, chosen)
-    unlike: list[NDArray[np.float32]] = []
-    probability_sum = 0.0
-    with (
-        ThreadPoolExecutor(1, thread_name_prefix="scaat-read") as reader,
-        ThreadPoolExecutor(1, thread_name_prefix="scaat-write") as writer_pool,
-        saliency_store_writer(
-            out_path,
-            meta,
-            total,
+    job = _Explaining(plan, bundle, chosen, out_path, progress)
+    try:
+        return job.run(store, slide, started)
+    except UnreadablePatchesError as found:
+        # Known only now. The slide is read once more, without them.
+        store = _without_unreadable(store, found.readable, slide)
+    try:
+        return job.run(store, slide, started)
+    except UnreadablePatchesError as found:
+        raise SlideReadError(store.meta.slide_id, str(found), "copy the slide again") from None
+
+
+def _without_unreadable(
+    store: PatchStore, readable: NDArray[np.bool_], slide: TileJob | None
+) -> PatchStore:
+    """The store without the patches that cannot be decoded, as tiling would have made it.
+
+    Raises
+    ------
+    SlideReadError
+        If they are too many.
+    """
+    if slide is not None:
+        count_unreadable(readable, slide.config, slide_location(slide.slide_path).name)
+    path = store.path
+    with lease_if_writable(Path(path), wait_s=60.0):
+        now = PatchStore(path)  # another run may have put the pixels there meanwhile
+        if not now.meta.has_pixels and now.meta == store.meta:
+            without_unreadable(now, readable)
+    return PatchStore(path)
+
+
+class _Explaining:
+    """The work of :func:`explain_slide` on one slide."""
+
+    def __init__(
+        self,
+        plan: Explanation,
+        bundle: ModelBundle,
+        device: torch.device,
+        out_path: Path,
+        progress: Progress | None,
+    ) -> None:
+        self._plan, self._bundle, self._device = plan, bundle, device
+        self._out_path, self._progress = out_path, progress
+        self._further = {n: array for n, array in plan.arrays.items() if array != MAIN_ARRAY}
+        self._target_index = plan.class_names.index(plan.target_class)
+
+    def run(self, store: PatchStore, slide: TileJob | None, started: float) -> ExplainResult:
+        """Explain the patches of a store.
+
+        Raises
+        ------
+        UnreadablePatchesError
+            If some could not be decoded; nothing has been written then.
+        """
+        plan, config, bundle = self._plan, self._plan.config, self._bundle
+        source = patch_source(store, slide, pinned=self._device.type == "cuda")
+        indices = [self._target_index, *(plan.class_names.index(n) for n in self._further)]
+        explain = _explainer(bundle, indices, config, self._device)
+        with saliency_store_writer(
+            self._out_path,
+            plan.meta(store.meta, bundle.config, versions()),
+            len(store),
             np.asarray(store.origins_px),
             np.asarray(store.grid_index),
             config.patches_per_shard,
-        ) as writer,
-    ):
-        written: deque[Future[None]] = deque()
-        done = 0
-        starts = range(0, total, config.batch_size)
-        writer.columns.update(explain.look(_read_ahead(store, starts, config.batch_size, reader)))
-        for patches in _read_ahead(store, starts, config.batch_size, reader):
-            maps, probability, *more = explain(patches, done)
-            odd = more.pop(0) if bundle.features is not None else None
-            if odd is not None:
-                unlike.append(odd)
-            others = dict(zip(further.values(), more, strict=True))
-            written.append(writer_pool.submit(writer.append, maps, probability, others, odd))
-            if len(written) > READ_AHEAD_BATCHES:
+        ) as writer:
+            size = explain.batch_size(store.patch_size_px)
+            writer.columns.update(explain.look(source.batches(size)))
+            sums = self._explain_all(explain, source, size, len(store), writer.append)
+        notes: tuple[str, ...] = ()
+        if writer.n_clipped:
+            notes = (f"{writer.n_clipped} saliency values were cut: lower saliency_scale",)
+            logger.warning("%s: %s", store.meta.slide_id, notes[0])
+        share = unlike_share(np.concatenate(sums.unlike) if sums.unlike else None)
+        if share is not None and share >= UNLIKE_SLIDE_SHARE:
+            notes = (*notes, f"{share:.0%} of its patches are unlike the model's training data")
+        return ExplainResult(
+            slide_id=store.meta.slide_id,
+            path=self._out_path,
+            fingerprint=plan.fingerprint,
+            n_patches=len(store),
+            seconds=time.perf_counter() - started,
+            skipped=False,
+            mean_probability=sums.probability / len(store) if len(store) else float("nan"),
+            n_clipped=writer.n_clipped,
+            unlike_share=share,
+            n_unreadable=None if store.meta.has_pixels else store.meta.n_unreadable,
+            notes=notes,
+        )
+
+    def _explain_all(
+        self,
+        explain: BatchExplainer,
+        source: PatchSource,
+        size: int,
+        total: int,
+        append: Callable[..., None],
+    ) -> _Sums:
+        sums = _Sums()
+        with ThreadPoolExecutor(1, thread_name_prefix="scaat-write") as pool:
+            written: deque[Future[None]] = deque()
+            in_flight: deque[list[Pending]] = deque()
+            done = 0
+
+            def take(parts: list[Pending]) -> None:
+                nonlocal done
+                for part in parts:
+                    maps, probability, *more = part.result()
+                    odd = more.pop(0) if self._bundle.features is not None else None
+                    if odd is not None:
+                        sums.unlike.append(odd)
+                    others = dict(zip(self._further.values(), more, strict=True))
+                    written.append(pool.submit(append, maps, probability, others, odd))
+                    if len(written) > READ_AHEAD_BATCHES:
+                        written.popleft().result()
+                    done += len(maps)
+                    sums.probability += float(probability[:, self._target_index].sum())
+                if self._progress is not None:
+                    self._progress(done, total)
+
+            ahead = IN_FLIGHT if self._device.type == "cuda" else 0
+            begun = 0
+            for patches in source.batches(size):
+                in_flight.append(explain.start(patches, begun))
+                begun += len(patches)
+                if len(in_flight) > ahead:
+                    take(in_flight.popleft())
+            while in_flight:
+                take(in_flight.popleft())
+            while written:
                 written.popleft().result()
-            done += len(patches)
-            probability_sum += float(probability[:, target_index].sum())
-            if progress is not None:
-                progress(done, total)
-        while written:
-            written.popleft().result()
-    notes: tuple[str, ...] = ()
-    if writer.n_clipped:
-        notes = (f"{writer.n_clipped} saliency values were cut: lower saliency_scale",)
-        logger.warning("%s: %s", store.meta.slide_id, notes[0])
-    share = unlike_share(np.concatenate(unlike) if unlike else None)
-    if share is not None and share >= UNLIKE_SLIDE_SHARE:
-        notes = (*notes, f"{share:.0%} of its patches are unlike the model's training data")
-    return ExplainResult(
-        slide_id=store.meta.slide_id,
-        path=out_path,
-        fingerprint=wanted,
-        n_patches=total,
-        seconds=time.perf_counter() - started,
-        skipped=False,
-        mean_probability=probability_sum / total if total else float("nan"),
-        n_clipped=writer.n_clipped,
-        unlike_share=share,
-        notes=notes,
-    )
+        return sums
+
+
+class _Sums:
+    """What is added up over the batches of a slide."""
+
+    def __init__(self) -> None:
+        self.unlike: list[NDArray[np.float32]] = []
+        self.probability = 0.0

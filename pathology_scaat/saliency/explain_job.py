@@ -7,8 +7,10 @@ from pathlib import Path
 
 import torch
 
+from pathology_scaat.artifacts.urls import SlideUrl
 from pathology_scaat.execution.devices import job_device
 from pathology_scaat.execution.jobs import job_threads, report_progress
+from pathology_scaat.patches.config import TileJob
 from pathology_scaat.saliency.config import ExplainConfig, ExplainResult
 from pathology_scaat.saliency.explain import explain_slide
 
@@ -28,6 +30,8 @@ class ExplainJob:
         ``auto`` and ``cuda`` share the GPUs of a machine among its workers.
     overwrite : bool
         Make the store anew even where the right one exists.
+    slide : TileJob, optional
+        How the patch store was made, where the pixels are read from the slide.
     """
 
     slide_id: str
@@ -37,6 +41,12 @@ class ExplainJob:
     config: ExplainConfig
     device: str = "auto"
     overwrite: bool = False
+    slide: TileJob | None = None
+
+    @property
+    def slide_path(self) -> Path | SlideUrl | str | None:
+        """What the words of foreign errors must not name."""
+        return None if self.slide is None else self.slide.slide_path
 
 
 def explain_job(job: ExplainJob) -> ExplainResult:
@@ -44,7 +54,7 @@ def explain_job(job: ExplainJob) -> ExplainResult:
 
     Raises
     ------
-    StoreError, BundleError, UsageError
+    StoreError, BundleError, SlideError, UsageError
         As :func:`pathology_scaat.saliency.explain.explain_slide`.
     """
     device = job_device(job.device)
@@ -59,4 +69,5 @@ def explain_job(job: ExplainJob) -> ExplainResult:
         device=str(device),
         overwrite=job.overwrite,
         progress=report_progress,
+        slide=job.slide,
     )

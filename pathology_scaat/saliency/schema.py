@@ -33,7 +33,8 @@ class SaliencyStoreMeta:
                                             for the whole slide, never normalised by patch
     ``saliency_K``      (N, h, h) float16   the same for class number K, where several classes
                                             are explained and share no map
-    ``probability``     (N, K) float32      calibrated; softmax over ``class_names``, or
+    ``probability``     (N, K) float32      at the model's temperature; softmax over
+                                            ``class_names``, or
                                             each class's sigmoid where ``multi_label``
     ``unlike``          (N,) float32        how unlike the training patches, percentile 0 to 100;
                                             only where the model knows what they look like

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from pathology_scaat.errors import UsageError
 from pathology_scaat.scaat import gradients
 from pathology_scaat.scaat.batch_norm import batch_norm_policy, frozen_parameters
-from pathology_scaat.scaat.method import Method
+from pathology_scaat.scaat.method import Method, StepLosses
 
 
 def smoothgrad(
@@ -80,5 +80,5 @@ class EmaTeacher(Method):
             else:
                 value.copy_(source[name])
 
-    def training_step(self, *args: object, **kwargs: object) -> None:  # type: ignore[override]
+    def _step(self, *args: object, **kwargs: object) -> StepLosses:
         raise UsageError("ema-teacher", "is not trained by itself", "train its student")

@@ -15,6 +15,7 @@ from pathology_scaat.scaat.batch_norm import batch_norm_policy, frozen_parameter
 from pathology_scaat.scaat.gradients import input_gradient
 from pathology_scaat.scaat.image_range import RangeCheck
 from pathology_scaat.scaat.objective import Objective, SingleLabelObjective
+from pathology_scaat.scaat.schedule import Schedule
 
 Backward = Callable[[Tensor, bool], None]
 """Runs a backward pass; the flag says whether it is the last before the optimiser's step."""
@@ -73,6 +74,9 @@ class StepLosses:
 class Method(ABC):
     """A way to train a classifier on images in [0, 1].
 
+    A method says in :meth:`_step` what one of its steps does; :meth:`training_step` calls it, but
+    while :attr:`schedule` says that training is still plain.
+
     Parameters
     ----------
     model : nn.Module
@@ -124,8 +128,21 @@ class Method(ABC):
         self._generators.clear()
 
     def set_progress(self, fraction: float) -> None:
-        """Tell how much of the training is over, 0 to 1 (schedules hang on it)."""
+        """Tell how much of the training is over after the next step, 0 to 1.
+
+        Schedules hang on it. Who never tells trains at full strength from the first step on.
+        """
         self.progress = fraction
+
+    @property
+    def schedule(self) -> Schedule:
+        """When the method acts; from the first step on and in full unless it says otherwise."""
+        return Schedule()
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the next step is a plain one because the method has not begun yet."""
+        return self.schedule.is_plain(self.progress)
 
     def after_update(self) -> None:  # noqa: B027 - optional hook
         """Called after each optimiser step."""
@@ -138,7 +155,6 @@ class Method(ABC):
         self.steps_done = int(state["steps_done"])
 
     # -- the step
-    @abstractmethod
     def training_step(
         self,
         images: Tensor,
@@ -166,6 +182,17 @@ class Method(ABC):
             If the images are not floats in [0, 1] (on a GPU, of the first step or of one of the
             last 50).
         """
+        self.check_images(images)
+        self.steps_done += 1
+        if self.is_plain:
+            return self.plain_step(images, labels, backward)
+        return self._step(images, labels, visit, backward)
+
+    @abstractmethod
+    def _step(
+        self, images: Tensor, labels: Tensor, visit: Visit | None, backward: Backward
+    ) -> StepLosses:
+        """:meth:`training_step` of a method that has begun; ``steps_done`` counts it already."""
 
     # -- tools for methods
     def forward(self, images: Tensor) -> Tensor:

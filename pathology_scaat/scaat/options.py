@@ -19,6 +19,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "batch_norm": ("clean", "shared", "frozen"),
     "region": ("all", "tissue"),
     "colour_space": ("rgb", "optical-density"),
+    "grid": ("pixel", "network"),
 }
 
 
@@ -65,6 +66,10 @@ class ScaatOptions:
         shared backward.
     where : str
         Which pixels are attacked: ``low`` (least salient), ``high``, ``random``, ``all``.
+    grid : str
+        What is ranked and chosen as one: each ``pixel``, or each cell of the ``network``'s own
+        grid, found from the model: the tokens of a transformer, the stride of a CNN's stem. The
+        saliency is averaged over a cell (instead of ``smooth_px``) and its pixels have one budget.
     budget : str
         For ``gamma > 0``: by saliency ``value`` or by ``rank``.
     direction, fill : str
@@ -88,14 +93,17 @@ class ScaatOptions:
     unmasked_share : float
         Probability that an image is attacked everywhere: against shortcuts that are salient
         early and would never be attacked.
+    start : float
+        Share of training, 0 to 1, that is plain before the adversary begins: its steps cost what
+        plain ones cost. 0.5 makes a training of 1.5 plain ones out of one of 2.0.
     warmup : float
-        Share of training over which eps grows linearly from 0.
+        Share of what follows ``start`` over which eps grows linearly from 0.
     region, tissue_threshold : str, float
         ``tissue`` leaves glass out: pixels whose darkest channel is above the threshold.
     colour_space : str
         Space in which the change is made.
     smooth_px : int
-        Odd side of the box filter over the saliency map; 1 is none.
+        Odd side of the box filter over the saliency map; 1 is none. For ``grid="pixel"``.
     smoothgrad_samples, smoothgrad_sigma, teacher_decay : int, float, float
         Settings of the sources that need them.
     """
@@ -109,6 +117,7 @@ class ScaatOptions:
     sample_scale: str = "none"
     saliency: str = "gradient"
     where: str = "low"
+    grid: str = "pixel"
     budget: str = "value"
     direction: str = "adversarial"
     fill: str = "perturb"
@@ -119,6 +128,7 @@ class ScaatOptions:
     every: int = 1
     batch_share: float = 1.0
     unmasked_share: float = 0.0
+    start: float = 0.0
     warmup: float = 0.1
     region: str = "all"
     tissue_threshold: float = 0.85
@@ -140,7 +150,7 @@ class ScaatOptions:
         check_range("lam", self.lam, 0.0, 1e3)
         check_range("steps", self.steps, 1, 100)
         check_range("every", self.every, 1, 1_000_000)
-        for name in ("batch_share", "unmasked_share", "warmup", "teacher_decay"):
+        for name in ("batch_share", "unmasked_share", "start", "warmup", "teacher_decay"):
             check_range(name, getattr(self, name), 0.0, 1.0)
         if self.smooth_px < 1 or self.smooth_px % 2 == 0:
             raise UsageError("smooth_px", f"{self.smooth_px} is not odd", "give 1, 3, 5, ...")

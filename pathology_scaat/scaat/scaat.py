@@ -28,9 +28,11 @@ from pathology_scaat.scaat.attribution import EmaTeacher, grad_cam, smoothgrad
 from pathology_scaat.scaat.batch_norm import batch_norm_policy
 from pathology_scaat.scaat.budget import pixel_budget, pixel_saliency, tissue_region
 from pathology_scaat.scaat.colour import add_density
-from pathology_scaat.scaat.method import Backward, Method, StepLosses, Visit, plain_backward
+from pathology_scaat.scaat.grid import Cell, network_cell, on_grid
+from pathology_scaat.scaat.method import Backward, Method, StepLosses, Visit
 from pathology_scaat.scaat.objective import Objective
 from pathology_scaat.scaat.options import ScaatOptions
+from pathology_scaat.scaat.schedule import Schedule
 
 SHARED_SOURCES = ("gradient", "gradient-input")
 
@@ -87,6 +89,7 @@ class SCAAT(Method):
             overrides["eps"] = eps
         base = dataclasses.asdict(options) if options is not None else {}
         self.options = ScaatOptions.from_dict({**base, **overrides})
+        self._cell: Cell | None = None
         self.teacher = (
             EmaTeacher(self, self.options.teacher_decay)
             if self.options.saliency == "ema-teacher"
@@ -95,17 +98,23 @@ class SCAAT(Method):
 
     # -- schedules and state
     @property
+    def schedule(self) -> Schedule:
+        return Schedule(self.options.start, self.options.warmup)
+
+    @property
     def eps_now(self) -> float:
-        """eps after its linear warm-up."""
-        warmup = self.options.warmup
-        return self.options.eps * (min(1.0, self.progress / warmup) if warmup > 0 else 1.0)
+        """eps of the next step: 0 before ``start``, then growing over the warm-up."""
+        return self.options.eps * self.schedule.strength(self.progress)
 
     @property
     def is_active(self) -> bool:
         """Whether the next step perturbs anything."""
-        due = self.steps_done % self.options.every == 0
+        return self._is_active_at(self.steps_done)
+
+    def _is_active_at(self, step: int) -> bool:
+        due = step % self.options.every == 0
         harmless = self.options.fill == "perturb" and self.eps_now == 0
-        return self.options.lam > 0 and due and not harmless
+        return self.options.lam > 0 and due and not harmless and not self.is_plain
 
     def after_update(self) -> None:
         if self.teacher is not None:
@@ -173,18 +182,10 @@ class SCAAT(Method):
         return clean + self.options.lam * self._robust_loss(logits, perturbed, labels)
 
     # -- the shared-backward step
-    def training_step(
-        self,
-        images: Tensor,
-        labels: Tensor,
-        *,
-        visit: Visit | None = None,
-        backward: Backward = plain_backward,
+    def _step(
+        self, images: Tensor, labels: Tensor, visit: Visit | None, backward: Backward
     ) -> StepLosses:
-        self.check_images(images)
-        active = self.is_active
-        self.steps_done += 1
-        if not active:
+        if not self._is_active_at(self.steps_done - 1):
             return self.plain_step(images, labels, backward)
         options = self.options
         if not options.stop_gradient:
@@ -255,7 +256,8 @@ class SCAAT(Method):
             attribution = self.teacher.input_gradient(images, labels)
         else:
             attribution = gradient
-        return pixel_saliency(attribution, self.options.smooth_px)
+        on_cells = self.options.grid == "network"
+        return pixel_saliency(attribution, 1 if on_cells else self.options.smooth_px)
 
     def budget(
         self, images: Tensor, labels: Tensor, gradient: Tensor, logits: Tensor | None
@@ -270,7 +272,14 @@ class SCAAT(Method):
             tissue_region(images, options.tissue_threshold) if options.region == "tissue" else None
         )
         saliency = self._saliency(images, labels, gradient)
-        share = pixel_budget(saliency, options, region=region, generator=generator)
+
+        def shares(ranked: Tensor, inside: Tensor | None) -> Tensor:
+            return pixel_budget(ranked, options, region=inside, generator=generator)
+
+        if options.grid == "network":
+            share = on_grid(shares, saliency, region, self._grid_cell(images))
+        else:
+            share = shares(saliency, region)
         if options.unmasked_share > 0:
             draw = torch.rand((len(images), 1, 1, 1), generator=generator, device=images.device)
             everywhere = draw < options.unmasked_share
@@ -280,6 +289,12 @@ class SCAAT(Method):
         if options.sample_scale != "none" and logits is not None:
             budget = budget * self._sample_scale(logits, labels, gradient, budget)
         return budget
+
+    def _grid_cell(self, images: Tensor) -> Cell:
+        """The network's cell; it hangs on the network alone and is found once."""
+        if self._cell is None:
+            self._cell = network_cell(self.model, images)
+        return self._cell
 
     def _sample_scale(
         self, logits: Tensor, labels: Tensor, gradient: Tensor, budget: Tensor
@@ -298,7 +313,7 @@ class SCAAT(Method):
         moved = add_density(images, change).clamp_(0, 1)
         return torch.where(change == 0, images, moved)
 
-    def _step(self, gradient: Tensor) -> Tensor:
+    def _attack_step(self, gradient: Tensor) -> Tensor:
         """Direction of the attack, (B, C, H, W), about -1 to 1 times the step size."""
         options = self.options
         device = gradient.device
@@ -323,14 +338,14 @@ class SCAAT(Method):
         budget = self.budget(images, labels, gradient, logits)
         if options.fill != "perturb":
             return self._filled(images, budget > 0)
-        relative = self._step(gradient)
+        relative = self._attack_step(gradient)
         if noise is not None:
             relative = relative.add_(noise)
         relative = relative.clamp_(-1, 1)
         perturbed = self._apply(images, relative * budget)
         for _ in range(options.steps - 1):
             gradient = self.input_gradient(perturbed, labels)
-            relative = (relative + self._step(gradient)).clamp_(-1, 1)
+            relative = (relative + self._attack_step(gradient)).clamp_(-1, 1)
             perturbed = self._apply(images, relative * budget)
         return perturbed
 

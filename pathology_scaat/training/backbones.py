@@ -17,7 +17,11 @@ from pathology_scaat.system.memory import is_out_of_memory
 from pathology_scaat.system.names import did_you_mean
 from pathology_scaat.system.signals import raise_again
 from pathology_scaat.training.backbone_options import checked_options
+from pathology_scaat.training.encoders import ENCODERS, Encoder, encoder_of
+from pathology_scaat.training.imported.hugging_face import is_hugging_face_vit, renamed_vit
+from pathology_scaat.training.lora import add_lora, lora_rank, require_lora
 from pathology_scaat.training.small_cnn import SMALL_NAME, SmallNet
+from pathology_scaat.training.weight_names import COUNTERS, likely_prefixes
 
 logger = logging.getLogger(__name__)
 
@@ -73,12 +77,14 @@ def create_backbone(
         return SmallNet(num_classes, **checked_options(name, dict(options or {})))
     import timm  # seconds of import that our own network does not need
 
+    if (encoder := encoder_of(name)) is not None:
+        return _create_encoder(encoder, num_classes, patch_size_px, options)
     if not timm.is_model(name):
         raise UsageError(
             "--backbone",
             f"'{name[:60]}' is unknown",
-            f"{did_you_mean(name, ['scaat-small', *timm.list_models()])} "
-            "use 'scaat-small' or a name that timm knows".strip(),
+            f"{did_you_mean(name, ['scaat-small', *ENCODERS, *timm.list_models()])} "
+            f"use 'scaat-small', {', '.join(ENCODERS)}, or a name that timm knows".strip(),
         )
     extra = checked_options(name, dict(options or {}))
     fixed = bool(getattr(timm.get_pretrained_cfg(name), "fixed_input_size", False))
@@ -108,6 +114,31 @@ def create_backbone(
             f"'{name}' cannot be made for {patch_size_px} px patches ({words})",
             "choose another patch size or backbone_options",
         ) from None
+
+
+def _create_encoder(
+    encoder: Encoder, num_classes: int, patch_size_px: int, options: dict[str, Any] | None
+) -> nn.Module:
+    """A foundation encoder with a classifier, its own normalisation noted as timm notes it."""
+    if patch_size_px % encoder.token_px:
+        below = patch_size_px // encoder.token_px * encoder.token_px
+        raise UsageError(
+            "--backbone",
+            f"{encoder.title} sees patches in squares of {encoder.token_px} px, which do not fill "
+            f"{patch_size_px} px",
+            f"use --patch-size {encoder.input_px}, which it was trained on, or "
+            f"{max(below, encoder.token_px)} or {below + encoder.token_px}",
+        )
+    network = create_backbone(
+        encoder.architecture, num_classes, patch_size_px, {**encoder.options, **(options or {})}
+    )
+    mean, std = encoder.normalisation
+    known = getattr(network, "pretrained_cfg", None) or {}
+    # plain values in place of timm's own, which are those of natural images
+    network.pretrained_cfg = {"mean": mean, "std": std, **{  # type: ignore[assignment]
+        key: value for key, value in dict(known).items() if key == "classifier"
+    }}  # fmt: skip
+    return network
 
 
 def _require_plausible_size(make: Callable[[], nn.Module]) -> None:
@@ -157,22 +188,35 @@ def read_weight_file(path: Path) -> dict[str, Tensor]:
     return {str(k): v for k, v in state.items() if isinstance(v, Tensor)}
 
 
-def load_backbone_weights(backbone: nn.Module, path: Path) -> str:
+def load_backbone_weights(backbone: nn.Module, path: Path, *, whole: bool = False) -> str:
     """Fill a network from a file, leaving out a head of another width; says what was matched.
 
     Position embeddings learnt for another patch size are resampled to this one's grid.
 
+    Parameters
+    ----------
+    backbone : nn.Module
+    path : Path
+    whole : bool
+        Refuse a file that leaves anything but the head as it was initialised: where most of a
+        network is not trained, or it is called by the name of the weights.
+
     Raises
     ------
     TrainingError
-        If less than half of the network's weights are in the file.
+        If less than half of the network's weights are in the file, or (``whole``) not all.
     """
+    given = read_weight_file(path)
+    if is_hugging_face_vit(given):
+        given = renamed_vit(given)
+    prefixes = likely_prefixes(given, backbone.state_dict())
+    # of several copies of one network (student and teacher) the teacher's is meant to be used
+    prefix = next((p for p in prefixes if "teacher" in p), prefixes[0])
     given = {
-        key.removeprefix("module.").removeprefix("backbone."): value
-        for key, value in read_weight_file(path).items()
+        key.removeprefix(prefix): value for key, value in given.items() if key.startswith(prefix)
     }
     own = backbone.state_dict()
-    moved = _resample_positions(backbone, given, own)
+    moved = resample_positions(backbone, given, own)
     fitting = {k: v for k, v in given.items() if k in own and v.shape == own[k].shape}
     matched = sum(own[k].numel() for k in fitting)
     total = sum(v.numel() for v in own.values())
@@ -182,6 +226,17 @@ def load_backbone_weights(backbone: nn.Module, path: Path) -> str:
             f"fits only {matched / max(total, 1):.0%} of the network",
             "check that backbone and backbone_options are those of the weights",
         )
+    head = _head_name(backbone)
+    left = [
+        k for k in own
+        if k not in fitting and not k.startswith(f"{head}.") and not k.endswith(COUNTERS)
+    ]  # fmt: skip
+    if whole and left:
+        raise TrainingError(
+            path.name,
+            f"lacks {len(left)} of the network's tensors ('{left[0]}'), which would stay random",
+            "check that backbone and backbone_options are those of the weights, or train all of it",
+        )
     backbone.load_state_dict(fitting, strict=False)
     # kept in the bundle and the notes: it must not hold the name of a file
     return (
@@ -190,7 +245,14 @@ def load_backbone_weights(backbone: nn.Module, path: Path) -> str:
     )
 
 
-def _resample_positions(
+def _head_name(backbone: nn.Module) -> str:
+    """Name of a network's classifier, as its own tensors begin."""
+    head = getattr(backbone, "get_classifier", lambda: None)()
+    names = (name for name, module in backbone.named_modules() if module is head)
+    return next(names, "head")
+
+
+def resample_positions(
     backbone: nn.Module, given: dict[str, Tensor], own: dict[str, Tensor]
 ) -> bool:
     """Fit a vision transformer's learnt positions, (1, N, D), to this network's grid, in place.
@@ -214,12 +276,18 @@ def _resample_positions(
 
 
 def set_trainable(backbone: nn.Module, trainable: str) -> None:
-    """Freeze all but the head (``head``), or all but the last blocks and the head (``last-N``).
+    """Freeze all but the head (``head``), all but the last blocks and the head (``last-N``), or
+    all but the head and low-rank adapters that are added (``lora``, ``lora-RANK``).
 
     Frozen modules are also kept in evaluation mode by :func:`train_mode`, so that their
     BatchNorm statistics stay those of the weights.
     """
     if trainable == "all":
+        return
+    rank = lora_rank(trainable)
+    if rank is not None:
+        require_lora(trainable)
+        add_lora(backbone, rank)
         return
     backbone.requires_grad_(False)
     head = getattr(backbone, "get_classifier", None)

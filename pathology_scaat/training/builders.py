@@ -27,6 +27,7 @@ from pathology_scaat.training.backbones import (
 )
 from pathology_scaat.training.config import TrainConfig
 from pathology_scaat.training.data import PatchTable, make_table
+from pathology_scaat.training.encoders import encoder_of
 from pathology_scaat.training.positive_class import positive_class
 from pathology_scaat.training.results import TrainingSlide
 from pathology_scaat.training.sampling import class_counts, class_weights, hold_out_blocks
@@ -127,14 +128,50 @@ def patch_statistics(
     return rounded, tuple(max(round(float(v), 4), 0.05) for v in std)
 
 
+def fill_backbone(backbone: nn.Module, config: TrainConfig) -> tuple[str, ...]:
+    """Give a network the weights of a file, where one is named; what is to be said of them.
+
+    Raises
+    ------
+    UsageError
+        If an encoder is called by name and its weights are not given.
+    TrainingError
+        If they are another network's.
+    """
+    require_encoder_weights(config)
+    encoder = encoder_of(config.backbone)
+    if config.backbone_weights is None:
+        return ()
+    whole = encoder is not None or config.trainable != "all"
+    notes = (load_backbone_weights(backbone, config.backbone_weights, whole=whole),)
+    if encoder is None:
+        return notes
+    beside = (f"{encoder.title}: {encoder.note}.",) if encoder.note else ()
+    return (*notes, f"{encoder.terms}.", *beside)
+
+
+def require_encoder_weights(config: TrainConfig) -> None:
+    """Refuse the name of an encoder without its weights: it would be a random network.
+
+    Raises
+    ------
+    UsageError
+    """
+    encoder = encoder_of(config.backbone)
+    if encoder is not None and config.backbone_weights is None:
+        raise UsageError(
+            "--backbone",
+            f"'{encoder.name}' is {encoder.title}, whose weights are never downloaded",
+            f"get them from {encoder.page} on the Hugging Face hub and give --weights FILE",
+        )
+
+
 def make_model(
     config: TrainConfig, n_classes: int, patch_size_px: int, table: PatchTable
 ) -> tuple[Classifier, tuple[str, ...]]:
     """The network with its normalisation, weights and frozen parts; and what to say about it."""
     backbone = create_backbone(config.backbone, n_classes, patch_size_px, config.backbone_options)
-    notes: tuple[str, ...] = ()
-    if config.backbone_weights is not None:
-        notes = (load_backbone_weights(backbone, config.backbone_weights),)
+    notes = fill_backbone(backbone, config)
     set_trainable(backbone, config.trainable)
     own = config.normalisation == "auto" and config.backbone_weights is not None
     measured = None if own else patch_statistics(table)

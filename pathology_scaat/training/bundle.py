@@ -6,20 +6,22 @@
             config.json                      schema, hashes, classes, patch size, method, metrics
             training_log.csv                 one row per epoch
             features.safetensors             what training patches look like to the model
+            neighbours.safetensors           their features one by one, for finding the nearest
             wsinfer/NAME/                    the WSInfer model format, in a folder of its name
+            script.pt                        instead of weights: an imported TorchScript network
 
 Loading a bundle reads safetensors and JSON and checks both against their SHA-256; nothing is
-unpickled. The TorchScript is for other programs and is never loaded here.
+unpickled. The TorchScript in ``wsinfer/`` is for other programs and is never loaded here; an
+imported script only where its user has imported it (:mod:`.imported.script`).
 """
 
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
-from typing import cast
 
 import torch
 from pydantic import ValidationError
@@ -29,40 +31,34 @@ from torch import Tensor, nn
 
 from pathology_scaat.artifacts.atomic import atomic_path, write_json
 from pathology_scaat.artifacts.checksums import CHECKSUM_KEY, checksum_folder
-from pathology_scaat.artifacts.fingerprint import file_sha256, fingerprint, versions
+from pathology_scaat.artifacts.fingerprint import file_sha256, versions
 from pathology_scaat.errors import BundleError, ScaatError
-from pathology_scaat.patches.reader import PatchStore
-from pathology_scaat.scaat.method import Method
 from pathology_scaat.system.memory import is_out_of_memory
 from pathology_scaat.system.representation import Described
 from pathology_scaat.system.signals import raise_again
 from pathology_scaat.training.backbones import Classifier, create_backbone
 from pathology_scaat.training.bags.model import build_bag_model
-from pathology_scaat.training.builders import Tables
 from pathology_scaat.training.bundle_config import (
     SCHEMA_NAME,
     SCHEMA_VERSION,
     BundleConfig,
-    HeldOut,
-    SplitWord,
     class_names_problem,
     model_fingerprint,
-    slide_key,
 )
-from pathology_scaat.training.class_colours import class_colours
 from pathology_scaat.training.feature_reference import FeatureReference
-from pathology_scaat.training.job import Job
-from pathology_scaat.training.positive_class import positive_class
-from pathology_scaat.training.references import References
-from pathology_scaat.training.sampling import class_counts
+from pathology_scaat.training.imported.record import SCRIPT_BACKBONE
+from pathology_scaat.training.imported.script import SCRIPT_FILE, load_trusted_script
+from pathology_scaat.training.neighbours import NeighbourIndex
 from pathology_scaat.training.small_cnn import SMALL_NAME, stored_options
 from pathology_scaat.training.wsinfer import write_wsinfer_model
 
 WEIGHTS_NAME = "model.safetensors"
 FEATURES_NAME = "features.safetensors"
+NEIGHBOURS_NAME = "neighbours.safetensors"
 CONFIG_NAME = "config.json"
 WSINFER_DIR = "wsinfer"
 MAX_CONFIG_BYTES = 4 << 20
+_ANEW = "train it again, or copy the whole folder anew"
 
 
 @dataclass(frozen=True, repr=False)
@@ -104,6 +100,8 @@ def save_bundle(
     training_log: str | None = None,
     wsinfer: bool = True,
     features: FeatureReference | None = None,
+    script: Path | None = None,
+    neighbours: NeighbourIndex | None = None,
 ) -> BundleConfig:
     """Write a bundle; it appears whole or not at all.
 
@@ -121,6 +119,10 @@ def save_bundle(
         Also write the TorchScript and the WSInfer configuration.
     features : FeatureReference, optional
         What training patches look like to the model.
+    script : Path, optional
+        A TorchScript file that is the network: it is kept in place of weights.
+    neighbours : NeighbourIndex, optional
+        Features of training patches one by one.
 
     Returns
     -------
@@ -129,15 +131,22 @@ def save_bundle(
     """
     with atomic_path(path) as partial:
         partial.mkdir()
-        state = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
-        save_file(state, partial / WEIGHTS_NAME)
+        weights = partial / (WEIGHTS_NAME if script is None else SCRIPT_FILE)
+        if script is not None:
+            shutil.copyfile(script, weights)
+        else:
+            state = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
+            save_file(state, weights)
         update: dict[str, object] = {
-            "weights_sha256": file_sha256(partial / WEIGHTS_NAME),
+            "weights_sha256": file_sha256(weights),
             "versions": config.versions or versions(),
         }
         if features is not None:
             save_file(features.tensors(), partial / FEATURES_NAME)
             update["feature_reference_sha256"] = file_sha256(partial / FEATURES_NAME)
+        if neighbours is not None:
+            save_file(neighbours.tensors(), partial / NEIGHBOURS_NAME)
+            update["neighbours_sha256"] = file_sha256(partial / NEIGHBOURS_NAME)
         config = config.model_copy(update=update)
         write_json(
             partial / CONFIG_NAME,
@@ -160,10 +169,9 @@ def read_bundle_config(path: Path) -> BundleConfig:
         If it is missing, altered, or of another schema.
     """
     file = path / CONFIG_NAME
-    remedy = "train it again, or copy the whole folder anew"
     try:
         if file.stat().st_size > MAX_CONFIG_BYTES:
-            raise BundleError(path.name, "has a config.json of absurd size", remedy)
+            raise BundleError(path.name, "has a config.json of absurd size", _ANEW)
         value = json.loads(file.read_text(encoding="utf-8"), parse_constant=_no_number)
     except FileNotFoundError:
         raise BundleError(
@@ -172,7 +180,7 @@ def read_bundle_config(path: Path) -> BundleConfig:
             "give the folder 'scaat train' made",
         ) from None
     except (OSError, ValueError, RecursionError):
-        raise BundleError(path.name, "has a config.json that cannot be read", remedy) from None
+        raise BundleError(path.name, "has a config.json that cannot be read", _ANEW) from None
     if not isinstance(value, dict) or value.get("schema_name") != SCHEMA_NAME:
         raise BundleError(path.name, "is not a model bundle", "give the folder 'scaat train' made")
     if value.get("schema_version") != SCHEMA_VERSION:
@@ -188,15 +196,15 @@ def read_bundle_config(path: Path) -> BundleConfig:
         computed = model_fingerprint(config)
     except ValidationError as error:
         at = ".".join(str(part) for part in error.errors()[0]["loc"])[:60]
-        raise BundleError(path.name, f"has a damaged config.json ('{at}')", remedy) from None
+        raise BundleError(path.name, f"has a damaged config.json ('{at}')", _ANEW) from None
     except (ValueError, RecursionError):  # numbers that are none, in free settings
-        raise BundleError(path.name, "has a damaged config.json", remedy) from None
+        raise BundleError(path.name, "has a damaged config.json", _ANEW) from None
     if problem := class_names_problem(config.class_names):
         raise BundleError(path.name, problem, "train it again with other class names")
     if stated != computed:
-        raise BundleError(path.name, "has a config.json that was altered", remedy)
+        raise BundleError(path.name, "has a config.json that was altered", _ANEW)
     if config.positive_class not in config.class_names:
-        raise BundleError(path.name, "names a positive class it does not have", remedy)
+        raise BundleError(path.name, "names a positive class it does not have", _ANEW)
     return config
 
 
@@ -245,16 +253,6 @@ def build_model(config: BundleConfig, state: Mapping[str, Tensor] | None = None)
     return Classifier(backbone, config.mean, config.std)
 
 
-@lru_cache(maxsize=1)
-def kept_bundle(path: Path, fingerprint: str, device: str) -> ModelBundle:
-    """:func:`load_bundle`, the last one kept: a worker that explains many slides loads it once.
-
-    ``fingerprint`` is that of the configuration as it stands now (:func:`model_fingerprint`), so
-    that a bundle that was replaced meanwhile is loaded anew.
-    """
-    return load_bundle(path, device=device)
-
-
 def load_bundle(path: str | Path, device: str = "cpu") -> ModelBundle:
     """Load a bundle for use.
 
@@ -272,28 +270,8 @@ def load_bundle(path: str | Path, device: str = "cpu") -> ModelBundle:
     """
     folder = Path(path)
     config = read_bundle_config(folder)
-    weights = folder / WEIGHTS_NAME
-    remedy = "train it again, or copy the whole folder anew"
-    if not weights.is_file():
-        raise BundleError(folder.name, f"has no {WEIGHTS_NAME}", remedy)
-    if file_sha256(weights) != config.weights_sha256:
-        raise BundleError(
-            folder.name, f"has a {WEIGHTS_NAME} that is not the one it was saved with", remedy
-        )
-    try:
-        state = load_file(weights)
-        model = build_model(config, state)
-        model.load_state_dict(state)
-    except ScaatError as error:
-        raise BundleError(folder.name, f"cannot be loaded ({error.problem})", remedy) from None
-    except Exception as error:
-        raise_again()  # a signal that a loader made into an error of its own
-        if is_out_of_memory(error):
-            raise
-        # Whatever network and loader say of data that do not fit: it is the bundle's fault.
-        raise BundleError(
-            folder.name, f"cannot be loaded ({type(error).__name__})", remedy
-        ) from None
+    model = _script(folder, config) if config.backbone == SCRIPT_BACKBONE else _network(
+        folder, config)  # fmt: skip
     if problem := _weights_problem(model):
         raise BundleError(folder.name, problem, "train it again")
     model.eval().requires_grad_(False)
@@ -305,86 +283,72 @@ def load_bundle(path: str | Path, device: str = "cpu") -> ModelBundle:
     )
 
 
-def _feature_reference(folder: Path, config: BundleConfig) -> FeatureReference | None:
-    if config.feature_reference_sha256 is None:
-        return None
-    path = folder / FEATURES_NAME
-    remedy = "train it again, or copy the whole folder anew"
-    if not path.is_file():
-        raise BundleError(folder.name, f"has no {FEATURES_NAME}", remedy)
-    if file_sha256(path) != config.feature_reference_sha256:
+def _script(folder: Path, config: BundleConfig) -> nn.Module:
+    """The network of a bundle that is a script, if this user trusts it."""
+    script = load_trusted_script(folder / SCRIPT_FILE, config.weights_sha256, folder.name)
+    return Classifier(script, config.mean, config.std)
+
+
+def _network(folder: Path, config: BundleConfig) -> nn.Module:
+    """The network of a bundle, built by its name and filled with its tensors."""
+    weights = folder / WEIGHTS_NAME
+    if not weights.is_file():
+        raise BundleError(folder.name, f"has no {WEIGHTS_NAME}", _ANEW)
+    if file_sha256(weights) != config.weights_sha256:
         raise BundleError(
-            folder.name, f"has a {FEATURES_NAME} that is not the one it was saved with", remedy
+            folder.name, f"has a {WEIGHTS_NAME} that is not the one it was saved with", _ANEW
         )
     try:
-        return FeatureReference.of_tensors(load_file(path))
-    except (SafetensorError, ValueError):
-        raise BundleError(folder.name, f"has a damaged {FEATURES_NAME}", remedy) from None
+        state = load_file(weights)
+        model = build_model(config, state)
+        model.load_state_dict(state)
+    except ScaatError as error:
+        raise BundleError(folder.name, f"cannot be loaded ({error.problem})", _ANEW) from None
+    except Exception as error:
+        raise_again()  # a signal that a loader made into an error of its own
+        if is_out_of_memory(error):
+            raise
+        # Whatever network and loader say of data that do not fit: it is the bundle's fault.
+        raise BundleError(
+            folder.name, f"cannot be loaded ({type(error).__name__})", _ANEW
+        ) from None
+    return model
 
 
-def bundle_config(
-    job: Job,
-    model: Classifier,
-    method: Method,
-    tables: Tables,
-    metrics: dict[str, float],
-    temperature: float,
-    held_out: HeldOut | None = None,
-    references: References | None = None,
-) -> BundleConfig:
-    """The bundle's configuration; hashes and versions are added when it is saved.
+def _feature_reference(folder: Path, config: BundleConfig) -> FeatureReference | None:
+    tensors = _tensors(folder, FEATURES_NAME, config.feature_reference_sha256)
+    try:
+        return None if tensors is None else FeatureReference.of_tensors(tensors)
+    except ValueError:
+        raise BundleError(folder.name, f"has a damaged {FEATURES_NAME}", _ANEW) from None
+
+
+def load_neighbours(path: str | Path) -> NeighbourIndex | None:
+    """Features of a bundle's training patches; None where it holds none.
 
     Raises
     ------
-    TrainingError
-        If the positive class that was asked for does not exist.
+    BundleError
+        If the bundle, or the file, is damaged.
     """
-    config, names = job.config, job.class_names
-    store = tables.train.stores[0]
-    positive = positive_class(config.positive_class, names).name
-    options = getattr(method, "options", None)
-    stores = [s for t in (tables.train, tables.val) for s in t.stores]
-    return BundleConfig(
-        class_names=names,
-        class_colours=dict(zip(names, class_colours(names), strict=True)),
-        positive_class=positive,
-        multi_label=config.multi_label,
-        patch_size_px=store.patch_size_px,
-        mpp=store.meta.requested_mpp,
-        backbone=config.backbone,
-        backbone_options=config.backbone_options,
-        mean=tuple(model.mean.flatten().tolist()),
-        std=tuple(model.std.flatten().tolist()),
-        method=config.method,
-        method_options=options.to_dict() if options is not None else config.method_options,
-        training={
-            **config.model_dump(
-                mode="json", exclude={"backbone_weights", "cache_bytes", "labels", "bag"}
-            ),
-            "seed": job.seed,
-        },
-        dataset_fingerprint=fingerprint({"stores": sorted({s.meta.fingerprint for s in stores})}),
-        training_fingerprint=job.fingerprint,
-        metrics=metrics,
-        temperature=temperature,
-        held_out=held_out,
-        slides=_slide_keys(job),
-        training_counts={
-            name: int(count)
-            for name, count in zip(
-                names, class_counts(tables.train.labels, len(names)), strict=True
-            )
-        },
-        saliency_reference=references.saliency if references else None,
-        evidence_reference=references.evidence if references else None,
-        reference_settings=references.settings if references else None,
-    )
+    folder = Path(path)
+    tensors = _tensors(folder, NEIGHBOURS_NAME, read_bundle_config(folder).neighbours_sha256)
+    try:
+        return None if tensors is None else NeighbourIndex.of_tensors(tensors)
+    except ValueError:
+        raise BundleError(folder.name, f"has a damaged {NEIGHBOURS_NAME}", _ANEW) from None
 
 
-def _slide_keys(job: Job) -> dict[SplitWord, tuple[str, ...]]:
-    """Which slides served for what, as keyed hashes."""
-    found: dict[SplitWord, set[str]] = {"train": set(), "val": set(), "test": set()}
-    for slide in job.slides:
-        meta = PatchStore(slide.store).meta
-        found[cast(SplitWord, slide.split)].add(slide_key(meta.slide_fingerprint, job.fingerprint))
-    return {word: tuple(sorted(keys)) for word, keys in found.items()}
+def _tensors(folder: Path, name: str, sha256: str | None) -> dict[str, Tensor] | None:
+    """A further file of a bundle, checked; None where the bundle has none."""
+    if sha256 is None:
+        return None
+    path = folder / name
+    if not path.is_file():
+        raise BundleError(folder.name, f"has no {name}", _ANEW)
+    if file_sha256(path) != sha256:
+        raise BundleError(folder.name, f"has a {name} that is not the one it was saved with", _ANEW)
+    try:
+        return load_file(path)
+    except (SafetensorError, ValueError):
+        raise BundleError(folder.name, f"has a damaged {name}", _ANEW) from None

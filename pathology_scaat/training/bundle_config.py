@@ -13,6 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from pathology_scaat.artifacts.fingerprint import fingerprint
 from pathology_scaat.training.bags.config import BagHeadConfig
+from pathology_scaat.training.encoders import encoder_of
+from pathology_scaat.training.imported.record import ImportRecord
 
 SCHEMA_NAME = "pathology_scaat.model"
 
@@ -55,6 +57,7 @@ def class_names_problem(names: Sequence[str]) -> str | None:
     return None
 
 
+NOTHING_LEARNT = "THIS MODEL HAS LEARNT NOTHING THAT CAN BE RELIED ON"
 HARDLY_VARIES = 0.05
 """Span of the calibrated probability (5th to 95th percentile) below which a model says the same
 of everything."""
@@ -91,12 +94,15 @@ class HeldOut(BaseModel):
         description="what intervals were resampled by: the largest of which there are five"
     )
     n_units: int = Field(ge=0)
-    class_counts: dict[str, int] = Field(description="patches of each class")
+    class_counts: dict[str, int] = Field(description="patches of each class, or slides")
     auc: Estimate | None = Field(None, description="mean over classes, each against the rest")
     balanced_accuracy: Estimate | None = None
     chance: float = Field(description="balanced accuracy of a constant prediction")
     probability_span: float = Field(
         ge=0, le=1, description="5th to 95th percentile of the calibrated probability, widest class"
+    )
+    judged: Literal["slides"] | None = Field(
+        None, description="what the figures count, where it is whole slides and not patches"
     )
 
     @property
@@ -119,6 +125,8 @@ class HeldOut(BaseModel):
 
     def text(self) -> str:
         """One sentence for pages, figures and the terminal."""
+        if self.judged == "slides":
+            return self._text_of_slides()
         if self.auc is None or self.balanced_accuracy is None:
             return (
                 f"quality unknown: the held-out tissue ({self.n_patches} patches of "
@@ -131,6 +139,18 @@ class HeldOut(BaseModel):
         return (
             f"on {self.source} ({self.n_patches:,} patches; 95 % interval over {by}): "
             f"AUC {self.auc.text()}, balanced accuracy {self.balanced_accuracy.text()}"
+        )
+
+    def _text_of_slides(self) -> str:
+        """The sentence where whole slides are told apart."""
+        shown = f"{self.n_slides} slide{'' if self.n_slides == 1 else 's'}"
+        if self.auc is None or self.balanced_accuracy is None:
+            return f"quality unknown: the {self.source} ({shown}) do not hold two classes"
+        by = f"{self.n_patients} patient{'' if self.n_patients == 1 else 's'}"
+        return (
+            f"on {self.source}, by which the epoch was chosen ({shown} of {by}; 95 % interval over "
+            f"patients), whole slides: AUC {self.auc.text()}, balanced accuracy "
+            f"{self.balanced_accuracy.text()}"
         )
 
 
@@ -159,7 +179,23 @@ class ReferenceSettings(BaseModel):
     output: str = "margin"
     stride_px: int = Field(gt=0)
     n_patches: int = Field(ge=0)
-    source: Literal["held-out patches", "training patches"] = "held-out patches"
+    source: Literal["held-out patches", "training patches", "reference patches"] = Field(
+        "held-out patches",
+        description="reference patches: given when a model was imported; they may be anything",
+    )
+
+
+class Ancestor(BaseModel):
+    """A bundle that a model was fine-tuned from: its weights have seen those slides too."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    fingerprint: str = Field(description="of the bundle")
+    method: str = Field(description="what it was trained with")
+    training_fingerprint: str = Field("", description="key of its slides' hashes")
+    slides: dict[SplitWord, tuple[str, ...]] | None = Field(
+        None, description="as the bundle had them; none where it did not know them"
+    )
 
 
 class BundleConfig(BaseModel):
@@ -213,14 +249,45 @@ class BundleConfig(BaseModel):
         None, description="keyed hashes of the slides' fingerprints, by what they served for"
     )
     training_counts: dict[str, int] | None = Field(
-        None, description="training patches of each class"
+        None, description="training patches of each class; of a model for bags, slides"
     )
     feature_reference_sha256: str | None = Field(
         None, description="of features.safetensors: what training patches look like to the model"
     )
+    neighbours_sha256: str | None = Field(
+        None, description="of neighbours.safetensors: features of training patches, no pixels"
+    )
     bag: BagHeadConfig | None = Field(
         None, description="additive head of a model for bags; none for a model for patches"
     )
+    imported: ImportRecord | None = Field(
+        None, description="where a model came from that was trained elsewhere"
+    )
+    ancestors: tuple[Ancestor, ...] | None = Field(
+        None, description="bundles that it was fine-tuned from, the first one first"
+    )
+
+    @property
+    def is_calibrated(self) -> bool:
+        """Whether a temperature was fitted, so that probabilities are calibrated.
+
+        A fitted temperature is hardly ever 1 to the last digit; where there was nothing to fit it
+        on (no validation patches of two classes, several labels, an imported model) it is 1.
+        """
+        return self.temperature != 1.0
+
+    @property
+    def trained_by(self) -> str:
+        """The training method, in words."""
+        return self.method if self.imported is None else "unknown: imported, trained elsewhere"
+
+    @property
+    def terms(self) -> str:
+        """Under which terms the weights are, where that is known; else empty."""
+        if self.imported is not None and self.imported.licence:
+            return f"The imported weights are under: {self.imported.licence}"
+        encoder = encoder_of(self.backbone)
+        return encoder.terms if encoder is not None else ""
 
     @property
     def nothing_learnt(self) -> str:
@@ -230,21 +297,30 @@ class BundleConfig(BaseModel):
     def role_of(self, slide_fingerprint: str) -> SplitWord | Literal["held out", "unknown"]:
         """What a slide served for in training: the bundle knows, whatever a table says.
 
-        ``unknown`` where the bundle is of a version that did not record its slides.
+        Of a fine-tuned model, what it served for in any of its trainings: ``train`` before
+        ``val``, and both before ``test``. ``unknown`` where that would have to be known of a
+        training that did not record its slides (an older version's, or another program's).
         """
-        if self.slides is None:
-            return "unknown"
-        key = slide_key(slide_fingerprint, self.training_fingerprint)
-        for word in ("train", "val", "test"):
-            if key in self.slides.get(word, ()):
-                return word
-        return "held out"
+        roles = {
+            _role(own, slide_fingerprint, key)
+            for own, key in (
+                (self.slides, self.training_fingerprint),
+                *((a.slides, a.training_fingerprint) for a in self.ancestors or ()),
+            )
+        }
+        order: tuple[SplitWord | Literal["unknown"], ...] = ("train", "val", "unknown", "test")
+        return next((role for role in order if role in roles), "held out")
+
+    @property
+    def knows_its_slides(self) -> bool:
+        """Whether all slides that the weights have seen are recorded."""
+        return self.slides is not None and all(a.slides is not None for a in self.ancestors or ())
 
     def facts(self, slide_fingerprint: str) -> dict[str, Any]:
         """What maps and pictures of a slide carry of their model, as JSON."""
         names = {"backbone", "method", "mpp", "patch_size_px", "temperature", "held_out",
                  "saliency_reference", "evidence_reference", "reference_settings",
-                 "training_counts"}  # fmt: skip
+                 "training_counts", "imported"}  # fmt: skip
         return {
             **self.model_dump(mode="json", include=names),
             "fingerprint": model_fingerprint(self),
@@ -256,7 +332,8 @@ class BundleConfig(BaseModel):
 ADDED_LATER = frozenset(
     {
         "held_out", "saliency_reference", "evidence_reference", "reference_settings", "slides",
-        "training_counts", "feature_reference_sha256", "bag",
+        "training_counts", "feature_reference_sha256", "neighbours_sha256", "bag", "imported",
+        "ancestors",
     }
 )  # fmt: skip
 """Fields that do not enter the fingerprint where they are absent, so that old ones still hold."""
@@ -272,9 +349,21 @@ def slide_key(slide_fingerprint: str, training_fingerprint: str) -> str:
     return hmac.new(key, slide_fingerprint.encode(), hashlib.sha256).hexdigest()[:KEY_HEX]
 
 
+def _role(
+    slides: dict[SplitWord, tuple[str, ...]] | None, slide_fingerprint: str, key: str
+) -> SplitWord | Literal["held out", "unknown"]:
+    """What a slide served for in one training."""
+    if slides is None:
+        return "unknown"
+    mark = slide_key(slide_fingerprint, key)
+    words: tuple[SplitWord, ...] = ("train", "val", "test")
+    return next((word for word in words if mark in slides.get(word, ())), "held out")
+
+
 def model_name(config: BundleConfig) -> str:
     """A name that tells models apart: method, network, and a piece of the fingerprint."""
-    plain = re.sub(r"[^\w.-]+", "-", f"{config.method}-{config.backbone}").strip("-.")
+    made = config.method if config.imported is None else "imported"
+    plain = re.sub(r"[^\w.-]+", "-", f"{made}-{config.backbone}").strip("-.")
     return f"{plain}-{model_fingerprint(config)[:8]}"
 
 
@@ -285,4 +374,7 @@ def model_fingerprint(config: BundleConfig) -> str:
     """
     absent = {name for name in ADDED_LATER if getattr(config, name) is None}
     left_out = {"versions", "metrics", "class_colours", "notes", *absent}
-    return fingerprint(config.model_dump(mode="json", exclude=left_out))
+    content = config.model_dump(mode="json", exclude=left_out)
+    if config.held_out is not None and config.held_out.judged is None:
+        del content["held_out"]["judged"]
+    return fingerprint(content)

@@ -9,6 +9,10 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from pathology_scaat.scaat.names import METHODS
 from pathology_scaat.training.bags.config import BagConfig, LabelSource
+from pathology_scaat.training.encoders import ENCODERS
+
+LORA = r"lora(-[0-9]{1,3})?"
+"""Low-rank adaptation, as ``trainable`` names it (:mod:`.lora`)."""
 
 
 class AugmentConfig(BaseModel):
@@ -44,7 +48,10 @@ class TrainConfig(BaseModel):
         "auto", description="what is learnt from: labels of slides, or of patches"
     )
     bag: BagConfig = Field(default_factory=BagConfig, description="for labels of slides")
-    backbone: str = Field("scaat-small", description="'scaat-small' or any timm model name")
+    backbone: str = Field(
+        "scaat-small",
+        description=f"'scaat-small', any timm model name, or one of {', '.join(ENCODERS)}",
+    )
     backbone_options: dict[str, Any] = Field(
         default_factory=dict, description="options of timm.create_model, e.g. init_values"
     )
@@ -52,10 +59,14 @@ class TrainConfig(BaseModel):
         None, description="local weight file (safetensors, or a tensor-only .pt); never downloaded"
     )
     trainable: str = Field(
-        "all", pattern=r"^(all|head|last-[0-9]+)$", description="all, head, or last-N blocks"
+        "all",
+        pattern=rf"^(all|head|last-[0-9]+|{LORA})$",
+        description="all, head, last-N blocks, or lora (lora-RANK): low-rank adapters",
     )
     method: Annotated[str, AfterValidator(METHODS.check)] = Field(
-        "scaat", description=f"one of {', '.join(METHODS.names)}"
+        "scaat",
+        description="training method",
+        json_schema_extra={"enum": list(METHODS.names)},
     )
     method_options: dict[str, Any] = Field(
         default_factory=dict, description="options of the method, e.g. eps in [0, 1] units"

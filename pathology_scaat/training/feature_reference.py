@@ -28,8 +28,21 @@ LEAST_PATCHES = 50
 
 @contextmanager
 def penultimate(model: nn.Module) -> Iterator[list[Tensor]]:
-    """Collect what goes into the head of a classifier, (B, F) a call; empty where it has none."""
+    """Collect what goes into the head of a classifier, (B, F) a call; empty where it has none.
+
+    Of a model for bags: the features of its patches, which its encoder gives.
+    """
     kept: list[Tensor] = []
+    encoder = getattr(model, "encoder", None)
+    if isinstance(encoder, nn.Module):
+        watched = encoder.register_forward_hook(
+            lambda _module, _inputs, output: kept.append(output.detach().float())
+        )
+        try:
+            yield kept
+        finally:
+            watched.remove()
+        return
     backbone = getattr(model, "backbone", model)
     head = getattr(backbone, "get_classifier", lambda: None)()
     if not isinstance(head, nn.Module) or isinstance(head, nn.Identity):

@@ -107,6 +107,8 @@ def _estimate(value: float, drawn: list[float]) -> Estimate | None:
     if len(kept) < len(drawn) / 2 or not len(kept):
         return Estimate(value=round(value, 6))
     low, high = np.quantile(kept, [0.025, 0.975])
+    if high - low < 1e-12:  # all samples agree: a bootstrap would call the value certain
+        return Estimate(value=round(value, 6))
     return Estimate(value=round(value, 6), low=round(float(low), 6), high=round(float(high), 6))
 
 
@@ -155,4 +157,60 @@ def measure_held_out(
         balanced_accuracy=accuracy,
         chance=0.5 if labels.ndim == 2 else 1 / max(present, 1),
         probability_span=round(span, 6),
+    )
+
+
+def measure_held_out_slides(
+    logits: NDArray[np.floating[Any]],
+    labels: NDArray[np.int64],
+    temperature: float,
+    patients: Sequence[str],
+    n_patches: int,
+    class_names: Sequence[str],
+    seed: int = 0,
+) -> HeldOut:
+    """Scores of whole validation slides under a model for bags, (N, K) logits.
+
+    Intervals are over patients, and there are none with fewer than five of them.
+
+    Parameters
+    ----------
+    logits, labels : (N, K), (N,)
+    temperature : float
+        Calibrates the logits.
+    patients : (N,)
+        Of each slide.
+    n_patches : int
+        In all these slides.
+    """
+    probability = softmax(logits.astype(np.float64) / temperature)
+    counts = class_counts(labels, len(class_names))
+    _, codes = np.unique(np.asarray(patients), return_inverse=True)
+    n_patients = int(codes.max(initial=-1)) + 1
+    present = int((counts > 0).sum())
+    span = 0.0
+    if len(labels):
+        low, high = np.quantile(probability, [0.05, 0.95], axis=0)
+        span = float((high - low).max())
+    auc = accuracy = None
+    if present >= 2:
+        hit, truth = (part.sum(axis=0) for part in _recall_parts(probability, labels))
+        values = macro_auc(probability, labels), _balanced_accuracy(hit, truth)
+        drawn: tuple[list[float], list[float]] = ([], [])
+        if n_patients >= LEAST_UNITS:
+            drawn = _resampled(probability, labels, codes.astype(np.int64), seed)
+        auc, accuracy = (_estimate(v, d) for v, d in zip(values, drawn, strict=True))
+    return HeldOut(
+        source="validation slides",
+        n_patches=n_patches,
+        n_slides=len(labels),
+        n_patients=n_patients,
+        unit="patient",
+        n_units=n_patients,
+        class_counts={n: int(c) for n, c in zip(class_names, counts, strict=True)},
+        auc=auc,
+        balanced_accuracy=accuracy,
+        chance=1 / max(present, 1),
+        probability_span=round(span, 6),
+        judged="slides",
     )

@@ -29,6 +29,8 @@ class Job:
     fingerprint: str
     device: str
     seed: int
+    parent: Path | None = None
+    """Bundle whose weights are trained on; none where training begins with new ones."""
 
 
 @dataclass

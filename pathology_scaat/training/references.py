@@ -7,8 +7,8 @@ slide; and a patch is told to be unlike the training data by them.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -31,12 +31,19 @@ BATCH = 32
 
 @dataclass(frozen=True)
 class References:
-    """What goes into the bundle: by class where a map is of a class."""
+    """What goes into the bundle: by class where a map is of a class.
+
+    ``training`` and ``held_out`` are the patches whose features (N, F) were looked at;
+    ``held_out_logits`` (M, K) are calibrated.
+    """
 
     saliency: dict[str, MapReference]
     evidence: dict[str, MapReference]
     settings: ReferenceSettings
     features: FeatureReference | None
+    training: tuple[PatchTable, NDArray[np.float32]] | None = None
+    held_out: tuple[PatchTable, NDArray[np.float32]] | None = None
+    held_out_logits: NDArray[np.float32] | None = None
 
 
 def spread(table: PatchTable, most: int) -> PatchTable:
@@ -53,12 +60,21 @@ def _images(table: PatchTable, start: int, device: torch.device) -> torch.Tensor
 
 def features_of(model: nn.Module, table: PatchTable, device: torch.device) -> NDArray[np.float32]:
     """What the head gets of each patch, (N, F) float32; (N, 0) where the model has no head."""
+    return _look(model, table, device)[0]
+
+
+def _look(
+    model: nn.Module, table: PatchTable, device: torch.device
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Features (N, F) and logits (N, K) of a table's patches."""
+    logits: list[torch.Tensor] = []
     with evaluating(model), torch.no_grad(), penultimate(model) as kept:
         for start in range(0, len(table), BATCH):
-            model(_images(table, start, device))
+            logits.append(model(_images(table, start, device)).float().cpu())
+    said = torch.cat(logits).numpy() if logits else np.zeros((0, 0), np.float32)
     if not kept:
-        return np.zeros((len(table), 0), np.float32)
-    return torch.cat([part.cpu() for part in kept]).numpy()
+        return np.zeros((len(table), 0), np.float32), said
+    return torch.cat([part.cpu() for part in kept]).numpy(), said
 
 
 def _spread_of(values: NDArray[np.floating[Any]], other: NDArray[np.bool_]) -> MapReference:
@@ -67,32 +83,69 @@ def _spread_of(values: NDArray[np.floating[Any]], other: NDArray[np.bool_]) -> M
     return MapReference(p50=p50, p90=p90, p99=p99, p995=p995, others_p99=others)
 
 
-def measure_references(
-    model: nn.Module,
-    training: PatchTable,
-    held_out: PatchTable,
+def spreads_of_maps(
+    maps: Sequence[NDArray[np.floating[Any]]],
+    chance: NDArray[np.float64],
+    labels: NDArray[Any],
     class_names: Sequence[str],
-    temperature: float,
-    device: torch.device,
-    *,
-    multi_label: bool,
-) -> References:
-    """Look at a model's maps and features on its patches.
+) -> tuple[dict[str, MapReference], dict[str, MapReference]]:
+    """Saliency times probability, and evidence: what they span, by class.
 
     Parameters
     ----------
-    model : nn.Module
-        (B, 3, P, P) in [0, 1] to logits; of any mode, which it keeps.
-    training, held_out : PatchTable
-        References of maps are of held-out patches, of training patches where there is none.
-    temperature : float
-        Of the calibrated probability.
+    maps : sequence of (n, h, h), one a class
+    chance : (n, K)
+        Calibrated probability of each patch.
+    labels : (n,) or (n, K)
+        Of the patches, or of the slides they are of; below 0 is not known, and counts for no
+        class.
     """
-    shown, source = (held_out, "held-out patches") if len(held_out) else (
-        training, "training patches")  # fmt: skip
+    saliency, evidence = {}, {}
+    for k, name in enumerate(class_names):
+        values = np.asarray(maps[k], dtype=np.float64)
+        several = labels.ndim == 2
+        other = labels[:, k] <= 0.5 if several else (labels != k) & (labels >= 0)
+        saliency[name] = _spread_of(values * chance[:, k, None, None], other)
+        evidence[name] = _spread_of(patch_evidence(values, chance[:, k]), other)
+    return saliency, evidence
+
+
+def feature_reference(
+    model: nn.Module, training: PatchTable, held_out: PatchTable, device: torch.device
+) -> FeatureReference | None:
+    """What training patches look like to the model, and how unlike held-out ones are."""
+    return FeatureReference.fit(
+        features_of(model, spread(training, MOST_FEATURES), device),
+        features_of(model, spread(held_out, MOST_FEATURES), device),
+    )
+
+
+def map_stride_px(patch_size_px: int) -> int:
+    """Pixels of a patch a value of the reference maps."""
+    return STRIDE_PX if patch_size_px % STRIDE_PX == 0 else 1
+
+
+def measure_maps(
+    model: nn.Module,
+    shown: PatchTable,
+    class_names: Sequence[str],
+    temperature: float,
+    device: torch.device,
+    source: Literal["held-out patches", "training patches", "reference patches"],
+    *,
+    multi_label: bool,
+) -> References:
+    """Look at a model's maps on patches; labels below 0 are not known, and count for no class.
+
+    Parameters
+    ----------
+    shown : PatchTable
+        At most :data:`MOST_MAPS` of its patches are looked at.
+    source : str
+        What these patches are, for whoever reads the scale.
+    """
     shown = spread(shown, MOST_MAPS)
-    side = shown.stores[0].patch_size_px
-    stride = STRIDE_PX if side % STRIDE_PX == 0 else 1
+    stride = map_stride_px(shown.stores[0].patch_size_px)
     output = "logit" if multi_label else "margin"
     maps: list[list[NDArray[np.float32]]] = [[] for _ in class_names]
     probability: list[NDArray[np.float32]] = []
@@ -118,15 +171,8 @@ def measure_references(
             chances = scaled.sigmoid() if multi_label else scaled.softmax(dim=1)
             probability.append(chances.cpu().numpy())
     chance = np.concatenate(probability).astype(np.float64)
-    saliency, evidence = {}, {}
-    for k, name in enumerate(class_names):
-        values = np.concatenate(maps[k]).astype(np.float64)
-        mine = shown.labels[:, k] > 0.5 if shown.labels.ndim == 2 else shown.labels == k
-        saliency[name] = _spread_of(values * chance[:, k, None, None], ~mine)
-        evidence[name] = _spread_of(patch_evidence(values, chance[:, k]), ~mine)
-    reference = FeatureReference.fit(
-        features_of(model, spread(training, MOST_FEATURES), device),
-        features_of(model, spread(held_out, MOST_FEATURES), device),
+    saliency, evidence = spreads_of_maps(
+        [np.concatenate(parts) for parts in maps], chance, shown.labels, class_names
     )
     settings = ReferenceSettings(
         output=output,
@@ -134,4 +180,49 @@ def measure_references(
         n_patches=len(shown),
         source=source,
     )
-    return References(saliency, evidence, settings, reference)
+    return References(saliency, evidence, settings, None)
+
+
+def measure_references(
+    model: nn.Module,
+    training: PatchTable,
+    held_out: PatchTable,
+    class_names: Sequence[str],
+    temperature: float,
+    device: torch.device,
+    *,
+    multi_label: bool,
+) -> References:
+    """Look at a model's maps and features on its patches.
+
+    Parameters
+    ----------
+    model : nn.Module
+        (B, 3, P, P) in [0, 1] to logits; of any mode, which it keeps.
+    training, held_out : PatchTable
+        References of maps are of held-out patches, of training patches where there is none.
+    temperature : float
+        Of the calibrated probability.
+    """
+    if len(held_out):
+        maps = measure_maps(
+            model, held_out, class_names, temperature, device, "held-out patches",
+            multi_label=multi_label,
+        )  # fmt: skip
+    else:
+        maps = measure_maps(
+            model, training, class_names, temperature, device, "training patches",
+            multi_label=multi_label,
+        )  # fmt: skip
+    looked_at = [
+        (some, *_look(model, some, device))
+        for some in (spread(training, MOST_FEATURES), spread(held_out, MOST_FEATURES))
+    ]
+    (seen, seen_features, _), (unseen, unseen_features, logits) = looked_at
+    return replace(
+        maps,
+        features=FeatureReference.fit(seen_features, unseen_features),
+        training=(seen, seen_features),
+        held_out=(unseen, unseen_features),
+        held_out_logits=logits / temperature,
+    )

@@ -49,6 +49,7 @@ def train_model(
     seed: int = 0,
     overwrite: bool = False,
     progress: Callable[[TrainProgress], None] | None = None,
+    parent: Path | None = None,
 ) -> TrainResult:
     """Train a classifier on labelled patches and save it as a model bundle.
 
@@ -72,6 +73,9 @@ def train_model(
     progress : callable, optional
         Told about each epoch (and within long ones). Raising in it stops the training after the
         last checkpoint.
+    parent : Path, optional
+        Bundle to go on from: its weights, its normalisation, and its record of slides
+        (:func:`~pathology_scaat.training.finetune.finetune_model` checks that it fits).
 
     Returns
     -------
@@ -89,10 +93,10 @@ def train_model(
     out = Path(out_dir)
     classes = check_slides(slides)
     positive_class(settings.positive_class, classes)  # before an hour of training, not after it
-    identity = training_fingerprint(slides, settings, seed)
+    identity = training_fingerprint(slides, settings, seed, parent)
     if not overwrite and (done := finished_training(out, identity)) is not None:
         return done
-    job = Job(tuple(slides), out, settings, classes, identity, device_name(device), seed)
+    job = Job(tuple(slides), out, settings, classes, identity, device_name(device), seed, parent)
     if overwrite:
         (work_folder(out) / "checkpoint.pt").unlink(missing_ok=True)
     if "RANK" in os.environ and int(os.environ.get("WORLD_SIZE", "1")) > 1:
@@ -147,14 +151,17 @@ def check_slides(slides: Sequence[TrainingSlide]) -> tuple[str, ...]:
     return names
 
 
-def training_fingerprint(slides: Sequence[TrainingSlide], config: TrainConfig, seed: int) -> str:
+def training_fingerprint(
+    slides: Sequence[TrainingSlide], config: TrainConfig, seed: int, parent: Path | None = None
+) -> str:
     """Fingerprint of everything that decides the trained model."""
     data = []
     for slide in sorted(slides, key=lambda s: s.slide_id):
         store = PatchStore(slide.store)
         labels = patch_labels(store, config.multi_label, config.multi_label_min_coverage)
         digest = hashlib.sha256(labels.tobytes()).hexdigest()
-        data.append([slide.slide_id, slide.split, store.meta.fingerprint, digest])
+        names = list(store.meta.class_names)
+        data.append([slide.slide_id, slide.split, store.meta.fingerprint, digest, names])
     weights = config.backbone_weights
     return fingerprint(
         {
@@ -164,6 +171,7 @@ def training_fingerprint(slides: Sequence[TrainingSlide], config: TrainConfig, s
             "config": config.model_dump(mode="json", exclude=EXECUTION_ONLY | NOT_FOR_PATCHES),
             "weights": file_sha256(weights) if weights and weights.is_file() else None,
             "seed": seed,
+            **({} if parent is None else {"parent": model_fingerprint(read_bundle_config(parent))}),
         }
     )
 

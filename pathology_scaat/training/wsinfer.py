@@ -100,13 +100,16 @@ def wsinfer_readme(config: BundleConfig) -> str:
         [
             f"# {model_name(config)}",
             "",
-            f"A patch classifier of pathology_scaat ({config.backbone}, trained with "
-            f"{config.method}). For research; not a medical device.",
+            f"A patch classifier of pathology_scaat ({config.backbone}, {_made(config)}). For "
+            "research; not a medical device.",
             "",
             f"* Classes: {classes}",
             f"* Patches: {config.patch_size_px} x {config.patch_size_px} px at "
             f"{config.mpp:g} um/px",
             f"* Fingerprint: {model_fingerprint(config)[:16]}",
+            "* Its probabilities are "
+            + ("calibrated" if config.is_calibrated else "not calibrated"),
+            *([f"* {config.terms}"] if config.terms else []),
             "",
             "## Measured when it was trained",
             "",
@@ -118,6 +121,13 @@ def wsinfer_readme(config: BundleConfig) -> str:
             "",
         ]
     )
+
+
+def _made(config: BundleConfig) -> str:
+    """How the model was trained, in words."""
+    if config.imported is not None:
+        return "imported; how and on what it was trained is not known"
+    return f"trained with {config.method}"
 
 
 def _rewrite_reproducibly(source: io.BytesIO, target: PatientWriter) -> None:

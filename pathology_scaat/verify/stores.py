@@ -16,8 +16,8 @@ from pathology_scaat.artifacts.fingerprint import fingerprint
 from pathology_scaat.errors import StoreError
 from pathology_scaat.geometry import BoxPx, PatchGrid
 from pathology_scaat.patches import PatchStore
+from pathology_scaat.patches.identity import identity_of_meta
 from pathology_scaat.patches.schema import PatchStoreMeta
-from pathology_scaat.patches.tiling import METHOD_VERSION
 from pathology_scaat.patches.zarr_layout import GROUP_FILE, LARGE_SHARDS
 from pathology_scaat.saliency.schema import SCHEMA_NAME as SALIENCY_SCHEMA
 from pathology_scaat.saliency.schema import SCHEMA_VERSION as SALIENCY_VERSION
@@ -65,8 +65,14 @@ def check_patches(
         meta, n = store.meta, len(store)
         problems = _id_problems(meta.slide_id, slide_id)
         problems += _grid_problems(meta.grid, store.grid_index, store.origins_px, n)
-        if fingerprint_of_patches(meta) != meta.fingerprint:
+        own = identity_of_meta(meta)
+        if own.pixels != meta.fingerprint:
             problems.append("has a fingerprint that does not follow from its inputs")
+        elif own.labels != meta.label_fingerprint:
+            problems.append(
+                "has labels that were not made of its annotations and classes, or not for these "
+                "patches; tile again"
+            )
         k = len(meta.class_names)
         shapes = (store.labels.shape, store.tissue_fraction.shape, store.label_coverage.shape)
         if shapes != ((n,), (n,), (n, k)):
@@ -74,13 +80,14 @@ def check_patches(
         elif n and not (store.labels.min() >= -1 and store.labels.max() < max(k, 1)):
             problems.append("has labels beyond its class names")
         problems += _checksum_problems(path, GROUP_FILE, deep, LARGE_SHARDS)
-        if deep:
+        if deep and meta.has_pixels:
             for _ in store.iter_batches(batch_count(3 * meta.grid.patch_size_px**2)):
                 pass
     except StoreError as error:
         return None, [f"{error.problem}; {error.remedy}"], ""
     left_out = f", {meta.n_unreadable} unreadable left out" if meta.n_unreadable else ""
-    return meta, problems, f"{n} patches at {meta.effective_mpp:g} µm/px{left_out}"
+    kept = "" if meta.has_pixels else ", their pixels are in the slide"
+    return meta, problems, f"{n} patches at {meta.effective_mpp:g} µm/px{left_out}{kept}"
 
 
 def check_saliency(
@@ -133,24 +140,6 @@ def _checksum_problems(
     """Whether the bytes of a store are those that were written."""
     problem = folder_problem(path, name, by_size) if deep else None
     return [f"{problem}; make it again"] if problem else []
-
-
-def fingerprint_of_patches(meta: PatchStoreMeta) -> str:
-    """The fingerprint that a patch store's own inputs and parameters give."""
-    parameters = dict(meta.parameters)
-    inputs = dict(parameters.pop("inputs", {}))
-    parameters.pop("tissue_flags", None)
-    return fingerprint(
-        {
-            "stage": "tile",
-            "schema": meta.schema_version,
-            "method": METHOD_VERSION,
-            "slide": meta.slide_fingerprint,
-            "slide_id": meta.slide_id,
-            "parameters": parameters,
-            **{name: inputs.get(name) for name in ("mpp", "label", "annotation", "mask")},
-        }
-    )
 
 
 def fingerprint_of_saliency(meta: SaliencyStoreMeta) -> str:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import pickle
 import re
 import shlex
 import socket
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -18,6 +16,7 @@ from pathlib import Path
 import fsspec
 import numpy as np
 import pytest
+from forked_command import run_forked
 from fsspec.registry import known_implementations
 from hypothesis import given
 from hypothesis import strategies as st
@@ -205,11 +204,7 @@ def test_a_local_table_of_references_runs_nothing(reader: str, tmp_path: Path) -
 
 
 def scaat(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "pathology_scaat", *map(str, arguments)],
-        capture_output=True, text=True, timeout=200, check=False,
-        env={**os.environ, "COLUMNS": "400", **environment},
-    )  # fmt: skip
+    return run_forked(arguments, environment={"COLUMNS": "400", **environment})
 
 
 # --- hosts -----------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 
 import numpy as np
@@ -51,14 +52,14 @@ def make_bag(tmp_path_factory: pytest.TempPathFactory) -> SlideMaker:
         stain: tuple[float, ...] = NEUTRAL,
         patient_id: str | None = None,
     ) -> TrainingSlide:
-        path = folder / f"{slide_id}-{split}-{n}-{seed}-{hash((label, n_showing, stain))}.zarr"
+        path = folder / f"{slide_id}-{split}-{n}-{seed}-{label}-{n_showing}-{stain[0]:g}.zarr"
         count = n_showing if n_showing is not None else (n // 4 if label == CLASSES[1] else 0)
         shows = np.random.default_rng(seed + 99).permutation(np.arange(n) < count).astype(int)
         columns = 6
         index = np.stack([np.arange(n) % columns, np.arange(n) // columns], 1)
         meta = PatchStoreMeta(
             slide_id=slide_id,
-            slide_fingerprint="0" * 64,
+            slide_fingerprint=hashlib.sha256(path.name.encode()).hexdigest(),
             fingerprint=f"{slide_id}{n}{seed}{label}{count}{stain}",
             slide=SlideGeometry(SizePx(columns * SIDE, -(-n // columns) * SIDE), 0.5, "manifest"),
             grid=PatchGrid(0.0, 0.0, 1.0, SIDE, SIDE, columns, -(-n // columns)),

@@ -11,16 +11,21 @@ import torch
 
 from pathology_scaat.errors import TrainingError, UsageError
 from pathology_scaat.patches import PatchStore
+from pathology_scaat.saliency import ExplainConfig, SaliencyStore, explain_slide
+from pathology_scaat.scaat.evidence import patch_evidence
 from pathology_scaat.scaat.methods import make_method
+from pathology_scaat.scaat.overfitting_monitor import OverfittingCheck
 from pathology_scaat.training import TrainConfig, TrainingSlide, TrainProgress, load_bundle
+from pathology_scaat.training import loop as loop_module
 from pathology_scaat.training.augment import to_float
 from pathology_scaat.training.bags import POOLINGS, BagHeadConfig
 from pathology_scaat.training.bags.batch_norm import estimate_statistics
 from pathology_scaat.training.bags.config import LABEL_SOURCES, LabelSource
+from pathology_scaat.training.bags.data import epoch_of_bags, make_bags
 from pathology_scaat.training.bags.head import BagHead
 from pathology_scaat.training.bags.model import build_bag_model, tall_image
-from pathology_scaat.training.bags.staging import Staged
 from pathology_scaat.training.bags.train import train_on_slides
+from pathology_scaat.training.bundle import ModelBundle
 
 Slides = tuple[TrainingSlide, ...]
 
@@ -84,9 +89,137 @@ def test_it_learns_from_labels_of_slides(
     positive = [scores[s.slide_id] for s in bag_slides if s.split == "test" and s.label == "tumour"]
     negative = [scores[s.slide_id] for s in bag_slides if s.split == "test" and s.label == "normal"]
     assert min(positive) > max(negative)
+    _says_what_a_patch_model_says(bundle, bag_slides)
     again = train_on_slides(bag_slides, tmp_path / "model", quick_bags, device="cpu")
     assert again.skipped
     assert again.model_fingerprint == result.model_fingerprint
+
+
+def _says_what_a_patch_model_says(bundle: ModelBundle, slides: Slides) -> None:
+    """The bundle's record of itself: quality, slides, colours, references, unlike tissue."""
+    config = bundle.config
+    prints = {s.slide_id: PatchStore(s.store).meta.slide_fingerprint for s in slides}
+    roles = {s.slide_id: config.role_of(prints[s.slide_id]) for s in slides}
+    assert roles == {s.slide_id: s.split for s in slides}
+    assert config.role_of("9" * 64) == "held out"
+    held = config.held_out
+    assert held is not None
+    assert (held.source, held.judged, held.n_slides, held.unit) == (
+        "validation slides", "slides", 6, "patient",
+    )  # fmt: skip
+    assert held.class_counts == {"normal": 3, "tumour": 3}
+    assert "6 slides of 6 patients" in held.text()
+    assert "whole slides" in held.text()
+    assert any(note.startswith("Quality on validation slides") for note in config.notes)
+    assert config.nothing_learnt == ""
+    assert config.training_counts == {"normal": 6, "tumour": 6}
+    assert config.class_colours is not None
+    assert set(config.class_colours) == {"normal", "tumour"}
+    assert config.reference_settings is not None
+    assert config.reference_settings.n_patches == 6 * 24
+    assert config.saliency_reference is not None
+    assert config.evidence_reference is not None
+    assert config.evidence_reference["tumour"].p995 > config.evidence_reference["tumour"].p50
+    assert bundle.features is not None
+    assert bundle.features.quantiles[-1] > bundle.features.quantiles[0]
+
+
+def test_references_are_of_maps_as_explaining_makes_them(
+    bag_slides: Slides, quick_bags: TrainConfig, tmp_path: Path
+) -> None:
+    config = quick_bags.model_copy(update={"epochs": 1})
+    result = train_on_slides(bag_slides, tmp_path / "model", config, device="cpu")
+    bundle = load_bundle(result.bundle_path)
+    values, others = [], []
+    for slide in (s for s in bag_slides if s.split == "val"):
+        out = tmp_path / f"{slide.slide_id}.zarr"
+        told = explain_slide(slide.store, result.bundle_path, out, ExplainConfig(), device="cpu")
+        assert told.unlike_share is not None
+        assert told.unlike_share < 0.2  # of patches like those that were learnt from
+        store = SaliencyStore(out)
+        assert store.unlike is not None
+        chance = store.probability[:, 1].astype(np.float64)
+        evidence = patch_evidence(store.read_saliency(slice(None)), chance)
+        values.append(evidence.ravel())
+        if slide.label == "normal":
+            others.append(evidence.ravel())
+    found = bundle.config.evidence_reference
+    assert found is not None
+    assert found["tumour"].p995 == pytest.approx(np.quantile(np.concatenate(values), 0.995), 1e-2)
+    assert found["tumour"].others_p99 == pytest.approx(
+        np.quantile(np.concatenate(others), 0.99), 1e-2
+    )
+
+
+def test_foreign_tissue_is_unlike_the_training_data(
+    bag_slides: Slides, make_bag: object, quick_bags: TrainConfig, tmp_path: Path
+) -> None:
+    result = train_on_slides(bag_slides, tmp_path / "model", quick_bags, device="cpu")
+    green = make_bag("green", "test", "normal", seed=400, stain=(90.0, 200.0, 60.0))  # type: ignore[operator]
+    told = explain_slide(
+        green.store, result.bundle_path, tmp_path / "green.zarr", ExplainConfig(), device="cpu"
+    )
+    assert told.unlike_share is not None
+    assert told.unlike_share > 0.9
+    assert any("unlike the model's training data" in note for note in told.notes)
+
+
+def test_what_learnt_nothing_says_so(
+    bag_slides: Slides, quick_bags: TrainConfig, tmp_path: Path
+) -> None:
+    config = quick_bags.model_copy(update={"epochs": 1, "learning_rate": 1e-9, "ema_decay": 0.5})
+    result = train_on_slides(bag_slides, tmp_path / "model", config, device="cpu")
+    assert result.nothing_learnt
+    assert any("LEARNT NOTHING" in note for note in result.notes)
+    again = train_on_slides(bag_slides, tmp_path / "model", config, device="cpu")
+    assert (again.skipped, again.nothing_learnt) == (True, result.nothing_learnt)
+
+
+def test_guards_of_patch_training_hold_for_bags(
+    bag_slides: Slides,
+    quick_bags: TrainConfig,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A class without training slides, settings without effect, the overfitting monitor, logs."""
+
+    def check(*args: object, **kwargs: object) -> OverfittingCheck:
+        return OverfittingCheck(step_gap=0.01, pgd_gap=2.0)
+
+    monkeypatch.setattr(loop_module, "check_overfitting", check)
+    update = {"epochs": 2, "tensorboard": True, "compile": True, "class_balance": "sampling"}
+    config = TrainConfig(**{**quick_bags.model_dump(exclude_unset=True), **update})  # type: ignore[arg-type]
+    result = train_on_slides(
+        bag_slides, tmp_path / "model", config, class_names=("normal", "tumour", "necrosis"),
+        device="cpu",
+    )  # fmt: skip
+    told = "\n".join(result.notes)
+    assert "No training slide of: necrosis." in told
+    assert "Settings without effect on labels of slides: compile." in told
+    assert told.count("catastrophic overfitting") == 1
+    assert list((tmp_path / "model.training" / "tensorboard").glob("events*"))
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UsageError, match="devices"):
+        train_on_slides(bag_slides, tmp_path / "model", config, device="cpu")
+
+
+def test_classes_are_drawn_evenly_where_asked(make_bag: object) -> None:
+    slides = [make_bag(f"e{k}", "train", "tumour" if k < 2 else "normal", seed=500 + k)  # type: ignore[operator]
+              for k in range(10)]  # fmt: skip
+    bags = make_bags(slides, ("normal", "tumour"))
+    drawn = [
+        bags.labels[bag]
+        for seed in range(20)
+        for step in epoch_of_bags(bags, 2, 4, 4, np.random.default_rng(seed), balanced=True)
+        for bag in step.bags
+    ]
+    assert np.mean(drawn) == pytest.approx(0.5, abs=0.05)
+    plain = [
+        bags.labels[bag]
+        for step in epoch_of_bags(bags, 2, 4, 4, np.random.default_rng(0))
+        for bag in step.bags
+    ]
+    assert np.mean(plain) == pytest.approx(0.2)
 
 
 def test_a_stopped_training_goes_on_to_the_same_bytes(
@@ -163,12 +296,11 @@ def test_the_method_begins_late_with_a_schedule_of_its_own() -> None:
     model = build_bag_model(
         "scaat-small", {"widths": (8, 8)}, 8, 2, BagHeadConfig(), (0.5,) * 3, (0.25,) * 3
     )
-    method = make_method("scaat", model, eps=0.1, warmup=0.5)
-    staged = Staged(method, 0.5)
+    staged = make_method("scaat", model, eps=0.1, warmup=0.5, start=0.5)
     found = []
     for fraction in (0.25, 0.5, 0.625, 0.75, 1.0):
         staged.set_progress(fraction)
-        found.append(round(staged.eps_now, 6))
+        found.append(round(staged.eps_now, 6))  # type: ignore[attr-defined]
     assert found == [0.0, 0.0, 0.05, 0.1, 0.1]
     staged.set_progress(1.0)
     bags, labels = torch.rand(2, 3, 32, 8), torch.tensor([0, 1])
@@ -190,6 +322,11 @@ def test_what_cannot_be_learnt_from_is_refused(
     unlabelled = make_bag("none", "train", None, seed=77)  # type: ignore[operator]
     with pytest.raises(TrainingError, match="has no label"):
         train_on_slides([*bag_slides, unlabelled], tmp_path / "b", quick_bags)
+    with pytest.raises(UsageError, match="set bag: start"):
+        train_on_slides(
+            bag_slides, tmp_path / "d",
+            quick_bags.model_copy(update={"method_options": {"start": 0.2}}),
+        )  # fmt: skip
     with pytest.raises(UsageError, match="scaat-amortised"):
         train_on_slides(
             bag_slides, tmp_path / "c", quick_bags.model_copy(update={"method": "scaat-amortised"})

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import json
-import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import tifffile
+from forked_command import run_forked
 
+from pathology_scaat.artifacts.checksums import sums_problem
+from pathology_scaat.artifacts.output_folder import SUMS_NAME
+from pathology_scaat.artifacts.status import StatusTable
 from pathology_scaat.cohort.manifest import read_manifest
-from pathology_scaat.errors import ManifestError
+from pathology_scaat.errors import ManifestError, UsageError
 from pathology_scaat.patches import PatchStore, TileConfig
 from pathology_scaat.pipeline.config import load_run_config
+from pathology_scaat.pipeline.evaluate import evaluate
 from pathology_scaat.pipeline.label_source import copies_labels, label_notes, label_source
-from pathology_scaat.pipeline.predict import predict
+from pathology_scaat.pipeline.predict import predict, predicting_bundles
 from pathology_scaat.pipeline.run import run
 from pathology_scaat.pipeline.tile import tile
 from pathology_scaat.pipeline.train import train
@@ -128,6 +132,84 @@ def test_every_slide_and_patient_is_predicted(whole: tuple[Path, Notes]) -> None
     ]
     assert 0.6 < np.mean(val) < 0.95
     assert len(table(out / "predictions_patients.csv")) == 24
+    model = json.loads((out / "model" / "config.json").read_text())["fingerprint"]
+    for row in rows:
+        assert row["model"] == model[:16]
+        p = [float(row["p_Normal"]), float(row["p_Tumor"])]
+        entropy = -sum(v * np.log2(v) for v in p if v > 0)
+        assert float(row["uncertainty"]) == pytest.approx(entropy, abs=2e-3)
+        assert 0 <= float(row["unlike_training"]) <= 1
+        assert row["disagreement"] == row["possible"] == ""  # one model; six patients are too few
+
+
+def test_the_slide_table_the_page_and_qupath_tell_the_prediction(
+    whole: tuple[Path, Notes],
+) -> None:
+    out, _ = whole
+    predicted = {row["slide_id"]: row for row in table(out / "predictions.csv")}
+    page = (out / "overlays" / "index.html").read_text()
+    for row in table(out / "slides.csv"):
+        mine = predicted[row["slide_id"]]
+        assert row["predicted"] == mine["predicted"]
+        assert row["probabilities"].startswith("Normal=")
+        assert float(row["uncertainty"]) == pytest.approx(float(mine["uncertainty"]), abs=1e-3)
+        assert row["unlike_training"]
+        words = f"Normal {float(mine['p_Normal']):.3f}, Tumor {float(mine['p_Tumor']):.3f}"
+        assert words in page
+        record = json.loads((out / "overlays" / f"{row['slide_id']}.json").read_text())
+        assert record["model"]["prediction"].startswith(words)
+        assert record["model"]["slide_role"] == mine["split"]
+        assert "validation slides, by which the epoch was chosen" in record["model"]["quality"]
+        assert record["colour_scale"]["source"].endswith("held-out patches")
+    regions = [
+        feature
+        for path in sorted((out / "overlays").glob("*.geojson.gz"))
+        for feature in json.loads(gzip.decompress(path.read_bytes()))["features"]
+        if feature["properties"]["objectType"] == "annotation"
+    ]
+    assert regions
+    assert all("slide prediction" in f["properties"]["metadata"] for f in regions)
+
+
+def test_the_model_s_own_record_decides_what_was_trained_on(
+    whole: tuple[Path, Notes], cohort: Path, tmp_path: Path
+) -> None:
+    """A bundle that is applied elsewhere knows its slides; so does one whose table was altered."""
+    out, _ = whole
+    again = predict(out, manifest=cohort, models=[out / "model"], device="cpu")
+    assert {p.split for p in again.predictions} == {"train", "val", "test"}
+    assert again.performance is not None
+    assert again.performance.evaluated_on == "test slides"
+    assert not any("comes from elsewhere" in note for note in again.performance.notes)
+    StatusTable(out).tell({f"s{k:02d}": {"split": "test"} for k in range(24)})
+    predict(out, manifest=cohort, device="cpu")
+    splits = [row["split"] for row in table(out / "predictions.csv")]
+    assert splits == ["train"] * 10 + ["val"] * 6 + ["test"] * 8
+
+
+def test_bag_models_get_a_trust_card_of_whole_slides(
+    whole: tuple[Path, Notes], cohort: Path
+) -> None:
+    out, _ = whole
+    card = evaluate(out, manifest=cohort, device="cpu")
+    assert (card.n_images, card.images, card.held_out) == (8, "slide", True)
+    auc = card.entry("auc")
+    assert auc is not None
+    assert auc.interval is not None
+    assert auc.interval.value == 1.0
+    flipping = card.entry("flipping/contribution")
+    assert flipping is not None
+    assert flipping.interval is not None
+    assert flipping.interval.value > 0.1
+    for measure in ("flipping/evidence", "flipping/single", "flipping/integrated-gradients",
+                    "flipping/attention", "flipping/random", "necessity", "sufficiency",
+                    "flipping/contribution - single"):  # fmt: skip
+        entry = card.entry(measure)
+        assert entry is not None, measure
+        assert entry.interval is not None, measure
+    text = (out / "evaluation" / "trust_card.md").read_text()
+    assert "Measured on 8 slides of 8 patients" in text
+    assert "4 that the model calls Tumor" in text
 
 
 def test_performance_is_that_of_the_test_slides(whole: tuple[Path, Notes]) -> None:
@@ -220,11 +302,7 @@ def test_each_fold_predicts_patients_it_never_saw(cohort: Path, tmp_path: Path) 
 
 def test_the_command_says_what_is_wrong(cohort: Path, tmp_path: Path) -> None:
     def scaat(*arguments: object) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "pathology_scaat", *map(str, arguments)],
-            capture_output=True, text=True, check=False,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"},
-        )  # fmt: skip
+        return run_forked(arguments)
 
     wrong = scaat("run", "--manifest", cohort, "--out", tmp_path / "a", "--labels", "bag")
     assert wrong.returncode == 2
@@ -259,6 +337,19 @@ def test_an_external_cohort_is_tested_on_alone(cohort: Path, tmp_path: Path) -> 
     splits = {row["slide_id"]: row["split"] for row in table(out / "predictions.csv")}
     assert {splits[f"s{n:02d}"] for n in range(16, 24)} == {"external test"}
     assert {splits[f"s{n:02d}"] for n in range(16)} == {"train", "val"}
+    # later, on its own: the folder remembers who is external, and says who is missing
+    later = predict(out, manifest=own, test_manifest=other, device="cpu")
+    assert later.performance is not None
+    assert later.performance.evaluated_on == "external test slides"
+    listener = Notes()
+    alone = predict(out, manifest=own, device="cpu", reporter=listener)
+    assert alone.performance is None or alone.performance.evaluated_on == "validation slides"
+    both = base / "both.csv"
+    both.write_text(cohort.read_text().replace(",test,", ",,").replace(",val,", ",,"))
+    predict(out, manifest=own, test_manifest=other, device="cpu")
+    known = predict(out, manifest=both, device="cpu")
+    assert known.performance is not None
+    assert known.performance.evaluated_on == "external test slides"
     overlap = base / "overlap.csv"
     overlap.write_text("\n".join([lines[0], lines[3]]) + "\n")
     with pytest.raises(ManifestError, match="shares the slide 's02'"):
@@ -268,3 +359,50 @@ def test_an_external_cohort_is_tested_on_alone(cohort: Path, tmp_path: Path) -> 
                 {**SMALL, "manifest": own, "test_manifest": overlap, "out": tmp_path / "b"},
             )
         )
+
+
+@pytest.mark.slow
+def test_folds_together_predict_an_external_cohort(cohort: Path, tmp_path: Path) -> None:
+    lines = cohort.read_text().splitlines()
+    base = cohort.parent
+    own, other = base / "own-folds.csv", base / "external-folds.csv"
+    own.write_text("\n".join(lines[:17]) + "\n")
+    other.write_text(
+        "\n".join([lines[0], *(line.replace(",test,", ",,") for line in lines[17:])]) + "\n"
+    )
+    out = tmp_path / "out"
+    listener = Notes()
+    settings: dict[str, Any] = {
+        **SMALL,
+        "train": {**SMALL["train"], "epochs": 3},  # type: ignore[dict-item]
+        "manifest": own, "test_manifest": other, "out": out, "folds": 3,
+        "preserve_site": "site",
+    }  # fmt: skip
+    report = run(load_run_config(None, settings), reporter=listener)
+    assert not report.failed
+    assert any("predicted by the 3 models of the folds together" in n for n in listener.notes)
+    rows = {row["slide_id"]: row for row in table(out / "predictions.csv")}
+    assert len(rows) == 24
+    inside, outside = (f"s{k:02d}" for k in (0, 20))
+    assert rows[inside]["fold"] in "012"
+    assert rows[inside]["disagreement"] == ""
+    assert (rows[outside]["split"], rows[outside]["fold"]) == ("external test", "")
+    assert float(rows[outside]["disagreement"]) >= 0
+    assert rows[outside]["model"] == ""
+    first = json.loads((out / "performance.json").read_text())
+    second = json.loads((out / "performance_external.json").read_text())
+    assert (first["n"], second["n"]) == (16, 8)
+    assert first["evaluated_on"].startswith("out-of-fold")
+    assert second["evaluated_on"] == "external test slides"
+    # the out-of-fold figures are a look at other cases
+    assert second["earlier_looks_at_these_cases"] == first["earlier_looks_at_these_cases"] == 0
+    assert any("several models together" in note for note in second["notes"])
+    assert second["thresholds"]["slide"]["values"][0]["chosen_on"] == "out-of-fold predictions"
+    # each external slide: the mean of what the three models say of it
+    ensemble = predict(out, manifest=other, models=predicting_bundles(out, [], True), device="cpu")
+    for p in ensemble.predictions:
+        assert p.probability[1] == pytest.approx(float(rows[p.slide_id]["p_Tumor"]), abs=1e-5)
+        assert p.split == "external test"
+    with pytest.raises(UsageError, match="--ensemble"):
+        predicting_bundles(out, [], False)
+    assert not sums_problem(out, SUMS_NAME)

@@ -2,29 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from drawn_slides import make_cohort
+from forked_command import run_forked
 
 Scaat = Callable[..., subprocess.CompletedProcess[str]]
 
 
 def run_scaat(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     """The ``scaat`` command as a user's shell would start it."""
-    return subprocess.run(
-        [sys.executable, "-m", "pathology_scaat", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        timeout=280,
-        env={**os.environ, "OMP_NUM_THREADS": "2", "COLUMNS": "200"},
-        check=False,
-    )
+    return run_forked(arguments, threads=2, folder=cwd)
 
 
 @pytest.fixture(scope="session")

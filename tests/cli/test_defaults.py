@@ -20,10 +20,16 @@ from pathology_scaat.pipeline.config import RunConfig, load_run_config
 from pathology_scaat.saliency.config import ExplainConfig
 from pathology_scaat.stitching.config import StitchConfig
 from pathology_scaat.training.config import TrainConfig
+from pathology_scaat.training.finetune import FinetuneConfig
 
 COMMANDS: dict[str, tuple[list[str], str, type[BaseModel] | None]] = {
     "tile": (["--manifest", "m.csv", "--out", "o"], "tile", TileConfig),
     "train": (["--manifest", "m.csv", "--out", "o"], "train", TrainConfig),
+    "finetune": (
+        ["--manifest", "m.csv", "--out", "o", "--model", "m"],
+        "finetune",
+        FinetuneConfig,
+    ),
     "explain": (["--out", "o"], "explain", ExplainConfig),
     "stitch": (["--out", "o"], "stitch", StitchConfig),
     "export": (["--out", "o"], "export", ExportConfig),
@@ -38,7 +44,7 @@ COMMANDS: dict[str, tuple[list[str], str, type[BaseModel] | None]] = {
     "review": (["o"], "review", None),
     "import-review": (["o"], "review", None),
 }
-NOT_FUNCTIONS_OF_THE_PIPELINE = {"import-annotations", "make-manifest"}
+NOT_FUNCTIONS_OF_THE_PIPELINE = {"import-annotations", "make-manifest", "config", "import-model"}
 
 
 class StopHereError(Exception):

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pathology_scaat.cli import options as mopt
+from pathology_scaat.cli import map_options as mopt
 from pathology_scaat.cli.stages import export, stitch
 from pathology_scaat.export.config import ExportConfig
 from pathology_scaat.pipeline.config import merged

@@ -28,7 +28,7 @@ def snapshot(out: Path) -> dict[str, tuple[int, int]]:
         str(path.relative_to(out)): (path.stat().st_mtime_ns, path.stat().st_size)
         for path in sorted(out.rglob("*"))
         if path.is_file()
-        and path.parts[-1] not in {"slides.csv", "run.json"}
+        and path.parts[-1] not in {"slides.csv", "run.json", "run.log"}
         and "logs" not in path.relative_to(out).parts
         and not path.name.startswith(".")
     }
@@ -73,6 +73,39 @@ def test_the_output_folder_holds_what_the_contract_says(whole: tuple[Path, Any])
     assert (out / "model" / "model.safetensors").exists()
     assert (out / "model" / "config.json").exists()
     assert not list(out.rglob("*.partial-*"))
+
+
+def test_a_dry_run_takes_its_times_from_the_run_before(
+    scaat: Any, cohort: Path, whole: tuple[Path, Any], tmp_path: Path
+) -> None:
+    out, _ = whole
+    before = snapshot(out)
+    done = scaat("run", "--manifest", cohort, "--out", out, *SMALL, "--dry-run", "--json")
+    assert done.returncode == 3, done.stderr  # the broken slide
+    plan = json.loads(done.stdout)["plan"]
+    assert snapshot(out) == before
+    stages = {stage["stage"]: stage for stage in plan["stages"]}
+    for name in ("tile", "explain", "stitch", "export"):
+        assert stages[name]["source"].startswith("as the run before in this folder: 3 slides")
+    assert stages["tile"]["seconds"] == 0  # all is cut already
+    assert stages["explain"]["seconds"] > 0
+    assert stages["train"]["seconds"] is None
+    # What is counted is what was cut.
+    counts = {row["slide_id"]: row["n_patches"] for row in statuses(out).values()}
+    for slide in plan["slides"]:
+        if not slide["problem"]:
+            assert str(slide["n_patches"]) == counts[slide["slide_id"]]
+    # In a new folder with a model: measured here.
+    words = ("--out", tmp_path / "new", "--model", out / "model", "--dry-run", "--json")
+    done = scaat("run", "--manifest", cohort, *words)
+    plan = json.loads(done.stdout)["plan"]
+    stages = {stage["stage"]: stage for stage in plan["stages"]}
+    for name in ("tile", "explain"):
+        assert stages[name]["source"].startswith("measured here: ")
+        assert stages[name]["seconds"] > 0
+    assert stages["stitch"]["seconds"] is None
+    assert plan["saliency_bytes"] > 0
+    assert not (tmp_path / "new").exists()
 
 
 def test_running_again_does_nothing(scaat: Any, cohort: Path, whole: tuple[Path, Any]) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import datetime
 from pathlib import Path
 
 import pytest
 
 from pathology_scaat.cohort.manifest import read_manifest, write_manifest
 from pathology_scaat.cohort.peer_tables import clam_manifest, stamp_manifest
+from pathology_scaat.cohort.table import read_table
 from pathology_scaat.errors import ManifestError
 
 TCGA = "TCGA-XX-0001-01Z-00-DX1.0A1B2C3D"
@@ -72,8 +74,73 @@ def test_stamp_s_tables(tmp_path: Path, slides: Path) -> None:
     assert len(found.notes) == 2
     with pytest.raises(ManifestError, match="no column grade; its columns are PATIENT, AGE"):
         stamp_manifest(clini, table, slides, "grade")
-    with pytest.raises(ManifestError, match="spreadsheet"):
-        stamp_manifest(tmp_path / "clini.xlsx", table, slides, "isMSIH")
+    # the same tables as STAMP's users have them: Excel workbooks
+    from_workbooks = stamp_manifest(
+        workbook(tmp_path / "clini.xlsx", [["PATIENT", "AGE", "isMSIH"], ["P1", 60, "MSIH"],
+                                           ["P2", 61.0, "nonMSIH"], ["P3", None, None]]),
+        workbook(tmp_path / "slide.xlsx", [["PATIENT", "FILENAME"], ["P1", "slide_1.h5"],
+                                           ["P1", f"{TCGA}.h5"], ["P2", "feats/slide_2.h5"],
+                                           ["P3", "slide_3.h5"], ["P9", "slide_9.h5"]]),
+        slides, "isMSIH",
+    )  # fmt: skip
+    assert from_workbooks.rows == found.rows
+    assert len(from_workbooks.notes) == 2
+
+
+def workbook(path: Path, *sheets: list[list[object]]) -> Path:
+    openpyxl = pytest.importorskip("openpyxl")
+    book = openpyxl.Workbook()
+    book.remove(book.active)
+    for rows in sheets:
+        sheet = book.create_sheet()
+        for row in rows:
+            sheet.append(row)
+    book.save(path)
+    return path
+
+
+def test_a_workbook_is_a_table_as_any_other(tmp_path: Path) -> None:
+    openpyxl = pytest.importorskip("openpyxl")
+    path = workbook(tmp_path / "a.xlsx", [
+        ["id", "n", "when", "yes"], [None, None, None, None],
+        ["Ä b", 3.0, datetime.datetime(2024, 5, 1), True], ["=not", 0.25, None, "x"],
+    ])  # fmt: skip
+    book = openpyxl.load_workbook(path)
+    book.active["A4"].data_type = "s"  # a text that begins with =, as text
+    book.active["B4"].number_format = "0"
+    book.active["A5"], book.active["B5"] = "z", 7
+    book.active["B5"].number_format = "0000"
+    book.create_sheet("empty")
+    book.save(path)
+    found = read_table(path)
+    assert found.header == ["id", "n", "when", "yes"]
+    assert found.rows == [["Ä b", "3", "2024-05-01", "True"], ["=not", "0.25", "", "x"],
+                          ["z", "0007", "", ""]]  # fmt: skip
+    assert found.lines == [3, 4, 5]
+
+
+@pytest.mark.parametrize(
+    ("sheets", "words"),
+    [
+        ([[["a"], ["x"]], [["b"], ["y"]]], "2 sheets with content"),
+        ([[["a", "b"], ["x", "=A2"]]], "formula whose value is not in the file"),
+        ([[["a"], ["x", "y"]]], "outside of the heading"),
+        ([[["a"], ["#N/A"]]], "error value #N/A"),
+        ([[]], "is empty"),
+    ],
+)
+def test_what_a_workbook_cannot_say_is_refused(
+    tmp_path: Path, sheets: list[list[list[object]]], words: str
+) -> None:
+    with pytest.raises(ManifestError, match=words):
+        read_table(workbook(tmp_path / "a.xlsx", *sheets))
+
+
+@pytest.mark.parametrize("content", [b"PK\x03\x04 torn", b"\xd0\xcf\x11\xe0 old"])
+def test_what_is_no_workbook_is_said(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "a.xlsx").write_bytes(content)
+    with pytest.raises(ManifestError, match="CSV"):
+        read_table(tmp_path / "a.xlsx")
 
 
 @pytest.mark.parametrize(

@@ -19,12 +19,11 @@ from pathology_scaat.patches.plan import (
     TilePlan,
     check_room,
     grid_of,
-    in_bytes,
-    in_time,
     plan_tiling,
 )
 from pathology_scaat.pipeline.reporting import Silent
 from pathology_scaat.pipeline.tile import tile
+from pathology_scaat.system.amounts import in_bytes, in_time
 
 Usage = namedtuple("Usage", "total used free")
 

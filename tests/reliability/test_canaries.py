@@ -8,6 +8,7 @@ import importlib.util
 import json
 import os
 import platform
+import re
 import subprocess
 import uuid
 from datetime import UTC, datetime
@@ -136,6 +137,15 @@ def test_no_canary_is_in_any_output(named: Path) -> None:
     for part in ("patches", "model", "saliency", "maps", "overlays", "tissue", "logs"):
         assert any((named / part).iterdir()), part
     assert find_words(named, [CANARY]) == []
+
+
+def test_the_run_log_tells_times_and_neither_names_nor_dates(named: Path) -> None:
+    text = (named / "run.log").read_text(encoding="utf-8")
+    for words in ("scaat run ", "scaat export ", "scaat evaluate ", "tile: 4 to do", "case-9"):
+        assert words in text, text
+    assert "export: done in" in text
+    assert re.search(r"[12][0-9]{3}-[0-9]{2}|[0-9]{2}[.:/][0-9]{2}[.:/][12][0-9]{3}", text) is None
+    assert find_words(named, [CANARY, *people_and_places(named.parent)]) == []
 
 
 def test_no_date_is_in_any_event_or_checkpoint(named: Path) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import http.client
 import json
 import re
+import shutil
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,7 +22,10 @@ from pathology_scaat.review.server import STATIC, Review, application, bind, ser
 ROUTES = [
     "/", "/slide/s1", "/static/slide.js", "/api/cohort", "/api/slide/s1",
     "/tiles/s1/0/0_0.jpg", "/thumbnail/s1.jpg", "/map/s1/0.png", "/nowhere",
+    "/api/why/s1?region=none", "/neighbour/s1/0.jpg",
 ]  # fmt: skip
+NOT_THERE = {"/nowhere", "/api/why/s1?region=none", "/neighbour/s1/0.jpg"}
+"""Routes of which this run has nothing to show."""
 
 
 @dataclass
@@ -53,10 +57,19 @@ class Served:
         return headers["Set-Cookie"].partition(";")[0]
 
 
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run and its slide, made once; each test has a copy of its own to write into."""
+    folder = tmp_path_factory.mktemp("finished")
+    run_with_maps(folder / "out", ("s1", "s2"))
+    draw_slide(folder / "s1.tiff", 1)
+    return folder
+
+
 @pytest.fixture
-def served(tmp_path: Path) -> Iterator[Served]:
-    out = run_with_maps(tmp_path / "out", ("s1", "s2"))
-    draw_slide(tmp_path / "s1.tiff", 1)
+def served(tmp_path: Path, finished: Path) -> Iterator[Served]:
+    out = shutil.copytree(finished / "out", tmp_path / "out")
+    shutil.copy(finished / "s1.tiff", tmp_path / "s1.tiff")
     socket, port = bind()
     access = Access(port)
     review = Review(out, {"s1": (tmp_path / "s1.tiff", None)}, access)
@@ -85,15 +98,18 @@ def test_every_route_is_closed_without_the_cookie(served: Served) -> None:
         assert served.ask(route)[0] == 403, route
         assert served.ask(route, Cookie=f"{COOKIE}=guess")[0] == 403, route
     origin = f"http://127.0.0.1:{served.access.port}"
-    assert served.ask("/api/verdict", "POST", "{}", Origin=origin)[0] == 403
+    for route in ("/api/verdict", "/api/drawing"):
+        assert served.ask(route, "POST", "{}", Origin=origin)[0] == 403
 
 
 def test_every_route_of_the_application_was_tried() -> None:
     review = Review(Path("nowhere"), {}, Access(1))
     rules = application(review).wildcard_router.rules
     patterns = [rule.matcher.regex for rule in rules]
-    tried = [*ROUTES, "/api/verdict"]
-    assert [p.pattern for p in patterns if not any(p.match(r) for r in tried)] == []
+    tried = [*ROUTES, "/api/verdict", "/api/drawing"]
+    assert [
+        p.pattern for p in patterns if not any(p.match(r.partition("?")[0]) for r in tried)
+    ] == []
     review.close()
 
 
@@ -156,7 +172,7 @@ def test_every_answer_carries_the_policy_and_no_outside_address(served: Served) 
     cookie = served.cookie()
     for route in [*ROUTES, *(f"/static/{name}" for name in STATIC)]:
         status, headers, content = served.ask(route, Cookie=cookie)
-        assert status == (404 if route == "/nowhere" else 200), route
+        assert status == (404 if route in NOT_THERE else 200), route
         assert headers["Content-Security-Policy"] == HEADERS["Content-Security-Policy"]
         assert "default-src 'none'" in headers["Content-Security-Policy"]
         assert headers["X-Content-Type-Options"] == "nosniff"
@@ -190,3 +206,28 @@ def test_a_request_that_is_no_verdict_writes_nothing(served: Served) -> None:
     })  # fmt: skip
     assert served.ask("/api/verdict", "POST", unknown, Origin=origin, Cookie=cookie)[0] == 404
     assert not (served.out / "review").exists()
+
+
+def test_a_drawing_is_kept_and_one_that_is_none_is_refused_in_words(served: Served) -> None:
+    cookie, origin = served.cookie(), f"http://127.0.0.1:{served.access.port}"
+    good = {"reviewer": "ann", "slide_id": "s1", "drawing_id": "d1", "class_name": "normal",
+            "ring": [[10, 10], [60, 10], [60, 50]]}  # fmt: skip
+
+    def send(**changed: object) -> tuple[int, bytes]:
+        answer = served.ask("/api/drawing", "POST", json.dumps({**good, **changed}),
+                            Origin=origin, Cookie=cookie)  # fmt: skip
+        return answer[0], answer[2]
+
+    crossed = [[0, 0], [10, 10], [10, 0], [0, 10]]
+    assert b"crosses itself" in send(ring=crossed)[1]
+    bad = [{"ring": crossed}, {"ring": [[0, 0], [1, 1]]}, {"class_name": "none such"},
+           {"reviewer": " "}, {"ring": "round"}, {"ring": [[0, 0], [1, None], [2, 2]]},
+           {"ring": [[0, 0], [1e999, 1], [2, 2]]}]  # fmt: skip
+    assert [send(**change)[0] for change in bad] == [400] * len(bad)
+    assert send(slide_id="../x")[0] == 404
+    assert not (served.out / "review").exists()
+    assert send()[0] == 200
+    held = json.loads(served.ask("/api/slide/s1", Cookie=cookie)[2])["drawings"]
+    assert [d["ring"] for d in held] == [good["ring"]]
+    assert send(removed=True, ring=[])[0] == 200
+    assert json.loads(served.ask("/api/slide/s1", Cookie=cookie)[2])["drawings"] == []

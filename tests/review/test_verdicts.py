@@ -12,11 +12,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from map_stores import run_with_maps
+from shapely import Polygon, make_valid
+from shapely.ops import unary_union
 
 from pathology_scaat.annotations import read_annotations
 from pathology_scaat.errors import StoreError, UsageError
 from pathology_scaat.pipeline.review import import_review
 from pathology_scaat.review.agreement import agreement_of
+from pathology_scaat.review.drawings import Drawing, DrawingTable
 from pathology_scaat.review.regions import overlay_path, read_regions
 from pathology_scaat.review.verdicts import Verdict, VerdictTable, settle
 
@@ -135,3 +138,51 @@ def test_the_interval_follows_the_number_of_slides() -> None:
     )
     assert math.isnan(few.low)
     assert many.low < many.kappa < many.high
+
+
+def drawn(reviewer: str, class_name: str, left: float, width: float = 100) -> Drawing:
+    ring = ((left, 50), (left + width, 50), (left + width, 150), (left, 150))
+    return Drawing(reviewer, "s1", f"{reviewer}-{left}", class_name, ring)
+
+
+def test_drawings_become_labels_and_are_cut_out_of_regions(tmp_path: Path) -> None:
+    out = run_with_maps(tmp_path / "out", ("s1",))
+    path = overlay_path(out / "overlays", "s1")
+    assert path is not None
+    region = read_regions(path)[0]
+    shape = make_valid(Polygon(region.rings[0], region.rings[1:]))
+    VerdictTable(out).append(Verdict("ann", "s1", region.region_id, "tumour", "yes"))
+    x, y = shape.representative_point().coords[0]
+    ring = ((x - 3, y - 3), (x + 3, y - 3), (x + 3, y + 3), (x - 3, y + 3))
+    table = DrawingTable(out)
+    table.append(Drawing("ann", "s1", "1", "normal", ring))
+    done = import_review(out)
+    assert done.labels.drawn == 1
+    labels = read_annotations(done.labels.files["s1"])
+    by_class = {c: unary_union([r.geometry for r in labels if r.class_name == c])
+                for c in ("normal", "tumour")}  # fmt: skip
+    assert by_class["normal"].equals(Polygon(ring))
+    assert by_class["tumour"].equals(shape.difference(Polygon(ring)))
+    table.append(Drawing("ann", "s1", "1", "normal", (), removed=True))
+    assert import_review(out).labels.drawn == 0
+
+
+def test_a_place_that_two_readers_draw_as_different_classes_labels_nothing(
+    tmp_path: Path,
+) -> None:
+    out = run_with_maps(tmp_path / "out", ("s1",))
+    table = DrawingTable(out)
+    for drawing in (drawn("ann", "tumour", 0), drawn("bob", "normal", 60)):
+        table.append(drawing)
+    done = import_review(out)
+    assert (done.labels.contradicted, done.labels.counts) == (1, {"tumour": 1, "normal": 1})
+    areas = {r.class_name: r.geometry.bounds for r in
+             read_annotations(done.labels.files["s1"])}  # fmt: skip
+    assert areas == {"tumour": (0, 50, 60, 150), "normal": (100, 50, 160, 150)}
+
+
+def test_a_damaged_list_of_drawings_is_said(tmp_path: Path) -> None:
+    (tmp_path / "review").mkdir()
+    (tmp_path / "review" / "drawings.jsonl").write_text('{"reviewer": "a"}\n')
+    with pytest.raises(StoreError, match="not a list of drawings"):
+        DrawingTable(tmp_path).current()

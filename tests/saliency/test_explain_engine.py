@@ -14,9 +14,8 @@ from pathology_scaat.execution import devices, jobs
 from pathology_scaat.execution.devices import gpu_count, job_device
 from pathology_scaat.execution.engine import EngineConfig, map_jobs
 from pathology_scaat.pipeline.explain import _engine_for, explain
-from pathology_scaat.saliency import ExplainConfig
+from pathology_scaat.saliency import ExplainConfig, arithmetic
 from pathology_scaat.saliency.explain_job import ExplainJob, explain_job
-from pathology_scaat.training import bundle
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -73,9 +72,11 @@ def test_the_number_of_threads_does_not_change_a_map(three_slides: Path) -> None
 
 def test_a_process_loads_a_bundle_once(three_slides: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     loaded = []
-    real = bundle.load_bundle
-    bundle.kept_bundle.cache_clear()
-    monkeypatch.setattr(bundle, "load_bundle", lambda *a, **k: loaded.append(a) or real(*a, **k))
+    real = arithmetic.load_bundle
+    arithmetic.kept_for_explaining.cache_clear()
+    monkeypatch.setattr(
+        arithmetic, "load_bundle", lambda *a, **k: loaded.append(a) or real(*a, **k)
+    )
     explain(three_slides, device="cpu", engine=EngineConfig(workers=0))
     assert len(loaded) == 1
 

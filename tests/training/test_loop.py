@@ -23,7 +23,7 @@ from pathology_scaat.cli import app
 from pathology_scaat.errors import NothingLearntError, ScaatError
 from pathology_scaat.scaat.overfitting_monitor import OverfittingCheck
 from pathology_scaat.training import TrainConfig, load_bundle, train_model
-from pathology_scaat.training import trainer as trainer_module
+from pathology_scaat.training import loop as trainer_module
 from pathology_scaat.training.bundle import read_bundle_config
 from pathology_scaat.training.gradient_averaging import GradientAverager
 from pathology_scaat.training.job import Job

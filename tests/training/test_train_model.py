@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -78,6 +79,27 @@ def test_methods_with_memory_resume_exactly(
         train_model(slides, tmp_path / "b" / "model", config, device="cpu", progress=stop_after(2))
     resumed = train_model(slides, tmp_path / "b" / "model", config, device="cpu")
     assert files(resumed.bundle_path) == files(whole.bundle_path)
+
+
+@pytest.mark.parametrize("stopped_after", [1, 3])  # in the plain stage, and past its end
+def test_staged_training_resumes_exactly(
+    slides: Slides, tmp_path: Path, quick: TrainConfig, stopped_after: int
+) -> None:
+    options = {"start": 0.5, "warmup": 0.5, "every": 2}
+    config = quick.model_copy(update={"method_options": options, "epochs": 5})
+    whole = train_model(slides, tmp_path / "whole" / "model", config, device="cpu")
+    out = tmp_path / "b" / "model"
+    with pytest.raises(InterruptedTestError):
+        train_model(slides, out, config, device="cpu", progress=stop_after(stopped_after))
+    resumed = train_model(slides, out, config, device="cpu")
+    assert files(resumed.bundle_path) == files(whole.bundle_path)
+    rows = list(csv.DictReader(io.StringIO((out / "training_log.csv").read_text())))
+    eps = [float(row["eps"]) for row in rows]
+    assert eps[:2] == [0.0, 0.0]
+    assert 0 < eps[2] < eps[3] <= 16 / 255 + 1e-9
+    assert eps[-1] == pytest.approx(16 / 255)
+    assert [float(row["robust_loss"]) for row in rows[:2]] == [0.0, 0.0]
+    assert resumed.best_epoch > 3  # of the epochs at full strength
 
 
 def test_checkpoint_of_another_training_is_not_used(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -242,6 +242,11 @@ def with_thresholds(
     }
     for fold in sorted({row.fold for row in rows}, key=lambda f: -1 if f is None else f):
         val = [r for r in rows if r.fold == fold and r.split == "val" and r.label in class_names]
+        words = "validation cases"
+        if fold is None and not val:  # several fold models together: what each never saw
+            val = [r for r in rows if r.fold is not None and r.split == "test"
+                   and r.label in class_names]  # fmt: skip
+            words = "out-of-fold predictions"
         found = m.youden_threshold(
             np.array([r.probability[at] for r in val]),
             np.array([r.label == positive for r in val], bool),
@@ -252,14 +257,8 @@ def with_thresholds(
                 "fold": fold,
                 "threshold": chosen[fold],
                 "n_validation": len(val),
-                "chosen_on": "validation cases" if found is not None else
+                "chosen_on": words if found is not None else
                 "nothing: the validation cases do not hold both classes",
             }
         )  # fmt: skip
-    given = tuple(
-        Prediction(
-            r.patient_id, r.slide_id, r.fold, r.split, r.label, r.probability, chosen[r.fold]
-        )
-        for r in rows
-    )
-    return given, told
+    return tuple(replace(r, threshold=chosen[r.fold]) for r in rows), told

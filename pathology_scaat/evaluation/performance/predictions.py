@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,10 @@ HOW_NAME = "predictions.json"
 HOW_SCHEMA = "pathology_scaat.predictions"
 FIXED_COLUMNS = ("patient_id", "slide_id", "fold", "split", "label")
 PROBABILITY_PREFIX = "p_"
+FURTHER_COLUMNS = ("uncertainty", "disagreement", "unlike_training", "possible", "refer",
+                   "refer_reason", "model")  # fmt: skip
+MODEL_HEX = 16
+"""Characters of a model's fingerprint in the table."""
 EXTERNAL = "external test"
 """Split of the slides of an external test cohort."""
 
@@ -48,6 +53,21 @@ class Prediction:
         Over the classes; sums to one.
     threshold : float or None
         Probability of the positive class from which the case is called positive.
+    unlike_training : float or None
+        Share of the slide's patches that are unlike the training data; of a patient the largest
+        of its slides. None where the model does not tell.
+    disagreement : float or None
+        Standard deviation of the positive class's probability over the models that predicted
+        together; None where there was one.
+    model : str
+        Fingerprint of the model that predicted; empty where several did.
+    possible : tuple of str, or None
+        Classes that remain possible for the patient (conformal prediction); None where that
+        cannot be told.
+    refer : bool or None
+        Whether a pathologist should decide; None where nothing tells.
+    refer_reason : str
+        Why, in words.
     """
 
     patient_id: str
@@ -57,6 +77,18 @@ class Prediction:
     label: str
     probability: NDArray[np.float64]
     threshold: float | None = None
+    unlike_training: float | None = None
+    disagreement: float | None = None
+    model: str = ""
+    possible: tuple[str, ...] | None = None
+    refer: bool | None = None
+    refer_reason: str = ""
+
+    @property
+    def uncertainty(self) -> float:
+        """Entropy of the probabilities over that of a guess: 0 is certain, 1 undecided."""
+        p = np.maximum(self.probability, 1e-300)
+        return float(-(p * np.log(p)).sum() / math.log(max(len(p), 2)))
 
     def called(self, class_names: Sequence[str], positive: str) -> str:
         """The class that is predicted: by the threshold of two classes, else the likeliest."""
@@ -73,20 +105,34 @@ def write_predictions(
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(
-        [*FIXED_COLUMNS, "predicted", "threshold", *(PROBABILITY_PREFIX + n for n in class_names)]
-    )
+        [
+            *FIXED_COLUMNS, "predicted", "threshold",
+            *(PROBABILITY_PREFIX + n for n in class_names), *FURTHER_COLUMNS,
+        ]
+    )  # fmt: skip
     for row in predictions:
         fold = "" if row.fold is None else row.fold
-        threshold = "" if row.threshold is None else f"{row.threshold:.6g}"
+        possible = None if row.possible is None else " | ".join(row.possible) or "none"
         writer.writerow(
             [
                 *map(safe_cell, (row.patient_id, row.slide_id, fold, row.split, row.label)),
                 safe_cell(row.called(class_names, positive)),
-                threshold,
+                _shown(row.threshold),
                 *(f"{p:.6g}" for p in row.probability),
+                f"{row.uncertainty:.4g}",
+                _shown(row.disagreement),
+                _shown(row.unlike_training),
+                safe_cell(possible),
+                "" if row.refer is None else ("yes" if row.refer else "no"),
+                safe_cell(row.refer_reason),
+                row.model[:MODEL_HEX],
             ]
         )
     write_text_if_changed(path, text.getvalue())
+
+
+def _shown(value: float | None) -> str:
+    return "" if value is None else f"{value:.6g}"
 
 
 def write_how(path: Path, how: Mapping[str, Any]) -> None:
@@ -132,7 +178,13 @@ def read_predictions(path: Path) -> tuple[tuple[Prediction, ...], tuple[str, ...
                     row["split"],
                     row["label"],
                     np.array([float(row[PROBABILITY_PREFIX + n]) for n in names]),
-                    float(row["threshold"]) if row.get("threshold") else None,
+                    _number(row.get("threshold")),
+                    _number(row.get("unlike_training")),
+                    _number(row.get("disagreement")),
+                    row.get("model") or "",
+                    _possible(row.get("possible"), names),
+                    {"yes": True, "no": False}.get(row.get("refer") or ""),
+                    row.get("refer_reason") or "",
                 )
                 for row in reader
             )
@@ -143,6 +195,16 @@ def read_predictions(path: Path) -> tuple[tuple[Prediction, ...], tuple[str, ...
             path.name, "is not a table of predictions", "make it again with 'scaat predict'"
         ) from None
     return rows, names
+
+
+def _number(cell: str | None) -> float | None:
+    return float(cell) if cell else None
+
+
+def _possible(cell: str | None, names: tuple[str, ...]) -> tuple[str, ...] | None:
+    if not cell:
+        return None
+    return tuple(name for name in names if name in cell.split(" | "))
 
 
 PATIENT_RULE = (
@@ -175,5 +237,13 @@ def by_patient(
             label = positive
         else:
             label = labels.pop() if len(labels) == 1 else ""
-        found.append(Prediction(patient, "", fold, split, label, probability))
+        models = {r.model for r in rows}
+        spreads = [r.disagreement for r in rows if r.disagreement is not None]
+        found.append(
+            Prediction(
+                patient, "", fold, split, label, probability,
+                disagreement=max(spreads) if spreads else None,
+                model=models.pop() if len(models) == 1 else "",
+            )
+        )  # fmt: skip
     return tuple(found)

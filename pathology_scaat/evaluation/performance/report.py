@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
-from pathology_scaat.artifacts.atomic import write_text_if_changed
-from pathology_scaat.artifacts.checksums import checked_json_text
 from pathology_scaat.artifacts.fingerprint import fingerprint
-from pathology_scaat.evaluation.performance.bootstrap import MIN_PATIENTS, N_RESAMPLES, Estimate
+from pathology_scaat.evaluation.performance.bootstrap import MIN_PATIENTS, N_RESAMPLES
+from pathology_scaat.evaluation.performance.conformal import (
+    abstain,
+    on_slides,
+    unlike_by_patient,
+)
 from pathology_scaat.evaluation.performance.levels import Level, measure_level, with_thresholds
 from pathology_scaat.evaluation.performance.predictions import (
     EXTERNAL,
@@ -20,30 +20,13 @@ from pathology_scaat.evaluation.performance.predictions import (
     Prediction,
     by_patient,
 )
-
-PERFORMANCE_NAME = "performance.json"
-PERFORMANCE_FILES = (
-    PERFORMANCE_NAME,
-    "performance.csv",
-    "performance.md",
-    "performance_patients.svg",
-    "performance_slides.svg",
+from pathology_scaat.evaluation.performance.subgroups import (
+    Subgroup,
+    measure_subgroups,
 )
+
 SCHEMA_NAME = "pathology_scaat.performance"
 SCHEMA_VERSION = 1
-
-HEADINGS = {
-    "auroc": "AUROC",
-    "auprc": "AUPRC",
-    "balanced_accuracy": "Balanced accuracy",
-    "sensitivity": "Sensitivity",
-    "specificity": "Specificity",
-    "ppv": "PPV",
-    "npv": "NPV",
-    "accuracy": "Accuracy",
-    "brier": "Brier score",
-    "ece": "Expected calibration error",
-}
 
 
 @dataclass(frozen=True)
@@ -62,6 +45,10 @@ class Performance:
         Of slides and of patients, and where they come from.
     notes : tuple of str
         What a reader must know, in sentences.
+    abstention : mapping
+        Conformal prediction: what calibrated it, and how it did on held-out patients.
+    subgroups : tuple of Subgroup
+        The same patients by columns of the manifest.
     """
 
     class_names: tuple[str, ...]
@@ -76,6 +63,8 @@ class Performance:
     slide_rows: tuple[Prediction, ...]
     patient_rows: tuple[Prediction, ...]
     notes: tuple[str, ...] = ()
+    abstention: Mapping[str, Any] = field(default_factory=dict)
+    subgroups: tuple[Subgroup, ...] = ()
     tests_before: int = 0
 
     def after_looks(self, n: int) -> Performance:
@@ -106,6 +95,11 @@ class Performance:
             f"with fewer than {MIN_PATIENTS} patients of a class",
             "patient_rule": PATIENT_RULE,
             "prediction": dict(self.how),
+            "abstention": dict(self.abstention),
+            "subgroups": {
+                column: {g.value: g.as_dict() for g in self.subgroups if g.column == column}
+                for column in dict.fromkeys(g.column for g in self.subgroups)
+            },
             "predictions_fingerprint": self.predictions_fingerprint,
             "earlier_looks_at_these_cases": self.tests_before,
             "notes": list(self.notes),
@@ -119,9 +113,17 @@ class _Chosen:
     notes: list[str] = field(default_factory=list)
 
 
-def _evaluated(rows: Sequence[Prediction], class_names: Sequence[str], known: bool) -> _Chosen:
-    """Which predictions count: of patients that the model never saw, where there are any."""
-    labelled = [r for r in rows if r.label in class_names]
+def _evaluated(
+    rows: Sequence[Prediction], class_names: Sequence[str], known: bool, wanted: bool | None
+) -> _Chosen:
+    """Which predictions count: of patients that the model never saw, where there are any.
+
+    ``wanted`` asks for the external cohort alone (True), or for all but it (False).
+    """
+    labelled = [
+        r for r in rows
+        if r.label in class_names and (wanted is None or (r.split == EXTERNAL) == wanted)
+    ]  # fmt: skip
     if not known:
         return _Chosen(
             tuple(labelled),
@@ -136,6 +138,8 @@ def _evaluated(rows: Sequence[Prediction], class_names: Sequence[str], known: bo
         if test:
             notes.append(f"The {len(test)} test slides of the model's own cohort are not among "
                          "these; predictions.csv has them.")  # fmt: skip
+        if any(r.disagreement is not None for r in external):
+            notes.append("Predicted by several models together: the mean of their probabilities.")
         return _Chosen(external, "external test slides", notes)
     if len({r.label for r in test}) > 1:
         if any(r.fold is not None for r in test):
@@ -154,6 +158,16 @@ def _evaluated(rows: Sequence[Prediction], class_names: Sequence[str], known: bo
     return _Chosen((), "no labelled slides of two classes")
 
 
+@dataclass(frozen=True)
+class Measured:
+    """Performance (None where no labelled slides of two classes are left to judge by), and the
+    predictions of slides and of patients with thresholds and referrals."""
+
+    performance: Performance | None
+    slides: tuple[Prediction, ...]
+    patients: tuple[Prediction, ...]
+
+
 def measure_performance(
     rows: Sequence[Prediction],
     class_names: Sequence[str],
@@ -164,7 +178,9 @@ def measure_performance(
     prevalence: float | None = None,
     seed: int = 0,
     notes: Sequence[str] = (),
-) -> tuple[Performance | None, tuple[Prediction, ...], tuple[Prediction, ...]]:
+    external: bool | None = None,
+    subgroups: Mapping[str, Mapping[str, str]] | None = None,
+) -> Measured:
     """Thresholds from the validation cases, measures of the held-out ones.
 
     Parameters
@@ -182,17 +198,20 @@ def measure_performance(
         Of the bootstrap.
     notes : sequence of str
         What is to be said besides.
-
-    Returns
-    -------
-    Performance or None, predictions of slides, predictions of patients
-        None where no labelled slides of two classes are left to judge by.
+    external : bool, optional
+        Judge by the external cohort alone (True), or by all but it (False); by default by the
+        external cohort where there is one.
+    subgroups : mapping of column to (mapping of slide id to value), optional
+        Columns of the manifest by which the same patients are measured in groups.
     """
     slides, slide_thresholds = with_thresholds(rows, class_names, positive)
     patients, patient_thresholds = with_thresholds(
         by_patient(rows, class_names, positive), class_names, positive
     )
-    chosen = _evaluated(slides, class_names, splits_known)
+    abstained = abstain(patients, class_names, positive, slide_unlike=unlike_by_patient(rows))
+    patients = abstained.patients
+    slides = on_slides(slides, patients)
+    chosen = _evaluated(slides, class_names, splits_known, external)
     splits = {(r.patient_id, r.fold, r.split) for r in chosen.rows}
     of_patients = tuple(r for r in patients if (r.patient_id, r.fold, r.split) in splits)
     slide_level = measure_level(
@@ -202,7 +221,7 @@ def measure_performance(
         of_patients, class_names, positive, prevalence=prevalence, seed=seed
     )
     if slide_level is None or patient_level is None:
-        return None, slides, patients
+        return Measured(None, slides, patients)
     folds = {}
     for fold in sorted({r.fold for r in chosen.rows if r.fold is not None}):
         own = measure_level(
@@ -223,7 +242,7 @@ def measure_performance(
     fallback = [v for v in slide_thresholds.get("values", ()) if "nothing" in v["chosen_on"]]
     if fallback:
         told.append("The threshold is 0.5: no validation cases of both classes could choose it.")
-    return (
+    return Measured(
         Performance(
             class_names=tuple(class_names),
             positive_class=positive,
@@ -237,6 +256,16 @@ def measure_performance(
             slide_rows=chosen.rows,
             patient_rows=of_patients,
             notes=tuple(told),
+            abstention=abstained.told,
+            subgroups=measure_subgroups(
+                chosen.rows,
+                of_patients,
+                subgroups or {},
+                class_names,
+                positive,
+                prevalence=prevalence,
+                seed=seed,
+            ),
         ),
         slides,
         patients,
@@ -253,109 +282,3 @@ def _fingerprint(rows: Sequence[Prediction]) -> str:
             ]
         }
     )
-
-
-def write_performance(folder: Path, performance: Performance) -> None:
-    """Write JSON (with its checksum), CSV, Markdown, and a figure each of patients and slides."""
-    from pathology_scaat.evaluation.performance.figures import write_figure
-
-    changed = write_text_if_changed(
-        folder / PERFORMANCE_NAME, checked_json_text(performance.as_dict())
-    )
-    write_text_if_changed(folder / "performance.csv", _csv(performance))
-    write_text_if_changed(folder / "performance.md", _markdown(performance))
-    for unit, level, rows in (
-        ("patients", performance.patient, performance.patient_rows),
-        ("slides", performance.slide, performance.slide_rows),
-    ):
-        path = folder / f"performance_{unit}.svg"
-        if path.exists() and not changed:
-            continue
-        write_figure(
-            path,
-            rows,
-            level,
-            performance.class_names,
-            performance.positive_class,
-            f"{level.n} {unit}: {performance.evaluated_on}",
-        )
-
-
-def remove_performance(folder: Path) -> None:
-    """Take away what an earlier run measured: it is not of these predictions."""
-    for name in PERFORMANCE_FILES:
-        (folder / name).unlink(missing_ok=True)
-
-
-def _rows(performance: Performance) -> list[tuple[str, str, str, Estimate, int]]:
-    found = []
-    for name, level in (("patient", performance.patient), ("slide", performance.slide)):
-        found += [(name, "all", key, e, level.n) for key, e in level.estimates.items()]
-    for fold, level in performance.folds.items():
-        found += [("slide", str(fold), key, e, level.n) for key, e in level.estimates.items()]
-    return found
-
-
-def _csv(performance: Performance) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["unit", "fold", "measure", "value", "low_95", "high_95", "n"])
-
-    def shown(value: float | None) -> str:
-        return "" if value is None else f"{value:.6g}"
-
-    for unit, fold, key, estimate, n in _rows(performance):
-        writer.writerow(
-            [unit, fold, key, shown(estimate.value), shown(estimate.low), shown(estimate.high), n]
-        )
-    return text.getvalue()
-
-
-def _markdown(performance: Performance) -> str:
-    p = performance
-    lines = [
-        "# Performance",
-        "",
-        f"On {p.evaluated_on}: {p.slide.n} slides of {p.patient.n} patients "
-        f"({', '.join(f'{name} {n}' for name, n in p.patient.counts.items())} patients). "
-        f"Positive class: {p.positive_class}.",
-        "",
-        "| measure | patients | slides |",
-        "|---|---|---|",
-    ]
-    for key, estimate in p.patient.estimates.items():
-        heading = HEADINGS.get(key, key)
-        if key in ("ppv", "npv"):
-            heading += f" at a prevalence of {p.patient.prevalence:.3g}"
-        lines.append(f"| {heading} | {estimate.text()} | {p.slide.estimates[key].text()} |")
-    lines += [
-        "",
-        f"In brackets: 95 % intervals from {N_RESAMPLES} bootstrap samples of patients; none with "
-        f"fewer than {MIN_PATIENTS} patients of a class, or where all samples agree.",
-        "",
-        "## Confusion (patients)",
-        "",
-        "| truth | " + " | ".join(f"predicted {n}" for n in p.class_names) + " |",
-        "|---|" + "---|" * len(p.class_names),
-        *(
-            " | ".join([f"| {true}", *(str(row[guess]) for guess in p.class_names)]) + " |"
-            for true, row in p.patient.confusion.items()
-        ),
-        "",
-    ]  # fmt: skip
-    if p.folds:
-        lines += ["## Folds (slides)", "", "| fold | slides | AUROC |", "|---|---|---|"]
-        lines += [
-            f"| {fold} | {level.n} | {level.estimates['auroc'].text()} |"
-            for fold, level in p.folds.items()
-        ]
-        lines.append("")
-    lines += ["## How", "", f"- Slides: {p.how.get('rule', '')}; {p.how.get('calibration', '')}."]
-    lines.append(f"- Patients: {PATIENT_RULE}.")
-    lines += [f"- {note}" for note in p.notes]
-    if p.tests_before:
-        lines.append(
-            f"- These cases were looked at {p.tests_before} time(s) before, with other "
-            "predictions: figures that were chosen among several looks are optimistic."
-        )
-    return "\n".join(lines) + "\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +15,13 @@ from pathology_scaat.errors import StoreError
 from pathology_scaat.evaluation.performance.aggregate import PATCH_RULE, top_mean
 from pathology_scaat.metrics.functional.calibration import sigmoid, softmax
 from pathology_scaat.patches import PatchStore
+from pathology_scaat.saliency.explain import unlike_share
 from pathology_scaat.saliency.store import SaliencyStore
 from pathology_scaat.training.augment import to_float
 from pathology_scaat.training.bags.model import BagModel
 from pathology_scaat.training.bags.predict import bag_logits, encode
 from pathology_scaat.training.bundle import ModelBundle
+from pathology_scaat.training.feature_reference import penultimate
 
 BATCH = 128
 
@@ -38,13 +41,28 @@ def _positive(bundle: ModelBundle) -> int | None:
     return config.class_names.index(config.positive_class)
 
 
+@dataclass(frozen=True)
+class SlideScore:
+    """What a model says of a slide.
+
+    Attributes
+    ----------
+    probability : (K,) float64
+        Summing to one: calibrated of a model for bags, still to be calibrated of one for patches.
+    unlike_training : float or None
+        Share of patches that are unlike the training data; None where the model does not tell.
+    """
+
+    probability: NDArray[np.float64]
+    unlike_training: float | None
+
+
 def score_slide(
     bundle: ModelBundle, patches: Path, saliency: Path, device: torch.device
-) -> NDArray[np.float64] | None:
-    """Scores (K,) of a slide, summing to one; None where it has no patch.
+) -> SlideScore | None:
+    """What a model says of a slide; None where it has no patch.
 
-    A model for bags gives calibrated probabilities; one for patches scores that are still to be
-    calibrated. What explaining has computed already is used where it is of this very model.
+    What explaining has computed already is used where it is of this very model.
 
     Raises
     ------
@@ -57,9 +75,7 @@ def score_slide(
     return _computed(bundle, PatchStore(patches), device)
 
 
-def _explained(
-    bundle: ModelBundle, saliency: Path, patch_fingerprint: str
-) -> NDArray[np.float64] | None:
+def _explained(bundle: ModelBundle, saliency: Path, patch_fingerprint: str) -> SlideScore | None:
     try:
         store = SaliencyStore(saliency)
     except StoreError:
@@ -69,31 +85,37 @@ def _explained(
         return None
     if not len(store):
         return None
+    odd = unlike_share(store.unlike)
     if bundle.config.bag is None:
-        return top_mean(store.probability, _positive(bundle))
+        return SlideScore(top_mean(store.probability, _positive(bundle)), odd)
     if store.contribution is None:
         return None
     logits = store.contribution.astype(np.float64).sum(axis=0)
-    probability: NDArray[np.float64] = softmax(logits[None] / bundle.config.temperature)[0]
-    return probability
+    return SlideScore(softmax(logits[None] / bundle.config.temperature)[0], odd)
 
 
-def _computed(
-    bundle: ModelBundle, store: PatchStore, device: torch.device
-) -> NDArray[np.float64] | None:
+def _computed(bundle: ModelBundle, store: PatchStore, device: torch.device) -> SlideScore | None:
     if not len(store):
         return None
     batches = _on_device(store, device)
     model = bundle.model
     if isinstance(model, BagModel):
-        logits = bag_logits(model, encode(model, batches))
-        probability: NDArray[np.float64] = softmax(logits[None] / bundle.config.temperature)[0]
-        return probability
-    with torch.no_grad():
+        features = encode(model, batches)
+        logits = bag_logits(model, features)
+        probability = softmax(logits[None] / bundle.config.temperature)[0]
+        return SlideScore(probability, _unlike(bundle, [features]))
+    with torch.no_grad(), penultimate(model) as kept:
         parts = [model(to_float(patches)).float().cpu().numpy() for patches in batches]
     found = np.concatenate(parts)
     values = sigmoid(found) if bundle.config.multi_label else softmax(found)
-    return top_mean(values, _positive(bundle))
+    return SlideScore(top_mean(values, _positive(bundle)), _unlike(bundle, kept))
+
+
+def _unlike(bundle: ModelBundle, features: list[Tensor]) -> float | None:
+    """Share of patches unlike the training data, from their features."""
+    if bundle.features is None or not features:
+        return None
+    return unlike_share(bundle.features.percentile(torch.cat(features).cpu().numpy()))
 
 
 def _on_device(store: PatchStore, device: torch.device) -> Iterator[Tensor]:

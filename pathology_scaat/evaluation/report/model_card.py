@@ -11,7 +11,7 @@ import yaml
 
 from pathology_scaat.artifacts.atomic import atomic_path
 from pathology_scaat.errors import ExportError, UsageError
-from pathology_scaat.evaluation.performance.report import HEADINGS, PERFORMANCE_NAME
+from pathology_scaat.evaluation.performance.report_files import HEADINGS, PERFORMANCE_NAME
 from pathology_scaat.evaluation.report import facts as f
 from pathology_scaat.evaluation.report.run_files import TRUST_CARD, Fact, RunFiles
 from pathology_scaat.export.model_facts import NOTHING_LEARNT
@@ -37,6 +37,9 @@ def front_matter(config: BundleConfig, files: RunFiles) -> dict[str, Any]:
         "pipeline_tag": "image-classification",
         "tags": ["digital-pathology", "whole-slide-imaging", "saliency", config.method],
     }
+    licence = config.imported.licence if config.imported is not None else ""
+    if licence:
+        value |= {"license": "other", "license_name": licence}
     measured = [
         {
             "type": key,
@@ -94,6 +97,9 @@ def model_card(config: BundleConfig, files: RunFiles) -> str:
     sections: list[tuple[str, Sequence[Fact], str]] = [
         ("Model", f.model(files), ""),
         ("Classes", f.classes(files), ""),
+        ("Terms of the weights",
+         [Fact(config.terms, f"{files.model_file}: backbone, imported")] if config.terms else [],
+         "a person must write the licence"),
         ("Intended use", [], "a person must write for whom and what for"),
         ("Training data", [*f.slide_counts(files), *f.partitions(files), *f.disjointness(files)]
          if files.slides else [], "there is no run beside the bundle"),

@@ -7,6 +7,9 @@ from typing import Any
 
 from pathology_scaat.training.class_colours import Colour
 
+LEAST_HEX = 16
+"""Characters of a fingerprint that tell models apart."""
+
 
 @dataclass(frozen=True)
 class ModelWords:
@@ -26,6 +29,8 @@ class ModelWords:
         Why its maps should not be believed: that it has learnt nothing, for example.
     class_colours : tuple of (str, colour), optional
         Colours of the classes as the bundle keeps them.
+    prediction : str, optional
+        What the model says of the whole slide.
     """
 
     model_fingerprint: str = ""
@@ -34,10 +39,16 @@ class ModelWords:
     unlike_training: str | None = None
     warning: str | None = None
     class_colours: tuple[tuple[str, Colour], ...] | None = None
+    prediction: str | None = None
 
     def of_map(self, model_fingerprint: str) -> ModelWords:
-        """These facts, or none where the map is another model's."""
-        return self if self.model_fingerprint == model_fingerprint else ModelWords()
+        """These facts, or none where the map is another model's.
+
+        A fingerprint of which only the beginning is known is enough.
+        """
+        mine = self.model_fingerprint
+        known = len(mine) >= LEAST_HEX and model_fingerprint.startswith(mine)
+        return self if known else ModelWords()
 
     def colours(self) -> dict[str, Colour] | None:
         return None if self.class_colours is None else dict(self.class_colours)
@@ -53,5 +64,6 @@ class ModelWords:
             "held out": self.held_out,
             "unlike training": self.unlike_training,
             "warning": self.warning,
+            "slide prediction": self.prediction,
         }
         return {name: value for name, value in told.items() if value}

@@ -58,16 +58,18 @@ class ColourScale:
 
 
 def evidence_scale(facts: ModelFacts, class_name: str, config: ExportConfig) -> ColourScale:
-    """Scale of a class's evidence, from the model's held-out patches.
+    """Scale of a class's evidence, from the patches that the model's maps were measured on.
 
-    Nothing is drawn below a quarter of the scale, nor below what 99 % of the pixels of held-out
+    Nothing is drawn below a quarter of the scale, nor below what 99 % of the pixels of those
     patches of *other* classes stay under.
     """
     found = facts.evidence.get(class_name)
     top, source = 1.0, "fixed: certain of the whole patch"
     if found is not None:
         top = max(found.p995, LEAST_TOP)
-        source = "99.5th percentile of the model's held-out patches"
+        source = f"99.5th percentile of {facts.scale_source}"
+        if found.p995 < LEAST_TOP:
+            source = f"fixed: the {source} is lower"
     if config.evidence_top is not None:
         top, source = config.evidence_top, "set by the user"
     floor = FAINTEST * top
@@ -93,7 +95,7 @@ def saliency_scale(
     if config.vmax is not None:
         top, source = config.vmax, "set for the cohort"
     elif found is not None and alike and found.p995 > 0:
-        top, source = found.p995, "99.5th percentile of the model's held-out patches"
+        top, source = found.p995, f"99.5th percentile of {facts.scale_source}"
     else:
         spread = meta.statistics.get(saliency_channel(class_name, meta.target_class))
         top = ((spread.q995 or spread.maximum) if spread else 0.0) or 1.0

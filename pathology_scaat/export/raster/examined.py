@@ -17,7 +17,7 @@ from pathology_scaat.saliency.schema import UNLIKE_PERCENTILE
 from pathology_scaat.slides.base import RgbImage
 from pathology_scaat.stitching.schema import COUNT_CHANNEL, UNLIKE_CHANNEL
 from pathology_scaat.stitching.slide_map import SlideMap
-from pathology_scaat.tissue.mask import TissueConfig
+from pathology_scaat.tissue.config import TissueConfig
 from pathology_scaat.tissue.segmentation import classify_pixels, clean_mask
 
 LEAST_TISSUE = 0.3

@@ -168,9 +168,9 @@ class MapPictures:
         name, scale = picture.class_name, picture.scale
         said = {
             "probability": f"Colour: how probable {name} is to the model, patch by patch "
-            "(calibrated).",
+            f"({self.facts.calibration}).",
             "evidence": f"Colour: evidence for {name}: how sure the model is of the patch "
-            "(calibrated probability), strongest where in the patch that comes from.",
+            f"({self.facts.calibration}), strongest where in the patch that comes from.",
             "saliency": f"Colour: how strongly a pixel moves the model's score of {name}, "
             "times probability; it does not say how probable the class is.",
         }[picture.kind]

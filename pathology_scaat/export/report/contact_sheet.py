@@ -43,7 +43,7 @@ def _picture(cohort: ExportedCohort, record: dict[str, Any], side_px: int) -> Im
 
 ROLE_SHORT = {
     "train": "training slide", "val": "validation slide", "test": "held out",
-    "held out": "held out", "unknown": "",
+    "held out": "held out", "unknown": "not known if trained on",
 }  # fmt: skip
 
 

@@ -44,19 +44,20 @@ _POLICY = "default-src 'none'; img-src data: 'self' file:; style-src 'unsafe-inl
 
 _READING = (
     "<details><summary>How to read the pictures</summary><dl>"
-    "<dt>Probability<dd>How probable the class is to the model, patch by patch, calibrated on "
-    "held-out patches; always from 0 to 1."
+    "<dt>Probability<dd>How probable the class is to the model, patch by patch; always from 0 to "
+    "1. Whether it is calibrated is said of each model above."
     "<dt>Evidence<dd>The same probability, strongest where in the patch it comes from: where to "
-    "look first. One scale for all slides of a model, set by what it showed on held-out patches; "
-    "what stays below that of other classes is not drawn, so that a slide without evidence is "
-    "bare."
+    "look first. One scale for all slides of a model (what set it is said with each slide); "
+    "what stays below that of other classes, where that is known, is not drawn, so that a slide "
+    "without evidence is bare."
     "<dt>Saliency<dd>How strongly a pixel moves the model's score. It is large at rims and small "
     "inside a tumour that the model is sure of: it does not say how probable the class is."
     "<dt>Slide without colour<dd>It was looked at, and the model found less than the scale begins "
     "with. That is no diagnosis: it does not mean that the class is not there."
     "<dt>Paled<dd>No tissue was found there, and nothing was computed."
     "<dt>Hatched<dd>Unlike the tissue that the model was trained on, more than 99 in 100 held-out "
-    "patches: what the model says there counts for little."
+    "patches: what the model says there counts for little. A model that does not record its "
+    "training tissue hatches nothing."
     "<dt>Regions<dd>The outlined annotations in the QuPath files: where evidence is drawn and the "
     "class is more probable than not.</dl></details>"
 )
@@ -90,6 +91,7 @@ def _overview(cohort: ExportedCohort) -> str:
         notes = len(record["notes"])
         rows.append(
             f'<tr><td><a href="#{slide_id}">{slide_id}</a>'
+            f"<td>{html.escape(str(record['model'].get('prediction') or 'not made'))}"
             f"<td>{html.escape(evidence_words(record))}"
             f'<td class="n">{_number(record["slide_summary"]["target_probability_max"])}'
             f'<td class="n">{record["n_regions"]:,}<td class="n">{record["n_tiles"]:,}'
@@ -99,7 +101,7 @@ def _overview(cohort: ExportedCohort) -> str:
         )
     targets = sorted({str(r["target_class"]) for r in cohort.records})
     return (
-        "<table><thead><tr><th>slide<th>evidence<th>highest probability of "
+        "<table><thead><tr><th>slide<th>slide prediction<th>evidence<th>highest probability of "
         f"{html.escape(', '.join(targets))}<th>regions<th>tiles<th>unlike the training data"
         f"<th>in training<th><tbody>{''.join(rows)}</table>"
     )
@@ -135,7 +137,8 @@ def _models(cohort: ExportedCohort) -> str:
         role = str(model["quality"])
         lines.append(
             f"<p>Model <code>{html.escape(str(model['fingerprint'])[:16])}</code>, "
-            f"{html.escape(str(model['slides']))}; {html.escape(role)}.</p>"
+            f"{html.escape(str(model['slides']))}; {html.escape(role)}. Its probabilities are "
+            f"{html.escape(str(model.get('probability', 'perhaps not calibrated')))}.</p>"
         )
     card = (
         f'<p><a href="{quote(cohort.card)}">Trust card</a>: how far its maps can be trusted.</p>'
@@ -154,6 +157,7 @@ def _section(cohort: ExportedCohort, record: dict[str, Any], embed: bool) -> str
     placed = "" if offset == [0, 0] else f", {offset[0]}, {offset[1]} px into the canvas"
     facts = [
         ("evidence", evidence_words(record)),
+        ("slide prediction", model.get("prediction") or "not made"),
         ("in training", ROLE_WORDS[str(model["slide_role"])]),
         ("unlike the training data", _share(record["slide_summary"]["unlike_share"])),
         ("tiles, regions", f"{record['n_tiles']:,}, {record['n_regions']:,}"),

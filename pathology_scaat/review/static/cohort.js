@@ -1,6 +1,7 @@
 "use strict";
 // The cohort's table: one row per slide, sorted and filtered here. Texts are set as text, never as markup.
 
+const UNLIKE_SLIDE = 0.25; // as the pictures warn
 const state = { rows: [], model: {}, key: "slide_id", up: true };
 
 function element(tag, text, className) {
@@ -14,7 +15,7 @@ function probabilityOf(row) {
   const wanted = state.model.positive_class;
   const found = row.probabilities || {};
   const value = wanted in found ? found[wanted] : Object.values(found)[0];
-  return value === undefined || value === "" ? null : Number(value);
+  return value === undefined ? null : value;
 }
 
 function sortValue(row) {
@@ -36,7 +37,23 @@ function compare(a, b) {
 function probabilityText(row) {
   const found = Object.entries(row.probabilities || {});
   if (!found.length) return "not computed";
-  return found.map(([name, value]) => `${name} ${value === "" ? "?" : Number(value).toFixed(3)}`).join("\n");
+  return found.map(([name, value]) => `${name} ${value === null ? "unknown" : value.toFixed(3)}`).join("\n");
+}
+
+function percent(share) {
+  const value = 100 * share;
+  return value > 0 && value < 1 ? "below 1 %" : value > 99 && value < 100 ? "above 99 %" : `${value.toFixed(0)} %`;
+}
+
+function unlikeElement(row) {
+  const share = row.unlike_training, cell = element("td");
+  if (share === null) {
+    cell.textContent = "unknown";
+    return cell;
+  }
+  cell.append(element("span", `${percent(share)} of patches`));
+  if (share >= UNLIKE_SLIDE) cell.append(element("div", "its map may mean nothing", "note"));
+  return cell;
 }
 
 function rowElement(row) {
@@ -59,13 +76,16 @@ function rowElement(row) {
   const status = element("td", row.status);
   if (row.reason) status.append(element("div", row.reason, "note"));
   if (row.notes) status.append(element("div", row.notes, "note"));
-  const judged = element("td", row.n_regions === null ? "" : `${row.n_judged} of ${row.n_regions}`);
+  if (row.model && state.model.fingerprint && row.model !== state.model.fingerprint) {
+    status.append(element("div", "its map is of another model than the one told of above", "note"));
+  }
+  const judged = element("td", row.n_regions ? `${row.n_judged} of ${row.n_regions}` : row.n_regions === 0 ? "nothing to judge" : "");
   for (const verdict of row.slide_verdicts) judged.append(element("div", `slide: ${verdict}`));
   line.append(
     picture, name, element("td", probabilityText(row), "lines"),
-    element("td", row.uncertainty), element("td", row.unlike_training),
+    element("td", row.uncertainty === null ? "unknown" : row.uncertainty.toFixed(2)), unlikeElement(row),
     element("td", row.n_regions === null ? "" : String(row.n_regions)), judged,
-    element("td", row.split), status,
+    element("td", row.role), status,
   );
   return line;
 }
@@ -75,7 +95,7 @@ function draw() {
   const unjudged = document.getElementById("unjudged").checked;
   const failed = document.getElementById("failed").checked;
   const shown = state.rows.filter((row) => {
-    const text = `${row.slide_id} ${row.status} ${row.split} ${row.reason}`.toLowerCase();
+    const text = `${row.slide_id} ${row.status} ${row.role} ${row.reason}`.toLowerCase();
     return words.every((word) => text.includes(word)) && (!unjudged || !row.n_judged) && (!failed || row.failed);
   });
   shown.sort(compare);
@@ -94,23 +114,11 @@ function draw() {
 function drawModel() {
   const box = document.getElementById("model"), model = state.model;
   box.append(element("h2", "Model"));
-  if (model.problem) {
-    box.append(element("p", model.problem, "note"));
-    return;
-  }
-  const facts = [
-    ["network", model.backbone], ["trained with", model.method], ["classes", model.classes.join(", ")],
-    ["maps speak of", model.positive_class], ["at", model.mpp ? `${model.mpp} µm/px` : "unknown µm/px"],
-  ];
+  if (model.problem) box.append(element("p", model.problem, "note"));
+  for (const warning of model.warnings) box.append(element("p", warning, "bad"));
   const list = element("dl", null, "facts");
-  for (const [name, value] of facts) list.append(element("dt", name), element("dd", String(value)));
-  for (const [name, value] of Object.entries(model.metrics)) {
-    if (/auc|balanced/.test(name)) list.append(element("dt", name.replaceAll("_", " ")), element("dd", value.toFixed(3)));
-  }
+  for (const [name, value] of model.facts) list.append(element("dt", name), element("dd", value));
   box.append(list);
-  if (!model.trust_card) {
-    box.append(element("p", "Nobody has measured how faithful these maps are: run 'scaat evaluate'.", "note"));
-  }
 }
 
 async function start() {

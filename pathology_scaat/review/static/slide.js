@@ -64,15 +64,21 @@ function drawLines() {
   for (const viewer of state.viewers) {
     const group = document.createElementNS("http://www.w3.org/2000/svg", "g");
     state.paper.regions.forEach((region, index) => {
-      if (!state.outlinesOn && index !== state.current) return;
+      if ((!state.outlinesOn || isBlind()) && index !== state.current) return;
       const path = document.createElementNS("http://www.w3.org/2000/svg", "path");
       path.setAttribute("d", pathOf(region));
       if (index === state.current) path.setAttribute("class", "current");
       group.append(path);
     });
+    group.append(...drawnPaths(viewer));
     viewer.lines.replaceChildren(group);
     placeLines(viewer);
   }
+}
+
+function placeScale(viewer) { // screen pixels a level-0 pixel
+  const item = viewer.world.getItemAt(0), at = (x) => item.imageToViewerElementCoordinates(new OpenSeadragon.Point(x, 0)).x;
+  return item ? (at(1000) - at(0)) / 1000 : 0;
 }
 
 function placeLines(viewer) {
@@ -111,9 +117,25 @@ async function loadMap(channel) {
     values[i] = pixels[4 * i + 2] < 128 ? NaN : low + ((pixels[4 * i] * 256 + pixels[4 * i + 1]) / 65534) * (high - low);
   }
   state.map = { values, width: canvas.width, height: canvas.height, low, high, name: state.paper.channels[channel] };
-  byId("low").value = Number(low.toPrecision(4));
-  byId("high").value = Number(high.toPrecision(4));
+  takeModelsScale(channel);
   await colourMap();
+}
+
+// The scale is the model's, the same on every slide: a slide's own would make any trace bright.
+function takeModelsScale(channel) {
+  const scale = state.paper.scales[channel];
+  state.map.scale = scale;
+  byId("low").value = Number(scale.floor.toPrecision(4));
+  byId("high").value = Number(scale.top.toPrecision(4));
+}
+
+function scaleWords(low, high) {
+  const scale = state.map.scale, short = (value) => Number(value.toPrecision(3));
+  if (scale.not_drawn) return `${state.map.name} is not drawn: ${scale.not_drawn.toLowerCase()}`;
+  const own = Number(byId("low").value) !== Number(scale.floor.toPrecision(4)) || Number(byId("high").value) !== Number(scale.top.toPrecision(4));
+  const whose = own ? "your own scale" : scale.is_shared ? "the same scale on all slides" : `scale of this slide alone: ${scale.source}`;
+  const none = state.map.drawn ? "" : "; nothing on this slide reaches it";
+  return `${state.map.name} ${short(low)} to ${short(high)}, bare below${none}; ${whose}`;
 }
 
 async function colourMap() {
@@ -124,12 +146,15 @@ async function colourMap() {
   canvas.width = map.width;
   canvas.height = map.height;
   const context = canvas.getContext("2d"), image = context.createImageData(map.width, map.height);
-  const span = high > low ? high - low : 1;
+  const span = high > 0 ? high : 1; // colours begin at 0, as in the pictures; below `low` there is none
+  map.drawn = 0;
   for (let i = 0; i < map.values.length; i++) {
     const value = map.values[i];
     if (Number.isNaN(value)) continue;
-    const at = Math.max(0, Math.min(255, Math.round(((value - low) / span) * 255)));
-    image.data.set([table[3 * at], table[3 * at + 1], table[3 * at + 2], value <= low ? 0 : 255], 4 * i);
+    const at = Math.max(0, Math.min(255, Math.round((value / span) * 255)));
+    const seen = value >= low && value > 0 && !map.scale.not_drawn;
+    if (seen) map.drawn += 1;
+    image.data.set([table[3 * at], table[3 * at + 1], table[3 * at + 2], seen ? 255 : 0], 4 * i);
   }
   context.putImageData(image, 0, 0);
   drawLegend(table, low, high);
@@ -140,11 +165,13 @@ async function colourMap() {
 function drawLegend(table, low, high) {
   const context = byId("legend-bar").getContext("2d");
   for (let x = 0; x < 160; x++) {
-    const at = Math.round((x / 159) * 255);
+    const at = Math.round(((low + (x / 159) * (high - low)) / (high > 0 ? high : 1)) * 255);
+    if (at < 0 || at > 255) continue;
     context.fillStyle = `rgb(${table[3 * at]},${table[3 * at + 1]},${table[3 * at + 2]})`;
     context.fillRect(x, 0, 1, 12);
   }
-  byId("legend-text").textContent = `${state.map.name}: ${Number(low.toPrecision(3))} to ${Number(high.toPrecision(3))}`;
+  byId("legend-text").textContent = scaleWords(low, high);
+  byId("legend").title = state.map.scale.source;
 }
 
 function placeMap(url) {
@@ -165,17 +192,19 @@ function placeMap(url) {
   });
 }
 
-function mapHidden() {
-  if (!state.overlayOn) return true;
+function isBlind() { // nothing that the model says of a region before it has its verdict
   const region = state.paper.regions[state.current];
   return byId("blind").checked && region !== undefined && !state.verdicts.has(region.region_id);
 }
+
+function mapHidden() { return !state.overlayOn || isBlind(); }
 
 function mapOpacity() { return mapHidden() ? 0 : Number(byId("opacity").value); }
 
 function showMap() {
   for (const layer of state.layers) layer.setOpacity(mapOpacity());
   byId("legend").style.visibility = mapHidden() ? "hidden" : "visible";
+  showWhy();
 }
 
 function valueAt(event) {
@@ -195,8 +224,10 @@ function drawRegions() {
   const items = state.paper.regions.map((region, index) => {
     const item = document.createElement("li"), button = document.createElement("button");
     const verdict = state.verdicts.get(region.region_id);
-    const sure = region.probability === null ? "" : `, p ${region.probability.toFixed(2)}`;
-    button.textContent = `${region.name}${sure}${verdict ? ": " + verdict : ""}`;
+    const hidden = byId("blind").checked && verdict === undefined;
+    const sure = region.probability === null || hidden ? "" : `, p ${region.probability.toFixed(2)}`;
+    const name = hidden ? `Region ${index + 1}` : region.name; // names are ranks by size
+    button.textContent = `${name}${sure}${verdict ? ": " + verdict : ""}`;
     button.addEventListener("click", () => choose(index));
     if (index === state.current) item.setAttribute("aria-current", "true");
     item.append(button);
@@ -263,6 +294,7 @@ async function judge(answer) {
   state.verdicts.set(region.region_id, answer);
   if (wasBlind) { // now the map may be seen, and the answer changed
     drawRegions();
+    drawLines();
     showMap();
   } else choose(state.current + 1);
 }
@@ -276,6 +308,7 @@ async function judgeSlide(answer) {
 
 async function undo() {
   const last = state.done.at(-1);
+  if (last?.drawing) return removeDrawing(last.drawing);
   if (!last || !(await send(last.id, "undo"))) return;
   state.done.pop();
   if (last.before === undefined) state.verdicts.delete(last.id);
@@ -303,6 +336,7 @@ const KEYS = {
   z: undo, " ": () => { state.overlayOn = !state.overlayOn; showMap(); },
   "[": () => setOpacity(-0.1), "]": () => setOpacity(0.1),
   o: () => { state.outlinesOn = !state.outlinesOn; drawLines(); },
+  d: () => startDrawing(), w: () => toggleWhy(),
   f: () => state.viewers[0].viewport.goHome(),
   N: () => otherSlide(1), P: () => otherSlide(-1), "?": () => byId("help").showModal(),
 };
@@ -310,10 +344,13 @@ const KEYS = {
 let queue = Promise.resolve(); // one key after the other, also where saving takes a moment
 function onKey(event) {
   const typing = /^(INPUT|SELECT|TEXTAREA)$/.test(event.target.tagName) && !/^(checkbox|range)$/.test(event.target.type);
+  if (typing && drawing.active && event.key === "Escape") stopDrawing();
   if (event.key === "Escape" && typing) { event.target.blur(); return; }
   if (typing && event.key === "Enter") { event.target.blur(); return; }
   if (typing || event.ctrlKey || event.metaKey || event.altKey || byId("help").open) return;
   if (event.key === " " && event.target.tagName === "BUTTON") event.target.blur();
+  if (event.key === "Enter" && event.target.tagName === "BUTTON" && !drawing.active) return;
+  if (drawingKey(event)) return;
   const action = KEYS[event.key];
   if (!action) return;
   event.preventDefault();
@@ -338,6 +375,13 @@ async function start() {
   byId("reviewer").value = sessionStorage.getItem("reviewer") || "";
   byId("blind").checked = sessionStorage.getItem("blind") === "yes";
   await loadPaper();
+  byId("role").textContent = state.paper.role;
+  byId("warnings").replaceChildren(...state.paper.warnings.map((text) => {
+    const line = document.createElement("p");
+    line.className = "bad";
+    line.textContent = text;
+    return line;
+  }));
   if (!state.paper.slide) say("The slide itself is not shown: start with --manifest to see it.");
   state.viewers = [makeViewer("bare"), makeViewer("mapped")];
   await Promise.all(state.viewers.map((v) => new Promise((done) => v.addOnceHandler("open", done))));
@@ -349,6 +393,7 @@ async function start() {
   byId("channel").replaceChildren(...state.paper.channels.map((name, index) => new Option(name, index)));
   byId("channel").value = Math.max(0, state.paper.channels.indexOf(preferred));
   await loadMap(Number(byId("channel").value));
+  listenToDrawing();
   drawRegions();
   drawLines();
   if (state.paper.regions.length) choose(0);
@@ -364,9 +409,12 @@ function listen() {
   byId("reviewer").addEventListener("change", (e) => {
     sessionStorage.setItem("reviewer", e.target.value);
     adoptVerdicts();
+    listDrawings();
     drawRegions();
+    drawLines();
   });
-  byId("blind").addEventListener("change", (e) => { sessionStorage.setItem("blind", e.target.checked ? "yes" : "no"); showMap(); });
+  byId("blind").addEventListener("change", (e) => { sessionStorage.setItem("blind", e.target.checked ? "yes" : "no"); drawRegions(); drawLines(); showMap(); });
+  byId("own-scale").addEventListener("click", () => { takeModelsScale(Number(byId("channel").value)); colourMap(); });
   byId("two").addEventListener("change", (e) => { byId("bare").hidden = !e.target.checked; });
   byId("help-button").addEventListener("click", () => byId("help").showModal());
   byId("undo").addEventListener("click", undo);

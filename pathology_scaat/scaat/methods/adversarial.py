@@ -17,9 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from pathology_scaat.scaat.batch_norm import batch_norm_policy, frozen_parameters
-from pathology_scaat.scaat.method import Backward, Method, StepLosses, Visit, plain_backward
+from pathology_scaat.scaat.method import Backward, Method, StepLosses, Visit
 from pathology_scaat.scaat.objective import Objective
 from pathology_scaat.scaat.options import check_range
+from pathology_scaat.scaat.schedule import Schedule
 
 
 def projected(images: Tensor, candidate: Tensor, eps: float) -> Tensor:
@@ -28,7 +29,7 @@ def projected(images: Tensor, candidate: Tensor, eps: float) -> Tensor:
 
 
 class _Attack(Method):
-    """Shared settings: budget, step and warm-up of an attack on all pixels."""
+    """Shared settings: budget, step and schedule of an attack on all pixels."""
 
     def __init__(
         self,
@@ -36,6 +37,7 @@ class _Attack(Method):
         *,
         eps: float = 8 / 255,
         warmup: float = 0.1,
+        start: float = 0.0,
         objective: Objective | None = None,
         seed: int = 0,
         autocast_dtype: torch.dtype | None = None,
@@ -43,12 +45,18 @@ class _Attack(Method):
         super().__init__(model, objective=objective, seed=seed, autocast_dtype=autocast_dtype)
         check_range("eps", eps, 0.0, 1.0)
         check_range("warmup", warmup, 0.0, 1.0)
+        check_range("start", start, 0.0, 1.0)
         self.eps = eps
         self.warmup = warmup
+        self.start = start
+
+    @property
+    def schedule(self) -> Schedule:
+        return Schedule(self.start, self.warmup)
 
     @property
     def eps_now(self) -> float:
-        return self.eps * (min(1.0, self.progress / self.warmup) if self.warmup > 0 else 1.0)
+        return self.eps * self.schedule.strength(self.progress)
 
 
 class Pgd(_Attack):
@@ -82,16 +90,9 @@ class Pgd(_Attack):
             adversary = projected(images, adversary + step * gradient.sign(), eps)
         return adversary
 
-    def training_step(
-        self,
-        images: Tensor,
-        labels: Tensor,
-        *,
-        visit: Visit | None = None,
-        backward: Backward = plain_backward,
+    def _step(
+        self, images: Tensor, labels: Tensor, visit: Visit | None, backward: Backward
     ) -> StepLosses:
-        self.check_images(images)
-        self.steps_done += 1
         adversary = self.perturb(images, labels)
         logits = self.forward(adversary)
         loss = self.objective.per_image(logits, labels).mean()
@@ -140,16 +141,9 @@ class Trades(_Attack):
                 adversary = projected(images, x.detach() + step * gradient.sign(), eps)
         return adversary
 
-    def training_step(
-        self,
-        images: Tensor,
-        labels: Tensor,
-        *,
-        visit: Visit | None = None,
-        backward: Backward = plain_backward,
+    def _step(
+        self, images: Tensor, labels: Tensor, visit: Visit | None, backward: Backward
     ) -> StepLosses:
-        self.check_images(images)
-        self.steps_done += 1
         adversary = self.perturb(images, labels)
         logits = self.forward(images)
         clean = self.objective.per_image(logits, labels).mean()
@@ -189,16 +183,9 @@ class FreeTraining(_Attack):
         super().start_epoch(seed)
         self._forget()
 
-    def training_step(
-        self,
-        images: Tensor,
-        labels: Tensor,
-        *,
-        visit: Visit | None = None,
-        backward: Backward = plain_backward,
+    def _step(
+        self, images: Tensor, labels: Tensor, visit: Visit | None, backward: Backward
     ) -> StepLosses:
-        self.check_images(images)
-        self.steps_done += 1
         eps = self.eps_now
         if self._left == 0 or self._kept is None:
             self._kept, self._left = (images.detach().float(), labels), self.replays

@@ -17,10 +17,11 @@ from torch import Tensor, nn
 
 from pathology_scaat.errors import UsageError
 from pathology_scaat.scaat.mask_store import BitStore
-from pathology_scaat.scaat.method import Backward, Method, StepLosses, Visit, plain_backward
+from pathology_scaat.scaat.method import Backward, Method, StepLosses, Visit
 from pathology_scaat.scaat.options import check_range
 from pathology_scaat.scaat.orientation import orient
 from pathology_scaat.scaat.scaat import SCAAT
+from pathology_scaat.scaat.schedule import Schedule
 
 
 class AmortisedScaat(Method):
@@ -89,6 +90,10 @@ class AmortisedScaat(Method):
         super().set_progress(fraction)
         self.scaat.set_progress(fraction)
 
+    @property
+    def schedule(self) -> Schedule:
+        return self.scaat.schedule
+
     def state_dict(self) -> dict[str, Any]:
         return {**super().state_dict(), "store": self.store.state_dict()}
 
@@ -107,20 +112,13 @@ class AmortisedScaat(Method):
         clean[order[:wanted]] = True
         return clean
 
-    def training_step(
-        self,
-        images: Tensor,
-        labels: Tensor,
-        *,
-        visit: Visit | None = None,
-        backward: Backward = plain_backward,
+    def _step(
+        self, images: Tensor, labels: Tensor, visit: Visit | None, backward: Backward
     ) -> StepLosses:
         if visit is None:
             raise UsageError(
                 "scaat-amortised", "needs to know which patches it sees", "give visit="
             )
-        self.check_images(images)
-        self.steps_done += 1
         eps = self.scaat.eps_now
         images = images.detach().float()
         if self.options.lam == 0 or eps == 0:

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from pathology_scaat.errors import UsageError
-from pathology_scaat.scaat.method import Backward, Method, StepLosses, Visit, plain_backward
+from pathology_scaat.scaat.method import Backward, Method, StepLosses, Visit
 from pathology_scaat.scaat.options import check_range
+from pathology_scaat.scaat.schedule import Schedule
 
 
 class GradientPenalty(Method):
@@ -32,7 +33,15 @@ class GradientPenalty(Method):
 
     name = "gradient-penalty"
 
-    def __init__(self, model: nn.Module, *, lam: float = 0.1, norm: int = 1, **common: Any) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        lam: float = 0.1,
+        norm: int = 1,
+        start: float = 0.0,
+        **common: Any,
+    ) -> None:
         super().__init__(model, **common)
         if hasattr(model, "_orig_mod"):
             raise UsageError(
@@ -42,19 +51,18 @@ class GradientPenalty(Method):
             )
         check_range("lam", lam, 0.0, 1e6)
         check_range("norm", norm, 1, 2)
+        check_range("start", start, 0.0, 1.0)
         self.lam = lam
         self.norm = norm
+        self.start = start
 
-    def training_step(
-        self,
-        images: Tensor,
-        labels: Tensor,
-        *,
-        visit: Visit | None = None,
-        backward: Backward = plain_backward,
+    @property
+    def schedule(self) -> Schedule:
+        return Schedule(self.start)
+
+    def _step(
+        self, images: Tensor, labels: Tensor, visit: Visit | None, backward: Backward
     ) -> StepLosses:
-        self.check_images(images)
-        self.steps_done += 1
         if self.lam == 0:
             return self.plain_step(images, labels, backward)
         x = images.detach().float().requires_grad_()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from pathology_scaat.scaat.method import Backward, Method, StepLosses, Visit, plain_backward
+from pathology_scaat.scaat.method import Backward, Method, StepLosses, Visit
 
 
 class Plain(Method):
@@ -12,14 +12,7 @@ class Plain(Method):
 
     name = "plain"
 
-    def training_step(
-        self,
-        images: Tensor,
-        labels: Tensor,
-        *,
-        visit: Visit | None = None,
-        backward: Backward = plain_backward,
+    def _step(
+        self, images: Tensor, labels: Tensor, visit: Visit | None, backward: Backward
     ) -> StepLosses:
-        self.check_images(images)
-        self.steps_done += 1
         return self.plain_step(images, labels, backward)

@@ -38,7 +38,9 @@ class BagHeadConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     pooling: Annotated[str, AfterValidator(_known_pooling)] = Field(
-        "gated", description=f"one of {', '.join(POOLINGS)}"
+        "gated",
+        description="how a bag's patches are weighed",
+        json_schema_extra={"enum": list(POOLINGS)},
     )
     attention_width: int = Field(64, ge=1, le=4096, description="hidden units of the attention")
     top_share: float = Field(

@@ -26,13 +26,14 @@ class BagTable:
         Bag *i* holds the patches ``starts[i]`` to ``starts[i + 1]``.
     labels : (n,) int64
         Class of each bag.
-    slide_ids : tuple of str
+    slide_ids, patient_ids : tuple of str
     """
 
     patches: PatchTable
     starts: NDArray[np.int64]
     labels: NDArray[np.int64]
     slide_ids: tuple[str, ...]
+    patient_ids: tuple[str, ...]
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -57,7 +58,7 @@ def make_bags(slides: Sequence[TrainingSlide], class_names: tuple[str, ...]) -> 
     TrainingError
         If a slide has no label, or one that is no class.
     """
-    stores, labels, ids = [], [], []
+    stores, labels, ids, patients = [], [], [], []
     for slide in slides:
         if slide.label not in class_names:
             raise TrainingError(
@@ -70,15 +71,17 @@ def make_bags(slides: Sequence[TrainingSlide], class_names: tuple[str, ...]) -> 
             stores.append(store)
             labels.append(class_names.index(slide.label))
             ids.append(slide.slide_id)
+            patients.append(slide.patient_id)
     sizes = np.array([len(store) for store in stores], np.int64)
     number = np.repeat(np.arange(len(stores)), sizes)
     rows = [np.arange(size) for size in sizes]
     none = np.zeros(0, np.int64)
+    nobody_knows = np.full(len(number), -1, np.int64)
     patches = PatchTable(
-        tuple(stores), number.astype(np.int64), np.concatenate([none, *rows]), none
+        tuple(stores), number.astype(np.int64), np.concatenate([none, *rows]), nobody_knows
     )
     starts = np.concatenate([none, [0], np.cumsum(sizes)]).astype(np.int64)
-    return BagTable(patches, starts, np.array(labels, np.int64), tuple(ids))
+    return BagTable(patches, starts, np.array(labels, np.int64), tuple(ids), tuple(patients))
 
 
 @dataclass(frozen=True)
@@ -96,14 +99,20 @@ def epoch_of_bags(
     draws: int,
     rng: np.random.Generator,
     *,
+    balanced: bool = False,
     max_steps: int | None = None,
 ) -> list[BagBatch]:
     """The steps of an epoch: every slide is drawn ``draws`` times, in random order.
 
-    A bag's patches are drawn without replacement where the slide has enough, else with. A last
-    step below the size is dropped unless it is the only one.
+    ``balanced`` draws as many slides, with replacement, each class equally often. A bag's patches
+    are drawn without replacement where the slide has enough, else with. A last step below the
+    size is dropped unless it is the only one.
     """
-    order = np.concatenate([rng.permutation(len(table)) for _ in range(draws)])
+    if balanced:
+        share = 1 / np.bincount(table.labels)[table.labels]
+        order = rng.choice(len(table), len(table) * draws, p=share / share.sum())
+    else:
+        order = np.concatenate([rng.permutation(len(table)) for _ in range(draws)])
     size = min(bags_per_step, len(order))
     steps = [order[i : i + size] for i in range(0, len(order) - size + 1, size)][:max_steps]
     return [

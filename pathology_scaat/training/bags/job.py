@@ -1,18 +1,20 @@
-"""A bag training as a value, and the bundle that it leaves."""
+"""A bag training as a value, and what its bundle says."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
 
-from pathology_scaat.artifacts.fingerprint import fingerprint
+import numpy as np
+
 from pathology_scaat.scaat.method import Method
 from pathology_scaat.training.bags.data import BagTable
 from pathology_scaat.training.bags.model import BagModel
-from pathology_scaat.training.bundle import save_bundle
-from pathology_scaat.training.bundle_config import BundleConfig
+from pathology_scaat.training.bundle_config import BundleConfig, HeldOut
 from pathology_scaat.training.config import TrainConfig
-from pathology_scaat.training.positive_class import positive_class
+from pathology_scaat.training.description import TrainingFacts, describe
+from pathology_scaat.training.references import References
+from pathology_scaat.training.results import TrainingSlide
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,8 @@ class BagJob:
     ----------
     train, val : BagTable
         Bags that are learnt from, and those that choose the epoch and calibrate.
+    slides : tuple of TrainingSlide
+        All that were given, also those for testing, which take no part.
     """
 
     train: BagTable
@@ -33,6 +37,7 @@ class BagJob:
     fingerprint: str
     device: str
     seed: int
+    slides: tuple[TrainingSlide, ...] = ()
     notes: tuple[str, ...] = ()
 
     @property
@@ -40,41 +45,35 @@ class BagJob:
         return len(self.class_names)
 
 
-def save_bag_bundle(
+def bag_bundle_config(
     job: BagJob,
     model: BagModel,
     method: Method,
     metrics: dict[str, float],
     temperature: float,
-    training_log: str,
+    held_out: HeldOut | None,
+    references: References | None,
     notes: tuple[str, ...],
 ) -> BundleConfig:
-    """Write the bundle of a bag model; the configuration as written."""
-    config = job.config
-    store = job.train.patches.stores[0]
-    stores = [*job.train.patches.stores, *job.val.patches.stores]
-    options = getattr(method, "options", None)
-    settings = BundleConfig(
-        class_names=job.class_names,
-        positive_class=positive_class(config.positive_class, job.class_names).name,
-        patch_size_px=store.patch_size_px,
-        mpp=store.meta.requested_mpp,
-        backbone=config.backbone,
-        backbone_options=config.backbone_options,
-        mean=tuple(model.mean.flatten().tolist()),
-        std=tuple(model.std.flatten().tolist()),
-        method=config.method,
-        method_options=options.to_dict() if options is not None else config.method_options,
-        training={
-            **config.model_dump(mode="json", exclude={"backbone_weights", "cache_bytes"}),
-            "seed": job.seed,
-        },
-        dataset_fingerprint=fingerprint({"stores": sorted({s.meta.fingerprint for s in stores})}),
-        training_fingerprint=job.fingerprint,
-        metrics=metrics,
-        notes=notes,
-        temperature=temperature,
-        bag=config.bag.head(),
+    """The configuration of a model that learnt from labels of slides."""
+    counts = np.bincount(job.train.labels, minlength=job.n_classes)
+    return describe(
+        TrainingFacts(
+            config=job.config,
+            class_names=job.class_names,
+            seed=job.seed,
+            training_fingerprint=job.fingerprint,
+            slides=job.slides,
+            stores=[*job.train.patches.stores, *job.val.patches.stores],
+            training_counts={n: int(c) for n, c in zip(job.class_names, counts, strict=True)},
+            metrics=metrics,
+            temperature=temperature,
+            held_out=held_out,
+            references=references,
+            notes=notes,
+            unused=frozenset(),
+        ),
+        model,
+        method,
+        bag=job.config.bag.head(),
     )
-    # WSInfer's programs classify patches one by one: this is no model of that kind
-    return save_bundle(job.out, model, settings, training_log=training_log, wsinfer=False)

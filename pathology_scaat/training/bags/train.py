@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+
+import numpy as np
 
 from pathology_scaat.artifacts.fingerprint import file_sha256, fingerprint
 from pathology_scaat.errors import TrainingError, UsageError
 from pathology_scaat.patches.reader import PatchStore
-from pathology_scaat.training.bags.data import make_bags
+from pathology_scaat.training.bags.data import BagTable, make_bags
 from pathology_scaat.training.bags.job import BagJob
 from pathology_scaat.training.bags.trainer import BagTrainer
 from pathology_scaat.training.bundle_config import SCHEMA_VERSION
@@ -25,11 +28,11 @@ from pathology_scaat.training.train import (
     finished_training,
 )
 
-BAG_DEFAULTS_VERSION = 1
+BAG_DEFAULTS_VERSION = 2
 """Raised when a default of bag learning changes: the same settings then train another model."""
 
 NOT_FOR_BAGS = ("batch_size", "multi_label", "multi_label_min_coverage", "validation_share",
-                "monitor_images", "labels", "ema_decay", "compile", "channels_last")  # fmt: skip
+                "labels", "compile", "channels_last")  # fmt: skip
 """Settings that bag learning does not use, so that they do not decide its result."""
 
 
@@ -101,7 +104,8 @@ def train_on_slides(
         fingerprint=identity,
         device=device_name(device),
         seed=seed,
-        notes=_notes(used, settings, names, tables["train"].slide_ids + tables["val"].slide_ids),
+        slides=tuple(slides),
+        notes=_notes(used, settings, names, tables),
     )
     if overwrite:
         (work_folder(out) / CHECKPOINT_NAME).unlink(missing_ok=True)
@@ -132,8 +136,12 @@ def bag_fingerprint(
 def _refuse_what_bags_cannot(config: TrainConfig) -> None:
     if config.multi_label:
         raise UsageError("multi_label", "is for labels of patches", "give each slide one label")
-    if config.devices > 1:
-        raise UsageError("devices", "is 1 for labels of slides", "leave it out")
+    if config.devices > 1 or int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UsageError(
+            "devices", "is 1 for labels of slides", "leave it out, and start without torchrun"
+        )
+    if "start" in config.method_options:
+        raise UsageError("method_options: start", "is for labels of patches", "set bag: start")
     if config.method == "scaat-amortised":
         raise UsageError(
             "--method", "'scaat-amortised' keeps a mask for each patch", "use scaat with bags"
@@ -157,20 +165,16 @@ def _notes(
     slides: Sequence[TrainingSlide],
     config: TrainConfig,
     class_names: tuple[str, ...],
-    with_patches: tuple[str, ...],
+    tables: Mapping[str, BagTable],
 ) -> tuple[str, ...]:
-    counts = {
-        split: Counter(s.label for s in slides if s.split == split) for split in ("train", "val")
-    }
-    notes = [
-        "Learns from one label a slide, in bags of its patches: "
-        + "; ".join(
-            f"{name} {counts['train'][name]} training and {counts['val'][name]} validation slides"
-            for name in class_names
-        )
-        + "."
-    ]
-    empty = sorted({s.slide_id for s in slides} - set(with_patches))
+    """What is to be said of the training itself; slides by class are counted before it."""
+    notes = ["Learns from one label a slide, in bags of its patches."]
+    there = np.bincount(tables["train"].labels, minlength=len(class_names))
+    missing = [name for name, count in zip(class_names, there, strict=True) if not count]
+    if missing:
+        notes.append(f"No training slide of: {', '.join(missing)}.")
+    with_patches = {i for table in tables.values() for i in table.slide_ids}
+    empty = sorted({s.slide_id for s in slides} - with_patches)
     if empty:
         notes.append(f"Left out, since they hold no patch: {', '.join(empty)}.")
     if config.method != "plain" and config.bag.start < 1:
@@ -178,4 +182,8 @@ def _notes(
             f"The first {config.bag.start:.0%} of the training is plain, the rest "
             f"'{config.method}'."
         )
+    without = sorted(config.model_fields_set & set(NOT_FOR_BAGS) - {"labels"})
+    if without:
+        notes.append(f"Settings without effect on labels of slides: {', '.join(without)}.")
+    notes.append(f"{positive_class(config.positive_class, class_names).note}.")
     return tuple(notes)

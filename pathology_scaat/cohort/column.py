@@ -1,0 +1,55 @@
+"""A column of the manifest that is neither slide nor label: a site, a scanner, a sex."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pathology_scaat.cohort.manifest import Manifest
+from pathology_scaat.cohort.table import read_table
+from pathology_scaat.errors import ManifestError
+
+UNKNOWN_WORDS = {"", "na", "n/a", "nan", "none", "null", "<na>", "unknown"}
+"""Cells that say nothing."""
+
+
+def column_of(table: Path, name: str, cohort: Manifest) -> dict[str, str]:
+    """The cells of a manifest's column by slide id; cells that say nothing are left out.
+
+    Raises
+    ------
+    ManifestError
+        If the table has no such column.
+    """
+    if not table.is_file():
+        raise ManifestError(table.name, "is no table", f"give a table with a column {name}")
+    read = read_table(table)
+    places = [i for i, h in enumerate(read.header) if h.strip().casefold() == name.casefold()]
+    if len(places) != 1 or len(read.rows) != len(cohort.rows):
+        raise ManifestError(
+            table.name,
+            f"has {'no' if not places else 'more than one'} column '{name}'",
+            f"choose from {', '.join(h.strip() for h in read.header if h.strip())}",
+        )
+    cells = {
+        row.slide_id: cells[places[0]].strip()
+        for row, cells in zip(cohort.rows, read.rows, strict=True)
+    }
+    return {s: cell for s, cell in cells.items() if cell.casefold() not in UNKNOWN_WORDS}
+
+
+def columns_of(
+    tables: Sequence[tuple[Path, Manifest]], names: Sequence[str]
+) -> dict[str, dict[str, str]]:
+    """Several columns over several tables (a cohort and its external test), by slide id.
+
+    Raises
+    ------
+    ManifestError
+        If a table has no such column.
+    """
+    found: dict[str, dict[str, str]] = {}
+    for name in names:
+        for table, cohort in tables:
+            found.setdefault(name, {}).update(column_of(table, name, cohort))
+    return found

@@ -1,0 +1,163 @@
+"""Performance as files: JSON, CSV, Markdown and figures."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+
+from pathology_scaat.artifacts.atomic import write_text_if_changed
+from pathology_scaat.artifacts.checksums import checked_json_text
+from pathology_scaat.artifacts.status import safe_cell
+from pathology_scaat.evaluation.performance.bootstrap import MIN_PATIENTS, N_RESAMPLES, Estimate
+from pathology_scaat.evaluation.performance.conformal import abstention_lines
+from pathology_scaat.evaluation.performance.predictions import PATIENT_RULE
+from pathology_scaat.evaluation.performance.report import Performance
+from pathology_scaat.evaluation.performance.subgroups import subgroup_lines
+
+STEMS = ("performance", "performance_external")
+"""Names of an evaluation's files: the only one or that by folds, and that of an external cohort
+beside the latter."""
+PERFORMANCE_NAME = f"{STEMS[0]}.json"
+
+
+def performance_files(stem: str) -> tuple[str, ...]:
+    """Files of an evaluation."""
+    return (*(f"{stem}.{kind}" for kind in ("json", "csv", "md")),
+            f"{stem}_patients.svg", f"{stem}_slides.svg")  # fmt: skip
+
+
+HEADINGS = {
+    "auroc": "AUROC",
+    "auprc": "AUPRC",
+    "balanced_accuracy": "Balanced accuracy",
+    "sensitivity": "Sensitivity",
+    "specificity": "Specificity",
+    "ppv": "PPV",
+    "npv": "NPV",
+    "accuracy": "Accuracy",
+    "brier": "Brier score",
+    "ece": "Expected calibration error",
+}
+
+
+def write_performance(folder: Path, performance: Performance, stem: str = STEMS[0]) -> None:
+    """Write JSON (with its checksum), CSV, Markdown, and a figure each of patients and slides."""
+    from pathology_scaat.evaluation.performance.figures import write_figure
+
+    changed = write_text_if_changed(
+        folder / f"{stem}.json", checked_json_text(performance.as_dict())
+    )
+    write_text_if_changed(folder / f"{stem}.csv", csv_text(performance))
+    write_text_if_changed(folder / f"{stem}.md", markdown(performance))
+    for unit, level, rows in (
+        ("patients", performance.patient, performance.patient_rows),
+        ("slides", performance.slide, performance.slide_rows),
+    ):
+        path = folder / f"{stem}_{unit}.svg"
+        if path.exists() and not changed:
+            continue
+        write_figure(
+            path,
+            rows,
+            level,
+            performance.class_names,
+            performance.positive_class,
+            f"{level.n} {unit}: {performance.evaluated_on}",
+        )
+
+
+def remove_performance(folder: Path, stem: str = STEMS[0]) -> None:
+    """Take away what an earlier run measured: it is not of these predictions."""
+    for name in performance_files(stem):
+        (folder / name).unlink(missing_ok=True)
+
+
+def _rows(performance: Performance) -> list[tuple[str, str, str, Estimate, int]]:
+    found = []
+    for name, level in (("patient", performance.patient), ("slide", performance.slide)):
+        found += [(name, "all", key, e, level.n) for key, e in level.estimates.items()]
+    for fold, level in performance.folds.items():
+        found += [("slide", str(fold), key, e, level.n) for key, e in level.estimates.items()]
+    for group in performance.subgroups:
+        if group.patient is not None:
+            found += [
+                (f"patient, {group.column}={group.value}", "all", key, e, group.patient.n)
+                for key, e in group.patient.estimates.items()
+            ]
+    return found
+
+
+def csv_text(performance: Performance) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["unit", "fold", "measure", "value", "low_95", "high_95", "n"])
+
+    def shown(value: float | None) -> str:
+        return "" if value is None else f"{value:.6g}"
+
+    for unit, fold, key, estimate, n in _rows(performance):
+        writer.writerow(
+            [
+                safe_cell(unit),
+                fold,
+                key,
+                shown(estimate.value),
+                shown(estimate.low),
+                shown(estimate.high),
+                n,
+            ]
+        )
+    return text.getvalue()
+
+
+def markdown(performance: Performance) -> str:
+    p = performance
+    lines = [
+        "# Performance",
+        "",
+        f"On {p.evaluated_on}: {p.slide.n} slides of {p.patient.n} patients "
+        f"({', '.join(f'{name} {n}' for name, n in p.patient.counts.items())} patients). "
+        f"Positive class: {p.positive_class}.",
+        "",
+        "| measure | patients | slides |",
+        "|---|---|---|",
+    ]
+    for key, estimate in p.patient.estimates.items():
+        heading = HEADINGS.get(key, key)
+        if key in ("ppv", "npv"):
+            heading += f" at a prevalence of {p.patient.prevalence:.3g}"
+        lines.append(f"| {heading} | {estimate.text()} | {p.slide.estimates[key].text()} |")
+    lines += [
+        "",
+        f"In brackets: 95 % intervals from {N_RESAMPLES} bootstrap samples of patients; none with "
+        f"fewer than {MIN_PATIENTS} patients of a class, or where all samples agree.",
+        "",
+        "## Confusion (patients)",
+        "",
+        "| truth | " + " | ".join(f"predicted {n}" for n in p.class_names) + " |",
+        "|---|" + "---|" * len(p.class_names),
+        *(
+            " | ".join([f"| {true}", *(str(row[guess]) for guess in p.class_names)]) + " |"
+            for true, row in p.patient.confusion.items()
+        ),
+        "",
+    ]  # fmt: skip
+    if p.folds:
+        lines += ["## Folds (slides)", "", "| fold | slides | AUROC |", "|---|---|---|"]
+        lines += [
+            f"| {fold} | {level.n} | {level.estimates['auroc'].text()} |"
+            for fold, level in p.folds.items()
+        ]
+        lines.append("")
+    lines += subgroup_lines(p.subgroups)
+    lines += abstention_lines(p.abstention)
+    lines += ["## How", "", f"- Slides: {p.how.get('rule', '')}; {p.how.get('calibration', '')}."]
+    lines.append(f"- Patients: {PATIENT_RULE}.")
+    lines += [f"- {note}" for note in p.notes]
+    if p.tests_before:
+        lines.append(
+            f"- These cases were looked at {p.tests_before} time(s) before, with other "
+            "predictions: figures that were chosen among several looks are optimistic."
+        )
+    return "\n".join(lines) + "\n"

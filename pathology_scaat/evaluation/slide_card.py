@@ -1,0 +1,245 @@
+"""The trust card of a model for bags: measured on whole slides that it has not seen."""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from pathology_scaat.errors import StoreError, UsageError
+from pathology_scaat.evaluation.held_out import choose_slides, patient_groups
+from pathology_scaat.evaluation.performance.slide_scores import BATCH
+from pathology_scaat.evaluation.protocol import ProtocolConfig
+from pathology_scaat.evaluation.slide_faithfulness import (
+    RIVALS,
+    Floats,
+    SlideFeatures,
+    measure_slide,
+)
+from pathology_scaat.evaluation.trust_card import (
+    NOT_MEASURED,
+    TrustCard,
+    TrustEntry,
+    Verdict,
+    judge,
+    verdict_words,
+)
+from pathology_scaat.metrics.functional.statistics import (
+    MIN_PATIENTS,
+    clustered_auc,
+    clustered_mean,
+)
+from pathology_scaat.patches import PatchStore
+from pathology_scaat.saliency.store import SaliencyStore
+from pathology_scaat.scaat.evidence import patch_evidence
+from pathology_scaat.training.bags.model import BagModel
+from pathology_scaat.training.bags.predict import encode
+from pathology_scaat.training.bundle import ModelBundle
+
+EXPLANATION = "contribution x place"
+Progress = Callable[[str, int, int], None]
+
+
+def slide_features(
+    bundle: ModelBundle, store: Path, target: int, device: torch.device
+) -> SlideFeatures | None:
+    """All patches of a slide as the head sees them; None where there are fewer than two."""
+    patches = PatchStore(store)
+    if len(patches) < 2:
+        return None
+    assert isinstance(bundle.model, BagModel)  # noqa: S101  (for the type checker)
+    batches = (torch.from_numpy(part).to(device) for part in patches.iter_batches(BATCH))
+    return SlideFeatures(encode(bundle.model, batches), target, bundle.config.temperature)
+
+
+def evidence_of_patches(
+    bundle: ModelBundle, saliency: Path, patches: Path, target: str
+) -> Floats | None:
+    """Mean evidence in each patch as the map has it; None where this model's map is not there."""
+    try:
+        store = SaliencyStore(saliency)
+        meta = store.meta
+        mine = (bundle.fingerprint, PatchStore(patches).meta.fingerprint)
+        if (meta.model_fingerprint, meta.patch_fingerprint) != mine or target not in meta.targets:
+            return None
+        chance = store.probability[:, meta.class_names.index(target)]
+        found = []
+        for start in range(0, len(store), BATCH):
+            part = slice(start, min(start + BATCH, len(store)))
+            values = patch_evidence(store.read_saliency(part, target), chance[part])
+            found.append(values.mean(axis=(1, 2)))
+    except StoreError:
+        return None
+    return np.concatenate(found) if found else None
+
+
+def slide_seed(slide_id: str, seed: int) -> int:
+    """Seed of a slide's random orders: two slides do not share theirs."""
+    return zlib.crc32(f"{seed} {slide_id}".encode())
+
+
+def slide_card(
+    out_dir: Path,
+    bundle: ModelBundle,
+    config: ProtocolConfig,
+    *,
+    slide_ids: Sequence[str] | None,
+    patients: Mapping[str, str] | None,
+    labels: Mapping[str, str] | None,
+    device: torch.device,
+    progress: Progress | None = None,
+) -> TrustCard:
+    """Measure a bag model's maps on whole slides.
+
+    Probability and maps are those of the class that the model speaks of, on the slides that it
+    gives that class: where it finds nothing there is nothing to explain.
+
+    Raises
+    ------
+    UsageError
+        If there is no slide to measure on.
+    """
+    names, target = bundle.config.class_names, bundle.config.positive_class
+    at = names.index(target)
+    assert isinstance(bundle.model, BagModel)  # noqa: S101  (for the type checker)
+    head = bundle.model.head
+    choice = choose_slides(out_dir, bundle.config, slide_ids, patients)
+    rows: dict[str, dict[str, float]] = {}
+    scores: dict[str, float] = {}
+    for number, slide_id in enumerate(choice.slide_ids):
+        patches = out_dir / "patches" / f"{slide_id}.zarr"
+        if not patches.is_dir():
+            continue
+        slide = slide_features(bundle, patches, at, device)
+        if slide is None:
+            continue
+        with torch.no_grad():
+            logits = head(slide.features) / slide.temperature
+        scores[slide_id] = float(logits.softmax(dim=-1)[at])
+        if int(logits.argmax()) == at:
+            saliency = out_dir / "saliency" / f"{slide_id}.zarr"
+            evidence = evidence_of_patches(bundle, saliency, patches, target)
+            seed = slide_seed(slide_id, config.seed)
+            rows[slide_id] = measure_slide(head, slide, seed, evidence=evidence)
+        if progress is not None:
+            progress("slides", number + 1, len(choice.slide_ids))
+    if not scores:
+        raise UsageError(out_dir.name, "has no tiled slide to evaluate on", "tile slides first")
+    groups, unit = patient_groups(list(scores), patients)
+    return TrustCard(
+        model_fingerprint=bundle.fingerprint,
+        training_method=bundle.config.method,
+        explanation_method=EXPLANATION,
+        target_class=target,
+        data=f"{choice.words}; maps on the {len(rows)} that the model calls {target}",
+        n_images=len(scores),
+        n_groups=len(set(groups.values())),
+        unit=unit,
+        held_out=choice.held_out,
+        held_out_words=choice.held_out_words,
+        temperature=float(bundle.config.temperature),
+        entries=tuple(_entries(rows, scores, groups, unit, target, labels or {})),
+        settings=config.model_dump(mode="json"),
+        images="slide",
+    )
+
+
+def _entries(
+    rows: Mapping[str, Mapping[str, float]],
+    scores: Mapping[str, float],
+    groups: Mapping[str, str],
+    unit: str,
+    target: str,
+    labels: Mapping[str, str],
+) -> list[TrustEntry]:
+    clusters = [groups[s] for s in rows]
+
+    def values(measure: str) -> Floats:
+        return np.array([row.get(measure, np.nan) for row in rows.values()], np.float64)
+
+    def entry(
+        question: str, measure: str, found: Floats, chance: float | None, words: str = ""
+    ) -> TrustEntry:
+        if not len(found) or np.isnan(found).all():
+            why = f"{NOT_MEASURED}: no slide that this applies to"
+            return TrustEntry(question, measure, None, None, "not measured", why)
+        interval = clustered_mean(found, clusters)
+        verdict = "described" if chance is None else judge(interval, chance)
+        told = words or verdict_words(verdict, interval, unit)
+        return TrustEntry(question, measure, interval, chance, verdict, told)
+
+    entries = [_auc(scores, groups, unit, target, labels)]
+    main = values("flipping/contribution")
+    entries.append(
+        entry("Do the maps name the patches the model uses? (patch flipping, gain)",
+              "flipping/contribution", main, 0.0)
+    )  # fmt: skip
+    entries.append(
+        entry("... by the mean of each patch in the evidence map", "flipping/evidence",
+              values("flipping/evidence"), 0.0)
+    )  # fmt: skip
+    for name, (_, how) in RIVALS.items():
+        if name == "contribution":
+            continue
+        rival = values(f"flipping/{name}")
+        entries.append(
+            entry(f"... {how}", f"flipping/{name}", rival, None, "a yardstick for the map")
+        )
+        entries.append(
+            entry(f"Is the map's order better than that {how}?",
+                  f"flipping/contribution - {name}", main - rival, 0.0)
+        )  # fmt: skip
+    entries.append(
+        entry("... in random order", "flipping/random", values("flipping/random"), None,
+              "a control: 0 but for chance")
+    )  # fmt: skip
+    for measure, question in (
+        ("necessity", f"Does the probability of {target} fall without the marked patches?"),
+        ("sufficiency", f"Do the marked patches alone give the probability of {target}?"),
+    ):
+        chance = values(f"{measure}/random")
+        known = chance[~np.isnan(chance)]
+        level = float(known.mean()) if len(known) else None
+        entries.append(entry(f"{question} (chance: as many random patches)", measure,
+                             values(measure), level))  # fmt: skip
+    entries.append(
+        entry("How much of a slide is marked?", "marked_share", values("marked_share"), None)
+    )
+    entries.append(
+        TrustEntry(
+            "Is annotated tumour found within the slide?", "pixel_ap", None, None, "not measured",
+            f"{NOT_MEASURED}: a model for bags is judged by its slides here",
+        )
+    )  # fmt: skip
+    return entries
+
+
+def _auc(
+    scores: Mapping[str, float],
+    groups: Mapping[str, str],
+    unit: str,
+    target: str,
+    labels: Mapping[str, str],
+) -> TrustEntry:
+    question = "How well does the model tell slides apart? (AUC)"
+    known = [s for s in scores if labels.get(s)]
+    truth = np.array([labels[s] == target for s in known], bool)
+    if not known or truth.all() or not truth.any():
+        why = "the slides are all of one class" if known else "no labels of slides were given"
+        return TrustEntry(question, "auc", None, None, "not measured", f"{NOT_MEASURED}: {why}")
+    found = clustered_auc([scores[s] for s in known], truth, [groups[s] for s in known])
+    if found.value in (0.0, 1.0):  # every pair alike: an interval would call that certain
+        found = replace(found, low=math.nan, high=math.nan)
+        few = min(len({groups[s] for s, t in zip(known, truth, strict=True) if t == kind})
+                  for kind in (True, False)) < MIN_PATIENTS  # fmt: skip
+        words = "every slide on its side: no interval can be given"
+        words += f", with fewer than {MIN_PATIENTS} of a class" if few else ""
+        clear: Verdict = "good" if found.value else "poor"
+        return TrustEntry(question, "auc", found, 0.5, "unclear" if few else clear, words)
+    verdict = judge(found, 0.5)
+    return TrustEntry(question, "auc", found, 0.5, verdict, verdict_words(verdict, found, unit))

@@ -1,0 +1,241 @@
+"""What models say of slides: one for all, one a fold, or several together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pathology_scaat.artifacts.output_folder import Workspace
+from pathology_scaat.cohort.manifest import Manifest, ManifestRow
+from pathology_scaat.errors import BundleError, StoreError
+from pathology_scaat.evaluation.performance.aggregate import Calibration, fit_calibration
+from pathology_scaat.evaluation.performance.predictions import EXTERNAL, Prediction
+from pathology_scaat.evaluation.performance.slide_scores import rule_of, score_slide
+from pathology_scaat.execution.devices import choose_device
+from pathology_scaat.patches import PatchStore
+from pathology_scaat.pipeline.reporting import Reporter
+from pathology_scaat.training.bundle import ModelBundle, load_bundle
+
+STAGE = "predict"
+ENSEMBLE_RULE = "the mean of {n} models' calibrated probabilities"
+
+
+@dataclass(frozen=True)
+class FoldModel:
+    """A model and the slides it may speak of.
+
+    Attributes
+    ----------
+    fold : int or None
+        Fold of cross-validation; None where there is one model for all.
+    model : Path
+        Its bundle.
+    splits : dict of slide id to split, or None
+        Part of each slide in its training, of the slides to predict; None where no table of this
+        folder tells, so that the bundle alone does.
+    """
+
+    fold: int | None
+    model: Path
+    splits: dict[str, str] | None
+
+
+@dataclass(frozen=True)
+class Said:
+    """Predictions of one model (or of several together), and how they came about.
+
+    Attributes
+    ----------
+    splits_known : bool
+        Whether it is known of each slide if the model was trained on it.
+    fit : Calibration or None
+        How scores of slides became probabilities; None where the model's are calibrated itself.
+    """
+
+    rows: tuple[Prediction, ...]
+    class_names: tuple[str, ...]
+    positive: str
+    rule: str
+    calibration: str
+    fingerprints: tuple[str, ...]
+    splits_known: bool
+    fit: Calibration | None = None
+
+
+def slides_of(cohort: Manifest, space: Workspace, one: FoldModel) -> list[ManifestRow]:
+    """Rows of the manifest that are tiled and that a model may speak of."""
+    tiled = set(space.slide_ids_with("tile"))
+    mine = one.splits if one.fold is not None else None
+    return [
+        row
+        for row in cohort.rows
+        if row.slide_id in tiled and (mine is None or row.slide_id in mine)
+    ]
+
+
+def _split_of(bundle: ModelBundle, store: Path, recorded: str | None) -> str:
+    """A slide's part in the training: the bundle's own record goes before any table's."""
+    role = bundle.config.role_of(PatchStore(store).meta.slide_fingerprint)
+    if role == "unknown":
+        return recorded or ""
+    if role in ("train", "val"):
+        return role
+    if role == "test" and recorded is None:
+        return role
+    if recorded in ("test", EXTERNAL):
+        return recorded
+    return EXTERNAL if recorded is None else "test"
+
+
+def predict_with(
+    one: FoldModel,
+    cohort: Manifest,
+    space: Workspace,
+    device: str,
+    listener: Reporter,
+    like: Said | None = None,
+) -> Said:
+    """Predictions of one model, calibrated: on its validation slides, or as it was before."""
+    chosen = choose_device(device)
+    bundle = load_bundle(one.model, str(chosen))
+    names = bundle.config.class_names
+    known = one.splits is not None or bundle.config.knows_its_slides
+    rows: list[Prediction] = []
+    for row in slides_of(cohort, space, one):
+        listener.advance(STAGE)
+        store = space.patches(row.slide_id)
+        recorded = None if one.splits is None else one.splits.get(row.slide_id, "")
+        try:
+            scores = score_slide(bundle, store, space.saliency(row.slide_id), chosen)
+            split = (recorded or "") if one.fold is not None else _split_of(
+                bundle, store, recorded)  # fmt: skip
+        except StoreError as error:
+            listener.note(f"{row.slide_id} has no prediction: {error}")
+            continue
+        if scores is None:
+            listener.note(f"{row.slide_id} has no prediction: it holds no patch.")
+            continue
+        rows.append(
+            Prediction(
+                row.patient_id, row.slide_id, one.fold, split, row.label or "",
+                scores.probability, unlike_training=scores.unlike_training,
+                model=bundle.fingerprint,
+            )
+        )  # fmt: skip
+    fit = like.fit if like is not None else _fit(bundle, rows)
+    calibrated = tuple(rows)
+    if fit is not None and rows:
+        values = fit.apply(np.stack([r.probability for r in rows]))
+        calibrated = tuple(replace(r, probability=p) for r, p in zip(rows, values, strict=True))
+    return Said(
+        calibrated, names, bundle.config.positive_class, rule_of(bundle), _words(bundle, fit),
+        (bundle.fingerprint,), known, fit,
+    )  # fmt: skip
+
+
+def _fit(bundle: ModelBundle, rows: Sequence[Prediction]) -> Calibration | None:
+    """What calibrates a patch model's slide scores; None for a model for bags, which is."""
+    if bundle.config.bag is not None:
+        return None
+    names = bundle.config.class_names
+    val = [r for r in rows if r.split == "val" and r.label in names]
+    if not val:
+        return Calibration(text="not calibrated: no validation slide has a label")
+    return fit_calibration(
+        np.stack([r.probability for r in val]), np.array([names.index(r.label) for r in val])
+    )
+
+
+def _words(bundle: ModelBundle, fit: Calibration | None) -> str:
+    if fit is not None:
+        return fit.text
+    if "val_slide_auc" not in bundle.config.metrics:  # they held no two classes
+        return "not calibrated: no validation slides of two classes"
+    warm = bundle.config.temperature
+    return f"calibrated on the validation slides (temperature {warm:.3g})"
+
+
+def together(members: Sequence[Said]) -> Said:
+    """What several models say together of the slides that all of them spoke of.
+
+    A slide that any of them was trained on counts as a training slide, one that any was chosen by
+    as a validation slide.
+
+    Raises
+    ------
+    BundleError
+        If the models do not tell the same classes.
+    """
+    first = members[0]
+    if any(m.class_names != first.class_names for m in members):
+        raise BundleError(
+            "the models", "do not tell the same classes", "give models of one question together"
+        )
+    by_slide: dict[str, list[Prediction]] = {}
+    for member in members:
+        for row in member.rows:
+            by_slide.setdefault(row.slide_id, []).append(row)
+    at = first.class_names.index(first.positive)
+    rows = []
+    for said in by_slide.values():
+        if len(said) < len(members):
+            continue
+        stacked = np.stack([r.probability for r in said])
+        splits = [r.split for r in said]
+        worst = next((s for s in ("train", "val", "", "test", EXTERNAL) if s in splits), "")
+        odd = [r.unlike_training for r in said if r.unlike_training is not None]
+        rows.append(
+            replace(
+                said[0],
+                fold=None,
+                split=worst,
+                probability=stacked.mean(axis=0),
+                disagreement=float(stacked[:, at].std()),
+                # unlike what any of them was trained on: the others' word counts for it
+                unlike_training=min(odd) if len(odd) == len(members) else None,
+                model="",
+            )
+        )
+    return Said(
+        tuple(rows),
+        first.class_names,
+        first.positive,
+        f"{ENSEMBLE_RULE.format(n=len(members))}; each: {first.rule}",
+        "; ".join(dict.fromkeys(m.calibration for m in members)),
+        tuple(f for m in members for f in m.fingerprints),
+        all(m.splits_known for m in members),
+    )
+
+
+def record_of(members: Sequence[Said], models: Sequence[FoldModel]) -> dict[str, Any]:
+    """How predictions were made, for the record."""
+    first = members[0]
+    return {
+        "rule": first.rule,
+        "calibration": first.calibration,
+        "models": [
+            {"fold": one.fold, "fingerprint": said.fingerprints[0], "calibration": said.calibration}
+            for one, said in zip(models, members, strict=True)
+        ],
+    }
+
+
+def slide_facts(
+    rows: Sequence[Prediction], names: Sequence[str], positive: str
+) -> Mapping[str, Mapping[str, str | float]]:
+    """What ``slides.csv`` holds of each slide's prediction."""
+    return {
+        row.slide_id: {
+            "predicted": row.called(names, positive),
+            "probabilities": "; ".join(
+                f"{name}={p:.4g}" for name, p in zip(names, row.probability, strict=True)
+            ),
+            "uncertainty": float(f"{row.uncertainty:.4g}"),
+            "refer": "" if row.refer is None else ("yes" if row.refer else "no"),
+        }
+        for row in rows
+    }

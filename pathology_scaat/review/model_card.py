@@ -1,0 +1,122 @@
+"""What the first page says of the model: how good, on what, and what is not known."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from pathology_scaat.artifacts.output_folder import Workspace
+from pathology_scaat.artifacts.redaction import redact
+from pathology_scaat.errors import ScaatError
+from pathology_scaat.export.model_facts import NOTHING_LEARNT, ModelFacts
+from pathology_scaat.training.bundle import read_bundle_config
+from pathology_scaat.training.bundle_config import BundleConfig, model_fingerprint
+
+PERFORMANCE = "performance.json"
+TRUST_CARD = "evaluation/trust_card.json"
+UNKNOWN_DATE = "not known: a model records no date of its training slides"
+ONE_SEED = (
+    "not known: one training was done; another seed gives another model, and by how much it "
+    "would differ was not measured"
+)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """An object of JSON; empty where there is none."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def model_card(out: Path, model: Path | None = None) -> dict[str, Any]:
+    """The model as rows of (what, what is known of it), and what must be read first.
+
+    Returns
+    -------
+    dict
+        ``facts``: list of [name, text]; ``warnings``: sentences that come first; ``positive_class``
+        and ``fingerprint`` where the model is at hand; ``problem`` where it is not.
+    """
+    try:
+        config = read_bundle_config(model or Workspace(out).model)
+    except ScaatError as error:
+        problem = redact(f"the model is not here: {error.problem}")
+        return {"problem": problem, "facts": _performance(out), "warnings": []}
+    fingerprint = model_fingerprint(config)
+    facts = ModelFacts.of_json(config.facts(""), fingerprint)
+    warnings = [f"{NOTHING_LEARNT}: {facts.nothing_learnt}."] if facts.nothing_learnt else []
+    rows = [
+        ["model", f"{fingerprint[:12]}: {config.backbone}, trained with {config.trained_by}"],
+        ["classes", ", ".join(config.class_names)],
+        ["maps speak of", config.positive_class],
+        ["at", f"{config.mpp:g} µm/px" if config.mpp else "unknown µm/px"],
+        ["probabilities", "calibrated" if config.is_calibrated else "not calibrated"],
+        *([["terms of its weights", config.terms]] if config.terms else []),
+        ["quality of patches", _quality(config, facts)],
+        *_performance(out),
+        ["slides", facts.slides],
+        ["date of its data", UNKNOWN_DATE],
+        ["spread over seeds", ONE_SEED],
+        ["faithfulness of maps", _trust(out, fingerprint)],
+    ]
+    return {
+        "facts": rows,
+        "warnings": warnings,
+        "positive_class": config.positive_class,
+        "fingerprint": fingerprint,
+    }
+
+
+def _quality(config: BundleConfig, facts: ModelFacts) -> str:
+    if config.held_out is not None:
+        return facts.quality
+    if config.bag is not None:
+        return "not known: it learnt from slides, and patches have no labels"
+    return facts.quality
+
+
+def _performance(out: Path) -> list[list[str]]:
+    """AUROC of slides and patients with intervals; what is not there is told to be unknown."""
+    found = read_json(out / PERFORMANCE)
+    levels = found.get("levels")
+    if not isinstance(levels, dict):
+        return [["quality of slides", "not known: no labelled held-out slides were predicted"]]
+    on = str(found.get("evaluated_on", "slides of unknown origin"))
+    rows = []
+    for unit in ("slide", "patient"):
+        level = levels.get(unit)
+        if isinstance(level, dict):
+            text = _estimate(level, "auroc")
+            rows.append([f"quality of {unit}s", f"AUROC {text}; {level.get('n')} {unit}s, {on}"])
+    return rows
+
+
+def _estimate(level: dict[str, Any], name: str) -> str:
+    value, bounds = level.get(name), (level.get("intervals_95") or {}).get(name)
+    if not isinstance(value, int | float) or not math.isfinite(value):
+        return "not measurable"
+    if not (isinstance(bounds, list) and len(bounds) == 2):
+        return f"{value:.2f} (no interval: too few patients)"
+    return f"{value:.2f} (95 % interval {bounds[0]:.2f} to {bounds[1]:.2f})"
+
+
+def _trust(out: Path, fingerprint: str) -> str:
+    card = read_json(out / TRUST_CARD)
+    if not card:
+        return "nobody has measured it: 'scaat evaluate' does"
+    if card.get("model_fingerprint") != fingerprint:
+        return "measured for another model than this one: run 'scaat evaluate' again"
+    entries = card.get("entries")
+    verdicts = [e.get("verdict") for e in entries or () if isinstance(e, dict)]
+    counts = [f"{verdicts.count(v)} {v}" for v in ("good", "unclear", "poor") if v in verdicts]
+    held_out = card.get("held_out")
+    seen = "" if held_out is True else "; on images that the model " + (
+        "has seen: too good" if held_out is False else "may have seen"
+    )  # fmt: skip
+    return (
+        f"measured: {', '.join(counts) or 'no question answered'}{seen} (evaluation/trust_card.md)"
+    )

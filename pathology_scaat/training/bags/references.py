@@ -1,0 +1,126 @@
+"""What a finished bag model's maps and features look like on slides it was not trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pathology_scaat.scaat.target import evaluating
+from pathology_scaat.training.augment import to_float
+from pathology_scaat.training.bags.data import BagTable
+from pathology_scaat.training.bags.model import BagModel
+from pathology_scaat.training.bags.slopes import SlopedEncoder, patch_probability, slide_slopes
+from pathology_scaat.training.bundle_config import ReferenceSettings
+from pathology_scaat.training.references import (
+    BATCH,
+    MOST_MAPS,
+    References,
+    feature_reference,
+    map_stride_px,
+    spreads_of_maps,
+)
+
+OUTPUT = "margin"
+MOST_SLIDES = 64
+
+
+def measure_bag_references(
+    model: BagModel,
+    training: BagTable,
+    held_out: BagTable,
+    class_names: Sequence[str],
+    temperature: float,
+    device: torch.device,
+) -> References:
+    """Look at maps of whole slides and at features of patches, as pictures and flags need them.
+
+    Maps are those of the validation slides, as explaining gives them: the gradient of the slide's
+    score times its number of patches, on patches spread evenly over each of up to 64 slides. A
+    patch counts by the label of its slide: of "other classes" are patches of slides with another
+    label, also where they show nothing of it.
+
+    Parameters
+    ----------
+    model : BagModel
+        Of any mode, which it keeps.
+    training, held_out : BagTable
+        References of maps are of held-out slides, of training slides where there is none.
+    temperature : float
+        Of the calibrated probability.
+    """
+    shown, source = (held_out, "held-out patches") if len(held_out) else (
+        training, "training patches")  # fmt: skip
+    stride = map_stride_px(shown.patches.stores[0].patch_size_px)
+    bags = np.unique(np.linspace(0, len(shown) - 1, min(len(shown), MOST_SLIDES)).astype(np.int64))
+    each = max(1, MOST_MAPS // len(bags))
+    maps: list[list[NDArray[np.float32]]] = [[] for _ in class_names]
+    chance: list[NDArray[np.float64]] = []
+    labels: list[NDArray[np.int64]] = []
+    with evaluating(model):
+        for bag in bags.tolist():
+            features = _features(model, shown, bag, device)
+            with torch.no_grad():
+                contributions = model.head.contributions(features)
+            slopes = slide_slopes(model.head, features, range(len(class_names)), OUTPUT)
+            some = shown.spread(bag, each)
+            place = torch.from_numpy(some - shown.starts[bag]).to(device)
+            probability = patch_probability(contributions, temperature)[place]
+            chance.append(probability.cpu().numpy().astype(np.float64))
+            labels.append(np.full(len(some), shown.labels[bag]))
+            for k, slope in enumerate(slopes):
+                maps[k].append(_maps(model, shown, some, slope[place], stride, device))
+    saliency, evidence = spreads_of_maps(
+        [np.concatenate(parts) for parts in maps],
+        np.concatenate(chance),
+        np.concatenate(labels),
+        class_names,
+    )
+    return References(
+        saliency,
+        evidence,
+        ReferenceSettings(
+            output=OUTPUT, stride_px=stride, n_patches=sum(map(len, labels)), source=source
+        ),
+        feature_reference(model, training.patches, held_out.patches, device),
+    )
+
+
+def _images(table: BagTable, index: NDArray[np.int64], device: torch.device) -> Tensor:
+    return to_float(torch.from_numpy(table.patches.read(index)).to(device))
+
+
+@torch.no_grad()
+def _features(model: BagModel, table: BagTable, bag: int, device: torch.device) -> Tensor:
+    members = table.members(bag)
+    return torch.cat(
+        [
+            model.encoder(_images(table, members[i : i + 4 * BATCH], device)).float()
+            for i in range(0, len(members), 4 * BATCH)
+        ]
+    )
+
+
+def _maps(
+    model: BagModel,
+    table: BagTable,
+    index: NDArray[np.int64],
+    slope: Tensor,
+    stride: int,
+    device: torch.device,
+) -> NDArray[np.float32]:
+    """Size of the gradient by the pixels, (n, h, h)."""
+    sloped = SlopedEncoder(model.encoder)
+    parts = []
+    for start in range(0, len(index), BATCH):
+        mine = slice(start, start + BATCH)
+        images = _images(table, index[mine], device).requires_grad_(True)
+        sloped.slope = slope[mine]
+        with torch.enable_grad():
+            (gradient,) = torch.autograd.grad(sloped(images).sum(), [images])
+        parts.append(F.avg_pool2d(gradient.abs().sum(dim=1, keepdim=True), stride)[:, 0])
+    return torch.cat(parts).cpu().numpy()

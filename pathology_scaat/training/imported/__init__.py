@@ -1,0 +1,1 @@
+"""Models that were trained elsewhere: their files read as data, their network checked."""

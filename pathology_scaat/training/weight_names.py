@@ -1,0 +1,40 @@
+"""Under which names a network's tensors stand in a file."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+
+from torch import Tensor
+
+COUNTERS = "num_batches_tracked"
+"""Buffers that count batches: they decide nothing of an answer."""
+
+
+def likely_prefixes(given: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> list[str]:
+    """What stands before the network's own names where most of them are found with their shape.
+
+    Parameters
+    ----------
+    given : mapping of str to Tensor
+        As in the file.
+    own : mapping of str to Tensor
+        As the network has them.
+
+    Returns
+    -------
+    list of str
+        ``[""]`` where names are the network's own, or nothing fits; several where the file holds
+        several networks of the kind.
+    """
+    counts: Counter[str] = Counter()
+    for key, value in given.items():
+        parts = key.split(".")
+        for cut in range(len(parts)):
+            name = ".".join(parts[cut:])
+            if name in own and own[name].shape == value.shape:
+                counts[key[: len(key) - len(name)]] += 1
+    if not counts:
+        return [""]
+    most = max(counts.values())
+    return sorted(prefix for prefix, count in counts.items() if count == most)

@@ -1,0 +1,156 @@
+"""With --json: one document on standard output, keys as documented, exit codes as without."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from pathology_scaat.cli import app, run_command
+
+DOCS = Path(__file__).resolve().parents[2] / "docs" / "json.md"
+COMMON = {"command", "version", "exit_code", "error", "notes"}
+SMALL = ("--mpp", "1.0", "--patch-size", "64", "--workers", "1")
+WITHOUT_REPORT = {"review"}
+
+
+def documented() -> dict[str, set[str]]:
+    """Keys of each command, by docs/json.md."""
+    found: dict[str, set[str]] = {}
+    for section in DOCS.read_text(encoding="utf-8").split("\n## ")[2:]:
+        head, _, body = section.partition("\n")
+        for command in re.findall(r"`scaat ([\w-]+)`", head):
+            found[command] = set(re.findall(r"^\| `(\w+)` \|", body, flags=re.MULTILINE))
+    return found
+
+
+def ask(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, dict[str, Any], str]:
+    capsys.readouterr()
+    code = run_command(lambda: app([*map(str, words), "--json"], standalone_mode=False))
+    said = capsys.readouterr()
+    document = json.loads(said.out)
+    assert set(document) >= COMMON
+    assert document["exit_code"] == code
+    assert (document["error"] is None) == (code == 0)
+    return code, document, said.err
+
+
+def test_every_command_that_reports_has_json_and_is_documented() -> None:
+    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    with_json = {n for n, c in commands.items() if any("--json" in p.opts for p in c.params)}
+    assert with_json == set(commands) - WITHOUT_REPORT
+    assert set(documented()) == with_json
+
+
+@pytest.fixture(scope="module")
+def whole(
+    scaat: Any, cohort: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    out = tmp_path_factory.mktemp("json") / "out"
+    words = ("run", "--json", "--manifest", cohort, "--out", out, "--epochs", 1, *SMALL)
+    return out, scaat(*words)
+
+
+@pytest.mark.slow
+def test_a_run_is_one_document(whole: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    out, done = whole
+    told = json.loads(done.stdout)
+    assert (told["command"], told["exit_code"]) == ("run", done.returncode)
+    assert done.returncode == 3
+    assert set(told) == COMMON | (documented()["run"] - {"plan"})
+    assert told["error"]["problem"] == "failed"
+    assert [stage["stage"] for stage in told["stages"]] == ["tile", "explain", "stitch", "export"]
+    tiled = told["stages"][0]
+    assert (len(tiled["done"]), tiled["already_there"]) == (3, [])
+    assert set(tiled["failed"]) == {"slide-broken"}
+    assert told["open_first"] == str(out / "overlays" / "index.html")
+    assert told["notes"]
+    assert "tile: 3 done" in done.stderr
+    assert "open first" in done.stderr
+
+
+@pytest.mark.slow
+def test_the_stages_and_what_looks_at_a_run(
+    whole: tuple[Path, Any], cohort: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, _ = whole
+    keys = documented()
+    given = ("--out", out, "--manifest", cohort)
+    code, told, said = ask(capsys, "tile", *given, *SMALL, "--overlap", "0.5")
+    assert code == 3
+    assert len(told["stages"][0]["already_there"]) == 3
+    assert set(told) == COMMON | keys["tile"]
+    for verb in ("explain", "stitch", "export"):
+        code, told, said = ask(capsys, verb, "--out", out)
+        assert code == 0, said
+        assert set(told) == COMMON | keys[verb]
+        assert f"{verb}: 0 done" in said or verb == "export"
+    code, told, said = ask(capsys, "predict", *given)
+    assert code == 0, said
+    assert set(told) == COMMON | keys["predict"]
+    assert told["n_predicted"] == 3
+    code, told, said = ask(capsys, "verify", "--out", out)
+    assert code == 0, said
+    assert set(told) == COMMON | keys["verify"]
+    assert told["n_artifacts"] == len(told["findings"]) > 3
+    code, told, said = ask(capsys, "info", cohort.parent / "s0.tiff")
+    assert code == 0, said
+    assert set(told) >= COMMON | keys["info"]
+    overlay = next((out / "overlays").glob("*.geojson.gz"))
+    code, told, said = ask(capsys, "import-annotations", overlay, "--out", out)
+    assert code in (0, 2, 3)
+    if code == 0:
+        assert set(told) == COMMON | keys["import-annotations"]
+
+
+@pytest.mark.slow
+def test_faults_are_in_the_document(
+    whole: tuple[Path, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, _ = whole
+    overlay = out / "overlays" / "slide-0.geojson.gz"
+    sound = overlay.read_bytes()
+    try:
+        overlay.write_bytes(sound[:-20])
+        code, told, _ = ask(capsys, "verify", "--out", out)
+    finally:
+        overlay.write_bytes(sound)
+    assert code == 3
+    assert told["n_faults"] >= 1
+    faulty = [one for one in told["findings"] if not one["ok"]]
+    assert faulty[0]["artifact"] == "overlays/slide-0.geojson.gz"
+    assert told["error"]["subject"] == f"{told['n_faults']} fault(s)"
+
+
+@pytest.mark.parametrize(
+    ("words", "subject"),
+    [
+        (["explain", "--out", "nowhere"], "--out"),
+        (["tile"], "--out"),
+        (["info", "nothing.svs"], "nothing.svs"),
+        (["verify", "--bogus"], "command line"),
+        (["run", "--set", "tile.mp=1"], "options"),
+    ],
+)
+def test_an_error_has_subject_problem_and_remedy(
+    scaat: Any, tmp_path: Path, words: list[str], subject: str
+) -> None:
+    done = scaat(*words, "--json", cwd=tmp_path)
+    assert done.returncode == 2
+    told = json.loads(done.stdout)
+    assert set(told) == COMMON
+    assert set(told["error"]) == {"subject", "problem", "remedy"}
+    assert told["error"]["subject"] == subject
+    assert told["error"]["problem"]
+    assert told["error"]["remedy"]
+
+
+def test_one_command_leaves_nothing_to_the_next(capsys: pytest.CaptureFixture[str]) -> None:
+    ask(capsys, "config")
+    assert run_command(lambda: app(["config"], standalone_mode=False)) == 0
+    assert capsys.readouterr().out.startswith("# yaml-language-server")

@@ -1,0 +1,191 @@
+"""The real command in a process of its own, forked from one that has the libraries loaded.
+
+Importing torch, SciPy, zarr and matplotlib takes longer than the work of most tests. A server
+process imports these libraries, and nothing of this package, once; each command is a fork of it
+that runs ``python -m pathology_scaat`` to the end of the interpreter, with its own arguments,
+environment, folder and exit code. What tests the start of a process itself (limits of memory,
+another user, no home) starts Python anew instead.
+"""
+
+from __future__ import annotations
+
+import atexit
+import gc
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+LIBRARIES = (
+    "torch", "zarr", "numba", "cv2", "scipy.optimize", "scipy.ndimage", "scipy.special",
+    "matplotlib.figure", "matplotlib.backends.backend_agg", "matplotlib.backends.backend_svg",
+    "dask", "distributed", "tensorstore", "imagecodecs", "tifffile", "openslide", "shapely",
+    "pydantic", "typer", "rich.progress", "safetensors.torch", "sklearn.metrics",
+    "PIL.Image", "yaml", "blake3", "google_crc32c", "fsspec",
+)  # fmt: skip
+
+
+def _end(command: Callable[[], object]) -> NoReturn:
+    """Run a command and end as the interpreter does, but for freeing what the server loaded.
+
+    That takes seconds after a fork, since all memory would be copied to be freed.
+    """
+    code: object = 0
+    try:
+        command()
+    except SystemExit as ended:
+        code = ended.code
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    if not isinstance(code, int | None):
+        sys.stderr.write(f"{code}\n")
+        code = 1
+    threading._shutdown()  # type: ignore[attr-defined]  # threads that are no daemons are waited for
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code or 0)
+
+
+def serve() -> None:
+    """Fork for each request on standard input; the child runs the command and ends normally."""
+    import importlib
+    import runpy
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for name in LIBRARIES:
+            importlib.import_module(name)
+    gc.freeze()
+    requests = os.fdopen(os.dup(0), "rb", buffering=0)
+    replies = os.dup(1)
+    while line := requests.readline():
+        request: dict[str, Any] = json.loads(line)
+        child = os.fork()
+        if child:
+            os.write(replies, f"{child}\n".encode())
+            _, status = os.waitpid(child, 0)
+            os.write(replies, f"{os.waitstatus_to_exitcode(status)}\n".encode())
+            continue
+        requests.close()
+        os.close(replies)
+        for descriptor, path, flags in (
+            (0, os.devnull, os.O_RDONLY),
+            (1, request["stdout"], os.O_WRONLY),
+            (2, request["stderr"], os.O_WRONLY),
+        ):
+            opened = os.open(path, flags)
+            os.dup2(opened, descriptor)
+            os.close(opened)
+        os.environ.clear()
+        os.environ.update(request["environment"])
+        os.chdir(request["folder"])
+        sys.argv = ["scaat", *request["words"]]
+        # What `python -m` puts there: the folder of the call.
+        sys.path[0] = request["folder"]
+        _end(lambda: runpy.run_module("pathology_scaat", run_name="__main__", alter_sys=True))
+
+
+class _Server:
+    """A process with the libraries loaded for one number of threads."""
+
+    def __init__(self, threads: str) -> None:
+        self._lock = threading.Lock()
+        self._process = subprocess.Popen(
+            [sys.executable, __file__],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0,
+            env={**os.environ, "OMP_NUM_THREADS": threads},
+        )  # fmt: skip
+        atexit.register(self.close)
+
+    def close(self) -> None:
+        if self._process.stdin:
+            self._process.stdin.close()
+        self._process.wait(30)
+
+    def _line(self, timeout_s: float) -> int | None:
+        assert self._process.stdout
+        ready, _, _ = select.select([self._process.stdout], [], [], timeout_s)
+        if not ready:
+            return None
+        line = self._process.stdout.readline()
+        assert line, "the server of commands has ended"
+        return int(line)
+
+    def run(self, request: dict[str, Any], timeout_s: float) -> int:
+        with self._lock:
+            assert self._process.stdin
+            self._process.stdin.write(json.dumps(request).encode() + b"\n")
+            child = self._line(120)
+            assert child is not None, "the server of commands does not answer"
+            code = self._line(timeout_s)
+            if code is None:
+                os.kill(child, signal.SIGKILL)
+                self._line(60)
+                raise subprocess.TimeoutExpired(request["words"], timeout_s)
+            return code
+
+
+_servers: dict[tuple[int, str], _Server] = {}
+
+
+def run_forked(
+    words: Sequence[object],
+    *,
+    threads: int = 1,
+    folder: Path | None = None,
+    environment: dict[str, str] | None = None,
+    timeout_s: float = 280,
+) -> subprocess.CompletedProcess[str]:
+    """Run ``scaat`` with some arguments; what it printed and its exit code.
+
+    Parameters
+    ----------
+    words : sequence
+        The arguments, each as ``str`` gives it.
+    threads : int
+        ``OMP_NUM_THREADS`` of the process.
+    folder : Path, optional
+        Working directory.
+    environment : dict, optional
+        Variables beside those of this process; not those that the libraries read when they load.
+    timeout_s : float
+        Seconds after which it is killed and ``subprocess.TimeoutExpired`` raised.
+    """
+    key = (os.getpid(), str(threads))
+    if key not in _servers:
+        _servers[key] = _Server(str(threads))
+    arguments = [str(word) for word in words]
+    with tempfile.TemporaryDirectory(prefix="scaat-command-") as scratch:
+        out, err = Path(scratch) / "stdout", Path(scratch) / "stderr"
+        out.touch()
+        err.touch()
+        request = {
+            "words": arguments,
+            "stdout": str(out),
+            "stderr": str(err),
+            "folder": str(folder or Path.cwd()),
+            "environment": {
+                **os.environ, "OMP_NUM_THREADS": str(threads), "COLUMNS": "200",
+                **(environment or {}),
+            },
+        }  # fmt: skip
+        code = _servers[key].run(request, timeout_s)
+        return subprocess.CompletedProcess(
+            arguments, code,
+            out.read_text(encoding="utf-8"), err.read_text(encoding="utf-8"),
+        )  # fmt: skip
+
+
+if __name__ == "__main__":
+    serve()

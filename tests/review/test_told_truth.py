@@ -1,0 +1,159 @@
+"""What the pages say of model and slide: nothing that is not known, and the worst first."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from map_stores import run_with_maps
+from saliency_fixtures import RunFolder
+
+from pathology_scaat.artifacts.output_folder import Workspace
+from pathology_scaat.export.model_facts import NOTHING_LEARNT
+from pathology_scaat.review.cohort import cohort_rows, slide_paper
+from pathology_scaat.review.model_card import model_card
+from pathology_scaat.review.verdicts import VerdictTable
+from pathology_scaat.training.bundle import read_bundle_config
+from pathology_scaat.training.bundle_config import (
+    Estimate,
+    HeldOut,
+    MapReference,
+    model_fingerprint,
+)
+
+
+def held_out(accuracy: Estimate, auc: Estimate) -> HeldOut:
+    return HeldOut(
+        source="test slides", n_patches=200, n_slides=6, n_patients=6, unit="patient", n_units=6,
+        class_counts={"normal": 100, "tumour": 100}, auc=auc, balanced_accuracy=accuracy,
+        chance=0.5, probability_span=0.8,
+    )  # fmt: skip
+
+
+GOOD = held_out(Estimate(value=0.9, low=0.8, high=0.97), Estimate(value=0.95, low=0.9, high=0.99))
+CHANCE = held_out(Estimate(value=0.5, low=0.4, high=0.6), Estimate(value=0.5, low=0.4, high=0.6))
+
+
+def facts(quality: HeldOut) -> dict[str, Any]:
+    reference = MapReference(p50=0.01, p90=0.2, p99=0.7, p995=0.8, others_p99=0.3)
+    return {
+        "held_out": quality.model_dump(mode="json"),
+        "evidence_reference": {"tumour": reference.model_dump()},
+        "slide_role": "train",
+        "n_slides": {"train": 3, "val": 1, "test": 2},
+    }
+
+
+def told(card: dict[str, Any]) -> dict[str, str]:
+    return dict(card["facts"])
+
+
+def test_auc_comes_with_its_interval_or_is_unknown(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "out")
+    card = told(model_card(folder.out))
+    assert card["quality of patches"].startswith("quality not known")
+    assert card["quality of slides"].startswith("not known")
+    folder.save_model(folder.model, 0, held_out=GOOD)
+    card = told(model_card(folder.out))
+    assert "AUC 0.95 (0.90 to 0.99)" in card["quality of patches"]
+    assert "another seed gives another model" in card["spread over seeds"]
+    assert card["date of its data"].startswith("not known")
+    performance = {
+        "evaluated_on": "test slides",
+        "levels": {
+            "slide": {"n": 12, "auroc": 0.9, "intervals_95": {"auroc": [0.7, 1.0]}},
+            "patient": {"n": 4, "auroc": 1.0, "intervals_95": {"auroc": None}},
+        },
+    }
+    (folder.out / "performance.json").write_text(json.dumps(performance))
+    card = told(model_card(folder.out))
+    assert "AUROC 0.90 (95 % interval 0.70 to 1.00); 12 slides" in card["quality of slides"]
+    assert "no interval" in card["quality of patients"]
+
+
+def test_a_trust_card_of_another_model_is_not_taken_for_this_ones(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "out")
+    (folder.out / "evaluation").mkdir()
+    card = folder.out / "evaluation" / "trust_card.json"
+    card.write_text(json.dumps({"model_fingerprint": "f" * 64, "entries": [], "held_out": True}))
+    assert "another model" in told(model_card(folder.out))["faithfulness of maps"]
+    mine = model_fingerprint(read_bundle_config(folder.model))
+    entries = [{"verdict": "good"}, {"verdict": "poor"}, {"verdict": "described"}]
+    card.write_text(json.dumps({"model_fingerprint": mine, "entries": entries, "held_out": False}))
+    words = told(model_card(folder.out))["faithfulness of maps"]
+    assert "1 good, 1 poor" in words
+    assert "has seen: too good" in words
+
+
+def test_a_model_that_learnt_nothing_says_so_first_and_draws_no_evidence(tmp_path: Path) -> None:
+    out = run_with_maps(tmp_path / "out", ("s1",), drawn="evidence", model=facts(CHANCE))
+    folder = RunFolder(out)
+    folder.save_model(folder.model, 0, held_out=CHANCE)
+    assert NOTHING_LEARNT in model_card(out)["warnings"][0]
+    paper = slide_paper(out, "s1", "uncertainty")
+    assert NOTHING_LEARNT in paper.warnings[0]
+    hidden = {s.channel: s.not_drawn for s in paper.scales}
+    assert hidden["evidence: tumour"]
+    assert not hidden["probability: tumour"]
+
+
+def test_maps_are_shown_on_the_models_scale(tmp_path: Path) -> None:
+    out = run_with_maps(tmp_path / "out", ("s1", "s2"), drawn="evidence", model=facts(GOOD))
+    for slide_id in ("s1", "s2"):  # of other values each
+        scales = {s.channel: s for s in slide_paper(out, slide_id, "area").scales}
+        evidence = scales["evidence: tumour"]
+        assert (evidence.floor, evidence.top, evidence.is_shared) == (0.3, 0.8, True)
+        assert scales["probability: tumour"].top == 1
+        assert not scales["saliency"].is_shared  # the model holds no reference of it
+        assert "this slide alone" in scales["saliency"].source
+    assert [s.channel for s in slide_paper(out, "s1", "area").scales] == list(
+        slide_paper(out, "s1", "area").channels
+    )
+
+
+@pytest.mark.parametrize(("percentile", "share"), [(100.0, 1.0), (50.0, 0.0)])
+def test_a_foreign_slide_is_told_on_both_pages(
+    tmp_path: Path, percentile: float, share: float
+) -> None:
+    out = run_with_maps(
+        tmp_path / "out", ("s1",), drawn="evidence", model=facts(GOOD), unlike=percentile
+    )
+    paper = slide_paper(out, "s1", "area")
+    assert any("Unlike the training data: 100%" in w for w in paper.warnings) == bool(share)
+    assert paper.role.startswith("training slide")
+    (row,) = cohort_rows(out, VerdictTable(out))
+    assert row["unlike_training"] == share
+    assert row["role"] == "training slide"  # by the model's record; the run's table says nothing
+
+
+def test_what_is_not_known_is_no_number(tmp_path: Path) -> None:
+    out = run_with_maps(tmp_path / "out", ("s1",))
+    (row,) = cohort_rows(out, VerdictTable(out))
+    assert row["unlike_training"] is None
+    assert row["uncertainty"] is None
+    assert row["role"] == "not known"
+
+
+def test_of_several_predictions_that_of_an_unseen_slide_is_shown(tmp_path: Path) -> None:
+    out = run_with_maps(tmp_path / "out", ("s1",))
+    lines = [
+        "patient_id,slide_id,fold,split,label,p_normal,p_tumour",
+        "p,s1,0,train,,0.01,0.99",
+        "p,s1,1,test,,0.4,0.6",
+        "p,s1,2,val,,0.02,0.98",
+    ]
+    (out / "predictions.csv").write_text("\n".join(lines) + "\n")
+    (row,) = cohort_rows(out, VerdictTable(out))
+    assert row["probabilities"] == {"normal": 0.4, "tumour": 0.6}
+    assert 0.9 < row["uncertainty"] < 1
+
+
+def test_maps_of_another_model_than_the_one_told_of_are_marked(tmp_path: Path) -> None:
+    out = run_with_maps(tmp_path / "out", ("s1",))
+    folder = RunFolder(out)
+    (row,) = cohort_rows(out, VerdictTable(out))
+    assert row["model"] == "d" * 64
+    assert model_card(folder.out)["fingerprint"] != row["model"]
+    assert Workspace(out).model.is_dir()

@@ -1,0 +1,167 @@
+"""Why a region was marked: neighbours of other patients, and the slide without the region."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from saliency_fixtures import CLASSES, RunFolder
+
+from pathology_scaat.errors import StoreError, UsageError
+from pathology_scaat.metrics.functional.calibration import softmax
+from pathology_scaat.metrics.functional.slide_score import top_mean
+from pathology_scaat.patches import PatchStore
+from pathology_scaat.review.regions import ReviewRegion
+from pathology_scaat.review.why import WhyDesk
+from pathology_scaat.saliency.config import ExplainConfig
+from pathology_scaat.saliency.explain import explain_slide
+from pathology_scaat.saliency.store import SaliencyStore
+from pathology_scaat.training.bags.config import BagHeadConfig
+from pathology_scaat.training.bags.model import build_bag_model
+from pathology_scaat.training.bundle import save_bundle
+from pathology_scaat.training.bundle_config import BundleConfig
+from pathology_scaat.training.config import TrainConfig
+from pathology_scaat.training.results import TrainingSlide
+from pathology_scaat.training.train import train_model
+
+MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
+
+
+def explain(folder: RunFolder, slide_id: str) -> None:
+    explain_slide(
+        folder.out / "patches" / f"{slide_id}.zarr", folder.model,
+        folder.out / "saliency" / f"{slide_id}.zarr", ExplainConfig(), device="cpu",
+    )  # fmt: skip
+
+
+def box_region(left: float, top: float, right: float, bottom: float) -> ReviewRegion:
+    ring = ((left, top), (right, top), (right, bottom), (left, bottom), (left, top))
+    return ReviewRegion("r1", "Region 1", (ring,), 1.0, 0.5, 0.7)
+
+
+@pytest.fixture(scope="module")
+def reviewed(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """Two patients trained on (one has two slides), one for validation; all explained."""
+    folder = RunFolder(tmp_path_factory.mktemp("why") / "out")
+    plan = [("a", "p1", "train"), ("b", "p1", "train"), ("c", "p2", "train"), ("d", "p3", "val")]
+    slides = [
+        TrainingSlide(folder.add_slide(name, 60, seed=number), name, patient, split)
+        for number, (name, patient, split) in enumerate(plan)
+    ]
+    config = TrainConfig(epochs=1, backbone="scaat-small", method="plain", batch_size=16)
+    train_model(slides, folder.model, config, device="cpu", overwrite=True)
+    for name, _, _ in plan:
+        explain(folder, name)
+    return folder
+
+
+REGION = box_region(20, 20, 70, 40)
+"""Of patches of 32 px without overlap: reaches into rows 0 and 1, columns 0 to 2."""
+
+
+def test_without_the_region_is_the_rule_on_the_other_patches(reviewed: RunFolder) -> None:
+    found = WhyDesk(reviewed.out).about("d", REGION)
+    assert found["n_patches"] == 6
+    store = SaliencyStore(reviewed.out / "saliency" / "d.zarr")
+    column, row = store.grid_index[:, 0], store.grid_index[:, 1]
+    kept = ~((column <= 2) & (row <= 1))
+    with_it, without = top_mean(store.probability, 1), top_mean(store.probability[kept], 1)
+    told = {name: (before, after) for name, before, after in found["without"]["classes"]}
+    assert told["tumour"] == (pytest.approx(with_it[1]), pytest.approx(without[1]))
+    assert "mean probability" in found["without"]["rule"]
+
+
+@pytest.mark.parametrize(
+    ("slide", "allowed"), [("d", {"a", "b", "c"}), ("a", {"c"}), ("c", {"a", "b"})]
+)
+def test_neighbours_are_of_other_patients(
+    reviewed: RunFolder, slide: str, allowed: set[str]
+) -> None:
+    found = WhyDesk(reviewed.out).about(slide, REGION)["neighbours"]
+    assert found["problem"] == ""
+    assert [len(g["items"]) for g in found["groups"]] == [3, 3]
+    assert {g["class"] for g in found["groups"]} == set(CLASSES)
+    items = [item for g in found["groups"] for item in g["items"]]
+    assert {item["slide_id"] for item in items} <= allowed
+    for group in found["groups"]:
+        distances = [item["distance"] for item in group["items"]]
+        assert distances == sorted(distances)
+    assert all(0 <= item["percentile"] <= 100 for item in items)
+    assert sum(share for _, share in found["vote"]) == pytest.approx(1)
+    assert "AUC" in found["worth"]
+
+
+def test_pictures_come_from_the_very_store_or_not_at_all(
+    reviewed: RunFolder, tmp_path: Path
+) -> None:
+    desk = WhyDesk(reviewed.out)
+    item = desk.about("d", REGION)["neighbours"]["groups"][0]["items"][0]
+    picture = desk.picture("d", item["number"])
+    pixels = PatchStore(reviewed.out / "patches" / f"{item['slide_id']}.zarr").read(slice(None))
+    assert any(np.array_equal(picture, patch) for patch in pixels)
+    with pytest.raises(UsageError, match="does not exist"):
+        desk.picture("d", 10**6)
+    away = tmp_path / "out"
+    shutil.copytree(reviewed.out, away)
+    for name in "abc":  # the bundle went to another hospital
+        shutil.rmtree(away / "patches" / f"{name}.zarr")
+    other = RunFolder.__new__(RunFolder)
+    other.out, other.patch_px = away, 32
+    other.add_slide("a", 60, seed=77)  # another slide of this name is no stand-in
+    desk = WhyDesk(away)
+    items = [i for g in desk.about("d", REGION)["neighbours"]["groups"] for i in g["items"]]
+    assert {i["slide_id"] for i in items} == {None}
+    with pytest.raises(StoreError, match="not at hand"):
+        desk.picture("d", items[0]["number"])
+
+
+def test_a_region_smaller_than_a_patch_and_one_that_is_everything(reviewed: RunFolder) -> None:
+    desk = WhyDesk(reviewed.out)
+    small = desk.about("d", box_region(1, 1, 3, 3))
+    assert small["n_patches"] == 1
+    assert small["neighbours"]["problem"] == ""
+    whole = desk.about("d", box_region(-10, -10, 1000, 1000))
+    assert "nothing is left" in whole["without"]["problem"]
+
+
+def test_what_is_not_known_is_said(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "out")  # a bundle without features of its training
+    folder.add_slide("s", 30)
+    explain(folder, "s")
+    found = WhyDesk(folder.out).about("s", REGION)
+    assert "does not hold" in found["neighbours"]["problem"]
+    assert found["without"]["problem"] == ""
+    assert "one model" in found["ensemble"]
+    folder.save_model(folder.model, 5)  # another model took its place
+    found = WhyDesk(folder.out).about("s", REGION)
+    assert "not at hand" in found["neighbours"]["problem"]
+
+
+@pytest.mark.parametrize("pooling", ["gated", "mean", "top"])
+def test_of_a_model_for_bags_it_is_exact(tmp_path: Path, pooling: str) -> None:
+    folder = RunFolder(tmp_path / "out")
+    path = folder.add_slide("s", 30)
+    head = BagHeadConfig(pooling=pooling)
+    torch.manual_seed(1)
+    model = build_bag_model("scaat-small", {}, 32, 2, head, MEAN, STD).eval()
+    torch.nn.init.normal_(model.head.score.weight)
+    if pooling == "gated":
+        torch.nn.init.normal_(model.head.attention_out.weight)
+    config = BundleConfig(
+        class_names=CLASSES, positive_class="tumour", patch_size_px=32, mpp=0.5,
+        backbone="scaat-small", mean=MEAN, std=STD, bag=head, temperature=2.0,
+    )  # fmt: skip
+    save_bundle(folder.model, model, config, wsinfer=False)
+    explain(folder, "s")
+    found = WhyDesk(folder.out).about("s", REGION)["without"]
+    pixels = PatchStore(path).read(slice(None))
+    index = PatchStore(path).grid_index
+    kept = ~((index[:, 0] <= 2) & (index[:, 1] <= 1))
+    images = torch.from_numpy(pixels[kept]).permute(0, 3, 1, 2).float() / 255
+    with torch.no_grad():
+        logits = model(images.permute(1, 0, 2, 3).reshape(1, 3, -1, 32)).numpy()
+    expected = softmax(logits / 2.0)[0]
+    assert [after for _, _, after in found["classes"]] == pytest.approx(expected, abs=1e-5)
