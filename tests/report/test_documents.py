@@ -171,7 +171,12 @@ def test_the_card_has_what_hugging_face_reads(run_copy: Path) -> None:
 def test_a_model_folder_opens_as_a_bundle(run_copy: Path, tmp_path: Path) -> None:
     to = tmp_path / "hub" / "model"
     report(run_copy, model_folder=to)
-    assert sorted(p.name for p in to.iterdir()) >= ["README.md", "config.json", "model.safetensors"]
+    held = {p.name for p in to.iterdir()}
+    assert held >= {"README.md", "config.json", "model.safetensors"}
+    stated = {p.name for p in (run_copy / "model").glob("*.safetensors")}
+    assert stated <= held  # what the configuration states is there
+    told = (to / "README.md").read_text()
+    assert ("think before you publish" in told) == ("neighbours.safetensors" in held)
     assert ps.load_bundle(to).fingerprint == ps.load_bundle(run_copy / "model").fingerprint
     with pytest.raises(ExportError, match="is there already"):
         report(run_copy, model_folder=to)

@@ -18,11 +18,13 @@ from pathology_scaat.export.model_facts import NOTHING_LEARNT
 from pathology_scaat.training.bundle import (
     CONFIG_NAME,
     FEATURES_NAME,
+    NEIGHBOURS_NAME,
     WEIGHTS_NAME,
     load_bundle,
     read_bundle_config,
 )
 from pathology_scaat.training.bundle_config import BundleConfig, model_name
+from pathology_scaat.training.imported.script import SCRIPT_FILE
 
 UNKNOWN: Final = "unknown"
 CARD_NAME: Final = "model_card.md"
@@ -167,10 +169,15 @@ def write_model_folder(bundle: Path, to: Path, files: RunFiles | None = None) ->
         raise ExportError(to.name, "is there already", "name another folder, or remove it")
     with atomic_path(to) as partial:
         partial.mkdir(parents=True)
-        for name in (CONFIG_NAME, WEIGHTS_NAME, FEATURES_NAME):
+        for name in (CONFIG_NAME, WEIGHTS_NAME, SCRIPT_FILE, FEATURES_NAME, NEIGHBOURS_NAME):
             if (bundle / name).is_file():
                 shutil.copyfile(bundle / name, partial / name)
         card = model_card(config, files or RunFiles.of_bundle(bundle))
+        if (partial / NEIGHBOURS_NAME).is_file():
+            card += (
+                f"\n`{NEIGHBOURS_NAME}` holds features of single training patches, no pixels: "
+                "think before you publish them.\n"
+            )
         (partial / README_NAME).write_text(card, encoding="utf-8")
     return to
 
