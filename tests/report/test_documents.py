@@ -13,7 +13,9 @@ import pytest
 import yaml
 
 import pathology_scaat as ps
+from pathology_scaat.artifacts.checksums import CHECKSUM_KEY, write_checked_json
 from pathology_scaat.errors import ExportError, StoreError, UsageError
+from pathology_scaat.evaluation.report import facts
 from pathology_scaat.evaluation.report.checklist import all_answers, count
 from pathology_scaat.evaluation.report.checklist_items import CLAIM, TRIPOD_AI
 from pathology_scaat.evaluation.report.model_card import write_model_folder
@@ -124,6 +126,21 @@ def test_performance_of_another_model_is_left_out(run_copy: Path, tmp_path: Path
     assert all_answers(files)["TRIPOD+AI"][22].state == "open"
 
 
+def test_of_a_given_or_imported_model_it_is_told_what_is_not_known(run_copy: Path) -> None:
+    record = json.loads((run_copy / "run.json").read_text())
+    del record[CHECKSUM_KEY]
+    record["config"]["model"] = "<path>"
+    write_checked_json(run_copy / "run.json", record)
+    report(run_copy)
+    card = (run_copy / "report" / "model_card.md").read_text()
+    assert "> The run was given its model: parts and counts of slides are of this run" in card
+    files = RunFiles.read(run_copy)
+    files.model["imported"] = {"kind": "wsinfer", "licence": "CC-BY-4.0", "source_sha256": "ab"}
+    told = {fact.text for fact in (*facts.training(files), *facts.model(files))}
+    assert "trained elsewhere, imported from: wsinfer" in told
+    assert "terms of the imported weights: CC-BY-4.0" in told
+
+
 def test_a_damaged_file_is_refused(run_copy: Path) -> None:
     path = run_copy / "performance.json"
     path.write_text(path.read_text().replace('"auroc": ', '"auroc": 0.9', 1))
@@ -154,7 +171,12 @@ def test_the_card_has_what_hugging_face_reads(run_copy: Path) -> None:
 def test_a_model_folder_opens_as_a_bundle(run_copy: Path, tmp_path: Path) -> None:
     to = tmp_path / "hub" / "model"
     report(run_copy, model_folder=to)
-    assert sorted(p.name for p in to.iterdir()) >= ["README.md", "config.json", "model.safetensors"]
+    held = {p.name for p in to.iterdir()}
+    assert held >= {"README.md", "config.json", "model.safetensors"}
+    stated = {p.name for p in (run_copy / "model").glob("*.safetensors")}
+    assert stated <= held  # what the configuration states is there
+    told = (to / "README.md").read_text()
+    assert ("think before you publish" in told) == ("neighbours.safetensors" in held)
     assert ps.load_bundle(to).fingerprint == ps.load_bundle(run_copy / "model").fingerprint
     with pytest.raises(ExportError, match="is there already"):
         report(run_copy, model_folder=to)

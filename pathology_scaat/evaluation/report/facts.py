@@ -126,6 +126,8 @@ def model(files: RunFiles) -> list[Fact]:
         *files.of_model("mean", "mean subtracted inside: {}"),
         *files.of_model("std", "divided inside by: {}"),
         *files.of_model("temperature", "logits are divided by {}"),
+        *files.of_model("imported.source_sha256", "SHA-256 of the imported file {}"),
+        *files.of_model("imported.licence", "terms of the imported weights: {}"),
         *files.of_model("fingerprint", "fingerprint {}"),
         *files.of_model("weights_sha256", "SHA-256 of the weights {}"),
     ]
@@ -136,6 +138,8 @@ def training(files: RunFiles) -> list[Fact]:
             "label_smoothing", "precision", "trainable", "labels", "validation_share",
             "seed")  # fmt: skip
     facts = [
+        *files.of_model("imported.kind", "trained elsewhere, imported from: {}"),
+        *files.of_model("ancestors.0.fingerprint", "fine-tuned from the model {}"),
         *files.of_model("method", "trained by '{}'"),
         *files.of_model("method_options", "options of the method: {}"),
     ]

@@ -15,9 +15,15 @@ from pathology_scaat.evaluation.performance.report_files import HEADINGS, PERFOR
 from pathology_scaat.evaluation.report import facts as f
 from pathology_scaat.evaluation.report.run_files import TRUST_CARD, Fact, RunFiles
 from pathology_scaat.export.model_facts import NOTHING_LEARNT
-from pathology_scaat.training.bundle import FEATURES_NAME, WEIGHTS_NAME, load_bundle
+from pathology_scaat.training.bundle import (
+    FEATURES_NAME,
+    NEIGHBOURS_NAME,
+    WEIGHTS_NAME,
+    load_bundle,
+)
 from pathology_scaat.training.bundle_config import BundleConfig, model_name
 from pathology_scaat.training.bundle_reading import CONFIG_NAME, read_bundle_config
+from pathology_scaat.training.imported.script import SCRIPT_FILE
 
 UNKNOWN: Final = "unknown"
 CARD_NAME: Final = "model_card.md"
@@ -32,6 +38,9 @@ def front_matter(config: BundleConfig, files: RunFiles) -> dict[str, Any]:
         "pipeline_tag": "image-classification",
         "tags": ["digital-pathology", "whole-slide-imaging", "saliency", config.method],
     }
+    licence = config.imported.licence if config.imported is not None else ""
+    if licence:
+        value |= {"license": "other", "license_name": licence}
     measured = [
         {
             "type": key,
@@ -89,6 +98,9 @@ def model_card(config: BundleConfig, files: RunFiles) -> str:
     sections: list[tuple[str, Sequence[Fact], str]] = [
         ("Model", f.model(files), ""),
         ("Classes", f.classes(files), ""),
+        ("Terms of the weights",
+         [Fact(config.terms, f"{files.model_file}: backbone, imported")] if config.terms else [],
+         "a person must write the licence"),
         ("Intended use", [], "a person must write for whom and what for"),
         ("Training data", [*f.slide_counts(files), *f.partitions(files), *f.disjointness(files)]
          if files.slides else [], "there is no run beside the bundle"),
@@ -156,10 +168,15 @@ def write_model_folder(bundle: Path, to: Path, files: RunFiles | None = None) ->
         raise ExportError(to.name, "is there already", "name another folder, or remove it")
     with atomic_path(to) as partial:
         partial.mkdir(parents=True)
-        for name in (CONFIG_NAME, WEIGHTS_NAME, FEATURES_NAME):
+        for name in (CONFIG_NAME, WEIGHTS_NAME, SCRIPT_FILE, FEATURES_NAME, NEIGHBOURS_NAME):
             if (bundle / name).is_file():
                 shutil.copyfile(bundle / name, partial / name)
         card = model_card(config, files or RunFiles.of_bundle(bundle))
+        if (partial / NEIGHBOURS_NAME).is_file():
+            card += (
+                f"\n`{NEIGHBOURS_NAME}` holds features of single training patches, no pixels: "
+                "think before you publish them.\n"
+            )
         (partial / README_NAME).write_text(card, encoding="utf-8")
     return to
 

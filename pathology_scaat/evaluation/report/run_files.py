@@ -86,6 +86,16 @@ class RunFiles:
                 files.found[name] = _read(out / name, sealed=name in _CHECKED)
         files._find_model(model)
         files._leave_out_other_models()
+        if files.model.get("imported"):
+            files.notes.append(
+                "The model was trained elsewhere: on what, and how, is not known here. Parts and "
+                "counts of slides are of this run, not of its training."
+            )
+        elif files.get(RUN_NAME, "config.model"):
+            files.notes.append(
+                "The run was given its model: parts and counts of slides are of this run, not of "
+                "the training of the model."
+            )
         return files
 
     @classmethod
@@ -142,9 +152,12 @@ class RunFiles:
         """A value by its dotted keys; None where it is not there."""
         value: Any = self.found.get(name)
         for key in keys.split("."):
-            if not isinstance(value, dict) or key not in value:
+            if isinstance(value, list) and key.isdigit() and int(key) < len(value):
+                value = value[int(key)]
+            elif isinstance(value, dict) and key in value:
+                value = value[key]
+            else:
                 return None
-            value = value[key]
         return value
 
     def fact(self, name: str, keys: str, text: str = "{}") -> list[Fact]:
