@@ -19,7 +19,6 @@ from pathology_scaat.export.report.records import FailedSlide
 from pathology_scaat.pipeline.reporting import Reporter, Silent, StageReport
 from pathology_scaat.pipeline.stage import run_stage, slides_to_do
 from pathology_scaat.pipeline.tile import load_cohort
-from pathology_scaat.training.bundle import read_bundle_config
 from pathology_scaat.training.bundle_config import model_fingerprint, model_name
 
 CARD = "evaluation/trust_card.md"
@@ -59,6 +58,9 @@ def run_export_job(job: ExportJob) -> ExportResult:
 
 def model_facts(bundle: Path) -> ModelWords:
     """What the run's model says of itself; nothing where there is none that can be read."""
+    # The workers of a cluster, and its scheduler, read the jobs with this module: without torch.
+    from pathology_scaat.training.bundle import read_bundle_config
+
     try:
         config = read_bundle_config(bundle)
     except BundleError:
