@@ -17,7 +17,7 @@ from pathology_scaat.cli.common import (
     progress_of,
     refuse_silence,
 )
-from pathology_scaat.cli.output import stdout
+from pathology_scaat.cli.output import Json, stdout, tell
 
 
 @app.command(short_help="Go on training a finished model, for better maps.")
@@ -45,6 +45,7 @@ def finetune(
     overwrite: opt.Overwrite = False,
     quiet: opt.Quiet = False,
     allow_urls: opt.AllowUrls = None,
+    as_json: Json = False,
 ) -> None:
     """Go on training a finished model for a few epochs with SCAAT, on tiled slides."""
     from pathology_scaat.pipeline.finetune import finetune as step
@@ -70,6 +71,7 @@ def finetune(
             overwrite=overwrite,
             reporter=reporter,
         )
+    tell(out=folder, model=result.bundle_path, nothing_learnt=result.nothing_learnt)
     print_metrics(result.metrics)
     stdout.print(
         f"model: {result.bundle_path}; explain with --model", markup=False, highlight=False,

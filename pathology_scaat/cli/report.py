@@ -9,7 +9,8 @@ import typer
 
 from pathology_scaat.cli import options as opt
 from pathology_scaat.cli.app import app
-from pathology_scaat.cli.output import stdout
+from pathology_scaat.cli.output import Json, stdout, tell
+from pathology_scaat.cli.output import note as add_note
 
 
 @app.command(short_help="Model card and checklists of a finished run.")
@@ -20,6 +21,7 @@ def report(
         Path | None,
         typer.Option("--model-folder", help="Folder to make: the model as Hugging Face has it."),
     ] = None,
+    as_json: Json = False,
 ) -> None:
     """Write a model card, TRIPOD+AI and CLAIM checklists, and an RO-Crate of a run."""
     from pathology_scaat.evaluation.report.checklist import count
@@ -35,7 +37,13 @@ def report(
             f"{name}: of {len(rows)} items {n['filled']} answered, {n['in part']} in part, "
             f"{n['open']} open"
         )
+    tell(
+        out=out,
+        files=done.files,
+        checklists={name: count(rows) for name, rows in done.checklists.items()},
+    )
     for note in done.notes:
+        add_note(note)
         say(f"note: {note}")
     for path in done.files:
         say(f"written: {path}")

@@ -25,7 +25,6 @@ from pathology_scaat.pipeline.slide_findings import slide_findings
 from pathology_scaat.pipeline.stage import run_stage, slides_to_do
 from pathology_scaat.pipeline.tile import load_cohort
 from pathology_scaat.training.bundle_config import model_fingerprint, model_name
-from pathology_scaat.training.bundle_reading import read_bundle_config
 
 CARD = "evaluation/trust_card.md"
 """Where ``scaat evaluate`` puts the trust card, in the output folder."""
@@ -66,6 +65,9 @@ def run_export_job(job: ExportJob) -> ExportResult:
 
 def model_facts(bundle: Path) -> ModelWords:
     """What the run's model says of itself; nothing where there is none that can be read."""
+    # The workers of a cluster, and its scheduler, read the jobs with this module: without torch.
+    from pathology_scaat.training.bundle import read_bundle_config
+
     try:
         config = read_bundle_config(bundle)
     except BundleError:

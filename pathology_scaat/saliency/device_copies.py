@@ -19,9 +19,9 @@ class ToDevice:
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        self._stream = (
-            torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
-        )
+        self._stream: torch.cuda.Stream | None = None
+        if device.type == "cuda":
+            self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
     def __call__(self, patches: NDArray[np.uint8]) -> Tensor:
         """(n, P, P, 3) uint8 to (n, 3, P, P) float32 in [0, 1], channels last in memory."""

@@ -366,7 +366,12 @@ class TrainingLoop(ABC):
         if (problem := temperature_problem(temperature)) is not None:
             self.notes.append(problem)
         if held_out is not None:
-            self.notes.append(f"Quality {held_out.text()}.")
+            text = held_out.text()
+            self.notes.append(
+                f"{text[0].upper()}{text[1:]}."
+                if text.startswith("quality")
+                else f"Quality {text}."
+            )
             if held_out.nothing_learnt:
                 self.notes.append(f"{NOTHING_LEARNT}: {held_out.nothing_learnt}.")
 
