@@ -106,7 +106,8 @@ def _computed(bundle: ModelBundle, store: PatchStore, device: torch.device) -> S
         return SlideScore(probability, _unlike(bundle, [features]))
     with torch.no_grad(), penultimate(model) as kept:
         parts = [model(to_float(patches)).float().cpu().numpy() for patches in batches]
-    found = np.concatenate(parts)
+    # As explaining does: what a slide scores must not hang on whether it was explained before.
+    found = np.concatenate(parts) / bundle.config.temperature
     values = sigmoid(found) if bundle.config.multi_label else softmax(found)
     return SlideScore(top_mean(values, _positive(bundle)), _unlike(bundle, kept))
 
