@@ -66,7 +66,7 @@ def run_export_job(job: ExportJob) -> ExportResult:
 def model_facts(bundle: Path) -> ModelWords:
     """What the run's model says of itself; nothing where there is none that can be read."""
     # The workers of a cluster, and its scheduler, read the jobs with this module: without torch.
-    from pathology_scaat.training.bundle import read_bundle_config
+    from pathology_scaat.training.bundle_reading import read_bundle_config
 
     try:
         config = read_bundle_config(bundle)
