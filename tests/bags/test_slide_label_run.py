@@ -248,7 +248,8 @@ def test_performance_is_that_of_the_test_slides(whole: tuple[Path, Notes], cohor
     assert "prevalence of 0.5" in text
     assert "no interval" in text
     assert (out / "performance_patients.svg").read_text().startswith("<?xml")
-    assert {row["unit"] for row in table(out / "performance.csv")} == {"patient", "slide"}
+    units = {row["unit"] for row in table(out / "performance.csv")}
+    assert units == {"patient", "slide", *(f"patient, site=site-{k}" for k in range(4))}
 
 
 def test_each_look_at_the_test_slides_is_counted(whole: tuple[Path, Notes], cohort: Path) -> None:

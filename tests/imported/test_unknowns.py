@@ -61,6 +61,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         found[name] = import_model(source, bundle, SAID, reference=reference)
         settings = {
             "manifest": cohort, "out": folder / name, "model": bundle, "engine": {"workers": 1},
+            "keep_patches": True,  # the first one's are the reference of the second
             "export": {"formats": ["geojson", "png", "csv"]},
         }  # fmt: skip
         run(load_run_config(None, settings))
