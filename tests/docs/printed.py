@@ -17,7 +17,8 @@ import typer
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = (
     "*.md", "docs/**/*.md", "docs/**/*.ipynb", "data_manifests/*.md", "benchmarks/README.md",
-    "benchmarks/evidence/README.md", ".github/*.md", "pipelines/*.yaml", "pipelines/Snakefile", "pipelines/*.nf", "containers/*",
+    "benchmarks/evidence/README.md", ".github/*.md", "pipelines/*.yaml", "pipelines/Snakefile",
+    "pipelines/*.nf", "containers/*",
 )  # fmt: skip
 HISTORY = {"CHANGELOG.md"}
 """Speaks of commands as they were."""

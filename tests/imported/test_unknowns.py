@@ -145,12 +145,12 @@ def test_a_bundle_put_into_the_place_of_a_trained_one_inherits_no_split(
 ) -> None:
     """``slides.csv`` names splits; they are of another model than the one that lies there now."""
     from pathology_scaat.artifacts.output_folder import Workspace
-    from pathology_scaat.pipeline.predict import _one_model
+    from pathology_scaat.pipeline.predict import _trained_here
 
     out = made["folder"] / "bare"
     os.symlink(made["folder"] / "model-bare", out / "model")
     try:
-        assert _one_model(Workspace(out), None).splits is None
+        assert _trained_here(Workspace(out), {"slide-0": "test"}).splits is None
     finally:
         (out / "model").unlink()
 
