@@ -92,8 +92,9 @@ def checklist_markdown(found: dict[str, tuple[Answer, ...]], notes: Sequence[str
         "",
         "What this run knows of itself, item by item. `[x]`: answered from the files of the run. "
         "`[~]`: in part, the rest is for a person. `[ ]`: open, a person must write it. Topics are "
-        "in our own words; the numbers are the guidelines'. A filled item is no judgement that the "
-        "study is sound.",
+        "in our own words, and their numbers were written down without the publications at hand: "
+        "compare both with the guideline before you hand this in. A filled item is no judgement "
+        "that the study is sound.",
         "",
         *(f"> {note}" for note in notes),
     ]
