@@ -22,7 +22,7 @@ from pathology_scaat.patches.config import TileJob, TileResult
 from pathology_scaat.patches.extractor import ExtractorLimits, PatchExtractor
 from pathology_scaat.patches.identity import identity_of_job, inputs_of, settings_of
 from pathology_scaat.patches.labelling import PatchLabels, label_warnings, labels_of
-from pathology_scaat.patches.places import count_unreadable, write_without_pixels
+from pathology_scaat.patches.without_pixels import count_unreadable, write_without_pixels
 from pathology_scaat.patches.plan import check_slide_room
 from pathology_scaat.patches.publish import new_store
 from pathology_scaat.patches.reader import PatchStore

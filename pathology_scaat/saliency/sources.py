@@ -1,7 +1,7 @@
 """Where the patches come from that are explained: a store that holds them, or the slide itself.
 
 Both give the same patches in the same batches: the slide is read by the code that fills a store,
-with the plan and the places that a store without pixels holds.
+with the plan and the positions that a store without pixels holds.
 """
 
 from __future__ import annotations
