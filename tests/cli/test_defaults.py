@@ -44,7 +44,13 @@ COMMANDS: dict[str, tuple[list[str], str, type[BaseModel] | None]] = {
     "review": (["o"], "review", None),
     "import-review": (["o"], "review", None),
 }
-NOT_FUNCTIONS_OF_THE_PIPELINE = {"import-annotations", "make-manifest", "config", "import-model"}
+NOT_FUNCTIONS_OF_THE_PIPELINE = {
+    "import-annotations",
+    "make-manifest",
+    "config",
+    "import-model",
+    "report",
+}
 
 
 class StopHereError(Exception):
