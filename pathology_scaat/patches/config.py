@@ -149,7 +149,8 @@ class TileJob:
         Make the store anew even where one with the right fingerprint exists.
     keep_pixels : bool
         Without it all is chosen and nothing cut: the store holds positions of patches, tissue
-        and labels, and whoever applies a model reads the pixels from the slide. A store with pixels is left.
+        and labels, and whoever applies a model reads the pixels from the slide. A store with
+        pixels is left.
     fingerprint_key : bytes
         Secret under which the hashes of slide, annotations and mask stand in the store; without
         one they are plain.
