@@ -22,12 +22,12 @@ from pathology_scaat.patches.config import TileJob, TileResult
 from pathology_scaat.patches.extractor import ExtractorLimits, PatchExtractor
 from pathology_scaat.patches.identity import identity_of_job, inputs_of, settings_of
 from pathology_scaat.patches.labelling import PatchLabels, label_warnings, labels_of
-from pathology_scaat.patches.without_pixels import count_unreadable, write_without_pixels
 from pathology_scaat.patches.plan import check_slide_room
 from pathology_scaat.patches.publish import new_store
 from pathology_scaat.patches.reader import PatchStore
 from pathology_scaat.patches.relabel import relabel_store
 from pathology_scaat.patches.schema import PatchStoreMeta, SlideGeometry
+from pathology_scaat.patches.without_pixels import count_unreadable, write_without_pixels
 from pathology_scaat.patches.writer import PatchStoreWriter
 from pathology_scaat.slides import Slide, SlideInfo, open_slide
 from pathology_scaat.slides.fingerprint import FingerprintTask

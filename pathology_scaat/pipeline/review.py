@@ -16,7 +16,8 @@ from pathology_scaat.review.access import Access
 from pathology_scaat.review.agreement import Agreement, agreement_of
 from pathology_scaat.review.drawings import DrawingTable
 from pathology_scaat.review.labels import ReviewLabels, write_labels
-from pathology_scaat.review.server import Review, bind, serve
+from pathology_scaat.review.reviewed_run import Review
+from pathology_scaat.review.server import bind, serve
 from pathology_scaat.review.verdicts import VerdictTable
 
 

@@ -24,8 +24,8 @@ from pathology_scaat.artifacts.urls import slide_location
 from pathology_scaat.errors import SlideReadError, StoreError
 from pathology_scaat.execution.devices import choose_device
 from pathology_scaat.patches.config import TileJob
-from pathology_scaat.patches.without_pixels import count_unreadable, without_unreadable
 from pathology_scaat.patches.reader import PatchStore
+from pathology_scaat.patches.without_pixels import count_unreadable, without_unreadable
 from pathology_scaat.saliency.arithmetic import chosen_precision, kept_for_explaining
 from pathology_scaat.saliency.batch_explainer import BatchExplainer
 from pathology_scaat.saliency.config import (

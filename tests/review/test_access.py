@@ -17,7 +17,8 @@ from drawn_slides import draw_slide
 from map_stores import run_with_maps
 
 from pathology_scaat.review.access import COOKIE, HEADERS, Access
-from pathology_scaat.review.server import STATIC, Review, application, bind, serve
+from pathology_scaat.review.reviewed_run import Review
+from pathology_scaat.review.server import STATIC, application, bind, serve
 
 ROUTES = [
     "/", "/slide/s1", "/static/slide.js", "/api/cohort", "/api/slide/s1",

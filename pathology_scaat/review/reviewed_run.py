@@ -1,0 +1,80 @@
+"""What a review server serves: the run, its slides, and what readers have said of them."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pathology_scaat.artifacts.output_folder import Workspace
+from pathology_scaat.artifacts.status import StatusTable
+from pathology_scaat.artifacts.urls import SlideUrl
+from pathology_scaat.errors import UsageError
+from pathology_scaat.review.access import Access
+from pathology_scaat.review.drawings import DrawingTable
+from pathology_scaat.review.map_values import ChannelPicture, channel_picture
+from pathology_scaat.review.slide_tiles import SlideShelf
+from pathology_scaat.review.verdicts import VerdictTable
+
+if TYPE_CHECKING:
+    from pathology_scaat.review.why import WhyDesk
+
+THREADS = 4
+
+
+@dataclass
+class Review:
+    """What one server serves.
+
+    Attributes
+    ----------
+    out : Path
+        Output folder of a run.
+    slides : mapping
+        Path or URL and µm/px by slide id; empty where no manifest was given: then pages show
+        maps and regions without the slide.
+    model : Path or None
+        Model bundle; ``out/model`` if None.
+    """
+
+    out: Path
+    slides: dict[str, tuple[Path | SlideUrl, float | None]]
+    access: Access
+    model: Path | None = None
+    shelf: SlideShelf = field(init=False)
+    verdicts: VerdictTable = field(init=False)
+    drawings: DrawingTable = field(init=False)
+    pool: ThreadPoolExecutor = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.shelf = SlideShelf(self.slides)
+        self.verdicts = VerdictTable(self.out)
+        self.drawings = DrawingTable(self.out)
+        self.pool = ThreadPoolExecutor(THREADS, thread_name_prefix="review")
+        self.map_picture = lru_cache(maxsize=8)(self._map_picture)
+
+    @cached_property
+    def why(self) -> WhyDesk:
+        """Who knows why; loaded when first asked, since it needs the model and so torch."""
+        from pathology_scaat.review.why import WhyDesk
+
+        return WhyDesk(self.out, self.model)
+
+    def _map_picture(self, slide_id: str, channel: int) -> ChannelPicture:
+        from pathology_scaat.stitching import SlideMap
+
+        path = Workspace(self.out).map(slide_id)
+        names = SlideMap(path).channel_names
+        if not 0 <= channel < len(names):
+            raise UsageError("the channel", "does not exist", "choose another")
+        return channel_picture(path, names[channel])
+
+    def known_ids(self) -> set[str]:
+        """Slides of the table: the only ones that a request may name."""
+        return {row["slide_id"] for row in StatusTable(self.out).rows()}
+
+    def close(self) -> None:
+        self.pool.shutdown(cancel_futures=True)
+        self.shelf.close()
