@@ -149,7 +149,7 @@ def bounds(slide: Path, model: Path, folder: Path, given: dict[str, Any]) -> dic
         n_cut = sum(len(batch) for batch in SlidePatches(store, job).batches(32))
     device = choose_device(given["device"])
     loaded = load_bundle(model, str(device)).model
-    ready = ready_to_explain(loaded, SIDE, chosen_precision(given["precision"], device))
+    ready = ready_to_explain(loaded, SIDE, chosen_precision(given["precision"]))
     explainer = BatchExplainer(ready, 1, ExplainConfig(), device)
     size = explainer.batch_size(SIDE)
     patches = np.random.default_rng(0).integers(0, 255, (size, SIDE, SIDE, 3), np.uint8)

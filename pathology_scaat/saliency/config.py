@@ -51,8 +51,8 @@ class ExplainConfig(BaseModel):
     seed: int = Field(default=0, ge=0, description="Seed of SmoothGrad's noise.")
     precision: Annotated[Literal["auto", "float32", "bfloat16"], BeforeValidator(_spelled)] = Field(
         default="auto",
-        description="Arithmetic of the model: float32 (fp32), bfloat16 (bf16), or auto: bfloat16 "
-        "on CUDA, float32 elsewhere; what there is in either counts as right under auto.",
+        description="Arithmetic of the model: float32 (fp32), bfloat16 (bf16), or auto: float32, "
+        "where a result in bfloat16 that is there already counts as right.",
     )
     saliency_scale: float = Field(
         default=1024.0,

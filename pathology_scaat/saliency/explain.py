@@ -97,9 +97,9 @@ def _existing(out_path: Path) -> SaliencyStore | None:
     return store
 
 
-def _precisions(asked: str, device: torch.device) -> tuple[Precision, ...]:
+def _precisions(asked: str) -> tuple[Precision, ...]:
     """In which precision to compute; then, under ``auto``, in which else a result is right."""
-    chosen = chosen_precision(asked, device)
+    chosen = chosen_precision(asked)
     other: Precision = "float32" if chosen == "bfloat16" else "bfloat16"
     return (chosen, other) if asked == "auto" else (chosen,)
 
@@ -159,7 +159,7 @@ def explain_slide(
         plan_explanation(
             store.meta, model_config, settings.model_copy(update={"precision": one}), there
         )
-        for one in _precisions(settings.precision, chosen)
+        for one in _precisions(settings.precision)
     ]
     held = next((plan for plan in plans if plan.is_held_by(there, model_config)), None)
     if held is not None and there is not None:

@@ -27,6 +27,8 @@ NETWORKS = {
     "vit_tiny_patch16_224": {"depth": 2, "embed_dim": 48, "num_heads": 3},
     "tf_efficientnet_lite0": {},
 }
+BFLOAT16_NEAR = {"tf_efficientnet_lite0": (0.05, 0.9)}
+"""Networks that bfloat16 is not good enough for; why nobody gets it unasked."""
 
 
 def drawn(n: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -71,7 +73,8 @@ def test_agreement_with_the_model_as_it_is(name: str) -> None:
     images = as_images(pixels)
     expected, logits = attribute_with_logits(model, images.contiguous(), 1)
     small = nn.functional.avg_pool2d(expected[:, None], 4).flatten().numpy()
-    for precision, far, close in (("float32", 1e-4, 0.9999), ("bfloat16", 1e-2, 0.98)):
+    near = {"float32": (1e-4, 0.9999), "bfloat16": BFLOAT16_NEAR.get(name, (1e-2, 0.98))}
+    for precision, (far, close) in near.items():
         ready = ready_to_explain(model, SIDE, precision)
         assert batch_norms(ready) == 0
         found, scores = attribute_with_logits(ready, images, 1)
@@ -154,11 +157,10 @@ def test_precision_stands_in_the_store_and_its_fingerprint(run_folder, tmp_path:
     assert explained("auto").fingerprint == first.fingerprint
 
 
-def test_auto_is_bfloat16_on_cuda_alone() -> None:
-    kinds = {k: chosen_precision("auto", torch.device(k)) for k in ("cpu", "cuda", "mps")}
-    assert kinds == {"cpu": "float32", "cuda": "bfloat16", "mps": "float32"}
-    assert chosen_precision("float32", torch.device("cuda")) == "float32"
-    assert chosen_precision("bfloat16", torch.device("cpu")) == "bfloat16"
+def test_bfloat16_is_for_who_asks_for_it() -> None:
+    """It is not near float32 for every network: an EfficientNet's probabilities are .02 apart."""
+    assert chosen_precision("auto") == chosen_precision("float32") == "float32"
+    assert chosen_precision("bfloat16") == "bfloat16"
 
 
 def test_a_batch_size_is_kept_to_and_else_chosen() -> None:
