@@ -101,7 +101,7 @@ Precision = Annotated[
     typer.Option(
         "--precision",
         metavar="auto|fp32|bf16",
-        help="Arithmetic of the model in explaining; auto: fp32; bf16 is faster on GPUs, see docs/applying.md.",
+        help="Arithmetic of the model in explaining; auto: fp32. See docs/applying.md.",
     ),
 ]
 BatchSize = Annotated[
