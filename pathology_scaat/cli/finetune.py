@@ -1,4 +1,4 @@
-"""``scaat finetune``: the maps of a model that is there already, made better."""
+"""``scaat finetune``: a model that is there already, trained on."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from pathology_scaat.cli.common import (
 from pathology_scaat.cli.output import Json, stdout, tell
 
 
-@app.command(short_help="Go on training a finished model, for better maps.")
+@app.command(short_help="Go on training a finished model, with SCAAT.")
 def finetune(
     model: Annotated[
         Path | None, typer.Option("--model", help="Model bundle to begin with; it stays as it is.")

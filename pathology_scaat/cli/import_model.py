@@ -104,6 +104,7 @@ def import_model(
     """Make a bundle of a model that was trained elsewhere, to explain its decisions."""
     from pathology_scaat.pipeline.import_model import ModelMeaning, ModelSource
     from pathology_scaat.pipeline.import_model import import_model as step
+    from pathology_scaat.training.imported.record import SCRIPT_BACKBONE
 
     names = opt.listed(classes)
     report = step(
@@ -145,6 +146,10 @@ def import_model(
         f"bundle: {report.bundle} ({config.backbone}, {config.patch_size_px} px at "
         f"{config.mpp:g} µm/px)",
         f"explain slides: scaat run --manifest SLIDES.csv --out OUT --model {report.bundle}",
-        f"make its maps better on your slides: scaat finetune --model {report.bundle} --help",
+        *(
+            [f"go on training it with SCAAT: scaat finetune --model {report.bundle} --help"]
+            if report.config.backbone != SCRIPT_BACKBONE
+            else []
+        ),
     ):
         stdout.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from pathology_scaat.artifacts.fingerprint import fingerprint
 from pathology_scaat.artifacts.leases import lease_if_writable
 from pathology_scaat.artifacts.notes import keep_notes
 from pathology_scaat.artifacts.output_folder import Workspace, claim_output
@@ -15,9 +14,11 @@ from pathology_scaat.cohort.manifest import Manifest, assign_splits
 from pathology_scaat.errors import BundleError, TrainingError, UsageError
 from pathology_scaat.execution.devices import choose_device
 from pathology_scaat.patches import PatchStore
+from pathology_scaat.patches.identity import dataset_fingerprint
 from pathology_scaat.pipeline.class_table import class_table_notes, count_classes
 from pathology_scaat.pipeline.preflight import check_training
-from pathology_scaat.pipeline.reporting import Reporter, Silent
+from pathology_scaat.pipeline.reporting import Reporter
+from pathology_scaat.pipeline.run_log import logged
 from pathology_scaat.pipeline.same_slides import refuse_copies
 from pathology_scaat.pipeline.tile import load_cohort
 from pathology_scaat.pipeline.train import LabelledRow, TrainingCohort, labelled_rows
@@ -27,6 +28,7 @@ from pathology_scaat.training import TrainingSlide, TrainProgress, TrainResult, 
 from pathology_scaat.training.bundle_config import BundleConfig, model_fingerprint
 from pathology_scaat.training.bundle_reading import read_bundle_config
 from pathology_scaat.training.finetune import FinetuneConfig, finetune_settings
+from pathology_scaat.training.imported.record import SCRIPT_BACKBONE
 
 _SERVED = {"train": "trained on it", "val": "chose its epoch by it", "test": "was tested on it"}
 
@@ -93,8 +95,8 @@ def _block_notes(
     """What to say where blocks of training slides are held out that the model may have seen."""
     if any(slide.split == "val" for slide in slides):
         return ()
-    stores = {PatchStore(slide.store).meta.fingerprint for slide in slides if slide.split != "test"}
-    same = parent.dataset_fingerprint == fingerprint({"stores": sorted(stores)})
+    learnt_from = (PatchStore(slide.store).meta for slide in slides if slide.split != "test")
+    same = parent.dataset_fingerprint == dataset_fingerprint(learnt_from)
     if same and parent.training.get("seed") == seed and parent.ancestors is None:
         return ()
     return (
@@ -221,16 +223,22 @@ def finetune(
     Raises
     ------
     UsageError
-        If the model is one for bags, or would be overwritten.
+        If the model is one for bags or a TorchScript program, or would be overwritten.
     TrainingError
         See :func:`finetune_cohort`.
     """
-    listener = reporter or Silent()
+    listener = logged(reporter, out, "finetune")
     choose_device(device)
     parent = read_bundle_config(model)
     if parent.bag is not None:
         raise UsageError(
             "--model", "was trained on labels of slides, in bags", "train it anew with 'train'"
+        )
+    if parent.backbone == SCRIPT_BACKBONE:
+        raise UsageError(
+            "--model",
+            "is a TorchScript program, whose weights cannot be kept apart from it",
+            "import its weights with --backbone NAME, and fine-tune that",
         )
     settings = finetune_settings(parent, config or FinetuneConfig())
     check_training(settings, parent.patch_size_px)

@@ -120,6 +120,20 @@ def test_a_script_runs_for_who_imported_it_and_for_nobody_else(
         load_bundle(report.bundle)
 
 
+def test_a_script_is_not_fine_tuned(network: nn.Module, tmp_path: Path) -> None:
+    """A bundle of its new weights would name a program that has the old ones."""
+    from pathology_scaat.cohort.manifest import Manifest
+    from pathology_scaat.pipeline.finetune import finetune
+
+    script = traced(network, tmp_path / "mine.ts")
+    said = ModelMeaning(None, {}, *[getattr(SAID, f) for f in (
+        "class_names", "mpp", "patch_size_px", "mean", "std")])  # fmt: skip
+    import_model(ModelSource(torchscript=script), tmp_path / "b", said)
+    with pytest.raises(UsageError, match="TorchScript program"):
+        finetune(Manifest(rows=()), tmp_path / "out", tmp_path / "b")
+    assert not (tmp_path / "out").exists()
+
+
 def test_no_code_of_a_script_is_run_when_its_tensors_are_read(
     network: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from pathology_scaat.artifacts.fingerprint import fingerprint
 from pathology_scaat.errors import UsageError
+from pathology_scaat.patches.identity import dataset_fingerprint
 from pathology_scaat.patches.reader import PatchStore
 from pathology_scaat.pipeline.finetune import _block_notes
 from pathology_scaat.pipeline.preflight import check_training
@@ -62,8 +62,8 @@ def test_blocks_that_may_have_been_learnt_from_are_told(
     slides: tuple[TrainingSlide, ...],
 ) -> None:
     alone = [replace(slide, split="train") for slide in slides]
-    stores = sorted(PatchStore(slide.store).meta.fingerprint for slide in alone)
-    parent = bundle(dataset_fingerprint=fingerprint({"stores": stores}), training={"seed": 3})
+    metas = [PatchStore(slide.store).meta for slide in alone]
+    parent = bundle(dataset_fingerprint=dataset_fingerprint(metas), training={"seed": 3})
     assert _block_notes(alone, parent, 3) == ()
     assert "too good" in _block_notes(alone, parent, 4)[0]
     assert "too good" in _block_notes(alone[1:], parent, 3)[0]
