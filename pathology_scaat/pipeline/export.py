@@ -12,7 +12,7 @@ from pathology_scaat.artifacts.status import STAGES, StatusTable
 from pathology_scaat.artifacts.urls import SlideLocation
 from pathology_scaat.cohort.manifest import Manifest
 from pathology_scaat.errors import BundleError, StoreError
-from pathology_scaat.evaluation.performance.predictions import read_predictions
+from pathology_scaat.evaluation.performance.predictions import HOW_NAME, read_how, read_predictions
 from pathology_scaat.execution.engine import EngineConfig
 from pathology_scaat.export import ExportConfig, ExportResult, export_slide
 from pathology_scaat.export.qupath.model_words import ModelWords
@@ -91,6 +91,8 @@ def predictions_in_words(out: Path) -> dict[str, SlideWords]:
         rows, names = read_predictions(path)
     except StoreError:
         return {}
+    # How sure a model is of a patch is calibrated by itself; of a slide that is another matter.
+    uncalibrated = str(read_how(out / HOW_NAME).get("calibration", "")).startswith("not calibrated")
     found = {}
     for row in rows:
         if not row.model:  # several models together, or a table of before
@@ -98,6 +100,8 @@ def predictions_in_words(out: Path) -> dict[str, SlideWords]:
         chances = ", ".join(
             f"{name} {p:.3f}" for name, p in zip(names, row.probability, strict=True)
         )
+        if uncalibrated:
+            chances += " (not calibrated for whole slides)"
         parts = [chances, f"uncertainty {row.uncertainty:.2f} of 1"]
         if row.possible is not None:
             parts.append(f"possible at 90 %: {' or '.join(row.possible) or 'none'}")

@@ -15,6 +15,7 @@ from pathology_scaat.training.bundle_config import BundleConfig, model_fingerpri
 from pathology_scaat.training.bundle_reading import read_bundle_config
 
 PERFORMANCE = "performance.json"
+PREDICTED_HOW = "predictions.json"
 TRUST_CARD = "evaluation/trust_card.json"
 UNKNOWN_DATE = "not known: a model records no date of its training slides"
 ONE_SEED = (
@@ -54,10 +55,11 @@ def model_card(out: Path, model: Path | None = None) -> dict[str, Any]:
         ["classes", ", ".join(config.class_names)],
         ["maps speak of", config.positive_class],
         ["at", f"{config.mpp:g} µm/px" if config.mpp else "unknown µm/px"],
-        ["probabilities", "calibrated" if config.is_calibrated else "not calibrated"],
+        ["probabilities of patches", "calibrated" if config.is_calibrated else "not calibrated"],
         *([["terms of its weights", config.terms]] if config.terms else []),
         ["quality of patches", _quality(config, facts)],
         *_performance(out),
+        ["probabilities of slides", _calibration_of_slides(out)],
         ["slides", facts.slides],
         ["date of its data", UNKNOWN_DATE],
         ["spread over seeds", ONE_SEED],
@@ -69,6 +71,11 @@ def model_card(out: Path, model: Path | None = None) -> dict[str, Any]:
         "positive_class": config.positive_class,
         "fingerprint": fingerprint,
     }
+
+
+def _calibration_of_slides(out: Path) -> str:
+    """Whether what is said of whole slides is calibrated; that of patches may be and this not."""
+    return str(read_json(out / PREDICTED_HOW).get("calibration") or "not known to be calibrated")
 
 
 def _quality(config: BundleConfig, facts: ModelFacts) -> str:
