@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import threading
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -20,6 +19,7 @@ import shapely
 from pathology_scaat.errors import StoreError, UsageError
 from pathology_scaat.review.verdicts import FOLDER
 from pathology_scaat.system.locks import describe_os_error, file_lock
+from pathology_scaat.system.own_files import append_durably
 
 FILE_NAME = "drawings.jsonl"
 LOCK_NAME = ".drawings.jsonl.lock"
@@ -106,12 +106,7 @@ class DrawingTable:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with self._lock, file_lock(self.folder / LOCK_NAME):
-                flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
-                descriptor = os.open(self.path, flags, 0o644)
-                with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as stream:
-                    stream.write(line + "\n")
-                    stream.flush()
-                    os.fsync(stream.fileno())
+                append_durably(self.path, line + "\n")
         except OSError as error:
             raise StoreError(
                 FILE_NAME, f"cannot be written ({describe_os_error(error)})",

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 import threading
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
@@ -18,6 +17,7 @@ from typing import Literal, get_args
 from pathology_scaat.artifacts.status import safe_cell
 from pathology_scaat.errors import StoreError, UsageError
 from pathology_scaat.system.locks import describe_os_error, file_lock
+from pathology_scaat.system.own_files import append_durably
 
 FILE_NAME = "verdicts.csv"
 LOCK_NAME = ".verdicts.csv.lock"
@@ -109,12 +109,7 @@ class VerdictTable:
                 if not self.path.exists():
                     writer.writerow(COLUMNS)
                 writer.writerow(_cells(verdict))
-                flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
-                descriptor = os.open(self.path, flags, 0o644)
-                with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as stream:
-                    stream.write(text.getvalue())
-                    stream.flush()
-                    os.fsync(stream.fileno())
+                append_durably(self.path, text.getvalue())
         except OSError as error:
             raise StoreError(
                 FILE_NAME, f"cannot be written ({describe_os_error(error)})",

@@ -141,3 +141,18 @@ def replace_file(path: Path, content: bytes, *, mode: int = 0o666, durable: bool
         with suppress(OSError):
             partial.unlink(missing_ok=True)
         raise
+
+
+def append_durably(path: Path, text: str) -> None:
+    """Add text to the end of a regular file that is no link, and have it on the disk.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written, or is a link, a folder or a special file (``ELOOP``).
+    """
+    descriptor = open_own(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as stream:
+        stream.write(text)
+        stream.flush()
+        os.fsync(stream.fileno())
