@@ -6,10 +6,12 @@
 
 Aperio-style slides are written, a bundle with random weights (speed does not depend on them), and
 ``scaat run --model`` is done on them by the Python API in a process of its own, with half overlap,
-as by default. Told are slides an hour, each stage's share, bytes on the disk by what they are, and
-in the same run the bounds of explaining: the network alone on patches in memory, and cutting the
-patches out of the slide alone. Beside it, on some patches of the same slide, what users would
-write instead: a loop of TIAToolbox's reader and PyTorch's gradient in float32, 32 at a time.
+as by default. Printed are slides per hour, each stage's share, bytes on the disk by what they are,
+and in the same run the bounds of explaining: the network alone on patches in memory (with
+``--compile`` also as torch.compile makes it), and cutting the patches out of the slide alone.
+Beside it, on some patches of the same slide, what users would write instead: a loop of a reader
+(TIAToolbox's, or OpenSlide where that is not installed) and PyTorch's gradient in float32, 32 at
+a time. On a GPU, also the share of the time in which it was busy, by its own counter.
 
 Wall times on a busy machine say little; ``cpu_s`` (all processes and threads) says more.
 """
@@ -17,22 +19,27 @@ Wall times on a busy machine say little; ``cpu_s`` (all processes and threads) s
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import multiprocessing
 import os
 import resource
 import shutil
 import tempfile
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from precision import machine
 from synthetic_slides import MPP, write_slide
+
+if TYPE_CHECKING:
+    from pathology_scaat.saliency.batch_explainer import BatchExplainer
 
 SIDE = 256
 STEP = SIDE // 2
@@ -64,12 +71,13 @@ def write_slides(folder: Path, count: int, patches: int, real: Path | None) -> l
     """Slides of at least so many patches, or copies of a real one; no two of the same bytes."""
     coarse = 16 * SIDE  # a tile of the coarsest level
     tissue = -(-round(patches**0.5) * STEP // coarse) * coarse
-    made = []
+    made: list[Path] = []
     for number in range(count):
-        if real is None:
-            path = write_slide(folder / f"s{number}.svs", tissue * 2, (tissue, tissue))
+        if real is None and not made:
+            path = write_slide(folder / "s0.svs", tissue * 2, (tissue, tissue))
         else:
-            path = Path(shutil.copyfile(real, folder / f"s{number}{real.suffix}"))
+            source = real or made[0]
+            path = Path(shutil.copyfile(source, folder / f"s{number}{source.suffix}"))
         with path.open("ab") as stream:
             stream.write(b"%d" % number)
         made.append(path)
@@ -103,18 +111,46 @@ def run_once(slides: Path, model: Path, out: Path, given: dict[str, Any], result
         {
             "manifest": slides, "out": out, "model": model, "device": given["device"],
             "keep_patches": given["keep"] or None,
-            "explain": {"precision": given["precision"]},
+            "explain": {"precision": given["precision"], "compile": given["compile"]},
         },
     )  # fmt: skip
     settings = settings.model_copy(update={"engine": EngineConfig(workers=given["workers"])})
     watch = Stopwatch()
     begin = time.perf_counter()
-    report = run(settings, reporter=watch)
+    with gpu_use(given["device"]) as busy:
+        report = run(settings, reporter=watch)
     wall = time.perf_counter() - begin
     cpu = sum(
         sum(resource.getrusage(who)[:2]) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
     )
-    result.put({"wall_s": wall, "cpu_s": cpu, "stages": watch.seconds, "failed": report.failed})
+    found = {"wall_s": wall, "cpu_s": cpu, "stages": watch.seconds, "failed": report.failed}
+    if busy:
+        found["gpu_busy"] = sum(busy) / len(busy) / 100
+    result.put(found)
+
+
+@contextmanager
+def gpu_use(device: str) -> Iterator[list[int]]:
+    """Readings of the GPU's own counter, in %, five a second; none where there is no GPU."""
+    readings: list[int] = []
+    done = threading.Event()
+
+    def read() -> None:
+        while not done.wait(0.2):
+            try:
+                readings.append(torch.cuda.utilization())
+            except Exception:  # the counter's library is missing, or does not know the card
+                return
+
+    thread = threading.Thread(target=read, daemon=True)
+    if device.startswith("cuda"):
+        thread.start()
+    try:
+        yield readings
+    finally:
+        done.set()
+        if thread.ident is not None:
+            thread.join()
 
 
 def folder_bytes(path: Path) -> int:
@@ -155,10 +191,21 @@ def bounds(slide: Path, model: Path, folder: Path, given: dict[str, Any]) -> dic
     patches = np.random.default_rng(0).integers(0, 255, (size, SIDE, SIDE, 3), np.uint8)
     explainer(patches)
     repeats = max(1, given["bound_patches"] // size)
-    with timed(given["device"]) as network:
-        pending = [part for _ in range(repeats) for part in explainer.start(patches)]
-        for part in pending:
-            part.result()
+    network = of_network(explainer, patches, repeats, given["device"])
+    more: dict[str, Any] = {}
+    if given["compile"]:
+        from pathology_scaat.saliency.batch_explainer import COMPILED_BATCH, compiled_batch
+
+        settings = ExplainConfig(compile=True)
+        fixed = compiled_batch(settings, device) or COMPILED_BATCH
+        with timed(given["device"]) as compiling:
+            ready = ready_to_explain(loaded, SIDE, chosen_precision(given["precision"]), fixed)
+            explainer = BatchExplainer(ready, 1, settings, device)
+            explainer(patches[:fixed])
+        n_repeats = max(1, given["bound_patches"] // fixed)
+        more["network alone, compiled"] = of_network(
+            explainer, patches[:fixed], n_repeats, given["device"]
+        ) | {"patches": min(fixed, size) * n_repeats, "compiling_s": compiling["wall_s"]}
     places = store.origins_px[: given["loop_patches"]]
     loop_over(slide, loaded, device, places[:2])
     with timed(given["device"]) as loop:
@@ -166,7 +213,8 @@ def bounds(slide: Path, model: Path, folder: Path, given: dict[str, Any]) -> dic
     found = {
         "network alone": network | {"patches": size * repeats, "batch": size},
         "slide alone": cutting | {"patches": n_cut},
-        "TIAToolbox + PyTorch loop": loop | {"patches": len(places)},
+        f"{reader_name()} + PyTorch loop": loop | {"patches": len(places)},
+        **more,
     }
     for row in found.values():
         row["patches_per_s"] = row["patches"] / row["wall_s"]
@@ -174,16 +222,39 @@ def bounds(slide: Path, model: Path, folder: Path, given: dict[str, Any]) -> dic
     return found
 
 
-def loop_over(slide: Path, model: torch.nn.Module, device: torch.device, places: Any) -> None:
-    """Read with TIAToolbox, float32, 32 at a time, gradient by the pixels, map to the CPU."""
-    from tiatoolbox.wsicore.wsireader import WSIReader
+def of_network(
+    explainer: BatchExplainer, patches: Any, repeats: int, device: str
+) -> dict[str, float]:
+    """Time of so many batches that are in memory."""
+    with timed(device) as took:
+        pending = [part for _ in range(repeats) for part in explainer.start(patches)]
+        for part in pending:
+            part.result()
+    return took
 
-    reader = WSIReader.open(slide)
+
+def reader_name() -> str:
+    return "TIAToolbox" if importlib.util.find_spec("tiatoolbox") else "OpenSlide"
+
+
+def reading(slide: Path) -> Callable[[int, int], Any]:
+    """What reads one patch of level 0, by the corner."""
+    if reader_name() == "TIAToolbox":
+        from tiatoolbox.wsicore.wsireader import WSIReader
+
+        reader = WSIReader.open(slide)
+        return lambda x, y: reader.read_rect((x, y), (SIDE, SIDE), resolution=MPP, units="mpp")
+    import openslide
+
+    opened = openslide.OpenSlide(slide)
+    return lambda x, y: np.asarray(opened.read_region((x, y), 0, (SIDE, SIDE)))[..., :3]
+
+
+def loop_over(slide: Path, model: torch.nn.Module, device: torch.device, places: Any) -> None:
+    """Read, float32, 32 at a time, gradient by the pixels, map to the CPU."""
+    read = reading(slide)
     for start in range(0, len(places), 32):
-        batch = np.stack([
-            reader.read_rect(tuple(xy), (SIDE, SIDE), resolution=MPP, units="mpp")
-            for xy in places[start : start + 32].tolist()
-        ])  # fmt: skip
+        batch = np.stack([read(*xy) for xy in places[start : start + 32].tolist()])
         images = torch.from_numpy(batch).permute(0, 3, 1, 2).float().div(255).to(device)
         images.requires_grad_(True)
         logits = model(images)
@@ -245,6 +316,7 @@ def main() -> None:
     parser.add_argument("--slide", type=Path, help="a real slide instead of drawn ones")
     parser.add_argument("--slides", type=int, default=2)
     parser.add_argument("--precision", default="auto")
+    parser.add_argument("--compile", action="store_true", help="the network, on a GPU")
     parser.add_argument("--workers", type=int)
     parser.add_argument("--keep", action="store_true", help="keep the patches")
     parser.add_argument("--bound-patches", type=int, default=128)

@@ -108,6 +108,13 @@ BatchSize = Annotated[
     int | None,
     typer.Option("--batch-size", help="Patches explained at once; by the memory if not given."),
 ]
+Compile = Annotated[
+    bool,
+    typer.Option(
+        "--compile",
+        help="Compile the network on a GPU: some 20 s the first time, more patches a second after.",
+    ),
+]
 KeepPatches = Annotated[
     bool,
     typer.Option(

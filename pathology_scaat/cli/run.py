@@ -52,6 +52,7 @@ def run(
     target: opt.Target = None,
     precision: opt.Precision = None,
     batch_size: opt.BatchSize = None,
+    compile_network: opt.Compile = False,
     keep_patches: opt.KeepPatches = False,
     map_mpp: mopt.MapMpp = None,
     ngff: mopt.Ngff = None,
@@ -110,7 +111,12 @@ def run(
             "train": train_overrides(
                 method, backbone, epochs, eps, positive_class, labels, weights, trainable
             ),
-            "explain": {"target": target, "precision": precision, "batch_size": batch_size},
+            "explain": {
+                "target": target,
+                "precision": precision,
+                "batch_size": batch_size,
+                "compile": compile_network or None,
+            },
             "keep_patches": keep_patches or None,
             "stitch": mopt.map_overrides(map_mpp, ngff, weighting),
             "export": mopt.export_overrides(formats, qupath_origin, vmax, identified),

@@ -132,6 +132,7 @@ def explain(
     target: opt.Target = None,
     precision: opt.Precision = None,
     batch_size: opt.BatchSize = None,
+    compile_network: opt.Compile = False,
     device: opt.Device = "auto",
     workers: opt.Workers = None,
     scheduler: opt.Scheduler = None,
@@ -148,6 +149,7 @@ def explain(
 
     values = {
         "method": method, "target": target, "precision": precision, "batch_size": batch_size,
+        "compile": compile_network or None,
     }  # fmt: skip
     with progress_of(quiet) as reporter:
         report = step(

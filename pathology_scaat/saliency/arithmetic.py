@@ -130,7 +130,43 @@ def _in_bfloat16(network: nn.Module) -> nn.Module:
     return changed
 
 
-def _ready(model: Classifier, patch_size_px: int, precision: Precision) -> Classifier:
+def compiled(network: nn.Module, example: Tensor) -> nn.Module:
+    """Compile, in place, what a network does before its head.
+
+    The head stays as it is: what goes into it is looked at while patches are explained
+    (:func:`~pathology_scaat.training.feature_reference.penultimate`).
+
+    Parameters
+    ----------
+    network : nn.Module
+        With ``forward_features``, as timm's have; any other is given back as it is.
+    example : Tensor, (n, 3, H, W)
+        Normalised images of the size and number of every batch to come: for others the network
+        would be compiled again.
+
+    Notes
+    -----
+    Where the compiler does not work (none is installed, or it does not know an operation), a
+    warning says so and the network is left as it was.
+    """
+    features = getattr(network, "forward_features", None)
+    if features is None:
+        logger.warning("Not compiled: the network has no forward_features")
+        return network
+    network.forward_features = torch.compile(features, dynamic=False)
+    try:
+        # Also the backward pass is compiled, at its first use.
+        images = example.detach().requires_grad_(True)
+        torch.autograd.grad(network(images).float().sum(), [images])
+    except Exception as error:  # whatever compilers say
+        logger.warning("Not compiled: %s", type(error).__name__)
+        del network.forward_features
+    return network
+
+
+def _ready(
+    model: Classifier, patch_size_px: int, precision: Precision, compile_for: int = 0
+) -> Classifier:
     generator = torch.Generator().manual_seed(0)
     images = torch.rand((2, 3, patch_size_px, patch_size_px), generator=generator)
     example = (images.to(model.mean.device) - model.mean) / model.std
@@ -145,10 +181,16 @@ def _ready(model: Classifier, patch_size_px: int, precision: Precision) -> Class
     ready = ready.to(model.mean.device).eval().requires_grad_(False)
     if model.mean.device.type in ("cpu", "cuda"):
         ready.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if compile_for:
+        images = torch.rand((compile_for, 3, patch_size_px, patch_size_px), generator=generator)
+        images = images.to(model.mean.device, memory_format=torch.channels_last)
+        compiled(ready.backbone, (images - model.mean) / model.std)
     return ready
 
 
-def ready_to_explain(model: nn.Module, patch_size_px: int, precision: Precision) -> nn.Module:
+def ready_to_explain(
+    model: nn.Module, patch_size_px: int, precision: Precision, compile_for: int = 0
+) -> nn.Module:
     """The same function as a model, made to be computed fast; the model is left as it is.
 
     Parameters
@@ -158,17 +200,19 @@ def ready_to_explain(model: nn.Module, patch_size_px: int, precision: Precision)
     patch_size_px : int
     precision : str
         ``float32``, or ``bfloat16`` for the weights of the backbone.
+    compile_for : int
+        Compile the network of a :class:`Classifier` for batches of so many patches; 0: do not.
     """
     if isinstance(model, BagModel):
         return BagModel(_ready(model.encoder, patch_size_px, precision), model.head)
     if isinstance(model, Classifier):
-        return _ready(model, patch_size_px, precision)
+        return _ready(model, patch_size_px, precision, compile_for)
     return model
 
 
 @lru_cache(maxsize=1)
 def kept_for_explaining(
-    path: Path, fingerprint: str, device: str, precision: Precision
+    path: Path, fingerprint: str, device: str, precision: Precision, compile_for: int = 0
 ) -> ModelBundle:
     """A bundle with its model ready, the last one kept: many slides need it loaded once.
 
@@ -177,7 +221,7 @@ def kept_for_explaining(
     """
     bundle = load_bundle(path, device=device)
     side = bundle.config.patch_size_px
-    return replace(bundle, model=ready_to_explain(bundle.model, side, precision))
+    return replace(bundle, model=ready_to_explain(bundle.model, side, precision, compile_for))
 
 
 def chosen_precision(asked: str) -> Precision:

@@ -27,6 +27,15 @@ GPU_BATCH = 512
 MEMORY_SHARE = 0.6
 """Of the GPU's free memory, for a batch: the next one and the libraries' work space need some."""
 PROBE = 8
+COMPILED_BATCH = 256
+"""Patches at once of a compiled network on a GPU, unless told: its batches are all of one size."""
+
+
+def compiled_batch(config: ExplainConfig, device: torch.device) -> int:
+    """How many patches a compiled network takes at once; 0 where none is compiled."""
+    if not config.compile or device.type != "cuda":
+        return 0
+    return config.batch_size or COMPILED_BATCH
 
 
 def average(maps: Tensor, stride_px: int) -> Tensor:
@@ -136,6 +145,8 @@ class BatchExplainer:
         """Patches to give at once: as configured, or as many as memory holds and serve speed."""
         if self.config.batch_size is not None:
             return self.config.batch_size
+        if fixed := compiled_batch(self.config, self.device):
+            return fixed
         if self.device.type != "cuda":
             return CPU_BATCH
         return self._fitting(side_px)
@@ -177,6 +188,11 @@ class BatchExplainer:
 
     def _explain(self, patches: NDArray[np.uint8], first: int) -> Pending:
         config = self.config
+        n_patches = len(patches)
+        size = self.at_once or compiled_batch(config, self.device)
+        if compiled_batch(config, self.device) and n_patches < size:
+            # The last batch of a slide: another size would be compiled for seconds.
+            patches = np.concatenate([patches, np.repeat(patches[-1:], size - n_patches, axis=0)])
         images = self.to_device(patches)
         maps_of_all = []
         with penultimate(self.model) as features:
@@ -207,4 +223,4 @@ class BatchExplainer:
             odd = () if reference is None else (reference.percentile(values[n_maps + 1]),)
             return (values[0], values[n_maps], *odd, *values[1:n_maps])
 
-        return Pending(Fetched(tensors), finish, patches)
+        return Pending(Fetched([tensor[:n_patches] for tensor in tensors]), finish, patches)

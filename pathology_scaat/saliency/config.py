@@ -54,6 +54,11 @@ class ExplainConfig(BaseModel):
         description="Arithmetic of the model: float32 (fp32), bfloat16 (bf16), or auto: float32, "
         "where a result in bfloat16 that is there already counts as right.",
     )
+    compile: bool = Field(
+        default=False,
+        description="Compile the network on a GPU (torch.compile; kept on the disk afterwards): "
+        "some 20 s the first time, and more patches a second. Not in fingerprints.",
+    )
     saliency_scale: float = Field(
         default=1024.0,
         gt=0,

@@ -27,7 +27,7 @@ from pathology_scaat.patches.config import TileJob
 from pathology_scaat.patches.reader import PatchStore
 from pathology_scaat.patches.without_pixels import count_unreadable, without_unreadable
 from pathology_scaat.saliency.arithmetic import chosen_precision, kept_for_explaining
-from pathology_scaat.saliency.batch_explainer import BatchExplainer
+from pathology_scaat.saliency.batch_explainer import BatchExplainer, compiled_batch
 from pathology_scaat.saliency.config import (
     ExplainConfig,
     ExplainResult,
@@ -176,8 +176,9 @@ def explain_slide(
         )
     plan = plans[0]
     bundle = kept_for_explaining(
-        Path(bundle_path), plan.model_print, str(chosen), plan.parameters["precision"]
-    )
+        Path(bundle_path), plan.model_print, str(chosen), plan.parameters["precision"],
+        compiled_batch(settings, chosen) if settings.compile else 0,
+    )  # fmt: skip
     job = _Explaining(plan, bundle, chosen, out_path, progress)
     try:
         return job.run(store, slide, started)

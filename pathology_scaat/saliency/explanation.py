@@ -20,7 +20,7 @@ from pathology_scaat.saliency.store import SaliencyStore
 from pathology_scaat.training.bundle_config import BundleConfig, model_fingerprint
 
 MPP_TOLERANCE = 0.10
-NOT_IN_FINGERPRINT = {"batch_size", "patches_per_shard"}
+NOT_IN_FINGERPRINT = {"batch_size", "compile", "patches_per_shard"}
 
 
 def check_match(patches: PatchStoreMeta, bundle_config: Any, subject: str) -> None:

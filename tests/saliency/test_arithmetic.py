@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,11 +14,18 @@ from torch import nn
 
 from pathology_scaat.errors import ConfigError
 from pathology_scaat.pipeline.config import load_run_config
-from pathology_scaat.saliency import ExplainConfig, SaliencyStore, arithmetic, explain_slide
+from pathology_scaat.saliency import (
+    ExplainConfig,
+    SaliencyStore,
+    arithmetic,
+    batch_explainer,
+    explain_slide,
+)
 from pathology_scaat.saliency.arithmetic import chosen_precision, folded, ready_to_explain
 from pathology_scaat.saliency.attribution import attribute_with_logits
 from pathology_scaat.saliency.batch_explainer import BatchExplainer
 from pathology_scaat.training.backbones import Classifier, create_backbone
+from pathology_scaat.training.feature_reference import penultimate
 
 SIDE = 48
 MEAN, STD = (0.7, 0.5, 0.6), (0.2, 0.2, 0.2)
@@ -176,3 +185,66 @@ def test_a_wrong_precision_is_told_with_the_choices(tmp_path: Path) -> None:
     given["explain"] = {"precision": "bf16", "batch_size": 8}
     settings = load_run_config(None, given).explain
     assert (settings.precision, settings.batch_size) == ("bfloat16", 8)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "vit_tiny_patch16_224", "scaat-small"])
+def test_a_compiled_network_is_the_same_function_and_its_features_are_seen(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The seam, without the minutes of a real compiler; that one is tested on a GPU."""
+    asked: list[object] = []
+
+    def compile_nothing(function: Callable[..., Any], **options: object) -> Callable[..., Any]:
+        asked.append(options)
+        return lambda *inputs: function(*inputs)
+
+    monkeypatch.setattr(torch, "compile", compile_nothing)
+    model = trained(name, steps=1).eval()
+    images = as_images(drawn(4, 9)[0])
+    plain = ready_to_explain(model, SIDE, "float32")
+    fast = ready_to_explain(model, SIDE, "float32", compile_for=4)
+    assert len(asked) == (name != "scaat-small")  # ours has no forward_features
+    found = []
+    for one in (plain, fast):
+        with penultimate(one) as features:
+            found.append((*attribute_with_logits(one, images, 1), features[-1]))
+    for before, after in zip(*found, strict=True):
+        torch.testing.assert_close(after, before)
+
+
+def test_where_the_compiler_fails_the_network_stays_as_it_was(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(function: Callable[..., Any], **options: object) -> Callable[..., Any]:
+        def fail(*inputs: object) -> None:
+            raise RuntimeError("no C++ compiler was found")
+
+        return fail
+
+    monkeypatch.setattr(torch, "compile", broken)
+    model = trained("resnet18", steps=1).eval()
+    images = as_images(drawn(4, 9)[0])
+    expected = ready_to_explain(model, SIDE, "float32")(images)
+    found = ready_to_explain(model, SIDE, "float32", compile_for=4)(images)
+    torch.testing.assert_close(found, expected)
+    assert "Not compiled: RuntimeError" in caplog.text
+
+
+def test_the_last_batch_of_a_compiled_network_is_filled_up_and_cut(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = ready_to_explain(trained("resnet18", steps=1).eval(), SIDE, "float32")
+    pixels = drawn(11, 3)[0].numpy()
+    expected = BatchExplainer(model, [1, 0], ExplainConfig(batch_size=4), torch.device("cpu"))
+    explainer = BatchExplainer(model, [1, 0], ExplainConfig(batch_size=4), torch.device("cpu"))
+    monkeypatch.setattr(batch_explainer, "compiled_batch", lambda config, device: 4)
+    sizes: list[int] = []
+    model.register_forward_hook(lambda _module, inputs, _output: sizes.append(len(inputs[0])))
+    found = [explainer(pixels[k : k + 4], k) for k in (0, 4, 8)]
+    assert set(sizes) == {4}
+    monkeypatch.undo()
+    whole = [expected(pixels[k : k + 4], k) for k in (0, 4, 8)]
+    for parts, others in zip(found, whole, strict=True):
+        assert [len(a) for a in parts] == [len(b) for b in others]
+        for a, b in zip(parts, others, strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)

@@ -11,10 +11,12 @@ from stopping import InterruptedTestError, files, stop_after
 
 from pathology_scaat.errors import TrainingError
 from pathology_scaat.saliency import ExplainConfig, SaliencyStore, explain_slide
+from pathology_scaat.saliency.arithmetic import ready_to_explain
 from pathology_scaat.saliency.batch_explainer import BatchExplainer
 from pathology_scaat.scaat import METHODS, SCAAT, make_method
 from pathology_scaat.scaat.method import Visit
 from pathology_scaat.training import TrainConfig, TrainingSlide, load_bundle, train_model
+from pathology_scaat.training.backbones import Classifier, create_backbone
 from pathology_scaat.training.small_cnn import SmallNet
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
@@ -143,3 +145,21 @@ def test_short_memory_halves_the_batch(
     assert 8 <= explain.at_once < 64
     assert maps.shape[0] == probability.shape[0] == 64
     np.testing.assert_allclose(probability[:8], whole[1], atol=1e-3)
+
+
+def test_a_compiled_network_explains_as_the_plain_one(caplog: pytest.LogCaptureFixture) -> None:
+    torch.manual_seed(0)
+    network = create_backbone("resnet18", 2, 64, {})
+    model = Classifier(network, (0.7, 0.5, 0.6), (0.2, 0.2, 0.2)).cuda().eval()
+    pixels = np.random.default_rng(0).integers(0, 255, (20, 64, 64, 3), np.uint8)
+    found = []
+    for compile_for in (0, 16):
+        ready = ready_to_explain(model, 64, "float32", compile_for)
+        config = ExplainConfig(compile=compile_for > 0, batch_size=16)
+        explainer = BatchExplainer(ready, 1, config, torch.device("cuda"))
+        parts = [explainer(pixels[k : k + 16], k) for k in (0, 16)]
+        found.append([np.concatenate(same) for same in zip(*parts, strict=True)])
+    assert "Not compiled" not in caplog.text
+    for before, after in zip(*found, strict=True):
+        assert before.shape == after.shape
+        assert np.abs(before - after).max() < 0.02 * np.abs(before).max()
