@@ -4,6 +4,8 @@
     python benchmarks/on_gpu.py --out /tmp/gpu --parts tests training
     python benchmarks/on_gpu.py --out /tmp/gpu --parts evidence --budget-s 400
     python benchmarks/on_gpu.py --out /tmp/gpu --parts method --earlier method.tar.xz
+    python benchmarks/on_gpu.py --out /tmp/gpu --parts method --packed DIR --processes 16 \
+        --method benchmarks/evidence/gpu-staged.yaml
 
 The part ``method`` runs only where it is named. It takes 8 minutes at most, writes each arm as it
 comes, and goes on from the ``method.tar.xz`` of an earlier session. A part that fails or runs out
@@ -129,7 +131,6 @@ def side_by_side(
     """The arms of a configuration in many processes, until all are done or time is up."""
     import yaml
 
-    n_processes = args.processes
     work: Path = args.work or scratch / name
     begin = time.perf_counter()
     work.mkdir(parents=True, exist_ok=True)
@@ -161,9 +162,12 @@ def side_by_side(
                 process.kill()
         return [process.poll() for process in processes]
 
+    if args.packed:
+        script_of_packed = [sys.executable, str(EVIDENCE / "packed.py"), "unpack"]
+        run("unpack", [*script_of_packed, str(args.packed), "--work", str(work)], 60)
     first = [start(["--prepare", "--data", each]) for each in sets]
-    arms = [start(["--share", f"{k}/{n_processes}", "--budget-s", str(max(1.0, budget_s - 25))])
-            for k in range(n_processes)]  # fmt: skip
+    arms = [start(["--together", "--budget-s", str(max(1.0, left_s() - 25))])
+            for _ in range(args.processes)]  # fmt: skip
     codes = wait([*first, *arms])
     with tarfile.open(run.out / f"{name}.tar.xz", "w:xz") as tar:
         done = [p for p in sorted(work.glob("*.npz")) if not p.name.startswith("data__")]
@@ -180,7 +184,7 @@ def everyday(run: Runner, scratch: Path, args: argparse.Namespace) -> None:
     words = "--networks resnet50 vit_small_patch16_224 --bound-patches 8192 --loop-patches 512"
     size = f"--device {args.device} --patches {args.patches} --slides {args.slides}"
     script = [sys.executable, str(HERE / "everyday.py"), *words.split(), *size.split()]
-    run("everyday", [*script, "--out", str(run.out / "everyday.json")], 300)
+    run("everyday", [*script, *args.everyday.split(), "--out", str(run.out / "everyday.json")], 300)
 
 
 PARTS: dict[str, Callable[[Runner, Path, argparse.Namespace], None]] = {
@@ -199,6 +203,7 @@ def main() -> None:
     parser.add_argument("--method", type=Path, default=EVIDENCE / "gpu-method.yaml")
     parser.add_argument("--work", type=Path, help="of the evidence or the method; kept")
     parser.add_argument("--earlier", type=Path, nargs="*", default=[], help="tar of before")
+    parser.add_argument("--packed", type=Path, help="data sets that evidence/packed.py made")
     parser.add_argument("--device", default="cuda", help="of the evidence or the method")
     parser.add_argument("--processes", type=int, default=12, help="of the evidence, side by side")
     parser.add_argument(
@@ -206,6 +211,9 @@ def main() -> None:
     )
     parser.add_argument("--patches", type=int, default=15_000, help="of everyday, per slide")
     parser.add_argument("--slides", type=int, default=3, help="of everyday")
+    parser.add_argument(
+        "--everyday", default="--precision bfloat16 --compile", help="more options of everyday.py"
+    )
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     found = facts()

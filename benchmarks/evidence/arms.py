@@ -21,19 +21,23 @@ HARD = {"gamma": 0.0}
 """The hard mask: every pixel of the less salient half has the whole budget."""
 
 
+FROM_THE_START: dict[str, Any] = {"start": 0.0}
+"""Stated, since it is not the default of the package."""
+
+
 def _scaat(eps_255: float, **options: Any) -> Arm:
-    return Arm("scaat", {"eps": eps_255 / 255, **options})
+    return Arm("scaat", {"eps": eps_255 / 255, **FROM_THE_START, **options})
 
 
 ARMS: dict[str, Arm] = {
     "plain": Arm("plain"),
     "plain-2x": Arm("plain", {}, 2.0, note="twice the epochs: SCAAT's wall clock"),
-    "sgt": Arm("sgt", {}, 1.0, note="Saliency Guided Training, |gradient|"),
+    "sgt": Arm("sgt", {**FROM_THE_START}, 1.0, note="Saliency Guided Training, |gradient|"),
     "fgsm": Arm("fgsm", {"eps": 16 / 255}, 1.0, note="same mean |delta| as scaat-32"),
-    "random-mask": Arm("random-mask", {"eps": 32 / 255, **HARD}),
-    "random-mask-soft-16": Arm("random-mask", {"eps": 16 / 255, "gamma": 1.0}),
-    "random-noise": Arm("random-noise", {"eps": 32 / 255, **HARD}),
-    "inverted-mask": Arm("inverted-mask", {"eps": 32 / 255, **HARD}),
+    "random-mask": Arm("random-mask", {"eps": 32 / 255, **HARD, **FROM_THE_START}),
+    "random-mask-soft-16": Arm("random-mask", {"eps": 16 / 255, "gamma": 1.0, **FROM_THE_START}),
+    "random-noise": Arm("random-noise", {"eps": 32 / 255, **HARD, **FROM_THE_START}),
+    "inverted-mask": Arm("inverted-mask", {"eps": 32 / 255, **HARD, **FROM_THE_START}),
     "gradient-penalty": Arm("gradient-penalty", {"lam": 0.1}),
     "scaat-8": _scaat(8, **HARD),
     "scaat-16": _scaat(16, **HARD),
@@ -50,7 +54,7 @@ ARMS: dict[str, Arm] = {
     "staged-confidence": _scaat(16, gamma=1.0, start=0.5, sample_scale="confidence"),
     "finetune-fifth": Arm(
         "scaat",
-        {"eps": 16 / 255, "gamma": 1.0},
+        {"eps": 16 / 255, "gamma": 1.0, **FROM_THE_START},
         finetune_share=0.2,
         note="plain to the end, then a fifth more epochs at a tenth of the learning rate",
     ),
@@ -59,5 +63,5 @@ ARMS: dict[str, Arm] = {
     "token-soft-16": _scaat(16, grid="network", gamma=1.0),
     "staged-token-hard-16": _scaat(16, grid="network", start=0.5, **HARD),
     "staged-random-16": Arm("random-mask", {"eps": 16 / 255, "gamma": 1.0, "start": 0.5}),
-    "scaat-amortised": Arm("scaat-amortised", {"eps": 32 / 255, **HARD}),
+    "scaat-amortised": Arm("scaat-amortised", {"eps": 32 / 255, **HARD, **FROM_THE_START}),
 }

@@ -27,7 +27,8 @@ class Fitted:
 
 
 def as_tensor(data: EvaluationSet, device: torch.device) -> torch.Tensor:
-    return torch.from_numpy(data.images).to(device).permute(0, 3, 1, 2).contiguous()
+    pixels = torch.from_numpy(data.images).to(device).permute(0, 3, 1, 2)
+    return pixels if device.type == "cuda" else pixels.contiguous()
 
 
 def epochs_for(config: dict[str, Any], n_images: int) -> int:
@@ -49,6 +50,8 @@ def fit(
     """
     torch.manual_seed(seed)
     model = make_network(network, data.images.shape[1]).to(device)
+    if device.type == "cuda":
+        model = model.to(memory_format=torch.channels_last)  # as tensor cores want it
     rng = torch.Generator().manual_seed(seed)
     pixels = as_tensor(data, device)
     labels = torch.from_numpy(data.labels).to(device)

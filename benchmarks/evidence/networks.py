@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import torch
+import torch.nn.functional as F
+from pretrained import MEAN, NETWORK, STD, fill
 from torch import Tensor, nn
+
+from pathology_scaat.training.backbones import quiet_head
 
 
 class Normalised(nn.Module):
@@ -74,8 +81,32 @@ class SmallViT(nn.Module):
         return self.head(self.body(tokens).mean(1))
 
 
+class Pretrained(nn.Module):
+    """EfficientNet-Lite0 with ImageNet weights on images twice as large, its head as
+    ``scaat train --weights`` begins it.
+
+    Twice, since 56 px would end as 2 x 2 places. The weights' file is named by SCAAT_LITE0
+    (:mod:`pretrained` says where it is from).
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        import timm
+
+        self.body = timm.create_model(NETWORK, pretrained=False, num_classes=2)
+        fill(self.body, Path(os.environ["SCAAT_LITE0"]))
+        quiet_head(self.body)
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = F.interpolate((images - MEAN) / STD, scale_factor=2, mode="bilinear")
+        return self.body(x)
+
+
 def make_network(name: str, side_px: int) -> nn.Module:
-    """A two-class network on 0..1 images: cnn, vit (also -narrow), referee, or a name of timm."""
+    """A two-class network on 0..1 images: cnn, vit (also -narrow), referee, lite0 (pretrained),
+    or a name of timm."""
+    if name == "lite0":
+        return Pretrained()
     if name == "cnn":
         return Normalised(small_resnet())
     if name == "cnn-narrow":

@@ -3,20 +3,21 @@
     python benchmarks/evidence/run.py benchmarks/evidence/cpu.yaml --work /tmp/evidence
     python benchmarks/evidence/report.py benchmarks/evidence/cpu.yaml --work /tmp/evidence
 
-One file an arm and seed; what is there is not made again. ``--budget-s`` ends between two arms.
-Side by side: processes with ``--share 0/8``, ``--share 1/8`` and so on; the first to need a data
-set makes it and its referees, the others wait. ``--prepare`` does that and nothing else.
+One file per arm and seed; what is there is not made again. ``--budget-s`` ends between two arms.
+Side by side: start as many processes with ``--together`` as there are cores; each takes the first
+arm that no other has taken and whose data are ready. ``--prepare`` makes data sets and their
+referees and nothing else.
 """
 
 from __future__ import annotations
 
 import argparse
 import fcntl
-import itertools
 import platform
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ import yaml
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from arms import ARMS, Arm
+from arms import ARMS, FROM_THE_START, Arm
 from data import Benchmark, load_once
 from fit import epochs_for, fit, logits_of
 from networks import make_network
@@ -49,13 +50,17 @@ A_CORE = "one core of"
 
 
 def cells(config: dict[str, Any]) -> Iterator[tuple[str, str, int, str]]:
-    """(network, data, seed, arm): tier by tier, all data sets of a seed before the next seed."""
-    for tier, network in itertools.product(config["tiers"], config["networks"]):
+    """(network, data, seed, arm): tier by tier, all data sets of a seed before the next seed.
+
+    The networks are those of the configuration, or of an entry that names its own.
+    """
+    for tier in config["tiers"]:
         for turn in range(max(len(run["seeds"]) for run in tier)):
             for run in tier:
-                for seed in run["seeds"][turn : turn + 1]:
-                    for arm in run["arms"]:
-                        yield network, run["data"], seed, arm
+                for network in run.get("networks", config["networks"]):
+                    for seed in run["seeds"][turn : turn + 1]:
+                        for arm in run["arms"]:
+                            yield network, run["data"], seed, arm
 
 
 def cell_path(work: Path, config: dict[str, Any], cell: tuple[str, str, int, str]) -> Path:
@@ -66,7 +71,9 @@ def cell_path(work: Path, config: dict[str, Any], cell: tuple[str, str, int, str
         for k in ("epochs", "steps", "batch", "learning_rate", "limits", "protocol", "referees")
         if k in config
     }
-    arm_settings: list[Any] = [ARMS[arm].method, ARMS[arm].options, ARMS[arm].epochs_factor]
+    # "From the start" was the default when the first results were named: it is left out.
+    options = {k: v for k, v in ARMS[arm].options.items() if (k, v) not in FROM_THE_START.items()}
+    arm_settings: list[Any] = [ARMS[arm].method, options, ARMS[arm].epochs_factor]
     arm_settings += ["shuffled labels"] if ARMS[arm].shuffled_labels else []
     arm_settings += ["fine-tuned", share] if (share := ARMS[arm].finetune_share) else []
     mark = fingerprint({"settings": settings, "arm": arm_settings})[:10]
@@ -98,6 +105,32 @@ def shortcut_scores(
     )  # fmt: skip
 
 
+@contextmanager
+def claimed(path: Path) -> Iterator[bool]:
+    """Whether this process alone works on a result; until the block ends, or the process does."""
+    with open(path.with_suffix(".claim"), "w") as claim:  # the file stays: nothing to remove
+        try:
+            fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            yield False
+            return
+        yield not path.exists()
+
+
+def is_ready(name: str, config: dict[str, Any], work: Path) -> bool:
+    """Whether a data set and its referees are there."""
+    kept = work / f"data__{name}__{'-'.join(map(str, config['limits']))}.npz"
+    n_referees = 0 if "-" in name and name.startswith("planted") else config["referees"]
+    return kept.exists() and all(
+        referee_path(work, config, name, k).exists() for k in range(n_referees)
+    )
+
+
+def referee_path(work: Path, config: dict[str, Any], name: str, k: int) -> Path:
+    """Where the weights of a referee are kept."""
+    return cell_path(work, config, ("referee", name, 1000 + k, "plain")).with_suffix(".pt")
+
+
 class Bench:
     """A data set in use, with the referees trained on it."""
 
@@ -110,7 +143,7 @@ class Bench:
         self.data = load_once(name, tuple(config["limits"]), work)
         self.referees = []
         for k in range(config["referees"] if not self.data.marked_test else 0):
-            path = cell_path(work, config, ("referee", name, 1000 + k, "plain")).with_suffix(".pt")
+            path = referee_path(work, config, name, k)
             if not path.exists():
                 fitted = fit(self.data.train, "referee", Arm("plain"),
                              epochs=epochs_for(config, len(self.data.train)),
@@ -176,31 +209,45 @@ def main() -> int:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--budget-s", type=float, default=float("inf"))
     parser.add_argument("--data", nargs="+", help="only these")
-    parser.add_argument("--share", default="0/1", help="K/N: every N-th arm from the K-th on")
+    parser.add_argument("--together", action="store_true", help="other processes do the same")
     parser.add_argument("--prepare", action="store_true", help="only data sets and referees")
     arguments = parser.parse_args()
     config = yaml.safe_load(arguments.config.read_text())
     device = choose_device(arguments.device)
-    arguments.work.mkdir(parents=True, exist_ok=True)
+    if device.type == "cuda":
+        torch.backends.cudnn.benchmark = True  # the batches of training are all of one size
+    work: Path = arguments.work
+    work.mkdir(parents=True, exist_ok=True)
     started = time.perf_counter()
     wanted = [c for c in cells(config) if not arguments.data or c[1] in arguments.data]
-    first, every = map(int, arguments.share.split("/"))
-    todo = [c for c in wanted[first::every] if not cell_path(arguments.work, config, c).exists()]
+    todo = [c for c in wanted if not cell_path(work, config, c).exists()]
     if arguments.prepare:
         for name in dict.fromkeys(cell[1] for cell in todo):
-            Bench(name, config, arguments.work, device)
+            Bench(name, config, work, device)
         return 0
-    print(f"{len(todo)} of {len(wanted[first::every])} arms to do on {device}", flush=True)
+    print(f"{len(todo)} of {len(wanted)} arms to do on {device}", flush=True)
     benches: dict[str, Bench] = {}
-    for number, cell in enumerate(todo):
+    while todo:
         if time.perf_counter() - started > arguments.budget_s:
             print("time is up; the rest at the next call", flush=True)
             return 0
-        if cell[1] not in benches:
-            benches[cell[1]] = Bench(cell[1], config, arguments.work, device)
-        path = cell_path(arguments.work, config, cell)
-        told = run_cell(benches[cell[1]], cell, config, device, path)
-        print(f"{number + 1}/{len(todo)} {' '.join(map(str, cell))}: {told}", flush=True)
+        ready = {name: not arguments.together or is_ready(name, config, work)
+                 for name in dict.fromkeys(cell[1] for cell in todo)}  # fmt: skip
+        waiting = [cell for cell in todo if not ready[cell[1]]]
+        for cell in [cell for cell in todo if ready[cell[1]]]:
+            path = cell_path(work, config, cell)
+            todo.remove(cell)
+            with claimed(path) as mine:
+                if not mine:
+                    continue
+                if cell[1] not in benches:
+                    benches[cell[1]] = Bench(cell[1], config, work, device)
+                told = run_cell(benches[cell[1]], cell, config, device, path)
+            print(f"{' '.join(map(str, cell))}: {told}, {len(todo)} left", flush=True)
+            break
+        else:
+            if waiting:
+                time.sleep(0.5)
     return 0
 
 
