@@ -129,7 +129,7 @@ class ScaatOptions:
     every: int = 1
     batch_share: float = 1.0
     unmasked_share: float = 0.0
-    start: float = 0.0
+    start: float = 0.5
     warmup: float = 0.1
     region: str = "all"
     tissue_threshold: float = 0.85

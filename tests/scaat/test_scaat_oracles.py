@@ -248,7 +248,7 @@ def test_steps_make_a_stronger_adversary() -> None:
 
 
 def test_warmup_and_every() -> None:
-    scaat = SCAAT(Linear(8), 0.1, warmup=0.5, every=2)
+    scaat = SCAAT(Linear(8), 0.1, start=0.0, warmup=0.5, every=2)
     scaat.set_progress(0.25)
     assert scaat.eps_now == pytest.approx(0.05)
     images, labels = batch(side=8)

@@ -45,7 +45,8 @@ class AmortisedScaat(Method):
     objective, seed, autocast_dtype
         See :class:`~pathology_scaat.scaat.method.Method`.
     **overrides
-        Fields of :class:`~pathology_scaat.scaat.options.ScaatOptions`; only the hard mask
+        Fields of :class:`~pathology_scaat.scaat.options.ScaatOptions`, with the adversary from
+        the start (``start=0``) by default; only the hard mask
         (``gamma=0``, the default here), one step, ``fill='perturb'`` and ``colour_space='rgb'``
         can be stored.
     """
@@ -67,7 +68,7 @@ class AmortisedScaat(Method):
         self.refresh = refresh
         self.scaat = SCAAT(
             model, objective=self.objective, seed=seed, autocast_dtype=autocast_dtype,
-            **{"gamma": 0.0, **overrides},
+            **{"gamma": 0.0, "start": 0.0, **overrides},
         )  # fmt: skip
         options = self.scaat.options
         storable = dataclasses.replace(

@@ -31,6 +31,7 @@ def sgt(model: nn.Module, **options: Any) -> SCAAT:
             "smooth_px": 1,
             "warmup": 0.0,
             "batch_norm": "shared",
+            "start": 0.0,
             **options,
         },
     )
@@ -42,5 +43,13 @@ def background(model: nn.Module, **options: Any) -> SCAAT:
     The published sample weight (one minus the explanation's consistency) is left out.
     """
     return SCAAT(
-        model, **{"saliency": "gradcam", "loss": "ce", "every": 2, "mask_ratio": 0.5, **options}
+        model,
+        **{
+            "saliency": "gradcam",
+            "loss": "ce",
+            "every": 2,
+            "mask_ratio": 0.5,
+            "start": 0.0,
+            **options,
+        },
     )
