@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pathology_scaat.artifacts.output_folder import Workspace
 from pathology_scaat.artifacts.status import StatusTable
+from pathology_scaat.execution.devices import gpu_count
 from pathology_scaat.execution.engine import EngineConfig
 from pathology_scaat.patches import TileJob
 from pathology_scaat.pipeline.preflight import check_device, check_stores, spelled_target
@@ -16,6 +17,7 @@ from pathology_scaat.pipeline.stage import run_stage, slides_to_do
 from pathology_scaat.saliency import ExplainConfig, ExplainResult
 from pathology_scaat.saliency.explain_job import ExplainJob, explain_job
 from pathology_scaat.saliency.explanation import explained_classes
+from pathology_scaat.training.bundle_reading import read_bundle_config
 
 
 def explain(
@@ -66,8 +68,6 @@ def explain(
     BundleError
         If the model cannot be read.
     """
-    from pathology_scaat.training.bundle_reading import read_bundle_config
-
     space = Workspace(out)
     settings = config or ExplainConfig()
     todo = slides_to_do(space, "tile", slide_ids)
@@ -108,8 +108,6 @@ def _engine_for(engine: EngineConfig, device: str) -> EngineConfig:
     """One local process per GPU where GPUs compute and nothing else was asked for."""
     if engine.scheduler or engine.cluster or engine.workers is not None:
         return engine
-    from pathology_scaat.execution.devices import gpu_count  # torch takes seconds to import
-
     gpus = gpu_count(device)
     return engine.model_copy(update={"workers": gpus}) if gpus else engine
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pathology_scaat.artifacts.output_folder import Workspace
 from pathology_scaat.artifacts.status import StatusTable
@@ -12,7 +13,10 @@ from pathology_scaat.execution.engine import EngineConfig
 from pathology_scaat.pipeline.reporting import Reporter, StageReport
 from pathology_scaat.pipeline.run_log import logged
 from pathology_scaat.pipeline.stage import run_stage, slides_to_do
-from pathology_scaat.stitching import StitchConfig, StitchResult, stitch_slide
+from pathology_scaat.stitching import StitchConfig
+
+if TYPE_CHECKING:
+    from pathology_scaat.stitching import StitchResult
 
 
 @dataclass(frozen=True)
@@ -26,6 +30,16 @@ class StitchJob:
 
 
 def run_stitch_job(job: StitchJob) -> StitchResult:
+    """Stitch one slide in this process.
+
+    Raises
+    ------
+    StoreError
+        As :func:`pathology_scaat.stitching.stitch.stitch_slide`.
+    """
+    # Whoever gives out the jobs, and a cluster's scheduler, read this module: without zarr.
+    from pathology_scaat.stitching import stitch_slide
+
     return stitch_slide(job.saliency_path, job.map_path, job.config, overwrite=job.overwrite)
 
 
