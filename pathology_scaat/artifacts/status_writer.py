@@ -25,8 +25,9 @@ class StatusWriter:
 
     A write is of the whole table as long as that costs next to nothing; of a large one changes
     are appended, and folded in when rewriting has become cheap beside the time that has passed.
-    When a run is killed the file may say ``pending`` of a slide that is done, never the reverse;
-    what has been appended the next command folds in, the rest its artifacts tell.
+    When a run is killed the file itself may be so much behind; what has been appended is seen by
+    every later command and folded in by it, and what was not even appended (of the last half
+    second) is a row of which the next run finds that its artifact is there.
 
     Parameters
     ----------
