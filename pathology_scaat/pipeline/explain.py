@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from pathology_scaat.artifacts.output_folder import Workspace
@@ -31,6 +31,7 @@ def explain(
     slides: Mapping[str, TileJob] | None = None,
     overwrite: bool = False,
     reporter: Reporter | None = None,
+    on_done: Callable[[str], None] | None = None,
 ) -> StageReport:
     """Explain the patch stores in ``out/patches`` into ``out/saliency``.
 
@@ -54,6 +55,8 @@ def explain(
         Make stores anew even where the right ones exist.
     reporter : Reporter, optional
         Listens to progress.
+    on_done : callable, optional
+        Told the id of each slide that is explained now.
 
     Returns
     -------
@@ -100,6 +103,7 @@ def explain(
         StatusTable(out),
         logged(reporter, out, "explain"),
         facts=_facts,
+        on_done=on_done,
         resources=None if device == "cpu" else {"GPU": 1},
     )
 
