@@ -1,8 +1,10 @@
 """``slides.csv``: the one place where the status of a batch lives.
 
-One row per slide, one column per stage, the reason in words. Every change is a locked
+One row per slide, one column per stage, the reason in words. Every rewriting is a locked
 read-merge-replace, so that the file is whole at every moment, and two runs on one folder
-never lose each other's rows.
+never lose each other's rows. A large table is not rewritten for every change: changes are
+appended to a file beside it, which every reading here takes into account, and folded into the
+table now and then and at the end of a stage (:mod:`.status_writer`).
 """
 
 from __future__ import annotations
@@ -18,11 +20,18 @@ import unicodedata
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from pathology_scaat.artifacts.atomic import atomic_path
 from pathology_scaat.artifacts.output_folder import Workspace
 from pathology_scaat.artifacts.output_names import id_of_record
+from pathology_scaat.artifacts.status_changes import FILE_NAME as CHANGES_NAME
+from pathology_scaat.artifacts.status_changes import (
+    append_changes,
+    changes_since,
+    mark_folded,
+    read_changes,
+)
 from pathology_scaat.errors import StoreError
 from pathology_scaat.system.locks import describe_os_error, file_lock
 from pathology_scaat.system.own_files import LINK_WORDS, read_own
@@ -116,6 +125,31 @@ def id_cell(slide_id: str) -> str:
     return spaced if " ".join(spaced.split()) == shown and spaced == spaced.strip() else shown
 
 
+def _known_words(
+    change: tuple[str, Stage, State, str, Mapping[str, Fact]],
+) -> tuple[str, Stage, State, str, Mapping[str, Fact]]:
+    _, stage, state, _, facts = change
+    if stage not in STAGES or state not in STATES or not set(facts) <= set(FACTS):
+        raise ValueError(f"no such stage, state or fact: {stage}, {state}, {facts}")
+    return change
+
+
+def _if_known(change: Any) -> tuple[str, Stage, State, str, Mapping[str, Fact]] | None:
+    """A change that was read from a file; None where it is of no version of this table."""
+    try:
+        return _known_words(change)
+    except (ValueError, TypeError):
+        return None
+
+
+def _unwritable(error: OSError) -> StoreError:
+    return StoreError(
+        FILE_NAME,
+        f"cannot be written ({describe_os_error(error)})",
+        "check the folder's permissions and free space, then run again",
+    )
+
+
 class StatusTable:
     """The status of each slide of an output folder.
 
@@ -134,6 +168,7 @@ class StatusTable:
     def __init__(self, out_dir: Path) -> None:
         self.path = Path(out_dir) / FILE_NAME
         self._lock_path = Path(out_dir) / LOCK_NAME
+        self._changes_path = Path(out_dir) / CHANGES_NAME
 
     def _keep_unreadable(self) -> None:
         """Put a table that is none aside before another is written in its place."""
@@ -189,16 +224,38 @@ class StatusTable:
         """Several :meth:`update` calls in one rewrite of the file."""
         with file_lock(self._lock_path):
             rows = self.rows()
-            by_id = {row["slide_id"]: row for row in rows}
-            for slide_id, stage, state, reason, facts in changes:
-                if stage not in STAGES or state not in STATES or not set(facts) <= set(FACTS):
-                    raise ValueError(f"no such stage, state or fact: {stage}, {state}, {facts}")
-                key = id_cell(slide_id)
-                if key not in by_id:
-                    by_id[key] = self._new_row(key)
-                    rows.append(by_id[key])
-                self._apply(by_id[key], stage, state, reason, facts)
+            self._fold(rows, map(_known_words, changes))
             self._write(rows)
+
+    def append_many(
+        self, changes: Iterable[tuple[str, Stage, State, str, Mapping[str, Fact]]]
+    ) -> None:
+        """As :meth:`update_many`, without rewriting the file: a later rewriting takes them along.
+
+        Until then they are seen by what reads the table with this class, and by nobody else.
+        """
+        known = list(map(_known_words, changes))
+        try:
+            with file_lock(self._lock_path):
+                appended = append_changes(self._changes_path, known)
+        except OSError as error:
+            raise _unwritable(error) from None
+        if not appended:
+            self.update_many(known)
+
+    def _fold(
+        self,
+        rows: list[dict[str, str]],
+        changes: Iterable[tuple[str, Stage, State, str, Mapping[str, Fact]]],
+    ) -> None:
+        """Apply changes to rows, in place; slides without a row get one at the end."""
+        by_id = {row["slide_id"]: row for row in rows}
+        for slide_id, stage, state, reason, facts in changes:
+            key = id_cell(slide_id)
+            if key not in by_id:
+                by_id[key] = self._new_row(key)
+                rows.append(by_id[key])
+            self._apply(by_id[key], stage, state, reason, facts)
 
     def tell(self, facts: Mapping[str, Mapping[str, Fact]]) -> None:
         """What became known about slides that no stage did; an empty text empties a cell.
@@ -231,7 +288,11 @@ class StatusTable:
         StoreError
             If the file cannot be opened.
         """
-        rows, _ = self._read()
+        # First the changes: whoever folds them in meanwhile has them in the table before they go.
+        waiting = read_changes(self._changes_path)
+        rows, _, raw = self._read()
+        changes = changes_since(waiting, raw)
+        self._fold(rows, [known for one in changes if (known := _if_known(one)) is not None])
         return rows
 
     def problem(self) -> str | None:
@@ -241,22 +302,23 @@ class StatusTable:
         """
         return self._read()[1]
 
-    def _read(self) -> tuple[list[dict[str, str]], str | None]:
+    def _read(self) -> tuple[list[dict[str, str]], str | None, bytes]:
+        """Rows, why they are not the file's, and what the file holds."""
         try:
             raw = read_own(self.path, MAX_BYTES)
         except FileNotFoundError:
-            return [], None
+            return [], None, b""
         except OSError as error:
             if error.errno == errno.ELOOP:
-                return self._rows_of_artifacts(), LINK_WORDS
+                return self._rows_of_artifacts(), LINK_WORDS, b""
             # It is there and may be right: to write another over it would lose it.
             raise StoreError(
                 FILE_NAME, f"cannot be read ({describe_os_error(error)})", "check its permissions"
             ) from None
         try:
-            return _parsed(raw), None
+            return _parsed(raw), None, raw
         except (NotTextError, csv.Error, ValueError) as error:
-            return self._rows_of_artifacts(), str(error) or "is no table"
+            return self._rows_of_artifacts(), str(error) or "is no table", raw
 
     def _rows_of_artifacts(self) -> list[dict[str, str]]:
         """Rows for the artifacts that are there: what is in the folder is what was done."""
@@ -305,14 +367,14 @@ class StatusTable:
         writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
+        raw = text.getvalue().encode("utf-8")
         try:
+            with suppress(OSError):  # at worst they are folded in twice
+                mark_folded(self._changes_path, raw)
             with atomic_path(self.path) as partial:
-                partial.write_text(text.getvalue(), encoding="utf-8")
+                partial.write_bytes(raw)
+            self._changes_path.unlink(missing_ok=True)  # they are in the table now
         except OSError as error:
             if isinstance(error, StoreError):
                 raise
-            raise StoreError(
-                FILE_NAME,
-                f"cannot be written ({describe_os_error(error)})",
-                "check the folder's permissions and free space, then run again",
-            ) from None
+            raise _unwritable(error) from None

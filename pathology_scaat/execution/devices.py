@@ -1,13 +1,48 @@
-"""Which device computes, and CUDA events on it."""
+"""Which device computes, and CUDA events on it.
+
+Torch takes seconds to import. The process that gives out the jobs computes nothing itself, so
+that torch is imported by the functions here that cannot answer without it, not with this module.
+"""
 
 from __future__ import annotations
 
+import ctypes
 import os
-
-import torch
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pathology_scaat.errors import UsageError
 from pathology_scaat.execution.jobs import worker_number
+
+if TYPE_CHECKING:
+    import torch
+
+NVIDIA_DRIVER = "libcuda.so.1"
+AMD_DRIVER = Path("/dev/kfd")
+
+
+def _no_gpu_driver() -> bool:
+    """Whether this machine certainly has no GPU that torch computes on; asked without torch."""
+    if sys.platform != "linux" or AMD_DRIVER.exists():
+        return False
+    try:
+        ctypes.CDLL(NVIDIA_DRIVER)
+    except OSError:
+        return True
+    return False
+
+
+def require_device(name: str = "auto") -> None:
+    """Refuse a device that does not exist; torch is asked only where it alone can tell.
+
+    Raises
+    ------
+    UsageError
+        As :func:`choose_device`.
+    """
+    if name not in ("auto", "cpu"):
+        choose_device(name)
 
 
 def choose_device(name: str = "auto") -> torch.device:
@@ -18,6 +53,8 @@ def choose_device(name: str = "auto") -> torch.device:
     UsageError
         If it is no device, or not one of this machine.
     """
+    import torch
+
     if name == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")
@@ -47,6 +84,8 @@ def job_device(name: str = "auto") -> torch.device:
     UsageError
         If it is no device, or not one of this machine.
     """
+    import torch
+
     device = choose_device(name)
     if device.type != "cuda" or ":" in name:
         return device
@@ -55,6 +94,10 @@ def job_device(name: str = "auto") -> torch.device:
 
 def gpu_count(name: str = "auto") -> int:
     """GPUs that jobs share where a device name is given; 0 where the CPU or MPS computes."""
+    if name == "cpu" or (name == "auto" and _no_gpu_driver()):
+        return 0
+    import torch
+
     device = choose_device(name)
     if device.type != "cuda":
         return 0
@@ -63,6 +106,8 @@ def gpu_count(name: str = "auto") -> int:
 
 def process_device(name: str, rank: int) -> torch.device:
     """The device of one process: ``cuda`` without a number is its own GPU of its own machine."""
+    import torch
+
     device = torch.device(name)
     numbered = ":" in name
     if device.type != "cuda" or numbered:
@@ -72,6 +117,8 @@ def process_device(name: str, rank: int) -> torch.device:
 
 def recorded_event(device: torch.device, timed: bool = False) -> torch.cuda.Event:
     """An event that happens when a GPU has done all that it was given so far."""
+    import torch
+
     event = torch.cuda.Event(enable_timing=timed)  # type: ignore[no-untyped-call]
     event.record(torch.cuda.current_stream(device))
     return event

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from pathology_scaat.artifacts.output_folder import Workspace
 from pathology_scaat.artifacts.status import StatusTable
+from pathology_scaat.execution.devices import gpu_count
 from pathology_scaat.execution.engine import EngineConfig
 from pathology_scaat.patches import TileJob
 from pathology_scaat.pipeline.preflight import check_device, check_stores, spelled_target
@@ -16,6 +17,7 @@ from pathology_scaat.pipeline.stage import run_stage, slides_to_do
 from pathology_scaat.saliency import ExplainConfig, ExplainResult
 from pathology_scaat.saliency.explain_job import ExplainJob, explain_job
 from pathology_scaat.saliency.explanation import explained_classes
+from pathology_scaat.training.bundle_reading import read_bundle_config
 
 
 def explain(
@@ -29,6 +31,7 @@ def explain(
     slides: Mapping[str, TileJob] | None = None,
     overwrite: bool = False,
     reporter: Reporter | None = None,
+    on_done: Callable[[str], None] | None = None,
 ) -> StageReport:
     """Explain the patch stores in ``out/patches`` into ``out/saliency``.
 
@@ -52,6 +55,8 @@ def explain(
         Make stores anew even where the right ones exist.
     reporter : Reporter, optional
         Listens to progress.
+    on_done : callable, optional
+        Told the id of each slide that is explained now.
 
     Returns
     -------
@@ -66,8 +71,6 @@ def explain(
     BundleError
         If the model cannot be read.
     """
-    from pathology_scaat.training.bundle_reading import read_bundle_config
-
     space = Workspace(out)
     settings = config or ExplainConfig()
     todo = slides_to_do(space, "tile", slide_ids)
@@ -100,6 +103,7 @@ def explain(
         StatusTable(out),
         logged(reporter, out, "explain"),
         facts=_facts,
+        on_done=on_done,
         resources=None if device == "cpu" else {"GPU": 1},
     )
 
@@ -108,8 +112,6 @@ def _engine_for(engine: EngineConfig, device: str) -> EngineConfig:
     """One local process per GPU where GPUs compute and nothing else was asked for."""
     if engine.scheduler or engine.cluster or engine.workers is not None:
         return engine
-    from pathology_scaat.execution.devices import gpu_count  # torch takes seconds to import
-
     gpus = gpu_count(device)
     return engine.model_copy(update={"workers": gpus}) if gpus else engine
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pathology_scaat.artifacts.output_folder import PREDICTIONS_NAME, Workspace
 from pathology_scaat.artifacts.readme import write_readme
@@ -14,10 +15,8 @@ from pathology_scaat.cohort.manifest import Manifest
 from pathology_scaat.errors import BundleError, StoreError
 from pathology_scaat.evaluation.performance.predictions import HOW_NAME, read_how, read_predictions
 from pathology_scaat.execution.engine import EngineConfig
-from pathology_scaat.export import ExportConfig, ExportResult, export_slide
+from pathology_scaat.export import ExportConfig
 from pathology_scaat.export.qupath.model_words import ModelWords
-from pathology_scaat.export.report.cohort import write_cohort
-from pathology_scaat.export.report.records import FailedSlide
 from pathology_scaat.export.slide_findings import TELLS_FINDINGS, SlideFindings
 from pathology_scaat.pipeline.reporting import Reporter, StageReport
 from pathology_scaat.pipeline.run_log import logged
@@ -25,6 +24,9 @@ from pathology_scaat.pipeline.slide_findings import slide_findings
 from pathology_scaat.pipeline.stage import run_stage, slides_to_do
 from pathology_scaat.pipeline.tile import load_cohort
 from pathology_scaat.training.bundle_config import model_fingerprint, model_name
+
+if TYPE_CHECKING:
+    from pathology_scaat.export import ExportResult
 
 CARD = "evaluation/trust_card.md"
 """Where ``scaat evaluate`` puts the trust card, in the output folder."""
@@ -48,6 +50,16 @@ class ExportJob:
 
 
 def run_export_job(job: ExportJob) -> ExportResult:
+    """Export one slide in this process.
+
+    Raises
+    ------
+    ScaatError
+        As :func:`pathology_scaat.export.export.export_slide`.
+    """
+    # Whoever gives out the jobs, and a cluster's scheduler, read this module: without what draws.
+    from pathology_scaat.export import export_slide
+
     return export_slide(
         job.map_path,
         job.saliency_path,
@@ -196,6 +208,9 @@ def export(
     )
     write_readme(out)
     if report.usable:
+        from pathology_scaat.export.report.cohort import write_cohort
+        from pathology_scaat.export.report.records import FailedSlide
+
         failed = [
             FailedSlide(row["slide_id"], stage, row["reason"])
             for row in status.failed()

@@ -12,7 +12,7 @@ from pathology_scaat.artifacts.notes import keep_notes
 from pathology_scaat.artifacts.output_folder import Workspace, claim_output
 from pathology_scaat.cohort.manifest import Manifest, assign_splits
 from pathology_scaat.errors import BundleError, TrainingError, UsageError
-from pathology_scaat.execution.devices import choose_device
+from pathology_scaat.execution.devices import require_device
 from pathology_scaat.patches import PatchStore
 from pathology_scaat.patches.identity import dataset_fingerprint
 from pathology_scaat.pipeline.class_table import class_table_notes, count_classes
@@ -24,7 +24,7 @@ from pathology_scaat.pipeline.tile import load_cohort
 from pathology_scaat.pipeline.train import LabelledRow, TrainingCohort, labelled_rows
 from pathology_scaat.saliency.explanation import check_match
 from pathology_scaat.system.names import shown_names
-from pathology_scaat.training import TrainingSlide, TrainProgress, TrainResult, train_model
+from pathology_scaat.training import TrainingSlide, TrainProgress, TrainResult
 from pathology_scaat.training.bundle_config import BundleConfig, model_fingerprint
 from pathology_scaat.training.bundle_reading import read_bundle_config
 from pathology_scaat.training.finetune import FinetuneConfig, finetune_settings
@@ -228,7 +228,7 @@ def finetune(
         See :func:`finetune_cohort`.
     """
     listener = logged(reporter, out, "finetune")
-    choose_device(device)
+    require_device(device)
     parent = read_bundle_config(model)
     if parent.bag is not None:
         raise UsageError(
@@ -260,6 +260,8 @@ def finetune(
             listener.begin("finetune", progress.n_epochs)
             begun = True
         listener.update("finetune", progress.epochs_done, progress.text)
+
+    from pathology_scaat.training import train_model  # needs torch
 
     with lease_if_writable(target, math.inf):
         result = train_model(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,12 @@ from pathology_scaat.cohort.manifest import Manifest, ManifestRow
 from pathology_scaat.errors import BundleError, StoreError
 from pathology_scaat.evaluation.performance.aggregate import Calibration, fit_calibration
 from pathology_scaat.evaluation.performance.predictions import EXTERNAL, Prediction
-from pathology_scaat.evaluation.performance.slide_scores import rule_of, score_slide
-from pathology_scaat.execution.devices import choose_device
+from pathology_scaat.evaluation.performance.slide_scores import SlideScore, explained_score, rule_of
+from pathology_scaat.execution.devices import require_device
 from pathology_scaat.patches import PatchStore
 from pathology_scaat.pipeline.reporting import Reporter
-from pathology_scaat.training.bundle import ModelBundle, load_bundle
+from pathology_scaat.training.bundle_config import BundleConfig, model_fingerprint
+from pathology_scaat.training.bundle_reading import read_bundle_config
 
 STAGE = "predict"
 ENSEMBLE_RULE = "the mean of {n} models' calibrated probabilities"
@@ -77,9 +78,9 @@ def slides_of(cohort: Manifest, space: Workspace, one: FoldModel) -> list[Manife
     ]
 
 
-def _split_of(bundle: ModelBundle, store: Path, recorded: str | None) -> str:
+def _split_of(config: BundleConfig, store: Path, recorded: str | None) -> str:
     """A slide's part in the training: the bundle's own record goes before any table's."""
-    role = bundle.config.role_of(PatchStore(store).meta.slide_fingerprint)
+    role = config.role_of(PatchStore(store).meta.slide_fingerprint)
     if role == "unknown":
         return recorded or ""
     if role in ("train", "val"):
@@ -91,6 +92,38 @@ def _split_of(bundle: ModelBundle, store: Path, recorded: str | None) -> str:
     return EXTERNAL if recorded is None else "test"
 
 
+class _Computing:
+    """A model that is loaded when a slide turns up that it has not explained.
+
+    As a rule there is none: loading a network, and torch first, would take longer than all the
+    rest of predicting.
+    """
+
+    def __init__(self, model: Path, device: str) -> None:
+        self._model, self._device = model, device
+        self._score: Callable[[PatchStore], SlideScore | None] | None = None
+
+    def score(self, patches: PatchStore) -> SlideScore | None:
+        """What the model says of a slide; None where it has no patch.
+
+        Raises
+        ------
+        StoreError
+            If the patches cannot be read.
+        BundleError
+            If the model cannot.
+        """
+        if self._score is None:
+            from pathology_scaat.evaluation.performance.computed_scores import computed_score
+            from pathology_scaat.execution.devices import choose_device
+            from pathology_scaat.training.bundle import load_bundle
+
+            chosen = choose_device(self._device)
+            bundle = load_bundle(self._model, str(chosen))
+            self._score = lambda store: computed_score(bundle, store, chosen)
+        return self._score(patches)
+
+
 def predict_with(
     one: FoldModel,
     cohort: Manifest,
@@ -100,19 +133,24 @@ def predict_with(
     like: Said | None = None,
 ) -> Said:
     """Predictions of one model, calibrated: on its validation slides, or as it was before."""
-    chosen = choose_device(device)
-    bundle = load_bundle(one.model, str(chosen))
-    names = bundle.config.class_names
-    known = one.splits is not None or bundle.config.knows_its_slides
+    require_device(device)
+    config = read_bundle_config(one.model)
+    names, model_print = config.class_names, model_fingerprint(config)
+    known = one.splits is not None or config.knows_its_slides
+    computing = _Computing(one.model, device)
     rows: list[Prediction] = []
     for row in slides_of(cohort, space, one):
         listener.advance(STAGE)
         store = space.patches(row.slide_id)
         recorded = None if one.splits is None else one.splits.get(row.slide_id, "")
         try:
-            scores = score_slide(bundle, store, space.saliency(row.slide_id), chosen)
+            patches = PatchStore(store)
+            explained = explained_score(
+                config, space.saliency(row.slide_id), patches.meta.fingerprint
+            )
+            scores = explained or computing.score(patches)
             split = (recorded or "") if one.fold is not None else _split_of(
-                bundle, store, recorded)  # fmt: skip
+                config, store, recorded)  # fmt: skip
         except StoreError as error:
             listener.note(f"{row.slide_id} has no prediction: {error}")
             continue
@@ -123,25 +161,25 @@ def predict_with(
             Prediction(
                 row.patient_id, row.slide_id, one.fold, split, row.label or "",
                 scores.probability, unlike_training=scores.unlike_training,
-                model=bundle.fingerprint,
+                model=model_print,
             )
         )  # fmt: skip
-    fit = like.fit if like is not None else _fit(bundle, rows)
+    fit = like.fit if like is not None else _fit(config, rows)
     calibrated = tuple(rows)
     if fit is not None and rows:
         values = fit.apply(np.stack([r.probability for r in rows]))
         calibrated = tuple(replace(r, probability=p) for r, p in zip(rows, values, strict=True))
     return Said(
-        calibrated, names, bundle.config.positive_class, rule_of(bundle), _words(bundle, fit),
-        (bundle.fingerprint,), known, fit,
+        calibrated, names, config.positive_class, rule_of(config), _words(config, fit),
+        (model_print,), known, fit,
     )  # fmt: skip
 
 
-def _fit(bundle: ModelBundle, rows: Sequence[Prediction]) -> Calibration | None:
+def _fit(config: BundleConfig, rows: Sequence[Prediction]) -> Calibration | None:
     """What calibrates a patch model's slide scores; None for a model for bags, which is."""
-    if bundle.config.bag is not None:
+    if config.bag is not None:
         return None
-    names = bundle.config.class_names
+    names = config.class_names
     val = [r for r in rows if r.split == "val" and r.label in names]
     if not val:
         return Calibration(text="not calibrated: no validation slide has a label")
@@ -150,12 +188,12 @@ def _fit(bundle: ModelBundle, rows: Sequence[Prediction]) -> Calibration | None:
     )
 
 
-def _words(bundle: ModelBundle, fit: Calibration | None) -> str:
+def _words(config: BundleConfig, fit: Calibration | None) -> str:
     if fit is not None:
         return fit.text
-    if "val_slide_auc" not in bundle.config.metrics:  # they held no two classes
+    if "val_slide_auc" not in config.metrics:  # they held no two classes
         return "not calibrated: no validation slides of two classes"
-    warm = bundle.config.temperature
+    warm = config.temperature
     return f"calibrated on the validation slides (temperature {warm:.3g})"
 
 

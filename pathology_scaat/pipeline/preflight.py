@@ -5,25 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
-
 from pathology_scaat.artifacts.output_folder import Workspace
 from pathology_scaat.errors import ScaatError, StoreError, UsageError
-from pathology_scaat.execution.devices import choose_device
+from pathology_scaat.execution.devices import require_device
 from pathology_scaat.execution.engine import EngineConfig
 from pathology_scaat.patches import PatchStore, TileConfig
 from pathology_scaat.saliency import ExplainConfig
 from pathology_scaat.saliency.explanation import check_match
-from pathology_scaat.scaat.methods import make_method
-from pathology_scaat.scaat.objective import MultiLabelObjective, Objective, SingleLabelObjective
 from pathology_scaat.system.names import did_you_mean, name_key, shown_names
 from pathology_scaat.training import TrainConfig
-from pathology_scaat.training.backbones import create_backbone
-from pathology_scaat.training.builders import require_encoder_weights
 from pathology_scaat.training.bundle_config import BundleConfig
-from pathology_scaat.training.lora import require_lora
 from pathology_scaat.training.positive_class import positive_class
-from pathology_scaat.training.small_cnn import SmallNet
 
 DEFAULT_PATCH_SIDE_PX = 256
 
@@ -39,7 +31,7 @@ def check_device(device: str, engine: EngineConfig | None = None) -> None:
         engine.cluster is not None or engine.scheduler not in (None, "local")
     )
     if not (is_elsewhere and device.split(":")[0] in ("auto", "cuda")):
-        choose_device(device)
+        require_device(device)
 
 
 def check_training(config: TrainConfig, patch_size_px: int = DEFAULT_PATCH_SIDE_PX) -> None:
@@ -50,6 +42,20 @@ def check_training(config: TrainConfig, patch_size_px: int = DEFAULT_PATCH_SIDE_
     UsageError, TrainingError
         Naming the option.
     """
+    # What is imported here needs torch; the other checks of this module do not wait for it.
+    import torch
+
+    from pathology_scaat.scaat.methods import make_method
+    from pathology_scaat.scaat.objective import (
+        MultiLabelObjective,
+        Objective,
+        SingleLabelObjective,
+    )
+    from pathology_scaat.training.backbones import create_backbone
+    from pathology_scaat.training.builders import require_encoder_weights
+    from pathology_scaat.training.lora import require_lora
+    from pathology_scaat.training.small_cnn import SmallNet
+
     weights = config.backbone_weights
     if weights is not None and not weights.is_file():
         raise UsageError("--weights", f"'{weights.name}' is no file", "correct the path")

@@ -10,7 +10,7 @@ from pathology_scaat.cohort.column import columns_of
 from pathology_scaat.cohort.external import with_external_test
 from pathology_scaat.cohort.manifest import Manifest
 from pathology_scaat.errors import ManifestError
-from pathology_scaat.execution.devices import choose_device
+from pathology_scaat.execution.devices import require_device
 from pathology_scaat.patches import TileConfig
 from pathology_scaat.pipeline.class_names import with_class_names
 from pathology_scaat.pipeline.config import RunConfig
@@ -24,7 +24,6 @@ from pathology_scaat.pipeline.preflight import (
 from pathology_scaat.pipeline.same_slides import refuse_shared_slides, shared_slide_notes
 from pathology_scaat.pipeline.tile import load_cohort
 from pathology_scaat.slides.fingerprint import keyed
-from pathology_scaat.training.bundle import load_bundle
 from pathology_scaat.training.bundle_config import BundleConfig
 
 
@@ -100,6 +99,10 @@ def prepare(config: RunConfig) -> Prepared:
         inputs["test_manifest"] = keyed(file_sha256(config.test_manifest), cohort.fingerprint_key)
     model: BundleConfig | None = None
     if config.model is not None:
+        # The one place before the jobs where torch is needed: what is wrong with the network is
+        # said once, before anything is written, and not once per slide.
+        from pathology_scaat.training.bundle import load_bundle
+
         bundle = load_bundle(config.model)
         model = bundle.config
         inputs["model"] = bundle.fingerprint
@@ -107,7 +110,7 @@ def prepare(config: RunConfig) -> Prepared:
         notes += unused_settings(config.tile, config.train, model)
         notes += shared_slide_notes(cohort)
     else:
-        choose_device(config.device)
+        require_device(config.device)
         check_training(config.train, config.tile.patch_size_px)
         refuse_shared_slides(cohort)
         notes += label_notes(cohort.rows, config.train.labels)

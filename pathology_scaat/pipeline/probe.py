@@ -14,7 +14,7 @@ from pathology_scaat.artifacts.urls import slide_location
 from pathology_scaat.cohort.manifest import ManifestRow
 from pathology_scaat.geometry import PatchGrid, plan_grid, plan_read
 from pathology_scaat.patches import TileConfig, TileJob, tile_slide
-from pathology_scaat.saliency import ExplainConfig, explain_slide
+from pathology_scaat.saliency import ExplainConfig
 from pathology_scaat.slides import open_slide
 from pathology_scaat.slides.spacing import check_enlargement, require_mpp, with_fallback
 from pathology_scaat.tissue.given_mask import read_given_mask
@@ -176,6 +176,8 @@ def try_explaining(folder: Path, model: Path, config: ExplainConfig, device: str
     ScaatError
         As explaining.
     """
+    from pathology_scaat.saliency import explain_slide  # needs torch; tiling is tried first
+
     trials = []
     for _ in range(2):  # the first one warms up
         began = time.monotonic()

@@ -13,6 +13,7 @@ from pathology_scaat.artifacts.status import StatusTable
 from pathology_scaat.cohort.column import column_of
 from pathology_scaat.cohort.manifest import Manifest
 from pathology_scaat.patches import TileJob
+from pathology_scaat.pipeline.ahead import Ahead, helpers_for
 from pathology_scaat.pipeline.config import RunConfig
 from pathology_scaat.pipeline.cross_validation import (
     plan_folds,
@@ -25,7 +26,7 @@ from pathology_scaat.pipeline.predict import PredictReport, predict
 from pathology_scaat.pipeline.prepare import prepare
 from pathology_scaat.pipeline.reporting import Reporter, StageReport, tell_and_keep
 from pathology_scaat.pipeline.run_log import logged
-from pathology_scaat.pipeline.stitch import stitch
+from pathology_scaat.pipeline.stitch import stitch, stitch_job_of
 from pathology_scaat.pipeline.tile import plan_note, tile_cohort, tile_jobs
 from pathology_scaat.pipeline.train import train
 from pathology_scaat.training import TrainResult
@@ -133,22 +134,36 @@ def run(
         slides = {job.slide_id: job for job in jobs}
     if not tiled.usable:
         return report
-    if config.folds is not None:
-        explained = _by_folds(
-            config,
-            config.folds,
-            cohort,
-            external,
-            groups,
-            report,
-            tiled.usable,
-            overwrite,
-            listener,
-        )
-    else:
-        explained = _by_one_model(
-            config, cohort, external, groups, report, tiled.usable, overwrite, listener, slides
-        )
+    with Ahead(
+        stitch_job_of(out, config.stitch, overwrite), helpers_for(config.engine, config.device)
+    ) as ahead:
+        if config.folds is not None:
+            explained = _by_folds(
+                config,
+                config.folds,
+                cohort,
+                external,
+                groups,
+                report,
+                tiled.usable,
+                overwrite,
+                listener,
+                ahead,
+            )
+        else:
+            explained = _by_one_model(
+                config,
+                cohort,
+                external,
+                groups,
+                report,
+                tiled.usable,
+                overwrite,
+                listener,
+                slides,
+                ahead,
+            )
+        stitched_ahead = ahead.finish()
     report.stages.append(explained)
     stitched = stitch(
         out,
@@ -157,6 +172,7 @@ def run(
         slide_ids=explained.usable,
         overwrite=overwrite,
         reporter=listener,
+        made_ahead=stitched_ahead,
     )
     report.stages.append(stitched)
     exported = export(
@@ -182,6 +198,7 @@ def _by_one_model(
     overwrite: bool,
     listener: Reporter,
     slides: Mapping[str, TileJob],
+    ahead: Ahead,
 ) -> StageReport:
     """Train (unless a model is given), explain and predict: one model for all slides."""
     if config.model is None:
@@ -205,6 +222,7 @@ def _by_one_model(
         slides=slides,
         overwrite=overwrite,
         reporter=listener,
+        on_done=ahead.ready,
     )
     report.predicted = predict(
         config.out,
@@ -230,6 +248,7 @@ def _by_folds(
     slide_ids: Sequence[str],
     overwrite: bool,
     listener: Reporter,
+    ahead: Ahead,
 ) -> StageReport:
     """A model a fold; each slide is explained and predicted by the one that never saw it.
 
@@ -276,6 +295,7 @@ def _by_folds(
             slide_ids=[s for s in plan.tested_in(one) if s in set(slide_ids)],
             overwrite=overwrite,
             reporter=listener,
+            on_done=ahead.ready,
         )
         explained.done += part.done
         explained.skipped += part.skipped

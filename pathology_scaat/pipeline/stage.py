@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 from types import TracebackType
@@ -86,12 +86,19 @@ class StageRecorder:
     """Keeps the stage report, the status table and the listener in step; a context manager."""
 
     def __init__(
-        self, stage: Stage, slide_ids: Sequence[str], status: StatusTable, reporter: Reporter
+        self,
+        stage: Stage,
+        slide_ids: Sequence[str],
+        status: StatusTable,
+        reporter: Reporter,
+        made_ahead: Collection[str] = (),
     ) -> None:
         self.report = StageReport(stage)
         self._stage: Stage = stage
         self._status = status
         self._reporter = reporter
+        self._made_ahead = frozenset(made_ahead)
+        self._n_made = 0
         self._started = time.monotonic()
         self._units = 0
         self._n_ended = 0
@@ -118,15 +125,17 @@ class StageRecorder:
         self._advance()
 
     def succeeded(self, slide_id: str, result: SlideResult, facts: Mapping[str, Any]) -> None:
-        (self.report.skipped if result.skipped else self.report.done).append(slide_id)
+        was_there = result.skipped and slide_id not in self._made_ahead
+        (self.report.skipped if was_there else self.report.done).append(slide_id)
         for note in getattr(result, "notes", ()):
             self._reporter.note(f"{slide_id}: {note}")
         if warnings := tuple(getattr(result, "warnings", ())):
             self.report.warnings[slide_id] = "; ".join(warnings)
         own: StatusChange = (slide_id, self._stage, "done", "", facts)
-        self._writer.add([*([] if result.skipped else self._outdated(slide_id)), own])
+        self._writer.add([*([] if was_there else self._outdated(slide_id)), own])
         if not result.skipped:  # a rate is told of patches that were really worked on
             n_cut = getattr(result, "n_cut", None)
+            self._n_made += 1
             self._units += int(getattr(result, "n_patches", 0) if n_cut is None else n_cut)
         self._advance()
 
@@ -155,7 +164,7 @@ class StageRecorder:
     def close(self) -> StageReport:
         self._writer.close()
         if isinstance(self._reporter, LoggingReporter):
-            self._reporter.made(self._stage, len(self.report.done), self._units)
+            self._reporter.made(self._stage, self._n_made, self._units)
         self._reporter.end(self.report.stage)
         return self.report
 
@@ -193,6 +202,8 @@ def run_stage(
     facts: Callable[[Any], Mapping[str, Any]] = no_facts,
     preflight: Callable[[Any], None] | None = None,
     resources: dict[str, float] | None = None,
+    on_done: Callable[[str], None] | None = None,
+    made_ahead: Collection[str] = (),
 ) -> StageReport:
     """Run one job per slide wherever the engine says; a failed slide stops no other.
 
@@ -222,13 +233,17 @@ def run_stage(
         to a worker, where the workers are on this machine.
     resources : dict, optional
         What a worker of a Dask cluster must offer (:func:`map_jobs`).
+    on_done : callable, optional
+        Told the id of each slide whose artifact is there now; must return at once.
+    made_ahead : collection of str
+        Slides whose artifact was made while the stage before still ran: done, and not found.
 
     Raises
     ------
     LostError
         If the cluster went away; the slides that are not done are ``failed``.
     """
-    with StageRecorder(stage, slide_ids, status, reporter) as recorder:
+    with StageRecorder(stage, slide_ids, status, reporter, made_ahead) as recorder:
         todo = list(range(len(jobs)))
         if preflight is not None and not (engine and (engine.scheduler or engine.cluster)):
             possible = []
@@ -261,6 +276,8 @@ def run_stage(
                     recorder.ended(outcome.index)
                     if outcome.result is not None:
                         recorder.succeeded(slide_ids[index], outcome.result, facts(outcome.result))
+                        if on_done is not None:
+                            on_done(slide_ids[index])
                     elif isinstance(outcome.error, LeaseError) and not wait:
                         busy.append(index)
                     elif outcome.error is not None:

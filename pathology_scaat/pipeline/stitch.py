@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from pathology_scaat.artifacts.leases import LeasedJob
 from pathology_scaat.artifacts.output_folder import Workspace
 from pathology_scaat.artifacts.status import StatusTable
 from pathology_scaat.execution.engine import EngineConfig
 from pathology_scaat.pipeline.reporting import Reporter, StageReport
 from pathology_scaat.pipeline.run_log import logged
 from pathology_scaat.pipeline.stage import run_stage, slides_to_do
-from pathology_scaat.stitching import StitchConfig, StitchResult, stitch_slide
+from pathology_scaat.stitching import StitchConfig
+
+if TYPE_CHECKING:
+    from pathology_scaat.stitching import StitchResult
 
 
 @dataclass(frozen=True)
@@ -26,7 +31,31 @@ class StitchJob:
 
 
 def run_stitch_job(job: StitchJob) -> StitchResult:
+    """Stitch one slide in this process.
+
+    Raises
+    ------
+    StoreError
+        As :func:`pathology_scaat.stitching.stitch.stitch_slide`.
+    """
+    # Whoever gives out the jobs, and a cluster's scheduler, read this module: without zarr.
+    from pathology_scaat.stitching import stitch_slide
+
     return stitch_slide(job.saliency_path, job.map_path, job.config, overwrite=job.overwrite)
+
+
+def stitch_job_of(
+    out: Path, config: StitchConfig, overwrite: bool
+) -> Callable[[str], LeasedJob[StitchJob, StitchResult]]:
+    """How a slide is stitched as soon as it is explained, by its id."""
+    space = Workspace(out)
+
+    def job_of(slide_id: str) -> LeasedJob[StitchJob, StitchResult]:
+        path = space.map(slide_id)
+        job = StitchJob(space.saliency(slide_id), path, config, overwrite)
+        return LeasedJob(run_stitch_job, job, path, slide_id=slide_id)
+
+    return job_of
 
 
 def stitch(
@@ -37,6 +66,7 @@ def stitch(
     slide_ids: Sequence[str] | None = None,
     overwrite: bool = False,
     reporter: Reporter | None = None,
+    made_ahead: Collection[str] = (),
 ) -> StageReport:
     """Stitch the saliency stores of ``out`` into ``out/maps``.
 
@@ -54,6 +84,8 @@ def stitch(
         Make maps anew even where the right ones exist.
     reporter : Reporter, optional
         Listens to progress.
+    made_ahead : collection of str
+        Slides that :func:`stitch_job_of` has stitched for this run already.
 
     Returns
     -------
@@ -63,7 +95,11 @@ def stitch(
     space = Workspace(out)
     todo = slides_to_do(space, "explain", slide_ids)
     settings = config or StitchConfig()
-    jobs = [StitchJob(space.saliency(i), space.map(i), settings, overwrite) for i in todo]
+    ahead = frozenset(made_ahead)  # made anew just now: not once more for --overwrite
+    jobs = [
+        StitchJob(space.saliency(i), space.map(i), settings, overwrite and i not in ahead)
+        for i in todo
+    ]
     return run_stage(
         "stitch",
         todo,
@@ -73,4 +109,5 @@ def stitch(
         engine,
         StatusTable(out),
         logged(reporter, out, "stitch"),
+        made_ahead=made_ahead,
     )

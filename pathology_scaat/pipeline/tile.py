@@ -14,8 +14,9 @@ from pathology_scaat.cohort.manifest import Manifest, ManifestRow, read_manifest
 from pathology_scaat.cohort.pseudonyms import pseudonymous
 from pathology_scaat.errors import ManifestError
 from pathology_scaat.execution.engine import EngineConfig
-from pathology_scaat.patches import TileConfig, TileJob, TileResult, tile_slide
+from pathology_scaat.patches import TileConfig, TileJob, TileResult
 from pathology_scaat.patches.plan import check_room, plan_tiling
+from pathology_scaat.patches.tile_job import tile_job
 from pathology_scaat.pipeline.class_names import counts_text, with_class_names
 from pathology_scaat.pipeline.label_source import copies_labels, label_notes
 from pathology_scaat.pipeline.reporting import Reporter, StageReport, tell_and_keep
@@ -232,7 +233,7 @@ def tile_cohort(
     report = run_stage(
         "tile",
         [job.slide_id for job in jobs],
-        tile_slide,
+        tile_job,
         jobs,
         [space.patches(row.slide_id) for row in rows],
         engine,

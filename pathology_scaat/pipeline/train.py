@@ -15,7 +15,7 @@ from pathology_scaat.artifacts.output_folder import Workspace, claim_output
 from pathology_scaat.artifacts.status import StatusTable
 from pathology_scaat.cohort.manifest import Manifest, ManifestRow, assign_splits
 from pathology_scaat.errors import StoreError, TrainingError
-from pathology_scaat.execution.devices import choose_device
+from pathology_scaat.execution.devices import require_device
 from pathology_scaat.patches import PatchStore
 from pathology_scaat.pipeline.class_table import class_table_notes, classes_in, count_classes
 from pathology_scaat.pipeline.label_source import (
@@ -34,10 +34,7 @@ from pathology_scaat.training import (
     TrainingSlide,
     TrainProgress,
     TrainResult,
-    train_model,
 )
-from pathology_scaat.training.bags.train import train_on_slides
-from pathology_scaat.training.builders import one_class_notes
 from pathology_scaat.training.positive_class import positive_class
 
 
@@ -149,6 +146,8 @@ def training_slides(manifest: Manifest, out: Path, seed: int | None) -> tuple[Tr
 
 def notes_before(cohort: TrainingCohort, settings: TrainConfig) -> tuple[str, ...]:
     """What is to be said before training: classes by split, how they were dealt, and what for."""
+    from pathology_scaat.training.builders import one_class_notes  # needs torch
+
     counts = count_classes(cohort.slides)
     names = tuple(dict.fromkeys(count.class_name for count in counts))
     one_class = [
@@ -186,11 +185,16 @@ def learn(
     progress: Callable[[TrainProgress], None] | None,
 ) -> TrainResult:
     """Train on labels of slides, or of patches."""
+    # Both need torch, which a run whose model is given does not wait for here.
     if by_slide:
+        from pathology_scaat.training.bags.train import train_on_slides
+
         return train_on_slides(
             slides, model, settings, class_names=bag_class_names(slides), device=device,
             seed=seed, overwrite=overwrite, progress=progress,
         )  # fmt: skip
+    from pathology_scaat.training import train_model
+
     return train_model(
         slides, model, settings, device=device, seed=seed, overwrite=overwrite, progress=progress
     )
@@ -232,7 +236,7 @@ def train(
     """
     listener = logged(reporter, out, "train")
     settings = config or TrainConfig()
-    choose_device(device)
+    require_device(device)
     check_training(settings)
     claim_output(out)
     cohort = load_cohort(manifest)

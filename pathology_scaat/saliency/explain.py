@@ -35,7 +35,7 @@ from pathology_scaat.saliency.config import (
 )
 from pathology_scaat.saliency.device_copies import Pending
 from pathology_scaat.saliency.explanation import Explanation, check_match, plan_explanation
-from pathology_scaat.saliency.schema import MAIN_ARRAY, UNLIKE_PERCENTILE, UNLIKE_SLIDE_SHARE
+from pathology_scaat.saliency.schema import MAIN_ARRAY, UNLIKE_SLIDE_SHARE, unlike_share
 from pathology_scaat.saliency.sources import (
     READ_AHEAD_BATCHES,
     UnreadablePatchesError,
@@ -56,13 +56,6 @@ IN_FLIGHT = 2
 """Batches that a GPU has been told of before the results of the first are waited for."""
 
 Progress = Callable[[int, int], None]
-
-
-def unlike_share(percentile: NDArray[np.float32] | None) -> float | None:
-    """Share of patches beyond :data:`UNLIKE_PERCENTILE`, 0 to 1; None where none is known."""
-    if percentile is None or not len(percentile):
-        return None
-    return float(np.mean(percentile >= UNLIKE_PERCENTILE))
 
 
 def _explainer(

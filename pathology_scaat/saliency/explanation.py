@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pathology_scaat.artifacts.fingerprint import fingerprint
 from pathology_scaat.errors import UsageError
@@ -16,8 +16,10 @@ from pathology_scaat.saliency.schema import (
     SCHEMA_VERSION,
     SaliencyStoreMeta,
 )
-from pathology_scaat.saliency.store import SaliencyStore
 from pathology_scaat.training.bundle_config import BundleConfig, model_fingerprint
+
+if TYPE_CHECKING:
+    from pathology_scaat.saliency.store import SaliencyStore
 
 MPP_TOLERANCE = 0.10
 NOT_IN_FINGERPRINT = {"batch_size", "compile", "patches_per_shard"}

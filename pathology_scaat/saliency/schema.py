@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from pathology_scaat.errors import StoreError
 from pathology_scaat.geometry import PatchGrid
 from pathology_scaat.patches.schema import SlideGeometry
@@ -19,6 +22,13 @@ UNLIKE_PERCENTILE = 99.0
 """A patch this far out is told to be unlike the training data: of held-out patches 1 % is."""
 UNLIKE_SLIDE_SHARE = 0.25
 """Share of unlike patches from which a whole slide is told to be unlike the training data."""
+
+
+def unlike_share(percentile: NDArray[np.float32] | None) -> float | None:
+    """Share of patches beyond :data:`UNLIKE_PERCENTILE`, 0 to 1; None where none is known."""
+    if percentile is None or not len(percentile):
+        return None
+    return float(np.mean(percentile >= UNLIKE_PERCENTILE))
 
 
 @dataclass(frozen=True)

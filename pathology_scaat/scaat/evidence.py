@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter
 
 EVIDENCE_FLOOR = 0.25
 """Share of a patch's probability that all its pixels have: what fills the inside of a tumour."""
@@ -50,6 +49,8 @@ def patch_evidence(
     array([[[0.5, 0.5],
             [0.5, 0.5]]])
     """
+    from scipy.ndimage import gaussian_filter  # takes nearly half a second to import
+
     wide = (0, EVIDENCE_SMOOTHING_PX, EVIDENCE_SMOOTHING_PX)
     values = gaussian_filter(np.asarray(saliency, dtype=np.float64), wide, mode="reflect")
     mean = values.mean(axis=(1, 2), keepdims=True)

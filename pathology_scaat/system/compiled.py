@@ -5,16 +5,18 @@ numba keeps what it compiled beside the module or in the user's home. In a conta
 refuses to decorate at all, or takes ``~`` for a folder of that name where the program was
 started. Here a folder of the user's own below the system's temporary one takes its place, and
 where there is none either, kernels are compiled anew by each process.
+
+numba is imported by the first call of a kernel, not by its definition: it takes a third of a
+second, and a command that tells of a mistake, or gives its work to other processes, calls none.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cached_property, update_wrapper
 from pathlib import Path
-from typing import Any, TypeVar
-
-import numba
+from typing import Any, TypeVar, cast
 
 from pathology_scaat.system.home import home_folder, is_writable, private_temporary_folder
 
@@ -23,6 +25,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 @contextmanager
 def _numba_cache(folder: Path) -> Iterator[None]:
+    import numba
+
     before = numba.config.CACHE_DIR
     numba.config.CACHE_DIR = str(folder)
     try:
@@ -33,6 +37,8 @@ def _numba_cache(folder: Path) -> Iterator[None]:
 
 def _cached(function: F, options: dict[str, Any]) -> F | None:
     """A kernel whose machine code is kept somewhere; None where nothing can be kept."""
+    import numba
+
     beside = Path(function.__code__.co_filename).parent / "__pycache__"
     if numba.config.CACHE_DIR or home_folder() is not None or is_writable(beside):
         try:
@@ -49,8 +55,28 @@ def _cached(function: F, options: dict[str, Any]) -> F | None:
             return None
 
 
+class Kernel:
+    """A function that numba compiles when it is first called."""
+
+    def __init__(self, function: Callable[..., Any], options: dict[str, Any]) -> None:
+        self._function, self._options = function, options
+        update_wrapper(self, function)
+
+    @cached_property
+    def dispatcher(self) -> Any:
+        """What numba made of the function."""
+        import numba
+
+        kernel = _cached(self._function, self._options)
+        return kernel if kernel is not None else numba.njit(**self._options)(self._function)
+
+    def __call__(self, *arguments: Any) -> Any:
+        """Call the compiled function."""
+        return self.dispatcher(*arguments)
+
+
 def compiled(**options: Any) -> Callable[[F], F]:
-    """Decorate a kernel for numba, with a cache where one can be had.
+    """Decorate a kernel for numba, with a cache where one can be had: a :class:`Kernel`.
 
     Parameters
     ----------
@@ -59,15 +85,14 @@ def compiled(**options: Any) -> Callable[[F], F]:
     """
 
     def decorate(function: F) -> F:
-        kernel = _cached(function, options)
-        return kernel if kernel is not None else numba.njit(**options)(function)
+        return cast(F, Kernel(function, options))
 
     return decorate
 
 
 def cache_place(kernel: Any) -> str:
     """Where a kernel's machine code is kept, in words without a path."""
-    cached = getattr(kernel, "_cache", None)
+    cached = getattr(getattr(kernel, "dispatcher", kernel), "_cache", None)
     place = getattr(cached, "cache_path", None)
     if not place:
         return "compiled anew by each process: no folder to keep it can be written"

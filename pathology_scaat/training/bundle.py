@@ -40,17 +40,22 @@ from pathology_scaat.training.bundle_config import (
     BundleConfig,
     model_fingerprint,
 )
-from pathology_scaat.training.bundle_reading import ANEW, CONFIG_NAME, read_bundle_config
+from pathology_scaat.training.bundle_reading import (
+    ANEW,
+    CONFIG_NAME,
+    FEATURES_NAME,
+    NEIGHBOURS_NAME,
+    SCRIPT_FILE,
+    WEIGHTS_NAME,
+    read_bundle_config,
+)
 from pathology_scaat.training.feature_reference import FeatureReference
 from pathology_scaat.training.imported.record import SCRIPT_BACKBONE
-from pathology_scaat.training.imported.script import SCRIPT_FILE, load_trusted_script
+from pathology_scaat.training.imported.script import load_trusted_script
 from pathology_scaat.training.neighbours import NeighbourIndex
 from pathology_scaat.training.small_cnn import SMALL_NAME, stored_options
 from pathology_scaat.training.wsinfer import write_wsinfer_model
 
-WEIGHTS_NAME = "model.safetensors"
-FEATURES_NAME = "features.safetensors"
-NEIGHBOURS_NAME = "neighbours.safetensors"
 WSINFER_DIR = "wsinfer"
 
 

@@ -18,6 +18,10 @@ from pathology_scaat.training.bundle_config import (
 )
 
 CONFIG_NAME = "config.json"
+WEIGHTS_NAME = "model.safetensors"
+FEATURES_NAME = "features.safetensors"
+NEIGHBOURS_NAME = "neighbours.safetensors"
+SCRIPT_FILE = "script.pt"
 MAX_CONFIG_BYTES = 4 << 20
 ANEW = "train it again, or copy the whole folder anew"
 

@@ -56,7 +56,12 @@ def test_what_needs_no_network_starts_without_torch() -> None:
     code = (
         "import sys\n"
         "from pathology_scaat.pipeline import export, info, review, settings, stitch\n"
-        "from pathology_scaat.pipeline import tile, verify\n"
+        "from pathology_scaat.pipeline import tile, verify, report\n"
+        "loaded = [m for m in ('numba', 'scipy') if m in sys.modules]\n"
+        "assert not loaded, loaded\n"
+        "from pathology_scaat.pipeline import explain, finetune, plan_run, predict, run, train\n"
+        "from pathology_scaat.pipeline.preflight import check_device\n"
+        "check_device('auto'), check_device('cpu')\n"
         "from pathology_scaat.cli import app, run_command\n"
         "for verb in ('explain', 'train', 'predict', 'evaluate', 'run'):\n"
         "    assert run_command(lambda: app([verb], standalone_mode=False)) == 2, verb\n"

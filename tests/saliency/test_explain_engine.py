@@ -102,9 +102,10 @@ def test_progress_of_a_job_reaches_the_one_who_asked(
 
 
 def test_gpus_are_shared_out_among_workers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(devices.torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(devices.torch.cuda, "device_count", lambda: 4)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
     monkeypatch.setattr(devices, "worker_number", lambda: 6)
+    monkeypatch.setattr(devices, "_no_gpu_driver", lambda: False)
     assert job_device("cuda") == job_device("auto") == torch.device("cuda", 2)
     assert job_device("cuda:1") == torch.device("cuda", 1)
     assert (gpu_count("auto"), gpu_count("cuda:3"), gpu_count("cpu")) == (4, 1, 0)

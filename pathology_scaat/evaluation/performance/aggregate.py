@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize
 
 from pathology_scaat.metrics.functional.calibration import fit_temperature, softmax
 from pathology_scaat.metrics.functional.slide_score import PATCH_RULE, top_mean
@@ -67,6 +66,9 @@ def fit_calibration(scores: NDArray[np.float64], labels: NDArray[np.int64]) -> C
     def loss(x: NDArray[np.float64]) -> float:
         z = math.exp(x[0]) * odds + x[1]  # a slope above zero: calibration keeps the order
         return float((np.logaddexp(0, z) - target * z).sum())
+
+    # Imported where it is used: it takes half a second, and most runs have nothing to fit.
+    from scipy.optimize import minimize
 
     found = minimize(loss, np.zeros(2), method="Nelder-Mead").x
     return Calibration(math.exp(found[0]), float(found[1]), f"{told} (Platt)")

@@ -1,41 +1,32 @@
-"""What a model says of whole slides, from saliency stores or from the patches themselves."""
+"""What a model says of whole slides, from what explaining them left: no network is needed."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from pathology_scaat.errors import StoreError
 from pathology_scaat.evaluation.performance.aggregate import PATCH_RULE, top_mean
-from pathology_scaat.metrics.functional.calibration import sigmoid, softmax
-from pathology_scaat.patches import PatchStore
-from pathology_scaat.saliency.explain import unlike_share
+from pathology_scaat.metrics.functional.calibration import softmax
+from pathology_scaat.saliency.schema import unlike_share
 from pathology_scaat.saliency.store import SaliencyStore
-from pathology_scaat.training.augment import to_float
-from pathology_scaat.training.bags.model import BagModel
-from pathology_scaat.training.bags.predict import bag_logits, encode
-from pathology_scaat.training.bundle import ModelBundle
-from pathology_scaat.training.feature_reference import penultimate
+from pathology_scaat.training.bundle_config import BundleConfig, model_fingerprint
 
 BATCH = 128
 
 BAG_RULE = "the model's own logits of the slide, which are the sum of its patches' contributions"
 
 
-def rule_of(bundle: ModelBundle) -> str:
+def rule_of(config: BundleConfig) -> str:
     """How a slide's probability comes about under a model, in words."""
-    return BAG_RULE if bundle.config.bag is not None else PATCH_RULE
+    return BAG_RULE if config.bag is not None else PATCH_RULE
 
 
-def _positive(bundle: ModelBundle) -> int | None:
+def scored_class(config: BundleConfig) -> int | None:
     """Index of the class that a slide is scored by, where two classes exclude each other."""
-    config = bundle.config
     if config.multi_label or len(config.class_names) != 2:
         return None
     return config.class_names.index(config.positive_class)
@@ -57,68 +48,33 @@ class SlideScore:
     unlike_training: float | None
 
 
-def score_slide(
-    bundle: ModelBundle, patches: Path, saliency: Path, device: torch.device
+def explained_score(
+    config: BundleConfig, saliency: Path, patch_fingerprint: str
 ) -> SlideScore | None:
-    """What a model says of a slide; None where it has no patch.
+    """What a model says of a slide that it has explained; None where it has not.
 
-    What explaining has computed already is used where it is of this very model.
-
-    Raises
-    ------
-    StoreError
-        If the patch store cannot be read.
+    Parameters
+    ----------
+    config : BundleConfig
+        Of the model.
+    saliency : Path
+        Saliency store; one of another model, or of other patches, does not count.
+    patch_fingerprint : str
+        Of the patch store as it is now.
     """
-    found = _explained(bundle, saliency, PatchStore(patches).meta.fingerprint)
-    if found is not None:
-        return found
-    return _computed(bundle, PatchStore(patches), device)
-
-
-def _explained(bundle: ModelBundle, saliency: Path, patch_fingerprint: str) -> SlideScore | None:
     try:
         store = SaliencyStore(saliency)
     except StoreError:
         return None
-    meta = store.meta
-    if (meta.model_fingerprint, meta.patch_fingerprint) != (bundle.fingerprint, patch_fingerprint):
+    meta, model_print = store.meta, model_fingerprint(config)
+    if (meta.model_fingerprint, meta.patch_fingerprint) != (model_print, patch_fingerprint):
         return None
     if not len(store):
         return None
     odd = unlike_share(store.unlike)
-    if bundle.config.bag is None:
-        return SlideScore(top_mean(store.probability, _positive(bundle)), odd)
+    if config.bag is None:
+        return SlideScore(top_mean(store.probability, scored_class(config)), odd)
     if store.contribution is None:
         return None
     logits = store.contribution.astype(np.float64).sum(axis=0)
-    return SlideScore(softmax(logits[None] / bundle.config.temperature)[0], odd)
-
-
-def _computed(bundle: ModelBundle, store: PatchStore, device: torch.device) -> SlideScore | None:
-    if not len(store):
-        return None
-    batches = _on_device(store, device)
-    model = bundle.model
-    if isinstance(model, BagModel):
-        features = encode(model, batches)
-        logits = bag_logits(model, features)
-        probability = softmax(logits[None] / bundle.config.temperature)[0]
-        return SlideScore(probability, _unlike(bundle, [features]))
-    with torch.no_grad(), penultimate(model) as kept:
-        parts = [model(to_float(patches)).float().cpu().numpy() for patches in batches]
-    # As explaining does: what a slide scores must not hang on whether it was explained before.
-    found = np.concatenate(parts) / bundle.config.temperature
-    values = sigmoid(found) if bundle.config.multi_label else softmax(found)
-    return SlideScore(top_mean(values, _positive(bundle)), _unlike(bundle, kept))
-
-
-def _unlike(bundle: ModelBundle, features: list[Tensor]) -> float | None:
-    """Share of patches unlike the training data, from their features."""
-    if bundle.features is None or not features:
-        return None
-    return unlike_share(bundle.features.percentile(torch.cat(features).cpu().numpy()))
-
-
-def _on_device(store: PatchStore, device: torch.device) -> Iterator[Tensor]:
-    for patches in store.iter_batches(BATCH):
-        yield torch.from_numpy(patches).to(device)
+    return SlideScore(softmax(logits[None] / config.temperature)[0], odd)

@@ -15,15 +15,15 @@ from pathology_scaat.evaluation.performance.report_files import HEADINGS, PERFOR
 from pathology_scaat.evaluation.report import facts as f
 from pathology_scaat.evaluation.report.run_files import TRUST_CARD, Fact, RunFiles
 from pathology_scaat.export.model_facts import NOTHING_LEARNT
-from pathology_scaat.training.bundle import (
+from pathology_scaat.training.bundle_config import BundleConfig, model_name
+from pathology_scaat.training.bundle_reading import (
+    CONFIG_NAME,
     FEATURES_NAME,
     NEIGHBOURS_NAME,
+    SCRIPT_FILE,
     WEIGHTS_NAME,
-    load_bundle,
+    read_bundle_config,
 )
-from pathology_scaat.training.bundle_config import BundleConfig, model_name
-from pathology_scaat.training.bundle_reading import CONFIG_NAME, read_bundle_config
-from pathology_scaat.training.imported.script import SCRIPT_FILE
 
 UNKNOWN: Final = "unknown"
 CARD_NAME: Final = "model_card.md"
@@ -162,6 +162,8 @@ def write_model_folder(bundle: Path, to: Path, files: RunFiles | None = None) ->
     ExportError
         If ``to`` is there already.
     """
+    from pathology_scaat.training.bundle import load_bundle  # needs torch
+
     load_bundle(bundle)  # weights too: what is damaged is not passed on
     config = read_bundle_config(bundle)
     if to.exists():

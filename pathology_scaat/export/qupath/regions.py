@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 import shapely
 from numpy.typing import NDArray
-from scipy import ndimage
 from shapely.geometry import Polygon
 
 from pathology_scaat.export.config import ExportConfig
@@ -68,6 +67,8 @@ def find_regions(
     saliency = slide_map.read(SALIENCY_CHANNEL, level)
     probability = slide_map.read(PROBABILITY_PREFIX + slide_map.meta.target_class, level)
     evidence = saliency
+    from scipy import ndimage  # takes nearly half a second to import
+
     if config.drawn == "evidence":
         evidence = slide_map.read(EVIDENCE_PREFIX + slide_map.meta.target_class, level)
     level_mpp = slide_map.mpp * 2**level

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 from pathology_scaat.artifacts.fingerprint import fingerprint
 from pathology_scaat.artifacts.output_names import CONTACT_SHEET, PAGE
 from pathology_scaat.errors import ExportError
+from pathology_scaat.export.raster.canvas import resized
 from pathology_scaat.export.sidecar import read_sidecar
 
 __all__ = [
@@ -114,5 +116,10 @@ def small_picture(path: Path, side_px: int, box_px: Sequence[int] | None = None)
     if box_px is not None:
         x, y, width, height = box_px
         small = small.crop((x, y, x + width, y + height))
-    small.thumbnail((side_px, side_px), Image.Resampling.LANCZOS)
-    return small
+    scale = side_px / max(small.size)
+    if scale >= 1:
+        return small
+    # By area: as good for making smaller, and a fifth of the time of a filter by Lanczos, which
+    # would be a quarter of what a small slide costs.
+    size = (max(round(side * scale), 1) for side in small.size)
+    return Image.fromarray(resized(np.asarray(small, dtype=np.uint8), *size))

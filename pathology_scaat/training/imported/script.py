@@ -20,8 +20,8 @@ from pathology_scaat.errors import BundleError, TrainingError
 from pathology_scaat.system.memory import is_out_of_memory
 from pathology_scaat.system.own_files import read_own, replace_file
 from pathology_scaat.system.signals import raise_again
+from pathology_scaat.training.bundle_reading import SCRIPT_FILE
 
-SCRIPT_FILE = "script.pt"
 TRUST_VARIABLE = "SCAAT_CONFIG_DIR"
 """Environment variable: where the list is kept instead of the user's configuration folder."""
 _LIST = "trusted_scripts"

@@ -1,0 +1,59 @@
+"""What a model says of a slide that it has not explained: computed from the patches themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pathology_scaat.evaluation.performance.aggregate import top_mean
+from pathology_scaat.evaluation.performance.slide_scores import BATCH, SlideScore, scored_class
+from pathology_scaat.metrics.functional.calibration import sigmoid, softmax
+from pathology_scaat.patches import PatchStore
+from pathology_scaat.saliency.schema import unlike_share
+from pathology_scaat.training.augment import to_float
+from pathology_scaat.training.bags.model import BagModel
+from pathology_scaat.training.bags.predict import bag_logits, encode
+from pathology_scaat.training.bundle import ModelBundle
+from pathology_scaat.training.feature_reference import penultimate
+
+
+def computed_score(
+    bundle: ModelBundle, store: PatchStore, device: torch.device
+) -> SlideScore | None:
+    """What a model says of the patches of a store; None where it has no patch.
+
+    Raises
+    ------
+    StoreError
+        If the store cannot be read, or holds no pixels.
+    """
+    if not len(store):
+        return None
+    batches = _on_device(store, device)
+    model = bundle.model
+    if isinstance(model, BagModel):
+        features = encode(model, batches)
+        logits = bag_logits(model, features)
+        probability = softmax(logits[None] / bundle.config.temperature)[0]
+        return SlideScore(probability, _unlike(bundle, [features]))
+    with torch.no_grad(), penultimate(model) as kept:
+        parts = [model(to_float(patches)).float().cpu().numpy() for patches in batches]
+    # As explaining does: what a slide scores must not hang on whether it was explained before.
+    found = np.concatenate(parts) / bundle.config.temperature
+    values = sigmoid(found) if bundle.config.multi_label else softmax(found)
+    return SlideScore(top_mean(values, scored_class(bundle.config)), _unlike(bundle, kept))
+
+
+def _unlike(bundle: ModelBundle, features: list[Tensor]) -> float | None:
+    """Share of patches unlike the training data, from their features."""
+    if bundle.features is None or not features:
+        return None
+    return unlike_share(bundle.features.percentile(torch.cat(features).cpu().numpy()))
+
+
+def _on_device(store: PatchStore, device: torch.device) -> Iterator[Tensor]:
+    for patches in store.iter_batches(BATCH):
+        yield torch.from_numpy(patches).to(device)
