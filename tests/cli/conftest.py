@@ -15,7 +15,7 @@ Scaat = Callable[..., subprocess.CompletedProcess[str]]
 
 def run_scaat(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     """The ``scaat`` command as a user's shell would start it."""
-    return run_forked(arguments, threads=2, folder=cwd)
+    return run_forked(arguments, folder=cwd)
 
 
 @pytest.fixture(scope="session")
