@@ -28,4 +28,4 @@ def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Manifest of four slides of four patients, one of which is no slide at all."""
     folder = tmp_path_factory.mktemp("cohort")
     (folder / "broken.svs").write_bytes(b"not a slide")
-    return make_cohort(folder, 1280, "broken.svs,slide-broken,patient-9,,")
+    return make_cohort(folder, 640, "broken.svs,slide-broken,patient-9,,")
