@@ -11,7 +11,8 @@ from typing import Any, Protocol, Self
 
 from pathology_scaat.artifacts.disk_probe import probe_disk
 from pathology_scaat.artifacts.failure_log import log_failure
-from pathology_scaat.artifacts.leases import LeasedJob, run_leased, sweep_leases, sweep_partials
+from pathology_scaat.artifacts.leases import LeasedJob, run_leased
+from pathology_scaat.artifacts.leftovers import sweep_leases, sweep_partials
 from pathology_scaat.artifacts.output_folder import Workspace, claim_output
 from pathology_scaat.artifacts.redaction import reason_for
 from pathology_scaat.artifacts.status import STAGES, Stage, StatusTable
