@@ -18,7 +18,7 @@ from reliability_tools import read_status
 import pathology_scaat
 
 HERE = Path(__file__).resolve().parent
-SMALL = ("--mpp", "1.0", "--patch-size", "64", "--epochs", "1", "--workers", "1")
+SMALL = ("--mpp", "1.0", "--patch-size", "64", "--epochs", "3", "--workers", "1")
 PACKAGE = Path(pathology_scaat.__file__).resolve().parent
 
 
