@@ -1,8 +1,9 @@
 """Annotation files that ask for a gigabyte, or for hours: made small on the disk.
 
 ``python tests/reliability/hostile_sizes.py FILE...`` reads each file and prints what was said, the
-seconds of processor time and the peak memory; ``CASE:FOLDER`` makes the file of a case there first, and removes it
-afterwards. Each is read by a fork of this process, which has imported everything once.
+seconds of processor time and the peak memory; ``CASE:FOLDER`` makes the file of a case there
+first, and removes it afterwards. Each is read by a fork of this process, which has imported
+everything once.
 """
 
 from __future__ import annotations
