@@ -63,7 +63,7 @@ def plan_folds(
     external: Collection[str] = (),
     reporter: Reporter | None = None,
 ) -> FoldPlan:
-    """Deal the cohort's patients into folds, stratified by label.
+    """Assign the cohort's patients to folds, stratified by label.
 
     The manifest's own folds are kept where it gives every slide one; its splits do not count.
 
@@ -80,7 +80,7 @@ def plan_folds(
     external : collection of str
         Slides of an external test cohort: in no fold.
     reporter : Reporter, optional
-        Told what is to be said.
+        Receives the notes for the user.
 
     Raises
     ------

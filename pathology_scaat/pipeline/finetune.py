@@ -37,8 +37,8 @@ def finetune_cohort(
     """The slides to go on training with; what the model has seen of them decides their splits.
 
     A slide that served the model for training, validation or test serves for the same again,
-    with all slides of its patient. Slides of patients new to it keep the manifest's split, or are
-    dealt one. Nothing is written.
+    with all slides of its patient. Slides of patients new to it keep the manifest's split, or
+    are given one. Nothing is written.
 
     Raises
     ------

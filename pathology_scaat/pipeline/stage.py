@@ -126,7 +126,7 @@ class StageRecorder:
             self.report.warnings[slide_id] = "; ".join(warnings)
         own: StatusChange = (slide_id, self._stage, "done", "", facts)
         self._writer.add([*([] if result.skipped else self._outdated(slide_id)), own])
-        if not result.skipped:  # a rate is told of patches that were really worked on
+        if not result.skipped:  # the rate counts only patches that were really worked on
             n_cut = getattr(result, "n_cut", None)
             self._units += int(getattr(result, "n_patches", 0) if n_cut is None else n_cut)
         self._advance()

@@ -76,7 +76,7 @@ def labelled_rows(rows: Sequence[ManifestRow], space: Workspace) -> list[Labelle
 
 @dataclass(frozen=True)
 class TrainingCohort:
-    """Slides with their splits, and what is to be said about how they were dealt."""
+    """Slides with their splits, and the notes on how they were split."""
 
     slides: tuple[TrainingSlide, ...]
     notes: tuple[str, ...]
@@ -146,7 +146,7 @@ def training_slides(manifest: Manifest, out: Path, seed: int | None) -> tuple[Tr
 
 
 def notes_before(cohort: TrainingCohort, settings: TrainConfig) -> tuple[str, ...]:
-    """What is to be said before training: classes by split, how they were dealt, and what for."""
+    """Notes before training: classes by split, how slides were split, and the positive class."""
     counts = count_classes(cohort.slides)
     names = tuple(dict.fromkeys(count.class_name for count in counts))
     one_class = [
