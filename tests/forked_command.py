@@ -30,6 +30,14 @@ LIBRARIES = (
     "dask", "distributed", "tensorstore", "imagecodecs", "tifffile", "openslide", "shapely",
     "pydantic", "typer", "rich.progress", "safetensors.torch", "sklearn.metrics",
     "PIL.Image", "yaml", "blake3", "google_crc32c", "fsspec",
+    # What these import themselves when a network is first trained, a kernel first compiled, a
+    # picture first drawn.
+    "torch._dynamo", "numba.typed", "numba.experimental", "cffi", "sqlite3", "email.policy",
+    "skimage.color.colorconv", "skimage.color.delta_e", "skimage.exposure",
+    "PIL.ImageDraw", "PIL.ImageOps", "PIL.BmpImagePlugin", "PIL.GifImagePlugin",
+    "PIL.JpegImagePlugin", "PIL.PngImagePlugin", "PIL.PpmImagePlugin",
+    "imagecodecs._blosc", "imagecodecs._deflate", "imagecodecs._zlib", "imagecodecs._zstd",
+    "pydantic.root_model", "pydantic.type_adapter", "pydantic.json_schema", "pydantic.plugin",
 )  # fmt: skip
 
 
@@ -66,6 +74,11 @@ def serve() -> None:
         warnings.simplefilter("ignore")
         for name in LIBRARIES:
             importlib.import_module(name)
+        from numba.core.registry import cpu_target
+
+        # As the first kernel that is compiled or read from a cache would.
+        cpu_target.typing_context.refresh()
+        cpu_target.target_context.refresh()
     gc.freeze()
     requests = os.fdopen(os.dup(0), "rb", buffering=0)
     replies = os.dup(1)

@@ -23,11 +23,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from pathology_scaat.artifacts.atomic import PARTIAL_MARK, Partial, as_partial, remove_path
 from pathology_scaat.errors import LeaseError, StoreError
 from pathology_scaat.system.locks import describe_os_error, file_lock
 from pathology_scaat.system.own_files import read_own, replace_file
-from pathology_scaat.system.processes import machine_id, owner_is_dead, start_ticks
+from pathology_scaat.system.processes import machine_id, start_ticks
 from pathology_scaat.system.signals import defer_signals
 
 J = TypeVar("J")
@@ -37,8 +36,6 @@ LOGGER = logging.getLogger(__name__)
 
 STALE_AFTER_S = 60.0
 HEARTBEAT_S = 10.0
-PARTIAL_KEEP_S = 24 * 3600.0
-"""Unfinished files of makers on other machines are kept this long before they are removed."""
 
 _LOCK_NAME = ".leases.lock"
 
@@ -328,74 +325,18 @@ def run_leased(leased: LeasedJob[J, R]) -> R:
             return result
 
 
-def _newest_mtime(path: Path) -> float:
-    times = [path.lstat().st_mtime]
-    if path.is_dir() and not path.is_symlink():
-        for folder, _, files in os.walk(path):
-            with suppress(OSError):
-                times.append(os.lstat(folder).st_mtime)
-                times.extend(os.lstat(os.path.join(folder, f)).st_mtime for f in files)
-    return max(times)
+def remove_dead_lease(path: Path) -> None:
+    """Remove a lease file whose process was of this machine and is known to be dead.
 
-
-def find_partials(out_dir: Path) -> list[Partial]:
-    """All unfinished files and folders of this program in an output folder, by name.
-
-    Artifacts stand in the folder and one below it; inside of artifacts nothing is unfinished.
-    Folders that are links are somebody's elsewhere, and are not looked into.
+    In a folder that became read-only it stays: it is stale, and hinders nobody.
     """
-    found = []
-    for folder in _own_folders(out_dir):
-        with suppress(OSError):
-            found += [p for p in map(as_partial, folder.glob(f"*{PARTIAL_MARK}*")) if p]
-    return sorted(found, key=lambda partial: partial.path)
-
-
-def _own_folders(out_dir: Path) -> list[Path]:
-    """The output folder and those in it that artifacts lie in; no links, nothing unfinished."""
-    folders = [out_dir]
-    with suppress(OSError):
-        folders += [
-            path
-            for path in out_dir.iterdir()
-            if path.is_dir() and not path.is_symlink() and PARTIAL_MARK not in path.name
-        ]
-    return folders
-
-
-def sweep_leases(out_dir: Path) -> None:
-    """Remove the leases of processes of this machine that are known to be dead."""
-    for folder in _own_folders(out_dir):
-        for path in folder.glob(".*.lease"):
-            # A folder that became read-only keeps them: they are stale, and hinder nobody.
-            with suppress(OSError, StoreError, LeaseError), file_lock(folder / _LOCK_NAME):
-                found = _read(path)
-                pid, began = (found or {}).get("pid"), (found or {}).get("began")
-                if (
-                    found
-                    and found.get("machine") == machine_id() != ""
-                    and isinstance(pid, int)
-                    and start_ticks(pid) != began
-                ):
-                    path.unlink(missing_ok=True)
-
-
-def sweep_partials(out_dir: Path, *, older_than_s: float = PARTIAL_KEEP_S) -> list[str]:
-    """Remove what dead runs left unfinished; return the names of the artifacts concerned.
-
-    Removed are the files whose maker is known to be dead, and those of unknown makers that
-    have not changed for `older_than_s` and whose artifact is not leased.
-    """
-    removed = []
-    for partial in find_partials(out_dir):
-        try:
-            dead = owner_is_dead(partial.tag) or (
-                time.time() - _newest_mtime(partial.path) > older_than_s
-                and not is_leased(partial.path.parent / partial.artifact)
-            )
-        except FileNotFoundError:
-            continue  # its maker has just finished it
-        if dead:
-            remove_path(partial.path)
-            removed.append(partial.artifact)
-    return sorted(set(removed))
+    with suppress(OSError, StoreError, LeaseError), file_lock(path.parent / _LOCK_NAME):
+        found = _read(path)
+        pid, began = (found or {}).get("pid"), (found or {}).get("began")
+        if (
+            found
+            and found.get("machine") == machine_id() != ""
+            and isinstance(pid, int)
+            and start_ticks(pid) != began
+        ):
+            path.unlink(missing_ok=True)

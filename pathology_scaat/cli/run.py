@@ -166,7 +166,7 @@ def demo(
     out: Annotated[Path | None, typer.Option("--out", help="The same, as an option.")] = None,
     labels: Annotated[
         Literal["patch", "slide"],
-        typer.Option("--labels", help="patch: annotated slides; slide: a diagnosis a slide only."),
+        typer.Option("--labels", help="patch: annotated slides; slide: one diagnosis per slide."),
     ] = "patch",
     workers: opt.Workers = None,
     device: opt.Device = "auto",

@@ -19,20 +19,20 @@ def column_of(table: Path, name: str, cohort: Manifest) -> dict[str, str]:
     Raises
     ------
     ManifestError
-        If the table has no such column.
+        If the table has no such column, or has changed since the cohort was read from it.
     """
     if not table.is_file():
         raise ManifestError(table.name, "is no table", f"give a table with a column {name}")
     read = read_table(table)
-    places = [i for i, h in enumerate(read.header) if h.strip().casefold() == name.casefold()]
-    if len(places) != 1 or len(read.rows) != len(cohort.rows):
+    column = read.column(name, table.name)
+    if len(read.rows) != len(cohort.rows):
         raise ManifestError(
             table.name,
-            f"has {'no' if not places else 'more than one'} column '{name}'",
-            f"choose from {', '.join(h.strip() for h in read.header if h.strip())}",
+            f"has {len(read.rows)} rows, and {len(cohort.rows)} slides were read from it",
+            "run again once nothing changes it",
         )
     cells = {
-        row.slide_id: cells[places[0]].strip()
+        row.slide_id: cells[column].strip()
         for row, cells in zip(cohort.rows, read.rows, strict=True)
     }
     return {s: cell for s, cell in cells.items() if cell.casefold() not in UNKNOWN_WORDS}

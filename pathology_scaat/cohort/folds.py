@@ -19,7 +19,7 @@ def assign_folds(
     seed: int = 0,
     sites: Mapping[str, str] | None = None,
 ) -> dict[str, int]:
-    """Deal patients into folds 0 to ``n_folds - 1``.
+    """Assign patients to folds 0 to ``n_folds - 1``.
 
     Parameters
     ----------

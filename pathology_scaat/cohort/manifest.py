@@ -74,7 +74,7 @@ class Manifest:
     """The rows of a cohort, and what was assumed in reading them, in words.
 
     ``fingerprint_key`` is set where the cohort is under pseudonyms: hashes of slides and other
-    files of it are then told under this key only.
+    files of it are then reported under this key only.
     """
 
     rows: tuple[ManifestRow, ...]

@@ -152,19 +152,9 @@ def stamp_manifest(clini: Path, slide_table: Path, slides: Path, target: str) ->
     return Manifest(tuple(rows), tuple(notes))
 
 
-def _columns(table: Table, subject: str, wanted: Iterable[str]) -> dict[str, int]:
-    """Numbers of columns, without regard to case."""
-    found: dict[str, int] = {}
-    for name in wanted:
-        places = [i for i, h in enumerate(table.header) if h.strip().casefold() == name.casefold()]
-        if len(places) != 1:
-            raise ManifestError(
-                subject,
-                f"has {'no' if not places else 'more than one'} column {name}",
-                f"its columns are {', '.join(h.strip() for h in table.header if h.strip())}",
-            )
-        found[name] = places[0]
-    return found
+def _columns(table: Table, table_name: str, wanted: Iterable[str]) -> dict[str, int]:
+    """Numbers of several columns, by name."""
+    return {name: table.column(name, table_name) for name in wanted}
 
 
 def _says_nothing(text: str) -> bool:

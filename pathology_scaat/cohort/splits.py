@@ -42,7 +42,7 @@ def split_patients(
     fractions: tuple[float, float, float],
     seed: int,
 ) -> tuple[dict[str, str], tuple[str, ...]]:
-    """Deal patients into splits.
+    """Assign patients to splits.
 
     First each class gets a patient to train on, the rarest class first. Then each stratum is
     dealt by itself, in an order drawn from the seed and the patient's id alone; each patient

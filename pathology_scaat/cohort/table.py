@@ -28,6 +28,23 @@ class Table:
     lines: list[int]
     notes: tuple[str, ...] = ()
 
+    def column(self, name: str, table_name: str) -> int:
+        """Number of a column, by its heading without regard to case.
+
+        Raises
+        ------
+        ManifestError
+            If there is none, or more than one; the table is called `table_name`.
+        """
+        found = [i for i, h in enumerate(self.header) if h.strip().casefold() == name.casefold()]
+        if len(found) != 1:
+            raise ManifestError(
+                table_name,
+                f"has {'more than one' if found else 'no'} column {name}",
+                f"its columns are {', '.join(h.strip() for h in self.header if h.strip())}",
+            )
+        return found[0]
+
 
 def read_table(path: Path) -> Table:
     """Read a table; every cell becomes text, empty where there is none.

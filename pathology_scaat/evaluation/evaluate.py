@@ -202,7 +202,7 @@ def compare(
     data : EvaluationSet
         Test images: the same for all.
     out_dir : Path
-        ``comparison.{json,md,png}`` are written here; a measurement a bundle is kept in
+        ``comparison.{json,md,png}`` are written here; one measurement per bundle is kept in
         ``measurements``, so that a call that was interrupted goes on where it stopped.
     baseline : str
     config : ProtocolConfig, optional

@@ -58,7 +58,7 @@ class EvaluationSet:
                 "give (N, P, P, 3) uint8",
             )
         if len(self.labels) != n or len(self.groups) != n:
-            raise UsageError(self.name, "labels or patients are not one an image", "")
+            raise UsageError(self.name, "does not have one label and one patient per image", "")
         if self.masks is not None and self.masks.shape != self.images.shape[:3]:
             raise UsageError(self.name, "masks do not have the images' size", "")
 
@@ -105,7 +105,7 @@ class EvaluationSet:
 
 
 def _turns(keys: Sequence[Any]) -> NDArray[np.int64]:
-    """How often each key came before: 0 for its first, 1 for its second place, ..."""
+    """How often each key came before: 0 where it stands first, 1 where it comes again, ..."""
     seen: dict[Any, int] = {}
     turns = np.empty(len(keys), dtype=np.int64)
     for i, key in enumerate(keys):

@@ -1,4 +1,4 @@
-"""Measure one model on one set of images: a number an image for each measure.
+"""Measure one model on one set of images: one number per image and measure.
 
 Names of measures: ``srg/<occluder>/<score>`` and likewise ``deletion``, ``insertion`` (gains
 over the model's own random order); ``referee_srg/<occluder>``; ``pixel_ap`` and its kin on

@@ -1,4 +1,4 @@
-"""What measuring a model leaves: a number an image for each measure, kept in one file."""
+"""What measuring a model leaves: one number per image and measure, kept in one file."""
 
 from __future__ import annotations
 

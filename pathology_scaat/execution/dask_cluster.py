@@ -81,7 +81,7 @@ def cluster_backend(
     cluster : Path or None
         Profile of a job queue.
     announce : callable, optional
-        Told where the dashboard is, or that the connection is not protected.
+        Called with a sentence: where the dashboard is, or that the connection is not protected.
     resources : dict, optional
         What a worker must offer, heeded where any worker offers it.
 

@@ -83,14 +83,14 @@ def map_jobs(
         Local processes are spawned: a script that calls this needs the usual
         ``if __name__ == "__main__"``.
     announce : callable, optional
-        Told in a sentence what a user should know of the cluster: where its dashboard is, or
+        Called with one sentence that a user should read: where the cluster's dashboard is, or
         that its connection is not protected.
     resources : dict, optional
         What a worker of a Dask cluster must offer, such as ``{"GPU": 1}``; heeded where any of
         its workers offers it.
     on_progress : callable, optional
-        Told the index of a running job and how much of it is done (0 to 1), on any thread;
-        jobs on a cluster do not report.
+        Called with the index of a running job and the share of it that is done (0 to 1), on any
+        thread; jobs on a cluster do not report.
 
     Yields
     ------

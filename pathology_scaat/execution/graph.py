@@ -17,7 +17,7 @@ Outcome: TypeAlias = tuple[Any, Any]
 """Result and error of a job; the error is None where the job succeeded."""
 
 OnProgress: TypeAlias = Callable[[int, float], None]
-"""Told the index of a job and how much of it is done, 0 to 1."""
+"""Called with the index of a job and the share of it that is done, 0 to 1."""
 
 RESTART = "start it again, then run the same command"
 

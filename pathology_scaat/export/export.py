@@ -124,7 +124,7 @@ def export_slide(
     tissue_path : Path, optional
         Picture of the tissue mask, for the figure.
     facts : ModelWords, optional
-        What is known of the model; not told where the map is another model's.
+        What is known of the model; left out where the map is another model's.
     findings : SlideFindings, optional
         Score and verdicts of the slide; those of another model are not told.
     overwrite : bool

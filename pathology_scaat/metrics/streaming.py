@@ -25,7 +25,7 @@ from pathology_scaat.metrics.functional.occluders import OccluderName
 
 
 class MeanOverImages(Metric):
-    """Mean of a value an image, NaN left out and counted."""
+    """Mean of one value per image; NaN is left out and counted."""
 
     is_differentiable = False
     full_state_update = False

@@ -305,7 +305,7 @@ def load_run_config(
         What ``--set`` names (:func:`pathology_scaat.pipeline.settings.chosen`); it wins over the
         file, and must not contradict an option.
     problems : mapping of str to str, optional
-        What is wrong with ``--set`` already; told together with all the rest.
+        What is wrong with ``--set`` already; reported together with all the rest.
 
     Raises
     ------

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
-from pathology_scaat.artifacts.leases import lease_if_writable
 from pathology_scaat.artifacts.output_folder import Workspace
 from pathology_scaat.artifacts.status import StatusTable
 from pathology_scaat.cohort.folds import assign_folds, split_of
@@ -15,9 +14,9 @@ from pathology_scaat.cohort.manifest import Manifest
 from pathology_scaat.errors import ManifestError, TrainingError
 from pathology_scaat.pipeline.label_source import label_notes, label_source, labelled_slides
 from pathology_scaat.pipeline.members import FoldModel
-from pathology_scaat.pipeline.reporting import Reporter, Silent
+from pathology_scaat.pipeline.reporting import Reporter, Silent, train_reported
 from pathology_scaat.pipeline.train import learn, training_slides
-from pathology_scaat.training import TrainConfig, TrainingSlide, TrainProgress
+from pathology_scaat.training import TrainConfig, TrainingSlide
 
 
 @dataclass(frozen=True)
@@ -64,7 +63,7 @@ def plan_folds(
     external: Collection[str] = (),
     reporter: Reporter | None = None,
 ) -> FoldPlan:
-    """Deal the cohort's patients into folds, stratified by label.
+    """Assign the cohort's patients to folds, stratified by label.
 
     The manifest's own folds are kept where it gives every slide one; its splits do not count.
 
@@ -81,7 +80,7 @@ def plan_folds(
     external : collection of str
         Slides of an external test cohort: in no fold.
     reporter : Reporter, optional
-        Told what is to be said.
+        Receives the notes for the user.
 
     Raises
     ------
@@ -164,29 +163,18 @@ def train_folds(
     models = []
     for fold in range(plan.n_folds):
         stage = f"train fold {fold + 1} of {plan.n_folds}"
-        begun = False
-
-        def tell(progress: TrainProgress, stage: str = stage) -> None:
-            nonlocal begun
-            if not begun:
-                reporter.begin(stage, progress.n_epochs)
-                begun = True
-            reporter.update(stage, progress.epochs_done, progress.text)
-
         path = space.fold_model(fold)
         path.parent.mkdir(parents=True, exist_ok=True)
-        with lease_if_writable(path, math.inf):
-            try:
-                result = learn(
-                    plan.of_fold(fold), path, settings, plan.by_slide, device, seed,
-                    overwrite=overwrite, progress=tell,
-                )  # fmt: skip
-            except TrainingError as error:
-                raise TrainingError(
-                    f"fold {fold}: {error.subject}", error.problem, error.remedy
-                ) from None
-        if begun:
-            reporter.end(stage)
+        training = partial(
+            learn, plan.of_fold(fold), path, settings, plan.by_slide, device, seed,
+            overwrite=overwrite,
+        )  # fmt: skip
+        try:
+            result = train_reported(training, path, stage, reporter)
+        except TrainingError as error:
+            raise TrainingError(
+                f"fold {fold}: {error.subject}", error.problem, error.remedy
+            ) from None
         for note in result.notes:
             reporter.note(f"fold {fold}: {note}")
         models.append(FoldModel(fold, path, plan.splits(fold)))

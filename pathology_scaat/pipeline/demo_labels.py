@@ -1,4 +1,4 @@
-"""``scaat demo --labels slide``: a diagnosis a slide, no annotation, and the answer known."""
+"""``scaat demo --labels slide``: one diagnosis per slide, no annotation, and a known answer."""
 
 from __future__ import annotations
 

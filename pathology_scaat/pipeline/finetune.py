@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
-from pathology_scaat.artifacts.leases import lease_if_writable
-from pathology_scaat.artifacts.notes import keep_notes
 from pathology_scaat.artifacts.output_folder import Workspace, claim_output
 from pathology_scaat.cohort.manifest import Manifest, assign_splits
 from pathology_scaat.errors import BundleError, TrainingError, UsageError
@@ -17,14 +15,14 @@ from pathology_scaat.patches import PatchStore
 from pathology_scaat.patches.identity import dataset_fingerprint
 from pathology_scaat.pipeline.class_table import class_table_notes, count_classes
 from pathology_scaat.pipeline.preflight import check_training
-from pathology_scaat.pipeline.reporting import Reporter
+from pathology_scaat.pipeline.reporting import Reporter, note_result, train_reported
 from pathology_scaat.pipeline.run_log import logged
 from pathology_scaat.pipeline.same_slides import refuse_copies
 from pathology_scaat.pipeline.tile import load_cohort
 from pathology_scaat.pipeline.train import LabelledRow, TrainingCohort, labelled_rows
 from pathology_scaat.saliency.explanation import check_match
 from pathology_scaat.system.names import shown_names
-from pathology_scaat.training import TrainingSlide, TrainProgress, TrainResult
+from pathology_scaat.training import TrainingSlide, TrainResult
 from pathology_scaat.training.bundle_config import BundleConfig, model_fingerprint
 from pathology_scaat.training.bundle_reading import read_bundle_config
 from pathology_scaat.training.finetune import FinetuneConfig, finetune_settings
@@ -39,8 +37,8 @@ def finetune_cohort(
     """The slides to go on training with; what the model has seen of them decides their splits.
 
     A slide that served the model for training, validation or test serves for the same again,
-    with all slides of its patient. Slides of patients new to it keep the manifest's split, or are
-    dealt one. Nothing is written.
+    with all slides of its patient. Slides of patients new to it keep the manifest's split, or
+    are given one. Nothing is written.
 
     Raises
     ------
@@ -252,26 +250,16 @@ def finetune(
     told = (*class_table_notes(count_classes(found.slides)), *found.notes)
     for note in told:
         listener.note(note)
-    begun = False
-
-    def tell(progress: TrainProgress) -> None:
-        nonlocal begun
-        if not begun:
-            listener.begin("finetune", progress.n_epochs)
-            begun = True
-        listener.update("finetune", progress.epochs_done, progress.text)
-
     from pathology_scaat.training import train_model  # needs torch
 
-    with lease_if_writable(target, math.inf):
-        result = train_model(
-            found.slides, target, settings, device=device, seed=seed, overwrite=overwrite,
-            progress=tell, parent=model,
-        )  # fmt: skip
-    if begun:
-        listener.end("finetune")
-    after = tuple(note for note in result.notes if note not in told)
-    for note in after:
-        listener.note(note)
-    keep_notes(out, "finetune", (*told, *after))
+    result = train_reported(
+        partial(
+            train_model, found.slides, target, settings, device=device, seed=seed,
+            overwrite=overwrite, parent=model,
+        ),
+        target,
+        "finetune",
+        listener,
+    )  # fmt: skip
+    note_result(result, told, out, "finetune", listener)
     return result

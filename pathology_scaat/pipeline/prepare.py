@@ -87,7 +87,7 @@ def prepare(config: RunConfig) -> Prepared:
         cohort = with_external_test(cohort, tested, config.seed)
     if not cohort.rows:
         raise ManifestError("the cohort", "has no slides", "add at least one row")
-    groups = columns_of(tables, config.subgroups)  # a column that is none is told now
+    groups = columns_of(tables, config.subgroups)  # a column that does not exist is refused now
     notes = [*cohort.notes]
     cohort = replace(cohort, notes=())  # the stages need not say them again
     tile_config = config.tile

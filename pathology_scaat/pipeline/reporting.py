@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
+from pathology_scaat.artifacts.leases import lease_if_writable
 from pathology_scaat.artifacts.notes import keep_notes
+
+if TYPE_CHECKING:
+    from pathology_scaat.training import TrainProgress, TrainResult
 
 
 class Reporter(Protocol):
@@ -49,6 +54,52 @@ def tell_and_keep(notes: Sequence[str], out: Path, stage: str, reporter: Reporte
         reporter.note(note)
     out.mkdir(parents=True, exist_ok=True)
     keep_notes(out, stage, notes)
+
+
+def train_reported(
+    train: Callable[..., TrainResult],
+    bundle: Path,
+    stage: str,
+    reporter: Reporter,
+) -> TrainResult:
+    """Run a training as the only one that writes its bundle, and report its epochs.
+
+    Parameters
+    ----------
+    train : callable
+        The training; ``progress`` is the function that it calls after each epoch. Where the right
+        bundle is there already it returns without a call, and no progress is shown.
+    bundle : Path
+        The folder that it makes; where another process makes the same, that one is waited for.
+    stage : str
+        What the progress is called.
+    reporter : Reporter
+        Listens to the progress.
+    """
+    begun = False
+
+    def tell(progress: TrainProgress) -> None:
+        nonlocal begun
+        if not begun:
+            reporter.begin(stage, progress.n_epochs)
+            begun = True
+        reporter.update(stage, progress.epochs_done, progress.text)
+
+    with lease_if_writable(bundle, math.inf):
+        result = train(progress=tell)
+    if begun:
+        reporter.end(stage)
+    return result
+
+
+def note_result(
+    result: TrainResult, told: Sequence[str], out: Path, stage: str, reporter: Reporter
+) -> None:
+    """Tell what a training noted that was not `told` before it, and keep all in ``out``."""
+    after = [note for note in result.notes if note not in told]
+    for note in after:
+        reporter.note(note)
+    keep_notes(out, stage, (*told, *after))
 
 
 @dataclass

@@ -46,7 +46,7 @@ def review(
     tunnel_ports : tuple of int
         Local ports of an ``ssh -L`` tunnel that lead here.
     on_ready : callable
-        Told the link once connections are taken. It works once.
+        Called with the link when the server accepts connections. The link works once.
 
     Raises
     ------

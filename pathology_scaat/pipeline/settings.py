@@ -111,7 +111,7 @@ def groups(config: RunConfig | None = None) -> tuple[Group, ...]:
     Parameters
     ----------
     config : RunConfig, optional
-        Whose values stand for the defaults; those of a run that is told nothing if None.
+        Whose values stand for the defaults; those of a run without any setting if None.
     """
     values = (config or default_config()).model_dump(mode="json")
     return tuple(_groups("", RunConfig, values, _sentence_of(RunConfig)))

@@ -19,7 +19,7 @@ def slide_findings(out: Path) -> dict[str, SlideFindings]:
     """What ``predictions.csv`` and ``review/verdicts.csv`` say, by slide id.
 
     Readers become numbers, in the order of their names; notes are left out, since they may hold
-    anything. A score is told only where it is recorded which model made it.
+    anything. A score is given only where it is recorded which model made it.
 
     Raises
     ------

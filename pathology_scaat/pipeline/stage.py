@@ -11,7 +11,8 @@ from typing import Any, Protocol, Self
 
 from pathology_scaat.artifacts.disk_probe import probe_disk
 from pathology_scaat.artifacts.failure_log import log_failure
-from pathology_scaat.artifacts.leases import LeasedJob, run_leased, sweep_leases, sweep_partials
+from pathology_scaat.artifacts.leases import LeasedJob, run_leased
+from pathology_scaat.artifacts.leftovers import sweep_leases, sweep_partials
 from pathology_scaat.artifacts.output_folder import Workspace, claim_output
 from pathology_scaat.artifacts.redaction import reason_for
 from pathology_scaat.artifacts.status import STAGES, Stage, StatusTable
@@ -133,7 +134,7 @@ class StageRecorder:
             self.report.warnings[slide_id] = "; ".join(warnings)
         own: StatusChange = (slide_id, self._stage, "done", "", facts)
         self._writer.add([*([] if was_there else self._outdated(slide_id)), own])
-        if not result.skipped:  # a rate is told of patches that were really worked on
+        if not result.skipped:  # the rate counts only patches that were really worked on
             n_cut = getattr(result, "n_cut", None)
             self._n_made += 1
             self._units += int(getattr(result, "n_patches", 0) if n_cut is None else n_cut)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from pathology_scaat.artifacts.leases import lease_if_writable
-from pathology_scaat.artifacts.notes import keep_notes
 from pathology_scaat.artifacts.output_folder import Workspace, claim_output
 from pathology_scaat.artifacts.status import StatusTable
 from pathology_scaat.cohort.manifest import Manifest, ManifestRow, assign_splits
@@ -25,7 +23,7 @@ from pathology_scaat.pipeline.label_source import (
     labelled_slides,
 )
 from pathology_scaat.pipeline.preflight import check_training
-from pathology_scaat.pipeline.reporting import Reporter
+from pathology_scaat.pipeline.reporting import Reporter, note_result, train_reported
 from pathology_scaat.pipeline.run_log import logged
 from pathology_scaat.pipeline.same_slides import refuse_copies
 from pathology_scaat.pipeline.tile import load_cohort
@@ -75,7 +73,7 @@ def labelled_rows(rows: Sequence[ManifestRow], space: Workspace) -> list[Labelle
 
 @dataclass(frozen=True)
 class TrainingCohort:
-    """Slides with their splits, and what is to be said about how they were dealt."""
+    """Slides with their splits, and the notes on how they were split."""
 
     slides: tuple[TrainingSlide, ...]
     notes: tuple[str, ...]
@@ -145,7 +143,7 @@ def training_slides(manifest: Manifest, out: Path, seed: int | None) -> tuple[Tr
 
 
 def notes_before(cohort: TrainingCohort, settings: TrainConfig) -> tuple[str, ...]:
-    """What is to be said before training: classes by split, how they were dealt, and what for."""
+    """Notes before training: classes by split, how slides were split, and the positive class."""
     from pathology_scaat.training.builders import one_class_notes  # needs torch
 
     counts = count_classes(cohort.slides)
@@ -251,24 +249,12 @@ def train(
         told = (*label_notes(cohort.rows, settings.labels), *told)
     for note in (*cohort.notes, *told):
         listener.note(note)
-    begun = False
-
-    def tell(progress: TrainProgress) -> None:
-        nonlocal begun
-        if not begun:
-            listener.begin("train", progress.n_epochs)
-            begun = True
-        listener.update("train", progress.epochs_done, progress.text)
-
     model = Workspace(out).model
-    with lease_if_writable(model, math.inf):
-        result = learn(
-            slides, model, settings, by_slide, device, seed, overwrite=overwrite, progress=tell
-        )
-    if begun:
-        listener.end("train")
-    after = [note for note in result.notes if note not in told]
-    for note in after:
-        listener.note(note)
-    keep_notes(out, "train", (*told, *after))
+    result = train_reported(
+        partial(learn, slides, model, settings, by_slide, device, seed, overwrite=overwrite),
+        model,
+        "train",
+        listener,
+    )
+    note_result(result, told, out, "train", listener)
     return result

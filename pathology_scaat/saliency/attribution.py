@@ -28,7 +28,7 @@ from pathology_scaat.scaat.target import Output, Target, evaluating, resolve_tar
 
 @dataclass(frozen=True)
 class AttributionOptions:
-    """What attribution methods may be told; each takes what concerns it.
+    """Options of the attribution methods; each uses those that concern it.
 
     Attributes
     ----------

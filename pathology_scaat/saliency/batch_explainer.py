@@ -120,7 +120,7 @@ class BatchExplainer:
         return tuple(np.concatenate(same) for same in zip(*parts, strict=True))
 
     def start(self, patches: NDArray[np.uint8], first: int = 0) -> list[Pending]:
-        """As a call, but a GPU is only told what to do: results are there when asked for.
+        """As a call, but on a GPU the work is only queued: asking for a result waits for it.
 
         One for each part, where memory does not hold all patches at once.
 

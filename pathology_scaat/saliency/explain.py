@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 IN_FLIGHT = 2
-"""Batches that a GPU has been told of before the results of the first are waited for."""
+"""Batches that are queued on a GPU before the results of the first are waited for."""
 
 Progress = Callable[[int, int], None]
 

@@ -19,9 +19,10 @@ CONTRIBUTION_ARRAY = "contribution"
 MAIN_ARRAY = "saliency"
 UNLIKE_ARRAY = "unlike"
 UNLIKE_PERCENTILE = 99.0
-"""A patch this far out is told to be unlike the training data: of held-out patches 1 % is."""
+"""From this percentile on a patch is reported as unlike the training data: 1 % of held-out
+patches are."""
 UNLIKE_SLIDE_SHARE = 0.25
-"""Share of unlike patches from which a whole slide is told to be unlike the training data."""
+"""Share of unlike patches from which a whole slide is reported as unlike the training data."""
 
 
 def unlike_share(percentile: NDArray[np.float32] | None) -> float | None:

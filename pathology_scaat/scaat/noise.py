@@ -64,7 +64,7 @@ class ImageNoise:
 
 
 def image_noise(seed: int, index: Tensor | Sequence[int] | None, n: int) -> ImageNoise:
-    """Noise of n images: by their numbers where those are known, else by their place.
+    """Noise of n images: by their numbers where those are known, else by their index here.
 
     Raises
     ------

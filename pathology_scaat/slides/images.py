@@ -93,7 +93,7 @@ def remedy_of(problem: str) -> str:
 
 
 def kind_of_name(name: str | None) -> ImageKind:
-    """What an image shows by its name; the name itself is told nowhere."""
+    """What an image shows, by its name; the name itself is never reported."""
     for kind, words in _WORDS.items():
         if name and words.search(name):
             return kind

@@ -58,7 +58,7 @@ def _open_array(path: Path, group: Path, name: str) -> Any:
     spec = {
         "driver": driver,
         "kvstore": {"driver": "file", "path": str(place)},
-        # A chunk that is not there is told from one that is black.
+        # A missing chunk is distinguished from a black one.
         "fill_missing_data_reads": False,
     }
     try:

@@ -113,7 +113,7 @@ def _spacing(properties: Mapping[str, str]) -> Spacing:
 
 
 def describe(handle: openslide.OpenSlide, reader: str) -> SlideInfo:
-    """What OpenSlide knows of a slide, by a list of what may be told; nothing else is read."""
+    """Properties that OpenSlide reports of a slide, by a list of allowed ones; no other is read."""
     properties = handle.properties
     sizes = [SizePx(*size) for size in handle.level_dimensions]
     levels = []
@@ -171,7 +171,7 @@ def open_handle(path: Path, subject: str | None = None) -> openslide.OpenSlide:
             "copy it again, or convert it",
         ) from None
     except (openslide.OpenSlideError, OSError, UnicodeError) as error:
-        # OpenSlide's own words may hold the path: known ones are told in ours.
+        # OpenSlide's own words may hold the path: known ones are replaced by ours.
         for pattern, problem, remedy in _REASONS:
             if re.search(pattern, str(error), re.IGNORECASE):
                 raise SlideOpenError(name, problem, remedy) from None

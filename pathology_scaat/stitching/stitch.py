@@ -151,7 +151,7 @@ def stitch_slide(
 
 
 def _shares(height: int, engine: EngineConfig) -> list[tuple[int, ...]]:
-    """Rows of shards dealt into jobs: one job here, or a few rows a job for workers."""
+    """Rows of shards as jobs: all in one job here, or a few rows in each job for workers."""
     band_offsets = tuple(range(0, height, BLOCK_PX))
     alone = engine.scheduler is None and engine.cluster is None and (engine.workers or 0) <= 1
     share = len(band_offsets) if alone else BANDS_A_JOB

@@ -2,7 +2,7 @@
 
 The features before the classifier's head are described by one Gaussian (Lee et al. 2018, with
 one class): the Mahalanobis distance to it is large for tissue, stains and scanners that the
-training did not show. Distances are told as percentiles of held-out patches: 99 means as
+training did not show. Distances are given as percentiles of held-out patches: 99 means as
 unlike as the one in a hundred of those that is the most unlike.
 """
 

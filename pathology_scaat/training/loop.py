@@ -84,7 +84,7 @@ class TrainingLoop(ABC):
     job : LoopJob
         What is trained, and to where.
     progress : callable, optional
-        Told after each epoch, and within long ones.
+        Called after each epoch, and within long ones.
     """
 
     job: LoopJob

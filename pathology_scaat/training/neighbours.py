@@ -4,7 +4,7 @@ The bundle keeps features and where the patches came from as keyed hashes of sli
 pixel and no name, so that a bundle that leaves a hospital takes no picture of a patient along.
 Whoever has the patch stores of the training can show the patches; nobody else can.
 
-Search is exact (Euclidean distance of standardised features), and distances are told against
+Search is exact (Euclidean distance of standardised features), and distances are given relative to
 those that held-out patches have to their nearest training patch of another patient.
 """
 

@@ -1,7 +1,7 @@
 """What a finished model's maps and features look like on held-out patches.
 
 Pictures of all slides are measured by these values, so that a colour means the same on every
-slide; and a patch is told to be unlike the training data by them.
+slide; and by them a patch is reported to be unlike the training data.
 """
 
 from __future__ import annotations

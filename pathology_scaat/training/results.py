@@ -34,7 +34,7 @@ class TrainingSlide:
 
 @dataclass(frozen=True)
 class TrainProgress:
-    """Told after every epoch, and within long ones.
+    """What a training reports after every epoch, and within long ones.
 
     Attributes
     ----------

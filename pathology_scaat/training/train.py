@@ -72,7 +72,7 @@ def train_model(
     overwrite : bool
         Train anew even where the right bundle or a checkpoint exists.
     progress : callable, optional
-        Told about each epoch (and within long ones). Raising in it stops the training after the
+        Called after each epoch (and within long ones). Raising in it stops the training after the
         last checkpoint.
     parent : Path, optional
         Bundle to go on from: its weights, its normalisation, and its record of slides

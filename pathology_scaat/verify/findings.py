@@ -26,7 +26,7 @@ class Finding:
 
 @dataclass
 class Report:
-    """Collects findings; of a sound artifact one line, of an unsound one a line a fault."""
+    """Collects findings; one for a sound artifact, one per fault for an unsound one."""
 
     findings: list[Finding] = field(default_factory=list)
 

@@ -11,7 +11,7 @@ from pathology_scaat.artifacts.checksums import (
     sums_problem,
     text_problem,
 )
-from pathology_scaat.artifacts.leases import find_partials
+from pathology_scaat.artifacts.leftovers import find_partials
 from pathology_scaat.artifacts.notes import FILE_NAME as NOTES
 from pathology_scaat.artifacts.notes import read_notes
 from pathology_scaat.artifacts.output_folder import PREDICTIONS_NAME, SUMS_NAME, Workspace

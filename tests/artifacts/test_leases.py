@@ -13,13 +13,12 @@ import pytest
 from pathology_scaat.artifacts.atomic import atomic_path, partial_path
 from pathology_scaat.artifacts.leases import (
     LeasedJob,
-    find_partials,
     is_leased,
     lease,
     lease_path,
     run_leased,
-    sweep_partials,
 )
+from pathology_scaat.artifacts.leftovers import find_partials, sweep_partials
 from pathology_scaat.errors import LeaseError
 from pathology_scaat.system.processes import machine_id, owner_is_dead, owner_tag
 

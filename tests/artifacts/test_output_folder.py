@@ -11,7 +11,8 @@ from reliability_tools import draw_slide, run_scaat
 
 from pathology_scaat.artifacts.atomic import atomic_path, partial_path
 from pathology_scaat.artifacts.failure_log import log_failure
-from pathology_scaat.artifacts.leases import find_partials, lease, sweep_partials
+from pathology_scaat.artifacts.leases import lease
+from pathology_scaat.artifacts.leftovers import find_partials, sweep_partials
 from pathology_scaat.artifacts.output_folder import MARKER_NAME, claim_output
 from pathology_scaat.errors import SlideError, StoreError, UsageError
 from pathology_scaat.system.locks import file_lock

@@ -15,7 +15,7 @@ Scaat = Callable[..., subprocess.CompletedProcess[str]]
 
 def run_scaat(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     """The ``scaat`` command as a user's shell would start it."""
-    return run_forked(arguments, threads=2, folder=cwd)
+    return run_forked(arguments, folder=cwd)
 
 
 @pytest.fixture(scope="session")
@@ -28,4 +28,4 @@ def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Manifest of four slides of four patients, one of which is no slide at all."""
     folder = tmp_path_factory.mktemp("cohort")
     (folder / "broken.svs").write_bytes(b"not a slide")
-    return make_cohort(folder, 1280, "broken.svs,slide-broken,patient-9,,")
+    return make_cohort(folder, 640, "broken.svs,slide-broken,patient-9,,")

@@ -202,7 +202,7 @@ def test_info_tells_geometry_and_no_identity(scaat: Any, cohort: Path) -> None:
     done = scaat("info", cohort.parent / "s0.tiff", "--json")
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
-    assert told["size_px"] == {"width": 1280, "height": 1280}
+    assert told["size_px"] == {"width": 640, "height": 640}
     assert told["mpp"] == pytest.approx(0.5)
     assert told["suggested_mpp"] == 0.5
     assert len(told["levels"]) == 2

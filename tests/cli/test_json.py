@@ -90,7 +90,7 @@ def test_the_stages_and_what_looks_at_a_run(
     assert len(told["stages"][0]["already_there"]) == 3
     assert set(told) == COMMON | keys["tile"]
     for verb in ("explain", "stitch", "export"):
-        code, told, said = ask(capsys, verb, "--out", out)
+        code, told, said = ask(capsys, verb, "--out", out, "--workers", 1)
         assert code == 0, said
         first = {"open_first"} if verb == "export" else set()
         assert set(told) == COMMON | keys[verb] | first

@@ -169,7 +169,9 @@ def test_the_readme_is_put_where_none_is(tmp_path: Path) -> None:
 
 
 def test_the_readme_names_what_a_run_makes(tmp_path: Path, cohort: Path, scaat: Any) -> None:
-    done = scaat("tile", "--manifest", cohort, "--out", tmp_path / "out", "--mpp", 1)
+    done = scaat(
+        "tile", "--manifest", cohort, "--out", tmp_path / "out", "--mpp", 1, "--workers", 1
+    )
     assert done.returncode == 3
     told = {line.split()[0].rstrip("/") for line in TEXT.splitlines() if line[:1].isalpha()}
     for path in (tmp_path / "out").iterdir():

@@ -143,7 +143,7 @@ def test_a_trained_model_is_applied_without_training(
 
 def test_single_verbs_redo_only_what_a_setting_changes(scaat: Any, whole: tuple[Path, Any]) -> None:
     out, _ = whole
-    done = scaat("explain", "--out", out)
+    done = scaat("explain", "--out", out, "--workers", 1)
     assert "explain: 0 done, 3 already there, 0 failed" in done.stdout
     done = scaat("stitch", "--out", out, "--weighting", "none", "--workers", 1)
     assert done.returncode == 0, done.stderr
@@ -182,13 +182,13 @@ def test_another_format_is_added_and_only_prune_removes(
     out = tmp_path / "out"
     shutil.copytree(whole[0], out)
     before = {p.name for p in (out / "overlays").iterdir()}
-    done = scaat("export", "--out", out, "--formats", "csv")
+    done = scaat("export", "--out", out, "--formats", "csv", "--workers", 1)
     assert done.returncode == 0, done.stderr
     assert "press F" in " ".join(done.stdout.split())
     csvs = {f"slide-{number}.csv" for number in range(3)}
     assert {p.name for p in (out / "overlays").iterdir()} == before | csvs
     assert scaat("verify", "--out", out).returncode == 0
-    done = scaat("export", "--out", out, "--formats", "csv", "--prune")
+    done = scaat("export", "--out", out, "--formats", "csv", "--prune", "--workers", 1)
     assert done.returncode == 0, done.stderr
     left = {p.name for p in (out / "overlays").glob("slide-*")}
     assert left == csvs | {f"slide-{number}.json" for number in range(3)}

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import csv
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from forked_command import run_forked
 from reliability_tools import FINISHED
 
 from pathology_scaat.annotations import read_annotations
@@ -38,12 +36,10 @@ def out(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
             f"{path},{slide_id},{patient},{path.with_suffix('.geojson') if annotated else ''}"
         )
     (folder / "cohort.csv").write_text("\n".join(lines) + "\n")
-    done = subprocess.run(
-        [sys.executable, "-m", "pathology_scaat", "run", "--manifest", str(folder / "cohort.csv"),
-         "--out", str(folder / "out"), "--mpp", "4", "--patch-size", "64", "--overlap", "0.5",
-         "--classes", "Normal,Tumor", "--epochs", "6", "--workers", "1", "--seed", "1"],
-        capture_output=True, text=True, timeout=280, check=False,
-        env={**os.environ, "COLUMNS": "200"},
+    done = run_forked(
+        ["run", "--manifest", folder / "cohort.csv", "--out", folder / "out", "--mpp", 4,
+         "--patch-size", 64, "--overlap", 0.5, "--classes", "Normal,Tumor", "--epochs", 6,
+         "--workers", 1, "--seed", 1],
     )  # fmt: skip
     assert done.returncode in FINISHED, done.stderr
     return folder / "out"

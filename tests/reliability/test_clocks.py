@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from pathology_scaat.artifacts.atomic import atomic_path, partial_path
-from pathology_scaat.artifacts.leases import lease, lease_path, sweep_partials
+from pathology_scaat.artifacts.leases import lease, lease_path
+from pathology_scaat.artifacts.leftovers import sweep_partials
 from pathology_scaat.artifacts.status import StatusTable
 from pathology_scaat.errors import LeaseError
 from pathology_scaat.slides import fingerprint

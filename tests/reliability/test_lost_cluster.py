@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -30,7 +31,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.name != "posix", reason="k
 
 @pytest.fixture(scope="module")
 def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_cohort(tmp_path_factory.mktemp("cohort"), side_px=512)
+    return make_cohort(tmp_path_factory.mktemp("cohort"), side_px=384)
 
 
 @pytest.fixture(scope="module")
@@ -81,27 +82,25 @@ def test_a_part_of_the_cluster_is_killed(
     out = tmp_path / "out"
     prepare(good, out, stage)
     args = ("run", "--manifest", str(cohort), "--out", str(out), *RUN)
-    with loopback_cluster(tmp_path / "cluster") as cluster:
-        run = subprocess.Popen(
-            [sys.executable, "-m", "pathology_scaat", *args, "--scheduler", cluster.address],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            env={**os.environ, "COLUMNS": "200", "OMP_NUM_THREADS": "1"},
-        )
+    with (
+        loopback_cluster(tmp_path / "cluster") as cluster,
+        ThreadPoolExecutor(1) as background,
+    ):
+        run = background.submit(run_scaat, *args, "--scheduler", cluster.address)
 
         def at_work() -> bool:
-            return run.poll() is not None or any((out / folder).glob("*.partial-*"))
+            return run.done() or any((out / folder).glob("*.partial-*"))
 
         assert wait_until(at_work, 180, every_s=0.001)
         cluster.kill(cluster.scheduler if part == "scheduler" else cluster.workers[0])
         killed = time.monotonic()
-        said, _ = run.communicate(timeout=BOUNDED_S * (4 if part == "worker" else 1))
-        assert run.returncode in codes, said
+        done = run.result(timeout=BOUNDED_S * (4 if part == "worker" else 1))
+        said = done.stdout + done.stderr
+        assert done.returncode in codes, said
         assert "Traceback" not in said
         assert "distributed" not in said
-        assert_rows_are_true(out, run.returncode)
-        if run.returncode == 3:
+        assert_rows_are_true(out, done.returncode)
+        if done.returncode == 3:
             assert time.monotonic() - killed < BOUNDED_S
             assert "the dask scheduler was lost" in said
             # Workers end with their scheduler; what they still finish is whole.

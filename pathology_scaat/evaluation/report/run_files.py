@@ -83,7 +83,7 @@ class RunFiles:
         files = cls(out, slides=rows)
         for name in (*_CHECKED, TRUST_CARD):
             if (out / name).is_file():
-                files.found[name] = _read(out / name, sealed=name in _CHECKED)
+                files.found[name] = _read(out / name, has_checksum=name in _CHECKED)
         files._find_model(model)
         files._leave_out_other_models()
         if files.model.get("imported"):
@@ -117,7 +117,7 @@ class RunFiles:
             if (path / CONFIG_NAME).is_file():
                 self.model_file = f"{name}/{CONFIG_NAME}"
                 read_bundle_config(path)  # refuses one that was altered
-                self.found[self.model_file] = _read(path / CONFIG_NAME, sealed=False)
+                self.found[self.model_file] = _read(path / CONFIG_NAME, has_checksum=False)
                 break
         if self.model_file.startswith("folds/"):
             self.notes.append(
@@ -193,9 +193,9 @@ def shown(value: Any) -> str:
     return str(value)
 
 
-def _read(path: Path, *, sealed: bool) -> dict[str, Any]:
+def _read(path: Path, *, has_checksum: bool) -> dict[str, Any]:
     remedy = "see 'scaat verify', then make it again"
-    if sealed and text_problem(path) == CHECKSUM_MISMATCH:
+    if has_checksum and text_problem(path) == CHECKSUM_MISMATCH:
         raise StoreError(path.name, CHECKSUM_MISMATCH, remedy)
     try:
         value = json.loads(path.read_text(encoding="utf-8"))

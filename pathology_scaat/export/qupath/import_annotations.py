@@ -1,7 +1,7 @@
 """The way back: annotations that a pathologist corrected in QuPath, as labels for training.
 
 What comes in is GeoJSON as QuPath exports it, by its own dialog or by the script of ours, in
-the pixels of the image as QuPath opened it. What goes out is a file a slide as the manifest's
+the pixels of the image as QuPath opened it. What goes out is one file per slide as the manifest's
 ``annotation_path`` wants it: relative to the scanned area, classes named as the model names
 them. Tiling adds the scanner's bounds again when it labels patches. Former annotations that
 nobody touched stay (``merge.py`` has the rule); no file is replaced that an import did not make.
@@ -37,7 +37,7 @@ MANIFEST_NAME = "manifest.csv"
 SCHEMA_NAME = "pathology_scaat.import"
 SCHEMA_VERSION = 1
 LEAST_SHARE = 0.5
-"""Of a slide's labelled area that must be left after an import, unless told otherwise."""
+"""Of a slide's labelled area that must be left after an import, unless another share is given."""
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ class ModelWords:
     Attributes
     ----------
     model_fingerprint : str
-        Of the bundle; facts of another model than a map's are not told of it.
+        Of the bundle; facts of another model than the map's are left out.
     name : str, optional
         Name that tells models apart.
     held_out : str, optional

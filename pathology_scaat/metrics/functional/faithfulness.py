@@ -75,7 +75,7 @@ class Faithfulness:
 def cell_ranks(maps: Tensor, cell_px: int, seed: int = 0) -> Tensor:
     """Rank of each cell of ``cell_px`` pixels by its mean, 0 = most relevant: (N, cells) int64.
 
-    Equal cells are ordered at random (seeded), never by their place. Maps whose side is no
+    Equal cells are ordered at random (seeded), never by their position. Maps whose side is no
     multiple are pooled with smaller cells at the end.
 
     Examples

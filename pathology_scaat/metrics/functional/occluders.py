@@ -79,7 +79,7 @@ def make_occluder(
     seed : int
         Of noise and of who donates to whom.
     index : sequence of int or Tensor, (N,), optional
-        Number of each image, which its noise and donor are drawn by; else its place here.
+        Number of each image, which its noise and donor are drawn by; else its index here.
     mean_colour : Tensor, (C,), optional
         Of the data set; else of these images.
     donors : Tensor, (M, C, H, W), optional

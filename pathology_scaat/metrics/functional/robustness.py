@@ -46,7 +46,7 @@ def infidelity(
         Of the Gaussian noise, pixel units of 0..1.
     n_samples, seed : int
     index : sequence of int or Tensor, (N,), optional
-        Number of each image, which its noise is drawn by; else its place here.
+        Number of each image, which its noise is drawn by; else its index here.
 
     Returns
     -------
@@ -85,7 +85,7 @@ def relative_sensitivity(
     """Largest relative change of a map under uniform noise: max ||A(x+n) - A(x)|| / ||A(x)||.
 
     Max-sensitivity of Yeh et al. 2019 over the map's own norm; (N,), NaN where a map is zero.
-    ``index`` is the number of each image, which its noise is drawn by; else its place here.
+    ``index`` is the number of each image, which its noise is drawn by; else its index here.
 
     Examples
     --------

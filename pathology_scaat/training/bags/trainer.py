@@ -64,7 +64,7 @@ class BagTrainer(TrainingLoop):
     job : BagJob
         What is trained, from which bags, to where.
     progress : callable, optional
-        Told after each epoch, and within long ones.
+        Called after each epoch, and within long ones.
     """
 
     job: BagJob
