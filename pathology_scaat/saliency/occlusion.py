@@ -72,7 +72,7 @@ def random_masks(n_masks: int, size: tuple[int, int], cell_px: int, seed: int) -
         whole = F.interpolate(
             kept[number : number + 1], size=wide, mode="bilinear", align_corners=False
         )
-        masks[number] = whole[0, :, down : down + height, right : right + width]
+        masks[number] = whole[0, :, down : down + height, right : right + width].clamp(0, 1)
     return masks
 
 
