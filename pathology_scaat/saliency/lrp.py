@@ -36,6 +36,10 @@ GAMMA_TOKENS = 0.05
 """The same at the linear layers of a transformer (Achtibat et al. 2024)."""
 ROUNDING = 1e-3
 """Share of the relevance that may be lost on the way from the first layer to the pixels."""
+ROUNDING_OF_BOX = 1e-5
+"""Less than this share of the largest sum of parts, which are not negative, is rounding."""
+NO_PIXEL = 1e-6
+"""An input of the first layer that differs by less between black and white is padding."""
 
 
 def _named(words: str) -> frozenset[str]:
@@ -122,15 +126,16 @@ class _Rules(TorchFunctionMode):
 
     Parameters
     ----------
-    low, high : Tensor, (1, ...)
-        Least and largest inputs of the first layer: those of black and white images.
+    black, white : Tensor, (1, ...)
+        Inputs of the first layer for such images: the ends of what it may be given.
     through_attention : bool
         Whether relevance flows to queries and keys as well, or by the values alone.
     """
 
-    def __init__(self, low: Tensor, high: Tensor, through_attention: bool) -> None:
+    def __init__(self, black: Tensor, white: Tensor, through_attention: bool) -> None:
         super().__init__()
-        self.low, self.high = torch.minimum(low, high), torch.maximum(low, high)
+        self.low, self.high = torch.minimum(black, white), torch.maximum(black, white)
+        self.scale = white - black
         self.through_attention = through_attention
         self.has_attention = False
         self.box: tuple[Tensor, Tensor, Tensor] | None = None
@@ -199,7 +204,10 @@ class _Rules(TorchFunctionMode):
             )
             values, low, high = self.box  # type: ignore[misc]
             parts = apply(values, weight) - apply(low, positive) - apply(high, negative)
-            return _as_if(result, parts * (result / _stable(parts)).detach())
+            # what only constant padding reaches is kept by it; its parts are rounding alone
+            counts = parts.detach() > ROUNDING_OF_BOX * parts.detach().amax()
+            share = torch.where(counts, result / _stable(parts), 0.0)
+            return _as_if(result, parts * share.detach())
         if name == "linear":
             gamma = GAMMA_TOKENS if self.has_attention else 0.0
         else:
@@ -250,7 +258,7 @@ class _Rules(TorchFunctionMode):
         )
         if not isinstance(found, Tensor):
             return torch.zeros_like(images)
-        return _on_pixels(found, self.first_input, images)
+        return _on_pixels(found, self.scale, self.first_input, images)
 
 
 def _normalised(name: str, x: Tensor, *args: Any, **more: Any) -> Tensor:
@@ -279,21 +287,22 @@ def _normalised(name: str, x: Tensor, *args: Any, **more: Any) -> Tensor:
     return made if bias is None else made + bias
 
 
-def _on_pixels(relevance: Tensor, first_input: Tensor, images: Tensor) -> Tensor:
-    """Relevance of the first layer's inputs, laid back onto the pixels they were made of."""
+def _on_pixels(relevance: Tensor, scale: Tensor, first_input: Tensor, images: Tensor) -> Tensor:
+    """Relevance of the first layer's inputs, laid back onto the pixels they were made of.
+
+    An input is a pixel that was scaled, moved, padded with or taken for another, or a mean of
+    pixels that were resized, which then share by their weights in it. ``scale`` is the sum of
+    an input's slopes by the pixels.
+    """
     if first_input is images:
         return relevance
-
-    def back(values: Tensor) -> Tensor:
-        (found,) = torch.autograd.grad(first_input, [images], values, retain_graph=True)
-        return found
-
-    # each input is one pixel, scaled and moved: what comes back is relevance x that scale
-    laid = back(relevance) / _stable(back(torch.ones_like(relevance)))
+    has_pixels = scale.abs() > NO_PIXEL
+    shares = torch.where(has_pixels, relevance / torch.where(has_pixels, scale, 1.0), 0.0)
+    (laid,) = torch.autograd.grad(first_input, [images], shares, retain_graph=True)
     lost = (laid.flatten(1).sum(1) - relevance.flatten(1).sum(1)).abs()
     if bool((lost > ROUNDING * relevance.flatten(1).abs().sum(1) + 1e-12).any()):
         raise UsageError(
-            "lrp", "needs a network whose first layer sees the pixels one by one, not resized ones",
+            "lrp", "cannot follow what this network does to the pixels before its first layer",
             "choose another method",
         )  # fmt: skip
     return laid

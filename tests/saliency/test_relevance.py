@@ -200,9 +200,33 @@ def test_relevance_lies_on_the_pixels_that_are_looked_at() -> None:
     )
 
 
-def test_images_that_a_network_resizes_are_refused() -> None:
-    model = Before(lambda x: F.interpolate(x, size=(9, 9), mode="bilinear", align_corners=False))
-    with pytest.raises(UsageError, match="pixels one by one"):
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda x: F.interpolate(x, size=(9, 9), mode="bilinear", align_corners=False),
+        lambda x: F.pad(x, (2, 2, 2, 2), mode="replicate"),
+        lambda x: 1 - x,
+    ],
+)
+def test_relevance_is_conserved_over_what_is_done_to_the_pixels_first(change: object) -> None:
+    torch.manual_seed(7)
+    model, images = Before(change), torch.rand(2, 3, 12, 12)  # type: ignore[arg-type]
+    torch.testing.assert_close(
+        signed(model, images).sum((1, 2, 3)), positive_logits(model, images), rtol=1e-3, atol=1e-5
+    )
+
+
+def test_constant_padding_keeps_what_it_alone_explains() -> None:
+    torch.manual_seed(8)
+    model, images = Before(lambda x: F.pad(x, (4, 4, 4, 4))), torch.rand(2, 3, 12, 12)
+    found = signed(model, images)
+    assert bool(found.isfinite().all())
+    assert float(found.abs().sum()) < 20 * float(positive_logits(model, images).abs().sum())
+
+
+def test_pixels_that_are_compared_before_the_first_layer_are_refused() -> None:
+    model = Before(lambda x: x - x.mean((2, 3), keepdim=True))  # black and white look the same
+    with pytest.raises(UsageError, match="before its first layer"):
         attribution(model, torch.rand(2, 3, 12, 12), 1, "lrp")
 
 
