@@ -281,13 +281,9 @@ def _perturb(
         def steady(values: Tensor, flipped: Tensor = flipped) -> Tensor:
             return torch.where(flipped, torch.nan, values.cpu())
 
-        signed, _ = input_gradient(model.eval(), images, target)
         entries = {
             "stability_ssim": steady(robustness.ssim(own, moved)),
             "stability_spearman": steady(robustness.spearman(own, moved)),
-            "infidelity": robustness.infidelity(
-                model, images, signed, target, seed=seed, index=index
-            ),
             "sensitivity": robustness.relative_sensitivity(
                 lambda x, t=target, p=part: _explain(model, x, t, p, config),  # type: ignore[misc]
                 images,
@@ -296,6 +292,11 @@ def _perturb(
                 index=index,
             ),
         }
+        if config.method == "gradient":  # others' maps have no signs, or no unit of the score
+            signed, _ = input_gradient(model.eval(), images, target)
+            entries["infidelity"] = robustness.infidelity(
+                model, images, signed, target, seed=seed, index=index
+            )
         if with_random:
             steps = cascade_similarity(
                 model,

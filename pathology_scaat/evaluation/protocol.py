@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from pathology_scaat.saliency.attributions import ATTRIBUTIONS
 
 
 class ProtocolConfig(BaseModel):
@@ -21,8 +23,10 @@ class ProtocolConfig(BaseModel):
         ge=0,
         description="Largest loss of AUC that counts as no loss (lower end of the interval).",
     )
-    method: Literal["gradient", "gradient-x-input", "smoothgrad", "integrated-gradients"] = Field(
-        default="gradient", description="Attribution method that is judged."
+    method: Annotated[str, AfterValidator(ATTRIBUTIONS.check)] = Field(
+        default="gradient",
+        description="Attribution method that is judged.",
+        json_schema_extra={"enum": list(ATTRIBUTIONS.names)},
     )
     n_samples: int = Field(default=8, ge=1, description="Samples of SmoothGrad or steps of IG.")
     max_images: int = Field(

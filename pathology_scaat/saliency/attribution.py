@@ -1,7 +1,8 @@
 """Pixel attribution of a classifier's decision: one call, several methods, torch tensors.
 
-The value of a pixel is the absolute attribution summed over the colour channels. Nothing is
-normalised here: maps of two patches under the same model can be compared and blended.
+The value of a pixel is the absolute attribution summed over the colour channels (relevance is
+summed with its signs first). Nothing is normalised here: maps of two patches under the same model
+can be compared and blended.
 
 References
 ----------
@@ -41,7 +42,13 @@ class AttributionOptions:
     baseline : Tensor or None
         Start of Integrated Gradients; white if None.
     layer : nn.Module or None
-        Layer of Grad-CAM; the last one with a spatial output if None.
+        Layer of Grad-CAM and ADVISE; the last one with a spatial output if None.
+    n_masks : int
+        Random masks of RISE.
+    square_px : int
+        Side of what occlusion covers, and of the cells of RISE's masks.
+    seed : int
+        Of RISE's masks.
     """
 
     n_samples: int
@@ -49,6 +56,9 @@ class AttributionOptions:
     noise: ImageNoise
     baseline: Tensor | None = None
     layer: nn.Module | None = None
+    n_masks: int = 400
+    square_px: int = 8
+    seed: int = 0
 
 
 def input_gradient(
@@ -177,6 +187,8 @@ def attribute_with_logits(
     noise_std: float = 0.1,
     baseline: Tensor | None = None,
     layer: nn.Module | None = None,
+    n_masks: int = 400,
+    square_px: int = 8,
     seed: int = 0,
     index: Tensor | Sequence[int] | None = None,
 ) -> tuple[Tensor, Tensor]:
@@ -188,10 +200,15 @@ def attribute_with_logits(
         )
     if n_samples < 1:
         raise UsageError("n_samples", f"is {n_samples}", "give 1 or more")
+    for name, value in (("n_masks", n_masks), ("square_px", square_px)):
+        if value < 2:
+            raise UsageError(name, f"is {value}", "give 2 or more")
     with evaluating(model):
         classes = resolve_target(model, images, target)
         noise = image_noise(seed, index, len(images))
-        options = AttributionOptions(n_samples, noise_std, noise, baseline, layer)
+        options = AttributionOptions(
+            n_samples, noise_std, noise, baseline, layer, n_masks, square_px, seed
+        )
         found: tuple[Tensor, Tensor] = attribute(model, images, classes, output, options)
     return found
 
@@ -207,6 +224,8 @@ def attribution(
     noise_std: float = 0.1,
     baseline: Tensor | None = None,
     layer: nn.Module | None = None,
+    n_masks: int = 400,
+    square_px: int = 8,
     seed: int = 0,
     index: Tensor | Sequence[int] | None = None,
 ) -> Tensor:
@@ -221,8 +240,8 @@ def attribution(
     target : int, Tensor (N,) or "predicted"
         The class that is explained.
     method : str
-        ``gradient`` (one forward and one input backward), ``gradient-x-input``,
-        ``smoothgrad``, ``integrated-gradients``, ``grad-cam``, ``grad-cam++``.
+        A name of :data:`~pathology_scaat.saliency.attributions.ATTRIBUTIONS`; ``gradient`` costs
+        one forward and one input backward.
     output : {"margin", "margin-best", "logit"}
         See :func:`target_score`.
     n_samples : int
@@ -233,9 +252,13 @@ def attribution(
         Start of Integrated Gradients, broadcast to the images. Default white: the glass of a
         slide, where black would be ink or a fold.
     layer : nn.Module, optional
-        Layer of Grad-CAM; by default the last one with a spatial output.
+        Layer of Grad-CAM and ADVISE; by default the last one with a spatial output.
+    n_masks : int
+        Random masks of RISE; each costs a forward pass.
+    square_px : int
+        Side of the squares that occlusion covers, and of the cells of RISE's masks.
     seed : int
-        Of SmoothGrad's noise.
+        Of SmoothGrad's noise and RISE's masks.
     index : sequence of int or Tensor, (N,), optional
         Number of each image, which its noise is drawn by, so that a map does not depend on the
         batch that its image comes in. By default the place in this batch.
@@ -267,6 +290,8 @@ def attribution(
         noise_std=noise_std,
         baseline=baseline,
         layer=layer,
+        n_masks=n_masks,
+        square_px=square_px,
         seed=seed,
         index=index,
     )

@@ -117,6 +117,8 @@ class BagExplainer(BatchExplainer):
                 "logit",
                 n_samples=self.config.n_samples,
                 noise_std=self.config.noise_std,
+                n_masks=self.config.n_masks,
+                square_px=self.config.square_px,
                 seed=self.config.seed,
                 index=range(mine.start, mine.stop),
             )

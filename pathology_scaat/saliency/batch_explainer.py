@@ -205,6 +205,8 @@ class BatchExplainer:
                     config.output,
                     n_samples=config.n_samples,
                     noise_std=config.noise_std,
+                    n_masks=config.n_masks,
+                    square_px=config.square_px,
                     seed=config.seed,
                     index=range(first, first + len(patches)),
                 )

@@ -12,7 +12,7 @@ from pathology_scaat.scaat.gradients import activation_gradient, class_activatio
 from pathology_scaat.scaat.target import Output, target_score
 
 
-def _spatial(activation: Tensor, prefix_tokens: int) -> Tensor | None:
+def spatial_activation(activation: Tensor, prefix_tokens: int) -> Tensor | None:
     """(N, C, h, w) of a CNN's feature map or a transformer's tokens; None where it is neither."""
     if activation.ndim == 4:
         # Channels-last blocks (Swin, ConvNeXt) are told apart by the square in the middle.
@@ -88,7 +88,7 @@ def grad_cam(
         model, images, lambda logits: target_score(logits, target, output), chosen
     )
     prefix = int(getattr(model, "num_prefix_tokens", 1))
-    activation, slope = _spatial(kept, prefix), _spatial(gradient, prefix)
+    activation, slope = spatial_activation(kept, prefix), spatial_activation(gradient, prefix)
     if activation is None or slope is None:
         raise UsageError("grad-cam", "the layer has no spatial output", "name another layer")
     height, width = images.shape[-2:]

@@ -48,7 +48,13 @@ class ExplainConfig(BaseModel):
     noise_std: float = Field(
         default=0.1, ge=0, le=1, description="SmoothGrad noise, pixel units of 0..1."
     )
-    seed: int = Field(default=0, ge=0, description="Seed of SmoothGrad's noise.")
+    n_masks: int = Field(default=400, ge=2, description="RISE's random masks, a forward pass each.")
+    square_px: int = Field(
+        default=8, ge=2, description="Side of what occlusion covers and of RISE's cells, in pixels."
+    )
+    seed: int = Field(
+        default=0, ge=0, description="Seed of SmoothGrad's noise and of RISE's masks."
+    )
     precision: Annotated[Literal["auto", "float32", "bfloat16"], BeforeValidator(_spelled)] = Field(
         default="auto",
         description="Arithmetic of the model: float32 (fp32), bfloat16 (bf16), or auto: float32, "

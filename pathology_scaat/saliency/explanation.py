@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pathology_scaat.artifacts.fingerprint import fingerprint
 from pathology_scaat.errors import UsageError
 from pathology_scaat.patches.schema import PatchStoreMeta
+from pathology_scaat.saliency.attributions import OPTIONS_OF, SIGNED
 from pathology_scaat.saliency.config import ExplainConfig
 from pathology_scaat.saliency.schema import (
     MAIN_ARRAY,
@@ -77,9 +78,7 @@ def array_names(
 ) -> dict[str, str]:
     """Which array holds the saliency of which class."""
     # the margins of two classes differ in sign alone, and saliency is its size
-    shared = (
-        len(class_names) == 2 and config.output != "logit" and not config.method.startswith("grad-")
-    )
+    shared = len(class_names) == 2 and config.output != "logit" and config.method in SIGNED
     return {
         name: MAIN_ARRAY if shared or name == main else f"{MAIN_ARRAY}_{class_names.index(name)}"
         for name in targets
@@ -88,7 +87,8 @@ def array_names(
 
 def _parameters(config: ExplainConfig, model_config: BundleConfig) -> dict[str, Any]:
     """All that decides the result beside patches and model, but the classes."""
-    parameters = config.model_dump(mode="json", exclude={*NOT_IN_FINGERPRINT, "target"})
+    idle = {name for name, methods in OPTIONS_OF.items() if config.method not in methods}
+    parameters = config.model_dump(mode="json", exclude={*NOT_IN_FINGERPRINT, "target", *idle})
     # the model's fingerprint holds it too: this tells that it was applied
     parameters["temperature"] = model_config.temperature
     if model_config.bag is not None:

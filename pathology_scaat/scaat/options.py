@@ -103,6 +103,11 @@ class ScaatOptions:
         ``tissue`` leaves glass out: pixels whose darkest channel is above the threshold.
     colour_space : str
         Space in which the change is made.
+    layer : str or None
+        Name of the module whose output is changed instead of the pixels (``layer2``,
+        ``blocks.1``; the end of a name will do): places of its map, or tokens, are ranked by its
+        own gradient, and ``eps`` counts in the root mean square of an image's activations there.
+        A plain step's gradient serves, so it costs what a change of pixels costs.
     smooth_px : int
         Odd side of the box filter over the saliency map; 1 is none. For ``grid="pixel"``.
     smoothgrad_samples, smoothgrad_sigma, teacher_decay : int, float, float
@@ -134,6 +139,7 @@ class ScaatOptions:
     region: str = "all"
     tissue_threshold: float = 0.85
     colour_space: str = "rgb"
+    layer: str | None = None
     smooth_px: int = 3
     smoothgrad_samples: int = 4
     smoothgrad_sigma: float = 0.1
@@ -155,8 +161,25 @@ class ScaatOptions:
             check_range(name, getattr(self, name), 0.0, 1.0)
         if self.smooth_px < 1 or self.smooth_px % 2 == 0:
             raise UsageError("smooth_px", f"{self.smooth_px} is not odd", "give 1, 3, 5, ...")
+        if self.layer is not None:
+            self._check_layer()
         if self.alpha is not None:
             check_range("alpha", self.alpha, 0.0, 16.0)
+
+    def _check_layer(self) -> None:
+        """Refuse what has a meaning for pixels alone."""
+        for name, only in (
+            ("saliency", "gradient"), ("fill", "perturb"), ("region", "all"),
+            ("colour_space", "rgb"), ("grid", "pixel"),
+        ):  # fmt: skip
+            if getattr(self, name) != only:
+                raise UsageError(
+                    "layer", f"'{self.layer}' does not go with {name} '{getattr(self, name)}'",
+                    f"set {name} to '{only}', or layer to nothing",
+                )  # fmt: skip
+        if self.random_start == "before" or not self.stop_gradient:
+            what = "random_start 'before'" if self.stop_gradient else "stop_gradient false"
+            raise UsageError("layer", f"'{self.layer}' does not go with {what}", "change either")
 
     @property
     def step_size(self) -> float:

@@ -24,10 +24,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pathology_scaat.errors import UsageError
 from pathology_scaat.scaat.attribution import EmaTeacher, grad_cam, smoothgrad
 from pathology_scaat.scaat.batch_norm import batch_norm_policy
 from pathology_scaat.scaat.budget import pixel_budget, pixel_saliency, tissue_region
 from pathology_scaat.scaat.colour import add_density
+from pathology_scaat.scaat.feature_attack import feature_loss, feature_step, layer_named
 from pathology_scaat.scaat.grid import Cell, network_cell, on_grid
 from pathology_scaat.scaat.method import Backward, Method, StepLosses, Visit
 from pathology_scaat.scaat.objective import Objective
@@ -90,6 +92,8 @@ class SCAAT(Method):
         base = dataclasses.asdict(options) if options is not None else {}
         self.options = ScaatOptions.from_dict({**base, **overrides})
         self._cell: Cell | None = None
+        layer = self.options.layer
+        self._layer = None if layer is None else layer_named(model, layer)
         self.teacher = (
             EmaTeacher(self, self.options.teacher_decay)
             if self.options.saliency == "ema-teacher"
@@ -142,8 +146,13 @@ class SCAAT(Method):
         Raises
         ------
         UsageError
-            If the images are not floats in [0, 1].
+            If the images are not floats in [0, 1], or ``layer`` has the change made elsewhere.
         """
+        if self._layer is not None:
+            raise UsageError(
+                "layer", "the change is made inside the network, no image has it",
+                "use training_step or loss, or set layer to nothing",
+            )  # fmt: skip
         self.check_images(images)
         images = images.detach().float()
         noise = None if self.options.random_start == "none" else self.uniform(images)
@@ -176,10 +185,12 @@ class SCAAT(Method):
         self.steps_done += 1
         if not active:
             return self.objective.per_image(self.forward(images), labels).mean()
+        if self._layer is not None:
+            return feature_loss(self, images, labels, self._layer)
         perturbed = self.perturb(images, labels)
         logits = self.forward(images)
         clean = self.objective.per_image(logits, labels).mean()
-        return clean + self.options.lam * self._robust_loss(logits, perturbed, labels)
+        return clean + self.options.lam * self.robust_loss(logits, perturbed, labels)
 
     # -- the shared-backward step
     def _step(
@@ -193,6 +204,8 @@ class SCAAT(Method):
         n = math.ceil(options.batch_share * len(images))
         if n == 0:
             return self.plain_step(images, labels, backward)
+        if self._layer is not None:
+            return feature_step(self, images, labels, n, self._layer, backward)
         shared = options.saliency in SHARED_SOURCES and options.random_start != "before"
         x = images.detach().float()
         separate = None if shared else self.perturb(x[:n], labels[:n])
@@ -212,7 +225,7 @@ class SCAAT(Method):
             del gradient, noise, inputs, x  # nothing of the first pass outlives it
         else:
             perturbed = separate
-        robust = self._robust_loss(logits[:n], perturbed, labels[:n]) * (n / len(images))
+        robust = self.robust_loss(logits[:n], perturbed, labels[:n]) * (n / len(images))
         kept = perturbed if self.keep_perturbed else None
         del perturbed, separate
         backward(options.lam * robust, True)
@@ -224,7 +237,7 @@ class SCAAT(Method):
         perturbed = self.perturb(images, labels)
         logits = self.forward(images)
         clean = self.objective.per_image(logits, labels).mean()
-        robust = self._robust_loss(logits, perturbed, labels)
+        robust = self.robust_loss(logits, perturbed, labels)
         total = clean + self.options.lam * robust
         kept = perturbed if self.keep_perturbed else None
         del perturbed
@@ -232,7 +245,7 @@ class SCAAT(Method):
         return StepLosses(total.detach(), clean.detach(), robust.detach(), logits.detach(), kept)
 
     # -- parts
-    def _robust_loss(self, clean_logits: Tensor, perturbed: Tensor, labels: Tensor) -> Tensor:
+    def robust_loss(self, clean_logits: Tensor, perturbed: Tensor, labels: Tensor) -> Tensor:
         with batch_norm_policy(self.model, self.options.batch_norm):
             logits = self.forward(perturbed)
         reference = clean_logits.detach() if self.options.stop_gradient else clean_logits
@@ -287,7 +300,7 @@ class SCAAT(Method):
             share = torch.where(everywhere, torch.ones_like(share), share)
         budget = share * self.eps_now
         if options.sample_scale != "none" and logits is not None:
-            budget = budget * self._sample_scale(logits, labels, gradient, budget)
+            budget = budget * self.sample_scale_of(logits, labels, gradient, budget)
         return budget
 
     def _grid_cell(self, images: Tensor) -> Cell:
@@ -296,7 +309,7 @@ class SCAAT(Method):
             self._cell = network_cell(self.model, images)
         return self._cell
 
-    def _sample_scale(
+    def sample_scale_of(
         self, logits: Tensor, labels: Tensor, gradient: Tensor, budget: Tensor
     ) -> Tensor:
         confidence = self.objective.confidence(logits, labels)
@@ -304,7 +317,7 @@ class SCAAT(Method):
             return confidence[:, None, None, None]
         loss = -confidence.clamp_min(1e-12).log()
         own = self.objective.per_image(logits, labels)
-        gain = (budget * gradient.abs()).sum(dim=(1, 2, 3)) * loss / own.clamp_min(1e-12)
+        gain = (budget * gradient.abs()).flatten(1).sum(dim=1) * loss / own.clamp_min(1e-12)
         return ((math.log(2) - loss) / gain.clamp_min(1e-12)).clamp(0, 1)[:, None, None, None]
 
     def _apply(self, images: Tensor, change: Tensor) -> Tensor:
@@ -313,7 +326,7 @@ class SCAAT(Method):
         moved = add_density(images, change).clamp_(0, 1)
         return torch.where(change == 0, images, moved)
 
-    def _attack_step(self, gradient: Tensor) -> Tensor:
+    def attack_step(self, gradient: Tensor) -> Tensor:
         """Direction of the attack, (B, C, H, W), about -1 to 1 times the step size."""
         options = self.options
         device = gradient.device
@@ -338,14 +351,14 @@ class SCAAT(Method):
         budget = self.budget(images, labels, gradient, logits)
         if options.fill != "perturb":
             return self._filled(images, budget > 0)
-        relative = self._attack_step(gradient)
+        relative = self.attack_step(gradient)
         if noise is not None:
             relative = relative.add_(noise)
         relative = relative.clamp_(-1, 1)
         perturbed = self._apply(images, relative * budget)
         for _ in range(options.steps - 1):
             gradient = self.input_gradient(perturbed, labels)
-            relative = (relative + self._attack_step(gradient)).clamp_(-1, 1)
+            relative = (relative + self.attack_step(gradient)).clamp_(-1, 1)
             perturbed = self._apply(images, relative * budget)
         return perturbed
 

@@ -84,6 +84,11 @@ class Registry:
         return name in self._all()
 
     @property
+    def built_in(self) -> tuple[Extension, ...]:
+        """Those of this package, without looking for others."""
+        return tuple(e for e in self._known.values() if not e.provider)
+
+    @property
     def names(self) -> tuple[str, ...]:
         """All names, built-in ones first."""
         return tuple(self._all())

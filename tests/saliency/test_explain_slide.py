@@ -94,12 +94,51 @@ def test_a_slide_without_patches(run_folder, tmp_path: Path) -> None:
     assert explain_slide(patches, run_folder.model, tmp_path / "e.zarr", device="cpu").skipped
 
 
-@pytest.mark.parametrize("method", ["smoothgrad", "integrated-gradients", "grad-cam"])
+@pytest.mark.parametrize(
+    "method", ["smoothgrad", "integrated-gradients", "grad-cam", "lrp", "rise"]
+)
 def test_other_methods(method: str, run_folder, tmp_path: Path) -> None:
     patches = run_folder.add_slide("a", n=4)
-    config = ExplainConfig(method=method, n_samples=2)
+    config = ExplainConfig(method=method, n_samples=2, n_masks=4)
     explain_slide(patches, run_folder.model, tmp_path / "a.zarr", config, device="cpu")
     assert SaliencyStore(tmp_path / "a.zarr").meta.method == method
+
+
+@pytest.mark.parametrize(
+    ("method", "known"),
+    [("gradient", set()), ("occlusion", {"square_px"}), ("rise", {"square_px", "n_masks"})],
+)
+def test_settings_of_other_methods_decide_nothing(
+    method: str, known: set[str], run_folder, tmp_path: Path
+) -> None:
+    patches, out = run_folder.add_slide("a", n=2), tmp_path / "a.zarr"
+
+    def made(**settings: int) -> bool:
+        config = ExplainConfig(method=method, **{"n_masks": 4, "square_px": 16, **settings})
+        return not explain_slide(patches, run_folder.model, out, config, device="cpu").skipped
+
+    assert made()
+    parameters = SaliencyStore(out).meta.parameters
+    assert {"n_masks", "square_px"} & set(parameters) == known
+    assert made(n_masks=5) == ("n_masks" in known)
+    assert made(n_masks=5, square_px=12) == ("square_px" in known)
+
+
+@pytest.mark.parametrize(
+    ("method", "arrays"), [("occlusion", 1), ("lrp", 1), ("grad-cam", 2), ("advise", 2)]
+)
+def test_one_map_serves_two_classes_only_where_it_is_a_size(
+    method: str, arrays: int, run_folder, tmp_path: Path
+) -> None:
+    patches, out = run_folder.add_slide("a", n=2), tmp_path / "a.zarr"
+    config = ExplainConfig(method=method, target="normal,tumour", square_px=16)
+    explain_slide(patches, run_folder.model, out, config, device="cpu")
+    assert len(set(SaliencyStore(out).meta.arrays.values())) == arrays
+    model = load_bundle(run_folder.model).model
+    images = torch.from_numpy(PatchStore(patches).read(np.arange(2))).permute(0, 3, 1, 2) / 255
+    both = [attribution(model, images, k, method, square_px=16) for k in (0, 1)]
+    same = torch.allclose(both[0], both[1], rtol=1e-3, atol=1e-6)
+    assert same == (arrays == 1)
 
 
 def test_several_labels_are_explained_by_their_logit(run_folder, tmp_path: Path) -> None:
