@@ -130,35 +130,14 @@ def predict(
     ones = list(folds or [FoldModel(None, m, None) for m in models])
     ones = ones or [_trained_here(space, recorded)]
     found = _gather(ones, cohort, outside, space, device, listener)
-    names, positive = found.class_names, found.positive
-    measured = [
-        measure_performance(
-            found.rows, names, positive, how=found.how, splits_known=found.splits_known,
-            prevalence=prevalence, seed=seed, notes=_notes(cohort, found.rows, recorded, models),
-            external=wanted, subgroups=subgroups,
-        )
-        for wanted in ((False, True) if found.both else (None,))
-    ]  # fmt: skip
-    slides, patients = measured[0].slides, measured[0].patients
-    if folds:  # the slides that calibrated a fold's model are tested by another one
-        slides = tuple(row for row in slides if row.split in ("test", EXTERNAL))
-        patients = tuple(row for row in patients if row.split in ("test", EXTERNAL))
-    write_predictions(out / PREDICTIONS_NAME, slides, names, positive)
-    write_predictions(out / PATIENTS_NAME, patients, names, positive)
-    _tell_table(out, slides, names, positive)
-    written = [_write(out, one.performance, stem, listener)
-               for one, stem in zip(measured, STEMS, strict=False)]  # fmt: skip
-    for stem in STEMS[len(measured) :]:
-        remove_performance(out, stem)
-    files = [name for performance, stem in zip(written, STEMS, strict=False)
-             if performance is not None for name in performance_files(stem)]  # fmt: skip
-    write_how(out / HOW_NAME, {**found.how, "positive_class": positive})
-    write_sums(out, SUMS_NAME, (PREDICTIONS_NAME, PATIENTS_NAME, HOW_NAME, *files))
-    return PredictReport(slides, written[0], written[1] if len(written) > 1 else None)
+    return publish(
+        out, found, notes=_notes(cohort, found.rows, recorded, models), folds=bool(folds),
+        prevalence=prevalence, subgroups=subgroups, seed=seed, listener=listener,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
-class _Gathered:
+class Gathered:
     """What all models say, one row a slide (of folds, one a slide and model that may speak)."""
 
     rows: tuple[Prediction, ...]
@@ -170,6 +149,49 @@ class _Gathered:
     """Whether there are out-of-fold predictions and an external cohort, each to be judged."""
 
 
+def publish(
+    out: Path,
+    found: Gathered,
+    *,
+    notes: Sequence[str],
+    folds: bool,
+    prevalence: float | None,
+    subgroups: Mapping[str, Mapping[str, str]] | None,
+    seed: int,
+    listener: Reporter,
+    tell_slides: bool = True,
+) -> PredictReport:
+    """Measure predictions, and write their tables and figures into ``out``.
+
+    ``tell_slides`` also puts them into ``slides.csv``, which features have none of.
+    """
+    names, positive = found.class_names, found.positive
+    measured = [
+        measure_performance(
+            found.rows, names, positive, how=found.how, splits_known=found.splits_known,
+            prevalence=prevalence, seed=seed, notes=notes, external=wanted, subgroups=subgroups,
+        )
+        for wanted in ((False, True) if found.both else (None,))
+    ]  # fmt: skip
+    slides, patients = measured[0].slides, measured[0].patients
+    if folds:  # the slides that calibrated a fold's model are tested by another one
+        slides = tuple(row for row in slides if row.split in ("test", EXTERNAL))
+        patients = tuple(row for row in patients if row.split in ("test", EXTERNAL))
+    write_predictions(out / PREDICTIONS_NAME, slides, names, positive)
+    write_predictions(out / PATIENTS_NAME, patients, names, positive)
+    if tell_slides:
+        _tell_table(out, slides, names, positive)
+    written = [_write(out, one.performance, stem, listener)
+               for one, stem in zip(measured, STEMS, strict=False)]  # fmt: skip
+    for stem in STEMS[len(measured) :]:
+        remove_performance(out, stem)
+    files = [name for performance, stem in zip(written, STEMS, strict=False)
+             if performance is not None for name in performance_files(stem)]  # fmt: skip
+    write_how(out / HOW_NAME, {**found.how, "positive_class": positive})
+    write_sums(out, SUMS_NAME, (PREDICTIONS_NAME, PATIENTS_NAME, HOW_NAME, *files))
+    return PredictReport(slides, written[0], written[1] if len(written) > 1 else None)
+
+
 def _gather(
     ones: Sequence[FoldModel],
     cohort: Manifest,
@@ -177,7 +199,7 @@ def _gather(
     space: Workspace,
     device: str,
     listener: Reporter,
-) -> _Gathered:
+) -> Gathered:
     """Ask every model: of folds each for its own slides, and all together for external ones."""
     folds = any(one.fold is not None for one in ones)
     joint = [replace(one, fold=None, splits=dict.fromkeys(outside, EXTERNAL))
@@ -202,7 +224,7 @@ def _gather(
         rows += joined.rows
         how["external_rule"] = joined.rule
     never_seen = set(outside) - {r.slide_id for r in rows if r.split in ("train", "val")}
-    return _Gathered(
+    return Gathered(
         tuple(replace(r, split=EXTERNAL) if r.slide_id in never_seen else r for r in rows),
         said[0].class_names,
         said[0].positive,
