@@ -40,6 +40,9 @@ from pathology_scaat.training.bags.train import train_on_slides
 from pathology_scaat.training.builders import one_class_notes
 from pathology_scaat.training.positive_class import positive_class
 
+FEATURES = "features"
+"""Folder beside the patches where features of an encoder that is not trained are kept."""
+
 
 @dataclass(frozen=True)
 class LabelledRow:
@@ -190,6 +193,7 @@ def learn(
         return train_on_slides(
             slides, model, settings, class_names=bag_class_names(slides), device=device,
             seed=seed, overwrite=overwrite, progress=progress,
+            features_dir=Path(slides[0].store).parent.parent / FEATURES,
         )  # fmt: skip
     return train_model(
         slides, model, settings, device=device, seed=seed, overwrite=overwrite, progress=progress

@@ -25,6 +25,8 @@ from pathology_scaat.system.extras import need
 ENDINGS = (".h5", ".hdf5")
 FEATURES = ("features", "feats")
 COORDINATES = "coords"
+PATCHES = "scaat_patches"
+"""Attribute of coordinates: the fingerprint of our patch store."""
 MOST_FEATURES = 65_536
 SAMPLED_ROWS = 256
 """Rows, evenly spread, that a file's fingerprint is made of, beside its shape and coordinates."""
@@ -51,6 +53,8 @@ class FeatureFile:
     fingerprint : str
         SHA-256 of shape, coordinates and evenly spread rows: the same features in another file
         have the same one.
+    patches : str
+        Fingerprint of the patch store that the features are of, where they were made here.
     """
 
     path: Path
@@ -61,6 +65,7 @@ class FeatureFile:
     patch_size_level0_px: float | None
     encoder: str
     fingerprint: str
+    patches: str = ""
 
     def read(self, rows: NDArray[np.integer] | None = None) -> NDArray[np.float32]:
         """Features (n, d) of some patches, in the order asked for, or of all.
@@ -128,7 +133,8 @@ def read_feature_file(path: Path, slide_id: str) -> FeatureFile:
     mark.update(np.ascontiguousarray(sampled).tobytes())
     if coords is not None:
         mark.update(np.ascontiguousarray(coords).tobytes())
-    return FeatureFile(path, slide_id, n, d, coords, size, encoder, mark.hexdigest())
+    made_of = _text(attributes.get(PATCHES, ""))
+    return FeatureFile(path, slide_id, n, d, coords, size, encoder, mark.hexdigest(), made_of)
 
 
 def write_feature_file(
