@@ -250,9 +250,10 @@ Labels = Annotated[
     str | None,
     typer.Option(
         "--labels",
-        help="Learn from: slide (one label each, in bags), patch (annotations), copy (the slide's "
-        "label on every patch; a control), or auto: slide where there are no annotations.",
-        autocompletion=completed(("auto", "slide", "patch", "copy")),
+        help="Learn from: slide (one label each, in bags), patch (annotations), mixed (both), copy "
+        "(the slide's label on every patch; a control), or auto: slide where there are no "
+        "annotations.",
+        autocompletion=completed(("auto", "slide", "mixed", "patch", "copy")),
     ),
 ]
 Audit = Annotated[

@@ -19,6 +19,7 @@ from pathology_scaat.execution.devices import choose_device
 from pathology_scaat.patches import PatchStore
 from pathology_scaat.pipeline.class_table import class_table_notes, classes_in, count_classes
 from pathology_scaat.pipeline.label_source import (
+    FROM_BAGS,
     bag_class_names,
     label_notes,
     label_source,
@@ -240,7 +241,7 @@ def train(
     check_training(settings)
     claim_output(out)
     cohort = load_cohort(manifest)
-    by_slide = label_source(cohort.rows, settings.labels) == "slide"
+    by_slide = label_source(cohort.rows, settings.labels) in FROM_BAGS
     if by_slide:
         slides, told = labelled_slides(cohort, out, seed)
         chosen = positive_class(settings.positive_class, bag_class_names(slides))

@@ -22,7 +22,7 @@ from pathology_scaat.patches.reader import PatchStore
 from pathology_scaat.scaat.method import Visit
 from pathology_scaat.training import builders
 from pathology_scaat.training.augment import to_float
-from pathology_scaat.training.bags.data import BagTable
+from pathology_scaat.training.bags.data import BagBatch, BagTable
 from pathology_scaat.training.bags.model import BagModel
 from pathology_scaat.training.bags.predict import bag_logits
 from pathology_scaat.training.bags.trainer import EVALUATION_BATCH, BagTrainer
@@ -104,13 +104,19 @@ class FrozenBagTrainer(BagTrainer):
     def _shown(self, epoch: int) -> Iterator[Shown]:
         kept = self.features[id(self.train)]
         for step in self._steps(epoch):
-            starts = np.repeat(self.train.starts[step.bags], self.bags.patches_per_bag)
-            rows = (step.patches - starts).reshape(len(step.bags), -1)
-            bags = [kept[b][torch.from_numpy(r)] for b, r in zip(step.bags, rows, strict=True)]
+            owner = np.searchsorted(self.train.starts, step.patches, side="right") - 1
+            rows = step.patches - self.train.starts[owner]
+            if isinstance(step, BagBatch):
+                parts = rows.reshape(len(step.bags), -1)
+                bags = [kept[b][torch.from_numpy(r)] for b, r in zip(step.bags, parts, strict=True)]
+                labels = self.labels[step.bags]
+            else:
+                bags = [kept[b][r : r + 1] for b, r in zip(owner, rows, strict=True)]
+                labels = torch.from_numpy(step.labels)
             index = torch.from_numpy(step.patches)
             yield Shown(
                 torch.stack(bags).to(self.device),
-                self.labels[step.bags].to(self.device),
+                labels.to(self.device),
                 Visit(index, torch.zeros_like(index)),
                 len(index),
             )

@@ -124,8 +124,16 @@ def bag_fingerprint(
 ) -> str:
     """Fingerprint of everything that decides a model trained on labels of slides."""
     weights = config.backbone_weights
+    settings = config.model_dump(mode="json", exclude={*EXECUTION_ONLY, *NOT_FOR_BAGS})
+    annotated = {}
+    if config.labels == "mixed":
+        prints = sorted((s.slide_id, PatchStore(s.store).meta.label_fingerprint) for s in slides)
+        annotated = {"annotated": prints}
+    else:
+        del settings["bag"]["annotated_share"]  # decides nothing: models of before are the same
     return fingerprint(
         {
+            **annotated,
             "schema_version": SCHEMA_VERSION,
             "bag_defaults": BAG_DEFAULTS_VERSION,
             "classes": class_names,
@@ -133,7 +141,7 @@ def bag_fingerprint(
                 [s.slide_id, s.split, s.label, PatchStore(s.store).meta.fingerprint]
                 for s in sorted(slides, key=lambda s: s.slide_id)
             ],
-            "config": config.model_dump(mode="json", exclude={*EXECUTION_ONLY, *NOT_FOR_BAGS}),
+            "config": settings,
             "weights": file_sha256(weights) if weights and weights.is_file() else None,
             "seed": seed,
         }
