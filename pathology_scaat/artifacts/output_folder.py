@@ -31,7 +31,7 @@ FOLDERS: Final = (
     *ARTIFACT_FOLDERS, "tissue", "model", "model.training", "models", "finetuned",
     "finetuned.training", "overlays", "logs",
     "evaluation", "comparison", "annotations", "report", "head", "targets",
-    "contributions", "features",
+    "contributions", "features", "disagreement",
 )  # fmt: skip
 """Folders that stages make in an output folder."""
 

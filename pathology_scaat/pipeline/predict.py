@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from pathology_scaat.artifacts.checksums import write_sums
 from pathology_scaat.artifacts.output_folder import PREDICTIONS_NAME, SUMS_NAME, Workspace
@@ -29,6 +32,7 @@ from pathology_scaat.evaluation.performance.report_files import (
     remove_performance,
     write_performance,
 )
+from pathology_scaat.pipeline.disagreement import DISAGREEMENT, write_disagreement
 from pathology_scaat.pipeline.members import (
     STAGE,
     FoldModel,
@@ -130,6 +134,8 @@ def predict(
     ones = list(folds or [FoldModel(None, m, None) for m in models])
     ones = ones or [_trained_here(space, recorded)]
     found = _gather(ones, cohort, outside, space, device, listener)
+    write_disagreement(out / DISAGREEMENT, space, found.disagreement, found.positive,
+                       found.n_models)  # fmt: skip
     return publish(
         out, found, notes=_notes(cohort, found.rows, recorded, models), folds=bool(folds),
         prevalence=prevalence, subgroups=subgroups, seed=seed, listener=listener,
@@ -147,6 +153,9 @@ class Gathered:
     splits_known: bool
     both: bool
     """Whether there are out-of-fold predictions and an external cohort, each to be judged."""
+    disagreement: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+    """Of slides that several models predicted: how far they differ about each patch."""
+    n_models: int = 1
 
 
 def publish(
@@ -202,6 +211,7 @@ def _gather(
 ) -> Gathered:
     """Ask every model: of folds each for its own slides, and all together for external ones."""
     folds = any(one.fold is not None for one in ones)
+    disagreement: Mapping[str, NDArray[np.float32]] = {}
     joint = [replace(one, fold=None, splits=dict.fromkeys(outside, EXTERNAL))
              for one in ones] if folds and outside else []  # fmt: skip
     others = replace(cohort, rows=tuple(r for r in cohort.rows if r.slide_id in outside))
@@ -218,10 +228,11 @@ def _gather(
         rows = [row for part in said for row in part.rows]
     else:
         joined = together(said)
-        rows, how["rule"] = list(joined.rows), joined.rule
+        rows, how["rule"], disagreement = list(joined.rows), joined.rule, joined.patches
     if shared:
         joined = together(shared)
         rows += joined.rows
+        disagreement = joined.patches
         how["external_rule"] = joined.rule
     never_seen = set(outside) - {r.slide_id for r in rows if r.split in ("train", "val")}
     return Gathered(
@@ -231,6 +242,8 @@ def _gather(
         how,
         all(p.splits_known for p in said),
         bool(shared),
+        disagreement,
+        len(said),
     )
 
 

@@ -20,6 +20,7 @@ from pathology_scaat.saliency.store import SaliencyStore
 from pathology_scaat.training.augment import to_float
 from pathology_scaat.training.bags.model import BagModel
 from pathology_scaat.training.bags.predict import bag_logits, encode
+from pathology_scaat.training.bags.slopes import patch_probability
 from pathology_scaat.training.bundle import ModelBundle
 from pathology_scaat.training.feature_reference import penultimate
 
@@ -41,6 +42,11 @@ def _positive(bundle: ModelBundle) -> int | None:
     return config.class_names.index(config.positive_class)
 
 
+def _speaks_of(bundle: ModelBundle) -> int:
+    """Index of the positive class."""
+    return bundle.config.class_names.index(bundle.config.positive_class)
+
+
 @dataclass(frozen=True)
 class SlideScore:
     """What a model says of a slide.
@@ -51,10 +57,14 @@ class SlideScore:
         Summing to one: calibrated of a model for bags, still to be calibrated of one for patches.
     unlike_training : float or None
         Share of patches that are unlike the training data; None where the model does not tell.
+    patches : (N,) float32
+        Probability of the positive class of each patch: of a model for bags, what the slide would
+        be given if all its patches contributed as this one does.
     """
 
     probability: NDArray[np.float64]
     unlike_training: float | None
+    patches: NDArray[np.float32]
 
 
 def score_slide(
@@ -86,12 +96,13 @@ def _explained(bundle: ModelBundle, saliency: Path, patch_fingerprint: str) -> S
     if not len(store):
         return None
     odd = unlike_share(store.unlike)
+    patches = store.probability[:, _speaks_of(bundle)]
     if bundle.config.bag is None:
-        return SlideScore(top_mean(store.probability, _positive(bundle)), odd)
+        return SlideScore(top_mean(store.probability, _positive(bundle)), odd, patches)
     if store.contribution is None:
         return None
     logits = store.contribution.astype(np.float64).sum(axis=0)
-    return SlideScore(softmax(logits[None] / bundle.config.temperature)[0], odd)
+    return SlideScore(softmax(logits[None] / bundle.config.temperature)[0], odd, patches)
 
 
 def _computed(bundle: ModelBundle, store: PatchStore, device: torch.device) -> SlideScore | None:
@@ -103,13 +114,20 @@ def _computed(bundle: ModelBundle, store: PatchStore, device: torch.device) -> S
         features = encode(model, batches)
         logits = bag_logits(model, features)
         probability = softmax(logits[None] / bundle.config.temperature)[0]
-        return SlideScore(probability, _unlike(bundle, [features]))
+        with torch.no_grad():
+            parts = model.head.contributions(features)
+        patches = patch_probability(parts, bundle.config.temperature)[:, _speaks_of(bundle)]
+        return SlideScore(probability, _unlike(bundle, [features]), patches.cpu().numpy())
     with torch.no_grad(), penultimate(model) as kept:
         parts = [model(to_float(patches)).float().cpu().numpy() for patches in batches]
     # As explaining does: what a slide scores must not hang on whether it was explained before.
     found = np.concatenate(parts) / bundle.config.temperature
     values = sigmoid(found) if bundle.config.multi_label else softmax(found)
-    return SlideScore(top_mean(values, _positive(bundle)), _unlike(bundle, kept))
+    return SlideScore(
+        top_mean(values, _positive(bundle)),
+        _unlike(bundle, kept),
+        values[:, _speaks_of(bundle)].astype(np.float32),
+    )
 
 
 def _unlike(bundle: ModelBundle, features: list[Tensor]) -> float | None:
