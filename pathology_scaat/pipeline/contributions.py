@@ -95,7 +95,7 @@ def _off_the_slide(file: FeatureFile, slide: Path | None) -> str:
         return ""
     try:
         with open_slide(slide) as opened:
-            size = opened.size_px
+            size = opened.info.size_px
     except SlideError:
         return ""
     low, high = file.coords_px.min(axis=0), file.coords_px.max(axis=0)

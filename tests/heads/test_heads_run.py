@@ -12,14 +12,17 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+import tifffile
 from forked_command import run_forked
 from made_features import WIDTH, patch_features, write_trident
 
 from pathology_scaat.errors import BundleError, ManifestError, TrainingError, UsageError
+from pathology_scaat.pipeline.contributions import write_contributions
 from pathology_scaat.pipeline.heads import predict_heads, targets_of, train_heads
 from pathology_scaat.training import TrainConfig
 from pathology_scaat.training.heads.bundle import load_head, read_head_config
 from pathology_scaat.training.heads.config import Target
+from pathology_scaat.training.heads.feature_files import read_feature_file
 
 QUICK = TrainConfig(epochs=3)
 
@@ -90,6 +93,27 @@ def test_contributions_add_up_and_lie_where_the_patches_do(
         assert tile["properties"]["measurements"]["SCAAT: Contribution to Tumor"] == pytest.approx(
             float(part["contribution to Tumor"]), rel=1e-3
         )
+
+
+def test_coordinates_that_do_not_lie_on_the_slide_are_told_of(tmp_path: Path) -> None:
+    write_trident(tmp_path / "a.h5", patch_features(20, 0, 1))  # to 7 x 512, 2 x 512 px
+    file = read_feature_file(tmp_path / "a.h5", "a")
+    values = np.linspace(-1, 1, 40).reshape(20, 2)
+    target = Target(names=("Normal", "Tumor"))
+    sizes = {"whole": (1600, 4200), "other": (800, 4200)}
+    for name, shape in sizes.items():
+        tifffile.imwrite(
+            tmp_path / f"{name}.tiff", np.full((*shape, 3), 200, np.uint8), tile=(256, 256),
+            photometric="rgb", compression="deflate", resolution=(20_000, 20_000),
+            resolutionunit="CENTIMETER", metadata=None,
+        )  # fmt: skip
+    out = tmp_path / "out"
+    found, problem = write_contributions(out, file, values, target, tmp_path / "whole.tiff")
+    assert (found.table, found.squares, problem) == (True, True, "")
+    found, problem = write_contributions(out, file, values, target, tmp_path / "other.tiff")
+    assert (found.table, found.squares) == (True, False)
+    assert "of another scan, or of another level" in problem
+    assert [p.name for p in out.iterdir()] == ["a.csv"]  # what no longer holds is gone
 
 
 def test_the_same_training_is_not_done_twice_and_repeats_itself(

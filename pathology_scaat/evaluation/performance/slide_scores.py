@@ -115,8 +115,8 @@ def _computed(bundle: ModelBundle, store: PatchStore, device: torch.device) -> S
         logits = bag_logits(model, features)
         probability = softmax(logits[None] / bundle.config.temperature)[0]
         with torch.no_grad():
-            parts = model.head.contributions(features)
-        patches = patch_probability(parts, bundle.config.temperature)[:, _speaks_of(bundle)]
+            contributions = model.head.contributions(features)
+        patches = patch_probability(contributions, bundle.config.temperature)[:, _speaks_of(bundle)]
         return SlideScore(probability, _unlike(bundle, [features]), patches.cpu().numpy())
     with torch.no_grad(), penultimate(model) as kept:
         parts = [model(to_float(patches)).float().cpu().numpy() for patches in batches]
