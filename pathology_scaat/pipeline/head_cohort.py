@@ -11,6 +11,7 @@ from pathology_scaat.cohort.manifest import Manifest, ManifestRow, assign_splits
 from pathology_scaat.cohort.outcomes import events_of, times_of
 from pathology_scaat.errors import ManifestError, TrainingError, UsageError
 from pathology_scaat.system.names import normal_name
+from pathology_scaat.training.bundle_config import class_names_problem
 from pathology_scaat.training.heads.config import Target, Unit
 from pathology_scaat.training.heads.data import FeatureBag
 from pathology_scaat.training.heads.feature_files import (
@@ -101,7 +102,14 @@ def completed(target: Target, cohort: FeatureCohort) -> Target:
     have = {row.slide_id for row in cohort.rows}
     values = sorted({v for s, v in _cells(cohort, target.column).items() if s in have})
     if target.kind == "classes":
-        return target.model_copy(update={"names": target.names or tuple(values)})
+        names = target.names or tuple(values)
+        if problem := class_names_problem(names):
+            raise ManifestError(
+                f"column {target.column}",
+                problem,
+                "write each class in one way",
+            )
+        return target.model_copy(update={"names": names})
     if not target.names:
         raise UsageError("--grades", "names no grades", "name them from lowest to highest")
     if strange := [v for v in values if v not in target.names]:

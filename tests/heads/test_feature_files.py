@@ -10,6 +10,7 @@ import pytest
 from made_features import WIDTH, grid_coords, patch_features, write_clam, write_trident
 
 from pathology_scaat.errors import StoreError
+from pathology_scaat.training.heads.data import FeatureBag, FeatureReader
 from pathology_scaat.training.heads.feature_files import (
     feature_ids,
     find_feature_file,
@@ -65,6 +66,21 @@ def test_a_file_written_here_is_one_of_tridents(tmp_path: Path) -> None:
     ours, theirs = (read_feature_file(tmp_path / f"{k}.h5", k) for k in "de")
     assert ours.fingerprint == theirs.fingerprint  # content decides, not the file
     assert ours.encoder == "scaat-small"
+
+
+def test_a_bag_of_two_slides_is_read_alike_with_and_without_room(tmp_path: Path) -> None:
+    parts = [patch_features(9, 0, 6), patch_features(5, 0, 7)]
+    for name, features in zip("fg", parts, strict=True):
+        write_trident(tmp_path / f"{name}.h5", features)
+    files = tuple(read_feature_file(tmp_path / f"{name}.h5", name) for name in "fg")
+    bag = FeatureBag("p", "p", "train", files)
+    whole = np.concatenate(parts)
+    rows = np.array([0, 3, 8, 9, 13])
+    for room in (0, 9 * WIDTH * 4, 1 << 20):  # none, the first slide's, both
+        reader = FeatureReader(room)
+        assert np.array_equal(reader.read(bag).numpy(), whole)
+        assert np.array_equal(reader.read(bag, rows).numpy(), whole[rows])
+        assert len(reader.kept) == {0: 0, 1 << 20: 2}.get(room, 1)
 
 
 def test_what_cannot_be_used_says_why(tmp_path: Path) -> None:

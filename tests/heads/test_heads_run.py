@@ -271,6 +271,17 @@ def test_what_does_not_go_together_is_refused(feature_cohort: Path, tmp_path: Pa
     assert "does nothing without --features" in refused.stderr
 
 
+def test_two_spellings_of_a_class_are_refused_before_training(
+    feature_cohort: Path, tmp_path: Path
+) -> None:
+    text = (feature_cohort / "cohort.csv").read_text().replace("north,G1", "North,G1")
+    (tmp_path / "t.csv").write_text(text)
+    with pytest.raises(ManifestError, match=r"column site: has two classes of one name"):
+        train_heads(tmp_path / "t.csv", tmp_path / "o", feature_cohort / "h5",
+                    targets=targets_of(["site"]))  # fmt: skip
+    assert not (tmp_path / "o" / "head").exists()
+
+
 def test_what_is_missing_is_counted(feature_cohort: Path, tmp_path: Path) -> None:
     shutil.copytree(feature_cohort / "h5", tmp_path / "h5")
     for name in ("s01-0", "s02-0"):

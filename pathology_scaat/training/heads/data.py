@@ -67,7 +67,10 @@ class FeatureReader:
     kept: dict[str, NDArray[np.float32]] = field(default_factory=dict)
 
     def read(self, bag: FeatureBag, rows: NDArray[np.int64] | None = None) -> Tensor:
-        """Features (n, d) of some patches of a bag (numbered through all its slides), or all."""
+        """Features (n, d) of some patches of a bag, or of all.
+
+        ``rows`` rise, and number the patches through all slides of the bag.
+        """
         parts = []
         start = 0
         for file in bag.files:
