@@ -30,7 +30,8 @@ ARTIFACT_FOLDERS: Final = ("patches", "saliency", "maps")
 FOLDERS: Final = (
     *ARTIFACT_FOLDERS, "tissue", "model", "model.training", "models", "finetuned",
     "finetuned.training", "overlays", "logs",
-    "evaluation", "comparison", "annotations", "report",
+    "evaluation", "comparison", "annotations", "report", "head", "targets",
+    "contributions", "features", "disagreement",
 )  # fmt: skip
 """Folders that stages make in an output folder."""
 

@@ -142,6 +142,45 @@ Trainable = Annotated[
         "--trainable", help="What is trained: all, head, last-N blocks, or lora (lora-RANK)."
     ),
 ]
+Features = Annotated[
+    Path | None,
+    typer.Option(
+        "--features",
+        help="Folder of features, one .h5 file a slide (TRIDENT's, CLAM's, STAMP's shape): a head "
+        "on them, no pixels are read.",
+    ),
+]
+TargetColumns = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--target",
+        help="With --features: column of the manifest that is learnt; label if not given. "
+        "Several times: a head each.",
+    ),
+]
+Grades = Annotated[
+    str | None,
+    typer.Option("--grades", help="With --features: grades from lowest to highest, by commas."),
+]
+TimeColumn = Annotated[
+    str | None,
+    typer.Option("--time", help="With --features and --event: column of the survival time."),
+]
+EventColumn = Annotated[
+    str | None,
+    typer.Option(
+        "--event",
+        help="With --features and --time: column of the event, 1 seen, 0 lost from sight.",
+    ),
+]
+BagsOf = Annotated[
+    str | None,
+    typer.Option(
+        "--bags-of",
+        help="With --features: what one bag is, slide or patient (all slides of a patient).",
+        autocompletion=completed(("slide", "patient")),
+    ),
+]
 PositiveClass = Annotated[
     str | None,
     typer.Option(
@@ -218,9 +257,10 @@ Labels = Annotated[
     str | None,
     typer.Option(
         "--labels",
-        help="Learn from: slide (one label each, in bags), patch (annotations), copy (the slide's "
-        "label on every patch; a control), or auto: slide where there are no annotations.",
-        autocompletion=completed(("auto", "slide", "patch", "copy")),
+        help="Learn from: slide (one label each, in bags), patch (annotations), mixed (both), copy "
+        "(the slide's label on every patch; a control), or auto: slide where there are no "
+        "annotations.",
+        autocompletion=completed(("auto", "slide", "mixed", "patch", "copy")),
     ),
 ]
 Audit = Annotated[

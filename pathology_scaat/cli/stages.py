@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathology_scaat.cli import heads
 from pathology_scaat.cli import map_options as mopt
 from pathology_scaat.cli import options as opt
 from pathology_scaat.cli.app import app
@@ -86,6 +87,12 @@ def train(
     manifest: opt.Manifest = None,
     out: opt.Out = None,
     labels: opt.Labels = None,
+    features: opt.Features = None,
+    target: opt.TargetColumns = None,
+    grades: opt.Grades = None,
+    time: opt.TimeColumn = None,
+    event: opt.EventColumn = None,
+    bags_of: opt.BagsOf = None,
     method: opt.TrainingMethod = None,
     backbone: opt.Backbone = None,
     weights: opt.Weights = None,
@@ -109,11 +116,19 @@ def train(
     values = train_overrides(
         method, backbone, epochs, eps, positive_class, labels, weights, trainable
     )
+    settings = checked(TrainConfig, values, "train options")
+    asked = heads.Asked(target or [], opt.listed(grades) or [], time, event, bags_of)
+    if features is not None:
+        heads.no_pseudonyms(pseudonymize)
+        table = needed(manifest, "--manifest")
+        heads.train(table, folder, features, asked, settings, seed or 0, overwrite, quiet)
+        return
+    heads.refuse_without_features(asked)
     with progress_of(quiet) as reporter:
         result = step(
             cohort(needed(manifest, "--manifest"), pseudonymize, folder),
             folder,
-            config=checked(TrainConfig, values, "train options"),
+            config=settings,
             device=device,
             seed=seed or 0,
             overwrite=overwrite,
@@ -170,6 +185,7 @@ def predict(
     manifest: opt.Manifest = None,
     out: opt.Out = None,
     model: opt.Models = None,
+    features: opt.Features = None,
     ensemble: opt.Ensemble = False,
     test_manifest: opt.TestManifest = None,
     prevalence: opt.Prevalence = None,
@@ -183,6 +199,16 @@ def predict(
 ) -> None:
     """Predict every slide and patient, and measure it where there are labels."""
     folder = needed(out, "--out")
+    if features is not None:
+        heads.no_pseudonyms(pseudonymize)
+        beside = {
+            "--ensemble": ensemble,
+            "--test-manifest": test_manifest,
+            "--subgroups": subgroups,
+        }
+        heads.predict(needed(manifest, "--manifest"), folder, features, model or [], beside,
+                      prevalence, seed or 0, quiet)  # fmt: skip
+        return
     from pathology_scaat.cohort.column import columns_of
     from pathology_scaat.pipeline.predict import predict as step
     from pathology_scaat.pipeline.predict import predicting_bundles

@@ -26,8 +26,13 @@ COLUMNS: dict[str, tuple[str, ...]] = {
 """Columns of the manifest, and the names that people's tables already use for them."""
 
 
-def find_columns(header: Sequence[str], subject: str) -> tuple[dict[str, int], list[str]]:
-    """Which cell of a row is which column; and the headings that mean nothing here."""
+def find_columns(
+    header: Sequence[str], subject: str, *, needs_slides: bool = True
+) -> tuple[dict[str, int], list[str]]:
+    """Which cell of a row is which column; and the headings that mean nothing here.
+
+    Without ``needs_slides`` a column of slide ids will do in place of the slides' files.
+    """
     names: dict[str, int] = {}
     exact: dict[str, bool] = {}
     ignored: list[str] = []
@@ -47,7 +52,7 @@ def find_columns(header: Sequence[str], subject: str) -> tuple[dict[str, int], l
         else:
             if heading.strip():
                 ignored.append(heading.strip()[:40])
-    if "slide_path" not in names:
+    if "slide_path" not in names and (needs_slides or "slide_id" not in names):
         raise ManifestError(
             subject,
             "has no column slide_path",

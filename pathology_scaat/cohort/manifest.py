@@ -125,13 +125,14 @@ class Manifest:
         return replace(manifest, notes=(*found.notes, *manifest.notes))
 
 
-def read_manifest(path: Path | str) -> Manifest:
+def read_manifest(path: Path | str, *, needs_slides: bool = True) -> Manifest:
     """Read a cohort table (CSV, TSV, Parquet) or a folder of slides.
 
     Only ``slide_path`` is required. Column names are read without regard to case, and
     aliases are accepted (:data:`COLUMNS`); columns of other names are ignored and noted.
     Paths are relative to the table. A slide that does not exist is not an error here: it
-    fails alone, in its own row of ``slides.csv``.
+    fails alone, in its own row of ``slides.csv``. Without ``needs_slides`` a table that names
+    slides by ``slide_id`` alone is read too, the id standing for the file.
 
     Raises
     ------
@@ -144,7 +145,8 @@ def read_manifest(path: Path | str) -> Manifest:
     if path.is_dir():
         return Manifest.from_folder(path)
     table = read_table(path)
-    chosen, ignored = find_columns(table.header, path.name)
+    chosen, ignored = find_columns(table.header, path.name, needs_slides=needs_slides)
+    chosen.setdefault("slide_path", chosen.get("slide_id", 0))
     cells = [
         _fold_or_split({name: row[index].strip() for name, index in chosen.items()})
         for row in table.rows

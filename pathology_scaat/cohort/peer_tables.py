@@ -172,9 +172,17 @@ def _stem(name: str) -> str:
 
 
 def _files_by_stem(folder: Path) -> dict[str, list[Path]]:
-    """Slides of a folder by every name that a table may call them."""
+    """Slides of a folder by every name that a table may call them; of features, where there are
+    no slides, the files of features (``scaat train --features`` reads such a manifest)."""
     found: dict[str, list[Path]] = {}
-    for slide, _ in slides_of_folder(folder.absolute()).rows:
+    try:
+        slides = [slide for slide, _ in slides_of_folder(folder.absolute()).rows]
+    except ManifestError:
+        places = (folder.absolute(), folder.absolute() / "h5_files")
+        slides = [path for place in places for path in sorted(place.glob("*.h5"))]
+        if not slides:
+            raise
+    for slide in slides:
         for name in {slide.name, slide.stem, _stem(slide.name)}:
             found.setdefault(name, []).append(slide)
     return found

@@ -18,6 +18,7 @@ from pathology_scaat.demo.cohort import (
     SlidePlan,
     make_slide,
 )
+from pathology_scaat.errors import UsageError
 from pathology_scaat.execution.engine import EngineConfig, map_jobs
 
 N_LABELLED_SLIDES = {"train": 32, "val": 10, "test": 20}
@@ -37,6 +38,7 @@ def make_labelled_cohort(
     size_px: int = LABELLED_SIZE_PX,
     workers: int | None = None,
     progress: Callable[[int, int, str], None] | None = None,
+    tumor_shares: tuple[float, float] = TUMOR_SHARES,
 ) -> DemoCohort:
     """Make a synthetic cohort with a label for each slide, and a manifest without annotations.
 
@@ -57,9 +59,19 @@ def make_labelled_cohort(
         Local processes that make slides; the machine's by default.
     progress : callable, optional
         Called as ``progress(done, total, slide_id)`` after each slide.
+    tumor_shares : tuple of float
+        Least and largest share of a positive slide's tissue that tumour grows in, above 0 to 1;
+        about half of it are nests.
+
+    Raises
+    ------
+    UsageError
+        If the shares are no two shares in order.
     """
+    if not 0 < tumor_shares[0] <= tumor_shares[1] <= 1:
+        raise UsageError("tumor_shares", "are not two shares in order", "give e.g. (0.3, 0.6)")
     out = Path(out_dir)
-    plans = _plans(seed, counts or N_LABELLED_SLIDES)
+    plans = _plans(seed, counts or N_LABELLED_SLIDES, tumor_shares)
     jobs = [LabelledSlideJob(out, seed, n, size_px, plan) for n, plan in enumerate(plans)]
     made: dict[int, DemoSlide] = {}
     with closing(map_jobs(make_labelled_slide, jobs, EngineConfig(workers=workers))) as outcomes:
@@ -107,7 +119,9 @@ def make_labelled_slide(job: LabelledSlideJob) -> DemoSlide:
     return make_slide(job.out, job.seed, job.index, job.size_px, job.plan)
 
 
-def _plans(seed: int, counts: Mapping[str, int]) -> list[SlidePlan]:
+def _plans(
+    seed: int, counts: Mapping[str, int], tumor_shares: tuple[float, float]
+) -> list[SlidePlan]:
     """Every other slide of each split holds tumour; scanner and pen are drawn apart from that."""
     plans: list[SlidePlan] = []
     for split, count in counts.items():
@@ -115,6 +129,6 @@ def _plans(seed: int, counts: Mapping[str, int]) -> list[SlidePlan]:
             index = len(plans)
             rng = np.random.default_rng([seed, 4, index])
             mpp, aperio = SCANNERS[rng.integers(len(SCANNERS))]
-            share = float(rng.uniform(*TUMOR_SHARES)) if number % 2 else 0.0
+            share = float(rng.uniform(*tumor_shares)) if number % 2 else 0.0
             plans.append(SlidePlan(index + 1, split, mpp, aperio, share, bool(rng.random() < 0.1)))
     return plans

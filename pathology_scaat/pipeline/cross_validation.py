@@ -12,7 +12,12 @@ from pathology_scaat.artifacts.status import StatusTable
 from pathology_scaat.cohort.folds import assign_folds, split_of
 from pathology_scaat.cohort.manifest import Manifest
 from pathology_scaat.errors import ManifestError, TrainingError
-from pathology_scaat.pipeline.label_source import label_notes, label_source, labelled_slides
+from pathology_scaat.pipeline.label_source import (
+    FROM_BAGS,
+    label_notes,
+    label_source,
+    labelled_slides,
+)
 from pathology_scaat.pipeline.members import FoldModel
 from pathology_scaat.pipeline.reporting import Reporter, Silent, train_reported
 from pathology_scaat.pipeline.train import learn, training_slides
@@ -90,7 +95,7 @@ def plan_folds(
         If nothing is labelled.
     """
     listener = reporter or Silent()
-    by_slide = label_source(cohort.rows, settings.labels) == "slide"
+    by_slide = label_source(cohort.rows, settings.labels) in FROM_BAGS
     # every slide is tested once: splits of the table would take some out
     outside = set(external)
     free = Manifest(

@@ -16,7 +16,10 @@ from pathology_scaat.pipeline.same_slides import refuse_copies
 from pathology_scaat.training import TrainingSlide
 from pathology_scaat.training.bags.config import LabelSource
 
-Decided = Literal["slide", "copy", "patch"]
+Decided = Literal["slide", "mixed", "copy", "patch"]
+
+FROM_BAGS = ("slide", "mixed")
+"""Sources that learn from bags."""
 
 
 def label_source(rows: Sequence[ManifestRow], asked: LabelSource) -> Decided:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pathology_scaat.artifacts.output_folder import Workspace
 from pathology_scaat.cohort.manifest import Manifest, ManifestRow
@@ -55,6 +56,9 @@ class Said:
         Whether it is known of each slide if the model was trained on it.
     fit : Calibration or None
         How scores of slides became probabilities; None where the model's are calibrated itself.
+    patches : dict of slide id to (N,) float32
+        Of one model the positive class's probability of each patch; of several together its
+        standard deviation over them.
     """
 
     rows: tuple[Prediction, ...]
@@ -65,6 +69,7 @@ class Said:
     fingerprints: tuple[str, ...]
     splits_known: bool
     fit: Calibration | None = None
+    patches: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
 
 
 def slides_of(cohort: Manifest, space: Workspace, one: FoldModel) -> list[ManifestRow]:
@@ -139,6 +144,7 @@ def predict_with(
     known = one.splits is not None or config.knows_its_slides
     computing = _Computing(one.model, device)
     rows: list[Prediction] = []
+    by_patch: dict[str, NDArray[np.float32]] = {}
     for row in slides_of(cohort, space, one):
         listener.advance(STAGE)
         store = space.patches(row.slide_id)
@@ -157,6 +163,7 @@ def predict_with(
         if scores is None:
             listener.note(f"{row.slide_id} has no prediction: it holds no patch.")
             continue
+        by_patch[row.slide_id] = scores.patches
         rows.append(
             Prediction(
                 row.patient_id, row.slide_id, one.fold, split, row.label or "",
@@ -171,7 +178,7 @@ def predict_with(
         calibrated = tuple(replace(r, probability=p) for r, p in zip(rows, values, strict=True))
     return Said(
         calibrated, names, config.positive_class, rule_of(config), _words(config, fit),
-        (model_print,), known, fit,
+        (model_print,), known, fit, by_patch,
     )  # fmt: skip
 
 
@@ -219,10 +226,13 @@ def together(members: Sequence[Said]) -> Said:
             by_slide.setdefault(row.slide_id, []).append(row)
     at = first.class_names.index(first.positive)
     rows = []
+    spread: dict[str, NDArray[np.float32]] = {}
     for said in by_slide.values():
         if len(said) < len(members):
             continue
         stacked = np.stack([r.probability for r in said])
+        slide_id = said[0].slide_id
+        spread[slide_id] = np.stack([m.patches[slide_id] for m in members]).std(axis=0)
         splits = [r.split for r in said]
         worst = next((s for s in ("train", "val", "", "test", EXTERNAL) if s in splits), "")
         odd = [r.unlike_training for r in said if r.unlike_training is not None]
@@ -246,6 +256,7 @@ def together(members: Sequence[Said]) -> Said:
         "; ".join(dict.fromkeys(m.calibration for m in members)),
         tuple(f for m in members for f in m.fingerprints),
         all(m.splits_known for m in members),
+        patches=spread,
     )
 
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from pathology_scaat.artifacts.checksums import write_sums
 from pathology_scaat.artifacts.output_folder import PREDICTIONS_NAME, SUMS_NAME, Workspace
@@ -29,6 +32,7 @@ from pathology_scaat.evaluation.performance.report_files import (
     remove_performance,
     write_performance,
 )
+from pathology_scaat.pipeline.disagreement import DISAGREEMENT, write_disagreement
 from pathology_scaat.pipeline.members import (
     STAGE,
     FoldModel,
@@ -130,12 +134,51 @@ def predict(
     ones = list(folds or [FoldModel(None, m, None) for m in models])
     ones = ones or [_trained_here(space, recorded)]
     found = _gather(ones, cohort, outside, space, device, listener)
+    write_disagreement(out / DISAGREEMENT, space, found.disagreement, found.positive,
+                       found.n_models)  # fmt: skip
+    return publish(
+        out, found, notes=_notes(cohort, found.rows, recorded, models), folds=bool(folds),
+        prevalence=prevalence, subgroups=subgroups, seed=seed, listener=listener,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """What all models say, one row a slide (of folds, one a slide and model that may speak)."""
+
+    rows: tuple[Prediction, ...]
+    class_names: tuple[str, ...]
+    positive: str
+    how: dict[str, Any]
+    splits_known: bool
+    both: bool
+    """Whether there are out-of-fold predictions and an external cohort, each to be judged."""
+    disagreement: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+    """Of slides that several models predicted: how far they differ about each patch."""
+    n_models: int = 1
+
+
+def publish(
+    out: Path,
+    found: Gathered,
+    *,
+    notes: Sequence[str],
+    folds: bool,
+    prevalence: float | None,
+    subgroups: Mapping[str, Mapping[str, str]] | None,
+    seed: int,
+    listener: Reporter,
+    tell_slides: bool = True,
+) -> PredictReport:
+    """Measure predictions, and write their tables and figures into ``out``.
+
+    ``tell_slides`` also puts them into ``slides.csv``, which features have none of.
+    """
     names, positive = found.class_names, found.positive
     measured = [
         measure_performance(
             found.rows, names, positive, how=found.how, splits_known=found.splits_known,
-            prevalence=prevalence, seed=seed, notes=_notes(cohort, found.rows, recorded, models),
-            external=wanted, subgroups=subgroups,
+            prevalence=prevalence, seed=seed, notes=notes, external=wanted, subgroups=subgroups,
         )
         for wanted in ((False, True) if found.both else (None,))
     ]  # fmt: skip
@@ -145,7 +188,8 @@ def predict(
         patients = tuple(row for row in patients if row.split in ("test", EXTERNAL))
     write_predictions(out / PREDICTIONS_NAME, slides, names, positive)
     write_predictions(out / PATIENTS_NAME, patients, names, positive)
-    _tell_table(out, slides, names, positive)
+    if tell_slides:
+        _tell_table(out, slides, names, positive)
     written = [_write(out, one.performance, stem, listener)
                for one, stem in zip(measured, STEMS, strict=False)]  # fmt: skip
     for stem in STEMS[len(measured) :]:
@@ -157,19 +201,6 @@ def predict(
     return PredictReport(slides, written[0], written[1] if len(written) > 1 else None)
 
 
-@dataclass(frozen=True)
-class _Gathered:
-    """What all models say, one row a slide (of folds, one a slide and model that may speak)."""
-
-    rows: tuple[Prediction, ...]
-    class_names: tuple[str, ...]
-    positive: str
-    how: dict[str, Any]
-    splits_known: bool
-    both: bool
-    """Whether there are out-of-fold predictions and an external cohort, each to be judged."""
-
-
 def _gather(
     ones: Sequence[FoldModel],
     cohort: Manifest,
@@ -177,9 +208,10 @@ def _gather(
     space: Workspace,
     device: str,
     listener: Reporter,
-) -> _Gathered:
+) -> Gathered:
     """Ask every model: of folds each for its own slides, and all together for external ones."""
     folds = any(one.fold is not None for one in ones)
+    disagreement: Mapping[str, NDArray[np.float32]] = {}
     joint = [replace(one, fold=None, splits=dict.fromkeys(outside, EXTERNAL))
              for one in ones] if folds and outside else []  # fmt: skip
     others = replace(cohort, rows=tuple(r for r in cohort.rows if r.slide_id in outside))
@@ -196,19 +228,22 @@ def _gather(
         rows = [row for part in said for row in part.rows]
     else:
         joined = together(said)
-        rows, how["rule"] = list(joined.rows), joined.rule
+        rows, how["rule"], disagreement = list(joined.rows), joined.rule, joined.patches
     if shared:
         joined = together(shared)
         rows += joined.rows
+        disagreement = joined.patches
         how["external_rule"] = joined.rule
     never_seen = set(outside) - {r.slide_id for r in rows if r.split in ("train", "val")}
-    return _Gathered(
+    return Gathered(
         tuple(replace(r, split=EXTERNAL) if r.slide_id in never_seen else r for r in rows),
         said[0].class_names,
         said[0].positive,
         how,
         all(p.splits_known for p in said),
         bool(shared),
+        disagreement,
+        len(said),
     )
 
 

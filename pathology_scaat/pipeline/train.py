@@ -17,6 +17,7 @@ from pathology_scaat.execution.devices import require_device
 from pathology_scaat.patches import PatchStore
 from pathology_scaat.pipeline.class_table import class_table_notes, classes_in, count_classes
 from pathology_scaat.pipeline.label_source import (
+    FROM_BAGS,
     bag_class_names,
     label_notes,
     label_source,
@@ -34,6 +35,9 @@ from pathology_scaat.training import (
     TrainResult,
 )
 from pathology_scaat.training.positive_class import positive_class
+
+FEATURES = "features"
+"""Folder beside the patches where features of an encoder that is not trained are kept."""
 
 
 @dataclass(frozen=True)
@@ -190,6 +194,7 @@ def learn(
         return train_on_slides(
             slides, model, settings, class_names=bag_class_names(slides), device=device,
             seed=seed, overwrite=overwrite, progress=progress,
+            features_dir=Path(slides[0].store).parent.parent / FEATURES,
         )  # fmt: skip
     from pathology_scaat.training import train_model
 
@@ -238,7 +243,7 @@ def train(
     check_training(settings)
     claim_output(out)
     cohort = load_cohort(manifest)
-    by_slide = label_source(cohort.rows, settings.labels) == "slide"
+    by_slide = label_source(cohort.rows, settings.labels) in FROM_BAGS
     if by_slide:
         slides, told = labelled_slides(cohort, out, seed)
         chosen = positive_class(settings.positive_class, bag_class_names(slides))

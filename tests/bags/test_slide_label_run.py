@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
+import torch
 from forked_command import run_forked
 
 from pathology_scaat.artifacts.checksums import sums_problem
@@ -20,6 +21,7 @@ from pathology_scaat.artifacts.status import StatusTable
 from pathology_scaat.cohort.column import columns_of
 from pathology_scaat.cohort.manifest import read_manifest
 from pathology_scaat.errors import ManifestError, UsageError
+from pathology_scaat.evaluation.performance.slide_scores import score_slide
 from pathology_scaat.patches import PatchStore, TileConfig
 from pathology_scaat.pipeline.config import load_run_config
 from pathology_scaat.pipeline.evaluate import evaluate
@@ -29,7 +31,7 @@ from pathology_scaat.pipeline.run import run
 from pathology_scaat.pipeline.tile import tile
 from pathology_scaat.pipeline.train import train
 from pathology_scaat.saliency import SaliencyStore
-from pathology_scaat.training import TrainConfig
+from pathology_scaat.training import TrainConfig, load_bundle
 
 SMALL = {
     "tile": {"mpp": 0.5, "patch_size_px": 32, "overlap": "0"},
@@ -424,6 +426,24 @@ def test_folds_together_predict_an_external_cohort(cohort: Path, tmp_path: Path)
     for p in ensemble.predictions:
         assert p.probability[1] == pytest.approx(float(rows[p.slide_id]["p_Tumor"]), abs=1e-5)
         assert p.split == "external test"
+    # where they differ is told patch by patch, of the slides that they predicted together
+    assert {p.name.split(".")[0] for p in (out / "disagreement").iterdir()} == {
+        f"s{k:02d}" for k in range(16, 24)
+    }
+    path = out / "disagreement" / f"{outside}.geojson.gz"
+    tiles = json.loads(gzip.decompress(path.read_bytes()))["features"]
+    store = PatchStore(out / "patches" / f"{outside}.zarr")
+    said = np.stack([
+        score_slide(load_bundle(m), store.path, out / "nothing", torch.device("cpu")).patches
+        for m in predicting_bundles(out, [], True)
+    ])  # fmt: skip
+    key = "SCAAT: Disagreement of 3 models about Tumor"
+    told = [tile["properties"]["measurements"][key] for tile in tiles]
+    assert np.allclose(told, said.std(axis=0), rtol=1e-3, atol=1e-6)
+    assert max(told) > 0
+    assert tiles[5]["geometry"]["coordinates"][0][0] == store.origins_px[5].tolist()
+    predict(out, manifest=other, models=[out / "folds" / "0" / "model"], device="cpu")
+    assert not list((out / "disagreement").iterdir())  # one model cannot disagree
     with pytest.raises(UsageError, match="--ensemble"):
         predicting_bundles(out, [], False)
     assert not sums_problem(out, SUMS_NAME)

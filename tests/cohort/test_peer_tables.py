@@ -55,6 +55,25 @@ def test_clam_s_table_and_splits(tmp_path: Path, slides: Path) -> None:
     assert "1 slide(s)" in left.notes[0]
 
 
+def test_files_of_features_do_where_there_are_no_slides(tmp_path: Path) -> None:
+    (tmp_path / "features" / "h5_files").mkdir(parents=True)
+    for name in ("slide_1", TCGA):
+        (tmp_path / "features" / "h5_files" / f"{name}.h5").write_bytes(b"")
+    table = write(tmp_path / "task.csv", f"case_id,slide_id,label\np0,slide_1,a\np1,{TCGA},b\n")
+    found = clam_manifest(table, tmp_path / "features")
+    write_manifest(found, tmp_path / "cohort.csv")
+    read = read_manifest(tmp_path / "cohort.csv", needs_slides=False)
+    assert [row.slide_id for row in read.rows] == ["slide_1", TCGA]
+    # CLAM's own table is read as it is, too: the id stands for the slide
+    bare = read_manifest(table, needs_slides=False)
+    assert [(row.slide_id, row.patient_id) for row in bare.rows] == [
+        ("slide_1", "p0"),
+        (TCGA, "p1"),
+    ]
+    with pytest.raises(ManifestError, match="no column slide_path"):
+        read_manifest(table)
+
+
 def test_stamp_s_tables(tmp_path: Path, slides: Path) -> None:
     clini = write(
         tmp_path / "clini.csv",

@@ -9,13 +9,19 @@ import torch
 from torch import Tensor
 
 from pathology_scaat.evaluation.performance.aggregate import top_mean
-from pathology_scaat.evaluation.performance.slide_scores import BATCH, SlideScore, scored_class
+from pathology_scaat.evaluation.performance.slide_scores import (
+    BATCH,
+    SlideScore,
+    scored_class,
+    spoken_class,
+)
 from pathology_scaat.metrics.functional.calibration import sigmoid, softmax
 from pathology_scaat.patches import PatchStore
 from pathology_scaat.saliency.schema import unlike_share
 from pathology_scaat.training.augment import to_float
 from pathology_scaat.training.bags.model import BagModel
 from pathology_scaat.training.bags.predict import bag_logits, encode
+from pathology_scaat.training.bags.slopes import patch_probability
 from pathology_scaat.training.bundle import ModelBundle
 from pathology_scaat.training.feature_reference import penultimate
 
@@ -38,13 +44,21 @@ def computed_score(
         features = encode(model, batches)
         logits = bag_logits(model, features)
         probability = softmax(logits[None] / bundle.config.temperature)[0]
-        return SlideScore(probability, _unlike(bundle, [features]))
+        with torch.no_grad():
+            contributions = model.head.contributions(features)
+        spoken = spoken_class(bundle.config)
+        patches = patch_probability(contributions, bundle.config.temperature)[:, spoken]
+        return SlideScore(probability, _unlike(bundle, [features]), patches.cpu().numpy())
     with torch.no_grad(), penultimate(model) as kept:
         parts = [model(to_float(patches)).float().cpu().numpy() for patches in batches]
     # As explaining does: what a slide scores must not hang on whether it was explained before.
     found = np.concatenate(parts) / bundle.config.temperature
     values = sigmoid(found) if bundle.config.multi_label else softmax(found)
-    return SlideScore(top_mean(values, scored_class(bundle.config)), _unlike(bundle, kept))
+    return SlideScore(
+        top_mean(values, scored_class(bundle.config)),
+        _unlike(bundle, kept),
+        values[:, spoken_class(bundle.config)].astype(np.float32),
+    )
 
 
 def _unlike(bundle: ModelBundle, features: list[Tensor]) -> float | None:

@@ -32,6 +32,11 @@ def scored_class(config: BundleConfig) -> int | None:
     return config.class_names.index(config.positive_class)
 
 
+def spoken_class(config: BundleConfig) -> int:
+    """Index of the positive class, whose probability is kept by patch."""
+    return config.class_names.index(config.positive_class)
+
+
 @dataclass(frozen=True)
 class SlideScore:
     """What a model says of a slide.
@@ -42,10 +47,14 @@ class SlideScore:
         Summing to one: calibrated of a model for bags, still to be calibrated of one for patches.
     unlike_training : float or None
         Share of patches that are unlike the training data; None where the model does not tell.
+    patches : (N,) float32
+        Probability of the positive class of each patch: of a model for bags, what the slide would
+        be given if all its patches contributed as this one does.
     """
 
     probability: NDArray[np.float64]
     unlike_training: float | None
+    patches: NDArray[np.float32]
 
 
 def explained_score(
@@ -72,9 +81,10 @@ def explained_score(
     if not len(store):
         return None
     odd = unlike_share(store.unlike)
+    patches = store.probability[:, spoken_class(config)]
     if config.bag is None:
-        return SlideScore(top_mean(store.probability, scored_class(config)), odd)
+        return SlideScore(top_mean(store.probability, scored_class(config)), odd, patches)
     if store.contribution is None:
         return None
     logits = store.contribution.astype(np.float64).sum(axis=0)
-    return SlideScore(softmax(logits[None] / config.temperature)[0], odd)
+    return SlideScore(softmax(logits[None] / config.temperature)[0], odd, patches)

@@ -6,12 +6,13 @@ from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-LabelSource = Literal["auto", "slide", "copy", "patch"]
+LabelSource = Literal["auto", "slide", "mixed", "copy", "patch"]
 """What a model learns from, as :data:`LABEL_SOURCES` says it (a test holds the two together)."""
 
 LABEL_SOURCES: Final[dict[str, str]] = {
     "auto": "slide where the manifest has labels and no annotations, else patch",
     "slide": "the slide's label, from bags of its patches (multiple-instance learning)",
+    "mixed": "both: annotated patches where there are some, and the slides' labels, from bags",
     "copy": "the slide's label copied onto each of its patches: wrong for every patch that does "
     "not show the class; a control",
     "patch": "labels of the patches, from annotations",
@@ -75,6 +76,13 @@ class BagConfig(BagHeadConfig):
         ge=16,
         description="patches, spread evenly over the training slides, from which the statistics "
         "of BatchNorm are taken anew after each epoch",
+    )
+    annotated_share: float = Field(
+        0.5,
+        gt=0,
+        lt=1,
+        description="share of the patches of an epoch that are annotated ones, where labels are "
+        "mixed and there are any",
     )
     validation_patches: int = Field(
         256, ge=1, description="patches of a validation slide that are looked at each epoch"

@@ -129,6 +129,61 @@ def epoch_of_bags(
     ]
 
 
+def annotated_patches(table: BagTable, class_names: tuple[str, ...]) -> NDArray[np.int64]:
+    """Class of each patch of all bags by its annotation, -1 where it has none, (n,).
+
+    Stores may know classes that no slide is labelled with; their patches count as not annotated.
+    """
+    parts = [np.zeros(0, np.int64)]
+    for store in table.patches.stores:
+        known = [class_names.index(n) if n in class_names else -1 for n in store.meta.class_names]
+        lookup = np.array([*known, -1], np.int64)  # -1 is the last one: not annotated
+        parts.append(lookup[store.labels.astype(np.int64)])
+    return np.concatenate(parts)
+
+
+@dataclass(frozen=True)
+class PatchBatch:
+    """One step of annotated patches, each a bag of one: numbers (n,) and classes (n,)."""
+
+    patches: NDArray[np.int64]
+    labels: NDArray[np.int64]
+
+
+def annotated_steps(
+    labels: NDArray[np.int64],
+    shares: NDArray[np.floating],
+    n_patches: int,
+    step_size: int,
+    rng: np.random.Generator,
+) -> list[PatchBatch]:
+    """Annotated patches of an epoch, in steps; those of small classes come several times.
+
+    Parameters
+    ----------
+    labels : (n,) int64
+        Class of each patch, -1 where it is not annotated.
+    shares : (K,) float
+        How often each class is drawn; classes without a patch leave theirs to the others.
+    n_patches, step_size : int
+        Patches of the epoch, and of a step.
+    rng : Generator
+    """
+    there = np.array([(labels == k).any() for k in range(len(shares))])
+    wanted = np.where(there, shares, 0.0)
+    if not wanted.any() or n_patches < 1:
+        return []
+    counts = np.maximum(np.round(n_patches * wanted / wanted.sum()).astype(int), wanted > 0)
+    drawn = []
+    for k in np.flatnonzero(counts):
+        mine = np.flatnonzero(labels == k)
+        drawn.append(rng.choice(mine, counts[k], replace=len(mine) < counts[k]))
+    order = rng.permutation(np.concatenate(drawn))
+    size = min(step_size, len(order))
+    steps = [order[i : i + size] for i in range(0, len(order) - size + 1, size)]
+    return [PatchBatch(step, labels[step]) for step in steps]
+
+
 def mixed_patches(table: BagTable, most: int, rng: np.random.Generator) -> NDArray[np.int64]:
     """Patches spread evenly over all bags, shuffled: what statistics are taken from."""
     each = max(1, most // max(len(table), 1))

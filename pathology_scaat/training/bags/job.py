@@ -27,6 +27,8 @@ class BagJob:
         Bags that are learnt from, and those that choose the epoch and calibrate.
     slides : tuple of TrainingSlide
         All that were given, also those for testing, which take no part.
+    features_dir : Path, optional
+        Where features of an encoder that is not trained are kept; else in memory alone.
     """
 
     train: BagTable
@@ -39,6 +41,7 @@ class BagJob:
     seed: int
     slides: tuple[TrainingSlide, ...] = ()
     notes: tuple[str, ...] = ()
+    features_dir: Path | None = None
 
     @property
     def n_classes(self) -> int:

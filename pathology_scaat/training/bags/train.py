@@ -13,6 +13,7 @@ from pathology_scaat.artifacts.fingerprint import file_sha256, fingerprint
 from pathology_scaat.errors import TrainingError, UsageError
 from pathology_scaat.patches.reader import PatchStore
 from pathology_scaat.training.bags.data import BagTable, make_bags
+from pathology_scaat.training.bags.frozen import FrozenBagTrainer, uses_fixed_features
 from pathology_scaat.training.bags.job import BagJob
 from pathology_scaat.training.bags.trainer import BagTrainer
 from pathology_scaat.training.bundle_config import SCHEMA_VERSION
@@ -46,6 +47,7 @@ def train_on_slides(
     seed: int = 0,
     overwrite: bool = False,
     progress: Callable[[TrainProgress], None] | None = None,
+    features_dir: Path | None = None,
 ) -> TrainResult:
     """Train on one label a slide, end to end, and save a bag model as a bundle.
 
@@ -64,6 +66,9 @@ def train_on_slides(
         Classes in the order of the logits; by default the labels of the slides, sorted.
     device, seed, overwrite, progress
         As :func:`pathology_scaat.training.train.train_model`.
+    features_dir : Path, optional
+        Where features are kept if only the head is trained (``trainable: head``, ``method:
+        plain``): such an encoder looks at each patch once.
 
     Raises
     ------
@@ -106,10 +111,12 @@ def train_on_slides(
         seed=seed,
         slides=tuple(slides),
         notes=_notes(used, settings, names, tables),
+        features_dir=features_dir,
     )
     if overwrite:
         (work_folder(out) / CHECKPOINT_NAME).unlink(missing_ok=True)
-    return BagTrainer(job, progress).run()
+    trainer = FrozenBagTrainer if uses_fixed_features(settings) else BagTrainer
+    return trainer(job, progress).run()
 
 
 def bag_fingerprint(
@@ -117,8 +124,16 @@ def bag_fingerprint(
 ) -> str:
     """Fingerprint of everything that decides a model trained on labels of slides."""
     weights = config.backbone_weights
+    settings = config.model_dump(mode="json", exclude={*EXECUTION_ONLY, *NOT_FOR_BAGS})
+    annotated = {}
+    if config.labels == "mixed":
+        prints = sorted((s.slide_id, PatchStore(s.store).meta.label_fingerprint) for s in slides)
+        annotated = {"annotated": prints}
+    else:
+        del settings["bag"]["annotated_share"]  # decides nothing: models of before are the same
     return fingerprint(
         {
+            **annotated,
             "schema_version": SCHEMA_VERSION,
             "bag_defaults": BAG_DEFAULTS_VERSION,
             "classes": class_names,
@@ -126,7 +141,7 @@ def bag_fingerprint(
                 [s.slide_id, s.split, s.label, PatchStore(s.store).meta.fingerprint]
                 for s in sorted(slides, key=lambda s: s.slide_id)
             ],
-            "config": config.model_dump(mode="json", exclude={*EXECUTION_ONLY, *NOT_FOR_BAGS}),
+            "config": settings,
             "weights": file_sha256(weights) if weights and weights.is_file() else None,
             "seed": seed,
         }

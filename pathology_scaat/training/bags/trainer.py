@@ -28,7 +28,15 @@ from pathology_scaat.training.backbones import (
     train_mode,
 )
 from pathology_scaat.training.bags.batch_norm import estimate_statistics, freeze_batch_norm
-from pathology_scaat.training.bags.data import BagBatch, BagTable, epoch_of_bags, mixed_patches
+from pathology_scaat.training.bags.data import (
+    BagBatch,
+    BagTable,
+    PatchBatch,
+    annotated_patches,
+    annotated_steps,
+    epoch_of_bags,
+    mixed_patches,
+)
 from pathology_scaat.training.bags.job import BagJob, bag_bundle_config
 from pathology_scaat.training.bags.model import BagModel, tall_image, with_head
 from pathology_scaat.training.bags.predict import bag_logits, encode
@@ -101,6 +109,10 @@ class BagTrainer(TrainingLoop):
         self.loader = BatchLoader(self.train.patches, config.cache_bytes, self.device)
         self.val_loader = BatchLoader(self.val.patches, config.cache_bytes // 4, self.device)
         self.labels = torch.from_numpy(self.train.labels)
+        self.annotated = None
+        if config.labels == "mixed":
+            self.annotated = annotated_patches(self.train, self.job.class_names)
+            self.notes.extend(self._annotation_notes(self.annotated))
         self.steps_per_epoch = len(self._steps(0))
         return self._new_model().to(self.device)
 
@@ -125,7 +137,44 @@ class BagTrainer(TrainingLoop):
         policy = self.bags.batch_norm
         return policy == "frozen" or (policy == "auto" and self.config.backbone_weights is not None)
 
-    def _steps(self, epoch: int) -> list[BagBatch]:
+    def _annotation_notes(self, annotated: NDArray[np.int64]) -> list[str]:
+        """How many patches are learnt from one by one, beside the bags."""
+        counts = np.bincount(annotated[annotated >= 0], minlength=self.job.n_classes)
+        if not counts.any():
+            return ["No training patch is annotated with a class of the slides: labels of slides "
+                    "alone are learnt from."]  # fmt: skip
+        slides = sum(
+            bool((annotated[a:b] >= 0).any())
+            for a, b in zip(self.train.starts[:-1], self.train.starts[1:], strict=True)
+        )
+        told = ", ".join(f"{n} {c}" for n, c in zip(self.job.class_names, counts, strict=True))
+        return [
+            f"Mixed labels: annotated patches of {slides} of {len(self.train)} training slides "
+            f"({told}) are learnt from one by one beside the bags, "
+            f"{self.bags.annotated_share:.0%} of an epoch's patches."
+        ]
+
+    def _steps(self, epoch: int) -> list[BagBatch | PatchBatch]:
+        """An epoch's steps: bags, and annotated patches among them where labels are mixed."""
+        bags = self._bag_steps(epoch)
+        if self.annotated is None:
+            return list(bags)
+        share = self.bags.annotated_share
+        step_size = self.bags.bags_per_step * self.bags.patches_per_bag
+        n_shown = sum(len(step.patches) for step in bags)
+        # the loss weighs classes by the slides: drawn as slides are, patches weigh the same
+        even = np.bincount(self.train.labels, minlength=self.job.n_classes) > 0
+        shares = even.astype(np.float64)
+        if self.config.class_balance == "weights":
+            shares = np.bincount(self.train.labels, minlength=len(even)).astype(np.float64)
+        rng = np.random.default_rng([self.job.seed, epoch, 5])
+        patches = annotated_steps(
+            self.annotated, shares, round(n_shown * share / (1 - share)), step_size, rng
+        )
+        steps: list[BagBatch | PatchBatch] = [*bags, *patches]
+        return [steps[i] for i in rng.permutation(len(steps))]
+
+    def _bag_steps(self, epoch: int) -> list[BagBatch]:
         return epoch_of_bags(
             self.train,
             self.bags.bags_per_step,
@@ -145,9 +194,14 @@ class BagTrainer(TrainingLoop):
         read = self.loader([step.patches for step in steps])
         for step, (index, patches) in zip(steps, read, strict=True):
             drawn = draw(len(index), self.config.augment, rng)
+            images = apply(patches, drawn)
+            if isinstance(step, BagBatch):
+                images, labels = tall_image(images, len(step.bags)), self.labels[step.bags]
+            else:  # one patch is a bag of one
+                labels = torch.from_numpy(step.labels)
             yield Shown(
-                tall_image(apply(patches, drawn), len(step.bags)),
-                self.labels[step.bags].to(self.device, non_blocking=True),
+                images,
+                labels.to(self.device, non_blocking=True),
                 Visit(torch.from_numpy(index), drawn.orientation),
                 len(index),
             )

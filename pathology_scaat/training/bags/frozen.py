@@ -1,0 +1,166 @@
+"""Learning in bags with an encoder that is not trained: features once, then the head alone.
+
+An encoder that stays as it is gives a patch the same features in every epoch, so that they are
+computed once and kept in files beside the patches, in TRIDENT's shape. The bundle is that of any
+model for bags: its slides are explained down to the pixels. Patches are not augmented then.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from pathology_scaat.errors import StoreError
+from pathology_scaat.patches.reader import PatchStore
+from pathology_scaat.scaat.method import Visit
+from pathology_scaat.training import builders
+from pathology_scaat.training.augment import to_float
+from pathology_scaat.training.bags.data import BagBatch, BagTable
+from pathology_scaat.training.bags.model import BagModel
+from pathology_scaat.training.bags.predict import bag_logits
+from pathology_scaat.training.bags.trainer import EVALUATION_BATCH, BagTrainer
+from pathology_scaat.training.config import TrainConfig
+from pathology_scaat.training.heads.feature_files import (
+    PATCHES,
+    read_feature_file,
+    write_feature_file,
+)
+from pathology_scaat.training.loop import Shown
+
+
+def _print_of(encoder: nn.Module) -> str:
+    """A name made of the encoder's weights, normalisation among them."""
+    mark = hashlib.sha256()
+    for name, value in sorted(encoder.state_dict().items()):
+        mark.update(name.encode())
+        mark.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return f"scaat-{mark.hexdigest()[:32]}"
+
+
+def uses_fixed_features(config: TrainConfig) -> bool:
+    """Whether only the head learns, and from clean patches: an adversary works on pixels."""
+    return config.trainable == "head" and config.method == "plain"
+
+
+class FrozenBagTrainer(BagTrainer):
+    """One training of the head of a model for bags, on features that are computed once."""
+
+    def _make(self) -> nn.Module:
+        model = super()._make()
+        assert isinstance(model, BagModel)  # noqa: S101  (for the type checker)
+        model.eval()
+        encoder = _print_of(model.encoder)
+        self.features = {id(t): self._features(model, t, encoder) for t in (self.train, self.val)}
+        kept = self.job.features_dir
+        self.notes.append(
+            "The encoder is not trained: features were computed once, of patches without "
+            "augmentation" + ("." if kept is None else f", and are kept in '{kept.name}'.")
+        )
+        return model
+
+    def _features(self, model: BagModel, table: BagTable, encoder: str) -> list[Tensor]:
+        """Features (n, F) of each bag, read where they are kept already."""
+        found = []
+        for bag in range(len(table)):
+            store, slide_id = table.patches.stores[bag], table.slide_ids[bag]
+            path = None
+            if self.job.features_dir is not None:
+                path = self.job.features_dir / f"{slide_id}.h5"
+            held = None if path is None else _held(path, slide_id, encoder, store)
+            if held is None:
+                held = self._encoded(model, table, bag)
+                if path is not None:
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    side = float(store.meta.grid.patch_size_level0_px)
+                    write_feature_file(
+                        path, held, store.origins_px,
+                        {"patch_size_level0": side, "patch_size": store.patch_size_px,
+                         PATCHES: store.meta.fingerprint}, encoder,
+                    )  # fmt: skip
+            found.append(torch.from_numpy(held))
+        return found
+
+    @torch.no_grad()
+    def _encoded(self, model: BagModel, table: BagTable, bag: int) -> NDArray[np.float32]:
+        members = table.members(bag)
+        parts = []
+        for start in range(0, len(members), EVALUATION_BATCH):
+            read = table.patches.read(members[start : start + EVALUATION_BATCH])
+            patches = torch.from_numpy(read).to(self.device)
+            parts.append(model.encoder(to_float(patches)).float().cpu().numpy())
+        return np.concatenate(parts)
+
+    def _network(self) -> nn.Module:
+        head: nn.Module = self.model.head
+        return head
+
+    def _shown(self, epoch: int) -> Iterator[Shown]:
+        kept = self.features[id(self.train)]
+        for step in self._steps(epoch):
+            owner = np.searchsorted(self.train.starts, step.patches, side="right") - 1
+            rows = step.patches - self.train.starts[owner]
+            if isinstance(step, BagBatch):
+                parts = rows.reshape(len(step.bags), -1)
+                bags = [kept[b][torch.from_numpy(r)] for b, r in zip(step.bags, parts, strict=True)]
+                labels = self.labels[step.bags]
+            else:
+                bags = [kept[b][r : r + 1] for b, r in zip(owner, rows, strict=True)]
+                labels = torch.from_numpy(step.labels)
+            index = torch.from_numpy(step.patches)
+            yield Shown(
+                torch.stack(bags).to(self.device),
+                labels.to(self.device),
+                Visit(index, torch.zeros_like(index)),
+                len(index),
+            )
+
+    def _step(self, shown: Shown, step: int) -> Tensor:
+        rate = builders.learning_rate(self.config, step, self.n_steps)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.zero_grad(set_to_none=True)
+        self.method.set_progress((step + 1) / self.n_steps)
+        loss = self.objective.per_image(self.model.head(shown.images), shown.labels).mean()
+        self.averager.backward(loss, True)
+        self.averager.finish()
+        if self.config.grad_clip is not None:
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.config.grad_clip)
+        self.optimizer.step()
+        if self.average is not None:
+            self._follow(step)
+        value = loss.detach()
+        return torch.stack([value, value, torch.zeros_like(value)])
+
+    def _after_steps(self, epoch: int) -> None:
+        """Nothing: the statistics of a frozen encoder are those of its weights."""
+
+    def _watch(self, state: Any) -> dict[str, float]:
+        return {}
+
+    def _logits(self, most: int | None = None) -> NDArray[np.float32]:
+        model = self.judged
+        assert isinstance(model, BagModel)  # noqa: S101  (for the type checker)
+        model.eval()
+        kept = self.features[id(self.val)]
+        found = [bag_logits(model, features.to(self.device)) for features in kept]
+        return np.stack(found) if found else np.zeros((0, self.job.n_classes), np.float32)
+
+
+def _held(path: Path, slide_id: str, encoder: str, store: PatchStore) -> NDArray[np.float32] | None:
+    """Features that are kept already; None where they are of other patches, or damaged."""
+    if not path.is_file():
+        return None
+    try:
+        file = read_feature_file(path, slide_id)
+        if (file.encoder, file.patches) != (encoder, store.meta.fingerprint):
+            return None
+        return file.read()
+    except StoreError:
+        return None

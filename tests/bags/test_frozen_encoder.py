@@ -1,0 +1,62 @@
+"""Bags with an encoder that is not trained: features once, beside the patches, the same head."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pathology_scaat.patches import PatchStore
+from pathology_scaat.saliency import ExplainConfig, SaliencyStore, explain_slide
+from pathology_scaat.training import TrainConfig, TrainingSlide, load_bundle
+from pathology_scaat.training.augment import to_float
+from pathology_scaat.training.bags import frozen
+from pathology_scaat.training.bags.model import BagModel
+from pathology_scaat.training.bags.train import train_on_slides
+from pathology_scaat.training.heads.feature_files import read_feature_file
+
+
+def test_features_are_computed_once_and_explained_to_the_pixels(
+    bag_slides: tuple[TrainingSlide, ...],
+    quick_bags: TrainConfig,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    config = quick_bags.model_copy(
+        update={"trainable": "head", "method": "plain", "epochs": 12, "learning_rate": 3e-2}
+    )
+    made = train_on_slides(
+        bag_slides, tmp_path / "model", config, device="cpu", features_dir=tmp_path / "features"
+    )
+    assert made.metrics["val_slide_auc"] > 0.9
+    assert any("features were computed once" in note for note in made.notes)
+    bundle = load_bundle(made.bundle_path)
+    model = bundle.model
+    assert isinstance(model, BagModel)
+    learnt_from = [s for s in bag_slides if s.split != "test"]
+    assert len(list((tmp_path / "features").iterdir())) == len(learnt_from)
+    slide = learnt_from[-1]
+    store = PatchStore(slide.store)
+    kept = read_feature_file(tmp_path / "features" / f"{slide.slide_id}.h5", slide.slide_id)
+    with torch.no_grad():
+        features = model.encoder(to_float(torch.from_numpy(store.read(slice(None)))))
+        logits = model.head(features)
+    assert np.allclose(kept.read(), features.numpy(), atol=1e-5)
+    assert kept.patch_size_level0_px == store.meta.grid.patch_size_level0_px
+    assert kept.coords_px is not None
+    assert np.array_equal(kept.coords_px, store.origins_px)
+    explain_slide(slide.store, made.bundle_path, tmp_path / "s.zarr", ExplainConfig(), "cpu")
+    contribution = SaliencyStore(tmp_path / "s.zarr").contribution
+    assert contribution is not None
+    assert np.allclose(contribution.sum(axis=0), logits.numpy(), atol=1e-3)
+
+    def again(*_: object) -> None:
+        raise AssertionError("computed anew")
+
+    monkeypatch.setattr(frozen.FrozenBagTrainer, "_encoded", again)
+    other = config.model_copy(update={"epochs": 2})
+    train_on_slides(
+        bag_slides, tmp_path / "other", other, device="cpu", features_dir=tmp_path / "features"
+    )

@@ -1,0 +1,300 @@
+"""Heads on features through the real commands: classes, grades, survival, bags of patients."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+import tifffile
+from forked_command import run_forked
+from made_features import WIDTH, patch_features, write_trident
+
+from pathology_scaat.errors import BundleError, ManifestError, TrainingError, UsageError
+from pathology_scaat.pipeline.contributions import write_contributions
+from pathology_scaat.pipeline.heads import predict_heads, targets_of, train_heads
+from pathology_scaat.training import TrainConfig
+from pathology_scaat.training.heads.bundle import load_head, read_head_config
+from pathology_scaat.training.heads.config import Target
+from pathology_scaat.training.heads.feature_files import read_feature_file
+
+QUICK = TrainConfig(epochs=3)
+
+
+def table(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as stream:
+        return list(csv.DictReader(stream))
+
+
+def document(*args: object) -> dict[str, Any]:
+    found = run_forked([*args, "--json", "--quiet"])
+    assert found.returncode == 0, found.stderr
+    return json.loads(found.stdout)  # type: ignore[no-any-return]
+
+
+@pytest.fixture(scope="module")
+def classes(feature_cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A head for the label, trained and applied by the commands."""
+    out = tmp_path_factory.mktemp("classes") / "out"
+    common = ("--features", feature_cohort / "h5", "--manifest", feature_cohort / "cohort.csv",
+              "--out", out)  # fmt: skip
+    told = document("train", *common, "--epochs", 25)
+    assert told["heads"] == {"label": str(out / "head")}
+    assert told["metrics"]["val_auc"] > 0.9
+    told = document("predict", *common)
+    assert told["performance"]["auroc"] > 0.9
+    return out
+
+
+def test_classes_are_learnt_without_slides(classes: Path, feature_cohort: Path) -> None:
+    rows = table(classes / "predictions.csv")
+    cohort = {r["slide_id"]: r for r in table(feature_cohort / "cohort.csv")}
+    assert len(rows) == len(cohort) == 48
+    assert {r["slide_id"]: r["split"] for r in rows} == {s: r["split"] for s, r in cohort.items()}
+    assert {r["slide_id"]: r["label"] for r in rows} == {s: r["label"] for s, r in cohort.items()}
+    assert len(table(classes / "predictions_patients.csv")) == 40
+    record = json.loads((classes / "performance.json").read_text())
+    assert record["evaluated_on"] == "test slides"
+    assert record["n"] == 12
+    assert "a head on features" in record["prediction"]["rule"]
+    assert read_head_config(classes / "head").encoder == "uni_v1"
+
+
+def test_contributions_add_up_and_lie_where_the_patches_do(
+    classes: Path, feature_cohort: Path
+) -> None:
+    bundle = load_head(classes / "head")
+    row = next(r for r in table(classes / "predictions.csv") if r["slide_id"] == "s31-0")
+    parts = table(classes / "contributions" / "s31-0.csv")
+    sums = np.array([[float(p[f"contribution to {n}"]) for n in ("Normal", "Tumor")]
+                     for p in parts]).sum(axis=0)  # fmt: skip
+    chance = np.exp(sums / bundle.config.temperature)
+    assert chance[1] / chance.sum() == pytest.approx(float(row["p_Tumor"]), abs=1e-4)
+    with h5py.File(feature_cohort / "h5" / "s31-0.h5") as file:
+        features, coords = file["features"][0], file["coords"][:]
+    shows = features[:, 0] > 2
+    margin = np.array(
+        [float(p["contribution to Tumor"]) - float(p["contribution to Normal"]) for p in parts]
+    )
+    assert margin[shows].mean() > margin[~shows].mean()
+    with gzip.open(classes / "contributions" / "s31-0.geojson.gz") as stream:
+        tiles = json.load(stream)["features"]
+    assert len(tiles) == len(parts) == len(coords)
+    for tile, corner, part in zip(tiles, coords.tolist(), parts, strict=True):
+        ring = tile["geometry"]["coordinates"][0]
+        assert ring[0] == corner
+        assert ring[2] == [corner[0] + 512, corner[1] + 512]
+        assert tile["properties"]["measurements"]["SCAAT: Contribution to Tumor"] == pytest.approx(
+            float(part["contribution to Tumor"]), rel=1e-3
+        )
+
+
+def test_coordinates_that_do_not_lie_on_the_slide_are_told_of(tmp_path: Path) -> None:
+    write_trident(tmp_path / "a.h5", patch_features(20, 0, 1))  # to 7 x 512, 2 x 512 px
+    file = read_feature_file(tmp_path / "a.h5", "a")
+    values = np.linspace(-1, 1, 40).reshape(20, 2)
+    target = Target(names=("Normal", "Tumor"))
+    sizes = {"whole": (1600, 4200), "other": (800, 4200)}
+    for name, shape in sizes.items():
+        tifffile.imwrite(
+            tmp_path / f"{name}.tiff", np.full((*shape, 3), 200, np.uint8), tile=(256, 256),
+            photometric="rgb", compression="deflate", resolution=(20_000, 20_000),
+            resolutionunit="CENTIMETER", metadata=None,
+        )  # fmt: skip
+    out = tmp_path / "out"
+    found, problem = write_contributions(out, file, values, target, tmp_path / "whole.tiff")
+    assert (found.table, found.squares, problem) == (True, True, "")
+    found, problem = write_contributions(out, file, values, target, tmp_path / "other.tiff")
+    assert (found.table, found.squares) == (True, False)
+    assert "of another scan, or of another level" in problem
+    assert [p.name for p in out.iterdir()] == ["a.csv"]  # what no longer holds is gone
+
+
+def test_the_same_training_is_not_done_twice_and_repeats_itself(
+    classes: Path, feature_cohort: Path, tmp_path: Path
+) -> None:
+    common = (feature_cohort / "cohort.csv", classes, feature_cohort / "h5")
+    again = train_heads(*common, config=TrainConfig(epochs=25))[0]
+    assert again.skipped
+    anew = train_heads(common[0], tmp_path / "o", common[2], config=TrainConfig(epochs=25))[0]
+    assert anew.config.weights_sha256 == again.config.weights_sha256
+    other = train_heads(*common, config=TrainConfig(epochs=3))[0]
+    assert not other.skipped
+    train_heads(*common, config=TrainConfig(epochs=25))
+
+
+def test_a_head_judges_another_cohort_and_remembers_its_patients(
+    classes: Path, feature_cohort: Path, tmp_path: Path
+) -> None:
+    """New slides: one of a patient that was trained on, others of nobody known."""
+    lines = ["slide_id,case_id,label"]
+    for k in range(6):
+        share = k % 2
+        write_trident(tmp_path / "h5" / f"n{k}.h5", patch_features(24, 12 * share, 900 + k))
+        lines.append(f"n{k},{'p00' if k == 0 else f'q{k}'},{'Tumor' if share else 'Normal'}")
+    (tmp_path / "t.csv").write_text("\n".join(lines) + "\n")
+    found = predict_heads(
+        tmp_path / "t.csv", tmp_path / "o", tmp_path / "h5", model=classes / "head"
+    )[0]
+    assert found.classes is not None
+    splits = {p.slide_id: p.split for p in found.classes.predictions}
+    assert splits == {"n0": "train", **{f"n{k}": "external test" for k in range(1, 6)}}
+    assert found.classes.performance is not None
+    assert found.classes.performance.slide.n == 5
+    write_trident(tmp_path / "wide" / "n0.h5", np.zeros((3, WIDTH + 1), np.float32))
+    with pytest.raises(BundleError, match="13 features a patch, and the head wants 12"):
+        predict_heads(tmp_path / "t.csv", tmp_path / "p", tmp_path / "wide",
+                      model=classes / "head")  # fmt: skip
+
+
+def test_a_bag_of_all_slides_of_a_patient(feature_cohort: Path, tmp_path: Path) -> None:
+    common = (feature_cohort / "cohort.csv", tmp_path / "o", feature_cohort / "h5")
+    train_heads(*common, config=QUICK, unit="patient")
+    predict_heads(*common)
+    rows = table(tmp_path / "o" / "predictions.csv")
+    assert len(rows) == len({r["patient_id"] for r in rows}) == 40
+    pair = next(r for r in rows if r["patient_id"] == "p35")
+    assert pair["slide_id"] == "s35-0; s35-1"
+    bundle = load_head(tmp_path / "o" / "head")
+    sums = np.zeros(2)
+    for slide in ("s35-0", "s35-1"):  # one bag: contributions of both slides add up together
+        for part in table(tmp_path / "o" / "contributions" / f"{slide}.csv"):
+            sums += [float(part[f"contribution to {n}"]) for n in ("Normal", "Tumor")]
+    chance = np.exp(sums / bundle.config.temperature)
+    assert chance[1] / chance.sum() == pytest.approx(float(pair["p_Tumor"]), abs=1e-4)
+    notes = json.loads((tmp_path / "o" / "performance.json").read_text())["notes"]
+    assert any("all slides of a patient" in note for note in notes)
+    shutil.copy(feature_cohort / "cohort.csv", tmp_path / "t.csv")
+    text = (tmp_path / "t.csv").read_text().replace("s35-1,p35,Tumor", "s35-1,p35,Normal")
+    (tmp_path / "t.csv").write_text(text)
+    with pytest.raises(ManifestError, match="patient 'p35'"):
+        train_heads(tmp_path / "t.csv", tmp_path / "q", feature_cohort / "h5", unit="patient")
+
+
+def test_survival_is_of_patients(feature_cohort: Path, tmp_path: Path) -> None:
+    common = (feature_cohort / "cohort.csv", tmp_path / "o", feature_cohort / "h5")
+    targets = targets_of([], [], "months", "dead")
+    trained = train_heads(*common, targets=targets, config=TrainConfig(epochs=15))[0]
+    assert trained.metrics["val_c_index"] > 0.5
+    record = predict_heads(*common)[0].performance
+    assert record is not None
+    assert record["evaluated_on"] == "test patients"
+    assert record["c_index"] > 0.55
+    low, high = record["intervals_95"]["c_index"]
+    assert low < record["c_index"] < high
+    rows = table(tmp_path / "o" / "predictions.csv")
+    assert len(rows) == 40
+    assert {r["risk_group"] for r in rows} == {"low", "high"}
+    config = read_head_config(tmp_path / "o" / "head")
+    assert (config.target.kind, config.unit) == ("survival", "patient")
+    assert any("Efron" in note for note in config.notes)
+    assert config.counts["event"] + config.counts["censored"] == 20
+    assert "C-index" in (tmp_path / "o" / "performance.md").read_text()
+
+
+def test_grades_have_an_order(feature_cohort: Path, tmp_path: Path) -> None:
+    common = (feature_cohort / "cohort.csv", tmp_path / "o", feature_cohort / "h5")
+    targets = targets_of(["grade"], ["G0", "G1", "G2", "G3"])
+    train_heads(*common, targets=targets, config=TrainConfig(epochs=25))
+    predict_heads(*common)
+    rows = [r for r in table(tmp_path / "o" / "predictions.csv") if r["split"] == "test"]
+    chances = np.array([[float(r[f"p_G{k}"]) for k in range(4)] for r in rows])
+    assert chances.sum(axis=1) == pytest.approx(1, abs=1e-4)
+    expected = chances @ np.arange(4)
+    truth = np.array([int(r["label"][1]) for r in rows])
+    assert np.corrcoef(expected, truth)[0, 1] > 0.8
+    head = table(tmp_path / "o" / "contributions" / "s31-0.csv")[0]
+    assert list(head) == ["x_px", "y_px", "contribution to higher grade"]
+    with pytest.raises(ManifestError, match="does not name: G3"):
+        train_heads(
+            feature_cohort / "cohort.csv", tmp_path / "p", feature_cohort / "h5",
+            targets=targets_of(["grade"], ["G0", "G1", "G2"]),
+        )  # fmt: skip
+
+
+def test_several_columns_have_a_head_each(feature_cohort: Path, tmp_path: Path) -> None:
+    common = (feature_cohort / "cohort.csv", tmp_path / "o", feature_cohort / "h5")
+    trained = train_heads(*common, targets=targets_of(["diagnosis", "site"]), config=QUICK)
+    assert [r.config.target.column for r in trained] == ["label", "site"]
+    assert [one.n_predicted for one in predict_heads(*common)] == [48, 48]
+    for name, values in (("label", {"Normal", "Tumor"}), ("site", {"north", "south"})):
+        rows = table(tmp_path / "o" / "targets" / name / "predictions.csv")
+        assert {r["label"] for r in rows} == values
+        assert (tmp_path / "o" / "targets" / name / "performance.json").is_file()
+
+
+def test_what_does_not_go_together_is_refused(feature_cohort: Path, tmp_path: Path) -> None:
+    cohort, features = feature_cohort / "cohort.csv", feature_cohort / "h5"
+    for arguments, words in (
+        ((["a"], [], "t", "e"), "survival alone"),
+        (([], [], "t", None), "needs both columns"),
+        ((["a", "a"], [], None, None), "names 'a' twice"),
+        ((["a", "b"], ["1", "2"], None, None), "of one column"),
+        ((["a"], ["1"], None, None), "two or more"),
+    ):
+        with pytest.raises(UsageError, match=words):
+            targets_of(*arguments)  # type: ignore[arg-type]
+    for update, words in (
+        ({"method": "scaat"}, "works on pixels"),
+        ({"backbone": "resnet18"}, "no use for features"),
+        ({"trainable": "all"}, "the head alone"),
+        ({"labels": "copy"}, "is slide for features"),
+    ):
+        with pytest.raises(UsageError, match=words):
+            train_heads(cohort, tmp_path / "a", features, config=TrainConfig(**update))  # type: ignore[arg-type]
+    with pytest.raises(ManifestError, match="no column 'nothing'"):
+        train_heads(cohort, tmp_path / "a", features, targets=[Target(column="nothing")])
+    with pytest.raises(UsageError, match="holds no features"):
+        train_heads(cohort, tmp_path / "a", tmp_path)
+    with pytest.raises(UsageError, match="holds no head"):
+        predict_heads(cohort, tmp_path / "a", features)
+    shutil.copytree(features, tmp_path / "mixed")
+    with h5py.File(tmp_path / "mixed" / "s03-0.h5", "r+") as file:
+        file["features"].attrs["encoder"] = "virchow"
+    with pytest.raises(TrainingError, match="'virchow', and"):
+        train_heads(cohort, tmp_path / "b", tmp_path / "mixed")
+    text = cohort.read_text().replace(",1,train", ",maybe,train")
+    (tmp_path / "odd.csv").write_text(text)
+    with pytest.raises(ManifestError, match="neither an event nor none"):
+        train_heads(tmp_path / "odd.csv", tmp_path / "c", features,
+                    targets=targets_of([], [], "months", "dead"))  # fmt: skip
+    refused = run_forked(
+        ["train", "--manifest", cohort, "--out", tmp_path / "d", "--target", "site"]
+    )
+    assert refused.returncode == 2
+    assert "does nothing without --features" in refused.stderr
+
+
+def test_two_spellings_of_a_class_are_refused_before_training(
+    feature_cohort: Path, tmp_path: Path
+) -> None:
+    text = (feature_cohort / "cohort.csv").read_text().replace("north,G1", "North,G1")
+    (tmp_path / "t.csv").write_text(text)
+    with pytest.raises(ManifestError, match=r"column site: has two classes of one name"):
+        train_heads(tmp_path / "t.csv", tmp_path / "o", feature_cohort / "h5",
+                    targets=targets_of(["site"]))  # fmt: skip
+    assert not (tmp_path / "o" / "head").exists()
+
+
+def test_what_is_missing_is_counted(feature_cohort: Path, tmp_path: Path) -> None:
+    shutil.copytree(feature_cohort / "h5", tmp_path / "h5")
+    for name in ("s01-0", "s02-0"):
+        (tmp_path / "h5" / f"{name}.h5").unlink()
+    write_trident(tmp_path / "h5" / "stranger.h5", patch_features(5, 0, 1))
+    text = (feature_cohort / "cohort.csv").read_text().replace("p03,Tumor", "p03,")
+    (tmp_path / "t.csv").write_text(text)
+    train_heads(tmp_path / "t.csv", tmp_path / "o", tmp_path / "h5", config=QUICK)
+    told = (tmp_path / "o" / "notes.json").read_text()
+    assert "2 slide(s) of the table have no file of features (s01-0, s02-0)" in told
+    assert "1 file(s) of features are of no slide of the table" in told
+    found = predict_heads(tmp_path / "t.csv", tmp_path / "o", tmp_path / "h5")[0]
+    assert found.classes is not None
+    assert found.n_predicted == 46
+    without = next(p for p in found.classes.predictions if p.slide_id == "s03-0")
+    assert without.label == without.split == ""
