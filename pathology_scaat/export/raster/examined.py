@@ -2,7 +2,8 @@
 
 A map has values wherever a patch is, glass beside the tissue included. A picture shows them on
 tissue only (the values in the files stay), veils what was not looked at, and hatches what is
-unlike the training data.
+unlike the training data. Such tissue has no colour unless it is asked for: a model says something
+of whatever it is shown, and a colour would be believed.
 """
 
 from __future__ import annotations
@@ -43,6 +44,10 @@ class Examined:
     looked_at: NDArray[np.bool_]
     unlike: NDArray[np.bool_]
     has_unlike: bool
+
+    def shown(self, draw_unlike: bool) -> NDArray[np.bool_]:
+        """Where a map may have colour: tissue that was looked at and that the model may know."""
+        return self.looked_at if draw_unlike else self.looked_at & ~self.unlike
 
     @property
     def unlike_share(self) -> float:
@@ -103,6 +108,14 @@ def examine(slide_map: SlideMap, level: int, base: RgbImage | None, pixel_um: fl
             far = slide_map.read(UNLIKE_CHANNEL, level) >= UNLIKE_PERCENTILE
         unlike = looked & np.asarray(enlarged(far, canvas), dtype=bool)
     return Examined(looked, unlike, known)
+
+
+def resampled(where: NDArray[np.bool_], shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    """A mask in another number of pixels (height, width) over the same area."""
+    large = cv2.resize(
+        np.ascontiguousarray(where).view(np.uint8), shape[::-1], interpolation=cv2.INTER_NEAREST
+    )
+    return np.asarray(large, dtype=bool)
 
 
 def veiled(base: RgbImage, looked_at: NDArray[np.bool_]) -> RgbImage:

@@ -52,9 +52,11 @@ def evidence_words(record: dict[str, Any]) -> str:
     target, area = str(record["target_class"]), record["slide_summary"].get("drawn_um2")
     if area is None:
         return ""
+    found = f"{record['drawn']} for {target} on {area / 1e6:.3g} mm²"
     if area == 0:
-        return f"no {record['drawn']} for {target}"
-    return f"{record['drawn']} for {target} on {area / 1e6:.3g} mm²"
+        found = f"no {record['drawn']} for {target}"
+    share = record["slide_summary"].get("not_judged")
+    return f"{found} where judged; {share:.0%} not judged" if share else found
 
 
 def unlike_words(record: dict[str, Any]) -> str:

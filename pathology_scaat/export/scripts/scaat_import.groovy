@@ -181,6 +181,10 @@ def isRegion = { it.isAnnotation() && it.getMetadata().containsKey('outlined at 
 def classOf = { it.getPathClass() == null ? '' : it.getPathClass().toString() }
 def tileChanged = {
     def scores = it.getMeasurements().findAll { name, value -> name.startsWith('SCAAT: ') && name.endsWith(SUFFIX) }
+    def unlike = it.getMeasurements().get('SCAAT: Unlike training (percentile)')
+    if (classOf(it) == 'Unlike training' && unlike != null && unlike >= 99 - 1e-6) {
+        return false  // what the model cannot judge is exported without a class of the model
+    }
     def own = scores['SCAAT: ' + classOf(it) + SUFFIX]
     scores.isEmpty() ? false : own == null || own < scores.values().max() - 1e-6
 }
