@@ -93,6 +93,7 @@ def train(
     epochs: opt.Epochs = None,
     eps: opt.Eps = None,
     positive_class: opt.PositiveClass = None,
+    data_years: opt.DataYears = False,
     device: opt.Device = "auto",
     seed: opt.Seed = None,
     pseudonymize: opt.Pseudonymize = None,
@@ -107,7 +108,7 @@ def train(
     from pathology_scaat.training import TrainConfig
 
     values = train_overrides(
-        method, backbone, epochs, eps, positive_class, labels, weights, trainable
+        method, backbone, epochs, eps, positive_class, labels, weights, trainable, data_years
     )
     with progress_of(quiet) as reporter:
         result = step(

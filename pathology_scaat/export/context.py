@@ -118,6 +118,7 @@ class Context:
             "model": meta.model_fingerprint[:16],
             "model quality": facts.quality,
             "probability": facts.calibration,
+            "age of the model's data": facts.age,
             "slide": ROLE_WORDS[facts.role],
             "method": meta.method,
             **self.words.metadata(),

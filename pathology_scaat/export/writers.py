@@ -100,7 +100,7 @@ def export_figure(path: Path, context: Context) -> ExportFrame:
     patches: list[TopPatch] = []
     if context.slide_path is not None:
         with open_slide(context.slide_path, mpp=context.mpp) as slide:
-            patches = top_patches(context.source, context.tiles, slide)
+            patches = top_patches(context.source, context.tiles, slide, context.unjudged)
     tissue: RgbImage | None = None
     if context.tissue_path is not None:
         with Image.open(context.tissue_path) as picture:

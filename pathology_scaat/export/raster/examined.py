@@ -8,6 +8,7 @@ of whatever it is shown, and a colour would be believed.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import cv2
@@ -27,6 +28,13 @@ VEIL = 0.65
 """How far what was not looked at goes towards white."""
 _PALED = np.round(np.arange(256) * (1 - VEIL) + 255 * VEIL).astype(np.uint8)
 HATCH_STEP_PX = 12
+RIM_COARSE_PX = 3
+"""Pixels of the tissue mask that count as its rim."""
+MIN_TRIM_PX = 1.5
+"""Picture pixels along one of the mask below which there is nothing to cut back."""
+LEAST_GLASS_PX = 1000
+LEAST_CONTRAST = 10
+"""Difference from glass in any channel, of 255, from which a pixel of the rim is tissue."""
 HATCH_INK = (30, 30, 30)
 
 
@@ -73,8 +81,35 @@ def tissue_of(base: RgbImage, pixel_um: float) -> NDArray[np.bool_]:
         max_hole_px=config.max_hole_um2 / px_um**2,
         close_radius_px=config.close_radius_um / px_um,
     )
-    large = cv2.resize(mask.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST)
-    return np.asarray(large, dtype=bool)
+    return _without_glass(base, resampled(mask, (height, width)), config.mpp / pixel_um)
+
+
+def _without_glass(
+    base: RgbImage, tissue: NDArray[np.bool_], coarse_px: float
+) -> NDArray[np.bool_]:
+    """The mask with its rim cut back to where the picture itself shows something.
+
+    The mask has pixels of ``coarse_px`` pictures' pixels, and is closed and filled: its rim lies
+    on glass here and there. Inside, gaps that it has filled stay.
+    """
+    if coarse_px < MIN_TRIM_PX:
+        return tissue
+    reach = 2 * math.ceil(RIM_COARSE_PX * coarse_px) + 1
+    box = cv2.getStructuringElement(cv2.MORPH_RECT, (reach, reach))
+    raw = tissue.view(np.uint8)
+    glass = cv2.dilate(raw, box) == 0
+    if glass.sum() < LEAST_GLASS_PX:
+        return tissue
+    colour = np.median(base[glass][:: max(int(glass.sum()) // 20_000, 1)], axis=0)
+    contrast = cv2.absdiff(
+        cv2.blur(base, (3, 3)), np.broadcast_to(colour, base.shape).astype(np.uint8)
+    )
+    shown = (contrast.max(axis=2) >= LEAST_CONTRAST).astype(np.uint8)
+    # single pale pixels at the rim are tissue: gaps as wide as a pixel of the mask are closed
+    gap = 2 * math.ceil(coarse_px / 2) + 1
+    shown = cv2.morphologyEx(shown, cv2.MORPH_CLOSE, np.ones((gap, gap), np.uint8))
+    inside = cv2.erode(raw, box)
+    return np.asarray((raw & (inside | shown)) > 0, dtype=bool)
 
 
 def enlarged(values: NDArray[np.generic], base: RgbImage) -> NDArray[np.generic]:

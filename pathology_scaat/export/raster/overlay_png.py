@@ -216,7 +216,8 @@ class MapPictures:
         facts = self.facts
         quality = facts.quality[:1].upper() + facts.quality[1:]
         return [
-            f"Model {facts.fingerprint[:12]}, {facts.slides}. {quality}.",
+            f"Model {facts.fingerprint[:12]}, {facts.slides}. Age of its data: {facts.age}. "
+            f"{quality}.",
             f"This slide: {ROLE_WORDS[facts.role]}. For research only.",
         ]
 

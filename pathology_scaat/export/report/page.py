@@ -13,7 +13,7 @@ from pathology_scaat.artifacts.atomic import atomic_path
 from pathology_scaat.artifacts.checksums import EMPTY_CHECKSUM, text_with_checksum
 from pathology_scaat.artifacts.fingerprint import file_sha256
 from pathology_scaat.errors import ExportError
-from pathology_scaat.export.model_facts import NOTHING_LEARNT, ROLE_WORDS
+from pathology_scaat.export.model_facts import NO_YEARS, NOTHING_LEARNT, ROLE_WORDS
 from pathology_scaat.export.report.contact_sheet import ROLE_SHORT, evidence_words
 from pathology_scaat.export.report.records import (
     CHECKSUM_META,
@@ -138,7 +138,8 @@ def _models(cohort: ExportedCohort) -> str:
         lines.append(
             f"<p>Model <code>{html.escape(str(model['fingerprint'])[:16])}</code>, "
             f"{html.escape(str(model['slides']))}; {html.escape(role)}. Its probabilities are "
-            f"{html.escape(str(model.get('probability', 'perhaps not calibrated')))}.</p>"
+            f"{html.escape(str(model.get('probability', 'perhaps not calibrated')))}. Age of its "
+            f"data: {html.escape(str(model.get('age_of_data', NO_YEARS)))}.</p>"
         )
     card = (
         f'<p><a href="{quote(cohort.card)}">Trust card</a>: how far its maps can be trusted.</p>'

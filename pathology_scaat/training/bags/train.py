@@ -126,7 +126,9 @@ def bag_fingerprint(
                 [s.slide_id, s.split, s.label, PatchStore(s.store).meta.fingerprint]
                 for s in sorted(slides, key=lambda s: s.slide_id)
             ],
-            "config": config.model_dump(mode="json", exclude={*EXECUTION_ONLY, *NOT_FOR_BAGS}),
+            "config": config.model_dump(
+                mode="json", exclude={*EXECUTION_ONLY, *NOT_FOR_BAGS, *config.not_given}
+            ),
             "weights": file_sha256(weights) if weights and weights.is_file() else None,
             "seed": seed,
         }
