@@ -169,7 +169,7 @@ class FeatureReference:
         features : (N, F)
         looks : (N, L), optional
             Needed where :attr:`looks` is known. Being unlike by the one or the other is then half
-            as surprising, so that still no more than one held-out patch of a hundred is at 99.
+            as surprising, so that still about one held-out patch of a hundred is at 99.
 
         Raises
         ------

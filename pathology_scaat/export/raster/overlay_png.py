@@ -44,6 +44,8 @@ Kind = Literal["probability", "evidence", "saliency"]
 
 DETAILED_PX = 1536
 """Small maps are drawn larger, by a whole number, as far as this: the slide shows its detail."""
+NEARLY_ALL = 0.995
+"""Share of a slide's tissue that is told as all of it."""
 MARGIN_PX = 20
 BAR_ROOM_PX = 130
 LEAST_PX = (620, 320)
@@ -83,6 +85,8 @@ class MapPicture:
         """What is to be seen, in words."""
         if self.of_no_use:
             return f"evidence for {self.class_name} is not drawn: the model has learnt nothing"
+        if self.not_judged > NEARLY_ALL:
+            return f"{self.kind}, {self.class_name}: not judged, all unlike the training data"
         if self.is_bare and self.kind == "evidence":
             none = f"no evidence for {self.class_name}"
             return f"{none} where it was judged; {self._unjudged}" if self.not_judged else none

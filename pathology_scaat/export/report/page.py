@@ -56,8 +56,9 @@ _READING = (
     "with. That is no diagnosis: it does not mean that the class is not there."
     "<dt>Paled<dd>No tissue was found there, and nothing was computed."
     "<dt>Hatched<dd>Unlike the tissue that the model was trained on, more than 99 in 100 held-out "
-    "patches: what the model says there counts for little. A model that does not record its "
-    "training tissue hatches nothing."
+    "patches, in what the model sees in it or in stain and texture. It is not judged: it has no "
+    "colour, region or class, whatever the model says of it, and that is no finding. A model that "
+    "does not record its training tissue hatches nothing."
     "<dt>Regions<dd>The outlined annotations in the QuPath files: where evidence is drawn and the "
     "class is more probable than not.</dl></details>"
 )
