@@ -131,6 +131,7 @@ def train_overrides(
     labels: str | None = None,
     weights: Path | None = None,
     trainable: str | None = None,
+    data_years: bool = False,
 ) -> dict[str, Any]:
     """The training settings that the command line names."""
     return {
@@ -139,6 +140,7 @@ def train_overrides(
         "backbone": backbone,
         "backbone_weights": weights,
         "trainable": trainable,
+        "data_years": data_years or None,
         "epochs": epochs,
         "positive_class": positive_class,
         "method_options": {"eps": eps} if eps is not None else None,

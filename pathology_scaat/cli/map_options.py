@@ -96,6 +96,13 @@ Drawn = Annotated[
         autocompletion=completed(("evidence", "saliency")),
     ),
 ]
+DrawUnlike = Annotated[
+    bool | None,
+    typer.Option(
+        "--draw-unlike/--no-draw-unlike",
+        help="Colour tissue unlike the training data, too; hatched and bare otherwise.",
+    ),
+]
 RegionMpp = Annotated[
     float | None, typer.Option("--region-mpp", help="µm/px at which regions are outlined.")
 ]

@@ -187,6 +187,12 @@ PositiveClass = Annotated[
         "--positive-class", help="Class that saliency speaks of; chosen by its name if not given."
     ),
 ]
+DataYears = Annotated[
+    bool,
+    typer.Option(
+        "--data-years", help="Record in the model the years of its scans and training; no finer."
+    ),
+]
 Reader = Annotated[
     str | None,
     typer.Option(

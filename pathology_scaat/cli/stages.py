@@ -100,6 +100,7 @@ def train(
     epochs: opt.Epochs = None,
     eps: opt.Eps = None,
     positive_class: opt.PositiveClass = None,
+    data_years: opt.DataYears = False,
     device: opt.Device = "auto",
     seed: opt.Seed = None,
     pseudonymize: opt.Pseudonymize = None,
@@ -114,7 +115,7 @@ def train(
     from pathology_scaat.training import TrainConfig
 
     values = train_overrides(
-        method, backbone, epochs, eps, positive_class, labels, weights, trainable
+        method, backbone, epochs, eps, positive_class, labels, weights, trainable, data_years
     )
     settings = checked(TrainConfig, values, "train options")
     asked = heads.Asked(target or [], opt.listed(grades) or [], time, event, bags_of)
@@ -288,6 +289,7 @@ def export(
     region_mpp: mopt.RegionMpp = None,
     evidence_top: mopt.EvidenceTop = None,
     drawn: mopt.Drawn = None,
+    draw_unlike: mopt.DrawUnlike = None,
     region_quantile: mopt.RegionQuantile = None,
     region_threshold: mopt.RegionThreshold = None,
     region_min_probability: mopt.RegionMinProbability = None,
@@ -323,6 +325,7 @@ def export(
         region_mpp=region_mpp,
         evidence_top=evidence_top,
         drawn=drawn,
+        draw_unlike=draw_unlike,
         region_quantile=region_quantile,
         region_threshold=region_threshold,
         region_min_probability=region_min_probability,

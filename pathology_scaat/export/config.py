@@ -49,6 +49,11 @@ class ExportConfig(BaseModel):
         description="Map that is drawn first and that regions are cut from; the other one's values "
         "stay in the map.",
     )
+    draw_unlike: bool = Field(
+        default=False,
+        description="Draw, outline and class tissue that is unlike the training data, too; it is "
+        "hatched and bare otherwise, since what the model says of it counts for little.",
+    )
     region_quantile: float | None = Field(
         default=None,
         ge=0,

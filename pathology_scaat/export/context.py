@@ -8,6 +8,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from pathology_scaat.artifacts.urls import SlideLocation
 from pathology_scaat.errors import ExportError
 from pathology_scaat.export.config import ExportConfig
@@ -84,12 +87,18 @@ class Context:
         return tile_table(self.source, self.stitch_config, self.config.tile_shape)
 
     @cached_property
+    def unjudged(self) -> NDArray[np.bool_]:
+        """Which tiles get no class, since they are unlike the training data, (N,)."""
+        return self.tiles.unlike & (not self.config.draw_unlike)
+
+    @cached_property
     def regions(self) -> RegionSet:
         target = self.slide_map.meta.target_class
         threshold = self.pictures.scale(self.config.drawn, target).floor
         if self.facts.nothing_learnt:
             threshold = math.inf  # no region where nothing is drawn
-        found = find_regions(self.slide_map, self.qupath_frame, self.config, threshold)
+        shown = self.pictures.examined.shown(self.config.draw_unlike)
+        found = find_regions(self.slide_map, self.qupath_frame, self.config, threshold, shown)
         if found.n_left_out:
             self.notes.append(
                 f"{found.n_left_out} of {found.n_found} high-saliency regions left out "
@@ -109,6 +118,7 @@ class Context:
             "model": meta.model_fingerprint[:16],
             "model quality": facts.quality,
             "probability": facts.calibration,
+            "age of the model's data": facts.age,
             "slide": ROLE_WORDS[facts.role],
             "method": meta.method,
             **self.words.metadata(),

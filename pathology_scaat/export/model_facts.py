@@ -9,14 +9,16 @@ from pydantic import ValidationError
 
 from pathology_scaat.stitching.schema import SlideMapMeta
 from pathology_scaat.training.bundle_config import (
+    NO_YEARS,
     NOTHING_LEARNT,
+    DataYears,
     HeldOut,
     MapReference,
     ReferenceSettings,
 )
 from pathology_scaat.training.imported.record import ImportRecord
 
-__all__ = ["NOTHING_LEARNT", "ROLE_WORDS", "ModelFacts"]
+__all__ = ["NOTHING_LEARNT", "NO_YEARS", "ROLE_WORDS", "ModelFacts"]
 
 ROLE_WORDS = {
     "train": "training slide: the model has seen it, its map says nothing about new slides",
@@ -49,6 +51,8 @@ class ModelFacts:
         Logits were divided by it; 1 where nothing was fitted, None where it is not recorded.
     imported : ImportRecord or None
         Where a model came from that was trained elsewhere.
+    data_years : DataYears or None
+        How old model and data are; None where the bundle does not record it.
     """
 
     fingerprint: str
@@ -60,6 +64,7 @@ class ModelFacts:
     settings: ReferenceSettings | None
     temperature: float | None = None
     imported: ImportRecord | None = None
+    data_years: DataYears | None = None
 
     @classmethod
     def of(cls, meta: SlideMapMeta) -> ModelFacts:
@@ -74,6 +79,7 @@ class ModelFacts:
             settings = value.get("reference_settings")
             role = str(value.get("slide_role", "unknown"))
             warm, imported = value.get("temperature"), value.get("imported")
+            years = value.get("data_years")
             return cls(
                 fingerprint,
                 HeldOut.model_validate(held) if held else None,
@@ -84,6 +90,7 @@ class ModelFacts:
                 ReferenceSettings.model_validate(settings) if settings else None,
                 None if warm is None else float(warm),
                 ImportRecord.model_validate(imported) if imported else None,
+                DataYears.model_validate(years) if years else None,
             )
         except (ValidationError, TypeError, ValueError, AttributeError):
             return cls(fingerprint, None, "unknown", {}, {}, {}, None)
@@ -129,6 +136,13 @@ class ModelFacts:
             f"{val or 'parts of them'}, tested on {test or 'none'}"
         )
 
+    @property
+    def age(self) -> str:
+        """How old its data are, in words."""
+        if self.data_years is not None:
+            return self.data_years.text()
+        return NO_YEARS if self.imported is None else "not known: trained elsewhere"
+
     def as_record(self) -> dict[str, Any]:
         """For the record beside the exports."""
         return {
@@ -136,6 +150,7 @@ class ModelFacts:
             "quality": self.quality,
             "probability": self.calibration,
             "slides": self.slides,
+            "age_of_data": self.age,
             "slide_role": self.role,
             "nothing_learnt": self.nothing_learnt,
             "imported": self.imported is not None,

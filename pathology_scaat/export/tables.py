@@ -15,13 +15,16 @@ from typing import Any
 
 import numpy as np
 import shapely
+from numpy.typing import NDArray
 
 from pathology_scaat.artifacts.atomic import atomic_path
 from pathology_scaat.export.qupath.geojson import number, object_id
-from pathology_scaat.export.qupath.palette import qupath_classes
-from pathology_scaat.export.tiles import TileTable
+from pathology_scaat.export.qupath.palette import UNLIKE_TRAINING, qupath_classes
+from pathology_scaat.export.tiles import UNLIKE_MEASUREMENT, TileTable
 
 ROWS_A_BATCH = 10_000
+
+UNLIKE_COLUMN = "unlike_training_percentile"
 
 STORE_VERSION = "1.0.1"
 """Version of TIAToolbox's SQLite schema that is written."""
@@ -37,20 +40,29 @@ CREATE TABLE annotations (
 
 
 def write_csv(path: Path, table: TileTable, class_names: tuple[str, ...]) -> None:
-    """Whole patches with ``minx, miny, width, height, prob_<class>`` and mean saliency."""
+    """Whole patches with ``minx, miny, width, height, prob_<class>`` and mean saliency.
+
+    Where it is known, how unlike the training data a patch is stands last.
+    """
     header = ["minx", "miny", "width", "height", *(f"prob_{name}" for name in class_names)]
+    unlike = dict(table.more).get(UNLIKE_MEASUREMENT)
+    last = [] if unlike is None else [UNLIKE_COLUMN]
     with atomic_path(path) as partial, partial.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow([*header, "saliency_mean"])
+        writer.writerow([*header, "saliency_mean", *last])
         for i in range(len(table)):
             left, top, right, bottom = table.patch_px[i].tolist()
             scores = [number(p) for p in table.probability[i].tolist()]
             saliency = number(float(table.saliency_mean[i]))
-            writer.writerow([left, top, right - left, bottom - top, *scores, saliency])
+            far = [] if unlike is None else [number(float(unlike[i]))]
+            writer.writerow([left, top, right - left, bottom - top, *scores, saliency, *far])
 
 
 def _store_rows(
-    table: TileTable, class_names: tuple[str, ...], key: str
+    table: TileTable,
+    class_names: tuple[str, ...],
+    key: str,
+    unjudged: NDArray[np.bool_],
 ) -> Iterator[list[tuple[Any, ...]]]:
     classes = [c.name for c in qupath_classes(class_names)]
     for start in range(0, len(table), ROWS_A_BATCH):
@@ -63,7 +75,8 @@ def _store_rows(
             i = start + offset
             probability = table.probability[i].tolist()
             properties: dict[str, Any] = {
-                "type": classes[int(np.argmax(probability))],
+                "type": UNLIKE_TRAINING.name if unjudged[i]
+                else classes[int(np.argmax(probability))],
                 **{f"{n} probability": float(number(p)) for n, p in
                    zip(classes, probability, strict=True)},
                 "saliency mean": float(number(float(table.saliency_mean[i]))),
@@ -78,13 +91,20 @@ def _store_rows(
 
 
 def write_annotation_store(
-    path: Path, table: TileTable, class_names: tuple[str, ...], key: str
+    path: Path,
+    table: TileTable,
+    class_names: tuple[str, ...],
+    key: str,
+    unjudged: NDArray[np.bool_] | None = None,
 ) -> None:
     """Write tiles as a store that TIAToolbox's ``SQLiteStore`` and TIAViz open.
+
+    ``unjudged``, (N,), are tiles that get no class of the model.
 
     The schema is written with Python's own sqlite3: TIAToolbox's writer needs an interpreter
     whose sqlite3 loads extensions, holds all tiles at once and takes ten times as long.
     """
+    without = np.zeros(len(table), dtype=bool) if unjudged is None else unjudged
     with atomic_path(path) as partial:
         connection = sqlite3.connect(partial, isolation_level=None)
         try:
@@ -95,7 +115,7 @@ def write_annotation_store(
                 [("version", f'"{STORE_VERSION}"'), ("compression", '"zlib"'),
                  ("compression_level", "9")],
             )  # fmt: skip
-            for rows in _store_rows(table, class_names, key):
+            for rows in _store_rows(table, class_names, key, without):
                 connection.executemany(
                     "INSERT INTO annotations VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                     [row[:8] for row in rows],

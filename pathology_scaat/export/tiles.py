@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from pathology_scaat.saliency.schema import UNLIKE_PERCENTILE
 from pathology_scaat.stitching.blend import saliency_factor
 from pathology_scaat.stitching.config import StitchConfig
 from pathology_scaat.stitching.source import SaliencySource
@@ -44,6 +45,15 @@ class TileTable:
 
     def __len__(self) -> int:
         return len(self.edges_px)
+
+    @property
+    def unlike(self) -> NDArray[np.bool_]:
+        """Which tiles are unlike the training data, (N,); none where that is not known."""
+        known = dict(self.more).get(UNLIKE_MEASUREMENT)
+        if known is None:
+            return np.zeros(len(self), dtype=bool)
+        with np.errstate(invalid="ignore"):
+            return np.asarray(known >= UNLIKE_PERCENTILE, dtype=bool)
 
     def top(self, count: int) -> NDArray[np.int64]:
         """The ``count`` tiles of highest target probability (then saliency), in slide order."""

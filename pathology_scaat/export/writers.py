@@ -21,6 +21,7 @@ from pathology_scaat.export.dicom.structured_report import write_structured_repo
 from pathology_scaat.export.frame import ExportFrame
 from pathology_scaat.export.qupath.geojson import region_features, tile_features, write_geojson
 from pathology_scaat.export.qupath.palette import (
+    UNLIKE_TRAINING,
     alike_notes,
     qupath_name,
 )
@@ -56,7 +57,15 @@ def export_geojson(path: Path, context: Context) -> ExportFrame:
     }
     target = qupath_name(meta.target_class)
     regions = region_features(found, context.key, target, metadata)
-    tiles = tile_features(table, chosen, context.classes, context.qupath_frame, context.key)
+    unjudged = context.unjudged
+    if unjudged.any():
+        context.notes.append(
+            f"{unjudged.sum()} of {len(table)} tiles are unlike the training data: they have the "
+            f"class '{UNLIKE_TRAINING.name}' and lie in no region, whatever the model says of them"
+        )
+    tiles = tile_features(
+        table, chosen, context.classes, context.qupath_frame, context.key, unjudged
+    )
     written = write_geojson(path, itertools.chain(regions, tiles))
     context.n_tiles = written - len(found.regions)
     return context.qupath_frame
@@ -91,7 +100,7 @@ def export_figure(path: Path, context: Context) -> ExportFrame:
     patches: list[TopPatch] = []
     if context.slide_path is not None:
         with open_slide(context.slide_path, mpp=context.mpp) as slide:
-            patches = top_patches(context.source, context.tiles, slide)
+            patches = top_patches(context.source, context.tiles, slide, context.unjudged)
     tissue: RgbImage | None = None
     if context.tissue_path is not None:
         with Image.open(context.tissue_path) as picture:
@@ -106,7 +115,8 @@ def export_rgb_tiff(path: Path, context: Context) -> ExportFrame:
     """The coloured map as a TIFF."""
     target, drawn = context.slide_map.meta.target_class, context.config.drawn
     channel = channel_of(drawn, target, target)
-    write_rgb_tiff(path, context.slide_map, channel, context.pictures.scale(drawn, target))
+    shown = context.pictures.examined.shown(context.config.draw_unlike)
+    write_rgb_tiff(path, context.slide_map, channel, context.pictures.scale(drawn, target), shown)
     return context.map_frame
 
 
@@ -114,7 +124,7 @@ def export_tile_png(path: Path, context: Context) -> ExportFrame:
     """One pixel per tile, coloured."""
     target = context.slide_map.meta.target_class
     scale = context.pictures.scale("probability", target)
-    extra = write_tile_png(path, context.source, context.tiles, scale)
+    extra = write_tile_png(path, context.source, context.tiles, scale, context.unjudged)
     frame = context.qupath_frame
     x, y, width, height = extra["region_px"]
     extra["region_px"] = [x - frame.offset_x_px, y - frame.offset_y_px, width, height]
@@ -131,7 +141,7 @@ def export_csv(path: Path, context: Context) -> ExportFrame:
 def export_annotation_store(path: Path, context: Context) -> ExportFrame:
     """TIAToolbox's annotation store."""
     names = context.slide_map.meta.class_names
-    write_annotation_store(path, context.tiles, names, context.key)
+    write_annotation_store(path, context.tiles, names, context.key, context.unjudged)
     return context.full_frame
 
 

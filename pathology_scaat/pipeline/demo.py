@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,7 +59,7 @@ class DemoReport:
             [
                 str(self.held_out.n_patches),
                 str(self.held_out.n_positive),
-                f"{self.held_out.auc:.3f}",
+                f"{self.held_out.auc:.3f}" if self.held_out.n_patches else "not measured",
             ],
         ]
         files = [
@@ -147,7 +148,7 @@ def demo(
     write_json(
         report.out / "demo.json",
         {
-            "held_out_auc": result.held_out.auc,
+            "held_out_auc": result.held_out.auc if math.isfinite(result.held_out.auc) else None,
             "held_out_patches": result.held_out.n_patches,
             "maps": scores_as_json(result.maps),
         },

@@ -16,6 +16,7 @@ from pathology_scaat.errors import StoreError, TrainingError
 from pathology_scaat.execution.devices import require_device
 from pathology_scaat.patches import PatchStore
 from pathology_scaat.pipeline.class_table import class_table_notes, classes_in, count_classes
+from pathology_scaat.pipeline.data_years import with_years
 from pathology_scaat.pipeline.label_source import (
     FROM_BAGS,
     bag_class_names,
@@ -252,6 +253,8 @@ def train(
         found = training_cohort(cohort, out, seed)
         slides, told = found.slides, notes_before(found, settings)
         told = (*label_notes(cohort.rows, settings.labels), *told)
+    if settings.data_years:
+        slides = with_years(slides, cohort.rows)
     for note in (*cohort.notes, *told):
         listener.note(note)
     model = Workspace(out).model

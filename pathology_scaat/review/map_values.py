@@ -2,7 +2,9 @@
 
 A channel is sent once per slide, at a level of at most :data:`MAX_SIDE_PX` pixels a side, as a PNG
 whose red and green bytes are the high and low byte of a 16-bit number; blue is 255 where there is
-a value. The browser knows the scale and so can show values, windows and colours of its own choice.
+a value, and :data:`UNJUDGED` where the tissue there is unlike the training data: it gets no colour,
+as in the pictures. The browser knows the scale and so can show values, windows and colours of its
+own choice.
 """
 
 from __future__ import annotations
@@ -15,11 +17,17 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from pathology_scaat.saliency.schema import UNLIKE_PERCENTILE
 from pathology_scaat.stitching import SlideMap
+from pathology_scaat.stitching.schema import COUNT_CHANNEL, UNLIKE_CHANNEL
 
 MAX_SIDE_PX = 2048
 LEVELS = 65_534
 """The largest stored number; 0 to this stand for ``low`` to ``high``."""
+
+
+UNJUDGED = 191
+"""Blue of a pixel with a value that is not to be coloured."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +52,12 @@ def channel_picture(path: Path, channel: str) -> ChannelPicture:
     level = slide_map.level_for(MAX_SIDE_PX)
     values = slide_map.read(channel, level)
     low, high = _range(values)
-    return ChannelPicture(encode_values(values, low, high), low, high, slide_map.mpp * 2**level)
+    unjudged = None
+    if slide_map.meta.with_unlike and channel not in (UNLIKE_CHANNEL, COUNT_CHANNEL):
+        with np.errstate(invalid="ignore"):
+            unjudged = slide_map.read(UNLIKE_CHANNEL, level) >= UNLIKE_PERCENTILE
+    png = encode_values(values, low, high, unjudged)
+    return ChannelPicture(png, low, high, slide_map.mpp * 2**level)
 
 
 def _range(values: NDArray[np.float32]) -> tuple[float, float]:
@@ -55,7 +68,9 @@ def _range(values: NDArray[np.float32]) -> tuple[float, float]:
     return low, high if high > low else low + 1.0
 
 
-def encode_values(values: NDArray[np.float32], low: float, high: float) -> bytes:
+def encode_values(
+    values: NDArray[np.float32], low: float, high: float, unjudged: NDArray[np.bool_] | None = None
+) -> bytes:
     """Numbers of a channel, (h, w) float32, NaN where there is none, as a PNG."""
     known = ~np.isnan(values)
     share = np.clip((np.where(known, values, low) - low) / (high - low), 0, 1)
@@ -63,6 +78,8 @@ def encode_values(values: NDArray[np.float32], low: float, high: float) -> bytes
     pixels = np.zeros((*values.shape, 3), np.uint8)
     pixels[..., 0], pixels[..., 1] = number >> 8, number & 255
     pixels[..., 2] = np.where(known, 255, 0)
+    if unjudged is not None:
+        pixels[known & unjudged, 2] = UNJUDGED
     stream = io.BytesIO()
     Image.fromarray(pixels).save(stream, "PNG", compress_level=3)
     return stream.getvalue()

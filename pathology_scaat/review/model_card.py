@@ -17,7 +17,6 @@ from pathology_scaat.training.bundle_reading import read_bundle_config
 PERFORMANCE = "performance.json"
 PREDICTED_HOW = "predictions.json"
 TRUST_CARD = "evaluation/trust_card.json"
-UNKNOWN_DATE = "not known: a model records no date of its training slides"
 ONE_SEED = (
     "not known: one training was done; another seed gives another model, and by how much it "
     "would differ was not measured"
@@ -61,7 +60,7 @@ def model_card(out: Path, model: Path | None = None) -> dict[str, Any]:
         *_performance(out),
         ["probabilities of slides", _calibration_of_slides(out)],
         ["slides", facts.slides],
-        ["date of its data", UNKNOWN_DATE],
+        ["age of its data", facts.age],
         ["spread over seeds", ONE_SEED],
         ["faithfulness of maps", _trust(out, fingerprint)],
     ]

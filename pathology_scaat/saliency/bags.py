@@ -21,6 +21,7 @@ from pathology_scaat.saliency.schema import CONTRIBUTION_ARRAY
 from pathology_scaat.training.bags.model import BagModel
 from pathology_scaat.training.bags.slopes import SlopedEncoder, patch_probability, slide_slopes
 from pathology_scaat.training.feature_reference import FeatureReference
+from pathology_scaat.training.looks import look_statistics
 
 BATCH = 64
 """Patches at once where nothing tells otherwise."""
@@ -74,28 +75,33 @@ class BagExplainer(BatchExplainer):
         parts = [self._features(patches) for patches in batches]
         if not parts:
             return {CONTRIBUTION_ARRAY: self._probability}
-        features = torch.cat(parts)
+        features = torch.cat([part for part, _ in parts])
+        looks = torch.cat([part for _, part in parts])
         parts.clear()  # the features are held once, not twice
         with torch.no_grad():
             contributions = self.bag_model.head.contributions(features)
         self._probability = patch_probability(contributions, self.temperature).cpu().numpy()
         if self.features is not None:
-            self._unlike = self.features.percentile(features.cpu().numpy())
+            self._unlike = self.features.percentile(features.cpu().numpy(), looks.cpu().numpy())
         self._slopes = slide_slopes(self.bag_model.head, features, self.targets, self.config.output)
         return {CONTRIBUTION_ARRAY: contributions.cpu().numpy()}
 
     @torch.no_grad()
-    def _features(self, patches: NDArray[np.uint8]) -> Tensor:
+    def _features(self, patches: NDArray[np.uint8]) -> tuple[Tensor, Tensor]:
+        """Features (n, F) and looks (n, L) of patches."""
         found: list[Tensor] = []
+        looks: list[Tensor] = []
         start = 0
         while start < len(patches):
             part = patches[start : start + (self.at_once or len(patches))]
             try:
-                found.append(self.bag_model.encoder(self.to_device(part)).float())
+                images = self.to_device(part)
+                found.append(self.bag_model.encoder(images).float())
+                looks.append(look_statistics(images))
                 start += len(part)
             except torch.cuda.OutOfMemoryError:
                 self._take_fewer(part)
-        return torch.cat(found)
+        return torch.cat(found), torch.cat(looks)
 
     def batch_size(self, side_px: int) -> int:
         """As configured; the slopes of a slide must be known before a batch can be tried."""

@@ -16,6 +16,7 @@ from pathology_scaat.saliency.attribution import attribute_with_logits
 from pathology_scaat.saliency.config import ExplainConfig
 from pathology_scaat.saliency.device_copies import Fetched, Pending, ToDevice
 from pathology_scaat.training.feature_reference import FeatureReference, penultimate
+from pathology_scaat.training.looks import look_statistics
 
 logger = logging.getLogger(__name__)
 
@@ -219,10 +220,12 @@ class BatchExplainer:
         if self.features is not None:
             # the last pass of every method is of the patches as they are
             tensors.append(features[-1])
+            if self.features.looks is not None:
+                tensors.append(look_statistics(images))
         reference, n_maps = self.features, len(maps_of_all)
 
         def finish(values: list[NDArray[np.float32]]) -> tuple[NDArray[np.float32], ...]:
-            odd = () if reference is None else (reference.percentile(values[n_maps + 1]),)
+            odd = () if reference is None else (reference.percentile(*values[n_maps + 1 :]),)
             return (values[0], values[n_maps], *odd, *values[1:n_maps])
 
         return Pending(Fetched([tensor[:n_patches] for tensor in tensors]), finish, patches)

@@ -185,6 +185,34 @@ class ReferenceSettings(BaseModel):
     )
 
 
+_Year = Annotated[int, Field(ge=1990, le=9999)]
+
+
+class DataYears(BaseModel):
+    """How old a model and its data are, in years: a day or month of a scan may identify."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    trained: _Year = Field(description="year of the training")
+    first: _Year | None = Field(None, description="year of the oldest scan that states one")
+    last: _Year | None = Field(None, description="year of the newest scan that states one")
+    n_dated: int = Field(ge=0, description="slides whose file states a year")
+    n_slides: int = Field(ge=0, description="slides that it learnt from or was chosen by")
+
+    def text(self) -> str:
+        """``scans of 2015 to 2019 (12 of 16 slides state a year), trained in 2026``."""
+        if self.first is None or self.last is None:
+            scans = f"none of its {self.n_slides} slides states the year of its scan"
+        else:
+            years = f"{self.first}" if self.first == self.last else f"{self.first} to {self.last}"
+            scans = f"scans of {years} ({self.n_dated} of {self.n_slides} slides state a year)"
+        return f"{scans}, trained in {self.trained}"
+
+
+NO_YEARS = "not recorded (training with data_years records years)"
+"""What is said of the age of a model's data where its bundle does not tell."""
+
+
 class Ancestor(BaseModel):
     """A bundle that a model was fine-tuned from: its weights have seen those slides too."""
 
@@ -250,6 +278,9 @@ class BundleConfig(BaseModel):
     )
     training_counts: dict[str, int] | None = Field(
         None, description="training patches of each class; of a model for bags, slides"
+    )
+    data_years: DataYears | None = Field(
+        None, description="how old model and data are; only where it was asked for"
     )
     feature_reference_sha256: str | None = Field(
         None, description="of features.safetensors: what training patches look like to the model"
@@ -321,6 +352,8 @@ class BundleConfig(BaseModel):
         names = {"backbone", "method", "mpp", "patch_size_px", "temperature", "held_out",
                  "saliency_reference", "evidence_reference", "reference_settings",
                  "training_counts", "imported"}  # fmt: skip
+        if self.data_years is not None:
+            names.add("data_years")
         return {
             **self.model_dump(mode="json", include=names),
             "fingerprint": model_fingerprint(self),
@@ -332,8 +365,8 @@ class BundleConfig(BaseModel):
 ADDED_LATER = frozenset(
     {
         "held_out", "saliency_reference", "evidence_reference", "reference_settings", "slides",
-        "training_counts", "feature_reference_sha256", "neighbours_sha256", "bag", "imported",
-        "ancestors",
+        "training_counts", "data_years", "feature_reference_sha256", "neighbours_sha256", "bag",
+        "imported", "ancestors",
     }
 )  # fmt: skip
 """Fields that do not enter the fingerprint where they are absent, so that old ones still hold."""

@@ -129,4 +129,14 @@ class TrainConfig(BaseModel):
     monitor_images: int = Field(
         64, ge=0, description="training images for the overfitting monitor each epoch; 0 = off"
     )
+    data_years: bool = Field(
+        False,
+        description="record in the model the year of training, and the years of the scans that "
+        "it learnt from, as far as the slides' files state them; nothing finer",
+    )
     tensorboard: bool = Field(False, description="also write TensorBoard events")
+
+    @property
+    def not_given(self) -> set[str]:
+        """Settings that leave the model as it was before they existed, unless they are given."""
+        return set() if self.data_years else {"data_years"}

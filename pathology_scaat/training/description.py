@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, Protocol, cast
 
 from torch import Tensor
@@ -15,6 +16,7 @@ from pathology_scaat.training.builders import Tables
 from pathology_scaat.training.bundle_config import (
     Ancestor,
     BundleConfig,
+    DataYears,
     HeldOut,
     SplitWord,
     model_fingerprint,
@@ -97,7 +99,7 @@ def describe(made: TrainingFacts, model: Normalising, method: Method, **more: An
         method=config.method,
         method_options=options.to_dict() if options is not None else config.method_options,
         training={
-            **config.model_dump(mode="json", exclude=NOT_RECORDED | made.unused),
+            **config.model_dump(mode="json", exclude=NOT_RECORDED | made.unused | config.not_given),
             "seed": made.seed,
         },
         dataset_fingerprint=dataset_fingerprint(s.meta for s in made.stores),
@@ -107,11 +109,25 @@ def describe(made: TrainingFacts, model: Normalising, method: Method, **more: An
         held_out=made.held_out,
         slides=slide_keys(made.slides, made.training_fingerprint),
         training_counts=made.training_counts,
+        data_years=data_years(made.slides) if config.data_years else None,
         saliency_reference=found.saliency if found else None,
         evidence_reference=found.evidence if found else None,
         reference_settings=found.settings if found else None,
         notes=made.notes,
         **more,
+    )
+
+
+def data_years(slides: Iterable[TrainingSlide]) -> DataYears:
+    """Years of the slides that a model learnt from or was chosen by, and of this training."""
+    used = [slide for slide in slides if slide.split != "test"]
+    years = sorted(slide.scan_year for slide in used if slide.scan_year is not None)
+    return DataYears(
+        trained=datetime.now(UTC).year,
+        first=years[0] if years else None,
+        last=years[-1] if years else None,
+        n_dated=len(years),
+        n_slides=len(used),
     )
 
 

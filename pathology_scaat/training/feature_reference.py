@@ -4,6 +4,9 @@ The features before the classifier's head are described by one Gaussian (Lee et 
 one class): the Mahalanobis distance to it is large for tissue, stains and scanners that the
 training did not show. Distances are given as percentiles of held-out patches: 99 means as
 unlike as the one in a hundred of those that is the most unlike.
+
+Features may not know what the task did not ask for, so a second Gaussian describes what patches
+look like (:mod:`.looks`): a patch is unlike the training data if it is by either.
 """
 
 from __future__ import annotations
@@ -78,6 +81,8 @@ class FeatureReference:
         One over the mean variance of all other directions.
     quantiles : (201,) float32
         Distances of held-out patches, from the smallest to the largest.
+    looks : FeatureReference, optional
+        The same of what patches look like; none in bundles of before it existed.
     """
 
     mean: NDArray[np.float32]
@@ -86,6 +91,33 @@ class FeatureReference:
     precision: NDArray[np.float32]
     rest_precision: NDArray[np.float32]
     quantiles: NDArray[np.float32]
+    looks: FeatureReference | None = None
+
+    @classmethod
+    def of_looks(
+        cls,
+        training: NDArray[np.floating[Any]],
+        held_out: NDArray[np.floating[Any]],
+        slide_of: NDArray[np.integer[Any]],
+    ) -> FeatureReference | None:
+        """Of looks (N, L) of training patches of slides (N,), and (M, L) of others.
+
+        Slides differ in stain more than patches of one slide do: how unlike the others each
+        training slide is counts beside what held-out patches are.
+        """
+        made = cls.fit(training, held_out)
+        if made is None:
+            return None
+        judged = [made.distance(held_out)] if len(held_out) >= LEAST_PATCHES else []
+        for slide in np.unique(slide_of):
+            mine = slide_of == slide
+            others = cls.fit(training[~mine], training[mine])
+            if others is not None:
+                judged.append(others.distance(training[mine]))
+        if not judged:
+            return made
+        levels = np.quantile(np.concatenate(judged), np.linspace(0, 1, N_QUANTILES))
+        return replace(made, quantiles=levels.astype(np.float32))
 
     @classmethod
     def fit(
@@ -125,20 +157,51 @@ class FeatureReference:
         squared = (along**2 * self.precision).sum(axis=1) + rest * self.rest_precision[0]
         return np.asarray(np.sqrt(squared), dtype=np.float64)
 
-    def percentile(self, features: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
-        """Share of held-out patches that are less unlike, in %, (N,); 100 beyond all of them."""
+    def percentile(
+        self,
+        features: NDArray[np.floating[Any]],
+        looks: NDArray[np.floating[Any]] | None = None,
+    ) -> NDArray[np.float32]:
+        """Share of held-out patches that are less unlike, in %, (N,); 100 beyond all of them.
+
+        Parameters
+        ----------
+        features : (N, F)
+        looks : (N, L), optional
+            Needed where :attr:`looks` is known. Being unlike by the one or the other is then half
+            as surprising, so that still about one held-out patch of a hundred is at 99.
+
+        Raises
+        ------
+        ValueError
+            If looks are known, and not given.
+        """
         shares = np.linspace(0, 100, len(self.quantiles))
         found = np.interp(self.distance(features), self.quantiles, shares)
+        if self.looks is not None:
+            if looks is None:
+                raise ValueError("looks are needed beside features")
+            found = np.maximum(found, self.looks.percentile(looks))
+            found = np.maximum(100 - 2 * (100 - found), 0)
         return np.asarray(found, dtype=np.float32)
 
     def tensors(self) -> dict[str, Tensor]:
         """For a file of tensors."""
-        return {f.name: torch.from_numpy(np.ascontiguousarray(getattr(self, f.name)))
-                for f in fields(self)}  # fmt: skip
+        own = {name: torch.from_numpy(np.ascontiguousarray(getattr(self, name)))
+               for name in _ARRAYS}  # fmt: skip
+        looks = {} if self.looks is None else self.looks.tensors()
+        return {**own, **{_LOOKS + name: value for name, value in looks.items()}}
 
     @classmethod
     def of_tensors(cls, tensors: dict[str, Tensor]) -> FeatureReference:
         """From a file of tensors; ValueError where it is another."""
-        if set(tensors) != {f.name for f in fields(cls)}:
+        own = {name: value for name, value in tensors.items() if not name.startswith(_LOOKS)}
+        if set(own) != set(_ARRAYS):
             raise ValueError("not a feature reference")
-        return cls(**{name: value.float().numpy() for name, value in tensors.items()})
+        rest = {name.removeprefix(_LOOKS): tensors[name] for name in tensors.keys() - own.keys()}
+        looks = cls.of_tensors(rest) if rest else None
+        return cls(**{name: value.float().numpy() for name, value in own.items()}, looks=looks)
+
+
+_ARRAYS = tuple(f.name for f in fields(FeatureReference) if f.name != "looks")
+_LOOKS = "looks."

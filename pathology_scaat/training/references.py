@@ -21,6 +21,7 @@ from pathology_scaat.scaat.target import evaluating, target_score
 from pathology_scaat.training.bundle_config import MapReference, ReferenceSettings
 from pathology_scaat.training.data import PatchTable
 from pathology_scaat.training.feature_reference import FeatureReference, penultimate
+from pathology_scaat.training.looks import look_statistics
 
 STRIDE_PX = 4
 """As :class:`~pathology_scaat.saliency.config.ExplainConfig` has it by default."""
@@ -60,21 +61,32 @@ def _images(table: PatchTable, start: int, device: torch.device) -> torch.Tensor
 
 def features_of(model: nn.Module, table: PatchTable, device: torch.device) -> NDArray[np.float32]:
     """What the head gets of each patch, (N, F) float32; (N, 0) where the model has no head."""
-    return _look(model, table, device)[0]
+    return _look(model, table, device).features
 
 
-def _look(
-    model: nn.Module, table: PatchTable, device: torch.device
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Features (N, F) and logits (N, K) of a table's patches."""
+@dataclass(frozen=True)
+class _Seen:
+    """Features (N, F), looks (N, L) and logits (N, K) of a table's patches."""
+
+    features: NDArray[np.float32]
+    looks: NDArray[np.float32]
+    logits: NDArray[np.float32]
+
+
+def _look(model: nn.Module, table: PatchTable, device: torch.device) -> _Seen:
     logits: list[torch.Tensor] = []
+    looks: list[torch.Tensor] = []
     with evaluating(model), torch.no_grad(), penultimate(model) as kept:
         for start in range(0, len(table), BATCH):
-            logits.append(model(_images(table, start, device)).float().cpu())
-    said = torch.cat(logits).numpy() if logits else np.zeros((0, 0), np.float32)
-    if not kept:
-        return np.zeros((len(table), 0), np.float32), said
-    return torch.cat([part.cpu() for part in kept]).numpy(), said
+            images = _images(table, start, device)
+            logits.append(model(images).float().cpu())
+            looks.append(look_statistics(images).cpu())
+    none = np.zeros((len(table), 0), np.float32)
+    return _Seen(
+        torch.cat([part.cpu() for part in kept]).numpy() if kept else none,
+        torch.cat(looks).numpy() if looks else none,
+        torch.cat(logits).numpy() if logits else np.zeros((0, 0), np.float32),
+    )
 
 
 def _spread_of(values: NDArray[np.floating[Any]], other: NDArray[np.bool_]) -> MapReference:
@@ -114,10 +126,17 @@ def feature_reference(
     model: nn.Module, training: PatchTable, held_out: PatchTable, device: torch.device
 ) -> FeatureReference | None:
     """What training patches look like to the model, and how unlike held-out ones are."""
-    return FeatureReference.fit(
-        features_of(model, spread(training, MOST_FEATURES), device),
-        features_of(model, spread(held_out, MOST_FEATURES), device),
-    )
+    some, others = spread(training, MOST_FEATURES), spread(held_out, MOST_FEATURES)
+    return _reference(some, _look(model, some, device), _look(model, others, device))
+
+
+def _reference(training: PatchTable, seen: _Seen, unseen: _Seen) -> FeatureReference | None:
+    """Of features, and of looks beside them."""
+    found = FeatureReference.fit(seen.features, unseen.features)
+    if found is None:
+        return None
+    looks = FeatureReference.of_looks(seen.looks, unseen.looks, training.store_index)
+    return replace(found, looks=looks)
 
 
 def map_stride_px(patch_size_px: int) -> int:
@@ -214,15 +233,12 @@ def measure_references(
             model, training, class_names, temperature, device, "training patches",
             multi_label=multi_label,
         )  # fmt: skip
-    looked_at = [
-        (some, *_look(model, some, device))
-        for some in (spread(training, MOST_FEATURES), spread(held_out, MOST_FEATURES))
-    ]
-    (seen, seen_features, _), (unseen, unseen_features, logits) = looked_at
+    some, others = spread(training, MOST_FEATURES), spread(held_out, MOST_FEATURES)
+    seen, unseen = _look(model, some, device), _look(model, others, device)
     return replace(
         maps,
-        features=FeatureReference.fit(seen_features, unseen_features),
-        training=(seen, seen_features),
-        held_out=(unseen, unseen_features),
-        held_out_logits=logits / temperature,
+        features=_reference(some, seen, unseen),
+        training=(some, seen.features),
+        held_out=(others, unseen.features),
+        held_out_logits=unseen.logits / temperature,
     )

@@ -23,6 +23,8 @@ class TrainingSlide:
         ``train``, ``val`` or ``test``.
     label : str, optional
         Class of the whole slide; what a model for bags learns from.
+    scan_year : int, optional
+        Year of the scan; None where it is not known or was not asked for.
     """
 
     store: Path
@@ -30,6 +32,7 @@ class TrainingSlide:
     patient_id: str
     split: str
     label: str | None = None
+    scan_year: int | None = None
 
 
 @dataclass(frozen=True)

@@ -169,7 +169,9 @@ def training_fingerprint(
             "schema_version": SCHEMA_VERSION,
             "defaults": DEFAULTS_VERSION,
             "data": data,
-            "config": config.model_dump(mode="json", exclude=EXECUTION_ONLY | NOT_FOR_PATCHES),
+            "config": config.model_dump(
+                mode="json", exclude=EXECUTION_ONLY | NOT_FOR_PATCHES | config.not_given
+            ),
             "weights": _weights_key(weights),
             "seed": seed,
             **({} if parent is None else {"parent": model_fingerprint(read_bundle_config(parent))}),

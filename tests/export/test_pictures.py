@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,9 @@ def facts(
     }  # fmt: skip
 
 
-def exported(folder: Path, slide_id: str, probability: float, **options: Any) -> dict[str, Any]:
+def exported(
+    folder: Path, slide_id: str, probability: float, draw_unlike: bool = False, **options: Any
+) -> dict[str, Any]:
     """A slide that is everywhere of one probability, exported; its record."""
     options.setdefault("model", facts())
     rng = np.random.default_rng(0)
@@ -65,7 +68,7 @@ def exported(folder: Path, slide_id: str, probability: float, **options: Any) ->
         probability=np.array([1 - probability, probability]), **options,
     )  # fmt: skip
     stitch_slide(store, folder / f"{slide_id}.ome.zarr")
-    config = ExportConfig(formats=("png", "figure", "geojson-plain"))
+    config = ExportConfig(formats=("png", "figure", "geojson-plain"), draw_unlike=draw_unlike)
     export_slide(folder / f"{slide_id}.ome.zarr", store, folder / "o", config)
     found: dict[str, Any] = json.loads((folder / "o" / f"{slide_id}.json").read_text())
     return found
@@ -166,6 +169,62 @@ def test_what_is_unlike_the_training_data_is_hatched_and_told(tmp_path: Path) ->
         assert picture.getpixel((3, 3)) == (176, 0, 0)
 
 
+def classes_of(folder: Path, slide_id: str) -> set[str]:
+    features = json.loads((folder / "o" / f"{slide_id}.geojson").read_text())["features"]
+    return {
+        f["properties"]["classification"]["name"]
+        for f in features
+        if f["properties"]["objectType"] == "tile"
+    }
+
+
+def test_what_the_model_cannot_judge_has_no_colour_region_or_class(tmp_path: Path) -> None:
+    """Whatever the model says of it: pictures, tiles, regions and page alike; unless asked for."""
+    far = exported(tmp_path, "far", 0.97, unlike=100.0)
+    assert coloured_share(tmp_path, far, "far.png") == 0
+    assert coloured_share(tmp_path, far, "far.probability.png") == 0
+    assert far["n_regions"] == 0
+    assert classes_of(tmp_path, "far") == {"Unlike training"}
+    assert far["slide_summary"]["drawn_um2"] == 0
+    assert any("tiles are unlike the training data" in note for note in far["notes"])
+    write_cohort(tmp_path / "o")
+    page = (tmp_path / "o" / "index.html").read_text()
+    assert "evidence for tumour not judged: all unlike the training data" in page
+    asked = exported(tmp_path / "asked", "far", 0.97, draw_unlike=True, unlike=100.0)
+    assert coloured_share(tmp_path / "asked", asked, "far.png") > 0.5  # under the hatching
+    assert asked["n_regions"] >= 1
+    assert classes_of(tmp_path / "asked", "far") == {"Tumor"}
+    with Image.open(tmp_path / "asked" / "o" / "far.png") as picture:
+        assert picture.getpixel((3, 3)) == (176, 0, 0)
+
+
+def test_a_part_that_cannot_be_judged_is_left_out_and_the_rest_drawn(tmp_path: Path) -> None:
+    odd = np.where(np.arange(GRID.n_cols * GRID.n_rows) % GRID.n_cols < 6, 100.0, 40.0)
+    half = exported(tmp_path, "half", 0.97, unlike=odd)
+    assert 0.3 < coloured_share(tmp_path, half, "half.png") < 0.7
+    assert classes_of(tmp_path, "half") == {"Unlike training", "Tumor"}
+    features = json.loads((tmp_path / "o" / "half.geojson").read_text())["features"]
+    (region,) = (f for f in features if f["properties"]["objectType"] == "annotation")
+    left = min(x for x, _ in region["geometry"]["coordinates"][0])
+    assert left > 4 * 32  # nothing of the left half, where only unlike patches are
+    assert half["slide_summary"]["not_judged"] == pytest.approx(0.5, abs=0.15)
+
+
+def test_every_picture_page_and_object_tells_the_age_of_the_data(tmp_path: Path) -> None:
+    years = {"trained": 2026, "first": 2015, "last": 2019, "n_dated": 12, "n_slides": 16}
+    told = exported(tmp_path, "told", 0.97, model=facts(data_years=years))
+    untold = exported(tmp_path, "untold", 0.97)
+    said = "scans of 2015 to 2019 (12 of 16 slides state a year), trained in 2026"
+    assert told["model"]["age_of_data"] == said
+    assert untold["model"]["age_of_data"].startswith("not recorded")
+    write_cohort(tmp_path / "o")
+    assert "Age of its data: " in (tmp_path / "o" / "index.html").read_text()
+    for name, words in (("told", said), ("untold", "not recorded")):
+        assert words in (tmp_path / "o" / f"{name}.geojson").read_text()
+        pictures = ModelFacts.of(SlideMap(tmp_path / f"{name}.ome.zarr").meta)
+        assert words in pictures.age
+
+
 def test_glass_under_a_patch_is_not_coloured(tmp_path: Path) -> None:
     size = SizePx(800, 640)
     tissue = [BoxPx(150, 120, 500, 480)]
@@ -204,6 +263,9 @@ def test_glass_under_a_patch_is_not_coloured(tmp_path: Path) -> None:
     glass = yellow[: int(90 * scale)]
     assert middle.mean() > 0.95
     assert glass.mean() == 0
+    # colour ends with the tissue, to the picture's pixel and not to that of a coarse mask
+    beyond = yellow[int(250 * scale) : int(400 * scale), math.ceil(652 * scale) + 1 :]
+    assert beyond.mean() == 0
     # the values stay in the map
     assert SlideMap(tmp_path / "s.ome.zarr").read("evidence: tumour")[0, 0] > 0.5
 

@@ -96,12 +96,16 @@ def player(qupath: str, tmp_path: Path) -> Player:
     return Player(qupath, tmp_path)
 
 
-def exported(folder: Path, slide_id: str = "S1", model: str = "d", seed: int = 0) -> Path:
+def exported(
+    folder: Path, slide_id: str = "S1", model: str = "d", seed: int = 0, **stores: Any
+) -> Path:
     """Overlays of a slide of 645 x 515 px; another seed is what another model sees in it."""
     grid = PatchGrid(0.0, 0.0, 1.0, 64, 64, 10, 8)
     work = folder / f"work-{slide_id}-{model}-{seed}"
     work.mkdir(parents=True, exist_ok=True)
-    store = make_saliency_store(work / "s.zarr", grid, stride_px=8, slide_id=slide_id, seed=seed)
+    store = make_saliency_store(
+        work / "s.zarr", grid, stride_px=8, slide_id=slide_id, seed=seed, **stores
+    )
     attributes = store / "zarr.json"
     attributes.write_text(attributes.read_text().replace("d" * 64, model * 64))
     stitch_slide(store, work / "m.ome.zarr")
@@ -190,6 +194,22 @@ def test_what_was_changed_in_qupath_is_kept(player: Player, tmp_path: Path) -> N
     assert after[edited["id"]]["geometry"] == edited["geometry"]
     assert after[changed_tile["id"]]["properties"]["classification"]["name"] == "Stroma"
     assert drawn["id"] in after
+
+
+def test_tiles_that_were_not_judged(player: Player, tmp_path: Path) -> None:
+    """Their class is of no probability, and no correction; a class given to one is."""
+    overlays = exported(tmp_path / "o", unlike=100.0)
+    objects = features(overlays / "S1.geojson.gz")
+    names = {o["properties"]["classification"]["name"] for o in objects}
+    assert names == {"Unlike training"}
+    given = moved_class(objects[0], "Tumor")
+    player.add("scaat_import.groovy", overlays, image(objects=[given, *objects[1:]]))
+    ((done,),) = player.play()
+    assert "1 changed in QuPath kept" in done["lines"][0]
+    after = {o["id"]: o["properties"]["classification"]["name"] for o in done["objects"]}
+    assert len(after) == len(objects)
+    assert after.pop(given["id"]) == "Tumor"
+    assert set(after.values()) == {"Unlike training"}
 
 
 def test_another_models_overlay_replaces_the_last(player: Player, tmp_path: Path) -> None:

@@ -41,13 +41,21 @@ def test_intervals_hold_the_truth_where_the_seed_matters(n_seeds: int, seed_sd: 
 
 @pytest.mark.parametrize("n_seeds", [3, 5, 10])
 @pytest.mark.parametrize("noise_sd", [0.0, 1.0])
-def test_without_a_seed_effect_they_are_rather_too_wide(n_seeds: int, noise_sd: float) -> None:
-    assert 0.93 <= coverage(n_seeds, 40, 0.0, noise_sd) <= 0.995
+def test_without_a_seed_effect_they_are_no_wider(n_seeds: int, noise_sd: float) -> None:
+    """Noise between seed and patient is in both variances, and counted once."""
+    assert 0.93 - SLACK <= coverage(n_seeds, 40, 0.0, noise_sd) <= 0.97 + SLACK
+
+
+@pytest.mark.parametrize("n_patients", [6, 40])
+@pytest.mark.parametrize("seed_sd", [0.2, 0.5])
+def test_three_seeds_with_much_noise(n_patients: int, seed_sd: float) -> None:
+    """Where the noise is as large as what patients differ by, and the seed's part is small."""
+    assert 0.93 - SLACK <= coverage(3, n_patients, seed_sd, 1.0) <= 0.97 + SLACK
 
 
 @pytest.mark.parametrize("n_seeds", [3, 5, 10])
 def test_few_patients(n_seeds: int) -> None:
-    assert 0.93 - SLACK <= coverage(n_seeds, 6, 0.5, 0.3) <= 0.99
+    assert 0.93 - SLACK <= coverage(n_seeds, 6, 0.5, 0.3) <= 0.97 + SLACK
 
 
 @pytest.mark.parametrize("n_seeds", [3, 5, 10])

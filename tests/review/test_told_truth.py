@@ -59,7 +59,7 @@ def test_auc_comes_with_its_interval_or_is_unknown(tmp_path: Path) -> None:
     card = told(model_card(folder.out))
     assert "AUC 0.95 (0.90 to 0.99)" in card["quality of patches"]
     assert "another seed gives another model" in card["spread over seeds"]
-    assert card["date of its data"].startswith("not known")
+    assert card["age of its data"].startswith("not recorded")
     performance = {
         "evaluated_on": "test slides",
         "levels": {

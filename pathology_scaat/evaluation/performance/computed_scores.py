@@ -24,6 +24,7 @@ from pathology_scaat.training.bags.predict import bag_logits, encode
 from pathology_scaat.training.bags.slopes import patch_probability
 from pathology_scaat.training.bundle import ModelBundle
 from pathology_scaat.training.feature_reference import penultimate
+from pathology_scaat.training.looks import look_statistics
 
 
 def computed_score(
@@ -38,7 +39,8 @@ def computed_score(
     """
     if not len(store):
         return None
-    batches = _on_device(store, device)
+    looks: list[Tensor] = []
+    batches = _looked_at(_on_device(store, device), looks)
     model = bundle.model
     if isinstance(model, BagModel):
         features = encode(model, batches)
@@ -48,7 +50,7 @@ def computed_score(
             contributions = model.head.contributions(features)
         spoken = spoken_class(bundle.config)
         patches = patch_probability(contributions, bundle.config.temperature)[:, spoken]
-        return SlideScore(probability, _unlike(bundle, [features]), patches.cpu().numpy())
+        return SlideScore(probability, _unlike(bundle, [features], looks), patches.cpu().numpy())
     with torch.no_grad(), penultimate(model) as kept:
         parts = [model(to_float(patches)).float().cpu().numpy() for patches in batches]
     # As explaining does: what a slide scores must not hang on whether it was explained before.
@@ -56,16 +58,24 @@ def computed_score(
     values = sigmoid(found) if bundle.config.multi_label else softmax(found)
     return SlideScore(
         top_mean(values, scored_class(bundle.config)),
-        _unlike(bundle, kept),
+        _unlike(bundle, kept, looks),
         values[:, spoken_class(bundle.config)].astype(np.float32),
     )
 
 
-def _unlike(bundle: ModelBundle, features: list[Tensor]) -> float | None:
-    """Share of patches unlike the training data, from their features."""
+def _unlike(bundle: ModelBundle, features: list[Tensor], looks: list[Tensor]) -> float | None:
+    """Share of patches unlike the training data, from their features and looks."""
     if bundle.features is None or not features:
         return None
-    return unlike_share(bundle.features.percentile(torch.cat(features).cpu().numpy()))
+    seen, shown = torch.cat(features).cpu().numpy(), torch.cat(looks).cpu().numpy()
+    return unlike_share(bundle.features.percentile(seen, shown))
+
+
+def _looked_at(batches: Iterator[Tensor], looks: list[Tensor]) -> Iterator[Tensor]:
+    """The same batches, (n, P, P, 3) uint8; what they look like is kept beside."""
+    for patches in batches:
+        looks.append(look_statistics(to_float(patches)))
+        yield patches
 
 
 def _on_device(store: PatchStore, device: torch.device) -> Iterator[Tensor]:

@@ -104,6 +104,9 @@ def model_card(config: BundleConfig, files: RunFiles) -> str:
         ("Intended use", [], "a person must write for whom and what for"),
         ("Training data", [*f.slide_counts(files), *f.partitions(files), *f.disjointness(files)]
          if files.slides else [], "there is no run beside the bundle"),
+        ("Age of the training data",
+         [Fact(config.data_years.text(), f"{files.model_file}: data_years")]
+         if config.data_years else [], "the bundle does not record it (train with data_years)"),
         ("Exclusions", f.exclusions(files) if files.slides else [],
          "there is no run beside the bundle"),
         ("Training", [*f.training(files), *f.augmentation(files), *f.selection(files)], ""),

@@ -51,6 +51,7 @@ def write_annotations(
         (Code("probability", SCHEME, f"Probability of {target}"[:64]),
          table.probability[:, table.target_index]),
         (Code("saliency", SCHEME, "Mean saliency"), table.saliency_mean),
+        *((Code("unlike", SCHEME, name[:64]), values) for name, values in table.more),
     ]  # fmt: skip
     group = hd.ann.AnnotationGroup(
         number=1,

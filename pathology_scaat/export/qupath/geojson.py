@@ -22,7 +22,7 @@ from shapely.geometry import Polygon
 
 from pathology_scaat.artifacts.atomic import atomic_path
 from pathology_scaat.export.frame import ExportFrame
-from pathology_scaat.export.qupath.palette import HIGH_SALIENCY, QuPathClass
+from pathology_scaat.export.qupath.palette import HIGH_SALIENCY, UNLIKE_TRAINING, QuPathClass
 from pathology_scaat.export.qupath.regions import RegionSet
 from pathology_scaat.export.tiles import TileTable
 
@@ -57,22 +57,30 @@ def tile_features(
     classes: tuple[QuPathClass, ...],
     frame: ExportFrame,
     key: str,
+    unjudged: NDArray[np.bool_] | None = None,
 ) -> Iterator[str]:
-    """One JSON text per tile; tiles that clipping to the frame leaves empty are left out."""
+    """One JSON text per tile; tiles that clipping to the frame leaves empty are left out.
+
+    ``unjudged``, (N,), are tiles that get no class of the model, since they are unlike what it
+    was trained on; their measurements say all the same what it made of them.
+    """
     names = [json.dumps(measurement_name(f"{c.name} probability")) for c in classes]
     mean_name = json.dumps(measurement_name("Saliency mean"))
     max_name = json.dumps(measurement_name("Saliency max"))
     more = [mean_name, max_name, *(json.dumps(measurement_name(name)) for name, _ in table.more)]
     looks = [
         json.dumps({"name": c.name, "color": list(c.colour)}, separators=(",", ":"))
-        for c in classes
+        for c in (*classes, UNLIKE_TRAINING)
     ]
     for start in range(0, len(chosen), TILES_A_BATCH):  # Python numbers for a batch at a time
         part = chosen[start : start + TILES_A_BATCH]
         boxes = frame.boxes(table.edges_px[part]).tolist()
         edges = table.edges_px[part].tolist()
         probability = table.probability[part]
-        best = np.argmax(probability, axis=1).tolist()
+        classed = np.argmax(probability, axis=1)
+        if unjudged is not None:
+            classed[unjudged[part]] = len(classes)
+        best = classed.tolist()
         columns = [probability, table.saliency_mean[part], table.saliency_max[part]]
         scores = np.column_stack([*columns, *(values[part] for _, values in table.more)]).tolist()
         for (left, top, right, bottom), (x, y, x1, y1), k, values in zip(

@@ -9,6 +9,7 @@ from pathology_scaat.training.class_colours import Colour, alike, class_colours,
 
 __all__ = [
     "HIGH_SALIENCY",
+    "UNLIKE_TRAINING",
     "QuPathClass",
     "alike_notes",
     "qupath_class",
@@ -25,6 +26,10 @@ class QuPathClass:
 
     name: str
     colour: Colour
+
+
+UNLIKE_TRAINING = QuPathClass("Unlike training", (128, 128, 128))
+"""Class of tiles that the model cannot judge, whatever class it finds the most probable."""
 
 
 def qupath_class(class_name: str) -> QuPathClass:

@@ -13,6 +13,7 @@ from shapely.geometry import Polygon
 from pathology_scaat.export.config import ExportConfig
 from pathology_scaat.export.frame import ExportFrame
 from pathology_scaat.export.qupath.polygons import clean_polygons, component_outline
+from pathology_scaat.export.raster.examined import resampled
 from pathology_scaat.stitching.schema import EVIDENCE_PREFIX, PROBABILITY_PREFIX, SALIENCY_CHANNEL
 from pathology_scaat.stitching.slide_map import SlideMap
 
@@ -54,11 +55,17 @@ def region_level(slide_map: SlideMap, region_mpp: float) -> int:
 
 
 def find_regions(
-    slide_map: SlideMap, frame: ExportFrame, config: ExportConfig, model_threshold: float
+    slide_map: SlideMap,
+    frame: ExportFrame,
+    config: ExportConfig,
+    model_threshold: float,
+    shown: NDArray[np.bool_] | None = None,
 ) -> RegionSet:
     """Connected pixels above the threshold of the drawn map where the target is probable enough.
 
-    ``model_threshold`` is the model's own, below which pictures draw nothing.
+    ``model_threshold`` is the model's own, below which pictures draw nothing. ``shown`` is where
+    pictures may have colour, (H, W) of any size over the map's area: elsewhere is glass, or
+    tissue that the model cannot judge, and no region.
 
     Pixels are joined along edges, not corners, so that no outline touches itself in a way
     that has to be repaired.
@@ -79,6 +86,8 @@ def find_regions(
     with np.errstate(invalid="ignore"):  # comparisons with NaN are False, as wanted
         mask = (evidence >= threshold) & (evidence > 0)
         mask &= probability >= config.region_min_probability
+    if shown is not None:
+        mask &= resampled(shown, mask.shape)
     min_px = config.min_region_um2 / level_mpp**2
     labels, n_labels = ndimage.label(mask)  # joins along edges only
     size = np.bincount(labels.ravel(), minlength=n_labels + 1)

@@ -2,11 +2,13 @@
 
 A map has values wherever a patch is, glass beside the tissue included. A picture shows them on
 tissue only (the values in the files stay), veils what was not looked at, and hatches what is
-unlike the training data.
+unlike the training data. Such tissue has no colour unless it is asked for: a model says something
+of whatever it is shown, and a colour would be believed.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import cv2
@@ -26,6 +28,13 @@ VEIL = 0.65
 """How far what was not looked at goes towards white."""
 _PALED = np.round(np.arange(256) * (1 - VEIL) + 255 * VEIL).astype(np.uint8)
 HATCH_STEP_PX = 12
+RIM_COARSE_PX = 3
+"""Pixels of the tissue mask that count as its rim."""
+MIN_TRIM_PX = 1.5
+"""Picture pixels along one of the mask below which there is nothing to cut back."""
+LEAST_GLASS_PX = 1000
+LEAST_CONTRAST = 10
+"""Difference from glass in any channel, of 255, from which a pixel of the rim is tissue."""
 HATCH_INK = (30, 30, 30)
 
 
@@ -43,6 +52,10 @@ class Examined:
     looked_at: NDArray[np.bool_]
     unlike: NDArray[np.bool_]
     has_unlike: bool
+
+    def shown(self, draw_unlike: bool) -> NDArray[np.bool_]:
+        """Where a map may have colour: tissue that was looked at and that the model may know."""
+        return self.looked_at if draw_unlike else self.looked_at & ~self.unlike
 
     @property
     def unlike_share(self) -> float:
@@ -68,8 +81,35 @@ def tissue_of(base: RgbImage, pixel_um: float) -> NDArray[np.bool_]:
         max_hole_px=config.max_hole_um2 / px_um**2,
         close_radius_px=config.close_radius_um / px_um,
     )
-    large = cv2.resize(mask.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST)
-    return np.asarray(large, dtype=bool)
+    return _without_glass(base, resampled(mask, (height, width)), config.mpp / pixel_um)
+
+
+def _without_glass(
+    base: RgbImage, tissue: NDArray[np.bool_], coarse_px: float
+) -> NDArray[np.bool_]:
+    """The mask with its rim cut back to where the picture itself shows something.
+
+    The mask has pixels of ``coarse_px`` pictures' pixels, and is closed and filled: its rim lies
+    on glass here and there. Inside, gaps that it has filled stay.
+    """
+    if coarse_px < MIN_TRIM_PX:
+        return tissue
+    reach = 2 * math.ceil(RIM_COARSE_PX * coarse_px) + 1
+    box = cv2.getStructuringElement(cv2.MORPH_RECT, (reach, reach))
+    raw = tissue.view(np.uint8)
+    glass = cv2.dilate(raw, box) == 0
+    if glass.sum() < LEAST_GLASS_PX:
+        return tissue
+    colour = np.median(base[glass][:: max(int(glass.sum()) // 20_000, 1)], axis=0)
+    contrast = cv2.absdiff(
+        cv2.blur(base, (3, 3)), np.broadcast_to(colour, base.shape).astype(np.uint8)
+    )
+    shown = (contrast.max(axis=2) >= LEAST_CONTRAST).astype(np.uint8)
+    # single pale pixels at the rim are tissue: gaps as wide as a pixel of the mask are closed
+    gap = 2 * math.ceil(coarse_px / 2) + 1
+    shown = cv2.morphologyEx(shown, cv2.MORPH_CLOSE, np.ones((gap, gap), np.uint8))
+    inside = cv2.erode(raw, box)
+    return np.asarray((raw & (inside | shown)) > 0, dtype=bool)
 
 
 def enlarged(values: NDArray[np.generic], base: RgbImage) -> NDArray[np.generic]:
@@ -103,6 +143,14 @@ def examine(slide_map: SlideMap, level: int, base: RgbImage | None, pixel_um: fl
             far = slide_map.read(UNLIKE_CHANNEL, level) >= UNLIKE_PERCENTILE
         unlike = looked & np.asarray(enlarged(far, canvas), dtype=bool)
     return Examined(looked, unlike, known)
+
+
+def resampled(where: NDArray[np.bool_], shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    """A mask in another number of pixels (height, width) over the same area."""
+    large = cv2.resize(
+        np.ascontiguousarray(where).view(np.uint8), shape[::-1], interpolation=cv2.INTER_NEAREST
+    )
+    return np.asarray(large, dtype=bool)
 
 
 def veiled(base: RgbImage, looked_at: NDArray[np.bool_]) -> RgbImage:

@@ -75,15 +75,17 @@ def read_patch(slide: Slide, box_px: BoxPx, side_px: int) -> RgbImage | None:
     return np.asarray(picture, dtype=np.uint8)
 
 
-def top_patches(source: SaliencySource, table: TileTable, slide: Slide) -> list[TopPatch]:
+def top_patches(
+    source: SaliencySource, table: TileTable, slide: Slide, unjudged: NDArray[np.bool_]
+) -> list[TopPatch]:
     """The patches of highest probability of the target class, then saliency; overlapping ones
-    only once."""
+    only once, and none of those that are ``unjudged``, (N,)."""
     chosen: list[TopPatch] = []
     taken: list[NDArray[np.int32]] = []
     side = source.meta.grid.patch_size_level0_px
     probabilities = table.probability[:, table.target_index]
     order = np.lexsort((-table.saliency_mean, -np.round(probabilities, 3)))
-    for i in order[: 50 * N_TOP].tolist():
+    for i in order[~unjudged[order]][: 50 * N_TOP].tolist():
         corner = table.patch_px[i, :2]
         if any(np.abs(corner - other).max() < side for other in taken):
             continue

@@ -44,6 +44,8 @@ Kind = Literal["probability", "evidence", "saliency"]
 
 DETAILED_PX = 1536
 """Small maps are drawn larger, by a whole number, as far as this: the slide shows its detail."""
+NEARLY_ALL = 0.995
+"""Share of a slide's tissue that is told as all of it."""
 MARGIN_PX = 20
 BAR_ROOM_PX = 130
 LEAST_PX = (620, 320)
@@ -63,6 +65,9 @@ class MapPicture:
 
     ``drawn_um2`` is the area that has colour; ``is_bare`` where so little of it would have any
     that none is drawn; ``of_no_use`` where none is drawn since the model has learnt nothing.
+    ``withheld_um2`` is the area that has none only because it is unlike the training data;
+    ``not_judged`` is the share of the tissue that is, where that is too much to call the rest
+    a finding.
     """
 
     image: RgbImage
@@ -72,16 +77,26 @@ class MapPicture:
     drawn_um2: float
     is_bare: bool
     of_no_use: bool = False
+    withheld_um2: float = 0.0
+    not_judged: float = 0.0
 
     @property
     def title(self) -> str:
         """What is to be seen, in words."""
         if self.of_no_use:
             return f"evidence for {self.class_name} is not drawn: the model has learnt nothing"
+        if self.not_judged > NEARLY_ALL:
+            return f"{self.kind}, {self.class_name}: not judged, all unlike the training data"
         if self.is_bare and self.kind == "evidence":
-            return f"no evidence for {self.class_name}"
+            none = f"no evidence for {self.class_name}"
+            return f"{none} where it was judged; {self._unjudged}" if self.not_judged else none
         of = "of" if self.kind == "probability" else "for"
-        return f"{self.kind} {of} {self.class_name}"
+        said = f"{self.kind} {of} {self.class_name}"
+        return f"{said}; {self._unjudged}" if self.not_judged else said
+
+    @property
+    def _unjudged(self) -> str:
+        return f"not judged: {self.not_judged:.0%}, unlike the training data"
 
 
 class MapPictures:
@@ -148,8 +163,10 @@ class MapPictures:
         values = self.slide_map.read(channel, self.level)
         looked = self.examined.looked_at
         rgba = np.asarray(enlarged(colourize(values, scale), self.base), dtype=np.uint8)
-        seen = (rgba[..., 3] > 0) & looked
+        coloured = (rgba[..., 3] > 0) & looked
+        seen = coloured & self.examined.shown(self.config.draw_unlike)
         area = float(seen.sum()) * self.pixel_um**2
+        withheld = float(coloured.sum()) * self.pixel_um**2 - area
         bare = kind == "evidence" and (
             bool(self.facts.nothing_learnt)
             or area < max(self.config.min_region_um2, self.pixel_um**2)
@@ -161,7 +178,11 @@ class MapPictures:
             image = over(image, rgba)
         useless = kind == "evidence" and bool(self.facts.nothing_learnt)
         shown = hatched(image, self.examined.unlike)
-        return MapPicture(shown, kind, class_name, scale, area, bare, useless)
+        share = self.examined.unlike_share
+        unjudged = share >= UNLIKE_SLIDE_SHARE and not self.config.draw_unlike
+        return MapPicture(
+            shown, kind, class_name, scale, area, bare, useless, withheld, share * unjudged
+        )
 
     # -- words
     def meaning(self, picture: MapPicture) -> list[str]:
@@ -185,9 +206,12 @@ class MapPictures:
             f"{name}. Paled: not looked at (no tissue found, or no patch).",
         ]
         if self.examined.has_unlike:
+            drawn = "coloured all the same, as was asked for" if self.config.draw_unlike else (
+                "not judged, and without colour whatever the model says. That is no finding"
+            )  # fmt: skip
             lines.append(
                 f"Hatched: unlike what the model was trained on ({self.examined.unlike_share:.0%} "
-                "of the tissue): what it says there counts for little."
+                f"of the tissue): {drawn}."
             )
         return lines
 
@@ -196,7 +220,8 @@ class MapPictures:
         facts = self.facts
         quality = facts.quality[:1].upper() + facts.quality[1:]
         return [
-            f"Model {facts.fingerprint[:12]}, {facts.slides}. {quality}.",
+            f"Model {facts.fingerprint[:12]}, {facts.slides}. Age of its data: {facts.age}. "
+            f"{quality}.",
             f"This slide: {ROLE_WORDS[facts.role]}. For research only.",
         ]
 
@@ -209,8 +234,12 @@ class MapPictures:
         share = self.examined.unlike_share
         if share >= UNLIKE_SLIDE_SHARE:
             said.append(
-                f"UNLIKE THE TRAINING DATA: {share:.0%} of this slide's tissue; its map may mean "
-                "nothing."
+                f"UNLIKE THE TRAINING DATA: {share:.0%} of this slide's tissue. "
+                + (
+                    "Its map may mean nothing."
+                    if self.config.draw_unlike
+                    else "It is hatched and not judged."
+                )
             )
         return " ".join(said)
 

@@ -32,25 +32,50 @@ WHITE = 255
 
 
 def _rgb_tiles(
-    slide_map: SlideMap, channel: str, level: int, scale: ColourScale
+    slide_map: SlideMap,
+    channel: str,
+    level: int,
+    scale: ColourScale,
+    shown: NDArray[np.bool_] | None,
 ) -> Iterator[NDArray[np.uint8]]:
-    for tile in map_tiles(slide_map, (channel,), level, fill=np.nan):
+    size = slide_map.size_px(level)
+    places = (
+        (left, top)
+        for top in range(0, size.height, TILE_PX)
+        for left in range(0, size.width, TILE_PX)
+    )
+    for tile, (left, top) in zip(
+        map_tiles(slide_map, (channel,), level, fill=np.nan), places, strict=True
+    ):
         rgba = colourize(tile, scale)
         rgba[np.isnan(tile), :3] = WHITE
+        if shown is not None:
+            # the pixels of the mask that lie under the tile's, whose edge may be filled up
+            rows = (np.arange(top, top + TILE_PX) * shown.shape[0]) // size.height
+            columns = (np.arange(left, left + TILE_PX) * shown.shape[1]) // size.width
+            rows, columns = rows.clip(0, len(shown) - 1), columns.clip(0, shown.shape[1] - 1)
+            rgba[~shown[np.ix_(rows, columns)], :3] = WHITE
         yield np.ascontiguousarray(rgba[..., :3])
 
 
-def write_rgb_tiff(path: Path, slide_map: SlideMap, channel: str, scale: ColourScale) -> None:
+def write_rgb_tiff(
+    path: Path,
+    slide_map: SlideMap,
+    channel: str,
+    scale: ColourScale,
+    shown: NDArray[np.bool_] | None = None,
+) -> None:
     """Write a channel in colour as a pyramidal TIFF that OpenSlide opens.
 
-    White is no data.
+    White is no data, and what lies outside of ``shown`` ((H, W) of any size over the map's area):
+    glass, and tissue that the model cannot judge.
     """
     with atomic_path(path) as partial, tifffile.TiffWriter(partial, bigtiff=True) as writer:
         for position, level in enumerate(pyramid_levels(slide_map)):
             size = slide_map.size_px(level)
             per_cm = 1e4 / (slide_map.mpp * 2**level)
             writer.write(
-                _rgb_tiles(slide_map, channel, level, scale),
+                _rgb_tiles(slide_map, channel, level, scale, shown),
                 shape=(size.height, size.width, 3),
                 dtype=np.uint8,
                 photometric="rgb",
@@ -68,9 +93,15 @@ def write_rgb_tiff(path: Path, slide_map: SlideMap, channel: str, scale: ColourS
 
 
 def write_tile_png(
-    path: Path, source: SaliencySource, table: TileTable, scale: ColourScale
+    path: Path,
+    source: SaliencySource,
+    table: TileTable,
+    scale: ColourScale,
+    unjudged: NDArray[np.bool_] | None = None,
 ) -> dict[str, Any]:
     """Write an RGBA picture of one pixel a grid cell: colour and opacity by its probability.
+
+    Tiles that are ``unjudged``, (N,), have no colour.
 
     Returns
     -------
@@ -81,7 +112,10 @@ def write_tile_png(
     grid = source.meta.grid
     values = np.full((grid.n_rows, grid.n_cols), np.nan, np.float32)
     columns, rows = source.grid_index[:, 0], source.grid_index[:, 1]
-    values[rows, columns] = table.probability[:, table.target_index]
+    probability = table.probability[:, table.target_index]
+    values[rows, columns] = np.where(
+        np.zeros(len(table), dtype=bool) if unjudged is None else unjudged, np.nan, probability
+    )
     rgba = colourize(values, scale)
     with atomic_path(path) as partial:
         Image.fromarray(rgba, "RGBA").save(partial, format="PNG")

@@ -14,6 +14,7 @@ from pathology_scaat.errors import ExportError
 from pathology_scaat.export.model_facts import NOTHING_LEARNT
 from pathology_scaat.export.raster.canvas import WARNING, fitting, font
 from pathology_scaat.export.raster.colour_scale import ColourScale, legend_colours
+from pathology_scaat.export.raster.overlay_png import NEARLY_ALL
 from pathology_scaat.export.report.records import CONTACT_SHEET, ExportedCohort, small_picture
 
 CELL_PX = 420
@@ -52,9 +53,13 @@ def evidence_words(record: dict[str, Any]) -> str:
     target, area = str(record["target_class"]), record["slide_summary"].get("drawn_um2")
     if area is None:
         return ""
+    found = f"{record['drawn']} for {target} on {area / 1e6:.3g} mm²"
     if area == 0:
-        return f"no {record['drawn']} for {target}"
-    return f"{record['drawn']} for {target} on {area / 1e6:.3g} mm²"
+        found = f"no {record['drawn']} for {target}"
+    share = record["slide_summary"].get("not_judged")
+    if share and share > NEARLY_ALL:
+        return f"{record['drawn']} for {target} not judged: all unlike the training data"
+    return f"{found} where judged; {share:.0%} not judged" if share else found
 
 
 def unlike_words(record: dict[str, Any]) -> str:

@@ -13,7 +13,7 @@ from pathology_scaat.artifacts.atomic import atomic_path
 from pathology_scaat.artifacts.checksums import EMPTY_CHECKSUM, text_with_checksum
 from pathology_scaat.artifacts.fingerprint import file_sha256
 from pathology_scaat.errors import ExportError
-from pathology_scaat.export.model_facts import NOTHING_LEARNT, ROLE_WORDS
+from pathology_scaat.export.model_facts import NO_YEARS, NOTHING_LEARNT, ROLE_WORDS
 from pathology_scaat.export.report.contact_sheet import ROLE_SHORT, evidence_words
 from pathology_scaat.export.report.records import (
     CHECKSUM_META,
@@ -56,8 +56,9 @@ _READING = (
     "with. That is no diagnosis: it does not mean that the class is not there."
     "<dt>Paled<dd>No tissue was found there, and nothing was computed."
     "<dt>Hatched<dd>Unlike the tissue that the model was trained on, more than 99 in 100 held-out "
-    "patches: what the model says there counts for little. A model that does not record its "
-    "training tissue hatches nothing."
+    "patches, in what the model sees in it or in stain and texture. It is not judged: it has no "
+    "colour, region or class, whatever the model says of it, and that is no finding. A model that "
+    "does not record its training tissue hatches nothing."
     "<dt>Regions<dd>The outlined annotations in the QuPath files: where evidence is drawn and the "
     "class is more probable than not.</dl></details>"
 )
@@ -138,7 +139,8 @@ def _models(cohort: ExportedCohort) -> str:
         lines.append(
             f"<p>Model <code>{html.escape(str(model['fingerprint'])[:16])}</code>, "
             f"{html.escape(str(model['slides']))}; {html.escape(role)}. Its probabilities are "
-            f"{html.escape(str(model.get('probability', 'perhaps not calibrated')))}.</p>"
+            f"{html.escape(str(model.get('probability', 'perhaps not calibrated')))}. Age of its "
+            f"data: {html.escape(str(model.get('age_of_data', NO_YEARS)))}.</p>"
         )
     card = (
         f'<p><a href="{quote(cohort.card)}">Trust card</a>: how far its maps can be trusted.</p>'

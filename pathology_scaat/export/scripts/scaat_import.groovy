@@ -176,11 +176,16 @@ if (outside > 0) {
 // was changed if another class has a higher probability; a region if its class, name or outline
 // is not the one that its metadata tell of.
 def SUFFIX = ' probability'
+def UNJUDGED = 'Unlike training'
 def isTile = { it.isDetection() && it.getMeasurements().keySet().any { name -> name.startsWith('SCAAT: ') } }
 def isRegion = { it.isAnnotation() && it.getMetadata().containsKey('outlined at um/px') }
 def classOf = { it.getPathClass() == null ? '' : it.getPathClass().toString() }
-def tileChanged = {
+def tileChanged = { it, twin ->
     def scores = it.getMeasurements().findAll { name, value -> name.startsWith('SCAAT: ') && name.endsWith(SUFFIX) }
+    def unlike = it.getMeasurements().get('SCAAT: Unlike training (percentile)')
+    if (unlike != null && unlike >= 99 - 1e-6) {  // exported without a class of the model
+        return classOf(it) != UNJUDGED && (twin == null || classOf(twin) == UNJUDGED)
+    }
     def own = scores['SCAAT: ' + classOf(it) + SUFFIX]
     scores.isEmpty() ? false : own == null || own < scores.values().max() - 1e-6
 }
@@ -206,7 +211,7 @@ int kept = 0
 hierarchy.getAllObjects(false).each {
     def twin = fresh.get(it.getID())
     if (isTile(it)) {
-        if (!tileChanged(it)) {
+        if (!tileChanged(it, twin)) {
             old << it
         } else if (twin != null && isTile(twin)) {
             twin.setPathClass(it.getPathClass())  // the class of the pathologist, the new measurements

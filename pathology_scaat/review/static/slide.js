@@ -112,11 +112,12 @@ async function loadMap(channel) {
   const context = canvas.getContext("2d", { willReadFrequently: true });
   context.drawImage(bitmap, 0, 0);
   const pixels = context.getImageData(0, 0, canvas.width, canvas.height).data;
-  const values = new Float32Array(canvas.width * canvas.height);
+  const values = new Float32Array(canvas.width * canvas.height), unjudged = new Uint8Array(values.length);
   for (let i = 0; i < values.length; i++) {
+    unjudged[i] = pixels[4 * i + 2] >= 128 && pixels[4 * i + 2] < 224; // unlike the training data
     values[i] = pixels[4 * i + 2] < 128 ? NaN : low + ((pixels[4 * i] * 256 + pixels[4 * i + 1]) / 65534) * (high - low);
   }
-  state.map = { values, width: canvas.width, height: canvas.height, low, high, name: state.paper.channels[channel] };
+  state.map = { values, unjudged, width: canvas.width, height: canvas.height, low, high, name: state.paper.channels[channel] };
   takeModelsScale(channel);
   await colourMap();
 }
@@ -135,7 +136,8 @@ function scaleWords(low, high) {
   const own = Number(byId("low").value) !== Number(scale.floor.toPrecision(4)) || Number(byId("high").value) !== Number(scale.top.toPrecision(4));
   const whose = own ? "your own scale" : scale.is_shared ? "the same scale on all slides" : `scale of this slide alone: ${scale.source}`;
   const none = state.map.drawn ? "" : "; nothing on this slide reaches it";
-  return `${state.map.name} ${short(low)} to ${short(high)}, bare below${none}; ${whose}`;
+  const unjudged = state.map.nUnjudged ? "; hatched: unlike the training data, not judged" : "";
+  return `${state.map.name} ${short(low)} to ${short(high)}, bare below${none}; ${whose}${unjudged}`;
 }
 
 async function colourMap() {
@@ -147,12 +149,18 @@ async function colourMap() {
   canvas.height = map.height;
   const context = canvas.getContext("2d"), image = context.createImageData(map.width, map.height);
   const span = high > 0 ? high : 1; // colours begin at 0, as in the pictures; below `low` there is none
-  map.drawn = 0;
+  map.drawn = map.nUnjudged = 0;
   for (let i = 0; i < map.values.length; i++) {
     const value = map.values[i];
     if (Number.isNaN(value)) continue;
     const at = Math.max(0, Math.min(255, Math.round((value / span) * 255)));
-    const seen = value >= low && value > 0 && !map.scale.not_drawn;
+    const wanted = value >= low && value > 0 && !map.scale.not_drawn;
+    const seen = wanted && !map.unjudged[i];
+    if (map.unjudged[i]) map.nUnjudged += 1;
+    if (map.unjudged[i] && ((i % map.width) + Math.floor(i / map.width)) % 6 === 0) { // hatched, as in the pictures
+      image.data.set([30, 30, 30, 255], 4 * i);
+      continue;
+    }
     if (seen) map.drawn += 1;
     image.data.set([table[3 * at], table[3 * at + 1], table[3 * at + 2], seen ? 255 : 0], 4 * i);
   }
@@ -216,7 +224,9 @@ function valueAt(event) {
   const y = Math.floor(((point.y - box.y) / box.height) * map.height);
   if (mapHidden() || x < 0 || y < 0 || x >= map.width || y >= map.height) return "";
   const value = map.values[y * map.width + x];
-  return Number.isNaN(value) ? "not computed here" : `${map.name} ${value.toPrecision(3)}`;
+  if (Number.isNaN(value)) return "not computed here";
+  const unjudged = map.unjudged[y * map.width + x] ? "; unlike the training data: counts for little" : "";
+  return `${map.name} ${value.toPrecision(3)}${unjudged}`;
 }
 
 // -- regions and verdicts

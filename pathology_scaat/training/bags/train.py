@@ -124,7 +124,9 @@ def bag_fingerprint(
 ) -> str:
     """Fingerprint of everything that decides a model trained on labels of slides."""
     weights = config.backbone_weights
-    settings = config.model_dump(mode="json", exclude={*EXECUTION_ONLY, *NOT_FOR_BAGS})
+    settings = config.model_dump(
+        mode="json", exclude={*EXECUTION_ONLY, *NOT_FOR_BAGS, *config.not_given}
+    )
     annotated = {}
     if config.labels == "mixed":
         prints = sorted((s.slide_id, PatchStore(s.store).meta.label_fingerprint) for s in slides)
