@@ -16,6 +16,8 @@ from pathology_scaat.export.qupath.geojson import measurement_name
 MAX_OVERLAY_BYTES = 1 << 30
 Order = Literal["uncertainty", "evidence", "area"]
 ORDERS: tuple[str, ...] = get_args(Order)
+Rings = tuple[tuple[tuple[float, float], ...], ...]
+"""Closed outlines of (x, y); the first is the outer one."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ class ReviewRegion:
 
     region_id: str
     name: str
-    rings: tuple[tuple[tuple[float, float], ...], ...]
+    rings: Rings
     area_um2: float
     saliency: float
     probability: float

@@ -14,6 +14,7 @@ from pathology_scaat.artifacts.urls import SlideUrl
 from pathology_scaat.errors import UsageError
 from pathology_scaat.review.access import Access
 from pathology_scaat.review.drawings import DrawingTable
+from pathology_scaat.review.judged_regions import JudgedRegions
 from pathology_scaat.review.map_values import ChannelPicture, channel_picture
 from pathology_scaat.review.slide_tiles import SlideShelf
 from pathology_scaat.review.verdicts import VerdictTable
@@ -46,12 +47,14 @@ class Review:
     shelf: SlideShelf = field(init=False)
     verdicts: VerdictTable = field(init=False)
     drawings: DrawingTable = field(init=False)
+    judged: JudgedRegions = field(init=False)
     pool: ThreadPoolExecutor = field(init=False)
 
     def __post_init__(self) -> None:
         self.shelf = SlideShelf(self.slides)
         self.verdicts = VerdictTable(self.out)
         self.drawings = DrawingTable(self.out)
+        self.judged = JudgedRegions(self.out)
         self.pool = ThreadPoolExecutor(THREADS, thread_name_prefix="review")
         self.map_picture = lru_cache(maxsize=8)(self._map_picture)
 

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import asdict
 from importlib import resources
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 from urllib.parse import unquote
 
 import tornado.httpserver
@@ -24,15 +24,13 @@ from pathology_scaat.errors import ScaatError, SlideReadError, UsageError
 from pathology_scaat.review.access import COOKIE, HEADERS
 from pathology_scaat.review.cohort import cohort_rows, slide_paper, verdict_dict
 from pathology_scaat.review.drawings import drawing_of
+from pathology_scaat.review.judged_regions import JudgedRegion
 from pathology_scaat.review.model_card import model_card
 from pathology_scaat.review.regions import ORDERS, ReviewRegion
 from pathology_scaat.review.reviewed_run import Review
 from pathology_scaat.review.slide_tiles import TILE_PX, encode_jpeg
-from pathology_scaat.review.verdicts import Verdict
+from pathology_scaat.review.verdicts import UNDO, WHOLE_SLIDE, Verdict
 from pathology_scaat.slides.base import RgbImage
-
-if TYPE_CHECKING:
-    pass
 
 T = TypeVar("T")
 
@@ -294,8 +292,20 @@ class _Verdicts(_Handler):
         except (ValueError, KeyError, TypeError, AttributeError, UsageError):
             raise tornado.web.HTTPError(400, reason="this is no verdict") from None
         await self.slide_id(verdict.slide_id)
-        await self.work(self.review.verdicts.append, verdict)
+        await self.work(self._save, verdict)
         self.send_json({"saved": True})
+
+    def _save(self, verdict: Verdict) -> None:
+        """The outline first: no verdict may stand without that which it is about."""
+        if verdict.region_id != WHOLE_SLIDE and verdict.answer != UNDO:
+            paper = slide_paper(self.review.out, verdict.slide_id, ORDERS[0])
+            region = next((r for r in paper.regions if r.region_id == verdict.region_id), None)
+            if region is None:
+                raise UsageError("the region", "is not on this slide any more", "reload the page")
+            self.review.judged.keep(
+                JudgedRegion(verdict.slide_id, region.region_id, region.name, region.rings)
+            )
+        self.review.verdicts.append(verdict)
 
 
 class _Drawings(_Handler):

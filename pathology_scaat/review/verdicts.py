@@ -25,6 +25,8 @@ FOLDER = "review"
 
 Answer = Literal["yes", "no", "unsure", "undo"]
 ANSWERS: tuple[str, ...] = get_args(Answer)
+UNDO = "undo"
+"""Takes the reader's last answer about the region back."""
 WHOLE_SLIDE = "slide"
 """Stands for the region where a verdict is about the whole slide."""
 MAX_NOTE = 400
@@ -142,7 +144,7 @@ def settle(rows: Iterable[Verdict]) -> dict[tuple[str, str, str], Verdict]:
     history: dict[tuple[str, str, str], list[Verdict]] = {}
     for row in rows:
         answers = history.setdefault((row.reviewer, row.slide_id, row.region_id), [])
-        if row.answer == "undo":
+        if row.answer == UNDO:
             answers[-1:] = []
         else:
             answers.append(row)

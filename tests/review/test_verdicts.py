@@ -20,6 +20,7 @@ from pathology_scaat.errors import StoreError, UsageError
 from pathology_scaat.pipeline.review import import_review
 from pathology_scaat.review.agreement import agreement_of
 from pathology_scaat.review.drawings import Drawing, DrawingTable
+from pathology_scaat.review.judged_regions import JudgedRegion, JudgedRegions
 from pathology_scaat.review.regions import overlay_path, read_regions
 from pathology_scaat.review.verdicts import Verdict, VerdictTable, settle
 
@@ -179,6 +180,38 @@ def test_a_place_that_two_readers_draw_as_different_classes_labels_nothing(
     areas = {r.class_name: r.geometry.bounds for r in
              read_annotations(done.labels.files["s1"])}  # fmt: skip
     assert areas == {"tumour": (0, 50, 60, 150), "normal": (100, 50, 160, 150)}
+
+
+def test_what_two_models_regions_of_different_classes_share_labels_nothing(
+    tmp_path: Path,
+) -> None:
+    out = run_with_maps(tmp_path / "out", ("s1",))
+    path = overlay_path(out / "overlays", "s1")
+    assert path is not None
+    region = read_regions(path)[0]
+    old = Polygon(region.rings[0], region.rings[1:])
+    x, y = old.representative_point().coords[0]
+    ring = ((x - 3, y - 3), (x + 3, y - 3), (x + 3, y + 3), (x - 3, y + 3), (x - 3, y - 3))
+    JudgedRegions(out).keep(JudgedRegion("s1", "of-the-model-before", "old", (ring,)))
+    table = VerdictTable(out)
+    table.append(Verdict("ann", "s1", "of-the-model-before", "tumour", "no"))
+    table.append(Verdict("ann", "s1", region.region_id, "tumour", "yes"))
+    done = import_review(out, negative_class="normal")
+    assert (done.labels.contradicted, done.labels.gone) == (1, 0)
+    labels = read_annotations(done.labels.files["s1"])
+    held = {c: unary_union([r.geometry for r in labels if r.class_name == c])
+            for c in ("normal", "tumour")}  # fmt: skip
+    assert held["tumour"].equals(make_valid(old).difference(Polygon(ring)))
+    assert held["normal"].equals(Polygon(ring).difference(make_valid(old)))
+
+
+@pytest.mark.parametrize("line", ['{"slide_id": "a"}', "[]", "{", '{"slide_id": "s", '
+    '"region_id": "r", "name": "n", "rings": [[[0, 0], [1, 1]]]}'])  # fmt: skip
+def test_a_damaged_list_of_regions_is_said(tmp_path: Path, line: str) -> None:
+    (tmp_path / "review").mkdir()
+    (tmp_path / "review" / "regions.jsonl").write_text(line + "\n")
+    with pytest.raises(StoreError, match="not a list of regions"):
+        JudgedRegions(tmp_path).current()
 
 
 def test_a_damaged_list_of_drawings_is_said(tmp_path: Path) -> None:
