@@ -7,13 +7,12 @@ a value. The browser knows the scale and so can show values, windows and colours
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 from pathlib import Path
 
+import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from pathology_scaat.stitching import SlideMap
 
@@ -63,6 +62,8 @@ def encode_values(values: NDArray[np.float32], low: float, high: float) -> bytes
     pixels = np.zeros((*values.shape, 3), np.uint8)
     pixels[..., 0], pixels[..., 1] = number >> 8, number & 255
     pixels[..., 2] = np.where(known, 255, 0)
-    stream = io.BytesIO()
-    Image.fromarray(pixels).save(stream, "PNG", compress_level=3)
-    return stream.getvalue()
+    # One filter and runs alone: a sixth of the time of the usual search, and nearly as small.
+    packed: bytes = imagecodecs.png_encode(
+        pixels, level=1, strategy=imagecodecs.PNG.STRATEGY.RLE, filter=imagecodecs.PNG.FILTER.SUB
+    )
+    return packed

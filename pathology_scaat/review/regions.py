@@ -5,15 +5,20 @@ from __future__ import annotations
 import gzip
 import json
 import math
+import re
 import zlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import IO, Any, Literal, get_args
 
 from pathology_scaat.errors import StoreError
 from pathology_scaat.export.qupath.geojson import measurement_name
+from pathology_scaat.review.same_file import same_file
 
 MAX_OVERLAY_BYTES = 1 << 30
+HEAD, TAIL = b'{"type":"FeatureCollection","features":[', b"]}"
+"""How a file of ours begins and ends; between them is one object a line, or a few."""
+ANNOTATION = re.compile(rb'"objectType"\s*:\s*"annotation"')
 Order = Literal["uncertainty", "evidence", "area"]
 ORDERS: tuple[str, ...] = get_args(Order)
 Rings = tuple[tuple[tuple[float, float], ...], ...]
@@ -64,8 +69,12 @@ def overlay_path(overlays: Path, slide_id: str) -> Path | None:
     return None
 
 
+@same_file
 def read_regions(path: Path) -> tuple[ReviewRegion, ...]:
     """The annotations of an overlay, in its order (largest first).
+
+    Our own files hold one object a line, so that of a quarter of a million tiles none is parsed;
+    a file that another program has written is read whole.
 
     Raises
     ------
@@ -73,14 +82,36 @@ def read_regions(path: Path) -> tuple[ReviewRegion, ...]:
         If the file is damaged.
     """
     try:
-        data = path.read_bytes()
-        if path.suffix == ".gz":
-            unpacker = zlib.decompressobj(wbits=31)
-            data = unpacker.decompress(data, MAX_OVERLAY_BYTES)
-        features = json.loads(data)["features"]
+        with _opened(path) as stream:
+            features = _own_annotations(stream)
+        if features is None:
+            with _opened(path) as stream:
+                features = json.loads(stream.read(MAX_OVERLAY_BYTES))["features"]
         return tuple(region for feature in features if (region := _region(feature)) is not None)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, zlib.error, gzip.BadGzipFile):
+    except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, zlib.error):
         raise StoreError(path.name, "is damaged", "run 'scaat export' again") from None
+
+
+def _opened(path: Path) -> IO[bytes]:
+    return gzip.open(path) if path.suffix == ".gz" else path.open("rb")  # type: ignore[return-value]
+
+
+def _own_annotations(stream: IO[bytes]) -> list[dict[str, Any]] | None:
+    """Annotations of a file of ours, line by line; None where it is another's, or torn."""
+    found: list[dict[str, Any]] = []
+    size, last = 0, b""
+    for line in stream:
+        size += len(line)
+        if size > MAX_OVERLAY_BYTES or (size == len(line) and not line.startswith(HEAD)):
+            return None
+        last = line.rstrip()
+        if ANNOTATION.search(last):
+            text = last.removeprefix(HEAD).removesuffix(TAIL).strip(b",")
+            try:
+                found += json.loads(b"[" + text + b"]")
+            except ValueError:
+                return None
+    return found if last.endswith(TAIL) else None
 
 
 def _region(feature: dict[str, Any]) -> ReviewRegion | None:

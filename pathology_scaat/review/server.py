@@ -21,6 +21,7 @@ import tornado.web
 from pathology_scaat.artifacts.output_folder import Workspace
 from pathology_scaat.artifacts.redaction import redact
 from pathology_scaat.errors import ScaatError, SlideReadError, UsageError
+from pathology_scaat.geometry import BoxPx
 from pathology_scaat.review.access import COOKIE, HEADERS
 from pathology_scaat.review.cohort import cohort_rows, slide_paper, verdict_dict
 from pathology_scaat.review.drawings import drawing_of
@@ -188,18 +189,20 @@ class _Slide(_Handler):
         }
         x, y, width, height = paper.frame_px
         if slide_id in self.review.shelf:
-            server = await self.work(self.review.shelf.server, slide_id)
-            size, frame = server.size_px, server.frame_px
-            value["slide"] = {
-                "width": size.width, "height": size.height,
-                "max_level": server.max_level, "tile_px": TILE_PX,
-            }  # fmt: skip
+            frame, value["slide"] = await self.work(self._frame, slide_id)
             x, y = x - frame.x, y - frame.y
         else:
             x, y = 0, 0
         value["map_box"] = {"x": x, "y": y, "width": width, "height": height}
         value["slide_mpp"] = await self.work(self._mpp, slide_id)
         self.send_json(value)
+
+    def _frame(self, slide_id: str) -> tuple[BoxPx, dict[str, int]]:
+        with self.review.shelf.server(slide_id) as server:
+            return server.frame_px, {
+                "width": server.size_px.width, "height": server.size_px.height,
+                "max_level": server.max_level, "tile_px": TILE_PX,
+            }  # fmt: skip
 
     def _mpp(self, slide_id: str) -> float:
         from pathology_scaat.stitching import SlideMap
@@ -230,8 +233,8 @@ class _Thumbnail(_Handler):
         self.finish(await self.work(self._jpeg, slide_id))
 
     def _jpeg(self, slide_id: str) -> bytes:
-        server = self.review.shelf.server(slide_id)
-        pixels = server.tile(min(THUMBNAIL_LEVEL, server.max_level), 0, 0)
+        with self.review.shelf.server(slide_id) as server:
+            pixels = server.tile(min(THUMBNAIL_LEVEL, server.max_level), 0, 0)
         if pixels is None:  # not for the first tile of a level
             raise SlideReadError(slide_id, "has no thumbnail", "open the slide itself")
         return encode_jpeg(pixels)
