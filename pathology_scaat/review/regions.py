@@ -21,6 +21,8 @@ HEAD, TAIL = b'{"type":"FeatureCollection","features":[', b"]}"
 ANNOTATION = re.compile(rb'"objectType"\s*:\s*"annotation"')
 Order = Literal["uncertainty", "evidence", "area"]
 ORDERS: tuple[str, ...] = get_args(Order)
+DISAGREEMENT = "disagreement"
+"""The order that needs the models of the folds: :mod:`pathology_scaat.review.ensemble`."""
 Rings = tuple[tuple[tuple[float, float], ...], ...]
 """Closed outlines of (x, y); the first is the outer one."""
 

@@ -27,7 +27,7 @@ from pathology_scaat.review.cohort import cohort_rows, slide_paper, verdict_dict
 from pathology_scaat.review.drawings import drawing_of
 from pathology_scaat.review.judged_regions import JudgedRegion
 from pathology_scaat.review.model_card import model_card
-from pathology_scaat.review.regions import ORDERS, ReviewRegion
+from pathology_scaat.review.regions import DISAGREEMENT, ORDERS, ReviewRegion
 from pathology_scaat.review.reviewed_run import Review
 from pathology_scaat.review.slide_tiles import TILE_PX, encode_jpeg
 from pathology_scaat.review.verdicts import UNDO, WHOLE_SLIDE, Verdict
@@ -169,9 +169,17 @@ class _Slide(_Handler):
     async def get(self, name: str) -> None:
         slide_id = await self.slide_id(name)
         order = self.get_query_argument("order", ORDERS[0])
-        if order not in ORDERS:
+        if order not in (*ORDERS, DISAGREEMENT):
             raise tornado.web.HTTPError(404, reason="no such order")
-        paper = await self.work(slide_paper, self.review.out, slide_id, order)
+        by = ORDERS[0] if order == DISAGREEMENT else order
+        paper = await self.work(slide_paper, self.review.out, slide_id, by)
+        regions = [region.to_dict() for region in paper.regions]
+        if order == DISAGREEMENT:
+            apart = await self.work(self._apart, slide_id, paper.regions)
+            for region in regions:
+                region["models_differ"] = apart.get(region["region_id"])
+            regions.sort(key=lambda r: -1.0 if r["models_differ"] is None else r["models_differ"],
+                         reverse=True)  # fmt: skip
         rows = await self.work(self.review.verdicts.current)
         drawn = await self.work(self.review.drawings.current)
         value: dict[str, Any] = {
@@ -183,7 +191,7 @@ class _Slide(_Handler):
             "warnings": list(paper.warnings),
             "class_names": list(paper.class_names),
             "target_class": paper.target_class,
-            "regions": [region.to_dict() for region in paper.regions],
+            "regions": regions,
             "drawings": [asdict(d) for d in drawn if d.slide_id == slide_id],
             "verdicts": [verdict_dict(v) for v in rows.values() if v.slide_id == slide_id],
         }
@@ -196,6 +204,9 @@ class _Slide(_Handler):
         value["map_box"] = {"x": x, "y": y, "width": width, "height": height}
         value["slide_mpp"] = await self.work(self._mpp, slide_id)
         self.send_json(value)
+
+    def _apart(self, slide_id: str, regions: tuple[ReviewRegion, ...]) -> dict[str, float]:
+        return self.review.why.differences(slide_id, regions)
 
     def _frame(self, slide_id: str) -> tuple[BoxPx, dict[str, int]]:
         with self.review.shelf.server(slide_id) as server:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from pathology_scaat.errors import BundleError, ScaatError, StoreError, UsageErr
 from pathology_scaat.metrics.functional.calibration import softmax
 from pathology_scaat.metrics.functional.slide_score import PATCH_RULE, top_mean
 from pathology_scaat.patches import PatchStore
+from pathology_scaat.review.ensemble import MOST_REGIONS, Ensemble
 from pathology_scaat.review.regions import ReviewRegion
 from pathology_scaat.saliency.store import SaliencyStore
 from pathology_scaat.slides.base import RgbImage
@@ -45,7 +46,6 @@ SAMPLED = 16
 MOST_BAG_PATCHES = 5000
 """Beyond, encoding all patches of a slide takes longer than a reader waits."""
 BATCH = 64
-NO_ENSEMBLE = "not known: one model explained this slide, and one cannot disagree with itself"
 
 
 @dataclass
@@ -71,10 +71,14 @@ class WhyDesk:
 
     out: Path
     model: Path | None = None
+    ensemble: Ensemble = field(init=False)
     _loaded: dict[str, _Explaining] = field(default_factory=dict)
     _encoded: OrderedDict[str, torch.Tensor] = field(default_factory=OrderedDict)
     _stores: dict[int, Path] | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def __post_init__(self) -> None:
+        self.ensemble = Ensemble(self.out)
 
     def about(self, slide_id: str, region: ReviewRegion) -> dict[str, Any]:
         """What is known of a region, as JSON; what is not has a ``problem`` in words.
@@ -91,8 +95,22 @@ class WhyDesk:
             "n_patches": int(touching.sum()),
             "without": _told(lambda: self._without(slide_id, saliency, touching)),
             "neighbours": _told(lambda: self._neighbours(slide_id, saliency, inside)),
-            "ensemble": NO_ENSEMBLE,
+            "ensemble": _told(lambda: self.ensemble.about(slide_id, saliency.meta, inside)),
         }
+
+    def differences(self, slide_id: str, regions: Sequence[ReviewRegion]) -> dict[str, float]:
+        """How far apart the models of the folds are about each region, 0 to 1, by region id.
+
+        Raises
+        ------
+        UsageError
+            If there are no such models.
+        StoreError
+            If the slide was not explained, or a store is damaged.
+        """
+        saliency = SaliencyStore(Workspace(self.out).saliency(slide_id))
+        rows = {r.region_id: _patches_of(saliency, r)[1] for r in regions[:MOST_REGIONS]}
+        return self.ensemble.differences(slide_id, saliency.meta, rows)
 
     def picture(self, slide_id: str, number: int) -> RgbImage:
         """A training patch by its number in the index of the model that explained a slide.

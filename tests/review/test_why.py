@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from pathology_scaat.errors import StoreError, UsageError
 from pathology_scaat.metrics.functional.calibration import softmax
 from pathology_scaat.metrics.functional.slide_score import top_mean
 from pathology_scaat.patches import PatchStore
+from pathology_scaat.review.ensemble import agreement_words, members_of
 from pathology_scaat.review.regions import ReviewRegion
 from pathology_scaat.review.why import WhyDesk
 from pathology_scaat.saliency.config import ExplainConfig
@@ -21,7 +23,7 @@ from pathology_scaat.saliency.explain import explain_slide
 from pathology_scaat.saliency.store import SaliencyStore
 from pathology_scaat.training.bags.config import BagHeadConfig
 from pathology_scaat.training.bags.model import build_bag_model
-from pathology_scaat.training.bundle import save_bundle
+from pathology_scaat.training.bundle import load_bundle, save_bundle
 from pathology_scaat.training.bundle_config import BundleConfig
 from pathology_scaat.training.config import TrainConfig
 from pathology_scaat.training.results import TrainingSlide
@@ -134,7 +136,7 @@ def test_what_is_not_known_is_said(tmp_path: Path) -> None:
     found = WhyDesk(folder.out).about("s", REGION)
     assert "does not hold" in found["neighbours"]["problem"]
     assert found["without"]["problem"] == ""
-    assert "one model" in found["ensemble"]
+    assert "one model" in found["ensemble"]["problem"]
     folder.save_model(folder.model, 5)  # another model took its place
     found = WhyDesk(folder.out).about("s", REGION)
     assert "not at hand" in found["neighbours"]["problem"]
@@ -165,3 +167,62 @@ def test_of_a_model_for_bags_it_is_exact(tmp_path: Path, pooling: str) -> None:
         logits = model(images.permute(1, 0, 2, 3).reshape(1, 3, -1, 32)).numpy()
     expected = softmax(logits / 2.0)[0]
     assert [after for _, _, after in found["classes"]] == pytest.approx(expected, abs=1e-5)
+
+
+def test_the_models_of_the_folds_are_told_with_what_the_slide_was_to_them(
+    tmp_path: Path,
+) -> None:
+    folder = RunFolder(tmp_path / "out")
+    path = folder.add_slide("s", 30)
+    explain(folder, "s")
+    desk, region = WhyDesk(folder.out), box_region(0, 0, 70, 40)
+    assert "one model" in desk.about("s", region)["ensemble"]["problem"]
+    with pytest.raises(UsageError, match="one model"):
+        desk.differences("s", [region])
+    for fold in (0, 1, 2):
+        folder.save_model(folder.out / "folds" / str(fold) / "model", fold)
+    found = desk.about("s", region)["ensemble"]
+    assert [m["name"] for m in found["members"]] == ["fold 0", "fold 1", "fold 2"]
+    assert [m["explained"] for m in found["members"]] == [True, False, False]
+    assert {m["role"] for m in found["members"]} == {"unknown"}
+    assert "say little" in found["agreement"]
+    pixels = PatchStore(path).read(slice(None))
+    index = PatchStore(path).grid_index
+    inside = (index[:, 0] <= 1) & (index[:, 1] == 0)
+    images = torch.from_numpy(pixels[inside]).permute(0, 3, 1, 2).float() / 255
+    for fold, member in enumerate(found["members"]):
+        bundle = load_bundle(folder.out / "folds" / str(fold) / "model")
+        with torch.no_grad():
+            logits = bundle.model(images).numpy() / bundle.config.temperature
+        assert member["probability"] == pytest.approx(softmax(logits)[:, 1].mean(), abs=1e-5)
+    values = [m["probability"] for m in found["members"]]
+    apart = desk.differences("s", [region])
+    assert apart == {"r1": pytest.approx(max(values) - min(values), abs=1e-5)}
+
+
+def test_a_model_of_other_classes_is_no_member(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "out")
+    folder.add_slide("s", 30)
+    explain(folder, "s")
+    for fold in (0, 1):
+        folder.save_model(folder.out / "folds" / str(fold) / "model", fold)
+    meta = SaliencyStore(folder.out / "saliency" / "s.zarr").meta
+    assert len(members_of(folder.out, meta)) == 2
+    assert members_of(folder.out, replace(meta, class_names=("a", "b"))) == ()
+    assert members_of(folder.out, replace(meta, effective_mpp=4.0)) == ()
+
+
+@pytest.mark.parametrize(
+    ("roles", "words"),
+    [
+        (["held out"] * 3, "2 of 3 models see tumour here (probability at least 0.5); they differ "
+         "by 0.70 at most; none of them has seen this slide"),
+        (["test", "train", "train"], "of those that never saw this slide: 1 of 1"),
+        (["train", "val", "unknown"], "they say little"),
+    ],
+)  # fmt: skip
+def test_agreement_counts_apart_who_never_saw_the_slide(roles: list[str], words: str) -> None:
+    members = [
+        {"role": role, "probability": p} for role, p in zip(roles, (0.9, 0.6, 0.2), strict=True)
+    ]
+    assert words in agreement_words(members, "tumour")

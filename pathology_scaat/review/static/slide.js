@@ -5,7 +5,7 @@ const byId = (id) => document.getElementById(id);
 const slideId = decodeURIComponent(location.pathname.split("/").pop());
 const state = {
   paper: null, viewers: [], map: null, current: -1, overlayOn: true, outlinesOn: true,
-  verdicts: new Map(), done: [], shownAt: 0, layers: [], drawing: 0,
+  verdicts: new Map(), done: [], shownAt: 0, layers: [], drawing: 0, ordered: "uncertainty",
 };
 const NOTHING = "data:image/gif;base64,R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7";
 
@@ -225,7 +225,8 @@ function drawRegions() {
     const item = document.createElement("li"), button = document.createElement("button");
     const verdict = state.verdicts.get(region.region_id);
     const hidden = byId("blind").checked && verdict === undefined;
-    const sure = region.probability === null || hidden ? "" : `, p ${region.probability.toFixed(2)}`;
+    const apart = (region.models_differ ?? null) === null || hidden ? "" : `, models differ by ${region.models_differ.toFixed(2)}`;
+    const sure = (region.probability === null || hidden ? "" : `, p ${region.probability.toFixed(2)}`) + apart;
     // In QuPath's files regions are called "High saliency", also where they are cut from evidence.
     const name = hidden ? `Region ${index + 1}` : region.name.replace(/^High saliency/, "Region"); // ranks by size
     if (!hidden) button.title = `in QuPath: ${region.name}`;
@@ -364,6 +365,18 @@ async function loadPaper() {
   adoptVerdicts();
 }
 
+async function reorder() {
+  try {
+    await loadPaper();
+    state.ordered = byId("order").value;
+    say("");
+    choose(0);
+  } catch (error) { // the list stays as it is, and says what it is
+    byId("order").value = state.ordered;
+    say(error.message);
+  }
+}
+
 function adoptVerdicts() {
   const mine = byId("reviewer").value.trim();
   state.verdicts = new Map(
@@ -407,7 +420,7 @@ function listen() {
   byId("channel").addEventListener("change", (e) => loadMap(Number(e.target.value)).catch((error) => say(error.message)));
   for (const id of ["colours", "low", "high"]) byId(id).addEventListener("change", colourMap);
   byId("opacity").addEventListener("input", showMap);
-  byId("order").addEventListener("change", async () => { await loadPaper(); choose(0); });
+  byId("order").addEventListener("change", reorder);
   byId("reviewer").addEventListener("change", (e) => {
     sessionStorage.setItem("reviewer", e.target.value);
     adoptVerdicts();

@@ -48,6 +48,17 @@ function withoutParts(found, count) {
   return [head, ...rows, made("p", `${found.rule}. Every patch that reaches into the region is left out.`, "small")];
 }
 
+const ROLES = { train: "trained on this slide", val: "chosen by this slide", test: "never saw this slide", "held out": "never saw this slide" };
+
+function ensembleParts(found) {
+  const head = made("h2", "Do the models of the folds agree?");
+  if (found.problem) return [head, made("p", found.problem, "note")];
+  const rows = found.members.map((m) => made("div",
+    `${m.name}: ${m.probability.toFixed(2)} (${ROLES[m.role] ?? "what this slide was to it is not known"}${m.explained ? "; made this map" : ""})`));
+  return [head, made("p", `${found.agreement}.`), ...rows,
+    made("p", `${found.class}: ${found.rule}, ${found.n_patches} of them.`, "small")];
+}
+
 // Nothing is asked, and nothing shown, while a blind reader has not judged.
 async function showWhy() {
   const box = byId("why-body"), region = state.paper.regions[state.current];
@@ -67,7 +78,7 @@ async function showWhy() {
   try {
     const answer = await getJson(`/api/why/${encodeURIComponent(slideId)}?region=${encodeURIComponent(region.region_id)}`);
     parts = [...neighbourParts(answer.neighbours), ...withoutParts(answer.without, answer.n_patches),
-      made("h2", "Do other models agree?"), made("p", answer.ensemble)];
+      ...ensembleParts(answer.ensemble)];
   } catch (error) {
     parts = [made("p", error.message, "note")];
   }
