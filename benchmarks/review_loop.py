@@ -1,14 +1,14 @@
 r"""Do verdicts make the next model better? A simulated reader, two rounds of thirty verdicts.
 
-Slides of ``scaat demo --labels slide`` (``demo/slide_labels.py``): six training and four
-validation slides are annotated, as in ``scaat demo``; of a pool of sixteen nothing is known; the
-twelve test slides are of other patients, are never reviewed, and serve for measuring alone. A
+Slides of ``scaat demo --labels slide`` (``demo/slide_labels.py``): four training and two
+validation slides are annotated, as in ``scaat demo``; of a pool of 28 nothing is known; the ten
+test slides are of other patients, are never reviewed, and serve for measuring alone. A
 round is
 
 1. explain the pool, cut regions from the maps (``scaat export``);
 2. judge thirty of them as the page offers them: slides in the order of the cohort table sorted by
-   uncertainty, on each up to ``PER_SLIDE`` regions, the most uncertain first; what a reader has
-   judged already is not judged again;
+   uncertainty, on each up to ``PER_SLIDE`` regions, the most uncertain first; places that were
+   judged before come last;
 3. the answer is the planted truth's: yes where at least two thirds of the region's tissue lies in
    what a pathologist would outline as tumour, no where at most one third does, else unsure;
 4. ``scaat import-review`` makes labels, which become ``annotation_path`` of the pool's slides (in
@@ -66,17 +66,17 @@ from pathology_scaat.pipeline.tile import tile
 from pathology_scaat.pipeline.train import train
 from pathology_scaat.review.cohort import cohort_rows, slide_paper
 from pathology_scaat.review.judged_regions import JudgedRegion, JudgedRegions
-from pathology_scaat.review.regions import ReviewRegion
+from pathology_scaat.review.regions import ReviewRegion, Rings
 from pathology_scaat.review.verdicts import Verdict, VerdictTable
 from pathology_scaat.saliency import ExplainConfig
 from pathology_scaat.training import TrainConfig
 
-COUNTS = {"train": 6, "val": 4, "pool": 16, "test": 12}
+COUNTS = {"train": 4, "val": 2, "pool": 28, "test": 10}
 """Every other slide of each holds tumour."""
 ROUNDS, VERDICTS, PER_SLIDE = 2, 30, 3
 CHOICES = ("offered", "random")
 SEEDS = (0, 1, 2, 3, 4)
-EPOCHS, STEPS = 8, 60
+EPOCHS, STEPS = 5, 60
 """Of every training: epochs, and steps of each."""
 ONE_PROCESS = EngineConfig(workers=1)
 CHECKS = ("patch_auc", "evidence", "probability")
@@ -168,33 +168,45 @@ def measured(cohort: DemoCohort, out: Path) -> dict[str, Any]:
     }
 
 
+def outline(rings: Rings) -> shapely.Geometry:
+    """A region's shape."""
+    return shapely.make_valid(shapely.Polygon(rings[0], rings[1:]))
+
+
 def answer_of(region: ReviewRegion, tumour: shapely.Geometry, tissue: shapely.Geometry) -> str:
     """What the planted truth says of a region."""
-    outline = shapely.make_valid(shapely.Polygon(region.rings[0], region.rings[1:]))
-    inside = outline.intersection(tissue).area
+    shape = outline(region.rings)
+    inside = shape.intersection(tissue).area
     if inside <= 0:
         return "no"
-    share = outline.intersection(tumour).area / inside
+    share = shape.intersection(tumour).area / inside
     return "yes" if share >= 2 / 3 else "no" if share <= 1 / 3 else "unsure"
 
 
 def chosen(out: Path, pool: Sequence[str], how: str, seed: int) -> list[tuple[str, ReviewRegion]]:
     """The regions that are judged in a round."""
-    judged = {(v.slide_id, v.region_id) for v in VerdictTable(out).rows()}
+    seen: dict[str, list[shapely.Geometry]] = {}
+    for (slide_id, _), region in JudgedRegions(out).current().items():
+        seen.setdefault(slide_id, []).append(outline(region.rings))
     rows = [r for r in cohort_rows(out, VerdictTable(out)) if r["slide_id"] in set(pool)]
     rows.sort(key=lambda r: -(r["uncertainty"] or 0.0))
-    offered = []
+    offered, again = [], []
     for row in rows:
         slide_id = str(row["slide_id"])
-        regions = slide_paper(out, slide_id, "uncertainty").regions
-        offered.append([(slide_id, r) for r in regions if (slide_id, r.region_id) not in judged])
+        before = shapely.union_all(seen.get(slide_id, []))
+        fresh = []
+        for region in slide_paper(out, slide_id, "uncertainty").regions:
+            shape = outline(region.rings)
+            known = shape.intersection(before).area > shape.area / 2
+            (again if known else fresh).append((slide_id, region))
+        offered.append(fresh)
     if how == "random":
         everything = [one for slide in offered for one in slide]
-        order = np.random.default_rng([seed, len(judged)]).permutation(len(everything))
-        return [everything[i] for i in order[:VERDICTS]]
+        order = np.random.default_rng([seed, len(seen)]).permutation(len(everything))
+        return ([everything[i] for i in order] + again)[:VERDICTS]
     first = [one for slide in offered for one in slide[:PER_SLIDE]]
     rest = [one for slide in offered for one in slide[PER_SLIDE:]]
-    return (first + rest)[:VERDICTS]
+    return (first + rest + again)[:VERDICTS]
 
 
 def judge(cohort: DemoCohort, out: Path, how: str, seed: int) -> Counter[str]:

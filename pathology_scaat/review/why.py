@@ -197,20 +197,22 @@ class WhyDesk:
         key = short_key(store.meta.slide_fingerprint, model.bundle.config.training_fingerprint)
         patient = index.patient_of_slide(key)
         others = index.others(patient)
-        order = np.argsort(-saliency.probability[sampled[typical]])[:2]
+        of_slides = model.bundle.config.bag is not None
         groups = []
-        for number in order:
-            nearest = index.nearest(distances, SHOWN, others & (index.label == number))
+        for title, mask in _groups(index, saliency, int(sampled[typical]), of_slides):
+            nearest = index.nearest(distances, SHOWN, others & mask)
             items = [self._item(model, index, int(i), float(distances[i])) for i in nearest]
-            groups.append({"class": names[number], "items": items})
+            groups.append({"title": title, "items": items})
         vote = index.vote(distances, patient, len(names))
+        voters = f"the nearest {int(min(VOTERS, others.sum()))}"
+        said = f"Of {voters} have" if index.label.ndim == 2 else f"{voters.capitalize()} say"
         return {
             "problem": "",
             "groups": groups,
-            "n_voters": int(min(VOTERS, others.sum())),
+            "voters": f"{voters.capitalize()} are of slides of" if of_slides else said,
             "vote": [[n, None if math.isnan(v) else float(v)] for n, v in
                      zip(names, vote, strict=True)],
-            "worth": _worth(index),
+            "worth": _worth(index, of_slides),
         }  # fmt: skip
 
     def _item(
@@ -309,9 +311,29 @@ def _features(
     return features_of(bundle.model, PatchTable((store,), none, rows, none), device)
 
 
-def _worth(index: NeighbourIndex) -> str:
+def _groups(
+    index: NeighbourIndex, saliency: SaliencyStore, row: int, of_slides: bool
+) -> list[tuple[str, NDArray[np.bool_]]]:
+    """Whose neighbours are shown, the class that the model sees first: title, and which (N,)."""
+    meta = saliency.meta
+    if index.label.ndim == 2:
+        mine = index.has(meta.target_index)
+        target = meta.target_class
+        return [(f"Nearest with {target}", mine), (f"Nearest without {target}", ~mine)]
+    order = np.argsort(-saliency.probability[row])[:2]
+    kind = "Nearest from slides of" if of_slides else "Nearest of"
+    return [(f"{kind} {meta.class_names[k]}", index.has(int(k))) for k in order]
+
+
+def _worth(index: NeighbourIndex, of_slides: bool) -> str:
     """How good the neighbours' vote is beside the model, in words."""
     voted, own = float(index.voted_auc[0]), float(index.model_auc[0])
+    if of_slides and not math.isnan(voted):
+        return (
+            f"on held-out patches such a vote tells the slide's label with AUC {voted:.2f} (no "
+            "interval); what a patch itself shows nobody has said, and most of a slide of a class "
+            "may show nothing of it"
+        )
     if math.isnan(voted) or math.isnan(own):
         return "how often neighbours are right is not known: held-out patches could not tell"
     return (

@@ -31,13 +31,13 @@ function neighbourParts(found) {
   if (found.problem) return [made("p", `Nearest training patches: ${found.problem}.`, "note")];
   const parts = [made("p", "Distances are of the model's features, against those from held-out patches to their nearest training patch; all are of other patients.", "small")];
   for (const group of found.groups) {
-    parts.push(made("h2", `Nearest of ${group.class}`));
+    parts.push(made("h2", group.title));
     const row = made("div", undefined, "neighbours");
     row.append(...group.items.map(neighbourElement));
     parts.push(group.items.length ? row : made("p", "none of other patients"));
   }
   const vote = found.vote.map(([name, share]) => `${name} ${share === null ? "unknown" : `${(100 * share).toFixed(0)} %`}`);
-  parts.push(made("p", `The nearest ${found.n_voters} say: ${vote.join(", ")}; ${found.worth}.`));
+  parts.push(made("p", `${found.voters}: ${vote.join(", ")}; ${found.worth}.`));
   return parts;
 }
 
