@@ -118,7 +118,7 @@ async function loadMap(channel) {
   }
   state.map = { values, width: canvas.width, height: canvas.height, low, high, name: state.paper.channels[channel] };
   takeModelsScale(channel);
-  await colourMap();
+  colourMap();
 }
 
 // The scale is the model's, the same on every slide: a slide's own would make any trace bright.
@@ -138,7 +138,7 @@ function scaleWords(low, high) {
   return `${state.map.name} ${short(low)} to ${short(high)}, bare below${none}; ${whose}`;
 }
 
-async function colourMap() {
+function colourMap() {
   const map = state.map, turn = ++state.drawing;
   const low = Number(byId("low").value), high = Number(byId("high").value);
   const table = colourTable(byId("colours").value);
@@ -147,19 +147,19 @@ async function colourMap() {
   canvas.height = map.height;
   const context = canvas.getContext("2d"), image = context.createImageData(map.width, map.height);
   const span = high > 0 ? high : 1; // colours begin at 0, as in the pictures; below `low` there is none
+  const shade = new Uint32Array(256), bytes = new Uint8Array(shade.buffer); // a pixel a number: four times as fast
+  for (let at = 0; at < 256; at++) bytes.set([table[3 * at], table[3 * at + 1], table[3 * at + 2], 255], 4 * at);
+  const pixels = new Uint32Array(image.data.buffer);
   map.drawn = 0;
   for (let i = 0; i < map.values.length; i++) {
     const value = map.values[i];
-    if (Number.isNaN(value)) continue;
-    const at = Math.max(0, Math.min(255, Math.round((value / span) * 255)));
-    const seen = value >= low && value > 0 && !map.scale.not_drawn;
-    if (seen) map.drawn += 1;
-    image.data.set([table[3 * at], table[3 * at + 1], table[3 * at + 2], seen ? 255 : 0], 4 * i);
+    if (!(value >= low && value > 0) || map.scale.not_drawn) continue; // NaN is neither
+    map.drawn += 1;
+    pixels[i] = shade[Math.min(255, Math.round((value / span) * 255))];
   }
   context.putImageData(image, 0, 0);
   drawLegend(table, low, high);
-  const blob = await new Promise((done) => canvas.toBlob(done));
-  if (turn === state.drawing) placeMap(URL.createObjectURL(blob));
+  placeMap(context, turn);
 }
 
 function drawLegend(table, low, high) {
@@ -174,19 +174,30 @@ function drawLegend(table, low, high) {
   byId("legend").title = state.map.scale.source;
 }
 
-function placeMap(url) {
+// One tile, handed over as it is: to pack it as a picture and unpack it would take longer than all else.
+function mapSource(context, turn) {
+  const { width, height } = context.canvas;
+  return {
+    width, height, tileSize: Math.max(width, height), tileOverlap: 0, minLevel: 0, maxLevel: 0,
+    getTileUrl: () => `map:${turn}`, hasTransparency: () => true,
+    downloadTileStart: (job) => job.finish(context, null, "context2d"), downloadTileAbort: () => {},
+  };
+}
+
+function placeMap(context, turn) {
   const viewer = state.viewers[state.viewers.length - 1];
   const item = viewer.world.getItemAt(0), box = state.paper.map_box;
   const width = item.getContentSize().x;
   const old = state.layers;
   state.layers = [];
   viewer.addTiledImage({
-    tileSource: { type: "image", url, buildPyramid: false },
+    tileSource: mapSource(context, turn),
     x: box.x / width, y: box.y / width, width: box.width / width,
     opacity: mapOpacity(), preload: true,
     success: ({ item: layer }) => {
-      state.layers.push(layer);
       for (const previous of old) viewer.world.removeItem(previous);
+      if (turn !== state.drawing) { viewer.world.removeItem(layer); return; }
+      state.layers.push(layer);
       document.body.dataset.map = state.map.name;
     },
   });
