@@ -92,6 +92,43 @@ def test_the_cohort_is_a_table_that_sorts_and_filters(browser: Browser, session:
     assert browser.failures == []
 
 
+def test_of_many_slides_a_hundred_rows_are_drawn_at_a_time(
+    browser: Browser, session: Session
+) -> None:
+    browser.open(session.link.partition("?")[0])
+    browser.wait("document.querySelectorAll('#cohort tbody tr').length === 2")
+    browser.js(
+        "const one = state.rows[0]; state.rows = Array.from({length: 230}, (_, i) => "
+        "({...one, slide_id: 's' + String(i).padStart(3, '0')})); drawFirst()"
+    )
+    rows = "[...document.querySelectorAll('#cohort tbody tr td:nth-child(2)')]"
+    shown = f"{rows}.map(e => e.textContent)"
+    assert browser.js(shown) == [f"s{i:03d}" for i in range(100)]
+    assert browser.js("document.getElementById('before').disabled")
+    for _ in range(2):
+        browser.js("document.getElementById('after').click()")
+    assert browser.js(shown) == [f"s{i:03d}" for i in range(200, 230)]
+    assert browser.js("document.getElementById('after').disabled")
+    assert browser.js("document.getElementById('page').textContent") == "rows 201 to 230 of 230"
+    browser.js("document.querySelector('th button[data-key=slide_id]').click()")  # from the top
+    assert browser.js(f"{shown}[0]") == "s229"
+    order = browser.js("JSON.parse(sessionStorage.getItem('order'))")
+    assert order == [f"s{i:03d}" for i in range(229, -1, -1)]  # n and p go through all of them
+    assert browser.failures == []
+
+
+def test_regions_are_not_ordered_by_models_that_are_not_there(
+    browser: Browser, session: Session
+) -> None:
+    open_slide_page(browser, session)
+    names = "[...document.querySelectorAll('#regions li')].map(e => e.textContent)"
+    before = browser.js(names)
+    browser.js("o = byId('order'); o.value = 'disagreement'; o.dispatchEvent(new Event('change'))")
+    browser.wait("byId('problem').textContent.includes('one model')")
+    assert browser.js("byId('order').value") == "uncertainty"
+    assert browser.js(names) == before
+
+
 def test_fifty_regions_are_judged_by_keyboard_alone(browser: Browser, session: Session) -> None:
     path = overlay_path(session.out / "overlays", "a")
     assert path is not None
