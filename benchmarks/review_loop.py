@@ -14,8 +14,8 @@ round is
 4. ``scaat import-review`` makes labels, which become ``annotation_path`` of the pool's slides (in
    training), and a model is trained anew with the same seed.
 
-``random`` is the control: as many verdicts on regions drawn at random from all that the maps
-offer. Verdicts are written by the table that the server writes. All models look at the same number
+``regions`` judges regions alone. ``slides`` says of each slide first whether there is any tumour on
+it (keys 1 and 2; one of the thirty verdicts), and then judges its regions. Verdicts are written by the table that the server writes. All models look at the same number
 of patches in training, so that more labels do not mean longer training.
 
 Measured on the test slides after each round: AUC of patches that the annotations label, and mean
@@ -67,14 +67,14 @@ from pathology_scaat.pipeline.train import train
 from pathology_scaat.review.cohort import cohort_rows, slide_paper
 from pathology_scaat.review.judged_regions import JudgedRegion, JudgedRegions
 from pathology_scaat.review.regions import ReviewRegion, Rings
-from pathology_scaat.review.verdicts import Verdict, VerdictTable
+from pathology_scaat.review.verdicts import WHOLE_SLIDE, Verdict, VerdictTable
 from pathology_scaat.saliency import ExplainConfig
 from pathology_scaat.training import TrainConfig
 
 COUNTS = {"train": 4, "val": 2, "pool": 28, "test": 10}
 """Every other slide of each holds tumour."""
 ROUNDS, VERDICTS, PER_SLIDE = 2, 30, 3
-CHOICES = ("offered", "random")
+CHOICES = ("regions", "slides")
 SEEDS = (0, 1, 2, 3, 4)
 EPOCHS, STEPS = 5, 60
 """Of every training: epochs, and steps of each."""
@@ -183,45 +183,48 @@ def answer_of(region: ReviewRegion, tumour: shapely.Geometry, tissue: shapely.Ge
     return "yes" if share >= 2 / 3 else "no" if share <= 1 / 3 else "unsure"
 
 
-def chosen(out: Path, pool: Sequence[str], how: str, seed: int) -> list[tuple[str, ReviewRegion]]:
-    """The regions that are judged in a round."""
+def chosen(out: Path, pool: Sequence[str], how: str) -> list[tuple[str, ReviewRegion | None]]:
+    """What is judged in a round: regions, and slides where it is None."""
+    judged = {(v.slide_id, v.region_id) for v in VerdictTable(out).rows()}
     seen: dict[str, list[shapely.Geometry]] = {}
     for (slide_id, _), region in JudgedRegions(out).current().items():
         seen.setdefault(slide_id, []).append(outline(region.rings))
     rows = [r for r in cohort_rows(out, VerdictTable(out)) if r["slide_id"] in set(pool)]
     rows.sort(key=lambda r: -(r["uncertainty"] or 0.0))
-    offered, again = [], []
+    offered: list[list[tuple[str, ReviewRegion | None]]] = []
+    again: list[tuple[str, ReviewRegion | None]] = []
     for row in rows:
         slide_id = str(row["slide_id"])
         before = shapely.union_all(seen.get(slide_id, []))
-        fresh = []
+        fresh: list[tuple[str, ReviewRegion | None]] = []
         for region in slide_paper(out, slide_id, "uncertainty").regions:
             shape = outline(region.rings)
             known = shape.intersection(before).area > shape.area / 2
             (again if known else fresh).append((slide_id, region))
+        if how == "slides" and (slide_id, WHOLE_SLIDE) not in judged:
+            fresh = [(slide_id, None), *fresh]
         offered.append(fresh)
-    if how == "random":
-        everything = [one for slide in offered for one in slide]
-        order = np.random.default_rng([seed, len(seen)]).permutation(len(everything))
-        return ([everything[i] for i in order] + again)[:VERDICTS]
-    first = [one for slide in offered for one in slide[:PER_SLIDE]]
-    rest = [one for slide in offered for one in slide[PER_SLIDE:]]
+    most = PER_SLIDE + (how == "slides")
+    first = [one for slide in offered for one in slide[:most]]
+    rest = [one for slide in offered for one in slide[most:]]
     return (first + rest + again)[:VERDICTS]
 
 
-def judge(cohort: DemoCohort, out: Path, how: str, seed: int) -> Counter[str]:
+def judge(cohort: DemoCohort, out: Path, how: str) -> Counter[str]:
     """One round at the page."""
     pool = {s.slide_id: s for s in parts(cohort)["pool"]}
     answers: Counter[str] = Counter()
-    for slide_id, region in chosen(out, list(pool), how, seed):
+    for slide_id, region in chosen(out, list(pool), how):
         drawn = read_annotations(pool[slide_id].annotation_path)
         tumour = shapely.union_all([p.geometry for p in drawn if p.class_name == TRUTH_CLASS])
-        answer = answer_of(region, tumour, shapely.union_all([p.geometry for p in drawn]))
-        JudgedRegions(out).keep(JudgedRegion(slide_id, region.region_id, region.name, region.rings))
-        VerdictTable(out).append(
-            Verdict("simulated", slide_id, region.region_id, TRUTH_CLASS, answer)
-        )
-        answers[answer] += 1
+        if region is None:
+            name, answer = WHOLE_SLIDE, "no" if tumour.is_empty else "yes"
+        else:
+            name = region.region_id
+            answer = answer_of(region, tumour, shapely.union_all([p.geometry for p in drawn]))
+            JudgedRegions(out).keep(JudgedRegion(slide_id, name, region.name, region.rings))
+        VerdictTable(out).append(Verdict("simulated", slide_id, name, TRUTH_CLASS, answer))
+        answers[f"slide: {answer}" if region is None else answer] += 1
     return answers
 
 
@@ -238,7 +241,7 @@ def run_arm(how: str, seed: int, scratch: Path) -> dict[str, Any]:
     shutil.copytree(first, out)
     rounds = [{"verdicts": {}, "labels": {}, **measured(cohort, out)}]
     for _ in range(ROUNDS):
-        answers = judge(cohort, out, how, seed)
+        answers = judge(cohort, out, how)
         labels = import_review(out).labels
         train_and_map(cohort, out, dict(labels.files), seed)
         rounds.append({"verdicts": dict(answers), "labels": labels.counts,

@@ -21,6 +21,7 @@ from pathology_scaat.review.drawings import Drawing
 from pathology_scaat.review.judged_regions import JudgedRegion, JudgedRegions
 from pathology_scaat.review.regions import Rings, overlay_path, read_regions
 from pathology_scaat.review.verdicts import WHOLE_SLIDE, Verdict
+from pathology_scaat.stitching import SlideMap
 
 
 @dataclass(frozen=True)
@@ -32,9 +33,9 @@ class ReviewLabels:
     files : mapping
         Label file by slide id.
     counts : mapping
-        Regions and drawings by class over all slides.
+        Regions, whole slides and drawings by class over all slides.
     contradicted : int
-        Regions about which readers disagree: they label nothing. So does the part that two
+        Regions (or slides) about which readers disagree: they label nothing. So does the part that two
         drawings of different classes share, or two regions (of two models); each such pair
         counts once.
     gone : int
@@ -68,7 +69,9 @@ def write_labels(
     """One GeoJSON per slide of the regions that readers confirmed or rejected, and their drawings.
 
     A region labels its class where all readers who decided said yes, the negative class where
-    all said no, and nothing where they contradict each other or nobody was sure. A drawing
+    all said no, and nothing where they contradict each other or nobody was sure. A slide of which
+    all said no is of the negative class all over where the model knows two classes, unless
+    somebody said yes to a region or drew another class. A drawing
     labels its own class, and is cut out of regions: it is the finer word. Where two drawings say
     different things of one place, that place is not labelled. Coordinates are those of the
     overlay, as QuPath shows the slide. Regions of an earlier model count by the outline that was
@@ -81,7 +84,7 @@ def write_labels(
     """
     answers: dict[str, dict[str, list[Verdict]]] = {}
     for verdict in verdicts:
-        if verdict.region_id != WHOLE_SLIDE and verdict.answer in ("yes", "no"):
+        if verdict.answer in ("yes", "no"):
             answers.setdefault(verdict.slide_id, {}).setdefault(verdict.region_id, []).append(
                 verdict
             )
@@ -95,7 +98,9 @@ def write_labels(
     for slide_id in sorted({*answers, *drawn}):
         known = _outlines(out, slide_id, kept) if slide_id in answers else {}
         regions: list[_Label] = []
-        for region_id, said in sorted(answers.get(slide_id, {}).items()):
+        judged = answers.get(slide_id, {})
+        of_slide = {v.answer for v in judged.pop(WHOLE_SLIDE, [])}
+        for region_id, said in sorted(judged.items()):
             if region_id not in known:
                 gone += len(said)
                 continue
@@ -109,6 +114,12 @@ def write_labels(
         outlines, pairs = _drawn_labels(out, slide_id, drawn.get(slide_id, []))
         contradicted += pairs
         n_drawn += len(outlines)
+        if "no" in of_slide:
+            seen = any(v.answer == "yes" for said in judged.values() for v in said)
+            if len(of_slide) > 1 or seen or any(o.class_name != negative_class for o in outlines):
+                contradicted += 1
+            else:
+                regions = _slide_label(out, slide_id, negative_class) or regions
         taken = shapely.union_all([d.polygon for d in _placed(out, slide_id, drawn)])
         labels = [_without(label, taken) for label in regions] + outlines
         features = [f for label in labels for f in _features(label)]
@@ -190,6 +201,20 @@ def _drawn_labels(out: Path, slide_id: str, mine: list[Drawing]) -> tuple[list[_
         if not shape.is_empty:
             found.append(_Label(drawing.class_name, f"Drawn {number + 1}", shape, True))
     return found, pairs
+
+
+def _slide_label(out: Path, slide_id: str, class_name: str) -> list[_Label]:
+    """All of the slide, in the overlay's coordinates (patches are of tissue alone).
+
+    Nothing where there are more than two classes: without one of them it may be of any other.
+    """
+    meta = SlideMap(Workspace(out).map(slide_id)).meta
+    if len(meta.class_names) != 2 or meta.multi_label:
+        return []
+    box = meta.slide.frame_px
+    dx, dy = frame_shift(out, slide_id)
+    shape = shapely.box(-dx, -dy, box.width - dx, box.height - dy)
+    return [_Label(class_name, "Whole slide", shape, False)]
 
 
 def _region_label(name: str, rings: Rings, class_name: str) -> _Label:

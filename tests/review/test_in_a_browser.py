@@ -99,7 +99,7 @@ def test_of_many_slides_a_hundred_rows_are_drawn_at_a_time(
     browser.wait("document.querySelectorAll('#cohort tbody tr').length === 2")
     browser.js(
         "const one = state.rows[0]; state.rows = Array.from({length: 230}, (_, i) => "
-        "({...one, slide_id: 's' + String(i).padStart(3, '0')})); drawFirst()"
+        "({...one, has_slide: false, slide_id: 's' + String(i).padStart(3, '0')})); drawFirst()"
     )
     rows = "[...document.querySelectorAll('#cohort tbody tr td:nth-child(2)')]"
     shown = f"{rows}.map(e => e.textContent)"
@@ -127,6 +127,8 @@ def test_regions_are_not_ordered_by_models_that_are_not_there(
     browser.wait("byId('problem').textContent.includes('one model')")
     assert browser.js("byId('order').value") == "uncertainty"
     assert browser.js(names) == before
+    assert all("404" in text for text in browser.failures)  # the refusal itself
+    browser.failures.clear()
 
 
 def test_fifty_regions_are_judged_by_keyboard_alone(browser: Browser, session: Session) -> None:

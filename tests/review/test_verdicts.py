@@ -84,9 +84,11 @@ def test_labels_are_what_all_readers_said(tmp_path: Path) -> None:
     table.append(Verdict("ann", "s1", "another-models-region", "tumour", "yes"))
     table.append(Verdict("ann", "s2", "slide", "tumour", "no"))
     done = import_review(out, negative_class="normal")
-    assert done.labels.counts == {"tumour": 1, "normal": 1}
+    assert done.labels.counts == {"tumour": 1, "normal": 2}
     assert (done.labels.contradicted, done.labels.gone) == (1, 1)
-    assert list(done.labels.files) == ["s1"]
+    assert list(done.labels.files) == ["s1", "s2"]
+    (whole,) = read_annotations(done.labels.files["s2"])  # a slide of which all said no
+    assert (whole.class_name, whole.geometry.bounds) == ("normal", (0, 0, 768, 768))
     polygons = read_annotations(done.labels.files["s1"])
     assert sorted(p.class_name for p in polygons) == ["normal", "tumour"]
     text = json.loads(done.labels.files["s1"].read_text())
@@ -96,6 +98,40 @@ def test_labels_are_what_all_readers_said(tmp_path: Path) -> None:
     ]
     assert len(outline) >= 4
     assert done.agreement.confirmed == {"ann": (3, 4), "ben": (1, 3)}
+
+
+@pytest.mark.parametrize(
+    ("more", "contradicted"),
+    [
+        ([], 0),
+        ([Verdict("ben", "s1", "slide", "tumour", "yes")], 1),
+        ([Verdict("ben", "s1", "REGION", "tumour", "yes")], 1),
+        ([Verdict("ben", "s1", "REGION", "tumour", "no")], 0),
+        ([Verdict("ben", "s1", "slide", "tumour", "unsure")], 0),
+        ([Verdict("ann", "s1", "slide", "tumour", "undo")], 0),
+    ],
+)
+def test_a_slide_without_the_class_is_a_label_unless_somebody_saw_it(
+    tmp_path: Path, more: list[Verdict], contradicted: int
+) -> None:
+    out = run_with_maps(tmp_path / "out", ("s1",))
+    path = overlay_path(out / "overlays", "s1")
+    assert path is not None
+    region = read_regions(path)[0]
+    table = VerdictTable(out)
+    table.append(Verdict("ann", "s1", "slide", "tumour", "no"))
+    for verdict in more:
+        name = verdict.region_id.replace("REGION", region.region_id)
+        table.append(replace(verdict, region_id=name))
+    if more and more[0].answer == "undo":
+        with pytest.raises(UsageError, match="no verdict"):
+            import_review(out, negative_class="normal")
+        return
+    labels = import_review(out, negative_class="normal").labels
+    assert labels.contradicted == contradicted
+    whole = not contradicted
+    areas = [p.geometry.area for path in labels.files.values() for p in read_annotations(path)]
+    assert (768 * 768 in areas) == whole
 
 
 def test_no_verdict_is_one_sentence(tmp_path: Path) -> None:
