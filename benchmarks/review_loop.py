@@ -15,8 +15,10 @@ round is
    training), and a model is trained anew with the same seed.
 
 ``regions`` judges regions alone. ``slides`` says of each slide first whether there is any tumour on
-it (keys 1 and 2; one of the thirty verdicts), and then judges its regions. Verdicts are written by the table that the server writes. All models look at the same number
-of patches in training, so that more labels do not mean longer training.
+it (keys 1 and 2; one of the thirty verdicts), and then judges its regions. Verdicts are written
+by the table that the server writes. All models look at the same number of patches in training, so
+that more labels do not mean longer training. Where the maps offer fewer regions than thirty, fewer
+are judged; how many is in the results.
 
 Measured on the test slides after each round: AUC of patches that the annotations label, and mean
 pixel average precision of the evidence and of the probability on the planted nests of the slides

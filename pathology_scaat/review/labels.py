@@ -21,7 +21,7 @@ from pathology_scaat.review.drawings import Drawing
 from pathology_scaat.review.judged_regions import JudgedRegion, JudgedRegions
 from pathology_scaat.review.regions import Rings, overlay_path, read_regions
 from pathology_scaat.review.verdicts import WHOLE_SLIDE, Verdict
-from pathology_scaat.stitching import SlideMap
+from pathology_scaat.saliency.store import SaliencyStore
 
 
 @dataclass(frozen=True)
@@ -35,9 +35,9 @@ class ReviewLabels:
     counts : mapping
         Regions, whole slides and drawings by class over all slides.
     contradicted : int
-        Regions (or slides) about which readers disagree: they label nothing. So does the part that two
-        drawings of different classes share, or two regions (of two models); each such pair
-        counts once.
+        Regions (or slides) about which readers disagree: they label nothing. So does the part
+        that two drawings of different classes share, or two regions (of two models); each such
+        pair counts once.
     gone : int
         Verdicts about regions whose outline is nowhere: neither kept nor in the overlay.
     drawn : int
@@ -206,9 +206,10 @@ def _drawn_labels(out: Path, slide_id: str, mine: list[Drawing]) -> tuple[list[_
 def _slide_label(out: Path, slide_id: str, class_name: str) -> list[_Label]:
     """All of the slide, in the overlay's coordinates (patches are of tissue alone).
 
-    Nothing where there are more than two classes: without one of them it may be of any other.
+    Nothing where classes are not two that exclude each other: without one of them it may be of
+    any other, or of none.
     """
-    meta = SlideMap(Workspace(out).map(slide_id)).meta
+    meta = SaliencyStore(Workspace(out).saliency(slide_id)).meta
     if len(meta.class_names) != 2 or meta.multi_label:
         return []
     box = meta.slide.frame_px
