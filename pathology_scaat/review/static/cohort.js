@@ -38,7 +38,9 @@ function compare(a, b) {
 function probabilityText(row) {
   const found = Object.entries(row.probabilities || {});
   if (!found.length) return "not computed";
-  return found.map(([name, value]) => `${name} ${value === null ? "unknown" : value.toFixed(3)}`).join("\n");
+  const lines = found.map(([name, value]) => `${name} ${value === null ? "unknown" : value.toFixed(3)}`);
+  if (row.disagreement !== null) lines.push(`± ${row.disagreement.toFixed(3)} over the models (SD)`);
+  return lines.join("\n");
 }
 
 function percent(share) {
