@@ -23,12 +23,17 @@ LEVELS = 65_534
 
 @dataclass(frozen=True)
 class ChannelPicture:
-    """A channel and what its numbers mean: value = low + number / LEVELS * (high - low)."""
+    """A channel and what its numbers mean: value = low + number / LEVELS * (high - low).
+
+    ``scale_px`` are level-0 slide pixels a pixel of the picture. The last pixels of a coarse level
+    reach beyond the map: to fit the picture into the map's box would move what it shows.
+    """
 
     png: bytes
     low: float
     high: float
     mpp: float
+    scale_px: float
 
 
 def channel_picture(path: Path, channel: str) -> ChannelPicture:
@@ -43,7 +48,10 @@ def channel_picture(path: Path, channel: str) -> ChannelPicture:
     level = slide_map.level_for(MAX_SIDE_PX)
     values = slide_map.read(channel, level)
     low, high = _range(values)
-    return ChannelPicture(encode_values(values, low, high), low, high, slide_map.mpp * 2**level)
+    return ChannelPicture(
+        encode_values(values, low, high), low, high, slide_map.mpp * 2**level,
+        slide_map.level_scale_px(level),
+    )  # fmt: skip
 
 
 def _range(values: NDArray[np.float32]) -> tuple[float, float]:

@@ -259,6 +259,7 @@ class _Map(_Handler):
         self.set_header("X-Map-Low", repr(picture.low))
         self.set_header("X-Map-High", repr(picture.high))
         self.set_header("X-Map-Mpp", repr(picture.mpp))
+        self.set_header("X-Map-Scale", repr(picture.scale_px))
         self.finish(picture.png)
 
 

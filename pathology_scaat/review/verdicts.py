@@ -139,8 +139,8 @@ class VerdictTable:
         return settle(self.rows())
 
 
-def settle(rows: Iterable[Verdict]) -> dict[tuple[str, str, str], Verdict]:
-    """Replay rows in order: the last answer holds, ``undo`` brings back the one before."""
+def histories(rows: Iterable[Verdict]) -> dict[tuple[str, str, str], list[Verdict]]:
+    """Answers by reviewer, slide and region, in order, without those that were taken back."""
     history: dict[tuple[str, str, str], list[Verdict]] = {}
     for row in rows:
         answers = history.setdefault((row.reviewer, row.slide_id, row.region_id), [])
@@ -148,7 +148,12 @@ def settle(rows: Iterable[Verdict]) -> dict[tuple[str, str, str], Verdict]:
             answers[-1:] = []
         else:
             answers.append(row)
-    return {key: answers[-1] for key, answers in history.items() if answers}
+    return history
+
+
+def settle(rows: Iterable[Verdict]) -> dict[tuple[str, str, str], Verdict]:
+    """Replay rows in order: the last answer holds, ``undo`` brings back the one before."""
+    return {key: answers[-1] for key, answers in histories(rows).items() if answers}
 
 
 def _cells(verdict: Verdict) -> list[str]:

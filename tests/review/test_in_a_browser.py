@@ -226,6 +226,33 @@ def test_blind_reading_hides_the_map_until_the_verdict(browser: Browser, session
     browser.js("document.getElementById('blind').click()")
 
 
+def test_values_under_the_cursor_and_times_are_true(browser: Browser, session: Session) -> None:
+    open_slide_page(browser, session, "a")
+    place = browser.js(
+        """(async () => { await loadMap(state.paper.channels.indexOf('saliency'));
+        const v = state.viewers[1], item = v.world.getItemAt(0);
+        const r = v.element.getBoundingClientRect();
+        v.viewport.goHome(true);
+        const c = item.imageToViewerElementCoordinates(new OpenSeadragon.Point(1999.5, 1999.5));
+        return [r.left + c.x, r.top + c.y]; })()"""
+    )
+    x, y = place
+    for left in (x - 4, x):
+        browser.call("Input.dispatchMouseEvent", type="mouseMoved", x=left, y=y)
+    browser.wait("byId('cursor').textContent === 'saliency 1.00'")  # the last mark: black
+    browser.js("byId('timed').click(); byId('reviewer').value = 'cy'")
+    browser.js("state.openedAt = performance.now() - 60000; state.shownAt = performance.now()")
+    browser.press("3")
+    browser.wait("byId('slide-verdict').textContent === 'unsure'")
+    held = VerdictTable(session.out).current()[("cy", "a", "slide")]
+    assert held.seconds is not None
+    assert 60 <= held.seconds < 120  # since the slide was opened, not since the last region
+    browser.press("z")
+    browser.wait("byId('slide-verdict').textContent === ''")
+    browser.js("byId('timed').click()")
+    assert browser.failures == []
+
+
 def test_nothing_is_asked_from_outside(browser: Browser, session: Session) -> None:
     own = urlsplit(session.link).netloc
     asked = {urlsplit(url).netloc for url in browser.requests if url.startswith("http")}

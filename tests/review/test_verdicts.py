@@ -18,7 +18,7 @@ from shapely.ops import unary_union
 from pathology_scaat.annotations import read_annotations
 from pathology_scaat.errors import StoreError, UsageError
 from pathology_scaat.pipeline.review import import_review
-from pathology_scaat.review.agreement import agreement_of
+from pathology_scaat.review.agreement import Moved, agreement_of, moved_by_maps
 from pathology_scaat.review.drawings import Drawing, DrawingTable
 from pathology_scaat.review.judged_regions import JudgedRegion, JudgedRegions
 from pathology_scaat.review.regions import overlay_path, read_regions
@@ -137,6 +137,23 @@ def test_a_slide_without_the_class_is_a_label_unless_somebody_saw_it(
 def test_no_verdict_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no verdict"):
         import_review(tmp_path)
+
+
+def test_how_far_the_map_moved_a_reader(tmp_path: Path) -> None:
+    blind = replace(YES, blind=True)
+    rows = [
+        replace(blind, answer="no"), YES,  # over to the model
+        replace(blind, region_id="r2"), replace(YES, region_id="r2", answer="no"),  # away from it
+        replace(blind, region_id="r3"),  # stayed
+        replace(blind, region_id="r4", answer="unsure"), replace(YES, region_id="r4"),
+        replace(YES, region_id="r4", answer="undo"),  # taken back: stayed
+        replace(YES, region_id="r5"), replace(YES, region_id="r5", answer="no"),  # not blind
+        replace(blind, region_id="slide"),
+    ]  # fmt: skip
+    assert moved_by_maps(rows) == {"ann": Moved(n_blind=4, n_changed=2, to_yes=1, from_yes=1)}
+    for row in rows:
+        VerdictTable(tmp_path).append(row)
+    assert import_review(tmp_path).agreement.moved["ann"].n_changed == 2
 
 
 def answers_of(reader: str, answers: str, slides: int = 5) -> list[Verdict]:

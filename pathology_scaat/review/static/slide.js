@@ -116,7 +116,7 @@ async function loadMap(channel) {
   for (let i = 0; i < values.length; i++) {
     values[i] = pixels[4 * i + 2] < 128 ? NaN : low + ((pixels[4 * i] * 256 + pixels[4 * i + 1]) / 65534) * (high - low);
   }
-  state.map = { values, width: canvas.width, height: canvas.height, low, high, name: state.paper.channels[channel] };
+  state.map = { values, width: canvas.width, height: canvas.height, low, high, name: state.paper.channels[channel], pixel: Number(answer.headers.get("X-Map-Scale")) };
   takeModelsScale(channel);
   colourMap();
 }
@@ -124,13 +124,13 @@ async function loadMap(channel) {
 // The scale is the model's, the same on every slide: a slide's own would make any trace bright.
 function takeModelsScale(channel) {
   const scale = state.paper.scales[channel];
-  state.map.scale = scale;
+  state.map.colouring = scale;
   byId("low").value = Number(scale.floor.toPrecision(4));
   byId("high").value = Number(scale.top.toPrecision(4));
 }
 
 function scaleWords(low, high) {
-  const scale = state.map.scale, short = (value) => Number(value.toPrecision(3));
+  const scale = state.map.colouring, short = (value) => Number(value.toPrecision(3));
   if (scale.not_drawn) return `${state.map.name} is not drawn: ${scale.not_drawn.toLowerCase()}`;
   const own = Number(byId("low").value) !== Number(scale.floor.toPrecision(4)) || Number(byId("high").value) !== Number(scale.top.toPrecision(4));
   const whose = own ? "your own scale" : scale.is_shared ? "the same scale on all slides" : `scale of this slide alone: ${scale.source}`;
@@ -153,7 +153,7 @@ function colourMap() {
   map.drawn = 0;
   for (let i = 0; i < map.values.length; i++) {
     const value = map.values[i];
-    if (!(value >= low && value > 0) || map.scale.not_drawn) continue; // NaN is neither
+    if (!(value >= low && value > 0) || map.colouring.not_drawn) continue; // NaN is neither
     map.drawn += 1;
     pixels[i] = shade[Math.min(255, Math.round((value / span) * 255))];
   }
@@ -171,7 +171,7 @@ function drawLegend(table, low, high) {
     context.fillRect(x, 0, 1, 12);
   }
   byId("legend-text").textContent = scaleWords(low, high);
-  byId("legend").title = state.map.scale.source;
+  byId("legend").title = state.map.colouring.source;
 }
 
 // One tile, handed over as it is: to pack it as a picture and unpack it would take longer than all else.
@@ -192,7 +192,7 @@ function placeMap(context, turn) {
   state.layers = [];
   viewer.addTiledImage({
     tileSource: mapSource(context, turn),
-    x: box.x / width, y: box.y / width, width: box.width / width,
+    x: box.x / width, y: box.y / width, width: (state.map.width * state.map.pixel) / width,
     opacity: mapOpacity(), preload: true,
     success: ({ item: layer }) => {
       for (const previous of old) viewer.world.removeItem(previous);
@@ -223,8 +223,8 @@ function valueAt(event) {
   const item = viewer.world.getItemAt(0), map = state.map, box = state.paper.map_box;
   if (!item || !map) return "";
   const point = item.viewerElementToImageCoordinates(event.position);
-  const x = Math.floor(((point.x - box.x) / box.width) * map.width);
-  const y = Math.floor(((point.y - box.y) / box.height) * map.height);
+  const x = Math.floor((point.x - box.x) / map.pixel);
+  const y = Math.floor((point.y - box.y) / map.pixel);
   if (mapHidden() || x < 0 || y < 0 || x >= map.width || y >= map.height) return "";
   const value = map.values[y * map.width + x];
   return Number.isNaN(value) ? "not computed here" : `${map.name} ${value.toPrecision(3)}`;
@@ -273,6 +273,8 @@ function choose(index) {
   document.querySelector('[aria-current="true"]')?.scrollIntoView({ block: "nearest" });
 }
 
+function secondsSince(moment) { return Math.round((performance.now() - moment) / 10) / 100; }
+
 async function send(regionId, answer) {
   const reviewer = byId("reviewer").value.trim();
   if (!reviewer) {
@@ -281,7 +283,7 @@ async function send(regionId, answer) {
     return false;
   }
   const blind = byId("blind").checked && !state.verdicts.has(regionId);
-  const seconds = byId("timed").checked && answer !== "undo" ? (performance.now() - state.shownAt) / 1000 : null;
+  const seconds = byId("timed").checked && answer !== "undo" ? secondsSince(regionId === "slide" ? state.openedAt : state.shownAt) : null;
   try {
     await getJson("/api/verdict", {
       method: "POST",
@@ -423,6 +425,7 @@ async function start() {
   drawRegions();
   drawLines();
   if (state.paper.regions.length) choose(0);
+  state.openedAt = performance.now(); // a verdict on the whole slide took since then
   document.body.dataset.ready = "yes";
 }
 
