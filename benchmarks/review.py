@@ -39,7 +39,7 @@ from pathology_scaat.saliency import write_saliency_store
 from pathology_scaat.saliency.schema import SaliencyStoreMeta
 from pathology_scaat.stitching import StitchConfig, stitch_slide
 
-TILE_PX, MPP, PATCH_PX = 512, 0.25, 2048
+TILE_PX, MPP, PATCH_PX = 512, 0.25, 448
 CONNECTIONS = 6
 
 

@@ -81,6 +81,11 @@ def import_review(
         _say(f"{done.labels.gone} verdict(s) are about regions that the overlays no longer hold")
     for reader, (yes, decided) in done.agreement.confirmed.items():
         _say(f"{reader}: confirmed {yes} of {decided} decided regions (the model marked all)")
+    for reader, moved in done.agreement.moved.items():
+        _say(
+            f"{reader}: {moved.n_changed} of {moved.n_blind} blind answers were changed after the "
+            f"map was shown ({moved.to_yes} to yes, {moved.from_yes} away from yes)"
+        )
     for pair in done.agreement.pairs:
         interval = "" if pair.low != pair.low else f" ({pair.low:.2f} to {pair.high:.2f})"
         value = "undefined" if pair.kappa != pair.kappa else f"{pair.kappa:.2f}{interval}"

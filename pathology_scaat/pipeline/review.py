@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pathology_scaat.artifacts.status import StatusTable
@@ -13,12 +13,12 @@ from pathology_scaat.cohort.manifest import Manifest
 from pathology_scaat.errors import UsageError
 from pathology_scaat.pipeline.tile import load_cohort
 from pathology_scaat.review.access import Access
-from pathology_scaat.review.agreement import Agreement, agreement_of
+from pathology_scaat.review.agreement import Agreement, agreement_of, moved_by_maps
 from pathology_scaat.review.drawings import DrawingTable
 from pathology_scaat.review.labels import ReviewLabels, write_labels
 from pathology_scaat.review.reviewed_run import Review
 from pathology_scaat.review.server import bind, serve
-from pathology_scaat.review.verdicts import VerdictTable
+from pathology_scaat.review.verdicts import VerdictTable, settle
 
 
 def review(
@@ -92,10 +92,12 @@ def import_review(
     StoreError
         If a table or overlay is damaged.
     """
-    verdicts = VerdictTable(out).current()
+    rows = VerdictTable(out).rows()
+    verdicts = settle(rows)
     drawings = DrawingTable(out).current()
     if not verdicts and not drawings:
         raise UsageError("OUT", "holds no verdict", "judge regions in 'scaat review' first")
     folder = to or out / "review" / "labels"
     labels = write_labels(out, verdicts.values(), folder, negative_class, drawings)
-    return ImportedReview(labels, agreement_of(verdicts.values()))
+    agreement = replace(agreement_of(verdicts.values()), moved=moved_by_maps(rows))
+    return ImportedReview(labels, agreement)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from pathology_scaat.review.verdicts import WHOLE_SLIDE, Verdict
+from pathology_scaat.review.verdicts import WHOLE_SLIDE, Verdict, histories
 
 DEFINITE = ("yes", "no")
 N_RESAMPLES = 2000
@@ -32,6 +32,28 @@ class Kappa:
 
 
 @dataclass(frozen=True)
+class Moved:
+    """How far the map moved one reader, over the regions that were first judged blind.
+
+    Every region was marked by the model: ``to_yes`` are answers that went over to it.
+
+    Attributes
+    ----------
+    n_blind : int
+        Regions with a blind answer.
+    n_changed : int
+        Of them, those whose answer after the map was another one.
+    to_yes, from_yes : int
+        Of the changed ones, those that became yes, or were yes before.
+    """
+
+    n_blind: int
+    n_changed: int
+    to_yes: int
+    from_yes: int
+
+
+@dataclass(frozen=True)
 class Agreement:
     """Agreement of all pairs of readers, and the share of regions that each confirmed.
 
@@ -41,10 +63,36 @@ class Agreement:
     confirmed : mapping
         For each reader (regions confirmed, regions decided): the model marked all of them, so
         that this is its precision by that reader's judgement, not a sensitivity.
+    moved : mapping
+        For each reader who judged blind, what seeing the map changed.
     """
 
     pairs: tuple[Kappa, ...]
     confirmed: dict[str, tuple[int, int]]
+    moved: dict[str, Moved] = field(default_factory=dict)
+
+
+def moved_by_maps(rows: Iterable[Verdict]) -> dict[str, Moved]:
+    """What changed from the blind answer to the one that holds, by reader.
+
+    Parameters
+    ----------
+    rows : iterable of Verdict
+        All rows as written, with those that were taken back.
+    """
+    pairs: dict[str, list[tuple[str, str]]] = {}
+    for (reader, _, region), answers in histories(rows).items():
+        if region != WHOLE_SLIDE and answers and answers[0].blind:
+            pairs.setdefault(reader, []).append((answers[0].answer, answers[-1].answer))
+    found = {}
+    for reader, mine in sorted(pairs.items()):
+        changed = [(before, after) for before, after in mine if before != after]
+        found[reader] = Moved(
+            len(mine), len(changed),
+            sum(after == "yes" for _, after in changed),
+            sum(before == "yes" for before, _ in changed),
+        )  # fmt: skip
+    return found
 
 
 def agreement_of(verdicts: Iterable[Verdict], seed: int = 0) -> Agreement:

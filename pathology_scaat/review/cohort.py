@@ -80,6 +80,7 @@ def cohort_rows(out: Path, verdicts: VerdictTable) -> list[dict[str, Any]]:
                 "n_regions": record.get("n_regions"),
                 "probabilities": _probabilities(predicted),
                 "uncertainty": _uncertainty(predicted),
+                "disagreement": _number(predicted.get("disagreement")),
                 "unlike_training": _unlike(record, status),
                 "model": str(record.get("model_fingerprint", "")),
                 "n_judged": len({v.region_id for v in mine if v.region_id != WHOLE_SLIDE}),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections import Counter
 from collections.abc import Iterable
@@ -17,8 +18,10 @@ from pathology_scaat.artifacts.output_folder import Workspace
 from pathology_scaat.errors import StoreError
 from pathology_scaat.review.cohort import frame_shift
 from pathology_scaat.review.drawings import Drawing
-from pathology_scaat.review.regions import ReviewRegion, overlay_path, read_regions
+from pathology_scaat.review.judged_regions import JudgedRegion, JudgedRegions
+from pathology_scaat.review.regions import Rings, overlay_path, read_regions
 from pathology_scaat.review.verdicts import WHOLE_SLIDE, Verdict
+from pathology_scaat.saliency.store import SaliencyStore
 
 
 @dataclass(frozen=True)
@@ -30,12 +33,13 @@ class ReviewLabels:
     files : mapping
         Label file by slide id.
     counts : mapping
-        Regions and drawings by class over all slides.
+        Regions, whole slides and drawings by class over all slides.
     contradicted : int
-        Regions about which readers disagree: they label nothing. So does the part that two
-        drawings of different classes share; each such pair counts once.
+        Regions (or slides) about which readers disagree: they label nothing. So does the part
+        that two drawings of different classes share, or two regions (of two models); each such
+        pair counts once.
     gone : int
-        Verdicts about regions that the present overlays do not hold (another model's).
+        Verdicts about regions whose outline is nowhere: neither kept nor in the overlay.
     drawn : int
         Drawings among the labels.
     """
@@ -65,33 +69,38 @@ def write_labels(
     """One GeoJSON per slide of the regions that readers confirmed or rejected, and their drawings.
 
     A region labels its class where all readers who decided said yes, the negative class where
-    all said no, and nothing where they contradict each other or nobody was sure. A drawing
+    all said no, and nothing where they contradict each other or nobody was sure. A slide of which
+    all said no is of the negative class all over where the model knows two classes, unless
+    somebody said yes to a region or drew another class. A drawing
     labels its own class, and is cut out of regions: it is the finer word. Where two drawings say
     different things of one place, that place is not labelled. Coordinates are those of the
-    overlay, as QuPath shows the slide.
+    overlay, as QuPath shows the slide. Regions of an earlier model count by the outline that was
+    kept with the verdict.
 
     Raises
     ------
     StoreError
-        If an overlay is damaged or a file cannot be written.
+        If an overlay or a list is damaged or a file cannot be written.
     """
     answers: dict[str, dict[str, list[Verdict]]] = {}
     for verdict in verdicts:
-        if verdict.region_id != WHOLE_SLIDE and verdict.answer in ("yes", "no"):
+        if verdict.answer in ("yes", "no"):
             answers.setdefault(verdict.slide_id, {}).setdefault(verdict.region_id, []).append(
                 verdict
             )
     drawn: dict[str, list[Drawing]] = {}
     for drawing in drawings:
         drawn.setdefault(drawing.slide_id, []).append(drawing)
+    kept = JudgedRegions(out).current()
     files: dict[str, Path] = {}
     counts: Counter[str] = Counter()
     contradicted = gone = n_drawn = 0
     for slide_id in sorted({*answers, *drawn}):
-        path = overlay_path(Workspace(out).overlays, slide_id)
-        known = {r.region_id: r for r in read_regions(path)} if path is not None else {}
+        known = _outlines(out, slide_id, kept) if slide_id in answers else {}
         regions: list[_Label] = []
-        for region_id, said in sorted(answers.get(slide_id, {}).items()):
+        judged = answers.get(slide_id, {})
+        of_slide = {v.answer for v in judged.pop(WHOLE_SLIDE, [])}
+        for region_id, said in sorted(judged.items()):
             if region_id not in known:
                 gone += len(said)
                 continue
@@ -99,10 +108,18 @@ def write_labels(
                 contradicted += 1
                 continue
             name = said[0].target_class if said[0].answer == "yes" else negative_class
-            regions.append(_region_label(known[region_id], name))
+            regions.append(_region_label(*known[region_id], name))
+        regions, pairs = _undisputed(regions)
+        contradicted += pairs
         outlines, pairs = _drawn_labels(out, slide_id, drawn.get(slide_id, []))
         contradicted += pairs
         n_drawn += len(outlines)
+        if "no" in of_slide:
+            seen = any(v.answer == "yes" for said in judged.values() for v in said)
+            if len(of_slide) > 1 or seen or any(o.class_name != negative_class for o in outlines):
+                contradicted += 1
+            else:
+                regions = _slide_label(out, slide_id, negative_class) or regions
         taken = shapely.union_all([d.polygon for d in _placed(out, slide_id, drawn)])
         labels = [_without(label, taken) for label in regions] + outlines
         features = [f for label in labels for f in _features(label)]
@@ -111,6 +128,46 @@ def write_labels(
             files[slide_id] = folder / f"{slide_id}.geojson"
             _write(files[slide_id], features)
     return ReviewLabels(files, dict(counts), contradicted, gone, n_drawn)
+
+
+def _outlines(
+    out: Path, slide_id: str, kept: dict[tuple[str, str], JudgedRegion]
+) -> dict[str, tuple[str, Rings]]:
+    """Name and outline of each region of a slide, in the overlay's coordinates."""
+    found: dict[str, tuple[str, Rings]] = {}
+    mine = [region for (slide, _), region in kept.items() if slide == slide_id]
+    if mine:
+        dx, dy = frame_shift(out, slide_id)
+        for region in mine:
+            rings = tuple(tuple((x - dx, y - dy) for x, y in ring) for ring in region.rings)
+            found[region.region_id] = (region.name, rings)
+    path = overlay_path(Workspace(out).overlays, slide_id)
+    if path is not None:
+        found |= {r.region_id: (r.name, r.rings) for r in read_regions(path)}
+    return found
+
+
+def _undisputed(labels: list[_Label]) -> tuple[list[_Label], int]:
+    """Regions without what one of another class claims, and how many pairs do.
+
+    Those of one overlay lie apart; a later model's may lie across them, and neither verdict is
+    about the part that they share.
+    """
+    disputed: list[list[BaseGeometry]] = [[] for _ in labels]
+    pairs = 0
+    for i, j in itertools.combinations(range(len(labels)), 2):
+        one, other = labels[i], labels[j]
+        if one.class_name == other.class_name:
+            continue
+        if one.shape.intersection(other.shape).area > 0:
+            disputed[i].append(other.shape)
+            disputed[j].append(one.shape)
+            pairs += 1
+    cut = [
+        _without(label, shapely.union_all(claims)) if claims else label
+        for label, claims in zip(labels, disputed, strict=True)
+    ]
+    return cut, pairs
 
 
 def _without(label: _Label, taken: BaseGeometry) -> _Label:
@@ -146,9 +203,24 @@ def _drawn_labels(out: Path, slide_id: str, mine: list[Drawing]) -> tuple[list[_
     return found, pairs
 
 
-def _region_label(region: ReviewRegion, class_name: str) -> _Label:
-    shape = shapely.make_valid(shapely.Polygon(region.rings[0], region.rings[1:]))
-    return _Label(class_name, region.name, shape, False)
+def _slide_label(out: Path, slide_id: str, class_name: str) -> list[_Label]:
+    """All of the slide, in the overlay's coordinates (patches are of tissue alone).
+
+    Nothing where classes are not two that exclude each other: without one of them it may be of
+    any other, or of none.
+    """
+    meta = SaliencyStore(Workspace(out).saliency(slide_id)).meta
+    if len(meta.class_names) != 2 or meta.multi_label:
+        return []
+    box = meta.slide.frame_px
+    dx, dy = frame_shift(out, slide_id)
+    shape = shapely.box(-dx, -dy, box.width - dx, box.height - dy)
+    return [_Label(class_name, "Whole slide", shape, False)]
+
+
+def _region_label(name: str, rings: Rings, class_name: str) -> _Label:
+    shape = shapely.make_valid(shapely.Polygon(rings[0], rings[1:]))
+    return _Label(class_name, name, shape, False)
 
 
 def _features(label: _Label) -> list[dict[str, object]]:

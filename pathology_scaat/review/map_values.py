@@ -9,13 +9,12 @@ own choice.
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 from pathlib import Path
 
+import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from pathology_scaat.saliency.schema import UNLIKE_PERCENTILE
 from pathology_scaat.stitching import SlideMap
@@ -32,12 +31,17 @@ UNJUDGED = 191
 
 @dataclass(frozen=True)
 class ChannelPicture:
-    """A channel and what its numbers mean: value = low + number / LEVELS * (high - low)."""
+    """A channel and what its numbers mean: value = low + number / LEVELS * (high - low).
+
+    ``scale_px`` are level-0 slide pixels a pixel of the picture. The last pixels of a coarse level
+    reach beyond the map: to fit the picture into the map's box would move what it shows.
+    """
 
     png: bytes
     low: float
     high: float
     mpp: float
+    scale_px: float
 
 
 def channel_picture(path: Path, channel: str) -> ChannelPicture:
@@ -56,8 +60,10 @@ def channel_picture(path: Path, channel: str) -> ChannelPicture:
     if slide_map.meta.with_unlike and channel not in (UNLIKE_CHANNEL, COUNT_CHANNEL):
         with np.errstate(invalid="ignore"):
             unjudged = slide_map.read(UNLIKE_CHANNEL, level) >= UNLIKE_PERCENTILE
-    png = encode_values(values, low, high, unjudged)
-    return ChannelPicture(png, low, high, slide_map.mpp * 2**level)
+    return ChannelPicture(
+        encode_values(values, low, high, unjudged), low, high, slide_map.mpp * 2**level,
+        slide_map.level_scale_px(level),
+    )  # fmt: skip
 
 
 def _range(values: NDArray[np.float32]) -> tuple[float, float]:
@@ -80,6 +86,6 @@ def encode_values(
     pixels[..., 2] = np.where(known, 255, 0)
     if unjudged is not None:
         pixels[known & unjudged, 2] = UNJUDGED
-    stream = io.BytesIO()
-    Image.fromarray(pixels).save(stream, "PNG", compress_level=3)
-    return stream.getvalue()
+    # One filter and runs alone: a sixth of the time of the usual search, and nearly as small.
+    strategy, one = imagecodecs.PNG.STRATEGY.RLE, imagecodecs.PNG.FILTER.SUB
+    return bytes(imagecodecs.png_encode(pixels, level=1, strategy=strategy, filter=one))

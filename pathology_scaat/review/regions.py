@@ -5,17 +5,26 @@ from __future__ import annotations
 import gzip
 import json
 import math
+import re
 import zlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import IO, Any, Literal, get_args
 
 from pathology_scaat.errors import StoreError
 from pathology_scaat.export.qupath.geojson import measurement_name
+from pathology_scaat.review.same_file import same_file
 
 MAX_OVERLAY_BYTES = 1 << 30
+HEAD, TAIL = b'{"type":"FeatureCollection","features":[', b"]}"
+"""How a file of ours begins and ends; between them is one object a line, or a few."""
+ANNOTATION = re.compile(rb'"objectType"\s*:\s*"annotation"')
 Order = Literal["uncertainty", "evidence", "area"]
 ORDERS: tuple[str, ...] = get_args(Order)
+DISAGREEMENT = "disagreement"
+"""The order that needs the models of the folds: :mod:`pathology_scaat.review.ensemble`."""
+Rings = tuple[tuple[tuple[float, float], ...], ...]
+"""Closed outlines of (x, y); the first is the outer one."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +44,7 @@ class ReviewRegion:
 
     region_id: str
     name: str
-    rings: tuple[tuple[tuple[float, float], ...], ...]
+    rings: Rings
     area_um2: float
     saliency: float
     probability: float
@@ -62,8 +71,12 @@ def overlay_path(overlays: Path, slide_id: str) -> Path | None:
     return None
 
 
+@same_file
 def read_regions(path: Path) -> tuple[ReviewRegion, ...]:
     """The annotations of an overlay, in its order (largest first).
+
+    Our own files hold one object a line, so that of a quarter of a million tiles none is parsed;
+    a file that another program has written is read whole.
 
     Raises
     ------
@@ -71,14 +84,36 @@ def read_regions(path: Path) -> tuple[ReviewRegion, ...]:
         If the file is damaged.
     """
     try:
-        data = path.read_bytes()
-        if path.suffix == ".gz":
-            unpacker = zlib.decompressobj(wbits=31)
-            data = unpacker.decompress(data, MAX_OVERLAY_BYTES)
-        features = json.loads(data)["features"]
+        with _opened(path) as stream:
+            features = _own_annotations(stream)
+        if features is None:
+            with _opened(path) as stream:
+                features = json.loads(stream.read(MAX_OVERLAY_BYTES))["features"]
         return tuple(region for feature in features if (region := _region(feature)) is not None)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, zlib.error, gzip.BadGzipFile):
+    except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, zlib.error):
         raise StoreError(path.name, "is damaged", "run 'scaat export' again") from None
+
+
+def _opened(path: Path) -> IO[bytes]:
+    return gzip.open(path) if path.suffix == ".gz" else path.open("rb")  # type: ignore[return-value]
+
+
+def _own_annotations(stream: IO[bytes]) -> list[dict[str, Any]] | None:
+    """Annotations of a file of ours, line by line; None where it is another's, or torn."""
+    found: list[dict[str, Any]] = []
+    size, last = 0, b""
+    for line in stream:
+        size += len(line)
+        if size > MAX_OVERLAY_BYTES or (size == len(line) and not line.startswith(HEAD)):
+            return None
+        last = line.rstrip()
+        if ANNOTATION.search(last):
+            text = last.removeprefix(HEAD).removesuffix(TAIL).strip(b",")
+            try:
+                found += json.loads(b"[" + text + b"]")
+            except ValueError:
+                return None
+    return found if last.endswith(TAIL) else None
 
 
 def _region(feature: dict[str, Any]) -> ReviewRegion | None:

@@ -14,7 +14,9 @@ from pathology_scaat.artifacts.urls import SlideUrl
 from pathology_scaat.errors import UsageError
 from pathology_scaat.review.access import Access
 from pathology_scaat.review.drawings import DrawingTable
+from pathology_scaat.review.judged_regions import JudgedRegions
 from pathology_scaat.review.map_values import ChannelPicture, channel_picture
+from pathology_scaat.review.same_file import same_file
 from pathology_scaat.review.slide_tiles import SlideShelf
 from pathology_scaat.review.verdicts import VerdictTable
 
@@ -22,6 +24,11 @@ if TYPE_CHECKING:
     from pathology_scaat.review.why import WhyDesk
 
 THREADS = 4
+
+
+@same_file
+def _ids_of_table(path: Path) -> frozenset[str]:
+    return frozenset(row["slide_id"] for row in StatusTable(path.parent).rows())
 
 
 @dataclass
@@ -46,12 +53,14 @@ class Review:
     shelf: SlideShelf = field(init=False)
     verdicts: VerdictTable = field(init=False)
     drawings: DrawingTable = field(init=False)
+    judged: JudgedRegions = field(init=False)
     pool: ThreadPoolExecutor = field(init=False)
 
     def __post_init__(self) -> None:
         self.shelf = SlideShelf(self.slides)
         self.verdicts = VerdictTable(self.out)
         self.drawings = DrawingTable(self.out)
+        self.judged = JudgedRegions(self.out)
         self.pool = ThreadPoolExecutor(THREADS, thread_name_prefix="review")
         self.map_picture = lru_cache(maxsize=8)(self._map_picture)
 
@@ -71,9 +80,9 @@ class Review:
             raise UsageError("the channel", "does not exist", "choose another")
         return channel_picture(path, names[channel])
 
-    def known_ids(self) -> set[str]:
+    def known_ids(self) -> frozenset[str]:
         """Slides of the table: the only ones that a request may name."""
-        return {row["slide_id"] for row in StatusTable(self.out).rows()}
+        return _ids_of_table(StatusTable(self.out).path)
 
     def close(self) -> None:
         self.pool.shutdown(cancel_futures=True)

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import asdict
 from importlib import resources
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 from urllib.parse import unquote
 
 import tornado.httpserver
@@ -21,18 +21,17 @@ import tornado.web
 from pathology_scaat.artifacts.output_folder import Workspace
 from pathology_scaat.artifacts.redaction import redact
 from pathology_scaat.errors import ScaatError, SlideReadError, UsageError
+from pathology_scaat.geometry import BoxPx
 from pathology_scaat.review.access import COOKIE, HEADERS
 from pathology_scaat.review.cohort import cohort_rows, slide_paper, verdict_dict
 from pathology_scaat.review.drawings import drawing_of
+from pathology_scaat.review.judged_regions import JudgedRegion
 from pathology_scaat.review.model_card import model_card
-from pathology_scaat.review.regions import ORDERS, ReviewRegion
+from pathology_scaat.review.regions import DISAGREEMENT, ORDERS, ReviewRegion
 from pathology_scaat.review.reviewed_run import Review
 from pathology_scaat.review.slide_tiles import TILE_PX, encode_jpeg
-from pathology_scaat.review.verdicts import Verdict
+from pathology_scaat.review.verdicts import UNDO, WHOLE_SLIDE, Verdict
 from pathology_scaat.slides.base import RgbImage
-
-if TYPE_CHECKING:
-    pass
 
 T = TypeVar("T")
 
@@ -170,9 +169,17 @@ class _Slide(_Handler):
     async def get(self, name: str) -> None:
         slide_id = await self.slide_id(name)
         order = self.get_query_argument("order", ORDERS[0])
-        if order not in ORDERS:
+        if order not in (*ORDERS, DISAGREEMENT):
             raise tornado.web.HTTPError(404, reason="no such order")
-        paper = await self.work(slide_paper, self.review.out, slide_id, order)
+        by = ORDERS[0] if order == DISAGREEMENT else order
+        paper = await self.work(slide_paper, self.review.out, slide_id, by)
+        regions = [region.to_dict() for region in paper.regions]
+        if order == DISAGREEMENT:
+            apart = await self.work(self._apart, slide_id, paper.regions)
+            for region in regions:
+                region["models_differ"] = apart.get(region["region_id"])
+            regions.sort(key=lambda r: -1.0 if r["models_differ"] is None else r["models_differ"],
+                         reverse=True)  # fmt: skip
         rows = await self.work(self.review.verdicts.current)
         drawn = await self.work(self.review.drawings.current)
         value: dict[str, Any] = {
@@ -184,24 +191,29 @@ class _Slide(_Handler):
             "warnings": list(paper.warnings),
             "class_names": list(paper.class_names),
             "target_class": paper.target_class,
-            "regions": [region.to_dict() for region in paper.regions],
+            "regions": regions,
             "drawings": [asdict(d) for d in drawn if d.slide_id == slide_id],
             "verdicts": [verdict_dict(v) for v in rows.values() if v.slide_id == slide_id],
         }
         x, y, width, height = paper.frame_px
         if slide_id in self.review.shelf:
-            server = await self.work(self.review.shelf.server, slide_id)
-            size, frame = server.size_px, server.frame_px
-            value["slide"] = {
-                "width": size.width, "height": size.height,
-                "max_level": server.max_level, "tile_px": TILE_PX,
-            }  # fmt: skip
+            frame, value["slide"] = await self.work(self._frame, slide_id)
             x, y = x - frame.x, y - frame.y
         else:
             x, y = 0, 0
         value["map_box"] = {"x": x, "y": y, "width": width, "height": height}
         value["slide_mpp"] = await self.work(self._mpp, slide_id)
         self.send_json(value)
+
+    def _apart(self, slide_id: str, regions: tuple[ReviewRegion, ...]) -> dict[str, float]:
+        return self.review.why.differences(slide_id, regions)
+
+    def _frame(self, slide_id: str) -> tuple[BoxPx, dict[str, int]]:
+        with self.review.shelf.server(slide_id) as server:
+            return server.frame_px, {
+                "width": server.size_px.width, "height": server.size_px.height,
+                "max_level": server.max_level, "tile_px": TILE_PX,
+            }  # fmt: skip
 
     def _mpp(self, slide_id: str) -> float:
         from pathology_scaat.stitching import SlideMap
@@ -232,8 +244,8 @@ class _Thumbnail(_Handler):
         self.finish(await self.work(self._jpeg, slide_id))
 
     def _jpeg(self, slide_id: str) -> bytes:
-        server = self.review.shelf.server(slide_id)
-        pixels = server.tile(min(THUMBNAIL_LEVEL, server.max_level), 0, 0)
+        with self.review.shelf.server(slide_id) as server:
+            pixels = server.tile(min(THUMBNAIL_LEVEL, server.max_level), 0, 0)
         if pixels is None:  # not for the first tile of a level
             raise SlideReadError(slide_id, "has no thumbnail", "open the slide itself")
         return encode_jpeg(pixels)
@@ -247,6 +259,7 @@ class _Map(_Handler):
         self.set_header("X-Map-Low", repr(picture.low))
         self.set_header("X-Map-High", repr(picture.high))
         self.set_header("X-Map-Mpp", repr(picture.mpp))
+        self.set_header("X-Map-Scale", repr(picture.scale_px))
         self.finish(picture.png)
 
 
@@ -294,8 +307,20 @@ class _Verdicts(_Handler):
         except (ValueError, KeyError, TypeError, AttributeError, UsageError):
             raise tornado.web.HTTPError(400, reason="this is no verdict") from None
         await self.slide_id(verdict.slide_id)
-        await self.work(self.review.verdicts.append, verdict)
+        await self.work(self._save, verdict)
         self.send_json({"saved": True})
+
+    def _save(self, verdict: Verdict) -> None:
+        """The outline first: no verdict may stand without that which it is about."""
+        if verdict.region_id != WHOLE_SLIDE and verdict.answer != UNDO:
+            paper = slide_paper(self.review.out, verdict.slide_id, ORDERS[0])
+            region = next((r for r in paper.regions if r.region_id == verdict.region_id), None)
+            if region is None:
+                raise UsageError("the region", "is not on this slide any more", "reload the page")
+            self.review.judged.keep(
+                JudgedRegion(verdict.slide_id, region.region_id, region.name, region.rings)
+            )
+        self.review.verdicts.append(verdict)
 
 
 class _Drawings(_Handler):

@@ -10,6 +10,8 @@ import io
 import math
 import threading
 from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +27,8 @@ TILE_PX = 512
 JPEG_QUALITY = 85
 MAX_OPEN_SLIDES = 4
 MAX_CACHE_BYTES = 96 << 20
+MAX_READ_PX = 4 << 20
+"""Level pixels that are read at once: a slide without coarse levels must not fill the memory."""
 
 
 class TileServer:
@@ -33,6 +37,8 @@ class TileServer:
     def __init__(self, slide: Slide) -> None:
         self._slide = slide
         self._lock = threading.Lock()
+        self.readers = 0
+        """Who is reading just now; counted by the shelf, which closes nothing that is read."""
         self.frame_px = slide.info.frame_px
         self.max_level = max(0, math.ceil(math.log2(max(self.size_px.width, self.size_px.height))))
 
@@ -75,6 +81,15 @@ class TileServer:
         level = max(fitting, key=lambda i: downsamples[i])
         shrink = scale / downsamples[level]
         x, y = left / downsamples[level], top / downsamples[level]
+        step = max(1, int(MAX_READ_PX / (size.width * shrink * shrink)))
+        bands = []
+        for first in range(0, size.height, step):
+            rows = min(step, size.height - first)
+            bands.append(self._band(level, x, y + first * shrink, shrink, SizePx(size.width, rows)))
+        return bands[0] if len(bands) == 1 else np.concatenate(bands)
+
+    def _band(self, level: int, x: float, y: float, shrink: float, size: SizePx) -> RgbImage:
+        """Output pixels from one read, ``shrink`` level pixels each; (x, y) is their corner."""
         box = BoxPx(
             math.floor(x),
             math.floor(y),
@@ -128,8 +143,9 @@ class SlideShelf:
     def __contains__(self, slide_id: object) -> bool:
         return slide_id in self._slides
 
-    def server(self, slide_id: str) -> TileServer:
-        """The open slide of an id; opened where it is not.
+    @contextmanager
+    def server(self, slide_id: str) -> Iterator[TileServer]:
+        """The open slide of an id; opened where it is not, and open as long as it is used.
 
         Raises
         ------
@@ -142,12 +158,20 @@ class SlideShelf:
                 path, mpp = self._slides[slide_id]
                 server = self._open[slide_id] = TileServer(open_slide(path, mpp=mpp))
             self._open.move_to_end(slide_id)
-            too_many = []
-            while len(self._open) > MAX_OPEN_SLIDES:
-                too_many.append(self._open.popitem(last=False)[1])
-        for other in too_many:
-            other.close()
-        return server
+            server.readers += 1
+        try:
+            yield server
+        finally:
+            with self._lock:
+                server.readers -= 1
+                self._close_some()
+
+    def _close_some(self) -> None:
+        """Close what was not used for longest, and is not used now."""
+        for slide_id in [name for name, server in self._open.items() if not server.readers]:
+            if len(self._open) <= MAX_OPEN_SLIDES:
+                break
+            self._open.pop(slide_id).close()
 
     def jpeg(self, slide_id: str, level: int, col: int, row: int) -> bytes | None:
         """A tile as JPEG; None where there is no such tile."""
@@ -156,7 +180,8 @@ class SlideShelf:
             if key in self._tiles:
                 self._tiles.move_to_end(key)
                 return self._tiles[key]
-        pixels = self.server(slide_id).tile(level, col, row)
+        with self.server(slide_id) as server:
+            pixels = server.tile(level, col, row)
         if pixels is None:
             return None
         data = encode_jpeg(pixels)

@@ -25,6 +25,8 @@ FOLDER = "review"
 
 Answer = Literal["yes", "no", "unsure", "undo"]
 ANSWERS: tuple[str, ...] = get_args(Answer)
+UNDO = "undo"
+"""Takes the reader's last answer about the region back."""
 WHOLE_SLIDE = "slide"
 """Stands for the region where a verdict is about the whole slide."""
 MAX_NOTE = 400
@@ -137,16 +139,21 @@ class VerdictTable:
         return settle(self.rows())
 
 
-def settle(rows: Iterable[Verdict]) -> dict[tuple[str, str, str], Verdict]:
-    """Replay rows in order: the last answer holds, ``undo`` brings back the one before."""
+def histories(rows: Iterable[Verdict]) -> dict[tuple[str, str, str], list[Verdict]]:
+    """Answers by reviewer, slide and region, in order, without those that were taken back."""
     history: dict[tuple[str, str, str], list[Verdict]] = {}
     for row in rows:
         answers = history.setdefault((row.reviewer, row.slide_id, row.region_id), [])
-        if row.answer == "undo":
+        if row.answer == UNDO:
             answers[-1:] = []
         else:
             answers.append(row)
-    return {key: answers[-1] for key, answers in history.items() if answers}
+    return history
+
+
+def settle(rows: Iterable[Verdict]) -> dict[tuple[str, str, str], Verdict]:
+    """Replay rows in order: the last answer holds, ``undo`` brings back the one before."""
+    return {key: answers[-1] for key, answers in histories(rows).items() if answers}
 
 
 def _cells(verdict: Verdict) -> list[str]:

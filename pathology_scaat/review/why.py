@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from pathology_scaat.errors import BundleError, ScaatError, StoreError, UsageErr
 from pathology_scaat.metrics.functional.calibration import softmax
 from pathology_scaat.metrics.functional.slide_score import PATCH_RULE, top_mean
 from pathology_scaat.patches import PatchStore
+from pathology_scaat.review.ensemble import MOST_REGIONS, Ensemble
 from pathology_scaat.review.regions import ReviewRegion
 from pathology_scaat.saliency.store import SaliencyStore
 from pathology_scaat.slides.base import RgbImage
@@ -45,7 +46,6 @@ SAMPLED = 16
 MOST_BAG_PATCHES = 5000
 """Beyond, encoding all patches of a slide takes longer than a reader waits."""
 BATCH = 64
-NO_ENSEMBLE = "not known: one model explained this slide, and one cannot disagree with itself"
 
 
 @dataclass
@@ -71,10 +71,14 @@ class WhyDesk:
 
     out: Path
     model: Path | None = None
+    ensemble: Ensemble = field(init=False)
     _loaded: dict[str, _Explaining] = field(default_factory=dict)
     _encoded: OrderedDict[str, torch.Tensor] = field(default_factory=OrderedDict)
     _stores: dict[int, Path] | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def __post_init__(self) -> None:
+        self.ensemble = Ensemble(self.out)
 
     def about(self, slide_id: str, region: ReviewRegion) -> dict[str, Any]:
         """What is known of a region, as JSON; what is not has a ``problem`` in words.
@@ -91,8 +95,22 @@ class WhyDesk:
             "n_patches": int(touching.sum()),
             "without": _told(lambda: self._without(slide_id, saliency, touching)),
             "neighbours": _told(lambda: self._neighbours(slide_id, saliency, inside)),
-            "ensemble": NO_ENSEMBLE,
+            "ensemble": _told(lambda: self.ensemble.about(slide_id, saliency.meta, inside)),
         }
+
+    def differences(self, slide_id: str, regions: Sequence[ReviewRegion]) -> dict[str, float]:
+        """How far apart the models of the folds are about each region, 0 to 1, by region id.
+
+        Raises
+        ------
+        UsageError
+            If there are no such models.
+        StoreError
+            If the slide was not explained, or a store is damaged.
+        """
+        saliency = SaliencyStore(Workspace(self.out).saliency(slide_id))
+        rows = {r.region_id: _patches_of(saliency, r)[1] for r in regions[:MOST_REGIONS]}
+        return self.ensemble.differences(slide_id, saliency.meta, rows)
 
     def picture(self, slide_id: str, number: int) -> RgbImage:
         """A training patch by its number in the index of the model that explained a slide.
@@ -179,20 +197,22 @@ class WhyDesk:
         key = short_key(store.meta.slide_fingerprint, model.bundle.config.training_fingerprint)
         patient = index.patient_of_slide(key)
         others = index.others(patient)
-        order = np.argsort(-saliency.probability[sampled[typical]])[:2]
+        of_slides = model.bundle.config.bag is not None
         groups = []
-        for number in order:
-            nearest = index.nearest(distances, SHOWN, others & (index.label == number))
+        for title, mask in _groups(index, saliency, int(sampled[typical]), of_slides):
+            nearest = index.nearest(distances, SHOWN, others & mask)
             items = [self._item(model, index, int(i), float(distances[i])) for i in nearest]
-            groups.append({"class": names[number], "items": items})
+            groups.append({"title": title, "items": items})
         vote = index.vote(distances, patient, len(names))
+        voters = f"the nearest {int(min(VOTERS, others.sum()))}"
+        said = f"Of {voters} have" if index.label.ndim == 2 else f"{voters.capitalize()} say"
         return {
             "problem": "",
             "groups": groups,
-            "n_voters": int(min(VOTERS, others.sum())),
+            "voters": f"{voters.capitalize()} are of slides of" if of_slides else said,
             "vote": [[n, None if math.isnan(v) else float(v)] for n, v in
                      zip(names, vote, strict=True)],
-            "worth": _worth(index),
+            "worth": _worth(index, of_slides),
         }  # fmt: skip
 
     def _item(
@@ -291,9 +311,29 @@ def _features(
     return features_of(bundle.model, PatchTable((store,), none, rows, none), device)
 
 
-def _worth(index: NeighbourIndex) -> str:
+def _groups(
+    index: NeighbourIndex, saliency: SaliencyStore, row: int, of_slides: bool
+) -> list[tuple[str, NDArray[np.bool_]]]:
+    """Whose neighbours are shown, the class that the model sees first: title, and which (N,)."""
+    meta = saliency.meta
+    if index.label.ndim == 2:
+        mine = index.has(meta.target_index)
+        target = meta.target_class
+        return [(f"Nearest with {target}", mine), (f"Nearest without {target}", ~mine)]
+    order = np.argsort(-saliency.probability[row])[:2]
+    kind = "Nearest from slides of" if of_slides else "Nearest of"
+    return [(f"{kind} {meta.class_names[k]}", index.has(int(k))) for k in order]
+
+
+def _worth(index: NeighbourIndex, of_slides: bool) -> str:
     """How good the neighbours' vote is beside the model, in words."""
     voted, own = float(index.voted_auc[0]), float(index.model_auc[0])
+    if of_slides and not math.isnan(voted):
+        return (
+            f"on held-out patches such a vote tells the slide's label with AUC {voted:.2f} (no "
+            "interval); what a patch itself shows nobody has said, and most of a slide of a class "
+            "may show nothing of it"
+        )
     if math.isnan(voted) or math.isnan(own):
         return "how often neighbours are right is not known: held-out patches could not tell"
     return (

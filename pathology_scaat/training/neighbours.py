@@ -21,10 +21,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pathology_scaat.metrics.classification import macro_auc
-from pathology_scaat.metrics.functional.calibration import softmax
+from pathology_scaat.metrics.functional.calibration import sigmoid, softmax
 from pathology_scaat.training.bundle_config import slide_key
 from pathology_scaat.training.data import PatchTable
-from pathology_scaat.training.results import TrainingSlide
 
 VOTERS = 15
 """Neighbours that are asked which class a patch is of."""
@@ -49,8 +48,9 @@ class NeighbourIndex:
     features : (N, F) float16
     mean, scale : (F,) float32
         What features are standardised by.
-    label : (N,) int64
-        Class.
+    label : (N,) int64, or (N, K) int64 of 0 and 1
+        Class of the patch, or which of several labels it has. Of a model that learnt from slides
+        it is the class of the patch's slide: nobody knows that of the patch.
     patient : (N,) int64
         Number of the patient; not who it is.
     store, row : (N,) int64
@@ -98,6 +98,12 @@ class NeighbourIndex:
         mine = np.isin(self.store, found)
         return int(self.patient[mine][0]) if mine.any() else ALL_PATIENTS
 
+    def has(self, number: int) -> NDArray[np.bool_]:
+        """(N,): patches of a class, or that have a label."""
+        if self.label.ndim == 2:
+            return np.asarray(self.label[:, number] > 0)
+        return np.asarray(self.label == number)
+
     def nearest(
         self, distances: NDArray[np.float32], count: int, allowed: NDArray[np.bool_]
     ) -> NDArray[np.int64]:
@@ -107,8 +113,13 @@ class NeighbourIndex:
         return numbers[order]
 
     def vote(self, distances: NDArray[np.float32], patient: int, n_classes: int) -> NDArray[Any]:
-        """Share of each class among the nearest patches of other patients, (K,); NaN of none."""
+        """Share of each class among the nearest patches of other patients, (K,); NaN of none.
+
+        Shares sum to one, except where a patch may have several labels.
+        """
         chosen = self.nearest(distances, VOTERS, self.others(patient))
+        if self.label.ndim == 2:
+            return self.label[chosen].mean(axis=0) if len(chosen) else np.full(n_classes, math.nan)
         counts = np.bincount(self.label[chosen], minlength=n_classes).astype(float)
         return counts / counts.sum() if counts.sum() else np.full(n_classes, math.nan)
 
@@ -129,8 +140,10 @@ class NeighbourIndex:
         if set(tensors) != {f.name for f in fields(cls)}:
             raise ValueError("not an index of neighbours")
         made = cls(**{name: value.numpy() for name, value in tensors.items()})
-        per_patch = (made.label, made.patient, made.store, made.row)
+        per_patch = (made.patient, made.store, made.row)
         n = len(made.features)
+        if made.label.ndim not in (1, 2) or len(made.label) != n:
+            raise ValueError("labels that do not fit the patches")
         if made.features.ndim != 2 or any(part.shape != (n,) for part in per_patch):
             raise ValueError("parts of an index that do not fit each other")
         if n and not (made.store.min() >= 0 and made.store.max() < len(made.store_keys)):
@@ -141,8 +154,8 @@ class NeighbourIndex:
 def build_index(
     training: tuple[PatchTable, NDArray[np.float32]],
     held_out: tuple[PatchTable, NDArray[np.float32]],
-    training_slides: Sequence[TrainingSlide],
-    held_out_slides: Sequence[TrainingSlide],
+    training_patients: Sequence[str],
+    held_out_patients: Sequence[str],
     held_out_logits: NDArray[np.floating[Any]] | None,
     training_fingerprint: str,
     n_classes: int,
@@ -153,7 +166,7 @@ def build_index(
     ----------
     training, held_out : (PatchTable, (N, F) float32)
         Patches with their features.
-    training_slides, held_out_slides : sequence of TrainingSlide
+    training_patients, held_out_patients : sequence of str
         Of the tables' stores, in their order.
     held_out_logits : (M, K), optional
         The model's own, calibrated, of the held-out patches.
@@ -164,14 +177,14 @@ def build_index(
     Returns
     -------
     NeighbourIndex or None
-        None where patches are too few, have several labels each, or the model has no features.
+        None where patches are too few, or the model has no features.
     """
     table, features = training
-    if len(table) < LEAST_PATCHES or table.labels.ndim != 1 or not features.shape[1]:
+    if len(table) < LEAST_PATCHES or not features.shape[1]:
         return None
     mean, scale = features.mean(axis=0), features.std(axis=0)
     scale = np.maximum(scale, max(1e-3 * float(scale.max()), 1e-9))
-    names = sorted({s.patient_id for s in (*training_slides, *held_out_slides)})
+    names = sorted({*training_patients, *held_out_patients})
     code = {name: number for number, name in enumerate(names)}
     metas = [store.meta for store in table.stores]
     unknown = np.full(1, np.nan, np.float32)
@@ -179,10 +192,8 @@ def build_index(
         features=np.clip((features - mean) / scale, -6e4, 6e4).astype(np.float16),
         mean=mean.astype(np.float32),
         scale=scale.astype(np.float32),
-        label=table.labels.astype(np.int64),
-        patient=np.array([code[s.patient_id] for s in training_slides], np.int64)[
-            table.store_index
-        ],
+        label=_whole(table.labels),
+        patient=np.array([code[p] for p in training_patients], np.int64)[table.store_index],
         store=table.store_index.astype(np.int64),
         row=table.row.astype(np.int64),
         slide_keys=np.array([short_key(m.slide_fingerprint, training_fingerprint) for m in metas]),
@@ -191,19 +202,24 @@ def build_index(
         voted_auc=unknown,
         model_auc=unknown,
     )
-    return _measured(made, *held_out, held_out_slides, code, held_out_logits, n_classes)
+    return _measured(made, *held_out, held_out_patients, code, held_out_logits, n_classes)
+
+
+def _whole(labels: NDArray[Any]) -> NDArray[np.int64]:
+    """Classes as they are; several labels a patch as 0 and 1."""
+    return (labels > 0.5).astype(np.int64) if labels.ndim == 2 else labels.astype(np.int64)
 
 
 def _measured(
     index: NeighbourIndex,
     table: PatchTable,
     features: NDArray[np.float32],
-    slides: Sequence[TrainingSlide],
+    of_store: Sequence[str],
     code: dict[str, int],
     logits: NDArray[np.floating[Any]] | None,
     n_classes: int,
 ) -> NeighbourIndex:
-    patients = [code[slides[number].patient_id] for number in table.store_index]
+    patients = [code[of_store[number]] for number in table.store_index]
     found, votes = [], []
     for row, patient in zip(features, patients, strict=True):
         distances = index.distances(row)
@@ -218,8 +234,10 @@ def _measured(
     voted = macro_auc(np.stack(votes), table.labels)
     own = math.nan
     if logits is not None and logits.shape[1]:
-        both = logits if logits.shape[1] > 1 else np.column_stack([0 * logits, logits])
-        own = macro_auc(softmax(both.astype(np.float64)), table.labels)
+        lone = logits.shape[1] == 1 and n_classes == 2
+        both = np.column_stack([0 * logits, logits]) if lone else logits
+        chances = sigmoid if table.labels.ndim == 2 else softmax
+        own = macro_auc(chances(both.astype(np.float64)), table.labels)
     changed = {"usual": usual, "voted_auc": np.array([voted], np.float32),
                "model_auc": np.array([own], np.float32)}  # fmt: skip
     return NeighbourIndex(**({f.name: getattr(index, f.name) for f in fields(index)} | changed))

@@ -224,8 +224,9 @@ class Trainer(TrainingLoop):
         mine = [s for s in slides if s.split == "train"]
         others = [s for s in slides if s.split == "val"] or mine  # else blocks of the training's
         return build_index(
-            references.training, references.held_out, mine, others, references.held_out_logits,
-            self.job.fingerprint, self.n_classes,
+            references.training, references.held_out, [s.patient_id for s in mine],
+            [s.patient_id for s in others], references.held_out_logits, self.job.fingerprint,
+            self.n_classes,
         )  # fmt: skip
 
     def _held_out(

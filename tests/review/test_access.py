@@ -16,7 +16,9 @@ import pytest
 from drawn_slides import draw_slide
 from map_stores import run_with_maps
 
+from pathology_scaat.pipeline.review import import_review
 from pathology_scaat.review.access import COOKIE, HEADERS, Access
+from pathology_scaat.review.regions import overlay_path, read_regions
 from pathology_scaat.review.reviewed_run import Review
 from pathology_scaat.review.server import STATIC, application, bind, serve
 
@@ -142,7 +144,8 @@ def test_a_foreign_host_is_refused(served: Served, host: str) -> None:
 def test_a_foreign_origin_is_refused(served: Served) -> None:
     cookie = served.cookie()
     verdict = json.dumps({
-        "reviewer": "a", "slide_id": "s1", "region_id": "r", "target_class": "t", "answer": "yes"
+        "reviewer": "a", "slide_id": "s1", "region_id": "slide", "target_class": "t",
+        "answer": "yes",
     })  # fmt: skip
     good = f"http://127.0.0.1:{served.access.port}"
     for origin in ("http://evil.example", "null", "http://127.0.0.1:1"):
@@ -206,7 +209,32 @@ def test_a_request_that_is_no_verdict_writes_nothing(served: Served) -> None:
         "reviewer": "a", "slide_id": "../x", "region_id": "r", "target_class": "t", "answer": "yes"
     })  # fmt: skip
     assert served.ask("/api/verdict", "POST", unknown, Origin=origin, Cookie=cookie)[0] == 404
+    gone = {**json.loads(unknown), "slide_id": "s1", "region_id": "of-another-model"}
+    answer = served.ask("/api/verdict", "POST", json.dumps(gone), Origin=origin, Cookie=cookie)
+    assert answer[0] == 404
+    assert b"reload the page" in answer[2]
     assert not (served.out / "review").exists()
+
+
+def test_a_verdict_keeps_the_outline_that_it_is_about(served: Served) -> None:
+    """Another model's overlay takes the place of the one that was judged."""
+    cookie, origin = served.cookie(), f"http://127.0.0.1:{served.access.port}"
+    path = overlay_path(served.out / "overlays", "s1")
+    assert path is not None
+    first, second = read_regions(path)[:2]
+    for region, answer in ((first, "yes"), (second, "no"), (first, "yes")):
+        verdict = {"reviewer": "ann", "slide_id": "s1", "region_id": region.region_id,
+                   "target_class": "tumour", "answer": answer}  # fmt: skip
+        assert served.ask("/api/verdict", "POST", json.dumps(verdict),
+                          Origin=origin, Cookie=cookie)[0] == 200  # fmt: skip
+    lines = (served.out / "review" / "regions.jsonl").read_text().splitlines()
+    assert len(lines) == 2
+    before = import_review(served.out, negative_class="normal").labels
+    before_text = before.files["s1"].read_text()
+    path.unlink()
+    after = import_review(served.out, negative_class="normal").labels
+    assert (after.counts, after.gone) == ({"tumour": 1, "normal": 1}, 0)
+    assert after.files["s1"].read_text() == before_text
 
 
 def test_a_drawing_is_kept_and_one_that_is_none_is_refused_in_words(served: Served) -> None:

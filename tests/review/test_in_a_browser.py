@@ -92,6 +92,45 @@ def test_the_cohort_is_a_table_that_sorts_and_filters(browser: Browser, session:
     assert browser.failures == []
 
 
+def test_of_many_slides_a_hundred_rows_are_drawn_at_a_time(
+    browser: Browser, session: Session
+) -> None:
+    browser.open(session.link.partition("?")[0])
+    browser.wait("document.querySelectorAll('#cohort tbody tr').length === 2")
+    browser.js(
+        "const one = state.rows[0]; state.rows = Array.from({length: 230}, (_, i) => "
+        "({...one, has_slide: false, slide_id: 's' + String(i).padStart(3, '0')})); drawFirst()"
+    )
+    rows = "[...document.querySelectorAll('#cohort tbody tr td:nth-child(2)')]"
+    shown = f"{rows}.map(e => e.textContent)"
+    assert browser.js(shown) == [f"s{i:03d}" for i in range(100)]
+    assert browser.js("document.getElementById('before').disabled")
+    for _ in range(2):
+        browser.js("document.getElementById('after').click()")
+    assert browser.js(shown) == [f"s{i:03d}" for i in range(200, 230)]
+    assert browser.js("document.getElementById('after').disabled")
+    assert browser.js("document.getElementById('page').textContent") == "rows 201 to 230 of 230"
+    browser.js("document.querySelector('th button[data-key=slide_id]').click()")  # from the top
+    assert browser.js(f"{shown}[0]") == "s229"
+    order = browser.js("JSON.parse(sessionStorage.getItem('order'))")
+    assert order == [f"s{i:03d}" for i in range(229, -1, -1)]  # n and p go through all of them
+    assert browser.failures == []
+
+
+def test_regions_are_not_ordered_by_models_that_are_not_there(
+    browser: Browser, session: Session
+) -> None:
+    open_slide_page(browser, session)
+    names = "[...document.querySelectorAll('#regions li')].map(e => e.textContent)"
+    before = browser.js(names)
+    browser.js("o = byId('order'); o.value = 'disagreement'; o.dispatchEvent(new Event('change'))")
+    browser.wait("byId('problem').textContent.includes('one model')")
+    assert browser.js("byId('order').value") == "uncertainty"
+    assert browser.js(names) == before
+    assert all("404" in text for text in browser.failures)  # the refusal itself
+    browser.failures.clear()
+
+
 def test_fifty_regions_are_judged_by_keyboard_alone(browser: Browser, session: Session) -> None:
     path = overlay_path(session.out / "overlays", "a")
     assert path is not None
@@ -185,6 +224,33 @@ def test_blind_reading_hides_the_map_until_the_verdict(browser: Browser, session
     blind = [v for v in VerdictTable(session.out).rows() if v.slide_id == "b"]
     assert [(v.answer, v.blind) for v in blind] == [("no", True)]
     browser.js("document.getElementById('blind').click()")
+
+
+def test_values_under_the_cursor_and_times_are_true(browser: Browser, session: Session) -> None:
+    open_slide_page(browser, session, "a")
+    place = browser.js(
+        """(async () => { await loadMap(state.paper.channels.indexOf('saliency'));
+        const v = state.viewers[1], item = v.world.getItemAt(0);
+        const r = v.element.getBoundingClientRect();
+        v.viewport.goHome(true);
+        const c = item.imageToViewerElementCoordinates(new OpenSeadragon.Point(1999.5, 1999.5));
+        return [r.left + c.x, r.top + c.y]; })()"""
+    )
+    x, y = place
+    for left in (x - 4, x):
+        browser.call("Input.dispatchMouseEvent", type="mouseMoved", x=left, y=y)
+    browser.wait("byId('cursor').textContent === 'saliency 1.00'")  # the last mark: black
+    browser.js("byId('timed').click(); byId('reviewer').value = 'cy'")
+    browser.js("state.openedAt = performance.now() - 60000; state.shownAt = performance.now()")
+    browser.press("3")
+    browser.wait("byId('slide-verdict').textContent === 'unsure'")
+    held = VerdictTable(session.out).current()[("cy", "a", "slide")]
+    assert held.seconds is not None
+    assert 60 <= held.seconds < 120  # since the slide was opened, not since the last region
+    browser.press("z")
+    browser.wait("byId('slide-verdict').textContent === ''")
+    browser.js("byId('timed').click()")
+    assert browser.failures == []
 
 
 def test_nothing_is_asked_from_outside(browser: Browser, session: Session) -> None:

@@ -11,6 +11,7 @@ from drawn_slides import draw_slide
 from PIL import Image
 
 from pathology_scaat.geometry import BoxPx
+from pathology_scaat.review import slide_tiles
 from pathology_scaat.review.map_values import LEVELS, encode_values
 from pathology_scaat.review.slide_tiles import MAX_OPEN_SLIDES, TILE_PX, SlideShelf, TileServer
 from pathology_scaat.slides import open_slide
@@ -84,6 +85,43 @@ def test_a_shelf_keeps_few_slides_open_and_serves_all(tmp_path: Path) -> None:
                 assert not picture.info.get("exif")
     assert len(shelf._open) <= MAX_OPEN_SLIDES
     shelf.close()
+
+
+def test_a_slide_that_is_read_is_not_closed(tmp_path: Path) -> None:
+    """Others are opened meanwhile: a closed slide's tile would come as damaged."""
+    names = [str(n) for n in range(MAX_OPEN_SLIDES + 2)]
+    for number in range(len(names)):
+        draw_slide(tmp_path / f"{number}.tiff", number, side_px=256)
+    shelf = SlideShelf({n: (tmp_path / f"{n}.tiff", None) for n in names})
+    with shelf.server("0") as first:
+        expected = first.tile(8, 0, 0)
+        for name in names[1:]:
+            shelf.jpeg(name, 8, 0, 0)
+        assert np.array_equal(first.tile(8, 0, 0), expected)
+    assert len(shelf._open) <= MAX_OPEN_SLIDES
+    shelf.close()
+
+
+def test_a_slide_without_coarse_levels_is_read_in_bands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw_slide(tmp_path / "a.tiff", 1, side_px=1000)
+    with open_slide(tmp_path / "a.tiff") as slide:
+        server = TileServer(slide)
+        levels = [server.tile(level, 0, 0) for level in (6, 8, 9)]
+        monkeypatch.setattr(slide_tiles, "MAX_READ_PX", 30_000)
+        largest = 0
+        read = slide.read_level
+
+        def watched(level: int, box: BoxPx) -> np.ndarray:
+            nonlocal largest
+            largest = max(largest, box.width * box.height)
+            return read(level, box)
+
+        monkeypatch.setattr(slide, "read_level", watched)
+        for level, expected in zip((6, 8, 9), levels, strict=True):
+            assert np.array_equal(server.tile(level, 0, 0), expected)
+        assert largest < 36_000
 
 
 def test_values_of_a_map_survive_their_picture() -> None:

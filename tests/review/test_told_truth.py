@@ -150,6 +150,16 @@ def test_of_several_predictions_that_of_an_unseen_slide_is_shown(tmp_path: Path)
     assert 0.9 < row["uncertainty"] < 1
 
 
+def test_the_spread_over_several_models_is_told_and_none_is_made_up(tmp_path: Path) -> None:
+    out = run_with_maps(tmp_path / "out", ("s1", "s2"))
+    (out / "predictions.csv").write_text(
+        "patient_id,slide_id,fold,split,label,p_normal,p_tumour,disagreement\n"
+        "p,s1,,test,,0.4,0.6,0.12\np,s2,,test,,0.4,0.6,\n"
+    )
+    spread = {r["slide_id"]: r["disagreement"] for r in cohort_rows(out, VerdictTable(out))}
+    assert spread == {"s1": 0.12, "s2": None}
+
+
 def test_maps_of_another_model_than_the_one_told_of_are_marked(tmp_path: Path) -> None:
     out = run_with_maps(tmp_path / "out", ("s1",))
     folder = RunFolder(out)

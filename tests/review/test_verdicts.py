@@ -18,8 +18,9 @@ from shapely.ops import unary_union
 from pathology_scaat.annotations import read_annotations
 from pathology_scaat.errors import StoreError, UsageError
 from pathology_scaat.pipeline.review import import_review
-from pathology_scaat.review.agreement import agreement_of
+from pathology_scaat.review.agreement import Moved, agreement_of, moved_by_maps
 from pathology_scaat.review.drawings import Drawing, DrawingTable
+from pathology_scaat.review.judged_regions import JudgedRegion, JudgedRegions
 from pathology_scaat.review.regions import overlay_path, read_regions
 from pathology_scaat.review.verdicts import Verdict, VerdictTable, settle
 
@@ -83,9 +84,11 @@ def test_labels_are_what_all_readers_said(tmp_path: Path) -> None:
     table.append(Verdict("ann", "s1", "another-models-region", "tumour", "yes"))
     table.append(Verdict("ann", "s2", "slide", "tumour", "no"))
     done = import_review(out, negative_class="normal")
-    assert done.labels.counts == {"tumour": 1, "normal": 1}
+    assert done.labels.counts == {"tumour": 1, "normal": 2}
     assert (done.labels.contradicted, done.labels.gone) == (1, 1)
-    assert list(done.labels.files) == ["s1"]
+    assert list(done.labels.files) == ["s1", "s2"]
+    (whole,) = read_annotations(done.labels.files["s2"])  # a slide of which all said no
+    assert (whole.class_name, whole.geometry.bounds) == ("normal", (0, 0, 768, 768))
     polygons = read_annotations(done.labels.files["s1"])
     assert sorted(p.class_name for p in polygons) == ["normal", "tumour"]
     text = json.loads(done.labels.files["s1"].read_text())
@@ -97,9 +100,60 @@ def test_labels_are_what_all_readers_said(tmp_path: Path) -> None:
     assert done.agreement.confirmed == {"ann": (3, 4), "ben": (1, 3)}
 
 
+@pytest.mark.parametrize(
+    ("more", "contradicted"),
+    [
+        ([], 0),
+        ([Verdict("ben", "s1", "slide", "tumour", "yes")], 1),
+        ([Verdict("ben", "s1", "REGION", "tumour", "yes")], 1),
+        ([Verdict("ben", "s1", "REGION", "tumour", "no")], 0),
+        ([Verdict("ben", "s1", "slide", "tumour", "unsure")], 0),
+        ([Verdict("ann", "s1", "slide", "tumour", "undo")], 0),
+    ],
+)
+def test_a_slide_without_the_class_is_a_label_unless_somebody_saw_it(
+    tmp_path: Path, more: list[Verdict], contradicted: int
+) -> None:
+    out = run_with_maps(tmp_path / "out", ("s1",))
+    path = overlay_path(out / "overlays", "s1")
+    assert path is not None
+    region = read_regions(path)[0]
+    table = VerdictTable(out)
+    table.append(Verdict("ann", "s1", "slide", "tumour", "no"))
+    for verdict in more:
+        name = verdict.region_id.replace("REGION", region.region_id)
+        table.append(replace(verdict, region_id=name))
+    if more and more[0].answer == "undo":
+        with pytest.raises(UsageError, match="no verdict"):
+            import_review(out, negative_class="normal")
+        return
+    labels = import_review(out, negative_class="normal").labels
+    assert labels.contradicted == contradicted
+    whole = not contradicted
+    areas = [p.geometry.area for path in labels.files.values() for p in read_annotations(path)]
+    assert (768 * 768 in areas) == whole
+
+
 def test_no_verdict_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no verdict"):
         import_review(tmp_path)
+
+
+def test_how_far_the_map_moved_a_reader(tmp_path: Path) -> None:
+    blind = replace(YES, blind=True)
+    rows = [
+        replace(blind, answer="no"), YES,  # over to the model
+        replace(blind, region_id="r2"), replace(YES, region_id="r2", answer="no"),  # away from it
+        replace(blind, region_id="r3"),  # stayed
+        replace(blind, region_id="r4", answer="unsure"), replace(YES, region_id="r4"),
+        replace(YES, region_id="r4", answer="undo"),  # taken back: stayed
+        replace(YES, region_id="r5"), replace(YES, region_id="r5", answer="no"),  # not blind
+        replace(blind, region_id="slide"),
+    ]  # fmt: skip
+    assert moved_by_maps(rows) == {"ann": Moved(n_blind=4, n_changed=2, to_yes=1, from_yes=1)}
+    for row in rows:
+        VerdictTable(tmp_path).append(row)
+    assert import_review(tmp_path).agreement.moved["ann"].n_changed == 2
 
 
 def answers_of(reader: str, answers: str, slides: int = 5) -> list[Verdict]:
@@ -179,6 +233,38 @@ def test_a_place_that_two_readers_draw_as_different_classes_labels_nothing(
     areas = {r.class_name: r.geometry.bounds for r in
              read_annotations(done.labels.files["s1"])}  # fmt: skip
     assert areas == {"tumour": (0, 50, 60, 150), "normal": (100, 50, 160, 150)}
+
+
+def test_what_two_models_regions_of_different_classes_share_labels_nothing(
+    tmp_path: Path,
+) -> None:
+    out = run_with_maps(tmp_path / "out", ("s1",))
+    path = overlay_path(out / "overlays", "s1")
+    assert path is not None
+    region = read_regions(path)[0]
+    old = Polygon(region.rings[0], region.rings[1:])
+    x, y = old.representative_point().coords[0]
+    ring = ((x - 3, y - 3), (x + 3, y - 3), (x + 3, y + 3), (x - 3, y + 3), (x - 3, y - 3))
+    JudgedRegions(out).keep(JudgedRegion("s1", "of-the-model-before", "old", (ring,)))
+    table = VerdictTable(out)
+    table.append(Verdict("ann", "s1", "of-the-model-before", "tumour", "no"))
+    table.append(Verdict("ann", "s1", region.region_id, "tumour", "yes"))
+    done = import_review(out, negative_class="normal")
+    assert (done.labels.contradicted, done.labels.gone) == (1, 0)
+    labels = read_annotations(done.labels.files["s1"])
+    held = {c: unary_union([r.geometry for r in labels if r.class_name == c])
+            for c in ("normal", "tumour")}  # fmt: skip
+    assert held["tumour"].equals(make_valid(old).difference(Polygon(ring)))
+    assert held["normal"].equals(Polygon(ring).difference(make_valid(old)))
+
+
+@pytest.mark.parametrize("line", ['{"slide_id": "a"}', "[]", "{", '{"slide_id": "s", '
+    '"region_id": "r", "name": "n", "rings": [[[0, 0], [1, 1]]]}'])  # fmt: skip
+def test_a_damaged_list_of_regions_is_said(tmp_path: Path, line: str) -> None:
+    (tmp_path / "review").mkdir()
+    (tmp_path / "review" / "regions.jsonl").write_text(line + "\n")
+    with pytest.raises(StoreError, match="not a list of regions"):
+        JudgedRegions(tmp_path).current()
 
 
 def test_a_damaged_list_of_drawings_is_said(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,14 +15,16 @@ from pathology_scaat.errors import StoreError, UsageError
 from pathology_scaat.metrics.functional.calibration import softmax
 from pathology_scaat.metrics.functional.slide_score import top_mean
 from pathology_scaat.patches import PatchStore
+from pathology_scaat.review.ensemble import agreement_words, members_of
 from pathology_scaat.review.regions import ReviewRegion
-from pathology_scaat.review.why import WhyDesk
+from pathology_scaat.review.why import WhyDesk, _worth
 from pathology_scaat.saliency.config import ExplainConfig
 from pathology_scaat.saliency.explain import explain_slide
 from pathology_scaat.saliency.store import SaliencyStore
 from pathology_scaat.training.bags.config import BagHeadConfig
 from pathology_scaat.training.bags.model import build_bag_model
-from pathology_scaat.training.bundle import save_bundle
+from pathology_scaat.training.bags.train import train_on_slides
+from pathology_scaat.training.bundle import load_bundle, load_neighbours, save_bundle
 from pathology_scaat.training.bundle_config import BundleConfig
 from pathology_scaat.training.config import TrainConfig
 from pathology_scaat.training.results import TrainingSlide
@@ -83,7 +86,7 @@ def test_neighbours_are_of_other_patients(
     found = WhyDesk(reviewed.out).about(slide, REGION)["neighbours"]
     assert found["problem"] == ""
     assert [len(g["items"]) for g in found["groups"]] == [3, 3]
-    assert {g["class"] for g in found["groups"]} == set(CLASSES)
+    assert {g["title"] for g in found["groups"]} == {f"Nearest of {c}" for c in CLASSES}
     items = [item for g in found["groups"] for item in g["items"]]
     assert {item["slide_id"] for item in items} <= allowed
     for group in found["groups"]:
@@ -134,7 +137,7 @@ def test_what_is_not_known_is_said(tmp_path: Path) -> None:
     found = WhyDesk(folder.out).about("s", REGION)
     assert "does not hold" in found["neighbours"]["problem"]
     assert found["without"]["problem"] == ""
-    assert "one model" in found["ensemble"]
+    assert "one model" in found["ensemble"]["problem"]
     folder.save_model(folder.model, 5)  # another model took its place
     found = WhyDesk(folder.out).about("s", REGION)
     assert "not at hand" in found["neighbours"]["problem"]
@@ -165,3 +168,124 @@ def test_of_a_model_for_bags_it_is_exact(tmp_path: Path, pooling: str) -> None:
         logits = model(images.permute(1, 0, 2, 3).reshape(1, 3, -1, 32)).numpy()
     expected = softmax(logits / 2.0)[0]
     assert [after for _, _, after in found["classes"]] == pytest.approx(expected, abs=1e-5)
+
+
+def test_the_models_of_the_folds_are_told_with_what_the_slide_was_to_them(
+    tmp_path: Path,
+) -> None:
+    folder = RunFolder(tmp_path / "out")
+    path = folder.add_slide("s", 30)
+    explain(folder, "s")
+    desk, region = WhyDesk(folder.out), box_region(0, 0, 70, 40)
+    assert "one model" in desk.about("s", region)["ensemble"]["problem"]
+    with pytest.raises(UsageError, match="one model"):
+        desk.differences("s", [region])
+    for fold in (0, 1, 2):
+        folder.save_model(folder.out / "folds" / str(fold) / "model", fold)
+    found = desk.about("s", region)["ensemble"]
+    assert [m["name"] for m in found["members"]] == ["fold 0", "fold 1", "fold 2"]
+    assert [m["explained"] for m in found["members"]] == [True, False, False]
+    assert {m["role"] for m in found["members"]} == {"unknown"}
+    assert "say little" in found["agreement"]
+    pixels = PatchStore(path).read(slice(None))
+    index = PatchStore(path).grid_index
+    inside = (index[:, 0] <= 1) & (index[:, 1] == 0)
+    images = torch.from_numpy(pixels[inside]).permute(0, 3, 1, 2).float() / 255
+    for fold, member in enumerate(found["members"]):
+        bundle = load_bundle(folder.out / "folds" / str(fold) / "model")
+        with torch.no_grad():
+            logits = bundle.model(images).numpy() / bundle.config.temperature
+        assert member["probability"] == pytest.approx(softmax(logits)[:, 1].mean(), abs=1e-5)
+    values = [m["probability"] for m in found["members"]]
+    apart = desk.differences("s", [region])
+    assert apart == {"r1": pytest.approx(max(values) - min(values), abs=1e-5)}
+
+
+def test_a_model_of_other_classes_is_no_member(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "out")
+    folder.add_slide("s", 30)
+    explain(folder, "s")
+    for fold in (0, 1):
+        folder.save_model(folder.out / "folds" / str(fold) / "model", fold)
+    meta = SaliencyStore(folder.out / "saliency" / "s.zarr").meta
+    assert len(members_of(folder.out, meta)) == 2
+    assert members_of(folder.out, replace(meta, class_names=("a", "b"))) == ()
+    assert members_of(folder.out, replace(meta, effective_mpp=4.0)) == ()
+
+
+@pytest.mark.parametrize(
+    ("roles", "words"),
+    [
+        (["held out"] * 3, "2 of 3 models see tumour here (probability at least 0.5); they differ "
+         "by 0.70 at most; none of them has seen this slide"),
+        (["test", "train", "train"], "of those that never saw this slide: 1 of 1"),
+        (["train", "val", "unknown"], "they say little"),
+    ],
+)  # fmt: skip
+def test_agreement_counts_apart_who_never_saw_the_slide(roles: list[str], words: str) -> None:
+    members = [
+        {"role": role, "probability": p} for role, p in zip(roles, (0.9, 0.6, 0.2), strict=True)
+    ]
+    assert words in agreement_words(members, "tumour")
+
+
+def trained_folder(out: Path, kind: str) -> RunFolder:
+    """Three training slides of three patients and one for validation, all explained."""
+    folder = RunFolder(out)
+    plan = [("a", "p1", "train", "tumour"), ("b", "p2", "train", "normal"),
+            ("c", "p3", "train", "tumour"), ("d", "p4", "val", "normal")]  # fmt: skip
+    slides = [
+        TrainingSlide(folder.add_slide(name, 60, seed=n), name, patient, split, label)
+        for n, (name, patient, split, label) in enumerate(plan)
+    ]
+    shared = {"epochs": 1, "backbone": "scaat-small", "method": "plain"}
+    if kind == "bags":
+        bag = {"patches_per_bag": 8, "draws_per_epoch": 1}
+        train_on_slides(slides, folder.model, TrainConfig(bag=bag, **shared), device="cpu",
+                        overwrite=True)  # fmt: skip
+    else:
+        config = TrainConfig(multi_label=True, batch_size=16, **shared)
+        train_model(slides, folder.model, config, device="cpu", overwrite=True)
+    explain(folder, "d")
+    return folder
+
+
+def test_neighbours_of_a_model_for_bags_are_told_by_their_slides_label(tmp_path: Path) -> None:
+    folder = trained_folder(tmp_path / "out", "bags")
+    found = WhyDesk(folder.out).about("d", REGION)["neighbours"]
+    assert found["problem"] == ""
+    groups = {g["title"]: {i["slide_id"] for i in g["items"]} for g in found["groups"]}
+    assert groups["Nearest from slides of normal"] == {"b"}
+    assert groups["Nearest from slides of tumour"] <= {"a", "c"}
+    assert found["voters"] == "The nearest 15 are of slides of"
+    index = load_neighbours(folder.model)
+    assert index is not None
+    assert set(index.label[index.store == 1]) == {0}
+    assert set(index.label[index.store == 0]) == {1}
+
+
+def test_neighbours_of_a_model_for_several_labels_are_those_with_and_without(
+    tmp_path: Path,
+) -> None:
+    folder = trained_folder(tmp_path / "out", "labels")
+    found = WhyDesk(folder.out).about("d", REGION)["neighbours"]
+    assert found["problem"] == ""
+    assert [g["title"] for g in found["groups"]] == [
+        "Nearest with tumour", "Nearest without tumour",
+    ]  # fmt: skip
+    index = load_neighbours(folder.model)
+    assert index is not None
+    assert index.label.shape == (len(index), 2)
+    for group, wanted in zip(found["groups"], (1, 0), strict=True):
+        assert len(group["items"]) == 3
+        assert {int(index.label[i["number"], 1]) for i in group["items"]} == {wanted}
+    assert found["voters"] == "Of the nearest 15 have"
+    assert all(0 <= share <= 1 for _, share in found["vote"])
+
+
+def test_of_bags_the_worth_of_a_vote_is_about_slides(tmp_path: Path) -> None:
+    index = load_neighbours(trained_folder(tmp_path / "out", "bags").model)
+    assert index is not None
+    voted = replace(index, voted_auc=np.array([0.7], np.float32))
+    assert "slide's label with AUC 0.70" in _worth(voted, True)
+    assert "not known" in _worth(index, True)  # held-out patches of one label tell nothing

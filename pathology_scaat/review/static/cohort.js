@@ -2,7 +2,8 @@
 // The cohort's table: one row per slide, sorted and filtered here. Texts are set as text, never as markup.
 
 const UNLIKE_SLIDE = 0.25; // as the pictures warn
-const state = { rows: [], model: {}, key: "slide_id", up: true };
+const PAGE = 100; // rows drawn at once: sorting and filtering must not lag with thousands
+const state = { rows: [], model: {}, key: "slide_id", up: true, page: 0, elements: new Map() };
 
 function element(tag, text, className) {
   const made = document.createElement(tag);
@@ -37,7 +38,9 @@ function compare(a, b) {
 function probabilityText(row) {
   const found = Object.entries(row.probabilities || {});
   if (!found.length) return "not computed";
-  return found.map(([name, value]) => `${name} ${value === null ? "unknown" : value.toFixed(3)}`).join("\n");
+  const lines = found.map(([name, value]) => `${name} ${value === null ? "unknown" : value.toFixed(3)}`);
+  if (row.disagreement !== null) lines.push(`± ${row.disagreement.toFixed(3)} over the models (SD)`);
+  return lines.join("\n");
 }
 
 function percent(share) {
@@ -56,7 +59,12 @@ function unlikeElement(row) {
   return cell;
 }
 
-function rowElement(row) {
+function rowElement(row) { // made once: pictures stay where a row comes back
+  if (!state.elements.has(row.slide_id)) state.elements.set(row.slide_id, madeRow(row));
+  return state.elements.get(row.slide_id);
+}
+
+function madeRow(row) {
   const line = element("tr", null, row.failed ? "failed" : "");
   const picture = element("td");
   if (row.has_slide && !row.failed) {
@@ -100,7 +108,14 @@ function draw() {
   });
   shown.sort(compare);
   const body = document.querySelector("#cohort tbody");
-  body.replaceChildren(...shown.map(rowElement));
+  const pages = Math.max(1, Math.ceil(shown.length / PAGE));
+  state.page = Math.max(0, Math.min(pages - 1, state.page));
+  const first = state.page * PAGE, drawn = shown.slice(first, first + PAGE);
+  body.replaceChildren(...drawn.map(rowElement));
+  document.getElementById("pages").hidden = pages === 1;
+  document.getElementById("page").textContent = `rows ${first + 1} to ${first + drawn.length} of ${shown.length}`;
+  document.getElementById("before").disabled = state.page === 0;
+  document.getElementById("after").disabled = state.page === pages - 1;
   const bad = state.rows.filter((row) => row.failed).length;
   document.getElementById("count").textContent =
     `${shown.length} of ${state.rows.length} slides` + (bad ? `, ${bad} failed` : "");
@@ -109,6 +124,17 @@ function draw() {
     button.parentElement.setAttribute("aria-sort", mine ? (state.up ? "ascending" : "descending") : "none");
   }
   sessionStorage.setItem("order", JSON.stringify(shown.filter((r) => r.has_map).map((r) => r.slide_id)));
+}
+
+function drawFirst() {
+  state.page = 0;
+  draw();
+}
+
+function turn(step) {
+  state.page += step;
+  draw();
+  document.getElementById("cohort").scrollIntoView();
 }
 
 function drawModel() {
@@ -133,10 +159,12 @@ async function start() {
     button.addEventListener("click", () => {
       state.up = state.key === button.dataset.key ? !state.up : true;
       state.key = button.dataset.key;
-      draw();
+      drawFirst();
     });
   }
-  for (const id of ["filter", "unjudged", "failed"]) document.getElementById(id).addEventListener("input", draw);
+  for (const id of ["filter", "unjudged", "failed"]) document.getElementById(id).addEventListener("input", drawFirst);
+  document.getElementById("before").addEventListener("click", () => turn(-1));
+  document.getElementById("after").addEventListener("click", () => turn(1));
   draw();
 }
 

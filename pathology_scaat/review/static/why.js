@@ -31,13 +31,13 @@ function neighbourParts(found) {
   if (found.problem) return [made("p", `Nearest training patches: ${found.problem}.`, "note")];
   const parts = [made("p", "Distances are of the model's features, against those from held-out patches to their nearest training patch; all are of other patients.", "small")];
   for (const group of found.groups) {
-    parts.push(made("h2", `Nearest of ${group.class}`));
+    parts.push(made("h2", group.title));
     const row = made("div", undefined, "neighbours");
     row.append(...group.items.map(neighbourElement));
     parts.push(group.items.length ? row : made("p", "none of other patients"));
   }
   const vote = found.vote.map(([name, share]) => `${name} ${share === null ? "unknown" : `${(100 * share).toFixed(0)} %`}`);
-  parts.push(made("p", `The nearest ${found.n_voters} say: ${vote.join(", ")}; ${found.worth}.`));
+  parts.push(made("p", `${found.voters}: ${vote.join(", ")}; ${found.worth}.`));
   return parts;
 }
 
@@ -46,6 +46,17 @@ function withoutParts(found, count) {
   if (found.problem) return [head, made("p", found.problem, "note")];
   const rows = found.classes.map(([name, before, after]) => made("div", `${name}: ${before.toFixed(3)} with, ${after.toFixed(3)} without`));
   return [head, ...rows, made("p", `${found.rule}. Every patch that reaches into the region is left out.`, "small")];
+}
+
+const ROLES = { train: "trained on this slide", val: "chosen by this slide", test: "never saw this slide", "held out": "never saw this slide" };
+
+function ensembleParts(found) {
+  const head = made("h2", "Do the models of the folds agree?");
+  if (found.problem) return [head, made("p", found.problem, "note")];
+  const rows = found.members.map((m) => made("div",
+    `${m.name}: ${m.probability.toFixed(2)} (${ROLES[m.role] ?? "what this slide was to it is not known"}${m.explained ? "; made this map" : ""})`));
+  return [head, made("p", `${found.agreement}.`), ...rows,
+    made("p", `${found.class}: ${found.rule}, ${found.n_patches} of them.`, "small")];
 }
 
 // Nothing is asked, and nothing shown, while a blind reader has not judged.
@@ -67,7 +78,7 @@ async function showWhy() {
   try {
     const answer = await getJson(`/api/why/${encodeURIComponent(slideId)}?region=${encodeURIComponent(region.region_id)}`);
     parts = [...neighbourParts(answer.neighbours), ...withoutParts(answer.without, answer.n_patches),
-      made("h2", "Do other models agree?"), made("p", answer.ensemble)];
+      ...ensembleParts(answer.ensemble)];
   } catch (error) {
     parts = [made("p", error.message, "note")];
   }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -16,17 +17,23 @@ from pathology_scaat.training.bags.data import BagTable
 from pathology_scaat.training.bags.model import BagModel
 from pathology_scaat.training.bags.slopes import SlopedEncoder, patch_probability, slide_slopes
 from pathology_scaat.training.bundle_config import ReferenceSettings
+from pathology_scaat.training.data import PatchTable
+from pathology_scaat.training.feature_reference import FeatureReference
 from pathology_scaat.training.references import (
     BATCH,
+    MOST_FEATURES,
     MOST_MAPS,
     References,
-    feature_reference,
+    features_of,
     map_stride_px,
+    spread,
     spreads_of_maps,
 )
 
 OUTPUT = "margin"
 MOST_SLIDES = 64
+Looked = tuple[PatchTable, NDArray[np.float32]]
+"""Patches and their features, (N, F)."""
 
 
 def measure_bag_references(
@@ -86,8 +93,24 @@ def measure_bag_references(
         ReferenceSettings(
             output=OUTPUT, stride_px=stride, n_patches=sum(map(len, labels)), source=source
         ),
-        feature_reference(model, training.patches, held_out.patches, device),
+        *_seen(model, training, held_out, device),
     )
+
+
+def _seen(
+    model: BagModel, training: BagTable, held_out: BagTable, device: torch.device
+) -> tuple[FeatureReference | None, Looked, Looked]:
+    """What patches look like to the model, and the patches with their features.
+
+    The patches' labels are those of their slides.
+    """
+    looked_at = []
+    for table in (training, held_out):
+        some = spread(table.patches, MOST_FEATURES)
+        some = replace(some, labels=table.labels[some.store_index])
+        looked_at.append((some, features_of(model, some, device)))
+    first, second = looked_at
+    return FeatureReference.fit(first[1], second[1]), first, second
 
 
 def _images(table: BagTable, index: NDArray[np.int64], device: torch.device) -> Tensor:

@@ -49,6 +49,8 @@ from pathology_scaat.training.held_out import measure_held_out_slides
 from pathology_scaat.training.job import TrainingState
 from pathology_scaat.training.logs import log_text
 from pathology_scaat.training.loop import Shown, TrainingLoop
+from pathology_scaat.training.neighbours import NeighbourIndex, build_index
+from pathology_scaat.training.references import References
 from pathology_scaat.training.results import TrainProgress, TrainResult
 from pathology_scaat.training.sampling import class_weights
 
@@ -311,8 +313,18 @@ class BagTrainer(TrainingLoop):
             training_log=log_text(state.rows or [], times=False),
             wsinfer=False,
             features=references.features,
+            neighbours=self._neighbours(references),
         )
         return self._result(state, found, model_fingerprint(config), seconds, held_out)
+
+    def _neighbours(self, references: References) -> NeighbourIndex | None:
+        """Where the training patches lie among each other; their class is that of their slide."""
+        if references.training is None or references.held_out is None:
+            return None
+        return build_index(
+            references.training, references.held_out, self.train.patient_ids,
+            self.val.patient_ids, None, self.job.fingerprint, self.job.n_classes,
+        )  # fmt: skip
 
 
 def _calibrated_loss(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> float:
