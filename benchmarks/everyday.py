@@ -263,12 +263,15 @@ def loop_over(slide: Path, model: torch.nn.Module, device: torch.device, places:
         logits.softmax(1).cpu()
 
 
-def measure(name: str, given: dict[str, Any], folder: Path) -> dict[str, Any]:
+def measure(
+    name: str, given: dict[str, Any], folder: Path, keep: Callable[[dict[str, Any]], None]
+) -> dict[str, Any]:
     (folder / "slides").mkdir()
     slides = write_slides(folder / "slides", given["slides"], given["patches"], given["slide"])
     model = write_model(folder / "model", name)
     # First, so that a compiled network is on the disk already, as it is from the second run on.
     found_bounds = bounds(slides[0], model, folder, given)
+    keep({"bounds": found_bounds})  # there, should time be over before the whole job is done
     context = multiprocessing.get_context("spawn")
     queue = context.Queue()
     words = (folder / "slides", model, folder / "out", given, queue)
@@ -331,11 +334,15 @@ def main() -> None:
     for name in networks:
         with tempfile.TemporaryDirectory() as folder:
             os.environ["SCAAT_CACHE_DIR"] = f"{folder}/cache"
-            result[name] = rounded(measure(name, given, Path(folder)))
-        print(name, json.dumps(result[name], indent=1), flush=True)
-        if out:
-            out.parent.mkdir(parents=True, exist_ok=True)
-            out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+
+            def keep(found: dict[str, Any], name: str = name) -> None:
+                result[name] = rounded(found)
+                print(name, json.dumps(result[name], indent=1), flush=True)
+                if out:
+                    out.parent.mkdir(parents=True, exist_ok=True)
+                    out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+
+            keep(measure(name, given, Path(folder), keep))
 
 
 if __name__ == "__main__":
