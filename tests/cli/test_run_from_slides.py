@@ -32,7 +32,9 @@ def applied(tmp_path_factory: pytest.TempPathFactory) -> Path:
     words = ("run", "--manifest", manifest, "--model", folder / "trained/model", *FORMATS)
     words = (*words, "--device", "cpu", *QUIET)
     scaat(*words, "--out", folder / "stored", "--keep-patches")
-    scaat(*words, "--out", folder / "direct")
+    with pytest.MonkeyPatch.context() as patch:  # as where a GPU explains: stitched beside that
+        patch.setattr("pathology_scaat.pipeline.run.helpers_for", lambda engine, device: 1)
+        scaat(*words, "--out", folder / "direct")
     return folder
 
 
@@ -51,7 +53,7 @@ def test_the_results_are_the_same_bytes(applied: Path) -> None:
         assert PatchStore(Workspace(applied / "stored").patches(slide_id)).meta.has_pixels
     rows = [read_status(applied / name) for name in ("direct", "stored")]
     for one, other in zip(*rows, strict=True):
-        for column in ("n_patches", "n_unreadable", "tile", "explain", "export"):
+        for column in ("n_patches", "n_unreadable", "tile", "explain", "stitch", "export"):
             assert one[column] == other[column]
 
 
