@@ -65,6 +65,15 @@ def explain(
         no slide.
     BundleError
         If the model cannot be read.
+
+    Examples
+    --------
+    With ``out`` the folder of a run that has done the steps before:
+
+    >>> import pathology_scaat as ps
+    >>> report = ps.explain(out, device="cpu")
+    >>> report.done, report.failed
+    (['s1'], {})
     """
     from pathology_scaat.training.bundle_reading import read_bundle_config
 

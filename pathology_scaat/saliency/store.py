@@ -33,7 +33,7 @@ from pathology_scaat.saliency.schema import (
     UNLIKE_ARRAY,
     SaliencyStoreMeta,
 )
-from pathology_scaat.system.representation import Described
+from pathology_scaat.system.representation import Described, shown_maps
 
 DEFAULT_SCALE = 1024.0
 DEFAULT_PATCHES_PER_SHARD = 1024
@@ -266,6 +266,17 @@ class SaliencyStore(Described):
     ------
     StoreError
         If it is missing, partial or of another schema.
+
+    Examples
+    --------
+    With ``out`` the folder of a run:
+
+    >>> import pathology_scaat as ps
+    >>> store = ps.SaliencyStore(out / "saliency" / "s1.zarr")
+    >>> store
+    <SaliencyStore 's1': patches 12; classes normal, tumour; explained tumour by gradient>
+    >>> store.read_saliency(slice(0, 2)).shape[0]
+    2
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -292,6 +303,9 @@ class SaliencyStore(Described):
             "classes": ", ".join(self.meta.class_names),
             "explained": f"{self.meta.target_class} by {self.meta.method}",
         }
+
+    def _thumbnail(self) -> NDArray[np.uint8] | None:
+        return shown_maps(self.read_saliency, len(self))
 
     def _small(self, name: str) -> NDArray[Any]:
         try:
