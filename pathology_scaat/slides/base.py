@@ -128,7 +128,7 @@ class SlideBase(Closing, Described):
     A file's name may hold a patient's: it is not shown.
     """
 
-    def _facts(self: Slide) -> dict[str, str]:  # type: ignore[override, misc]
+    def _facts(self: Slide) -> dict[str, str]:
         info = self.info
         size = info.size_px
         spacing = "µm/px not known" if info.mpp is None else f"at {info.mpp:.4g} µm/px"
@@ -138,7 +138,7 @@ class SlideBase(Closing, Described):
             "format": info.vendor,
         }
 
-    def _thumbnail(self: Slide) -> RgbImage | None:  # type: ignore[override, misc]
+    def _thumbnail(self: Slide) -> RgbImage | None:
         coarsest = len(self.info.levels) - 1
         size = self.info.levels[coarsest].size_px
         if size.width * size.height > MOST_THUMBNAIL_PIXELS:
