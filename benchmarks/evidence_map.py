@@ -42,7 +42,7 @@ from pathology_scaat.metrics.functional.localisation import pixel_average_precis
 from pathology_scaat.patches import PatchStoreMeta, write_patch_store
 from pathology_scaat.patches.schema import SlideGeometry
 from pathology_scaat.saliency import ExplainConfig, SaliencyStore, explain_slide
-from pathology_scaat.saliency.store import write_saliency_store
+from pathology_scaat.saliency.store_writer import write_saliency_store
 from pathology_scaat.scaat.evidence import patch_evidence
 from pathology_scaat.stitching import SlideMap, StitchConfig, stitch_slide
 from pathology_scaat.training import TrainConfig, TrainingSlide, train_model

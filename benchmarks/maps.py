@@ -44,7 +44,7 @@ def make_store(path: Path, n_patches: int, stride_px: int) -> None:
     from pathology_scaat.geometry import PatchGrid, SizePx
     from pathology_scaat.patches.schema import SlideGeometry
     from pathology_scaat.saliency.schema import SaliencyStoreMeta
-    from pathology_scaat.saliency.store import saliency_store_writer
+    from pathology_scaat.saliency.store_writer import saliency_store_writer
 
     n_cols = round(math.sqrt(n_patches))
     grid = PatchGrid(0.0, 0.0, 0.5 / 0.2423, PATCH_PX, STEP_PX, n_cols, n_patches // n_cols)

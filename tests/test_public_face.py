@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from drawn_slides import draw_slide
 from saliency_fixtures import RunFolder
 
 import pathology_scaat as ps
@@ -69,9 +70,40 @@ def test_names_are_escaped_in_a_notebook() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["patches.reader", "scaat.scaat", "scaat.target", "saliency.attribution"]
+    "module",
+    ["patches.reader", "scaat.scaat", "scaat.target", "saliency.attribution", "slides.opening"],
 )
 def test_examples_in_docstrings_run(module: str) -> None:
     failed, tried = doctest.testmod(importlib.import_module(f"pathology_scaat.{module}"))
     assert failed == 0
     assert tried
+
+
+def test_examples_on_the_folder_of_a_run(run_folder: RunFolder) -> None:
+    """Each step's example makes what the next one's reads."""
+    run_folder.add_slide("s1")
+    for module in (
+        "pipeline.explain", "pipeline.stitch", "pipeline.export", "saliency.store",
+        "stitching.slide_map", "training.bundle",
+    ):  # fmt: skip
+        failed, tried = doctest.testmod(
+            importlib.import_module(f"pathology_scaat.{module}"), extraglobs={"out": run_folder.out}
+        )
+        assert failed == 0, module
+        assert tried, module
+
+
+def test_a_slide_shows_itself_without_its_name(tmp_path: Path) -> None:
+    draw_slide(tmp_path / "SMITH_JOHN.tiff", seed=0, side_px=256)
+    with ps.open_slide(tmp_path / "SMITH_JOHN.tiff") as slide:
+        shown = f"{slide!r} {slide._repr_html_()}"  # type: ignore[attr-defined]
+    assert "256 x 256 px at 0.5 µm/px" in shown
+    assert "data:image/png;base64," in shown
+    assert "SMITH" not in shown
+
+
+def test_a_saliency_store_shows_some_of_its_maps(run_folder: RunFolder) -> None:
+    run_folder.add_slide("s1")
+    ps.explain(run_folder.out, device="cpu")
+    store = ps.SaliencyStore(run_folder.out / "saliency" / "s1.zarr")
+    assert "data:image/png;base64," in store._repr_html_()

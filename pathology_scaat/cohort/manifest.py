@@ -1,4 +1,4 @@
-"""The cohort table: one row a slide, checked before anything is read."""
+"""The cohort table: one row per slide, checked before anything is read."""
 
 from __future__ import annotations
 

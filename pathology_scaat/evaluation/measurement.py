@@ -44,7 +44,7 @@ class Measurement:
         On all images.
     values : dict of str to ndarray
         Measure to one value an image; NaN where it is not defined or the image was not among
-        those measured. Mosaic measures have one value a mosaic.
+        those measured. Mosaic measures have one value per mosaic.
     facts : dict
         Numbers and words about the model and its training, for reports.
     """

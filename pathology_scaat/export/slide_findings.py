@@ -16,7 +16,7 @@ class SlideScore:
     Attributes
     ----------
     model_fingerprints : tuple of str
-        Of the models that may have made it (one a fold).
+        Of the models that may have made it (one per fold).
     probabilities : tuple of (str, float)
         Of each class, summing to one.
     threshold : float or None

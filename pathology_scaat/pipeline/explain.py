@@ -70,6 +70,15 @@ def explain(
         no slide.
     BundleError
         If the model cannot be read.
+
+    Examples
+    --------
+    With ``out`` the folder of a run that has done the steps before:
+
+    >>> import pathology_scaat as ps
+    >>> report = ps.explain(out, device="cpu")
+    >>> report.done, report.failed
+    (['s1'], {})
     """
     space = Workspace(out)
     settings = config or ExplainConfig()

@@ -171,6 +171,15 @@ def export(
     -------
     StageReport
         What was done, skipped and failed, by slide id.
+
+    Examples
+    --------
+    With ``out`` the folder of a run that has done the steps before:
+
+    >>> import pathology_scaat as ps
+    >>> report = ps.export(out, config=ps.export.ExportConfig(formats=("geojson",)))
+    >>> report.done, report.failed
+    (['s1'], {})
     """
     space = Workspace(out)
     rows = {row.slide_id: row for row in load_cohort(manifest).rows} if manifest else {}

@@ -1,4 +1,4 @@
-"""What models say of slides: one for all, one a fold, or several together."""
+"""What models say of slides: one for all, one per fold, or several together."""
 
 from __future__ import annotations
 

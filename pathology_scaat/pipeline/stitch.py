@@ -91,6 +91,15 @@ def stitch(
     -------
     StageReport
         What was done, skipped and failed, by slide id.
+
+    Examples
+    --------
+    With ``out`` the folder of a run that has done the steps before:
+
+    >>> import pathology_scaat as ps
+    >>> report = ps.stitch(out)
+    >>> report.done, report.failed
+    (['s1'], {})
     """
     space = Workspace(out)
     todo = slides_to_do(space, "explain", slide_ids)

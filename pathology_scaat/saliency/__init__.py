@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pathology_scaat.saliency.config import ExplainConfig, ExplainResult
     from pathology_scaat.saliency.explain import explain_slide
-    from pathology_scaat.saliency.store import SaliencyStore, write_saliency_store
+    from pathology_scaat.saliency.store import SaliencyStore
+    from pathology_scaat.saliency.store_writer import write_saliency_store
 
 _HOMES = {
     "ExplainConfig": "config",
     "ExplainResult": "config",
     "explain_slide": "explain",
     "SaliencyStore": "store",
-    "write_saliency_store": "store",
+    "write_saliency_store": "store_writer",
 }
 
 __all__ = [

@@ -41,7 +41,8 @@ from pathology_scaat.saliency.sources import (
     UnreadablePatchesError,
     patch_source,
 )
-from pathology_scaat.saliency.store import SaliencyStore, saliency_store_writer
+from pathology_scaat.saliency.store import SaliencyStore
+from pathology_scaat.saliency.store_writer import saliency_store_writer
 from pathology_scaat.training.bundle_reading import read_bundle_config
 
 if TYPE_CHECKING:

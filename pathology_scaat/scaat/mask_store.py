@@ -1,6 +1,6 @@
 """Masked gradient signs of a whole training set, packed into bits on the host.
 
-One bit a pixel says whether it may change, one a pixel and channel whether the gradient is
+One bit per pixel says whether it may change, one per pixel and channel whether the gradient is
 positive: (1 + C) / 8 bytes a pixel, 0.5 for RGB. 100,000 patches of 224 px take 2.5 GB. A masked
 pixel whose gradient is exactly zero (a dead unit) is kept as negative: any direction serves there.
 

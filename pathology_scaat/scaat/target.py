@@ -82,7 +82,9 @@ def resolve_target(model: nn.Module, images: Tensor, target: Target) -> Tensor:
     """Class index per image, (N,) int64, from an index, a tensor or ``"predicted"``."""
     if isinstance(target, Tensor):
         if target.shape != (images.shape[0],):
-            raise UsageError("target", f"has shape {tuple(target.shape)}", "give one class a patch")
+            raise UsageError(
+                "target", f"has shape {tuple(target.shape)}", "give one class per patch"
+            )
         return target.to(device=images.device, dtype=torch.int64)
     if isinstance(target, str):
         if target != "predicted":

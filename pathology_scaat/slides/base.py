@@ -9,7 +9,10 @@ from typing import Protocol, Self, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from pathology_scaat.errors import SlideReadError
 from pathology_scaat.geometry import BoxPx, SizePx
+from pathology_scaat.system.closing import Closing
+from pathology_scaat.system.representation import Described, shrunk
 
 RgbImage = NDArray[np.uint8]
 """(height, width, 3) uint8, sRGB as stored (no ICC profile applied)."""
@@ -113,3 +116,34 @@ class Slide(Protocol):
         value: BaseException | None,
         trace: TracebackType | None,
     ) -> None: ...
+
+
+MOST_THUMBNAIL_PIXELS = 16_000_000
+"""Of the coarsest level; a slide without small levels is shown without a picture."""
+
+
+class SlideBase(Closing, Described):
+    """What the readers share: the end of a ``with`` block, and how a slide shows itself.
+
+    A file's name may hold a patient's: it is not shown.
+    """
+
+    def _facts(self: Slide) -> dict[str, str]:
+        info = self.info
+        size = info.size_px
+        spacing = "µm/px not known" if info.mpp is None else f"at {info.mpp:.4g} µm/px"
+        return {
+            "size": f"{size.width:,} x {size.height:,} px {spacing}",
+            "levels": str(len(info.levels)),
+            "format": info.vendor,
+        }
+
+    def _thumbnail(self: Slide) -> RgbImage | None:
+        coarsest = len(self.info.levels) - 1
+        size = self.info.levels[coarsest].size_px
+        if size.width * size.height > MOST_THUMBNAIL_PIXELS:
+            return None
+        try:
+            return shrunk(self.read_level(coarsest, BoxPx(0, 0, size.width, size.height)))
+        except SlideReadError:
+            return None

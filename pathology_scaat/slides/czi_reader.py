@@ -16,11 +16,10 @@ import numpy as np
 
 from pathology_scaat.errors import SlideOpenError, SlideReadError
 from pathology_scaat.geometry import BoxPx, SizePx
-from pathology_scaat.slides.base import LevelInfo, RgbImage, SlideInfo
+from pathology_scaat.slides.base import LevelInfo, RgbImage, SlideBase, SlideInfo
 from pathology_scaat.slides.images import ImageEntry, RefusedError, choose_slide, remedy_of
 from pathology_scaat.slides.spacing import Spacing, spacing_from_file, with_override
 from pathology_scaat.slides.tiles import check_box
-from pathology_scaat.system.closing import Closing
 
 _RGB = "Bgr24"
 _MICRONS_PER_METRE = 1e6
@@ -43,7 +42,7 @@ class _Scene:
     box: BoxPx
 
 
-class CziSlide(Closing):
+class CziSlide(SlideBase):
     """The largest scene of a CZI; its first pixel is (0, 0)."""
 
     def __init__(self, path: Path, mpp: float | None = None) -> None:

@@ -14,7 +14,7 @@ import tensorstore as ts
 
 from pathology_scaat.errors import SlideOpenError, SlideReadError
 from pathology_scaat.geometry import BoxPx, SizePx, snapped_downsample
-from pathology_scaat.slides.base import LevelInfo, RgbImage, SlideInfo
+from pathology_scaat.slides.base import LevelInfo, RgbImage, SlideBase, SlideInfo
 from pathology_scaat.slides.channels import Channel, rgb_order
 from pathology_scaat.slides.images import ImageEntry, RefusedError, choose_slide, remedy_of
 from pathology_scaat.slides.ngff_metadata import (
@@ -25,7 +25,6 @@ from pathology_scaat.slides.ngff_metadata import (
 )
 from pathology_scaat.slides.spacing import with_override
 from pathology_scaat.slides.tiles import TileCache, TileLattice, assemble, check_box
-from pathology_scaat.system.closing import Closing
 
 MAX_CHUNK_PX = 8192 * 8192
 _SIGNED = "has signed 8-bit pixels (int8), where unsigned ones are needed"
@@ -111,7 +110,7 @@ def _looked_at(path: Path, image: NgffImage) -> _Image:
     return _Image(replace(entry, notes=notes), levels, planes, order, image)
 
 
-class NgffSlide(Closing):
+class NgffSlide(SlideBase):
     """An OME-Zarr image: of several, the one that is the slide."""
 
     def __init__(self, path: Path, mpp: float | None = None) -> None:

@@ -71,6 +71,20 @@ def open_slide(
         If ``mpp`` is not a plausible µm/px.
     UsageError
         If there is no such reader.
+
+    Examples
+    --------
+    >>> import tempfile, numpy as np, pathology_scaat as ps
+    >>> from pathology_scaat.geometry import BoxPx
+    >>> from tifffile import imwrite
+    >>> path = tempfile.mkdtemp() + "/slide.tiff"
+    >>> imwrite(path, np.full((512, 768, 3), 200, np.uint8), tile=(128, 128), photometric="rgb",
+    ...         resolution=(20_000, 20_000), resolutionunit="CENTIMETER")
+    >>> with ps.open_slide(path) as slide:
+    ...     print(slide)
+    ...     print(slide.read_level(0, BoxPx(0, 0, 256, 128)).shape)
+    <TiffSlide: size 768 x 512 px at 0.5 µm/px; levels 1; format generic-tiff>
+    (128, 256, 3)
     """
     read = None if reader == AUTO else READERS.load(reader, "--reader")
     try:

@@ -15,10 +15,9 @@ from PIL import Image, ImageCms
 
 from pathology_scaat.errors import SlideOpenError, SlideReadError
 from pathology_scaat.geometry import BoxPx, SizePx, snapped_downsample
-from pathology_scaat.slides.base import LevelInfo, RgbImage, SlideInfo
+from pathology_scaat.slides.base import LevelInfo, RgbImage, SlideBase, SlideInfo
 from pathology_scaat.slides.spacing import Spacing, spacing_from_file, with_override
 from pathology_scaat.slides.tiles import check_box
-from pathology_scaat.system.closing import Closing
 
 _SLACK = 1e-6
 _BOUNDS = ("x", "y", "width", "height")
@@ -180,7 +179,7 @@ def open_handle(path: Path, subject: str | None = None) -> openslide.OpenSlide:
         ) from None
 
 
-class OpenSlideSlide(Closing):
+class OpenSlideSlide(SlideBase):
     """A slide read by OpenSlide.
 
     Below level 0 OpenSlide places a region to the nearest level-0 pixel and interpolates, so

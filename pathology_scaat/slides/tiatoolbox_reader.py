@@ -13,10 +13,9 @@ import numpy as np
 
 from pathology_scaat.errors import SlideOpenError, SlideReadError
 from pathology_scaat.geometry import BoxPx, SizePx, snapped_downsample
-from pathology_scaat.slides.base import LevelInfo, RgbImage, SlideInfo
+from pathology_scaat.slides.base import LevelInfo, RgbImage, SlideBase, SlideInfo
 from pathology_scaat.slides.spacing import spacing_from_file, with_override
 from pathology_scaat.slides.tiles import check_box
-from pathology_scaat.system.closing import Closing
 
 
 def _import_reader() -> Any:
@@ -27,7 +26,7 @@ def _import_reader() -> Any:
     return WSIReader
 
 
-class TiatoolboxSlide(Closing):
+class TiatoolboxSlide(SlideBase):
     """A slide read by tiatoolbox."""
 
     def __init__(self, path: Path, mpp: float | None = None) -> None:

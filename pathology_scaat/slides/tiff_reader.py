@@ -16,14 +16,13 @@ import tifffile
 
 from pathology_scaat.errors import SlideOpenError, SlideReadError
 from pathology_scaat.geometry import BoxPx, SizePx, snapped_downsample
-from pathology_scaat.slides.base import LevelInfo, RgbImage, SlideInfo
+from pathology_scaat.slides.base import LevelInfo, RgbImage, SlideBase, SlideInfo
 from pathology_scaat.slides.images import RefusedError, choose_slide, remedy_of
 from pathology_scaat.slides.spacing import Spacing, spacing_from_file, with_override
 from pathology_scaat.slides.tiff_colours import OPENSLIDE_COMPRESSIONS, sample_problem
 from pathology_scaat.slides.tiff_images import TiffImage, list_images, page_size, special_family
 from pathology_scaat.slides.tiff_levels import TiffLevel, UnsuitableError, make_level
 from pathology_scaat.slides.tiles import TileCache, TileLattice, assemble, check_box
-from pathology_scaat.system.closing import Closing
 
 _ICC_TAG = 34675
 _ORIENTATION_TAG = 274
@@ -53,7 +52,7 @@ class _Bytes:
             return self._stream.read(length)
 
 
-class TiffSlide(Closing):
+class TiffSlide(SlideBase):
     """A tiled TIFF read by tifffile and imagecodecs.
 
     Parameters

@@ -29,6 +29,17 @@ class SlideMap(Described):
     ------
     StoreError
         If it is missing, partial or of another schema.
+
+    Examples
+    --------
+    With ``out`` the folder of a run:
+
+    >>> import pathology_scaat as ps
+    >>> slide_map = ps.SlideMap(out / "maps" / "s1.ome.zarr")
+    >>> [name for name in slide_map.channel_names if "tumour" in name]
+    ['probability: tumour', 'evidence: tumour']
+    >>> slide_map.read("evidence: tumour").ndim
+    2
     """
 
     def __init__(self, path: str | Path) -> None:

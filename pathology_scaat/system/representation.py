@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import html
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,3 +75,16 @@ def grey(values: NDArray[np.floating]) -> NDArray[np.uint8]:
     level = np.round(255 * np.clip(finite / top, 0, 1)) if top > 0 else np.zeros_like(finite)
     shade = np.where(np.isnan(values), 255, level).astype(np.uint8)
     return np.repeat(shade[..., None], 3, axis=2)
+
+
+def shown_maps(
+    read: Callable[[NDArray[np.int64]], NDArray[np.float32]], n: int, most: int = 16
+) -> NDArray[np.uint8] | None:
+    """Some of `n` maps, spread over all, each as grey levels of its own; None where n is 0.
+
+    `read` gives the maps (k, h, w) of k indices.
+    """
+    if not n:
+        return None
+    spread: NDArray[np.int64] = np.unique(np.linspace(0, n - 1, most).astype(np.int64))
+    return tiled(np.stack([shrunk(grey(values), 64) for values in read(spread)]))

@@ -195,7 +195,7 @@ def make_objective(config: TrainConfig, table: PatchTable, n_classes: int) -> Ob
     if config.multi_label:
         if config.noise_tolerance > 0:
             raise UsageError(
-                "noise_tolerance", "is for one class a patch", "use label_smoothing instead"
+                "noise_tolerance", "is for one class per patch", "use label_smoothing instead"
             )
         return MultiLabelObjective(weights, config.label_smoothing)
     return SingleLabelObjective(weights, config.label_smoothing, config.noise_tolerance)

@@ -213,6 +213,17 @@ def load_bundle(path: str | Path, device: str = "cpu") -> ModelBundle:
     ------
     BundleError
         If a file is missing, altered, or does not fit the others.
+
+    Examples
+    --------
+    With ``out`` the folder of a run:
+
+    >>> import torch, pathology_scaat as ps
+    >>> bundle = ps.load_bundle(out / "model")
+    >>> bundle.config.class_names
+    ('normal', 'tumour')
+    >>> bundle.model(torch.rand(2, 3, 32, 32)).shape
+    torch.Size([2, 2])
     """
     folder = Path(path)
     config = read_bundle_config(folder)

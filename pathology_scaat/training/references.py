@@ -105,7 +105,7 @@ def spreads_of_maps(
 
     Parameters
     ----------
-    maps : sequence of (n, h, h), one a class
+    maps : sequence of (n, h, h), one per class
     chance : (n, K)
         Calibrated probability of each patch.
     labels : (n,) or (n, K)

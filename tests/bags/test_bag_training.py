@@ -72,7 +72,7 @@ def test_it_learns_from_labels_of_slides(
     )
     assert result.metrics["val_slide_auc"] == 1.0
     assert not any(name.startswith("test") for name in result.metrics)
-    assert any("one label a slide" in note for note in result.notes)
+    assert any("one label per slide" in note for note in result.notes)
     bundle = load_bundle(result.bundle_path)
     assert bundle.fingerprint == result.model_fingerprint
     assert bundle.config.bag == quick_bags.bag.head()

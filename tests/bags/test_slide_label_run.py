@@ -112,7 +112,7 @@ def test_labels_of_slides_are_learnt_from_without_being_asked(whole: tuple[Path,
     assert "## By site (patients)" in (out / "performance.md").read_text()
     config = json.loads((out / "model" / "config.json").read_text())
     assert config["bag"]["pooling"] == "gated"
-    assert any("one label a slide" in note for note in listener.notes)
+    assert any("one label per slide" in note for note in listener.notes)
     assert not any("copied" in note for note in listener.notes)
     for path in (out / "patches").glob("*.zarr"):
         assert (PatchStore(path).labels == -1).all()  # a label of a slide is none of its patches

@@ -152,7 +152,7 @@ def test_grad_cam_says_when_no_layer_fits() -> None:
     [
         ({"method": "magic"}, "is unknown"),
         ({"target": "tumour"}, "is not known"),
-        ({"target": torch.tensor([1])}, "give one class a patch"),
+        ({"target": torch.tensor([1])}, "give one class per patch"),
         ({"output": "odds"}, "is not known"),
         ({"n_samples": 0}, "give 1 or more"),
     ],

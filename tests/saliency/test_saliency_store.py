@@ -12,7 +12,7 @@ import pytest
 from pathology_scaat.errors import StoreError, UsageError
 from pathology_scaat.saliency import SaliencyStore, write_saliency_store
 from pathology_scaat.saliency.schema import SaliencyStoreMeta
-from pathology_scaat.saliency.store import saliency_store_writer
+from pathology_scaat.saliency.store_writer import saliency_store_writer
 
 
 def content(n: int = 6, side: int = 8):

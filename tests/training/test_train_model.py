@@ -218,7 +218,7 @@ def test_several_labels(make_slide: StoreMaker, tmp_path: Path, quick: TrainConf
     assert load_bundle(result.bundle_path).config.multi_label
     assert result.metrics["val_auc"] > 0.5
     tolerant = config.model_copy(update={"noise_tolerance": 0.5})
-    with pytest.raises(UsageError, match="one class a patch"):
+    with pytest.raises(UsageError, match="one class per patch"):
         train_model(made, tmp_path / "other", tolerant, device="cpu")
 
 

@@ -121,8 +121,8 @@ class RunFiles:
                 break
         if self.model_file.startswith("folds/"):
             self.notes.append(
-                "Cross-validation: one model a fold; settings are those of the first fold's model, "
-                "which all folds share, and there is no model of all slides."
+                "Cross-validation: one model per fold; settings are those of the first fold's "
+                "model, which all folds share, and there is no model of all slides."
             )
 
     def _leave_out_other_models(self) -> None:

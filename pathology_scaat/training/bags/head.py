@@ -3,7 +3,7 @@ r"""Additive heads: a bag's logits are the sum of what its patches contribute, t
 With weights :math:`a_{ik}` that sum to one over the bag and class scores
 :math:`\psi_k(h_i)` of each patch's features, the logit is
 :math:`z_k = \sum_i a_{ik}\,\psi_k(h_i)`, and :math:`a_{ik}\,\psi_k(h_i)` is the contribution of
-patch *i* to class *k*: signed, one a class (Javed et al., NeurIPS 2022, arXiv 2206.01794). The
+patch *i* to class *k*: signed, one per class (Javed et al., NeurIPS 2022, arXiv 2206.01794). The
 bias lies inside :math:`\psi`, so that nothing is left over.
 """
 

@@ -49,7 +49,7 @@ def train_on_slides(
     progress: Callable[[TrainProgress], None] | None = None,
     features_dir: Path | None = None,
 ) -> TrainResult:
-    """Train on one label a slide, end to end, and save a bag model as a bundle.
+    """Train on one label per slide, end to end, and save a bag model as a bundle.
 
     Test slides take no part, not even in the figures: they are scored once, by the prediction
     step.
@@ -185,7 +185,7 @@ def _notes(
     tables: Mapping[str, BagTable],
 ) -> tuple[str, ...]:
     """What is to be said of the training itself; slides by class are counted before it."""
-    notes = ["Learns from one label a slide, in bags of its patches."]
+    notes = ["Learns from one label per slide, in bags of its patches."]
     there = np.bincount(tables["train"].labels, minlength=len(class_names))
     missing = [name for name, count in zip(class_names, there, strict=True) if not count]
     if missing:
