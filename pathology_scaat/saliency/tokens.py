@@ -148,11 +148,21 @@ class _Attentions(TorchFunctionMode):
 
 
 def _reads_class_token(model: nn.Module) -> bool:
-    for module in model.modules():
-        pool = getattr(module, "global_pool", None)
-        if isinstance(pool, str) and pool:
-            return pool == "token"
-    return False
+    """Whether the head reads the class token; else it reads the mean of the patches' tokens.
+
+    Raises
+    ------
+    UsageError
+        If it reads something else, or does not say what.
+    """
+    pools = [getattr(module, "global_pool", None) for module in model.modules()]
+    pool = next((p for p in pools if isinstance(p, str)), None)
+    if pool not in ("token", "avg"):
+        raise UsageError(
+            "attention-rollout", "cannot tell what this network's head reads of its tokens",
+            "choose another method",
+        )  # fmt: skip
+    return pool == "token"
 
 
 def attention_rollout_map(
@@ -176,17 +186,24 @@ def attention_rollout_map(
                 "attention-rollout", "needs attention among all tokens in every block",
                 "choose another method",
             )  # fmt: skip
+        reads_class_token = _reads_class_token(eager)
         slopes = torch.autograd.grad(target_score(logits, classes, output).sum(), kept)
     n_tokens = kept[0].shape[-1]
     rolled = torch.eye(n_tokens, device=images.device).expand(len(images), -1, -1)
     for weights, slope in zip(kept, slopes, strict=True):
         helping = (weights.detach().float() * slope.float()).clamp_min(0).mean(dim=1)
         rolled = rolled + helping @ rolled
-    side = math.isqrt(n_tokens)
-    prefix = n_tokens - side * side
-    rows = rolled[:, 0] if _reads_class_token(eager) else rolled[:, prefix:].mean(dim=1)
-    # a pooled token reaches itself without attention, each as much as any other: not counted
-    if not _reads_class_token(eager):
-        rows = rows - 1 / (side * side)
-    cells = rows[:, prefix:].clamp_min(0).reshape(len(images), 1, side, side)
+    # the grid is the network's own: of few tokens the number alone would not tell how many lead
+    cell = _cell(eager, images)
+    rows_of, columns_of = images.shape[-2] // cell[0], images.shape[-1] // cell[1]
+    prefix = n_tokens - rows_of * columns_of
+    if prefix < int(reads_class_token):
+        raise UsageError(
+            "attention-rollout", f"finds {n_tokens} tokens for {rows_of} x {columns_of} cells",
+            "choose another method",
+        )  # fmt: skip
+    # the mean: a token reaches itself without attention, each as much as any other: not counted
+    own = 1 / (rows_of * columns_of)
+    rows = rolled[:, 0] if reads_class_token else rolled[:, prefix:].mean(dim=1) - own
+    cells = rows[:, prefix:].clamp_min(0).reshape(len(images), 1, rows_of, columns_of)
     return _enlarged(cells, images), logits.detach().float()

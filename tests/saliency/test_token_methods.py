@@ -110,6 +110,22 @@ def test_rollout_reads_class_token_and_mean(options: dict[str, object], fused: b
     torch.testing.assert_close(attribution(model, images, 1, "attention-rollout"), expected)
 
 
+def test_rollout_knows_leading_tokens_where_they_are_many() -> None:
+    torch.manual_seed(3)  # 4 patches and 5 leading tokens are 9, a square too
+    model = VisionTransformer(
+        img_size=16, patch_size=8, embed_dim=16, depth=1, num_heads=2, num_classes=2, reg_tokens=4
+    )
+    maps = attribution(model, torch.rand(2, 3, 16, 16), 1, "attention-rollout")
+    torch.testing.assert_close(
+        cells(maps, 8), cells(maps, 8)[:, :, :1, :, :1].expand(2, 2, 8, 2, 8)
+    )
+
+
+def test_rollout_refuses_a_head_that_reads_neither() -> None:
+    with pytest.raises(UsageError, match="what this network's head reads"):
+        attribution(tiny_vit(global_pool="max"), torch.rand(1, 3, 16, 16), 1, "attention-rollout")
+
+
 def test_rollout_refuses_attention_in_windows() -> None:
     import timm
 
