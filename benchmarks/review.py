@@ -8,7 +8,10 @@ Makes a pyramidal TIFF of ``--side`` px (JPEG tiles of 512 px) and a run of it, 
 ``scaat review`` and asks for tiles over HTTP as a browser does, six at a time, every tile but
 once. First view: the answers to the slide's facts, its map, and the tiles that fill a window of
 1400 x 900 px twice. CPU seconds are of the server, all
-threads. ``load`` is the load average: above the number of cores others were at work.
+threads. ``load`` is the load average: above the number of cores others were at work; run it
+with ``chrt -r 1`` so that they do not take the cores meanwhile. ``--chromium`` also opens the
+slide's page in a headless Chromium (which has no GPU): until both views and the map are drawn,
+the first time and again.
 """
 
 from __future__ import annotations
@@ -41,6 +44,7 @@ from pathology_scaat.stitching import StitchConfig, stitch_slide
 
 TILE_PX, MPP, PATCH_PX = 512, 0.25, 448
 CONNECTIONS = 6
+"""A browser's, of which it has six to a server."""
 
 
 def encoded_tiles(seed: int) -> list[bytes]:
@@ -172,10 +176,58 @@ def measure(link: str, pid: int, n_tiles: int) -> dict[str, float]:
     }
 
 
+DRAWN = (
+    "typeof state !== 'undefined' && document.body.dataset.map && state.viewers.length === 2 && "
+    "state.viewers.every(v => v.world.getItemAt(0)?.getFullyLoaded())"
+)
+
+
+def in_chromium(link: str) -> dict[str, float]:
+    """Seconds until the slide's page is there, cold and warm."""
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "review"))
+    from browser import Browser
+
+    browser, root = Browser(), link.partition("?")[0]
+    taken = []
+    try:
+        browser.open(link)
+        for _ in range(4):
+            began = time.perf_counter()
+            browser.call("Page.navigate", url=f"{root}slide/big")
+            browser.wait(DRAWN)
+            taken.append(time.perf_counter() - began)
+            browser.open("about:blank")
+        assert browser.failures == [], browser.failures
+    finally:
+        browser.close()
+    return {
+        "chromium_first_view_s": round(taken[0], 3),
+        "chromium_again_s": round(float(np.median(taken[1:])), 3),
+    }
+
+
+def start(out: Path, manifest: Path) -> tuple[subprocess.Popen[str], str]:
+    """A review server and its link."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pathology_scaat", "review", str(out), "--no-browser",
+         "--manifest", str(manifest)],
+        stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )  # fmt: skip
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    return process, line[line.index("http") :].strip()
+
+
+def stop(process: subprocess.Popen[str]) -> None:
+    process.send_signal(signal.SIGINT)
+    process.communicate()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--side", type=int, default=60_000)
     parser.add_argument("--tiles", type=int, default=400)
+    parser.add_argument("--chromium", action="store_true")
     parser.add_argument("--scratch", type=Path, required=True)
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
@@ -187,16 +239,13 @@ def main() -> None:
         make_run(out, given.side)
     manifest = given.scratch / "cohort.csv"
     manifest.write_text(f"slide_path,slide_id,mpp\n{slide.absolute()},big,{MPP}\n")
-    process = subprocess.Popen(
-        [sys.executable, "-m", "pathology_scaat", "review", str(out), "--no-browser",
-         "--manifest", str(manifest)],
-        stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"},
-    )  # fmt: skip
-    assert process.stdout is not None
-    line = process.stdout.readline()
-    found = measure(line[line.index("http") :].strip(), process.pid, given.tiles)
-    process.send_signal(signal.SIGINT)
-    process.communicate()
+    process, link = start(out, manifest)
+    found = measure(link, process.pid, given.tiles)
+    stop(process)
+    if given.chromium:
+        process, link = start(out, manifest)
+        found |= in_chromium(link)
+        stop(process)
     row = {
         "side_px": given.side, **found, "load": round(os.getloadavg()[0], 1),
         "cores": os.cpu_count(), "machine": platform.machine(),

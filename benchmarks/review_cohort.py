@@ -8,7 +8,8 @@ Makes one slide with its map and 999 rows like it (every fiftieth failed), start
 and opens the page. ``table_ms``: from asking for the page to the table being there and drawn.
 ``sort_ms``, ``filter_ms``, ``turn_ms``: from the click or key to the next drawn frame, the median
 and worst of ten; ``scroll_ms``: the longest frame while the table is scrolled through.
-``load`` is the load average: above the number of cores others were at work.
+``load`` is the load average: above the number of cores others were at work; ``chrt -r 1`` keeps
+them off the cores meanwhile.
 """
 
 from __future__ import annotations

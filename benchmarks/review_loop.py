@@ -282,7 +282,7 @@ def summary(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 def table(found: dict[str, Any]) -> str:
     """The summary as Markdown."""
-    lines = ["| regions | held-out | before | after 30 | after 60 | change (95 %) | rose |",
+    lines = ["| regions | held-out | before | after one round | after two | change (95 %) | rose |",
              "|---" * 7 + "|"]  # fmt: skip
     for how, row in found.items():
         for check in CHECKS:

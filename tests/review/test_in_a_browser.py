@@ -241,6 +241,7 @@ def test_values_under_the_cursor_and_times_are_true(browser: Browser, session: S
         browser.call("Input.dispatchMouseEvent", type="mouseMoved", x=left, y=y)
     browser.wait("byId('cursor').textContent === 'saliency 1.00'")  # the last mark: black
     browser.js("byId('timed').click(); byId('reviewer').value = 'cy'")
+    browser.js("byId('reviewer').dispatchEvent(new Event('change'))")
     browser.js("state.openedAt = performance.now() - 60000; state.shownAt = performance.now()")
     browser.press("3")
     browser.wait("byId('slide-verdict').textContent === 'unsure'")
@@ -249,7 +250,8 @@ def test_values_under_the_cursor_and_times_are_true(browser: Browser, session: S
     assert 60 <= held.seconds < 120  # since the slide was opened, not since the last region
     browser.press("z")
     browser.wait("byId('slide-verdict').textContent === ''")
-    browser.js("byId('timed').click()")
+    browser.js("byId('timed').click(); byId('reviewer').value = 'ann'")
+    browser.js("byId('reviewer').dispatchEvent(new Event('change'))")
     assert browser.failures == []
 
 
