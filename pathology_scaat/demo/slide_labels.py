@@ -120,7 +120,7 @@ def make_labelled_slide(job: LabelledSlideJob) -> DemoSlide:
 
 
 def _plans(
-    seed: int, counts: Mapping[str, int], tumor_shares: tuple[float, float]
+    seed: int, counts: Mapping[str, int], tumor_shares: tuple[float, float] = TUMOR_SHARES
 ) -> list[SlidePlan]:
     """Every other slide of each split holds tumour; scanner and pen are drawn apart from that."""
     plans: list[SlidePlan] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import gzip
 import json
 import subprocess
@@ -447,3 +448,35 @@ def test_folds_together_predict_an_external_cohort(cohort: Path, tmp_path: Path)
     with pytest.raises(UsageError, match="--ensemble"):
         predicting_bundles(out, [], False)
     assert not sums_problem(out, SUMS_NAME)
+
+
+def test_mixed_labels_learn_from_the_annotations_that_there_are(
+    cohort: Path, tmp_path: Path
+) -> None:
+    """One positive slide is annotated: its patches get labels, no slide's label is copied."""
+    ring = [[170, 24], [232, 24], [232, 232], [170, 232], [170, 24]]
+    areas = {"Tumor": ring, "Normal": [[24, 24], [160, 24], [160, 232], [24, 232], [24, 24]]}
+    features = [
+        {"type": "Feature", "geometry": {"type": "Polygon", "coordinates": [r]},
+         "properties": {"objectType": "annotation", "classification": {"name": name}}}
+        for name, r in areas.items()
+    ]  # fmt: skip
+    drawn = tmp_path / "s01.geojson"
+    drawn.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+    manifest = read_manifest(cohort)
+    kept = {"s00", "s01", "s02", "s03", "s10", "s11"}
+    rows = tuple(
+        dataclasses.replace(r, annotation_path=drawn if r.slide_id == "s01" else None)
+        for r in manifest.rows
+        if r.slide_id in kept
+    )
+    mixed = dataclasses.replace(manifest, rows=rows)
+    out = tmp_path / "out"
+    tile(mixed, out, config=TileConfig(**SMALL["tile"]), labels="mixed")
+    labels = {s: PatchStore(out / "patches" / f"{s}.zarr").labels for s in kept}
+    assert {s for s, own in labels.items() if (own >= 0).any()} == {"s01"}
+    settings = TrainConfig(**{**SMALL["train"], "labels": "mixed", "epochs": 1, "method": "plain"})
+    told = train(mixed, out, config=settings, device="cpu").notes
+    counts = np.bincount(labels["s01"][labels["s01"] >= 0])
+    words = f"1 of 4 training slides (Normal {counts[0]}, Tumor {counts[1]})"
+    assert any(words in note for note in told)
