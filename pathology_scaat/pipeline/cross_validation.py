@@ -13,6 +13,7 @@ from pathology_scaat.artifacts.status import StatusTable
 from pathology_scaat.cohort.folds import assign_folds, split_of
 from pathology_scaat.cohort.manifest import Manifest
 from pathology_scaat.errors import ManifestError, TrainingError
+from pathology_scaat.pipeline.data_years import with_years
 from pathology_scaat.pipeline.label_source import label_notes, label_source, labelled_slides
 from pathology_scaat.pipeline.members import FoldModel
 from pathology_scaat.pipeline.reporting import Reporter, Silent
@@ -101,6 +102,8 @@ def plan_folds(
         slides, notes = labelled_slides(free, out, seed, deal=False)
     else:
         slides, notes = training_slides(free, out, seed), label_notes(cohort.rows, settings.labels)
+    if settings.data_years:
+        slides = with_years(slides, cohort.rows)
     for note in notes:
         listener.note(note)
     row_of = {row.slide_id: row for row in cohort.rows}
