@@ -32,8 +32,8 @@ from pathology_scaat.training.bundle_config import (
     model_fingerprint,
 )
 from pathology_scaat.training.feature_reference import FeatureReference
-from pathology_scaat.training.looks import look_statistics
 from pathology_scaat.training.job import TrainingState
+from pathology_scaat.training.looks import look_statistics
 from pathology_scaat.training.trainer import Trainer
 
 Slides = tuple[TrainingSlide, ...]
