@@ -27,6 +27,9 @@ def config(
     markdown: Annotated[
         bool, typer.Option("--markdown", help="Print the reference of docs/settings.md.")
     ] = False,
+    compare: Annotated[
+        bool, typer.Option("--compare", help="Print the settings of 'scaat compare' instead.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Print every setting of a run as a pipeline file: its value, what it does, what it takes.
@@ -38,6 +41,10 @@ def config(
 
     if schema + markdown + as_json > 1:
         raise UsageError("--schema, --markdown, --json", "print one thing each", "give one of them")
+    if compare and (schema or markdown or pipeline is not None or set_):
+        raise UsageError(
+            "--compare", "prints the defaults of a comparison", "give it alone, or with --json"
+        )
     values = None
     if pipeline is not None or set_:
         if schema or markdown:
@@ -58,7 +65,9 @@ def config(
     elif markdown:
         typer.echo(settings.as_markdown(), nl=False)
     elif as_json:
-        found = [one.as_dict() for group in settings.groups(values) for one in group.settings]
-        tell(settings=found)
+        told = settings.compare_groups() if compare else settings.groups(values)
+        tell(settings=[one.as_dict() for group in told for one in group.settings])
+    elif compare:
+        typer.echo(settings.compare_as_yaml(), nl=False)
     else:
         typer.echo(settings.as_yaml(values), nl=False)

@@ -12,6 +12,7 @@ from pathology_scaat.artifacts.status import StatusTable
 from pathology_scaat.cohort.folds import assign_folds, split_of
 from pathology_scaat.cohort.manifest import Manifest
 from pathology_scaat.errors import ManifestError, TrainingError
+from pathology_scaat.pipeline.data_years import with_years
 from pathology_scaat.pipeline.label_source import (
     FROM_BAGS,
     label_notes,
@@ -105,6 +106,8 @@ def plan_folds(
         slides, notes = labelled_slides(free, out, seed, deal=False)
     else:
         slides, notes = training_slides(free, out, seed), label_notes(cohort.rows, settings.labels)
+    if settings.data_years:
+        slides = with_years(slides, cohort.rows)
     for note in notes:
         listener.note(note)
     row_of = {row.slide_id: row for row in cohort.rows}

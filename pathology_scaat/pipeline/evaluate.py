@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from pathology_scaat.evaluation.protocol import ProtocolConfig
 from pathology_scaat.evaluation.trust_card import TrustCard
 from pathology_scaat.pipeline.class_table import class_table_notes, count_classes
 from pathology_scaat.pipeline.config import read_yaml, validation_error
+from pathology_scaat.pipeline.data_years import with_years
 from pathology_scaat.pipeline.preflight import check_device
 from pathology_scaat.pipeline.reporting import Reporter
 from pathology_scaat.pipeline.run_log import logged
@@ -139,6 +141,8 @@ def compare(
     claim_output(out)
     cohort = load_cohort(manifest)
     found = training_cohort(cohort, out, seed)
+    if config.train.data_years:
+        found = replace(found, slides=with_years(found.slides, cohort.rows))
     for note in (*cohort.notes, *class_table_notes(count_classes(found.slides)), *found.notes):
         listener.note(note)
     return compare_methods(

@@ -144,7 +144,10 @@ def predict(
 
 @dataclass(frozen=True)
 class Gathered:
-    """What all models say, one row a slide (of folds, one a slide and model that may speak)."""
+    """Predictions of all models: one row per slide.
+
+    For folds: one row per slide and model that did not learn from it.
+    """
 
     rows: tuple[Prediction, ...]
     class_names: tuple[str, ...]

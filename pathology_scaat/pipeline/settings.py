@@ -197,8 +197,27 @@ def as_yaml(config: RunConfig | None = None) -> str:
     config : RunConfig, optional
         Whose values are written; the defaults if None, with the required paths left to fill in.
     """
-    lines = [f"# yaml-language-server: $schema={SCHEMA_FILE}"]
-    for group in groups(config):
+    given = config.model_dump(mode="json") if config else None
+    head = f"# yaml-language-server: $schema={SCHEMA_FILE}"
+    return "\n".join([head, *_yaml_lines(groups(config), given)]) + "\n"
+
+
+def compare_groups() -> tuple[Group, ...]:
+    """The settings of a comparison, by group; those of its trainings among them."""
+    from pathology_scaat.evaluation.compare_methods import CompareConfig
+
+    values = CompareConfig().model_dump(mode="json")
+    return tuple(_groups("", CompareConfig, values, _sentence_of(CompareConfig)))
+
+
+def compare_as_yaml() -> str:
+    """A whole file for ``scaat compare``: each setting with its default, and what it does."""
+    return "\n".join(["# For scaat compare", *_yaml_lines(compare_groups(), None)]) + "\n"
+
+
+def _yaml_lines(found: Sequence[Group], given: Mapping[str, Any] | None) -> list[str]:
+    lines: list[str] = []
+    for group in found:
         depth = group.name.count(".") + 1 if group.name else 0
         indent = "  " * depth
         if group.name:
@@ -208,11 +227,10 @@ def as_yaml(config: RunConfig | None = None) -> str:
             leaf = setting.name.rpartition(".")[2]
             lines.append(f"{indent}# {setting.sentence} [{setting.allowed}]")
             if setting.required:
-                example = config.model_dump(mode="json")[leaf] if config else ""
-                lines.append(f"{indent}{leaf}: {_yaml(example)}" if config else f"# {leaf}: ...")
+                lines.append(f"{indent}{leaf}: {_yaml(given[leaf])}" if given else f"# {leaf}: ...")
             else:
                 lines.append(f"{indent}{leaf}: {_yaml(setting.default)}")
-    return "\n".join(lines) + "\n"
+    return lines
 
 
 def _yaml(value: Any) -> str:
@@ -233,9 +251,16 @@ def as_markdown() -> str:
         "schema by which an editor completes and checks it. `none` on the command line is `null` "
         "in YAML.",
     ]
-    for group in groups():
-        title = f"`{group.name}`" if group.name else "The run"
+    of_compare = [g for g in compare_groups() if g.name.partition(".")[0] != "train"]
+    for group, whole in (
+        *((group, "The run") for group in groups()),
+        *((group, "A comparison: `scaat compare`") for group in of_compare),
+    ):
+        title = f"`{group.name}`" if group.name else whole
         lines += ["", f"## {title}", "", f"{group.sentence}", ""]
+        if not group.name and whole != "The run":
+            lines += ["In a file for `scaat compare`; `scaat config --compare` prints a whole one. "
+                      "`train` is that of a run, the same for all arms.", ""]  # fmt: skip
         lines += ["| setting | default | allowed | what it does |", "|---|---|---|---|"]
         for setting in group.settings:
             default = "*required*" if setting.required else f"`{_shown(setting.default)}`"

@@ -13,7 +13,9 @@ import yaml
 
 from pathology_scaat.cli import app, run_command
 from pathology_scaat.errors import ConfigError
+from pathology_scaat.evaluation.compare_methods import CompareConfig
 from pathology_scaat.pipeline.config import RUN_OVERLAP, RunConfig, load_run_config
+from pathology_scaat.pipeline.evaluate import load_compare_config
 from pathology_scaat.pipeline.settings import (
     SCHEMA_FILE,
     all_settings,
@@ -50,6 +52,17 @@ def test_the_committed_reference_and_schema_are_the_generated_ones() -> None:
     told = "scaat config --schema > pipelines/settings.schema.json"
     committed = json.loads((ROOT / "pipelines" / SCHEMA_FILE).read_text(encoding="utf-8"))
     assert committed == json_schema(), told
+
+
+def test_a_comparison_is_printed_whole_and_read_back(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("config", "--compare") == 0
+    path = tmp_path / "compare.yaml"
+    path.write_text(capsys.readouterr().out)
+    assert load_compare_config(path) == CompareConfig()
+    assert run("config", "--compare", "--schema") == 2
+    assert "give it alone" in capsys.readouterr().err
 
 
 def test_every_setting_has_a_sentence_and_what_it_takes() -> None:

@@ -33,6 +33,7 @@ from pathology_scaat.training.bundle_config import (
 )
 from pathology_scaat.training.feature_reference import FeatureReference
 from pathology_scaat.training.job import TrainingState
+from pathology_scaat.training.looks import look_statistics
 from pathology_scaat.training.trainer import Trainer
 
 Slides = tuple[TrainingSlide, ...]
@@ -253,13 +254,18 @@ def test_foreign_tissue_is_unlike_the_training_patches(
     foreign = np.clip(patches[..., [1, 2, 0]] - stripes + rng.normal(0, 8, patches.shape), 0, 255)
     from pathology_scaat.training.feature_reference import penultimate
 
+    images, odd = (
+        torch.from_numpy(part).permute(0, 3, 1, 2).float() / 255 for part in (patches, foreign)
+    )
     with torch.no_grad(), penultimate(bundle.model) as kept:
-        bundle.model(torch.from_numpy(foreign).permute(0, 3, 1, 2).float() / 255)
+        bundle.model(odd)
+    mine = bundle.features.percentile(own, look_statistics(images).numpy())
     scores = np.concatenate(
-        [bundle.features.percentile(own), bundle.features.percentile(kept[0].numpy())]
+        [mine, bundle.features.percentile(kept[0].numpy(), look_statistics(odd).numpy())]
     )
     assert roc_auc(scores, np.arange(len(scores)) >= len(own)) >= 0.9
-    assert (bundle.features.percentile(own) < 99).mean() > 0.8
+    assert (scores[len(own) :] >= 99).mean() > 0.9  # flagged, and not only ranked
+    assert (mine < 99).mean() > 0.8
 
 
 def test_a_gaussian_is_recovered_and_few_patches_give_none() -> None:
