@@ -207,7 +207,7 @@ def test_info_tells_geometry_and_no_identity(scaat: Any, cohort: Path) -> None:
     assert told["suggested_mpp"] == 0.5
     assert len(told["levels"]) == 2
     assert str(cohort.parent) not in done.stdout
-    assert "1,280 x 1,280 px" in scaat("info", cohort.parent / "s0.tiff").stdout
+    assert "640 x 640 px" in scaat("info", cohort.parent / "s0.tiff").stdout
 
 
 def test_doctor_finds_what_is_needed(scaat: Any) -> None:

@@ -54,7 +54,7 @@ def whole(
 ) -> tuple[Path, int, dict[str, Any], str]:
     """Output folder, exit code, document and what people read of a whole run."""
     out = tmp_path_factory.mktemp("json") / "out"
-    words = ["run", "--json", "--manifest", cohort, "--out", out, "--epochs", 1, *SMALL]
+    words = ["run", "--json", "--manifest", cohort, "--out", out, "--epochs", 2, *SMALL]
     said, told = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(told), contextlib.redirect_stderr(said):
         code = run_command(lambda: app([*map(str, words)], standalone_mode=False))
