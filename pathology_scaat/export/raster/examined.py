@@ -108,8 +108,8 @@ def _without_glass(
     # single pale pixels at the rim are tissue: gaps as wide as a pixel of the mask are closed
     gap = 2 * math.ceil(coarse_px / 2) + 1
     shown = cv2.morphologyEx(shown, cv2.MORPH_CLOSE, np.ones((gap, gap), np.uint8))
-    inside = cv2.erode(raw, box)
-    return np.asarray((raw & (inside | shown)) > 0, dtype=bool)
+    inside = np.asarray(cv2.erode(raw, box)) > 0
+    return tissue & (inside | (np.asarray(shown) > 0))
 
 
 def enlarged(values: NDArray[np.generic], base: RgbImage) -> NDArray[np.generic]:
