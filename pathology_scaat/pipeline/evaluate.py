@@ -141,7 +141,7 @@ def compare(
     claim_output(out)
     cohort = load_cohort(manifest)
     found = training_cohort(cohort, out, seed)
-    if config.train.data_years:
+    if config is not None and config.train.data_years:
         found = replace(found, slides=with_years(found.slides, cohort.rows))
     for note in (*cohort.notes, *class_table_notes(count_classes(found.slides)), *found.notes):
         listener.note(note)

@@ -153,14 +153,15 @@ def compiled(network: nn.Module, example: Tensor) -> nn.Module:
     if features is None:
         logger.warning("Not compiled: the network has no forward_features")
         return network
-    network.forward_features = torch.compile(features, dynamic=False)
+    # Set as an attribute of this object: what its class defines stays as it is.
+    object.__setattr__(network, "forward_features", torch.compile(features, dynamic=False))
     try:
         # Also the backward pass is compiled, at its first use.
         images = example.detach().requires_grad_(True)
         torch.autograd.grad(network(images).float().sum(), [images])
     except Exception as error:  # whatever compilers say
         logger.warning("Not compiled: %s", type(error).__name__)
-        del network.forward_features
+        object.__delattr__(network, "forward_features")
     return network
 
 

@@ -274,7 +274,7 @@ def _normalised(name: str, x: Tensor, *args: Any, **more: Any) -> Tensor:
     else:
         names = ("num_groups", "weight", "bias", "eps")
         given = {**dict(zip(names, args, strict=False)), **more}
-        grouped = x.unflatten(1, (given["num_groups"], -1)).flatten(2)
+        grouped = x.reshape(x.shape[0], given["num_groups"], -1)
         centred = grouped - grouped.mean(2, keepdim=True)
         spread = (centred.square().mean(2, keepdim=True) + given.get("eps", 1e-5)).sqrt()
         made = (centred / spread.detach()).reshape(x.shape)
@@ -284,7 +284,8 @@ def _normalised(name: str, x: Tensor, *args: Any, **more: Any) -> Tensor:
             for p in (given.get("weight"), given.get("bias"))
         )
     made = made if weight is None else made * weight
-    return made if bias is None else made + bias
+    shifted: Tensor = made if bias is None else made + bias
+    return shifted
 
 
 def _on_pixels(relevance: Tensor, scale: Tensor, first_input: Tensor, images: Tensor) -> Tensor:

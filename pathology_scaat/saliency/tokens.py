@@ -85,7 +85,8 @@ def gradient_blurred_map(
 def _embedding(model: nn.Module) -> nn.Module:
     for name, module in model.named_modules():
         if name.rpartition(".")[2] == "patch_embed":
-            return module
+            found: nn.Module = module
+            return found
     raise UsageError(
         "token-gradient-x-input", "finds no patch embedding in this network", "choose 'gradient'"
     )

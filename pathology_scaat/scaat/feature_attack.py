@@ -37,7 +37,7 @@ def layer_named(model: nn.Module, name: str) -> nn.Module:
         If there is none; the nearest names are told.
     """
     eager = getattr(model, "_orig_mod", model)
-    modules = {n: m for n, m in eager.named_modules() if n}
+    modules: dict[str, nn.Module] = {n: m for n, m in eager.named_modules() if n}
     found = [m for n, m in modules.items() if n == name or n.endswith(f".{name}")]
     if name in modules:
         return modules[name]

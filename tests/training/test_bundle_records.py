@@ -135,7 +135,7 @@ def test_a_constant_prediction_wins_no_epoch(
     job = Job(tuple(slides), tmp_path / "m", quick, ("normal", "tumour"), "f", "cpu", 0)
     trainer = Trainer(job, None)
     trainer._prepare()
-    trainer.method.options = trainer.method.options.__class__(warmup=0.0)  # type: ignore[attr-defined]
+    trainer.method.options = trainer.method.options.__class__(start=0.0, warmup=0.0)  # type: ignore[attr-defined]
     state = TrainingState(rows=[])
     for epoch, (auc, logits) in enumerate(((0.97, good), (1.0, constant)), start=1):
         state.epoch = epoch

@@ -37,7 +37,7 @@ def changed(config: TrainConfig, **values: Any) -> TrainConfig:
 def test_it_stops_when_nothing_improves(slides: Slides, tmp_path: Path, quick: TrainConfig) -> None:
     """A learning rate that moves nothing: the first epoch after warm-up stays the best."""
     config = changed(quick, epochs=40, patience=2, learning_rate=1e-12, weight_decay=0.0)
-    config = changed(config, method_options={"warmup": 0.0})
+    config = changed(config, method_options={"start": 0.0, "warmup": 0.0})
     # statistics of a batch norm would move without any step
     config = changed(config, backbone_options={"widths": (8, 16), "norm": "group"})
     result = train_model(slides, tmp_path / "model", config, device="cpu")

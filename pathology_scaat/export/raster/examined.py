@@ -109,7 +109,8 @@ def _without_glass(
     gap = 2 * math.ceil(coarse_px / 2) + 1
     shown = cv2.morphologyEx(shown, cv2.MORPH_CLOSE, np.ones((gap, gap), np.uint8))
     inside = np.asarray(cv2.erode(raw, box)) > 0
-    return tissue & (inside | (np.asarray(shown) > 0))
+    kept: NDArray[np.bool_] = tissue & np.logical_or(inside, np.asarray(shown) > 0)
+    return kept
 
 
 def enlarged(values: NDArray[np.generic], base: RgbImage) -> NDArray[np.generic]:
