@@ -79,7 +79,8 @@ def train(
     quiet: bool,
 ) -> None:
     """Train a head for each target, and print what was measured."""
-    from pathology_scaat.pipeline.heads import targets_of, train_heads
+    from pathology_scaat.pipeline.head_targets import targets_of
+    from pathology_scaat.pipeline.head_training import train_heads
 
     unit = asked.bags_of or "slide"
     if unit not in UNITS:
@@ -116,7 +117,7 @@ def predict(
     quiet: bool,
 ) -> None:
     """Predict with the heads of a folder, or with another one, and print what was measured."""
-    from pathology_scaat.pipeline.heads import predict_heads
+    from pathology_scaat.pipeline.head_predictions import predict_heads
 
     for option, value in others.items():
         if value:

@@ -18,7 +18,9 @@ from made_features import WIDTH, patch_features, write_trident
 
 from pathology_scaat.errors import BundleError, ManifestError, TrainingError, UsageError
 from pathology_scaat.pipeline.contributions import write_contributions
-from pathology_scaat.pipeline.heads import predict_heads, targets_of, train_heads
+from pathology_scaat.pipeline.head_predictions import predict_heads
+from pathology_scaat.pipeline.head_targets import targets_of
+from pathology_scaat.pipeline.head_training import train_heads
 from pathology_scaat.training import TrainConfig
 from pathology_scaat.training.heads.bundle import load_head, read_head_config
 from pathology_scaat.training.heads.config import Target
@@ -248,7 +250,7 @@ def test_what_does_not_go_together_is_refused(feature_cohort: Path, tmp_path: Pa
     ):
         with pytest.raises(UsageError, match=words):
             train_heads(cohort, tmp_path / "a", features, config=TrainConfig(**update))  # type: ignore[arg-type]
-    with pytest.raises(ManifestError, match="no column 'nothing'"):
+    with pytest.raises(ManifestError, match="no column nothing"):
         train_heads(cohort, tmp_path / "a", features, targets=[Target(column="nothing")])
     with pytest.raises(UsageError, match="holds no features"):
         train_heads(cohort, tmp_path / "a", tmp_path)

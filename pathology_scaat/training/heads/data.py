@@ -118,3 +118,14 @@ def check_alike(bags: Sequence[FeatureBag]) -> tuple[int, str]:
                 "give features of one encoder",
             )
     return first.n_features, named.encoder
+
+
+def labels_of(bags: Sequence[FeatureBag], target: Target) -> NDArray[np.int64]:
+    """Class indices (n,) of bags whose labels are among the target's."""
+    return np.array([target.names.index(b.label) for b in bags], np.int64)
+
+
+def outcomes_of(bags: Sequence[FeatureBag]) -> tuple[Tensor, Tensor]:
+    """Times and events (n,) of bags that have them."""
+    time = torch.tensor([float(b.time or 0.0) for b in bags], dtype=torch.float64)
+    return time, torch.tensor([float(bool(b.event)) for b in bags])

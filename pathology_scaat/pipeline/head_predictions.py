@@ -1,8 +1,7 @@
-"""``scaat train --features`` and ``scaat predict --features``: heads on features, no pixels."""
+"""``scaat predict --features``: what heads say of slides and patients, and of each patch."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +11,7 @@ import numpy as np
 import torch
 
 from pathology_scaat.artifacts.checksums import write_sums
-from pathology_scaat.artifacts.leases import lease_if_writable
-from pathology_scaat.artifacts.notes import keep_notes
 from pathology_scaat.artifacts.output_folder import PREDICTIONS_NAME, SUMS_NAME, claim_output
-from pathology_scaat.cohort.columns import COLUMNS
 from pathology_scaat.errors import BundleError, UsageError
 from pathology_scaat.evaluation.performance.predictions import EXTERNAL, Prediction
 from pathology_scaat.evaluation.performance.survival import (
@@ -27,26 +23,18 @@ from pathology_scaat.evaluation.performance.survival import (
 from pathology_scaat.metrics.functional.calibration import softmax
 from pathology_scaat.pipeline.contributions import CONTRIBUTIONS, write_contributions
 from pathology_scaat.pipeline.head_cohort import (
-    LABEL,
     FeatureCohort,
     Truth,
-    completed,
-    deal,
     make_bags,
     read_feature_cohort,
     truth_of,
 )
+from pathology_scaat.pipeline.head_targets import HEAD, head_folders
 from pathology_scaat.pipeline.predict import Gathered, PredictReport, publish
 from pathology_scaat.pipeline.reporting import Reporter, Silent
-from pathology_scaat.training.config import TrainConfig
 from pathology_scaat.training.heads.bundle import HeadBundle, load_head, read_head_config
-from pathology_scaat.training.heads.config import Target, Unit
 from pathology_scaat.training.heads.data import FeatureBag, FeatureReader, is_known
-from pathology_scaat.training.heads.train import HeadResult, train_head
-from pathology_scaat.training.results import TrainProgress
 
-HEAD = "head"
-TARGETS = "targets"
 BAG_RULE = (
     "a head on features: the sum of what the patches of a bag contribute, calibrated; a bag is "
     "one {unit}"
@@ -54,148 +42,6 @@ BAG_RULE = (
 OF_PATIENTS = "Each bag is all slides of a patient: what is headed slides counts bags."
 
 
-def targets_of(
-    columns: Sequence[str],
-    grades: Sequence[str] = (),
-    time: str | None = None,
-    event: str | None = None,
-) -> tuple[Target, ...]:
-    """What is asked for on the command line, as targets.
-
-    Raises
-    ------
-    UsageError
-        If the options do not go together.
-    """
-    if (time is None) != (event is None):
-        raise UsageError(
-            "--time" if time is None else "--event", "is missing", "survival needs both columns"
-        )
-    if time is not None and event is not None:
-        if columns or grades:
-            raise UsageError("--time", "is for survival alone", "leave --target and --grades out")
-        return (Target(kind="survival", column=time, event_column=event),)
-    if grades and len(columns) > 1:
-        raise UsageError("--grades", "are of one column", "give one --target with --grades")
-    names = [LABEL if c.casefold() in (LABEL, *COLUMNS[LABEL]) else c for c in columns or (LABEL,)]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise UsageError("--target", f"names '{twice[0]}' twice", "name each column once")
-    if grades:
-        if len(set(grades)) < 2 or len(set(grades)) < len(grades):
-            raise UsageError("--grades", "are not two or more different ones", "e.g. G1,G2,G3")
-        return (Target(kind="grades", column=names[0], names=tuple(grades)),)
-    return tuple(Target(column=name) for name in names)
-
-
-def head_folders(out: Path) -> tuple[Path, ...]:
-    """Folders below ``out`` that hold a head each, itself among them."""
-    found = [out, *sorted(p for p in (out / TARGETS).glob("*") if p.is_dir())]
-    return tuple(folder for folder in found if (folder / HEAD).is_dir())
-
-
-def train_heads(
-    manifest: Path,
-    out: Path,
-    features: Path,
-    *,
-    targets: Sequence[Target] = (Target(),),
-    unit: Unit = "slide",
-    config: TrainConfig | None = None,
-    seed: int = 0,
-    overwrite: bool = False,
-    reporter: Reporter | None = None,
-) -> tuple[HeadResult, ...]:
-    """Train a head for each target: into ``out/head``, of several into ``out/targets/NAME/head``.
-
-    Parameters
-    ----------
-    manifest : Path
-        Cohort table; a column ``slide_id`` will do in place of slides.
-    out : Path
-    features : Path
-        Folder with one ``.h5`` file a slide, named by its id.
-    targets : sequence of Target
-    unit : str
-        What one bag is. Survival is always of patients.
-    config : TrainConfig, optional
-    seed : int
-        Of the splits and of the training.
-    overwrite : bool
-    reporter : Reporter, optional
-
-    Raises
-    ------
-    ManifestError, UsageError, StoreError, TrainingError
-        If table, features and targets do not fit, or nothing can be learnt.
-    """
-    listener = reporter or Silent()
-    settings = config or TrainConfig()
-    _refuse_what_heads_cannot(settings)
-    cohort = read_feature_cohort(manifest, features)
-    claim_output(out)
-    for note in cohort.notes:
-        listener.note(note)
-    results = []
-    for target in targets:
-        whole = completed(target, cohort)
-        own: Unit = "patient" if whole.kind == "survival" else unit
-        truth = truth_of(cohort, whole, needed=True)
-        splits, told = deal(cohort, truth, seed)
-        bags = [b for b in make_bags(cohort, truth, own, splits) if b.split]
-        folder = out if len(targets) == 1 else out / TARGETS / _folder_name(whole)
-        folder.mkdir(parents=True, exist_ok=True)
-        stage = "train" if len(targets) == 1 else f"train {whole.column}"
-        begun = False
-
-        def tell(progress: TrainProgress, stage: str = stage) -> None:
-            nonlocal begun
-            if not begun:
-                listener.begin(stage, progress.n_epochs)
-                begun = True
-            listener.update(stage, progress.epochs_done, progress.text)
-
-        with lease_if_writable(folder / HEAD, math.inf):
-            result = train_head(
-                bags, folder / HEAD, settings, whole, unit=own, seed=seed, overwrite=overwrite,
-                progress=tell,
-            )  # fmt: skip
-        if begun:
-            listener.end(stage)
-        head_notes = [f"{len(bags)} bags of one {own} each.", *told, *result.notes]
-        for note in head_notes:
-            listener.note(note)
-        keep_notes(folder, "train", [*cohort.notes, *head_notes])
-        results.append(result)
-    return tuple(results)
-
-
-def _refuse_what_heads_cannot(settings: TrainConfig) -> None:
-    named = settings.model_fields_set
-    if "method" in named and settings.method != "plain":
-        raise UsageError(
-            "--method",
-            f"'{settings.method}' works on pixels, and features have none",
-            "leave it out, or train on slides",
-        )
-    for option in ("backbone", "backbone_weights"):
-        if option in named:
-            raise UsageError(
-                "--backbone" if option == "backbone" else "--weights",
-                "has no use for features that are there already",
-                "leave it out",
-            )
-    if "trainable" in named and settings.trainable != "head":
-        raise UsageError("--trainable", "is the head alone on features", "leave it out")
-    if "labels" in named and settings.labels not in ("auto", "slide"):
-        raise UsageError("--labels", "is slide for features", "leave it out")
-
-
-def _folder_name(target: Target) -> str:
-    return "".join(c if c.isalnum() or c in "-_." else "_" for c in target.column).strip(".") or "_"
-
-
-# -- predicting
 @dataclass(frozen=True)
 class HeadPredictions:
     """What predicting with one head left.

@@ -1,0 +1,62 @@
+"""What heads on features are asked to tell, and the folders that they lie in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pathology_scaat.cohort.columns import COLUMNS
+from pathology_scaat.errors import UsageError
+from pathology_scaat.pipeline.head_cohort import LABEL
+from pathology_scaat.training.heads.config import Target
+
+HEAD = "head"
+TARGETS = "targets"
+
+
+def targets_of(
+    columns: Sequence[str],
+    grades: Sequence[str] = (),
+    time: str | None = None,
+    event: str | None = None,
+) -> tuple[Target, ...]:
+    """What is asked for on the command line, as targets.
+
+    Raises
+    ------
+    UsageError
+        If the options do not go together.
+    """
+    if (time is None) != (event is None):
+        raise UsageError(
+            "--time" if time is None else "--event", "is missing", "survival needs both columns"
+        )
+    if time is not None and event is not None:
+        if columns or grades:
+            raise UsageError("--time", "is for survival alone", "leave --target and --grades out")
+        return (Target(kind="survival", column=time, event_column=event),)
+    if grades and len(columns) > 1:
+        raise UsageError("--grades", "are of one column", "give one --target with --grades")
+    names = [LABEL if c.casefold() in (LABEL, *COLUMNS[LABEL]) else c for c in columns or (LABEL,)]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise UsageError("--target", f"names '{twice[0]}' twice", "name each column once")
+    if grades:
+        if len(set(grades)) < 2 or len(set(grades)) < len(grades):
+            raise UsageError("--grades", "are not two or more different ones", "e.g. G1,G2,G3")
+        return (Target(kind="grades", column=names[0], names=tuple(grades)),)
+    return tuple(Target(column=name) for name in names)
+
+
+def head_folders(out: Path) -> tuple[Path, ...]:
+    """Folders below ``out`` that hold a head each, itself among them."""
+    found = [out, *sorted(p for p in (out / TARGETS).glob("*") if p.is_dir())]
+    return tuple(folder for folder in found if (folder / HEAD).is_dir())
+
+
+def target_folder(out: Path, target: Target, n_targets: int) -> Path:
+    """Where the head of one target of several goes; of a single one ``out`` itself."""
+    if n_targets == 1:
+        return out
+    name = "".join(c if c.isalnum() or c in "-_." else "_" for c in target.column).strip(".")
+    return out / TARGETS / (name or "_")
