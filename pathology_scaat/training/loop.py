@@ -35,7 +35,7 @@ from pathology_scaat.scaat.overfitting_monitor import check_overfitting
 from pathology_scaat.system.own_files import replace_file
 from pathology_scaat.training import builders as setup
 from pathology_scaat.training.backbones import train_mode
-from pathology_scaat.training.bundle_config import NOTHING_LEARNT, HeldOut
+from pathology_scaat.training.bundle_quality import NOTHING_LEARNT, HeldOut
 from pathology_scaat.training.checkpoint import CHECKPOINT_NAME, load_checkpoint, save_checkpoint
 from pathology_scaat.training.config import TrainConfig
 from pathology_scaat.training.data import BatchLoader

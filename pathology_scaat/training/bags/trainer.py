@@ -42,7 +42,8 @@ from pathology_scaat.training.bags.model import BagModel, tall_image, with_head
 from pathology_scaat.training.bags.predict import bag_logits, encode
 from pathology_scaat.training.bags.references import measure_bag_references
 from pathology_scaat.training.bundle import save_bundle
-from pathology_scaat.training.bundle_config import HeldOut, model_fingerprint
+from pathology_scaat.training.bundle_config import model_fingerprint
+from pathology_scaat.training.bundle_quality import HeldOut
 from pathology_scaat.training.config import TrainConfig
 from pathology_scaat.training.data import BatchLoader
 from pathology_scaat.training.held_out import measure_held_out_slides
