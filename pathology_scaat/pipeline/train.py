@@ -270,6 +270,27 @@ def train(
     -------
     TrainResult
         Metrics and the path of the bundle.
+
+    Raises
+    ------
+    UsageError
+        If the device does not exist, or a setting is impossible.
+    TrainingError
+        If there is nothing to learn from.
+    ManifestError
+        If one slide is there under two patients.
+
+    Examples
+    --------
+    With the cohort and the folder that :func:`pathology_scaat.tile` was given, one epoch of a
+    small network:
+
+    >>> import pathology_scaat as ps
+    >>> from pathology_scaat.training import TrainConfig
+    >>> settings = TrainConfig(backbone="scaat-small", epochs=1)
+    >>> result = ps.train(manifest, out, config=settings, device="cpu")
+    >>> result.bundle_path == out / "model"
+    True
     """
     listener = logged(reporter, out, "train")
     settings = config or TrainConfig()
