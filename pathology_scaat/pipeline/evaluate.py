@@ -175,5 +175,5 @@ def compare(
         device=device,
         overwrite=overwrite,
         progress=_steps(listener),
-        told=listener.note,
+        announce=listener.note,
     )

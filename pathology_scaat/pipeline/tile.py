@@ -72,9 +72,9 @@ def _job(
 
 def _reach(job: TileJob) -> None:
     """A slide that is not there costs no worker; of a slide by URL only its worker knows."""
-    place = slide_location(job.slide_path)
-    if isinstance(place, Path):
-        reach_slide(place)
+    location = slide_location(job.slide_path)
+    if isinstance(location, Path):
+        reach_slide(location)
 
 
 def _facts(result: TileResult) -> Mapping[str, Any]:

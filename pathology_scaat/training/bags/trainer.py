@@ -150,10 +150,12 @@ class BagTrainer(TrainingLoop):
             bool((annotated[a:b] >= 0).any())
             for a, b in zip(self.train.starts[:-1], self.train.starts[1:], strict=True)
         )
-        told = ", ".join(f"{n} {c}" for n, c in zip(self.job.class_names, counts, strict=True))
+        shown_counts = ", ".join(
+            f"{n} {c}" for n, c in zip(self.job.class_names, counts, strict=True)
+        )
         return [
             f"Mixed labels: annotated patches of {slides} of {len(self.train)} training slides "
-            f"({told}) are learnt from one by one beside the bags, "
+            f"({shown_counts}) are learnt from one by one beside the bags, "
             f"{self.bags.annotated_share:.0%} of an epoch's patches."
         ]
 
