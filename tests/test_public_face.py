@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from drawn_slides import draw_slide
+from drawn_slides import draw_slide, make_cohort
 from saliency_fixtures import RunFolder
 
 import pathology_scaat as ps
@@ -88,6 +88,17 @@ def test_examples_on_the_folder_of_a_run(run_folder: RunFolder) -> None:
     ):  # fmt: skip
         failed, tried = doctest.testmod(
             importlib.import_module(f"pathology_scaat.{module}"), extraglobs={"out": run_folder.out}
+        )
+        assert failed == 0, module
+        assert tried, module
+
+
+def test_examples_from_slides_to_overlays(tmp_path: Path) -> None:
+    """What tiling makes is trained on, and what training makes is applied."""
+    given = {"manifest": make_cohort(tmp_path), "out": tmp_path / "out"}
+    for module in ("pipeline.tile", "pipeline.train", "pipeline.run"):
+        failed, tried = doctest.testmod(
+            importlib.import_module(f"pathology_scaat.{module}"), extraglobs=given
         )
         assert failed == 0, module
         assert tried, module

@@ -9,7 +9,7 @@ import typer
 
 from pathology_scaat.cli import options as opt
 from pathology_scaat.cli.app import app
-from pathology_scaat.cli.common import cohort, needed, no_salt_alone, progress_of
+from pathology_scaat.cli.common import cohort, engine_of, needed, no_salt_alone, progress_of
 from pathology_scaat.cli.output import Json, stdout, tell
 
 
@@ -19,6 +19,9 @@ def evaluate(
     manifest: opt.Manifest = None,
     model: opt.Model = None,
     device: opt.Device = "auto",
+    workers: opt.LabelWorkers = None,
+    scheduler: opt.Scheduler = None,
+    cluster: opt.Cluster = None,
     pseudonymize: opt.Pseudonymize = None,
     overwrite: opt.Overwrite = False,
     quiet: opt.Quiet = False,
@@ -36,6 +39,7 @@ def evaluate(
             manifest=cohort(manifest, pseudonymize, folder) if manifest else None,
             model=model,
             device=device,
+            engine=engine_of(workers, scheduler, cluster),
             overwrite=overwrite,
             reporter=reporter,
         )

@@ -68,6 +68,19 @@ def no_pseudonyms(salt: Path | None) -> None:
         )
 
 
+def no_engine(workers: int | None, scheduler: str | None, cluster: Path | None) -> None:
+    """Refuse options of the engine: a head is trained on features in this process alone.
+
+    Raises
+    ------
+    UsageError
+    """
+    given = {"--workers": workers, "--scheduler": scheduler, "--cluster": cluster}
+    for option, value in given.items():
+        if value is not None:
+            raise UsageError(option, "has no effect with --features", "leave it out")
+
+
 def train(
     manifest: Path,
     out: Path,

@@ -208,6 +208,12 @@ KeepInk = Annotated[
 Workers = Annotated[
     int | None, typer.Option("--workers", help="Local worker processes; the machine's by default.")
 ]
+LabelWorkers = Annotated[
+    int | None,
+    typer.Option(
+        "--workers", help="Local processes that read the slides' labels; none by default."
+    ),
+]
 Scheduler = Annotated[
     str | None,
     typer.Option(

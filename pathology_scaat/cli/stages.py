@@ -103,6 +103,9 @@ def train(
     data_years: opt.DataYears = False,
     device: opt.Device = "auto",
     seed: opt.Seed = None,
+    workers: opt.LabelWorkers = None,
+    scheduler: opt.Scheduler = None,
+    cluster: opt.Cluster = None,
     pseudonymize: opt.Pseudonymize = None,
     overwrite: opt.Overwrite = False,
     quiet: opt.Quiet = False,
@@ -121,6 +124,7 @@ def train(
     asked = heads.Asked(target or [], opt.listed(grades) or [], time, event, bags_of)
     if features is not None:
         heads.no_pseudonyms(pseudonymize)
+        heads.no_engine(workers, scheduler, cluster)
         table = needed(manifest, "--manifest")
         heads.train(table, folder, features, asked, settings, seed or 0, overwrite, quiet)
         return
@@ -132,6 +136,7 @@ def train(
             config=settings,
             device=device,
             seed=seed or 0,
+            engine=engine_of(workers, scheduler, cluster),
             overwrite=overwrite,
             reporter=reporter,
         )

@@ -114,10 +114,10 @@ def stamp_manifest(clini: Path, slide_table: Path, slides: Path, target: str) ->
         If a column is missing, a patient has two values, or a slide is not found.
     """
     clinical = read_table(clini)
-    place = _columns(clinical, clini.name, ("PATIENT", target))
+    columns = _columns(clinical, clini.name, ("PATIENT", target))
     label_of: dict[str, str] = {}
     for cells, line in zip(clinical.rows, clinical.lines, strict=True):
-        patient, label = cells[place["PATIENT"]].strip(), cells[place[target]].strip()
+        patient, label = cells[columns["PATIENT"]].strip(), cells[columns[target]].strip()
         if label_of.setdefault(patient, label) != label:
             raise ManifestError(
                 f"{clini.name}, line {line}",
@@ -179,7 +179,7 @@ def _files_by_stem(folder: Path) -> dict[str, list[Path]]:
         slides = [slide for slide, _ in slides_of_folder(folder.absolute()).rows]
     except ManifestError:
         places = (folder.absolute(), folder.absolute() / "h5_files")
-        slides = [path for place in places for path in sorted(place.glob("*.h5"))]
+        slides = [path for folder in places for path in sorted(folder.glob("*.h5"))]
         if not slides:
             raise
     for slide in slides:

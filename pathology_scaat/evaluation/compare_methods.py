@@ -128,7 +128,7 @@ def compare_methods(
     device: str = "auto",
     overwrite: bool = False,
     progress: Progress | None = None,
-    told: Callable[[str], None] | None = None,
+    announce: Callable[[str], None] | None = None,
 ) -> Comparison:
     """Train every arm with every seed and compare their maps on the test slides.
 
@@ -147,8 +147,8 @@ def compare_methods(
         Train and measure everything anew.
     progress : callable, optional
         Called with (what, done, all).
-    told : callable, optional
-        Called with a word on each model as its training begins.
+    announce : callable, optional
+        Called with the name of each model as its training begins.
 
     Returns
     -------
@@ -174,8 +174,8 @@ def compare_methods(
 
     def train(folder: str, settings: TrainConfig, seed: int) -> Path:
         path = out_dir / "models" / folder
-        if told is not None:
-            told(folder)
+        if announce is not None:
+            announce(folder)
         train_model(slides, path, settings, device=device, seed=seed, overwrite=overwrite)
         return path
 

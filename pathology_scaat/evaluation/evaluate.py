@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +16,19 @@ from pathology_scaat.artifacts.fingerprint import fingerprint
 from pathology_scaat.errors import StoreError, UsageError
 from pathology_scaat.evaluation.comparison import Comparison, compare_measurements
 from pathology_scaat.evaluation.comparison_report import write_comparison
-from pathology_scaat.evaluation.evaluation_set import EvaluationSet, evaluation_set_from_stores
-from pathology_scaat.evaluation.held_out import choose_slides, read_column
+from pathology_scaat.evaluation.evaluation_set import (
+    ChosenPatches,
+    EvaluationSet,
+    choose_patches,
+)
+from pathology_scaat.evaluation.held_out import SlideChoice, choose_slides, read_column
 from pathology_scaat.evaluation.measure import Progress, measure_model
 from pathology_scaat.evaluation.measurement import Measurement
 from pathology_scaat.evaluation.protocol import ProtocolConfig
 from pathology_scaat.evaluation.slide_card import slide_card
 from pathology_scaat.evaluation.trust_card import TrustCard, build_entries, write_card
 from pathology_scaat.execution.devices import choose_device
+from pathology_scaat.execution.engine import EngineConfig, map_jobs
 from pathology_scaat.metrics.functional.calibration import fit_temperature, temperature_problem
 
 logger = logging.getLogger(__name__)
@@ -47,6 +54,8 @@ def evaluate_run(
     device: str = "auto",
     overwrite: bool = False,
     progress: Progress | None = None,
+    engine: EngineConfig | None = None,
+    announce: Callable[[str], None] | None = None,
 ) -> TrustCard:
     """Measure a run's model on its test slides and write a trust card.
 
@@ -74,7 +83,13 @@ def evaluate_run(
     overwrite : bool
         Measure again even where a measurement of this model and these images is there.
     progress : callable, optional
-        Called with (what, done, all).
+        Called with (what, done, all); not by a job on a cluster.
+    engine : EngineConfig, optional
+        Where labels are read, one job per slide, and, where it names a cluster, where the model
+        is measured: one job on a worker with a GPU, which reads the chosen patches itself.
+        Decides speed only.
+    announce : callable, optional
+        Called with one sentence that a user should read of the cluster.
 
     Returns
     -------
@@ -88,39 +103,93 @@ def evaluate_run(
     UsageError
         If no patch of these slides has a label the model knows.
     """
-    from pathology_scaat.training.bundle import load_bundle
+    from pathology_scaat.training.bundle_reading import read_bundle_config
 
     out_dir = Path(out_dir)
     config = config or ProtocolConfig()
-    chosen_device = choose_device(device)
-    bundle = load_bundle(model or out_dir / "model", device=str(chosen_device))
-    patients = patients or read_column(out_dir, "patient")
-    if bundle.config.bag is not None:
-        card = slide_card(
-            out_dir, bundle, config, slide_ids=slide_ids, patients=patients, labels=labels,
-            device=chosen_device, progress=progress,
+    model = Path(model or out_dir / "model")
+    model_config = read_bundle_config(model)
+    patients = dict(patients or read_column(out_dir, "patient"))
+    job = EvaluateJob(
+        out_dir, model, config, slide_ids=None if slide_ids is None else tuple(slide_ids),
+        patients=patients, labels=None if labels is None else dict(labels),
+        referees=tuple(Path(path) for path in referees), device=device, overwrite=overwrite,
+    )  # fmt: skip
+    if model_config.bag is None:
+        choice = choose_slides(out_dir, model_config, slide_ids, patients)
+        chosen = choose_patches(
+            _stores(out_dir, choice.slide_ids), model_config.class_names,
+            model_config.positive_class, patients=patients, annotations=annotations,
+            max_patches=config.max_images, max_pixels=config.max_pixels, seed=config.seed,
+            name=choice.words, engine=engine,
         )  # fmt: skip
-        write_card(card, out_dir / "evaluation")
-        return card
-    choice = choose_slides(out_dir, bundle.config, slide_ids, patients)
-    data = evaluation_set_from_stores(
-        _stores(out_dir, choice.slide_ids), bundle.config.class_names,
-        bundle.config.positive_class, patients=patients, annotations=annotations,
-        max_patches=config.max_images, max_pixels=config.max_pixels, seed=config.seed,
-        name=choice.words,
-    )  # fmt: skip
-    if data is None:
-        raise UsageError(
-            out_dir.name,
-            "has no labelled patch to evaluate on",
-            "annotate test slides, or name labelled slides",
-        )
-    judges = [load_bundle(path, device=str(chosen_device)) for path in referees]
+        if chosen is None:
+            raise UsageError(
+                out_dir.name,
+                "has no labelled patch to evaluate on",
+                "annotate test slides, or name labelled slides",
+            )
+        job = replace(job, choice=choice, chosen=chosen)
+    card = _evaluated(job, engine, progress, announce)
+    write_card(card, out_dir / "evaluation")
+    return card
+
+
+@dataclass(frozen=True)
+class EvaluateJob:
+    """One model to measure: paths and choices, no pixels and no weights.
+
+    Attributes
+    ----------
+    out_dir, model : Path
+        Output folder of a run, and the bundle.
+    config : ProtocolConfig
+    slide_ids, patients, labels, referees, device, overwrite
+        As in :func:`evaluate_run`.
+    choice, chosen : SlideChoice, ChosenPatches
+        Slides and patches to measure on; None for a model for bags, which is measured on whole
+        slides.
+    """
+
+    out_dir: Path
+    model: Path
+    config: ProtocolConfig
+    slide_ids: tuple[str, ...] | None
+    patients: dict[str, str]
+    labels: dict[str, str] | None
+    referees: tuple[Path, ...]
+    device: str
+    overwrite: bool
+    choice: SlideChoice | None = None
+    chosen: ChosenPatches | None = None
+
+
+def evaluate_job(job: EvaluateJob, progress: Progress | None = None) -> TrustCard:
+    """Read the chosen patches and measure the model on them, on the device of this machine.
+
+    Measurements are kept in ``out/evaluation/measurements``.
+
+    Raises
+    ------
+    BundleError, StoreError
+        If an input cannot be read.
+    """
+    from pathology_scaat.training.bundle import load_bundle
+
+    device = choose_device(job.device)
+    bundle = load_bundle(job.model, device=str(device))
+    if job.chosen is None or job.choice is None:
+        return slide_card(
+            job.out_dir, bundle, job.config, slide_ids=job.slide_ids, patients=job.patients,
+            labels=job.labels, device=device, progress=progress,
+        )  # fmt: skip
+    data, choice, config = job.chosen.read(), job.choice, job.config
+    judges = [load_bundle(path, device=str(device)) for path in job.referees]
     result = _measured(
-        bundle, data, config, float(bundle.config.temperature), judges, chosen_device,
-        out_dir / "evaluation", overwrite, progress,
+        bundle, data, config, float(bundle.config.temperature), judges, device,
+        job.out_dir / "evaluation", job.overwrite, progress,
     )  # fmt: skip
-    card = TrustCard(
+    return TrustCard(
         model_fingerprint=bundle.fingerprint,
         training_method=bundle.config.trained_by,
         explanation_method=config.method,
@@ -136,8 +205,26 @@ def evaluate_run(
         terms=bundle.config.terms,
         settings=config.model_dump(mode="json"),
     )
-    write_card(card, out_dir / "evaluation")
-    return card
+
+
+def _evaluated(
+    job: EvaluateJob,
+    engine: EngineConfig | None,
+    progress: Progress | None,
+    announce: Callable[[str], None] | None,
+) -> TrustCard:
+    """The card, measured on a cluster's GPU where there is a cluster; else here, step by step."""
+    if engine is None or not (engine.scheduler or engine.cluster):
+        return evaluate_job(job, progress)
+    gpu = None if job.device == "cpu" else {"GPU": 1.0}
+    with closing(
+        map_jobs(evaluate_job, [job], engine, announce=announce, resources=gpu)
+    ) as outcomes:
+        outcome = next(outcomes)
+    if outcome.result is None:
+        assert outcome.error is not None  # noqa: S101  (for the type checker)
+        raise outcome.error
+    return outcome.result
 
 
 def _measured(

@@ -18,6 +18,7 @@ from pathology_scaat.evaluation.held_out import patient_groups
 from pathology_scaat.system.names import name_key
 
 if TYPE_CHECKING:
+    from pathology_scaat.execution.engine import EngineConfig
     from pathology_scaat.patches import PatchStore
 
 
@@ -114,7 +115,88 @@ def _turns(keys: Sequence[Any]) -> NDArray[np.int64]:
     return turns
 
 
-def evaluation_set_from_stores(
+@dataclass(frozen=True)
+class SlidePart:
+    """Patches of one slide that are chosen for an evaluation set.
+
+    Attributes
+    ----------
+    store : Path
+        Patch store of the slide.
+    indices : ndarray, (M,) int64
+        Rows of the store, ascending.
+    annotation : Path, optional
+        Gives the patches their masks; without it their masks are empty.
+    """
+
+    store: Path
+    indices: NDArray[np.int64]
+    annotation: Path | None = None
+
+
+@dataclass(frozen=True)
+class ChosenPatches:
+    """Which patches an evaluation set consists of; their pixels are still in the stores.
+
+    Small enough to be sent to another machine, which reads the pixels itself.
+
+    Attributes
+    ----------
+    parts : tuple of SlidePart
+        Slide by slide, in the order of the set.
+    labels : ndarray, (N,) int64
+    groups : ndarray, (N,)
+        Patient (or slide) of each patch.
+    positive_class : str
+        Name of the class that masks show.
+    positive_index : int
+        The same in the order of the model's classes.
+    has_masks : bool
+        Whether the set has masks at all.
+    name, unit : str
+        As in :class:`EvaluationSet`.
+    """
+
+    parts: tuple[SlidePart, ...]
+    labels: NDArray[np.int64]
+    groups: NDArray[Any]
+    positive_class: str
+    positive_index: int
+    has_masks: bool
+    name: str
+    unit: str
+
+    def read(self) -> EvaluationSet:
+        """The evaluation set with its pixels and masks.
+
+        Raises
+        ------
+        StoreError
+            If a store cannot be read.
+        AnnotationError
+            If an annotation file cannot be read.
+        """
+        from pathology_scaat.patches import PatchStore
+
+        pixels: list[NDArray[np.uint8]] = []
+        masks: list[NDArray[np.bool_]] = []
+        for part in self.parts:
+            store = PatchStore(part.store)
+            pixels.append(store.read(part.indices))
+            if self.has_masks:
+                masks.append(_masks(store, part.indices, part.annotation, self.positive_class))
+        return EvaluationSet(
+            np.concatenate(pixels),
+            self.labels,
+            self.groups,
+            positive_class=self.positive_index,
+            masks=np.concatenate(masks) if self.has_masks else None,
+            name=self.name,
+            unit=self.unit,
+        )
+
+
+def choose_patches(
     stores: Mapping[str, Path],
     class_names: Sequence[str],
     positive_class: str,
@@ -125,8 +207,9 @@ def evaluation_set_from_stores(
     max_pixels: int = 100_000_000,
     seed: int = 0,
     name: str = "patches",
-) -> EvaluationSet | None:
-    """Labelled patches of some slides; None where no patch has a label.
+    engine: EngineConfig | None = None,
+) -> ChosenPatches | None:
+    """Choose labelled patches of some slides; None where no patch has a label.
 
     Parameters
     ----------
@@ -146,59 +229,85 @@ def evaluation_set_from_stores(
         At most so many pixels in all (memory).
     seed : int
     name : str
+    engine : EngineConfig, optional
+        Where the labels are read, one job per slide; in this process by default.
+
+    Raises
+    ------
+    StoreError
+        If a store cannot be read.
     """
-    from pathology_scaat.patches import PatchStore
+    from pathology_scaat.patches.stored_labels import over_stores, read_patch_labels
 
     known = {name_key(n): i for i, n in enumerate(class_names)}
+    stores = dict(sorted(stores.items()))
+    found = over_stores(read_patch_labels, stores, engine)
     slide_of: list[str] = []
     labels: list[NDArray[np.int64]] = []
-    places: list[NDArray[np.int64]] = []
-    opened = {slide_id: PatchStore(path) for slide_id, path in sorted(stores.items())}
-    for slide_id, store in opened.items():
-        names = store.meta.class_names
+    indices: list[NDArray[np.int64]] = []
+    for slide_id, store in found.items():
         table = np.array(
-            [known.get(name_key(n), UNLABELLED) for n in names] + [UNLABELLED], dtype=np.int64
+            [known.get(name_key(n), UNLABELLED) for n in store.class_names] + [UNLABELLED],
+            dtype=np.int64,
         )
-        own = table[np.asarray(store.labels, dtype=np.int64)] if len(store) else table[:0]
-        there = np.flatnonzero(own != UNLABELLED)
-        labels.append(own[there])
-        places.append(there)
-        slide_of += [slide_id] * len(there)
+        own = table[store.labels.astype(np.int64)] if len(store.labels) else table[:0]
+        labelled = np.flatnonzero(own != UNLABELLED)
+        labels.append(own[labelled])
+        indices.append(labelled)
+        slide_of += [slide_id] * len(labelled)
     if not slide_of:
         return None
-    all_labels, all_places = np.concatenate(labels), np.concatenate(places)
+    all_labels, all_indices = np.concatenate(labels), np.concatenate(indices)
     slides = np.array(slide_of)
     group_of, unit = patient_groups(tuple(dict.fromkeys(slide_of)), patients)
     groups = np.array([group_of[s] for s in slide_of])
     # The choice is made on labels and patients alone; only chosen pixels are read.
     blank = np.zeros((len(slides), 1, 1, 3), dtype=np.uint8)
-    side = max(store.meta.grid.patch_size_px for store in opened.values())
+    side = max(store.patch_size_px for store in found.values())
     limit = max(1, min(max_patches, max_pixels // side**2))
     chosen = EvaluationSet(blank, all_labels, groups, name=name).spread(limit, seed)
-    pixels: list[NDArray[np.uint8]] = []
-    masks: list[NDArray[np.bool_]] = []
     # ``chosen`` is sorted, and patches stand slide by slide: order is kept.
-    for slide_id in dict.fromkeys(slides[chosen]):
-        store, own = opened[slide_id], all_places[chosen[slides[chosen] == slide_id]]
-        pixels.append(store.read(own))
-        masks.append(
-            _masks(store, own, (annotations or {}).get(slide_id), positive_class)
-            if annotations
-            else np.zeros((0, 1, 1), dtype=bool)
+    parts = tuple(
+        SlidePart(
+            Path(stores[slide_id]),
+            all_indices[chosen[slides[chosen] == slide_id]],
+            (annotations or {}).get(slide_id),
         )
-    return EvaluationSet(
-        np.concatenate(pixels),
+        for slide_id in map(str, dict.fromkeys(slides[chosen]))
+    )
+    return ChosenPatches(
+        parts,
         all_labels[chosen],
         groups[chosen],
-        positive_class=known[name_key(positive_class)],
-        masks=np.concatenate(masks) if annotations else None,
+        positive_class=positive_class,
+        positive_index=known[name_key(positive_class)],
+        has_masks=bool(annotations),
         name=name,
         unit=unit,
     )
 
 
+def evaluation_set_from_stores(
+    stores: Mapping[str, Path], class_names: Sequence[str], positive_class: str, **choice: Any
+) -> EvaluationSet | None:
+    """Labelled patches of some slides with their pixels; None where no patch has a label.
+
+    Parameters
+    ----------
+    stores, class_names, positive_class, **choice
+        As in :func:`choose_patches`.
+
+    Raises
+    ------
+    StoreError
+        If a store cannot be read.
+    """
+    chosen = choose_patches(stores, class_names, positive_class, **choice)
+    return None if chosen is None else chosen.read()
+
+
 def _masks(
-    store: PatchStore, places: NDArray[np.int64], annotation: Path | None, positive_class: str
+    store: PatchStore, indices: NDArray[np.int64], annotation: Path | None, positive_class: str
 ) -> NDArray[np.bool_]:
     from pathology_scaat.annotations import Background, read_annotations
     from pathology_scaat.annotations.rasterize import patch_masks
@@ -206,20 +315,20 @@ def _masks(
     grid = store.meta.grid
     side = grid.patch_size_px
     if annotation is None:
-        return np.zeros((len(places), side, side), dtype=bool)
+        return np.zeros((len(indices), side, side), dtype=bool)
     bounds = store.meta.slide.bounds_px
     offset = (bounds.x, bounds.y) if bounds else (0, 0)
     # The masks follow the labels' own rule: classes, overlaps, background and all.
     names = store.meta.class_names
     owner = match_class(positive_class, names)
     if owner is None:
-        return np.zeros((len(places), side, side), dtype=bool)
+        return np.zeros((len(indices), side, side), dtype=bool)
     background = store.meta.parameters.get("background_class")
     return patch_masks(
         read_annotations(annotation, offset_px=offset),
         names[owner],
         names,
-        grid.exact_origins_px(store.grid_index[places]),
+        grid.exact_origins_px(store.grid_index[indices]),
         grid.patch_size_level0_px,
         side,
         Background(background, store.meta.slide.frame_px) if background else None,

@@ -170,8 +170,8 @@ def _entries(
             return TrustEntry(question, measure, None, None, "not measured", why)
         interval = clustered_mean(found, clusters)
         verdict = "described" if chance is None else judge(interval, chance)
-        told = words or verdict_words(verdict, interval, unit)
-        return TrustEntry(question, measure, interval, chance, verdict, told)
+        sentence = words or verdict_words(verdict, interval, unit)
+        return TrustEntry(question, measure, interval, chance, verdict, sentence)
 
     entries = [_auc(scores, groups, unit, target, labels)]
     main = values("flipping/contribution")

@@ -152,8 +152,8 @@ class _Builder:
             return
         verdict: Verdict = "described" if chance is None else judge(found, chance)
         unit = "mosaics" if measure.startswith("mosaic") else self.data.unit
-        told = words or verdict_words(verdict, found, unit)
-        self.entries.append(TrustEntry(question, measure, found, chance, verdict, told))
+        sentence = words or verdict_words(verdict, found, unit)
+        self.entries.append(TrustEntry(question, measure, found, chance, verdict, sentence))
 
 
 def build_entries(

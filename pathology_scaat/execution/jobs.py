@@ -146,13 +146,13 @@ def _foreign(job: object, error: Exception) -> JobError:
     slide_path = getattr(getattr(job, "job", job), "slide_path", None)
     if slide_path:
         try:
-            place = slide_location(slide_path)
+            location = slide_location(slide_path)
         except AddressError:
-            place = SlideUrl(str(slide_path))
-        if isinstance(place, Path):
-            redactor.hide_path(place, subject_of(job))
+            location = SlideUrl(str(slide_path))
+        if isinstance(location, Path):
+            redactor.hide_path(location, subject_of(job))
         else:
-            for name in (place.url, place.name, place.stem):
+            for name in (location.url, location.name, location.stem):
                 redactor.hide(name, subject_of(job))
     ours.trace = redactor(traceback.format_exc())
     return ours

@@ -170,8 +170,8 @@ def export_slide(
     surplus = other.without(config.formats) if prune else {}
     if old is not None and not todo and not surplus:
         return _result(old, True, time.perf_counter() - started)
-    place = None if slide_path is None else slide_location(slide_path)
-    context = Context(slide_map, source, config, place, mpp, tissue_path, facts, findings)
+    location = None if slide_path is None else slide_location(slide_path)
+    context = Context(slide_map, source, config, location, mpp, tissue_path, facts, findings)
     if config.vmax is not None and config.drawn == "evidence" and {"png", "figure"} & set(todo):
         context.notes.append(
             "--vmax is the top of saliency, and pictures show evidence: --evidence-top is theirs"

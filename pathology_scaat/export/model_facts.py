@@ -10,12 +10,11 @@ from pydantic import ValidationError
 from pathology_scaat.stitching.schema import SlideMapMeta
 from pathology_scaat.training.bundle_config import (
     NO_YEARS,
-    NOTHING_LEARNT,
     DataYears,
-    HeldOut,
     MapReference,
     ReferenceSettings,
 )
+from pathology_scaat.training.bundle_quality import NOTHING_LEARNT, HeldOut
 from pathology_scaat.training.imported.record import ImportRecord
 
 __all__ = ["NOTHING_LEARNT", "NO_YEARS", "ROLE_WORDS", "ModelFacts"]

@@ -86,9 +86,9 @@ def export_png(path: Path, context: Context) -> ExportFrame:
             file = path if main else path.with_name(
                 f"{path.name.removesuffix('.png')}.{picture_name(kind, number, class_name)}.png"
             )  # fmt: skip
-            place = write_overlay_png(file, context.pictures, kind, class_name)
+            picture_px = write_overlay_png(file, context.pictures, kind, class_name)
             context.extras[file.name] = {
-                "picture_px": list(place), "shows": kind, "class": class_name, "main": main,
+                "picture_px": list(picture_px), "shows": kind, "class": class_name, "main": main,
             }  # fmt: skip
             if not main:
                 context.beside.append(file)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from pathology_scaat.patches import PatchStore
+from pathology_scaat.patches.stored_labels import LabelCounts
 from pathology_scaat.training import TrainingSlide
 
 SPLIT_NAMES: Mapping[str, str] = {"train": "training", "val": "validation", "test": "test"}
@@ -22,15 +22,24 @@ class ClassCount:
     n_patients: int
 
 
-def count_classes(slides: Sequence[TrainingSlide]) -> tuple[ClassCount, ...]:
-    """Counts for each class and split, classes in the stores' order, also where there is none."""
+def count_classes(
+    slides: Sequence[TrainingSlide], counts: Mapping[str, LabelCounts]
+) -> tuple[ClassCount, ...]:
+    """Counts for each class and split, classes in the stores' order, also where there is none.
+
+    Parameters
+    ----------
+    slides : sequence of TrainingSlide
+        With their splits.
+    counts : mapping of slide id to LabelCounts
+        Of each of these slides.
+    """
     names: tuple[str, ...] = ()
     found: dict[tuple[int, str], tuple[int, set[str], set[str]]] = {}
     for slide in slides:
-        store = PatchStore(slide.store)
-        names = store.meta.class_names
-        for index in range(len(names)):
-            count = int((store.labels == index).sum())
+        own = counts[slide.slide_id]
+        names = own.class_names
+        for index, count in enumerate(own.counts):
             if count:
                 n, ids, patients = found.setdefault((index, slide.split), (0, set(), set()))
                 ids.add(slide.slide_id)

@@ -206,10 +206,12 @@ def _error_of(subject: str, problems: Sequence[str]) -> ConfigError:
 
 def _problem(complaint: Any, model: type[BaseModel] | None) -> str:
     """One complaint: which setting, what is wrong, and what was probably meant."""
-    place = ".".join(str(part) for part in complaint["loc"]) or "settings"
+    setting = ".".join(str(part) for part in complaint["loc"]) or "settings"
     problem = complaint["msg"].removeprefix("Value error, ")
     if complaint["type"] == "missing":
-        problem = f"is missing, give --{place}" if place in ("manifest", "out") else "is missing"
+        problem = (
+            f"is missing, give --{setting}" if setting in ("manifest", "out") else "is missing"
+        )
     elif complaint["type"] == "extra_forbidden":
         names = _settings_beside(complaint["loc"], model)
         meant = did_you_mean(str(complaint["loc"][-1]), names) or _elsewhere(
@@ -224,13 +226,13 @@ def _problem(complaint: Any, model: type[BaseModel] | None) -> str:
             f" ({meant})" if meant else ""
         )
     between = " " if problem.startswith("is missing") else ": "
-    return f"'{place}'{between}{problem}"
+    return f"'{setting}'{between}{problem}"
 
 
-def _settings_beside(place: tuple[Any, ...], model: type[BaseModel] | None) -> list[str]:
+def _settings_beside(setting: tuple[Any, ...], model: type[BaseModel] | None) -> list[str]:
     """The names of the settings of the group in which an unknown one stands."""
     here: Any = model
-    for part in place[:-1]:
+    for part in setting[:-1]:
         field = getattr(here, "model_fields", {}).get(part)
         here = getattr(field, "annotation", None)
     return list(getattr(here, "model_fields", {}))

@@ -16,7 +16,8 @@ from pathology_scaat.evaluation.comparison import Comparison
 from pathology_scaat.evaluation.evaluate import evaluate_run
 from pathology_scaat.evaluation.protocol import ProtocolConfig
 from pathology_scaat.evaluation.trust_card import TrustCard
-from pathology_scaat.pipeline.class_table import class_table_notes, count_classes
+from pathology_scaat.execution.engine import EngineConfig
+from pathology_scaat.pipeline.class_table import class_table_notes
 from pathology_scaat.pipeline.config import read_yaml, validation_error
 from pathology_scaat.pipeline.data_years import with_years
 from pathology_scaat.pipeline.preflight import check_device
@@ -50,6 +51,7 @@ def evaluate(
     model: Path | None = None,
     config: ProtocolConfig | None = None,
     device: str = "auto",
+    engine: EngineConfig | None = None,
     overwrite: bool = False,
     reporter: Reporter | None = None,
 ) -> TrustCard:
@@ -68,13 +70,31 @@ def evaluate(
         What is measured.
     device : str
         ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+    engine : EngineConfig, optional
+        Where labels are read, one job per slide (in this process by default), and on which
+        cluster, if any, the model is measured.
     overwrite : bool
         Measure again.
     reporter : Reporter, optional
         Listens to progress.
+
+    Returns
+    -------
+    TrustCard
+        What could not be measured is there, and says "not measured" and why.
+
+    Raises
+    ------
+    UsageError
+        If the device does not exist, or no patch of these slides has a label the model knows.
+    BundleError, StoreError
+        If an input cannot be read.
+    LostError
+        If the cluster went away.
     """
-    check_device(device)
+    check_device(device, engine)
     claim_output(out)
+    listener = logged(reporter, out, "evaluate")
     cohort = load_cohort(manifest) if manifest is not None else None
     return evaluate_run(
         out,
@@ -85,7 +105,9 @@ def evaluate(
         labels={r.slide_id: r.label for r in cohort.rows if r.label} if cohort else None,
         device=device,
         overwrite=overwrite,
-        progress=_steps(logged(reporter, out, "evaluate")),
+        progress=_steps(listener),
+        engine=engine,
+        announce=listener.note,
     )
 
 
@@ -143,7 +165,7 @@ def compare(
     found = training_cohort(cohort, out, seed)
     if config is not None and config.train.data_years:
         found = replace(found, slides=with_years(found.slides, cohort.rows))
-    for note in (*cohort.notes, *class_table_notes(count_classes(found.slides)), *found.notes):
+    for note in (*cohort.notes, *class_table_notes(found.class_counts), *found.notes):
         listener.note(note)
     return compare_methods(
         found.slides,
@@ -153,5 +175,5 @@ def compare(
         device=device,
         overwrite=overwrite,
         progress=_steps(listener),
-        told=listener.note,
+        announce=listener.note,
     )

@@ -84,7 +84,8 @@ def finetune_cohort(
         for row in dealt.rows
     )
     notes = (*_role_notes(labelled, fixed, parent), *_block_notes(slides, parent, seed))
-    return TrainingCohort(slides, (*dealt.notes, *notes))
+    counts = {one.row.slide_id: one.counts for one in labelled}
+    return TrainingCohort(slides, (*dealt.notes, *notes), count_classes(slides, counts))
 
 
 def _block_notes(
@@ -247,7 +248,7 @@ def finetune(
         recorded = parent.training.get("seed", 0)
         seed = recorded if isinstance(recorded, int) and recorded >= 0 else 0
     found = finetune_cohort(load_cohort(manifest), out, parent, seed)
-    told = (*class_table_notes(count_classes(found.slides)), *found.notes)
+    told = (*class_table_notes(found.class_counts), *found.notes)
     for note in told:
         listener.note(note)
     from pathology_scaat.training import train_model  # needs torch

@@ -178,10 +178,10 @@ def _check_fit(bag: FeatureBag, bundle: HeadBundle) -> None:
 def _slide_of(cohort: FeatureCohort, slide_id: str) -> Path | None:
     """The slide's file, where the table names one that is there and is no file of features."""
     row = next(r for r in cohort.manifest.rows if r.slide_id == slide_id)
-    place = row.slide_path
-    if not isinstance(place, Path) or place.suffix.lower() in (".h5", ".hdf5"):
+    location = row.slide_path
+    if not isinstance(location, Path) or location.suffix.lower() in (".h5", ".hdf5"):
         return None
-    return place if place.exists() else None
+    return location if location.exists() else None
 
 
 def _split_of(bundle: HeadBundle, bag: FeatureBag) -> str:

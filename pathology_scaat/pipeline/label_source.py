@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
 from pathology_scaat.artifacts.output_folder import Workspace
 from pathology_scaat.artifacts.status import StatusTable
 from pathology_scaat.cohort.manifest import Manifest, ManifestRow, assign_splits
-from pathology_scaat.errors import StoreError, TrainingError
+from pathology_scaat.errors import TrainingError
+from pathology_scaat.execution.engine import EngineConfig
 from pathology_scaat.patches import PatchStore
+from pathology_scaat.patches.stored_labels import count_labels, over_stores
 from pathology_scaat.pipeline.class_table import slide_class_notes
 from pathology_scaat.pipeline.same_slides import refuse_copies
 from pathology_scaat.training import TrainingSlide
@@ -60,12 +62,19 @@ def label_notes(rows: Sequence[ManifestRow], asked: LabelSource) -> tuple[str, .
 
 
 def labelled_slides(
-    manifest: Manifest, out: Path, seed: int, *, deal: bool = True
+    manifest: Manifest,
+    out: Path,
+    seed: int,
+    *,
+    deal: bool = True,
+    engine: EngineConfig | None = None,
+    announce: Callable[[str], None] | None = None,
 ) -> tuple[tuple[TrainingSlide, ...], tuple[str, ...]]:
     """The tiled slides that have a label, with patient-disjoint splits; and what to say.
 
     Splits that the manifest gives are kept; where it gives none they are made (stratified by
-    label, seeded) and recorded in ``slides.csv``; without ``deal`` all are ``train``.
+    label, seeded) and recorded in ``slides.csv``; without ``deal`` all are ``train``. Stores are
+    looked into where the engine says, one job per slide; in this process by default.
 
     Raises
     ------
@@ -75,20 +84,12 @@ def labelled_slides(
         If one slide is there under two patients.
     """
     space = Workspace(out)
-    rows: list[ManifestRow] = []
-    prints: list[str] = []
+    labelled = [row for row in manifest.rows if row.label]
+    n_bare = len(manifest.rows) - len(labelled)
+    stores = {row.slide_id: space.patches(row.slide_id) for row in labelled}
+    counted = over_stores(count_labels, stores, engine, skip_unreadable=True, announce=announce)
+    rows = [row for row in labelled if row.slide_id in counted]
     notes: list[str] = []
-    n_bare = 0
-    for row in manifest.rows:
-        if not row.label:
-            n_bare += 1
-            continue
-        try:
-            store = PatchStore(space.patches(row.slide_id))
-        except StoreError:
-            continue
-        rows.append(row)
-        prints.append(store.meta.slide_fingerprint)
     if not rows:
         raise TrainingError(
             "the cohort",
@@ -97,7 +98,7 @@ def labelled_slides(
         )
     if n_bare:
         notes.append(f"{n_bare} slide(s) without a label take no part in the training.")
-    refuse_copies(rows, prints)
+    refuse_copies(rows, [counted[row.slide_id].slide_fingerprint for row in rows])
     cohort = Manifest(rows=tuple(rows))
     if deal:
         # Also where all splits are given: what they leave out is said all the same.

@@ -196,9 +196,9 @@ def _try_out(
 
 
 def _file_bytes(row: ManifestRow) -> int:
-    place = slide_location(row.slide_path)
+    location = slide_location(row.slide_path)
     try:
-        return place.stat().st_size if isinstance(place, Path) else 1 << 62
+        return location.stat().st_size if isinstance(location, Path) else 1 << 62
     except OSError:
         return 1 << 62
 

@@ -90,6 +90,20 @@ def run(
     -------
     RunReport
         What was done and what failed; ``slides.csv`` in the output folder says the same.
+
+    Examples
+    --------
+    Apply the model of another run, ``out / "model"``, to a cohort:
+
+    >>> import pathology_scaat as ps
+    >>> from pathology_scaat.pipeline.config import RunConfig
+    >>> applied = RunConfig(
+    ...     manifest=manifest, out=out.with_name("applied"), model=out / "model", device="cpu",
+    ...     engine={"workers": 0}, export={"formats": ["geojson"]},
+    ... )
+    >>> report = ps.run(applied)
+    >>> report.completed, report.failed
+    (('slide-0', 'slide-1', 'slide-2'), {})
     """
     out = config.out
     listener = logged(reporter, out, "run")

@@ -325,18 +325,18 @@ def chosen(words: Sequence[str]) -> tuple[dict[str, Any], dict[str, str]]:
             problems[word] = "is not NAME=VALUE, such as tile.overlap=0.5"
             continue
         *above, leaf = name.split(".")
-        place = values
+        section = values
         for part in above:
-            inner = place.setdefault(part, {})
+            inner = section.setdefault(part, {})
             if not isinstance(inner, dict):
                 break
-            place = inner
+            section = inner
         else:
-            if leaf in place:
+            if leaf in section:
                 problems[name] = "is set twice"
                 continue
             try:
-                place[leaf] = _value(text.strip(), known.get(name))
+                section[leaf] = _value(text.strip(), known.get(name))
             except (yaml.YAMLError, ValueError, RecursionError):
                 problems[name] = f"'{text[:60]}' cannot be read"
             continue

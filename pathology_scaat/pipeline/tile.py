@@ -72,9 +72,9 @@ def _job(
 
 def _reach(job: TileJob) -> None:
     """A slide that is not there costs no worker; of a slide by URL only its worker knows."""
-    place = slide_location(job.slide_path)
-    if isinstance(place, Path):
-        reach_slide(place)
+    location = slide_location(job.slide_path)
+    if isinstance(location, Path):
+        reach_slide(location)
 
 
 def _facts(result: TileResult) -> Mapping[str, Any]:
@@ -139,6 +139,18 @@ def tile(
         If a slide that was asked for is not in it.
     StoreError
         If the disk cannot hold the patches.
+
+    Examples
+    --------
+    With ``manifest`` a cohort of three annotated slides, and ``out`` a folder that is not there:
+
+    >>> import pathology_scaat as ps
+    >>> from pathology_scaat.execution.engine import EngineConfig
+    >>> from pathology_scaat.patches import TileConfig
+    >>> here = EngineConfig(workers=0)
+    >>> report = ps.tile(manifest, out, config=TileConfig(mpp=0.5, patch_size_px=64), engine=here)
+    >>> report.done, report.failed
+    (['slide-0', 'slide-1', 'slide-2'], {})
     """
     listener = logged(reporter, out, "tile")
     cohort = load_cohort(manifest)

@@ -12,10 +12,16 @@ import numpy as np
 from pathology_scaat.artifacts.output_folder import Workspace, claim_output
 from pathology_scaat.artifacts.status import StatusTable
 from pathology_scaat.cohort.manifest import Manifest, ManifestRow, assign_splits
-from pathology_scaat.errors import StoreError, TrainingError
+from pathology_scaat.errors import TrainingError
 from pathology_scaat.execution.devices import require_device
-from pathology_scaat.patches import PatchStore
-from pathology_scaat.pipeline.class_table import class_table_notes, classes_in, count_classes
+from pathology_scaat.execution.engine import EngineConfig
+from pathology_scaat.patches.stored_labels import LabelCounts, count_labels, over_stores
+from pathology_scaat.pipeline.class_table import (
+    ClassCount,
+    class_table_notes,
+    classes_in,
+    count_classes,
+)
 from pathology_scaat.pipeline.data_years import with_years
 from pathology_scaat.pipeline.label_source import (
     FROM_BAGS,
@@ -49,48 +55,70 @@ class LabelledRow:
     """
 
     row: ManifestRow
-    classes: tuple[str, ...]
-    slide_fingerprint: str
+    counts: LabelCounts
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The classes that its patches have."""
+        return self.counts.present
+
+    @property
+    def slide_fingerprint(self) -> str:
+        """Of the slide that was tiled."""
+        return self.counts.slide_fingerprint
 
 
-def labelled_rows(rows: Sequence[ManifestRow], space: Workspace) -> list[LabelledRow]:
-    """The rows that have a store with labelled patches in an output folder."""
+def labelled_rows(
+    rows: Sequence[ManifestRow],
+    space: Workspace,
+    engine: EngineConfig | None = None,
+    announce: Callable[[str], None] | None = None,
+) -> list[LabelledRow]:
+    """The rows that have a store with labelled patches in an output folder.
+
+    Parameters
+    ----------
+    rows : sequence of ManifestRow
+    space : Workspace
+        Output folder of ``tile``.
+    engine : EngineConfig, optional
+        Where the stores are read, one job per slide; in this process by default.
+    announce : callable, optional
+        Called with one sentence that a user should read of a cluster.
+    """
+    stores = {row.slide_id: space.patches(row.slide_id) for row in rows}
+    counted = over_stores(count_labels, stores, engine, skip_unreadable=True, announce=announce)
     found = []
     for row in rows:
-        try:
-            store = PatchStore(space.patches(row.slide_id))
-        except StoreError:
-            continue
-        labels = store.labels[store.labels >= 0]
-        if labels.size:
-            names = store.meta.class_names
-            counts = np.bincount(labels, minlength=len(names))
-            name = names[int(counts.argmax())]
-            found.append(
-                LabelledRow(
-                    row if row.label else replace(row, label=name),
-                    tuple(n for n, count in zip(names, counts, strict=True) if count),
-                    store.meta.slide_fingerprint,
-                )
-            )
+        own = counted.get(row.slide_id)
+        if own is not None and any(own.counts):
+            name = own.class_names[int(np.argmax(own.counts))]
+            found.append(LabelledRow(row if row.label else replace(row, label=name), own))
     return found
 
 
 @dataclass(frozen=True)
 class TrainingCohort:
-    """Slides with their splits, and the notes on how they were split."""
+    """Slides with their splits, what each split has of each class, and notes on the splits."""
 
     slides: tuple[TrainingSlide, ...]
     notes: tuple[str, ...]
+    class_counts: tuple[ClassCount, ...]
 
 
-def training_cohort(manifest: Manifest, out: Path, seed: int | None) -> TrainingCohort:
+def training_cohort(
+    manifest: Manifest,
+    out: Path,
+    seed: int | None,
+    engine: EngineConfig | None = None,
+    announce: Callable[[str], None] | None = None,
+) -> TrainingCohort:
     """The slides to train on and their patient-disjoint splits.
 
     Splits that the manifest gives are kept; where it gives none they are made here
     (stratified by class, every class in training first, seeded) and recorded in
     ``slides.csv``. With ``seed`` None those that ``slides.csv`` has are taken, where it has one for
-    every slide, else seed 0.
+    every slide, else seed 0. Labels are read where the engine says (:func:`labelled_rows`).
 
     Raises
     ------
@@ -100,7 +128,7 @@ def training_cohort(manifest: Manifest, out: Path, seed: int | None) -> Training
         If one slide is there under two patients.
     """
     space = Workspace(out)
-    labelled = labelled_rows(manifest.rows, space)
+    labelled = labelled_rows(manifest.rows, space, engine, announce)
     if not labelled:
         raise TrainingError(
             "the cohort",
@@ -139,7 +167,8 @@ def training_cohort(manifest: Manifest, out: Path, seed: int | None) -> Training
         )
         for row in cohort.rows
     )
-    return TrainingCohort(slides, cohort.notes)
+    counts = {one.row.slide_id: one.counts for one in labelled}
+    return TrainingCohort(slides, cohort.notes, count_classes(slides, counts))
 
 
 def training_slides(manifest: Manifest, out: Path, seed: int | None) -> tuple[TrainingSlide, ...]:
@@ -151,7 +180,7 @@ def notes_before(cohort: TrainingCohort, settings: TrainConfig) -> tuple[str, ..
     """Notes before training: classes by split, how slides were split, and the positive class."""
     from pathology_scaat.training.builders import one_class_notes  # needs torch
 
-    counts = count_classes(cohort.slides)
+    counts = cohort.class_counts
     names = tuple(dict.fromkeys(count.class_name for count in counts))
     one_class = [
         note
@@ -211,6 +240,7 @@ def train(
     config: TrainConfig | None = None,
     device: str = "auto",
     seed: int = 0,
+    engine: EngineConfig | None = None,
     overwrite: bool = False,
     reporter: Reporter | None = None,
 ) -> TrainResult:
@@ -228,6 +258,9 @@ def train(
         ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
     seed : int
         Seed of the split and of training.
+    engine : EngineConfig, optional
+        Where the labels of the stores are read before training, one job per slide (in this
+        process by default). Training itself runs in this process, on its device.
     overwrite : bool
         Train anew even where the right bundle exists.
     reporter : Reporter, optional
@@ -237,6 +270,27 @@ def train(
     -------
     TrainResult
         Metrics and the path of the bundle.
+
+    Raises
+    ------
+    UsageError
+        If the device does not exist, or a setting is impossible.
+    TrainingError
+        If there is nothing to learn from.
+    ManifestError
+        If one slide is there under two patients.
+
+    Examples
+    --------
+    With the cohort and the folder that :func:`pathology_scaat.tile` was given, one epoch of a
+    small network:
+
+    >>> import pathology_scaat as ps
+    >>> from pathology_scaat.training import TrainConfig
+    >>> settings = TrainConfig(backbone="scaat-small", epochs=1)
+    >>> result = ps.train(manifest, out, config=settings, device="cpu")
+    >>> result.bundle_path == out / "model"
+    True
     """
     listener = logged(reporter, out, "train")
     settings = config or TrainConfig()
@@ -246,11 +300,11 @@ def train(
     cohort = load_cohort(manifest)
     by_slide = label_source(cohort.rows, settings.labels) in FROM_BAGS
     if by_slide:
-        slides, told = labelled_slides(cohort, out, seed)
+        slides, told = labelled_slides(cohort, out, seed, engine=engine, announce=listener.note)
         chosen = positive_class(settings.positive_class, bag_class_names(slides))
         told = (*told, f"{chosen.note}.")
     else:
-        found = training_cohort(cohort, out, seed)
+        found = training_cohort(cohort, out, seed, engine, listener.note)
         slides, told = found.slides, notes_before(found, settings)
         told = (*label_notes(cohort.rows, settings.labels), *told)
     if settings.data_years:

@@ -6,34 +6,28 @@ Reading slides and maps blocks, so it happens on a few threads; the event loop o
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 from collections.abc import Callable
 from dataclasses import asdict
 from importlib import resources
-from typing import Any, TypeVar
-from urllib.parse import unquote
+from typing import Any
 
 import tornado.httpserver
 import tornado.netutil
 import tornado.web
 
 from pathology_scaat.artifacts.output_folder import Workspace
-from pathology_scaat.artifacts.redaction import redact
-from pathology_scaat.errors import ScaatError, SlideReadError, UsageError
+from pathology_scaat.errors import SlideReadError, UsageError
 from pathology_scaat.geometry import BoxPx
-from pathology_scaat.review.access import COOKIE, HEADERS
+from pathology_scaat.review.access import COOKIE
 from pathology_scaat.review.cohort import cohort_rows, slide_paper, verdict_dict
-from pathology_scaat.review.drawings import drawing_of
-from pathology_scaat.review.judged_regions import JudgedRegion
+from pathology_scaat.review.judgement_handlers import Drawings, Verdicts
 from pathology_scaat.review.model_card import model_card
 from pathology_scaat.review.regions import DISAGREEMENT, ORDERS, ReviewRegion
+from pathology_scaat.review.request_handler import ReviewHandler
 from pathology_scaat.review.reviewed_run import Review
 from pathology_scaat.review.slide_tiles import TILE_PX, encode_jpeg
-from pathology_scaat.review.verdicts import UNDO, WHOLE_SLIDE, Verdict
 from pathology_scaat.slides.base import RgbImage
-
-T = TypeVar("T")
 
 STATIC = {
     "openseadragon.min.js": "text/javascript",
@@ -56,65 +50,7 @@ def static_file(name: str) -> bytes:
     return (resources.files("pathology_scaat.review") / "static" / name).read_bytes()
 
 
-class _Handler(tornado.web.RequestHandler):
-    """Checks host, origin and cookie before anything else; adds the headers."""
-
-    review: Review
-
-    def initialize(self, review: Review) -> None:
-        self.review = review
-
-    def set_default_headers(self) -> None:
-        self.clear_header("Server")
-        for name, value in HEADERS.items():
-            self.set_header(name, value)
-
-    def prepare(self) -> None:
-        headers = self.request.headers
-        reason = self.review.access.refusal(
-            self.request.method or "", headers.get("Host"), headers.get("Origin")
-        )
-        if reason is not None:
-            raise tornado.web.HTTPError(403, reason=reason)
-        if not self.allowed_without_cookie() and not self.review.access.is_known(
-            self.get_cookie(COOKIE)
-        ):
-            raise tornado.web.HTTPError(
-                403, reason="open the link that 'scaat review' printed; it works once"
-            )
-
-    def allowed_without_cookie(self) -> bool:
-        return False
-
-    def write_error(self, status_code: int, **kwargs: Any) -> None:
-        self.set_header("Content-Type", "text/plain; charset=utf-8")
-        self.finish(f"{status_code}: {self._reason}\n")
-
-    async def work(self, function: Callable[..., T], *arguments: Any) -> T:
-        """Run something that reads files on a thread; its errors are sentences."""
-        loop = asyncio.get_running_loop()
-        try:
-            return await loop.run_in_executor(self.review.pool, function, *arguments)
-        except ScaatError as error:
-            words = " ".join(redact(str(error)).split())
-            # A status line is Latin-1; what is not comes as a question mark.
-            raise tornado.web.HTTPError(
-                404, reason=words.encode("latin-1", "replace").decode("latin-1")
-            ) from None
-
-    async def slide_id(self, text: str) -> str:
-        """The slide that a request names; 404 unless the table holds it."""
-        name = unquote(text)
-        if name not in await self.work(self.review.known_ids):
-            raise tornado.web.HTTPError(404, reason="no such slide")
-        return name
-
-    def send_json(self, value: Any) -> None:
-        self.set_header("Content-Type", "application/json; charset=utf-8")
-        self.finish(json.dumps(value, allow_nan=False))
-
-
-class _Start(_Handler):
+class _Start(ReviewHandler):
     """``/``: takes the token once, gives the cookie, shows the cohort."""
 
     def allowed_without_cookie(self) -> bool:
@@ -139,14 +75,14 @@ class _Start(_Handler):
         self.finish(static_file("cohort.html"))
 
 
-class _SlidePage(_Handler):
+class _SlidePage(ReviewHandler):
     async def get(self, name: str) -> None:
         await self.slide_id(name)
         self.set_header("Content-Type", "text/html; charset=utf-8")
         self.finish(static_file("slide.html"))
 
 
-class _Static(_Handler):
+class _Static(ReviewHandler):
     def get(self, name: str) -> None:
         if name not in STATIC:
             raise tornado.web.HTTPError(404, reason="no such file")
@@ -155,7 +91,7 @@ class _Static(_Handler):
         self.finish(static_file(name))
 
 
-class _Cohort(_Handler):
+class _Cohort(ReviewHandler):
     async def get(self) -> None:
         review = self.review
         rows = await self.work(cohort_rows, review.out, review.verdicts)
@@ -165,7 +101,7 @@ class _Cohort(_Handler):
         self.send_json({"rows": rows, "model": model})
 
 
-class _Slide(_Handler):
+class _Slide(ReviewHandler):
     async def get(self, name: str) -> None:
         slide_id = await self.slide_id(name)
         order = self.get_query_argument("order", ORDERS[0])
@@ -221,7 +157,7 @@ class _Slide(_Handler):
         return SlideMap(Workspace(self.review.out).map(slide_id)).meta.slide.mpp
 
 
-class _Tile(_Handler):
+class _Tile(ReviewHandler):
     async def get(self, name: str, level: str, col: str, row: str) -> None:
         slide_id = await self.slide_id(name)
         if slide_id not in self.review.shelf:
@@ -234,7 +170,7 @@ class _Tile(_Handler):
         self.finish(data)
 
 
-class _Thumbnail(_Handler):
+class _Thumbnail(ReviewHandler):
     async def get(self, name: str) -> None:
         slide_id = await self.slide_id(name)
         if slide_id not in self.review.shelf:
@@ -251,7 +187,7 @@ class _Thumbnail(_Handler):
         return encode_jpeg(pixels)
 
 
-class _Map(_Handler):
+class _Map(ReviewHandler):
     async def get(self, name: str, channel: str) -> None:
         slide_id = await self.slide_id(name)
         picture = await self.work(self.review.map_picture, slide_id, int(channel))
@@ -263,7 +199,7 @@ class _Map(_Handler):
         self.finish(picture.png)
 
 
-class _Why(_Handler):
+class _Why(ReviewHandler):
     """``/api/why/SLIDE?region=ID``: neighbours of a region, and the slide without it."""
 
     async def get(self, name: str) -> None:
@@ -279,7 +215,7 @@ class _Why(_Handler):
         return self.review.why.about(slide_id, region)
 
 
-class _Neighbour(_Handler):
+class _Neighbour(ReviewHandler):
     async def get(self, name: str, number: str) -> None:
         slide_id = await self.slide_id(name)
         pixels = await self.work(self._picture, slide_id, int(number))
@@ -290,58 +226,7 @@ class _Neighbour(_Handler):
         return self.review.why.picture(slide_id, number)
 
 
-class _Verdicts(_Handler):
-    async def post(self) -> None:
-        try:
-            value = json.loads(self.request.body)
-            verdict = Verdict(
-                reviewer=str(value["reviewer"]).strip(),
-                slide_id=str(value["slide_id"]),
-                region_id=str(value["region_id"]),
-                target_class=str(value["target_class"]),
-                answer=str(value["answer"]),
-                blind=bool(value.get("blind", False)),
-                seconds=None if value.get("seconds") is None else float(value["seconds"]),
-                note=str(value.get("note", "")),
-            ).checked()
-        except (ValueError, KeyError, TypeError, AttributeError, UsageError):
-            raise tornado.web.HTTPError(400, reason="this is no verdict") from None
-        await self.slide_id(verdict.slide_id)
-        await self.work(self._save, verdict)
-        self.send_json({"saved": True})
-
-    def _save(self, verdict: Verdict) -> None:
-        """The outline first: no verdict may stand without that which it is about."""
-        if verdict.region_id != WHOLE_SLIDE and verdict.answer != UNDO:
-            paper = slide_paper(self.review.out, verdict.slide_id, ORDERS[0])
-            region = next((r for r in paper.regions if r.region_id == verdict.region_id), None)
-            if region is None:
-                raise UsageError("the region", "is not on this slide any more", "reload the page")
-            self.review.judged.keep(
-                JudgedRegion(verdict.slide_id, region.region_id, region.name, region.rings)
-            )
-        self.review.verdicts.append(verdict)
-
-
-class _Drawings(_Handler):
-    """``/api/drawing``: an outline, or that one is taken away."""
-
-    async def post(self) -> None:
-        try:
-            drawing = drawing_of(json.loads(self.request.body))
-        except UsageError as error:
-            raise tornado.web.HTTPError(400, reason=f"{error.subject} {error.problem}") from None
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            raise tornado.web.HTTPError(400, reason="this is no drawing") from None
-        slide_id = await self.slide_id(drawing.slide_id)
-        paper = await self.work(slide_paper, self.review.out, slide_id, ORDERS[0])
-        if not drawing.removed and drawing.class_name not in paper.class_names:
-            raise tornado.web.HTTPError(400, reason="no such class")
-        await self.work(self.review.drawings.append, drawing)
-        self.send_json({"saved": True})
-
-
-class _Nothing(_Handler):
+class _Nothing(ReviewHandler):
     def prepare(self) -> None:
         super().prepare()
         raise tornado.web.HTTPError(404, reason="no such page")
@@ -358,8 +243,8 @@ def application(review: Review) -> tornado.web.Application:
             (rf"/static/{name}", _Static, kwargs),
             (r"/api/cohort", _Cohort, kwargs),
             (rf"/api/slide/{name}", _Slide, kwargs),
-            (r"/api/verdict", _Verdicts, kwargs),
-            (r"/api/drawing", _Drawings, kwargs),
+            (r"/api/verdict", Verdicts, kwargs),
+            (r"/api/drawing", Drawings, kwargs),
             (rf"/api/why/{name}", _Why, kwargs),
             (rf"/neighbour/{name}/(\d{{1,9}})\.jpg", _Neighbour, kwargs),
             (rf"/tiles/{name}/(\d{{1,2}})/(\d{{1,7}})_(\d{{1,7}})\.jpg", _Tile, kwargs),

@@ -249,17 +249,21 @@ class WhyDesk:
         """The model that made a map."""
         with self._lock:
             if fingerprint not in self._loaded:
-                places = [self.model] if self.model else [Workspace(self.out).model]
-                places += sorted((self.out / "folds").glob("*/model"))
-                for place in places:
+                candidates = [self.model] if self.model else [Workspace(self.out).model]
+                candidates += sorted((self.out / "folds").glob("*/model"))
+                for path_of_model in candidates:
                     try:
-                        if model_fingerprint(read_bundle_config(place)) != fingerprint:
+                        if model_fingerprint(read_bundle_config(path_of_model)) != fingerprint:
                             continue
                     except BundleError:
                         continue
                     self._stores = None
                     self._loaded = {
-                        fingerprint: _Explaining(place, load_bundle(place), load_neighbours(place))
+                        fingerprint: _Explaining(
+                            path_of_model,
+                            load_bundle(path_of_model),
+                            load_neighbours(path_of_model),
+                        )
                     }
                     break
                 else:

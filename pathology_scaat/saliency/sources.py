@@ -165,10 +165,10 @@ class SlidePatches:
     def _extractor(self) -> Iterator[PatchExtractor]:
         """The slide, opened as when the store was made."""
         job, meta = self.job, self.store.meta
-        place = slide_location(job.slide_path)
+        location = slide_location(job.slide_path)
         with (
             open_slide(job.slide_path, reader=job.config.reader, mpp=job.mpp) as slide,
-            FingerprintTask(place, job.fingerprint_key) as content,
+            FingerprintTask(location, job.fingerprint_key) as content,
         ):
             plan = plan_read(
                 meta.slide.mpp,
@@ -178,7 +178,7 @@ class SlidePatches:
             )
             if content.result() != meta.slide_fingerprint or plan.level != meta.level_read:
                 raise SlideReadError(
-                    place.name, "has changed since its patches were chosen", "run again"
+                    location.name, "has changed since its patches were chosen", "run again"
                 )
             tiled = as_tiled(slide)
             with PatchExtractor(tiled, plan, meta.grid, threads=job_threads()) as extractor:

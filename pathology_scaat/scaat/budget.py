@@ -84,8 +84,8 @@ def pixel_budget(
             if inside is None
             else ranked.flatten(1).masked_fill(~inside.flatten(1), math.inf)
         )
-        places = flat.argsort(dim=1).argsort(dim=1).to(ranked.dtype)
-        ranked = places.view_as(ranked)
+        ranks = flat.argsort(dim=1).argsort(dim=1).to(ranked.dtype)
+        ranked = ranks.view_as(ranked)
     threshold = quantile_per_image(ranked, options.mask_ratio, region=inside)[:, :, None, None]
     chosen = ranked <= threshold
     if options.where != "random":

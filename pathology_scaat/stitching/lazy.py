@@ -14,7 +14,7 @@ from pathology_scaat.errors import StoreError
 from pathology_scaat.stitching.ome_zarr import BLOCK_PX, level_array
 from pathology_scaat.stitching.schema import SlideMapMeta
 from pathology_scaat.system.extras import need
-from pathology_scaat.training.bundle_config import HeldOut
+from pathology_scaat.training.bundle_quality import HeldOut
 
 if TYPE_CHECKING:
     import tensorstore as ts

@@ -93,15 +93,15 @@ def checked_options(name: str, options: dict[str, Any]) -> dict[str, Any]:
         found = schema.model_validate(options)
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"]) or "options"
+        option = ".".join(str(part) for part in first["loc"]) or "options"
         if first["type"] == "extra_forbidden":
             raise UsageError(
                 "backbone_options",
-                f"'{place[:60]}' is not accepted",
+                f"'{option[:60]}' is not accepted",
                 f"known: {', '.join(sorted(schema.model_fields))}",
             ) from None
         raise UsageError(
-            "backbone_options", f"'{place[:60]}': {first['msg'][:120]}", "correct it"
+            "backbone_options", f"'{option[:60]}': {first['msg'][:120]}", "correct it"
         ) from None
     values = found.model_dump(exclude_unset=True)
     return {key: value for key, value in values.items() if value is not None}

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from pathology_scaat.artifacts.fingerprint import fingerprint
 from pathology_scaat.training.bags.config import BagHeadConfig
+from pathology_scaat.training.bundle_quality import HeldOut
 from pathology_scaat.training.encoders import encoder_of
 from pathology_scaat.training.imported.record import ImportRecord
 
@@ -55,103 +56,6 @@ def class_names_problem(names: Sequence[str]) -> str | None:
             return f"has two classes of one name ('{shown}')"
         seen.add(key)
     return None
-
-
-NOTHING_LEARNT = "THIS MODEL HAS LEARNT NOTHING THAT CAN BE RELIED ON"
-HARDLY_VARIES = 0.05
-"""Span of the calibrated probability (5th to 95th percentile) below which a model says the same
-of everything."""
-
-
-class Estimate(BaseModel):
-    """A measure with its 95 % interval; without one where it could not be had."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    value: float
-    low: float | None = None
-    high: float | None = None
-
-    def text(self) -> str:
-        """``0.95 (0.91 to 0.98)``."""
-        if self.low is None or self.high is None:
-            return f"{self.value:.2f} (no interval)"
-        return f"{self.value:.2f} ({self.low:.2f} to {self.high:.2f})"
-
-
-class HeldOut(BaseModel):
-    """How the model does on labelled tissue that it was not trained on."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    source: Literal["test slides", "validation slides", "blocks of the training slides"] = Field(
-        description="what was held out; only test slides took no part in choosing the epoch"
-    )
-    n_patches: int = Field(ge=0)
-    n_slides: int = Field(ge=0)
-    n_patients: int = Field(ge=0)
-    unit: Literal["patient", "slide", "block", "patch"] = Field(
-        description="what intervals were resampled by: the largest of which there are five"
-    )
-    n_units: int = Field(ge=0)
-    class_counts: dict[str, int] = Field(description="patches of each class, or slides")
-    auc: Estimate | None = Field(None, description="mean over classes, each against the rest")
-    balanced_accuracy: Estimate | None = None
-    chance: float = Field(description="balanced accuracy of a constant prediction")
-    probability_span: float = Field(
-        ge=0, le=1, description="5th to 95th percentile of the calibrated probability, widest class"
-    )
-    judged: Literal["slides"] | None = Field(
-        None, description="what the figures count, where it is whole slides and not patches"
-    )
-
-    @property
-    def nothing_learnt(self) -> str:
-        """Why the model counts as having learnt nothing, in words; empty where it has."""
-        accuracy = self.balanced_accuracy
-        if accuracy is not None:
-            low = accuracy.value if accuracy.low is None else accuracy.low
-            if low <= self.chance + 1e-9:
-                return (
-                    f"its balanced accuracy on held-out tissue is {accuracy.text()}; "
-                    f"guessing gives {self.chance:.2f}"
-                )
-        if self.n_patches and self.probability_span < HARDLY_VARIES:
-            return (
-                "its probabilities hardly vary: they span "
-                f"{self.probability_span:.3f} over held-out tissue"
-            )
-        return ""
-
-    def text(self) -> str:
-        """One sentence for pages, figures and the terminal."""
-        if self.judged == "slides":
-            return self._text_of_slides()
-        if self.auc is None or self.balanced_accuracy is None:
-            return (
-                f"quality unknown: the held-out tissue ({self.n_patches} patches of "
-                f"{self.source}) does not hold two classes"
-            )
-        by = f"{self.n_units} {self.unit}{'s' if self.unit != 'patch' else 'es'}"
-        if self.unit != "patient":
-            one = self.n_patients == 1
-            by += f", too narrow: of {self.n_patients} patient{'' if one else 's'} only"
-        return (
-            f"on {self.source} ({self.n_patches:,} patches; 95 % interval over {by}): "
-            f"AUC {self.auc.text()}, balanced accuracy {self.balanced_accuracy.text()}"
-        )
-
-    def _text_of_slides(self) -> str:
-        """The sentence where whole slides are told apart."""
-        shown = f"{self.n_slides} slide{'' if self.n_slides == 1 else 's'}"
-        if self.auc is None or self.balanced_accuracy is None:
-            return f"quality unknown: the {self.source} ({shown}) do not hold two classes"
-        by = f"{self.n_patients} patient{'' if self.n_patients == 1 else 's'}"
-        return (
-            f"on {self.source}, by which the epoch was chosen ({shown} of {by}; 95 % interval over "
-            f"patients), whole slides: AUC {self.auc.text()}, balanced accuracy "
-            f"{self.balanced_accuracy.text()}"
-        )
 
 
 class MapReference(BaseModel):

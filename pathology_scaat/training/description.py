@@ -17,11 +17,11 @@ from pathology_scaat.training.bundle_config import (
     Ancestor,
     BundleConfig,
     DataYears,
-    HeldOut,
     SplitWord,
     model_fingerprint,
     slide_key,
 )
+from pathology_scaat.training.bundle_quality import HeldOut
 from pathology_scaat.training.bundle_reading import read_bundle_config
 from pathology_scaat.training.class_colours import class_colours
 from pathology_scaat.training.config import TrainConfig

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from pathology_scaat.metrics.classification import macro_auc
 from pathology_scaat.metrics.functional.calibration import sigmoid, softmax
-from pathology_scaat.training.bundle_config import Estimate, HeldOut
+from pathology_scaat.training.bundle_quality import Estimate, HeldOut
 from pathology_scaat.training.data import PatchTable
 from pathology_scaat.training.results import TrainingSlide
 from pathology_scaat.training.sampling import class_counts

@@ -35,7 +35,7 @@ from pathology_scaat.scaat.overfitting_monitor import check_overfitting
 from pathology_scaat.system.own_files import replace_file
 from pathology_scaat.training import builders as setup
 from pathology_scaat.training.backbones import train_mode
-from pathology_scaat.training.bundle_config import NOTHING_LEARNT, HeldOut
+from pathology_scaat.training.bundle_quality import NOTHING_LEARNT, HeldOut
 from pathology_scaat.training.checkpoint import CHECKPOINT_NAME, load_checkpoint, save_checkpoint
 from pathology_scaat.training.config import TrainConfig
 from pathology_scaat.training.data import BatchLoader
@@ -239,13 +239,13 @@ class TrainingLoop(ABC):
         self.method.start_epoch(seed + self.rank)
         train_mode(self.model)
         totals: list[Tensor] = []
-        told = perf_counter()
+        last_report_s = perf_counter()
         n_images = 0
         for number, shown in enumerate(self._shown(state.epoch)):
             totals.append(self._step(shown, state.epoch * self.steps_per_epoch + number))
             n_images += shown.n_patches
-            if self.progress is not None and perf_counter() - told > REPORT_INTERVAL_S:
-                told = perf_counter()
+            if self.progress is not None and perf_counter() - last_report_s > REPORT_INTERVAL_S:
+                last_report_s = perf_counter()
                 self._tell(state, (number + 1) / self.steps_per_epoch)
         self._after_steps(state.epoch)
         # waits for the device; only here

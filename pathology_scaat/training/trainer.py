@@ -19,7 +19,8 @@ from pathology_scaat.training import builders as setup
 from pathology_scaat.training.augment import apply, draw, to_float
 from pathology_scaat.training.backbones import Classifier
 from pathology_scaat.training.bundle import load_bundle, save_bundle
-from pathology_scaat.training.bundle_config import HeldOut, model_fingerprint
+from pathology_scaat.training.bundle_config import model_fingerprint
+from pathology_scaat.training.bundle_quality import HeldOut
 from pathology_scaat.training.data import BatchLoader, PatchTable
 from pathology_scaat.training.description import patch_bundle_config
 from pathology_scaat.training.gradient_averaging import average_buffers

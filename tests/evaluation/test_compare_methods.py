@@ -44,7 +44,7 @@ def slides(run_folder, splits: tuple[str, ...]) -> list[TrainingSlide]:
 def test_methods_are_trained_measured_and_not_twice(run_folder, tmp_path: Path) -> None:
     cohort = slides(run_folder, ("train", "train", "val", "test", "test"))
     said: list[str] = []
-    found = compare_methods(cohort, tmp_path / "c", CONFIG, device="cpu", told=said.append)
+    found = compare_methods(cohort, tmp_path / "c", CONFIG, device="cpu", announce=said.append)
     assert said == ["referee-s0", "plain-s0", "scaat-s0"]
     assert [a.arm for a in found.arms] == ["plain", "scaat"]
     assert found.n_images == 32

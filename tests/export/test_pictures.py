@@ -27,7 +27,8 @@ from pathology_scaat.export.report.cohort import write_cohort
 from pathology_scaat.export.report.records import FailedSlide
 from pathology_scaat.geometry import BoxPx, PatchGrid, SizePx
 from pathology_scaat.stitching import SlideMap, stitch_slide
-from pathology_scaat.training.bundle_config import Estimate, HeldOut, MapReference
+from pathology_scaat.training.bundle_config import MapReference
+from pathology_scaat.training.bundle_quality import Estimate, HeldOut
 
 GRID = PatchGrid(0.0, 0.0, 1.0, 64, 32, 12, 9)
 

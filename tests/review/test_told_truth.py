@@ -16,12 +16,8 @@ from pathology_scaat.review.cohort import cohort_rows, slide_paper
 from pathology_scaat.review.model_card import model_card
 from pathology_scaat.review.verdicts import VerdictTable
 from pathology_scaat.training.bundle import read_bundle_config
-from pathology_scaat.training.bundle_config import (
-    Estimate,
-    HeldOut,
-    MapReference,
-    model_fingerprint,
-)
+from pathology_scaat.training.bundle_config import MapReference, model_fingerprint
+from pathology_scaat.training.bundle_quality import Estimate, HeldOut
 
 
 def held_out(accuracy: Estimate, auc: Estimate) -> HeldOut:

@@ -18,6 +18,7 @@ from pathology_scaat.errors import UsageError
 from pathology_scaat.saliency import SaliencyStore
 from pathology_scaat.scaat.names import METHODS
 from pathology_scaat.system.registry import Registry
+from pathology_scaat.training.bundle_reading import read_bundle_config
 
 PLUG_IN = """
 import numpy as np
@@ -100,20 +101,27 @@ def test_a_near_miss_is_named() -> None:
         METHODS.check("sgtt")
 
 
-def test_the_command_line_knows_a_method_that_a_package_adds(plug_in: Path) -> None:
-    shown = subprocess.run(
-        [sys.executable, "-m", "pathology_scaat", "train", "--help"],
-        capture_output=True, text=True, check=True, timeout=120,
-        env={**os.environ, "COLUMNS": "200"},
-    )  # fmt: skip
-    assert "louder" in shown.stdout
-
-
 def scaat(*words: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "pathology_scaat", *map(str, words)],
         capture_output=True, text=True, timeout=240, env={**os.environ, "COLUMNS": "200"},
     )  # fmt: skip
+
+
+def test_a_method_that_a_package_adds_trains(plug_in: Path, run_folder: RunFolder) -> None:
+    rows = ["slide_path,slide_id,patient_id,split"]
+    for seed, split in enumerate(("train", "val")):
+        run_folder.add_slide(split, seed=seed)
+        rows.append(f"{split}.tiff,{split},{split},{split}")
+    manifest = run_folder.out.parent / "cohort.csv"
+    manifest.write_text("\n".join(rows) + "\n", encoding="utf-8")
+    (run_folder.out / "slides.csv").write_text("slide_id\n")
+    done = scaat(
+        "train", "--manifest", manifest, "--out", run_folder.out, "--method", "louder",
+        "--backbone", "scaat-small", "--epochs", 1, "--device", "cpu", "--overwrite",
+    )  # fmt: skip
+    assert "Traceback" not in done.stderr
+    assert read_bundle_config(run_folder.out / "model").method == "louder", done.stderr
 
 
 def test_a_reader_that_a_package_adds_opens_a_slide(plug_in: Path, tmp_path: Path) -> None:

@@ -24,13 +24,8 @@ from pathology_scaat.metrics.functional.calibration import (
 from pathology_scaat.metrics.functional.roc import roc_auc
 from pathology_scaat.training import TrainConfig, TrainingSlide, load_bundle, train_model
 from pathology_scaat.training.bundle import read_bundle_config
-from pathology_scaat.training.bundle_config import (
-    ADDED_LATER,
-    BundleConfig,
-    Estimate,
-    HeldOut,
-    model_fingerprint,
-)
+from pathology_scaat.training.bundle_config import ADDED_LATER, BundleConfig, model_fingerprint
+from pathology_scaat.training.bundle_quality import Estimate, HeldOut
 from pathology_scaat.training.feature_reference import FeatureReference
 from pathology_scaat.training.job import TrainingState
 from pathology_scaat.training.looks import look_statistics

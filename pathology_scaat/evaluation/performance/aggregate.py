@@ -54,10 +54,10 @@ def fit_calibration(scores: NDArray[np.float64], labels: NDArray[np.int64]) -> C
             text=f"not calibrated: the validation slides are too few (by class: {shown})"
         )
     logs = np.log(np.clip(scores, 1e-6, 1))
-    told = f"calibrated on {len(labels)} validation slides"
+    origin = f"calibrated on {len(labels)} validation slides"
     if n_classes > 2:
         return Calibration(
-            1 / fit_temperature(logs, labels, smoothed=True), 0.0, f"{told} (temperature)"
+            1 / fit_temperature(logs, labels, smoothed=True), 0.0, f"{origin} (temperature)"
         )
     odds = logs[:, 1] - logs[:, 0]
     # Platt's targets: what a few slides say is not certain.
@@ -71,4 +71,4 @@ def fit_calibration(scores: NDArray[np.float64], labels: NDArray[np.int64]) -> C
     from scipy.optimize import minimize
 
     found = minimize(loss, np.zeros(2), method="Nelder-Mead").x
-    return Calibration(math.exp(found[0]), float(found[1]), f"{told} (Platt)")
+    return Calibration(math.exp(found[0]), float(found[1]), f"{origin} (Platt)")

@@ -236,7 +236,7 @@ def with_thresholds(
         return tuple(rows), {"rule": "the likeliest class is predicted"}
     at = list(class_names).index(positive)
     chosen: dict[int | None, float] = {}
-    told: dict[str, Any] = {
+    record: dict[str, Any] = {
         "rule": "greatest sensitivity + specificity on the validation cases (Youden)",
         "values": [],
     }
@@ -252,7 +252,7 @@ def with_thresholds(
             np.array([r.label == positive for r in val], bool),
         ) if val else None  # fmt: skip
         chosen[fold] = DEFAULT_THRESHOLD if found is None else found
-        told["values"].append(
+        record["values"].append(
             {
                 "fold": fold,
                 "threshold": chosen[fold],
@@ -261,4 +261,4 @@ def with_thresholds(
                 "nothing: the validation cases do not hold both classes",
             }
         )  # fmt: skip
-    return tuple(replace(r, threshold=chosen[r.fold]) for r in rows), told
+    return tuple(replace(r, threshold=chosen[r.fold]) for r in rows), record

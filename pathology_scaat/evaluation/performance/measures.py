@@ -97,10 +97,10 @@ def brier(probability: Floats, positive: Bools, weights: Floats) -> Floats:
 
 def expected_calibration_error(probability: Floats, positive: Bools, weights: Floats) -> Floats:
     """Mean distance of probability and frequency over bins of equal width (Naeini 2015)."""
-    place = np.clip((probability * ECE_BINS).astype(np.int64), 0, ECE_BINS - 1)
+    bin_index = np.clip((probability * ECE_BINS).astype(np.int64), 0, ECE_BINS - 1)
     gap = np.zeros(len(weights))
     for number in range(ECE_BINS):
-        inside = place == number
+        inside = bin_index == number
         if inside.any():
             gap += np.abs(weights[:, inside] @ (positive[inside] - probability[inside]))
     return _ratio(gap, weights.sum(axis=1))

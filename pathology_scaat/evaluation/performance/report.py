@@ -233,15 +233,17 @@ def measure_performance(
         )
         if own is not None:
             folds[fold] = own
-    told = [*notes, *chosen.notes]
+    all_notes = [*notes, *chosen.notes]
     if prevalence is None and len(class_names) == 2:
-        told.append(
+        all_notes.append(
             "Predictive values are at the prevalence of these cases; give --prevalence for "
             "that of the patients the model is meant for."
         )
     fallback = [v for v in slide_thresholds.get("values", ()) if "nothing" in v["chosen_on"]]
     if fallback:
-        told.append("The threshold is 0.5: no validation cases of both classes could choose it.")
+        all_notes.append(
+            "The threshold is 0.5: no validation cases of both classes could choose it."
+        )
     return Measured(
         Performance(
             class_names=tuple(class_names),
@@ -255,7 +257,7 @@ def measure_performance(
             predictions_fingerprint=_fingerprint(chosen.rows),
             slide_rows=chosen.rows,
             patient_rows=of_patients,
-            notes=tuple(told),
+            notes=tuple(all_notes),
             abstention=abstained.told,
             subgroups=measure_subgroups(
                 chosen.rows,

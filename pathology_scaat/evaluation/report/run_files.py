@@ -106,14 +106,14 @@ class RunFiles:
         return files
 
     def _find_model(self, given: Path | None) -> None:
-        places = [("model", self.out / "model")]
-        places += [
+        bundles = [("model", self.out / "model")]
+        bundles += [
             (f"folds/{path.parent.name}/model", path)
             for path in sorted((self.out / "folds").glob("*/model"))
         ]
         if given is not None:
-            places = [("model bundle", given)]
-        for name, path in places:
+            bundles = [("model bundle", given)]
+        for name, path in bundles:
             if (path / CONFIG_NAME).is_file():
                 self.model_file = f"{name}/{CONFIG_NAME}"
                 read_bundle_config(path)  # refuses one that was altered

@@ -90,14 +90,14 @@ def file_stem(path: Path) -> str:
     return path.stem
 
 
-def _slide_names(place: SlideLocation) -> Iterable[str]:
+def _slide_names(location: SlideLocation) -> Iterable[str]:
     """What a file of this slide may be called: its name, shortened, and with folders before."""
-    name = place.name
-    stems = dict.fromkeys((name, place.stem))
+    name = location.name
+    stems = dict.fromkeys((name, location.stem))
     for ending in (".ome.tiff", ".ome.tif", ".ome.zarr"):
         if name.lower().endswith(ending):
             stems[name[: -len(ending)]] = None
-    folders = list(place.parts[1:-1]) if isinstance(place, Path) else []
+    folders = list(location.parts[1:-1]) if isinstance(location, Path) else []
     for stem in stems:
         yield stem
         for count in range(1, min(len(folders), MAX_FOLDERS) + 1):

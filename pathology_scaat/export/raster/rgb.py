@@ -39,13 +39,13 @@ def _rgb_tiles(
     shown: NDArray[np.bool_] | None,
 ) -> Iterator[NDArray[np.uint8]]:
     size = slide_map.size_px(level)
-    places = (
+    windows = (
         (left, top)
         for top in range(0, size.height, TILE_PX)
         for left in range(0, size.width, TILE_PX)
     )
     for tile, (left, top) in zip(
-        map_tiles(slide_map, (channel,), level, fill=np.nan), places, strict=True
+        map_tiles(slide_map, (channel,), level, fill=np.nan), windows, strict=True
     ):
         rgba = colourize(tile, scale)
         rgba[np.isnan(tile), :3] = WHITE

@@ -128,8 +128,11 @@ def write_contact_sheet(cohort: ExportedCohort) -> Path:
         room = side - 2 * GAP_PX
         picture = _picture(cohort, record, room)
         if picture is not None:
-            place = (x + (side - picture.width) // 2, y + CAPTION_PX + (room - picture.height) // 2)
-            sheet.paste(picture, place)
+            corner = (
+                x + (side - picture.width) // 2,
+                y + CAPTION_PX + (room - picture.height) // 2,
+            )
+            sheet.paste(picture, corner)
         slide_id = fitting(str(record["slide_id"]), face, room)
         draw.text((x + GAP_PX, y + 2), slide_id, fill="black", font=face)
         caption = fitting(_caption(record), small, room)

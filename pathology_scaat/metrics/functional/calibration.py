@@ -181,8 +181,10 @@ def calibration_error(confidence: FloatArray, correct: NDArray[np.bool_], bins: 
     if len(confidence) == 0:
         return math.nan
     sure = np.asarray(confidence, dtype=np.float64)
-    place = np.clip(np.ceil(sure * bins), 1, bins).astype(np.int64) - 1
-    gap = np.bincount(place, weights=np.asarray(correct, dtype=np.float64) - sure, minlength=bins)
+    bin_index = np.clip(np.ceil(sure * bins), 1, bins).astype(np.int64) - 1
+    gap = np.bincount(
+        bin_index, weights=np.asarray(correct, dtype=np.float64) - sure, minlength=bins
+    )
     return float(np.abs(gap).sum() / len(sure))
 
 

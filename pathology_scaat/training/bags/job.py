@@ -10,7 +10,8 @@ import numpy as np
 from pathology_scaat.scaat.method import Method
 from pathology_scaat.training.bags.data import BagTable
 from pathology_scaat.training.bags.model import BagModel
-from pathology_scaat.training.bundle_config import BundleConfig, HeldOut
+from pathology_scaat.training.bundle_config import BundleConfig
+from pathology_scaat.training.bundle_quality import HeldOut
 from pathology_scaat.training.config import TrainConfig
 from pathology_scaat.training.description import TrainingFacts, describe
 from pathology_scaat.training.references import References

@@ -42,7 +42,8 @@ from pathology_scaat.training.bags.model import BagModel, tall_image, with_head
 from pathology_scaat.training.bags.predict import bag_logits, encode
 from pathology_scaat.training.bags.references import measure_bag_references
 from pathology_scaat.training.bundle import save_bundle
-from pathology_scaat.training.bundle_config import HeldOut, model_fingerprint
+from pathology_scaat.training.bundle_config import model_fingerprint
+from pathology_scaat.training.bundle_quality import HeldOut
 from pathology_scaat.training.config import TrainConfig
 from pathology_scaat.training.data import BatchLoader
 from pathology_scaat.training.held_out import measure_held_out_slides
@@ -149,10 +150,12 @@ class BagTrainer(TrainingLoop):
             bool((annotated[a:b] >= 0).any())
             for a, b in zip(self.train.starts[:-1], self.train.starts[1:], strict=True)
         )
-        told = ", ".join(f"{n} {c}" for n, c in zip(self.job.class_names, counts, strict=True))
+        shown_counts = ", ".join(
+            f"{n} {c}" for n, c in zip(self.job.class_names, counts, strict=True)
+        )
         return [
             f"Mixed labels: annotated patches of {slides} of {len(self.train)} training slides "
-            f"({told}) are learnt from one by one beside the bags, "
+            f"({shown_counts}) are learnt from one by one beside the bags, "
             f"{self.bags.annotated_share:.0%} of an epoch's patches."
         ]
 

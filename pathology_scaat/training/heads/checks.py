@@ -74,14 +74,16 @@ def check_learnable(
         if target.kind == "grades" and len(target.names) < 2:
             raise UsageError("--grades", "are fewer than two", "name them from lowest to highest")
         counts = Counter(b.label for b in train)
-        told = ", ".join(f"{name}: {counts.get(name, 0)}" for name in target.names) or "none"
+        shown_counts = (
+            ", ".join(f"{name}: {counts.get(name, 0)}" for name in target.names) or "none"
+        )
         if len(counts) < 2:
             raise TrainingError(
                 "the training slides",
-                f"have labels of fewer than two classes ({told})",
+                f"have labels of fewer than two classes ({shown_counts})",
                 "label more slides, or check the split",
             )
-        notes.append(f"Training bags by class: {told}.")
+        notes.append(f"Training bags by class: {shown_counts}.")
         if missing := [name for name in target.names if not counts.get(name)]:
             notes.append(f"No training slide of: {', '.join(missing)}.")
         if target.kind == "classes":

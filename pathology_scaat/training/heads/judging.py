@@ -13,7 +13,7 @@ from torch import Tensor
 from pathology_scaat.metrics.classification import scores as class_scores
 from pathology_scaat.metrics.functional.calibration import fit_temperature
 from pathology_scaat.metrics.functional.survival import concordance
-from pathology_scaat.training.bundle_config import NOTHING_LEARNT
+from pathology_scaat.training.bundle_quality import NOTHING_LEARNT
 from pathology_scaat.training.heads.config import Target
 from pathology_scaat.training.heads.data import FeatureBag, FeatureReader, labels_of, outcomes_of
 from pathology_scaat.training.heads.model import FeatureHead
@@ -121,7 +121,7 @@ def judge_survival(
             median_risk=median,
             notes=("No two validation patients can be compared: the C-index is unknown.",),
         )
-    told = (
+    quality_note = (
         f"C-index on the {len(val)} validation patients ({int(event.sum())} events), "
         f"by which the epoch was chosen: {value:.3f}."
     )
@@ -132,7 +132,7 @@ def judge_survival(
         calibration,
         {"val_c_index": value},
         median_risk=median,
-        notes=(told, *_said(silent)),
+        notes=(quality_note, *_said(silent)),
         nothing_learnt=silent,
     )
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pathology_scaat.errors import BundleError
-from pathology_scaat.training.bundle_config import NOTHING_LEARNT
+from pathology_scaat.training.bundle_quality import NOTHING_LEARNT
 from pathology_scaat.training.config import TrainConfig
 from pathology_scaat.training.heads.bundle import read_head_config, save_head
 from pathology_scaat.training.heads.checks import check_learnable

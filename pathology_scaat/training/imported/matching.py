@@ -42,16 +42,16 @@ def _prefix(given: dict[str, Tensor], own: dict[str, Tensor], subject: str) -> s
     return found[0]
 
 
-def _heads(place: dict[str, Tensor], own: dict[str, Tensor], width: int) -> list[str]:
+def _heads(candidate: dict[str, Tensor], own: dict[str, Tensor], width: int) -> list[str]:
     """Names of weights that a classifier over so many features may have."""
     return [
         key
-        for key, value in place.items()
+        for key, value in candidate.items()
         if key not in own
         and key.endswith(".weight")
         and value.ndim in (2, 4)
         and value.flatten(1).shape[1] == width
-        and f"{key.removesuffix('weight')}bias" in place
+        and f"{key.removesuffix('weight')}bias" in candidate
     ]
 
 
@@ -70,8 +70,10 @@ def _put_head(
     width = own[weight].shape[1]
     notes: list[str] = []
     if weight not in given:
-        place = next((place for place in (given, beside) if _heads(place, own, width)), given)
-        free = _heads(place, own, width)
+        candidate = next(
+            (candidate for candidate in (given, beside) if _heads(candidate, own, width)), given
+        )
+        free = _heads(candidate, own, width)
         if not free:
             raise TrainingError(
                 subject,
@@ -85,7 +87,7 @@ def _put_head(
                 f"rename the one you mean to '{weight}'",
             )
         stem = free[0].removesuffix("weight")
-        given[weight], given[bias] = place.pop(f"{stem}weight"), place.pop(f"{stem}bias")
+        given[weight], given[bias] = candidate.pop(f"{stem}weight"), candidate.pop(f"{stem}bias")
         notes.append(f"Its classifier was named '{stem.rstrip('.')}'.")
     given[weight] = given[weight].flatten(1)  # a convolution of 1 x 1
     outputs = len(given[weight])
