@@ -22,7 +22,7 @@ from pathology_scaat.artifacts.status import StatusTable
 from pathology_scaat.cohort.column import columns_of
 from pathology_scaat.cohort.manifest import read_manifest
 from pathology_scaat.errors import ManifestError, UsageError
-from pathology_scaat.evaluation.performance.slide_scores import score_slide
+from pathology_scaat.evaluation.performance.computed_scores import computed_score
 from pathology_scaat.patches import PatchStore, TileConfig
 from pathology_scaat.pipeline.config import load_run_config
 from pathology_scaat.pipeline.evaluate import evaluate
@@ -435,7 +435,7 @@ def test_folds_together_predict_an_external_cohort(cohort: Path, tmp_path: Path)
     tiles = json.loads(gzip.decompress(path.read_bytes()))["features"]
     store = PatchStore(out / "patches" / f"{outside}.zarr")
     said = np.stack([
-        score_slide(load_bundle(m), store.path, out / "nothing", torch.device("cpu")).patches
+        computed_score(load_bundle(m), store, torch.device("cpu")).patches  # type: ignore[union-attr]
         for m in predicting_bundles(out, [], True)
     ])  # fmt: skip
     key = "SCAAT: Disagreement of 3 models about Tumor"
