@@ -5,17 +5,21 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pathology_scaat.artifacts.output_folder import Workspace
+from pathology_scaat.errors import StoreError
+from pathology_scaat.evaluation.performance.predictions import HOW_NAME, read_how
 from pathology_scaat.export.qupath.geojson import (
     measurement_name,
     number,
     object_id,
     write_geojson,
 )
+from pathology_scaat.export.report.differences import Difference
 from pathology_scaat.patches import PatchStore
 
 DISAGREEMENT = "disagreement"
@@ -25,10 +29,13 @@ def write_disagreement(
     folder: Path,
     space: Workspace,
     found: Mapping[str, NDArray[np.float32]],
+    apart: Mapping[str, int],
     positive: str,
     n_models: int,
-) -> None:
+) -> dict[str, dict[str, Any]]:
     """Write ``SLIDE.geojson.gz`` for each slide; what an earlier call left of others goes.
+
+    Returns the record of it by slide id, which :func:`disagreement_words` reads again.
 
     Parameters
     ----------
@@ -37,17 +44,52 @@ def write_disagreement(
         Where the patches are.
     found : mapping of slide id to (N,) float32
         Standard deviation of the positive class's probability over the models, a patch each.
+    apart : mapping of slide id to int
+        Patches that some models put above one half, others not.
     positive : str
     n_models : int
     """
     for path in folder.glob("*.geojson.gz"):
         if path.name.removesuffix(".geojson.gz") not in found:
             path.unlink()
+    record = {}
     for slide_id, values in found.items():
         folder.mkdir(exist_ok=True)
         store = PatchStore(space.patches(slide_id))
         name = f"Disagreement of {n_models} models about {positive}"
         write_geojson(folder / f"{slide_id}.geojson.gz", _tiles(store, values, name))
+        record[slide_id] = {
+            "n_models": n_models,
+            "n_patches": len(values),
+            "n_apart": apart[slide_id],
+            "patches": store.meta.fingerprint,
+        }
+    return record
+
+
+def disagreement_words(out: Path) -> dict[str, Difference]:
+    """Where the models of the last prediction differ, by slide, for a page in a folder of ``out``.
+
+    Nothing is told of tiles that are gone, or that are of patches of before.
+    """
+    how = read_how(out / HOW_NAME)
+    recorded, positive = how.get(DISAGREEMENT), str(how.get("positive_class", ""))
+    found = {}
+    for slide_id, one in (recorded if isinstance(recorded, dict) else {}).items():
+        name = f"{slide_id}.geojson.gz"
+        try:
+            meta = PatchStore(Workspace(out).patches(slide_id)).meta
+        except StoreError:
+            continue
+        if meta.fingerprint != one["patches"] or not (out / DISAGREEMENT / name).is_file():
+            continue
+        found[slide_id] = Difference(
+            f"The {one['n_models']} models that predicted this slide together differ about "
+            f"{one['n_apart']:,} of its {one['n_patches']:,} patches: some put the probability of "
+            f"{positive} above one half there, others do not.",
+            f"../{DISAGREEMENT}/{name}",
+        )
+    return found
 
 
 def _tiles(store: PatchStore, values: NDArray[np.float32], name: str) -> Iterator[str]:

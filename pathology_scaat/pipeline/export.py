@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from pathology_scaat.artifacts.output_folder import PREDICTIONS_NAME, Workspace
 from pathology_scaat.artifacts.readme import write_readme
-from pathology_scaat.artifacts.status import STAGES, StatusTable
+from pathology_scaat.artifacts.status import StatusTable
 from pathology_scaat.artifacts.urls import SlideLocation
 from pathology_scaat.cohort.manifest import Manifest
 from pathology_scaat.errors import BundleError, StoreError
@@ -18,6 +18,7 @@ from pathology_scaat.execution.engine import EngineConfig
 from pathology_scaat.export import ExportConfig
 from pathology_scaat.export.qupath.model_words import ModelWords
 from pathology_scaat.export.slide_findings import TELLS_FINDINGS, SlideFindings
+from pathology_scaat.pipeline.cohort_page import write_cohort_page
 from pathology_scaat.pipeline.reporting import Reporter, StageReport
 from pathology_scaat.pipeline.run_log import logged
 from pathology_scaat.pipeline.slide_findings import slide_findings
@@ -27,9 +28,6 @@ from pathology_scaat.training.bundle_config import model_fingerprint, model_name
 
 if TYPE_CHECKING:
     from pathology_scaat.export import ExportResult
-
-CARD = "evaluation/trust_card.md"
-"""Where ``scaat evaluate`` puts the trust card, in the output folder."""
 
 
 @dataclass(frozen=True)
@@ -217,15 +215,5 @@ def export(
     )
     write_readme(out)
     if report.usable:
-        from pathology_scaat.export.report.cohort import write_cohort
-        from pathology_scaat.export.report.records import FailedSlide
-
-        failed = [
-            FailedSlide(row["slide_id"], stage, row["reason"])
-            for row in status.failed()
-            for stage in STAGES
-            if row[stage] == "failed"
-        ]
-        has_card = (out / CARD).is_file()
-        write_cohort(space.overlays, failed=failed, card=f"../{CARD}" if has_card else None)
+        write_cohort_page(out)
     return report

@@ -29,7 +29,7 @@ from pathology_scaat.pipeline.head_cohort import (
     read_feature_cohort,
     truth_of,
 )
-from pathology_scaat.pipeline.head_targets import HEAD, head_folders
+from pathology_scaat.pipeline.head_targets import HEAD, head_folders, refuse_slide_models
 from pathology_scaat.pipeline.predict import Gathered, PredictReport, publish
 from pathology_scaat.pipeline.reporting import Reporter, Silent
 from pathology_scaat.training.heads.bundle import HeadBundle, load_head, read_head_config
@@ -97,6 +97,7 @@ def predict_heads(
         raise UsageError("--out", "holds no head", "train one with 'scaat train --features'")
     for _, path in pairs:
         read_head_config(path)
+    refuse_slide_models(out)
     cohort = read_feature_cohort(manifest, features)
     claim_output(out)
     for note in cohort.notes:

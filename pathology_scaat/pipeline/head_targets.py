@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from pathology_scaat.artifacts.output_folder import Workspace
 from pathology_scaat.cohort.columns import COLUMNS
 from pathology_scaat.errors import UsageError
 from pathology_scaat.pipeline.head_cohort import LABEL
@@ -60,3 +61,18 @@ def target_folder(out: Path, target: Target, n_targets: int) -> Path:
         return out
     name = "".join(c if c.isalnum() or c in "-_." else "_" for c in target.column).strip(".")
     return out / TARGETS / (name or "_")
+
+
+def refuse_slide_models(out: Path) -> None:
+    """Refuse a folder that holds a model of pixels: predictions of both would be the same files.
+
+    Raises
+    ------
+    UsageError
+    """
+    if Workspace(out).model.is_dir() or (out / "folds").is_dir():
+        raise UsageError(
+            "--out",
+            "holds a model of slides, whose predictions would be replaced",
+            "give heads on features a folder of their own",
+        )

@@ -17,7 +17,7 @@ from pathology_scaat.pipeline.head_cohort import (
     read_feature_cohort,
     truth_of,
 )
-from pathology_scaat.pipeline.head_targets import HEAD, target_folder
+from pathology_scaat.pipeline.head_targets import HEAD, refuse_slide_models, target_folder
 from pathology_scaat.pipeline.reporting import Reporter, Silent
 from pathology_scaat.training.config import TrainConfig
 from pathology_scaat.training.heads.config import Target, Unit
@@ -63,6 +63,7 @@ def train_heads(
     listener = reporter or Silent()
     settings = config or TrainConfig()
     _refuse_what_heads_cannot(settings)
+    refuse_slide_models(out)
     cohort = read_feature_cohort(manifest, features)
     claim_output(out)
     for note in cohort.notes:

@@ -59,6 +59,8 @@ class Said:
     patches : dict of slide id to (N,) float32
         Of one model the positive class's probability of each patch; of several together its
         standard deviation over them.
+    apart : dict of slide id to int
+        Of several together: patches that some put above one half, others not.
     """
 
     rows: tuple[Prediction, ...]
@@ -70,6 +72,7 @@ class Said:
     splits_known: bool
     fit: Calibration | None = None
     patches: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+    apart: Mapping[str, int] = field(default_factory=dict)
 
 
 def slides_of(cohort: Manifest, space: Workspace, one: FoldModel) -> list[ManifestRow]:
@@ -227,12 +230,16 @@ def together(members: Sequence[Said]) -> Said:
     at = first.class_names.index(first.positive)
     rows = []
     spread: dict[str, NDArray[np.float32]] = {}
+    apart: dict[str, int] = {}
     for said in by_slide.values():
         if len(said) < len(members):
             continue
         stacked = np.stack([r.probability for r in said])
         slide_id = said[0].slide_id
-        spread[slide_id] = np.stack([m.patches[slide_id] for m in members]).std(axis=0)
+        by_member = np.stack([m.patches[slide_id] for m in members])
+        spread[slide_id] = by_member.std(axis=0)
+        above = by_member > 0.5
+        apart[slide_id] = int((above.any(axis=0) & ~above.all(axis=0)).sum())
         splits = [r.split for r in said]
         worst = next((s for s in ("train", "val", "", "test", EXTERNAL) if s in splits), "")
         odd = [r.unlike_training for r in said if r.unlike_training is not None]
@@ -257,6 +264,7 @@ def together(members: Sequence[Said]) -> Said:
         tuple(f for m in members for f in m.fingerprints),
         all(m.splits_known for m in members),
         patches=spread,
+        apart=apart,
     )
 
 

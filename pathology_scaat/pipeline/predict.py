@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 
 from pathology_scaat.artifacts.checksums import write_sums
 from pathology_scaat.artifacts.output_folder import PREDICTIONS_NAME, SUMS_NAME, Workspace
+from pathology_scaat.artifacts.output_names import PAGE
 from pathology_scaat.artifacts.run_record import record_test
 from pathology_scaat.artifacts.status import StatusTable
 from pathology_scaat.cohort.external import with_external_test
 from pathology_scaat.cohort.manifest import Manifest
-from pathology_scaat.errors import BundleError, UsageError
+from pathology_scaat.errors import BundleError, ExportError, UsageError
 from pathology_scaat.evaluation.performance.predictions import (
     EXTERNAL,
     HOW_NAME,
@@ -32,6 +33,7 @@ from pathology_scaat.evaluation.performance.report_files import (
     remove_performance,
     write_performance,
 )
+from pathology_scaat.pipeline.cohort_page import write_cohort_page
 from pathology_scaat.pipeline.disagreement import DISAGREEMENT, write_disagreement
 from pathology_scaat.pipeline.members import (
     STAGE,
@@ -134,12 +136,21 @@ def predict(
     ones = list(folds or [FoldModel(None, m, None) for m in models])
     ones = ones or [_trained_here(space, recorded)]
     found = _gather(ones, cohort, outside, space, device, listener)
-    write_disagreement(out / DISAGREEMENT, space, found.disagreement, found.positive,
-                       found.n_models)  # fmt: skip
-    return publish(
+    differ = write_disagreement(
+        out / DISAGREEMENT, space, found.disagreement, found.apart, found.positive, found.n_models
+    )
+    if differ:
+        found.how[DISAGREEMENT] = differ
+    report = publish(
         out, found, notes=_notes(cohort, found.rows, recorded, models), folds=bool(folds),
         prevalence=prevalence, subgroups=subgroups, seed=seed, listener=listener,
     )  # fmt: skip
+    if (space.overlays / PAGE).is_file():  # it links to where models differ
+        try:
+            write_cohort_page(out)
+        except ExportError as error:
+            listener.note(f"The page of all slides could not be renewed: {error}")
+    return report
 
 
 @dataclass(frozen=True)
@@ -158,6 +169,8 @@ class Gathered:
     """Whether there are out-of-fold predictions and an external cohort, each to be judged."""
     disagreement: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
     """Of slides that several models predicted: how far they differ about each patch."""
+    apart: Mapping[str, int] = field(default_factory=dict)
+    """Of these slides: patches that some models put above one half, others not."""
     n_models: int = 1
 
 
@@ -215,6 +228,7 @@ def _gather(
     """Ask every model: of folds each for its own slides, and all together for external ones."""
     folds = any(one.fold is not None for one in ones)
     disagreement: Mapping[str, NDArray[np.float32]] = {}
+    apart: Mapping[str, int] = {}
     joint = [replace(one, fold=None, splits=dict.fromkeys(outside, EXTERNAL))
              for one in ones] if folds and outside else []  # fmt: skip
     others = replace(cohort, rows=tuple(r for r in cohort.rows if r.slide_id in outside))
@@ -231,11 +245,12 @@ def _gather(
         rows = [row for part in said for row in part.rows]
     else:
         joined = together(said)
-        rows, how["rule"], disagreement = list(joined.rows), joined.rule, joined.patches
+        rows, how["rule"] = list(joined.rows), joined.rule
+        disagreement, apart = joined.patches, joined.apart
     if shared:
         joined = together(shared)
         rows += joined.rows
-        disagreement = joined.patches
+        disagreement, apart = joined.patches, joined.apart
         how["external_rule"] = joined.rule
     never_seen = set(outside) - {r.slide_id for r in rows if r.split in ("train", "val")}
     return Gathered(
@@ -246,6 +261,7 @@ def _gather(
         all(p.splits_known for p in said),
         bool(shared),
         disagreement,
+        apart,
         len(said),
     )
 

@@ -32,6 +32,11 @@ from pathology_scaat.training.positive_class import positive_class
 from pathology_scaat.training.results import TrainingSlide
 from pathology_scaat.training.sampling import class_counts, class_weights, hold_out_blocks
 
+RANDOM_AND_FIXED = (
+    "No weights are given (--weights) and only a part of the network is trained ({}): the rest "
+    "keeps random weights, so that its features are those of a random network."
+)
+
 
 @dataclasses.dataclass(frozen=True)
 class Tables:
@@ -141,7 +146,7 @@ def fill_backbone(backbone: nn.Module, config: TrainConfig) -> tuple[str, ...]:
     require_encoder_weights(config)
     encoder = encoder_of(config.backbone)
     if config.backbone_weights is None:
-        return ()
+        return () if config.trainable == "all" else (RANDOM_AND_FIXED.format(config.trainable),)
     whole = encoder is not None or config.trainable != "all"
     notes = (load_backbone_weights(backbone, config.backbone_weights, whole=whole),)
     if encoder is None:

@@ -22,7 +22,7 @@ from pathology_scaat.artifacts.status import StatusTable
 from pathology_scaat.cohort.column import columns_of
 from pathology_scaat.cohort.manifest import read_manifest
 from pathology_scaat.errors import ManifestError, UsageError
-from pathology_scaat.evaluation.performance.slide_scores import score_slide
+from pathology_scaat.evaluation.performance.computed_scores import computed_score
 from pathology_scaat.patches import PatchStore, TileConfig
 from pathology_scaat.pipeline.config import load_run_config
 from pathology_scaat.pipeline.evaluate import evaluate
@@ -435,7 +435,7 @@ def test_folds_together_predict_an_external_cohort(cohort: Path, tmp_path: Path)
     tiles = json.loads(gzip.decompress(path.read_bytes()))["features"]
     store = PatchStore(out / "patches" / f"{outside}.zarr")
     said = np.stack([
-        score_slide(load_bundle(m), store.path, out / "nothing", torch.device("cpu")).patches
+        computed_score(load_bundle(m), store, torch.device("cpu")).patches  # type: ignore[union-attr]
         for m in predicting_bundles(out, [], True)
     ])  # fmt: skip
     key = "SCAAT: Disagreement of 3 models about Tumor"
@@ -443,8 +443,17 @@ def test_folds_together_predict_an_external_cohort(cohort: Path, tmp_path: Path)
     assert np.allclose(told, said.std(axis=0), rtol=1e-3, atol=1e-6)
     assert max(told) > 0
     assert tiles[5]["geometry"]["coordinates"][0][0] == store.origins_px[5].tolist()
+    # and a reader of the page of all slides meets it, in one sentence
+    apart = int(((said > 0.5).any(axis=0) & ~(said > 0.5).all(axis=0)).sum())
+    page = (out / "overlays" / "index.html").read_text(encoding="utf-8")
+    told_there = f"differ about {apart:,} of its {len(tiles):,} patches: some put the probability"
+    assert f"<tr><td>{outside}<td>The 3 models" in page  # it has no map, and so no card
+    assert told_there in page
+    assert f'href="../disagreement/{outside}.geojson.gz"' in page
     predict(out, manifest=other, models=[out / "folds" / "0" / "model"], device="cpu")
     assert not list((out / "disagreement").iterdir())  # one model cannot disagree
+    assert "models differ" not in (out / "overlays" / "index.html").read_text(encoding="utf-8")
+    assert "together differ" not in (out / "overlays" / "index.html").read_text(encoding="utf-8")
     with pytest.raises(UsageError, match="--ensemble"):
         predicting_bundles(out, [], False)
     assert not sums_problem(out, SUMS_NAME)

@@ -24,6 +24,7 @@ from pathology_scaat.export.raster.colour_scale import (
 )
 from pathology_scaat.export.raster.examined import hatched, tissue_of
 from pathology_scaat.export.report.cohort import write_cohort
+from pathology_scaat.export.report.differences import Difference
 from pathology_scaat.export.report.records import FailedSlide
 from pathology_scaat.geometry import BoxPx, PatchGrid, SizePx
 from pathology_scaat.stitching import SlideMap, stitch_slide
@@ -134,6 +135,19 @@ def test_page_and_record_name_the_model_its_quality_and_the_slides_part(tmp_path
     # the page is made again when a slide fails, or the card comes
     assert write_cohort(tmp_path / "o", failed=failed, card="../evaluation/trust_card.md") == []
     assert write_cohort(tmp_path / "o", failed=[], card=None)
+    # or models differ: on the slide's card, or in a table where it has none
+    differ = {
+        name: Difference(f"The models differ about {name}.", f"../disagreement/{name}.geojson.gz")
+        for name in ("a", "z")
+    }
+    assert write_cohort(tmp_path / "o", differences=differ)
+    page = (tmp_path / "o" / "index.html").read_text()
+    card = page[page.index('<section id="a">') : page.index('<section id="b">')]
+    assert "The models differ about a." in card
+    assert 'href="../disagreement/a.geojson.gz"' in card
+    table = page[page.index("Slides without a map") : page.index("<section")]
+    assert "The models differ about z." in table
+    assert "differ about a." not in table
 
 
 def test_a_model_that_has_learnt_nothing_draws_no_evidence_and_says_so(tmp_path: Path) -> None:

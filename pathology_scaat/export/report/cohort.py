@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pathology_scaat.artifacts.checksums import text_problem
 from pathology_scaat.artifacts.fingerprint import file_sha256
+from pathology_scaat.export.report.differences import Difference
 from pathology_scaat.export.report.records import (
     CHECKSUM_META,
     CONTACT_SHEET,
@@ -54,10 +55,12 @@ def write_cohort(
     *,
     failed: Sequence[FailedSlide] = (),
     card: str | None = None,
+    differences: Mapping[str, Difference] | None = None,
 ) -> Sequence[Path]:
     """Write what shows a whole cohort, unless it is there: the contact sheet, then the page.
 
-    ``failed`` slides are named on the page; ``card`` is a link to the trust card.
+    ``failed`` slides are named on the page; ``card`` is a link to the trust card;
+    ``differences`` tell where several models differ about a slide, by slide id.
 
     The page comes last and carries the fingerprint of both, so that a run that was killed
     between them makes them again.
@@ -70,7 +73,7 @@ def write_cohort(
     from pathology_scaat.export.report.contact_sheet import write_contact_sheet
     from pathology_scaat.export.report.page import write_page
 
-    cohort = read_cohort(overlay_dir, failed, card)
+    cohort = read_cohort(overlay_dir, failed, card, differences)
     pictured = any(cohort.picture(r, "png", "figure") for r in cohort.records)
     if _is_current(cohort, cohort.fingerprint(title), pictured):
         return []

@@ -15,6 +15,7 @@ from pathology_scaat.artifacts.fingerprint import file_sha256
 from pathology_scaat.errors import ExportError
 from pathology_scaat.export.model_facts import NO_YEARS, NOTHING_LEARNT, ROLE_WORDS
 from pathology_scaat.export.report.contact_sheet import ROLE_SHORT, evidence_words
+from pathology_scaat.export.report.differences import Difference
 from pathology_scaat.export.report.records import (
     CHECKSUM_META,
     CONTACT_SHEET,
@@ -131,6 +132,29 @@ def _failed(cohort: ExportedCohort) -> str:
     )
 
 
+def _differences(cohort: ExportedCohort) -> str:
+    """Where models differ about slides that have no map here; the others' cards say it."""
+    shown = {str(r["slide_id"]) for r in cohort.records}
+    rows = "".join(
+        f"<tr><td>{html.escape(slide_id)}<td>{_difference(one)}"
+        for slide_id, one in sorted(cohort.differences.items())
+        if slide_id not in shown
+    )
+    if not rows:
+        return ""
+    return (
+        "<h2>Slides without a map, predicted by several models together</h2>"
+        f"<table><tbody>{rows}</table>"
+    )
+
+
+def _difference(one: Difference) -> str:
+    return (
+        f'{html.escape(one.text)} <a href="{quote(one.link)}">How far, patch by patch</a>: drag '
+        "onto the slide in QuPath (tiles)."
+    )
+
+
 def _models(cohort: ExportedCohort) -> str:
     """The model (or models): quality, slides, trust card."""
     lines = []
@@ -174,6 +198,8 @@ def _section(cohort: ExportedCohort, record: dict[str, Any], embed: bool) -> str
         ("model", f"{str(record['model_fingerprint'])[:16]}: {model['quality']}"),
     ]
     rows = "".join(f"<tr><th>{text(name)}<td>{text(str(value))}" for name, value in facts)
+    if differ := cohort.differences.get(str(record["slide_id"])):
+        rows += f"<tr><th>where models differ<td>{_difference(differ)}"
     files = "".join(
         f'<tr><th><a href="{quote(name)}">{text(name)}</a>'
         f"<td>{text(_FILE_WORDS.get(str(entry['format']), ''))}"
@@ -228,7 +254,7 @@ def write_page(cohort: ExportedCohort, title: str = "Evidence maps") -> Path:
         f"<h1>{html.escape(title)}</h1>{warning}"
         f"<p>{count} slide{'s'[: count > 1]}{lost}. {at_a_glance}</p>{_models(cohort)}"
         '<p class="use">For research. The maps show what moved the model, not what is there.</p>'
-        f"{_READING}\n{_overview(cohort)}\n{_failed(cohort)}\n"
+        f"{_READING}\n{_overview(cohort)}\n{_failed(cohort)}{_differences(cohort)}\n"
     )
     embed = count <= MAX_EMBEDDED
     text = head + "".join(_section(cohort, r, embed) for r in cohort.records) + "</html>\n"

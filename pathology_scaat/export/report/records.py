@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from pathology_scaat.artifacts.fingerprint import fingerprint
 from pathology_scaat.artifacts.output_names import CONTACT_SHEET, PAGE
 from pathology_scaat.errors import ExportError
 from pathology_scaat.export.raster.canvas import resized
+from pathology_scaat.export.report.differences import Difference
 from pathology_scaat.export.sidecar import read_sidecar
 
 __all__ = [
@@ -46,13 +47,15 @@ class ExportedCohort:
     """The records of all slides in a folder of overlays, by slide id.
 
     ``failed`` are slides without a result; ``card`` is where the trust card lies, seen from the
-    folder of overlays, if there is one.
+    folder of overlays, if there is one. ``differences`` are of slides that several models
+    predicted together, by slide id; there may be some that have no map.
     """
 
     overlay_dir: Path
     records: tuple[dict[str, Any], ...]
     failed: tuple[FailedSlide, ...] = ()
     card: str | None = None
+    differences: Mapping[str, Difference] = field(default_factory=dict)
 
     def picture(self, record: dict[str, Any], *kinds: str) -> Path | None:
         """The first picture of the given formats that a slide has: the main one of several."""
@@ -85,19 +88,23 @@ class ExportedCohort:
                 "records": list(self.records),
                 "failed": [[f.slide_id, f.stage, f.reason] for f in self.failed],
                 "card": self.card,
+                "differences": {k: [d.text, d.link] for k, d in sorted(self.differences.items())},
             }
         )
 
 
 def read_cohort(
-    overlay_dir: Path, failed: Sequence[FailedSlide] = (), card: str | None = None
+    overlay_dir: Path,
+    failed: Sequence[FailedSlide] = (),
+    card: str | None = None,
+    differences: Mapping[str, Difference] | None = None,
 ) -> ExportedCohort:
     """Read the records of a folder of overlays; what is no record is passed over."""
     overlay_dir = Path(overlay_dir)
     records = (read_sidecar(path) for path in overlay_dir.glob("*.json"))
     found = [record for record in records if record is not None]
     ordered = tuple(sorted(found, key=lambda r: str(r["slide_id"])))
-    return ExportedCohort(overlay_dir, ordered, tuple(failed), card)
+    return ExportedCohort(overlay_dir, ordered, tuple(failed), card, differences or {})
 
 
 def small_picture(path: Path, side_px: int, box_px: Sequence[int] | None = None) -> Image.Image:

@@ -1,7 +1,8 @@
 """Learning in bags with an encoder that is not trained: features once, then the head alone.
 
 An encoder that stays as it is gives a patch the same features in every epoch, so that they are
-computed once and kept in files beside the patches, in TRIDENT's shape. The bundle is that of any
+computed once and kept in files beside the patches, in TRIDENT's shape; those of test slides as
+well, for heads that are trained on the files later. The bundle is that of any
 model for bags: its slides are explained down to the pixels. Patches are not augmented then.
 """
 
@@ -22,7 +23,7 @@ from pathology_scaat.patches.reader import PatchStore
 from pathology_scaat.scaat.method import Visit
 from pathology_scaat.training import builders
 from pathology_scaat.training.augment import to_float
-from pathology_scaat.training.bags.data import BagBatch, BagTable
+from pathology_scaat.training.bags.data import BagBatch
 from pathology_scaat.training.bags.model import BagModel
 from pathology_scaat.training.bags.predict import bag_logits
 from pathology_scaat.training.bags.trainer import EVALUATION_BATCH, BagTrainer
@@ -57,44 +58,51 @@ class FrozenBagTrainer(BagTrainer):
         assert isinstance(model, BagModel)  # noqa: S101  (for the type checker)
         model.eval()
         encoder = _print_of(model.encoder)
-        self.features = {id(t): self._features(model, t, encoder) for t in (self.train, self.val)}
+        self.features = {
+            id(table): [
+                torch.from_numpy(self._features(model, store, slide_id, encoder))
+                for store, slide_id in zip(table.patches.stores, table.slide_ids, strict=True)
+            ]
+            for table in (self.train, self.val)
+        }
         kept = self.job.features_dir
-        self.notes.append(
-            "The encoder is not trained: features were computed once, of patches without "
-            "augmentation" + ("." if kept is None else f", and are kept in '{kept.name}'.")
-        )
+        note = "The encoder is not trained: features were computed once, of patches without " \
+               "augmentation"  # fmt: skip
+        if kept is not None:
+            for slide in self.job.slides:
+                if slide.split not in ("train", "val") and len(store := PatchStore(slide.store)):
+                    self._features(model, store, slide.slide_id, encoder)
+            note += f", and are kept in '{kept.name}', those of the test slides too"
+        self.notes.append(f"{note}.")
         return model
 
-    def _features(self, model: BagModel, table: BagTable, encoder: str) -> list[Tensor]:
-        """Features (n, F) of each bag, read where they are kept already."""
-        found = []
-        for bag in range(len(table)):
-            store, slide_id = table.patches.stores[bag], table.slide_ids[bag]
-            path = None
-            if self.job.features_dir is not None:
-                path = self.job.features_dir / f"{slide_id}.h5"
-            held = None if path is None else _held(path, slide_id, encoder, store)
-            if held is None:
-                held = self._encoded(model, table, bag)
-                if path is not None:
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    side = float(store.meta.grid.patch_size_level0_px)
-                    write_feature_file(
-                        path, held, store.origins_px,
-                        {"patch_size_level0": side, "patch_size": store.patch_size_px,
-                         PATCHES: store.meta.fingerprint}, encoder,
-                    )  # fmt: skip
-            found.append(torch.from_numpy(held))
+    def _features(
+        self, model: BagModel, store: PatchStore, slide_id: str, encoder: str
+    ) -> NDArray[np.float32]:
+        """Features (n, F) of a slide's patches, read where they are kept already."""
+        path = None
+        if self.job.features_dir is not None:
+            path = self.job.features_dir / f"{slide_id}.h5"
+        held = None if path is None else _held(path, slide_id, encoder, store)
+        if held is not None:
+            return held
+        found = self._encoded(model, store)
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            side = float(store.meta.grid.patch_size_level0_px)
+            write_feature_file(
+                path, found, store.origins_px,
+                {"patch_size_level0": side, "patch_size": store.patch_size_px,
+                 PATCHES: store.meta.fingerprint}, encoder,
+            )  # fmt: skip
         return found
 
     @torch.no_grad()
-    def _encoded(self, model: BagModel, table: BagTable, bag: int) -> NDArray[np.float32]:
-        members = table.members(bag)
-        parts = []
-        for start in range(0, len(members), EVALUATION_BATCH):
-            read = table.patches.read(members[start : start + EVALUATION_BATCH])
-            patches = torch.from_numpy(read).to(self.device)
-            parts.append(model.encoder(to_float(patches)).float().cpu().numpy())
+    def _encoded(self, model: BagModel, store: PatchStore) -> NDArray[np.float32]:
+        parts = [
+            model.encoder(to_float(torch.from_numpy(batch).to(self.device))).float().cpu().numpy()
+            for batch in store.iter_batches(EVALUATION_BATCH)
+        ]
         return np.concatenate(parts)
 
     def _network(self) -> nn.Module:

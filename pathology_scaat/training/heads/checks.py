@@ -87,7 +87,8 @@ def check_learnable(
         if missing := [name for name in target.names if not counts.get(name)]:
             notes.append(f"No training slide of: {', '.join(missing)}.")
         if target.kind == "classes":
-            notes.append(f"{positive_class(config.positive_class, target.names).note}.")
+            chosen = positive_class(config.positive_class, target.names).note
+            notes.append(f"{chosen.replace('saliency speaks', 'sensitivity speaks', 1)}.")
     without = sorted(named - USED - {"labels", "method", "trainable"})
     if without:
         notes.append(f"Settings without effect on a head on features: {', '.join(without)}.")

@@ -13,8 +13,9 @@ from torch import Tensor
 from pathology_scaat.metrics.classification import scores as class_scores
 from pathology_scaat.metrics.functional.calibration import fit_temperature
 from pathology_scaat.metrics.functional.survival import concordance
+from pathology_scaat.training.bundle_config import HeldOut
 from pathology_scaat.training.bundle_quality import NOTHING_LEARNT
-from pathology_scaat.training.heads.config import Target
+from pathology_scaat.training.heads.config import Target, Unit
 from pathology_scaat.training.heads.data import FeatureBag, FeatureReader, labels_of, outcomes_of
 from pathology_scaat.training.heads.model import FeatureHead
 from pathology_scaat.training.held_out import measure_held_out_slides
@@ -56,7 +57,12 @@ def scores_of(model: FeatureHead, reader: FeatureReader, bags: Sequence[FeatureB
 
 @torch.no_grad()
 def judge_classes(
-    model: FeatureHead, reader: FeatureReader, val: Sequence[FeatureBag], target: Target, seed: int
+    model: FeatureHead,
+    reader: FeatureReader,
+    val: Sequence[FeatureBag],
+    target: Target,
+    unit: Unit,
+    seed: int,
 ) -> Judgement:
     """Calibrate a head of classes or grades on the validation bags, and measure it there."""
     if not val:
@@ -83,10 +89,7 @@ def judge_classes(
         logits, labels, temperature, [b.patient_id for b in val],
         sum(b.n_patches for b in val), target.names, seed=seed,
     )  # fmt: skip
-    text = held.text()
-    notes.append(
-        f"{text[0].upper()}{text[1:]}." if text.startswith("quality") else f"Quality {text}."
-    )
+    notes.append(_quality(held, unit))
     return Judgement(
         calibration,
         {f"val_{k}": float(v) for k, v in class_scores(logits, labels).items()},
@@ -135,6 +138,17 @@ def judge_survival(
         notes=(quality_note, *_said(silent)),
         nothing_learnt=silent,
     )
+
+
+def _quality(held: HeldOut, unit: Unit) -> str:
+    """The figures as a sentence; a bag of all slides of a patient is not called a slide."""
+    text = held.text()
+    if unit == "patient" and held.auc is not None and held.balanced_accuracy is not None:
+        text = (
+            f"on the {held.n_patients} validation patients (one bag each), by which the epoch was "
+            f"chosen: AUC {held.auc.text()}, balanced accuracy {held.balanced_accuracy.text()}"
+        )
+    return f"{text[0].upper()}{text[1:]}." if text.startswith("quality") else f"Quality {text}."
 
 
 def _said(why: str) -> tuple[str, ...]:

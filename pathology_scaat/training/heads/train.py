@@ -94,7 +94,7 @@ def train_head(
     judged = (
         judge_survival(work.model, work.reader, train, val)
         if survival
-        else judge_classes(work.model, work.reader, val, target, seed)
+        else judge_classes(work.model, work.reader, val, target, unit, seed)
     )
     notes += judged.notes
     metrics = {

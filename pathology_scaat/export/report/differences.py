@@ -1,0 +1,13 @@
+"""Where several models differ about a slide, as the page of all slides tells it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A sentence, and a link to the tiles as seen from the folder of overlays."""
+
+    text: str
+    link: str

@@ -1,0 +1,38 @@
+"""The page of all exported slides: what failed, the trust card, where models differ."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pathology_scaat.artifacts.output_folder import Workspace
+from pathology_scaat.artifacts.status import STAGES, StatusTable
+from pathology_scaat.pipeline.disagreement import disagreement_words
+
+CARD = "evaluation/trust_card.md"
+"""Where ``scaat evaluate`` puts the trust card, in the output folder."""
+
+
+def write_cohort_page(out: Path) -> None:
+    """Write ``out/overlays/index.html`` and the contact sheet, unless the right ones are there.
+
+    Raises
+    ------
+    ExportError
+        If no slide is exported.
+    """
+    # Pictures are drawn here alone: whoever only predicts does not wait for what draws.
+    from pathology_scaat.export.report.cohort import write_cohort
+    from pathology_scaat.export.report.records import FailedSlide
+
+    failed = [
+        FailedSlide(row["slide_id"], stage, row["reason"])
+        for row in StatusTable(out).failed()
+        for stage in STAGES
+        if row[stage] == "failed"
+    ]
+    write_cohort(
+        Workspace(out).overlays,
+        failed=failed,
+        card=f"../{CARD}" if (out / CARD).is_file() else None,
+        differences=disagreement_words(out),
+    )
