@@ -151,7 +151,7 @@ def export_dicom(path: Path, context: Context) -> ExportFrame:
     beside = write_dicom(
         path, context.slide_map, context.tiles, context.slide_path,
         context.pictures.scale("saliency", target).vmax, context.config.identified,
-        context.told,
+        context.told, context.pictures.examined.shown(context.config.draw_unlike),
     )  # fmt: skip
     context.beside.append(beside)
     return context.full_frame
