@@ -64,8 +64,9 @@ def export_geojson(path: Path, context: Context) -> ExportFrame:
             f"class '{UNLIKE_TRAINING.name}' and lie in no region, whatever the model says of them"
         )
     tiles = tile_features(
-        table, chosen, context.classes, context.qupath_frame, context.key, unjudged
-    )
+        table, chosen, context.classes, context.qupath_frame, context.key, unjudged,
+        context.told.get("WARNING", ""),
+    )  # fmt: skip
     written = write_geojson(path, itertools.chain(regions, tiles))
     context.n_tiles = written - len(found.regions)
     return context.qupath_frame
