@@ -64,8 +64,9 @@ def export_geojson(path: Path, context: Context) -> ExportFrame:
             f"class '{UNLIKE_TRAINING.name}' and lie in no region, whatever the model says of them"
         )
     tiles = tile_features(
-        table, chosen, context.classes, context.qupath_frame, context.key, unjudged
-    )
+        table, chosen, context.classes, context.qupath_frame, context.key, unjudged,
+        context.told.get("WARNING", ""),
+    )  # fmt: skip
     written = write_geojson(path, itertools.chain(regions, tiles))
     context.n_tiles = written - len(found.regions)
     return context.qupath_frame
@@ -151,7 +152,7 @@ def export_dicom(path: Path, context: Context) -> ExportFrame:
     beside = write_dicom(
         path, context.slide_map, context.tiles, context.slide_path,
         context.pictures.scale("saliency", target).vmax, context.config.identified,
-        context.told,
+        context.told, context.pictures.examined.shown(context.config.draw_unlike),
     )  # fmt: skip
     context.beside.append(beside)
     return context.full_frame

@@ -14,6 +14,7 @@ from pathology_scaat.execution.devices import require_device
 from pathology_scaat.patches import PatchStore
 from pathology_scaat.patches.identity import dataset_fingerprint
 from pathology_scaat.pipeline.class_table import class_table_notes, count_classes
+from pathology_scaat.pipeline.data_years import with_years
 from pathology_scaat.pipeline.preflight import check_training
 from pathology_scaat.pipeline.reporting import Reporter, note_result, train_reported
 from pathology_scaat.pipeline.run_log import logged
@@ -247,7 +248,10 @@ def finetune(
     if seed is None:
         recorded = parent.training.get("seed", 0)
         seed = recorded if isinstance(recorded, int) and recorded >= 0 else 0
-    found = finetune_cohort(load_cohort(manifest), out, parent, seed)
+    cohort = load_cohort(manifest)
+    found = finetune_cohort(cohort, out, parent, seed)
+    if settings.data_years:
+        found = replace(found, slides=with_years(found.slides, cohort.rows))
     told = (*class_table_notes(found.class_counts), *found.notes)
     for note in told:
         listener.note(note)

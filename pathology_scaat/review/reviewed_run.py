@@ -15,12 +15,13 @@ from pathology_scaat.errors import UsageError
 from pathology_scaat.review.access import Access
 from pathology_scaat.review.drawings import DrawingTable
 from pathology_scaat.review.judged_regions import JudgedRegions
-from pathology_scaat.review.map_values import ChannelPicture, channel_picture
+from pathology_scaat.review.map_values import ChannelPicture, channel_picture, examined_map
 from pathology_scaat.review.same_file import same_file
 from pathology_scaat.review.slide_tiles import SlideShelf
 from pathology_scaat.review.verdicts import VerdictTable
 
 if TYPE_CHECKING:
+    from pathology_scaat.export.raster.examined import Examined
     from pathology_scaat.review.why import WhyDesk
 
 THREADS = 4
@@ -62,6 +63,7 @@ class Review:
         self.drawings = DrawingTable(self.out)
         self.judged = JudgedRegions(self.out)
         self.pool = ThreadPoolExecutor(THREADS, thread_name_prefix="review")
+        self.examined = lru_cache(maxsize=4)(self._examined)
         self.map_picture = lru_cache(maxsize=8)(self._map_picture)
 
     @cached_property
@@ -78,7 +80,21 @@ class Review:
         names = SlideMap(path).channel_names
         if not 0 <= channel < len(names):
             raise UsageError("the channel", "does not exist", "choose another")
-        return channel_picture(path, names[channel])
+        return channel_picture(path, names[channel], self.examined(slide_id))
+
+    def _examined(self, slide_id: str) -> Examined:
+        """Where the slide shows tissue that the model may judge; the same for all channels."""
+        from pathology_scaat.stitching import SlideMap
+
+        path = Workspace(self.out).map(slide_id)
+        if slide_id not in self.shelf:
+            return examined_map(path, None)
+        with self.shelf.server(slide_id) as server:
+            if server.frame_px != SlideMap(path).frame_px:
+                raise UsageError(
+                    slide_id, "has another frame than its map", "give the slide that was tiled"
+                )
+            return examined_map(path, server.whole)
 
     def known_ids(self) -> frozenset[str]:
         """Slides of the table: the only ones that a request may name."""

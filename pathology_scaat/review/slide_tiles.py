@@ -19,6 +19,7 @@ from PIL import Image
 
 from pathology_scaat.artifacts.urls import SlideUrl
 from pathology_scaat.errors import SlideReadError
+from pathology_scaat.export.raster.thumbnail import frame_thumbnail
 from pathology_scaat.geometry import BoxPx, SizePx
 from pathology_scaat.slides import Slide, open_slide
 from pathology_scaat.slides.base import RgbImage
@@ -50,6 +51,11 @@ class TileServer:
     def close(self) -> None:
         with self._lock:
             self._slide.close()
+
+    def whole(self, size_px: SizePx, scale_px: float) -> RgbImage:
+        """The frame at ``scale_px`` level-0 pixels a pixel, (height, width, 3) uint8."""
+        with self._lock:
+            return frame_thumbnail(self._slide, size_px, scale_px)
 
     def tile(self, level: int, col: int, row: int) -> RgbImage | None:
         """Pixels of a tile, (height, width, 3) uint8; None where there is no such tile.

@@ -58,6 +58,8 @@ class TrainingFacts:
         Training patches of each class, or training slides.
     unused : frozenset of str
         Settings that this kind of training does not use.
+    parent : BundleConfig or None
+        The model that it went on from.
     """
 
     config: TrainConfig
@@ -73,6 +75,7 @@ class TrainingFacts:
     references: References | None
     notes: tuple[str, ...]
     unused: frozenset[str]
+    parent: BundleConfig | None = None
 
 
 def describe(made: TrainingFacts, model: Normalising, method: Method, **more: Any) -> BundleConfig:
@@ -109,7 +112,7 @@ def describe(made: TrainingFacts, model: Normalising, method: Method, **more: An
         held_out=made.held_out,
         slides=slide_keys(made.slides, made.training_fingerprint),
         training_counts=made.training_counts,
-        data_years=data_years(made.slides) if config.data_years else None,
+        data_years=data_years(made.slides, made.parent) if config.data_years else None,
         saliency_reference=found.saliency if found else None,
         evidence_reference=found.evidence if found else None,
         reference_settings=found.settings if found else None,
@@ -118,16 +121,28 @@ def describe(made: TrainingFacts, model: Normalising, method: Method, **more: An
     )
 
 
-def data_years(slides: Iterable[TrainingSlide]) -> DataYears:
-    """Years of the slides that a model learnt from or was chosen by, and of this training."""
+def data_years(slides: Iterable[TrainingSlide], parent: BundleConfig | None = None) -> DataYears:
+    """Years of the slides that a model learnt from or was chosen by, and of this training.
+
+    Those of ``parent``, a model that it goes on from, are among them; a slide that served both
+    counts once.
+    """
+    before = parent.data_years if parent is not None else None
     used = [slide for slide in slides if slide.split != "test"]
-    years = sorted(slide.scan_year for slide in used if slide.scan_year is not None)
+    if parent is not None and before is not None:
+        used = [
+            slide for slide in used
+            if parent.role_of(PatchStore(slide.store).meta.slide_fingerprint)
+            not in ("train", "val")
+        ]  # fmt: skip
+    years = [slide.scan_year for slide in used if slide.scan_year is not None]
+    ends = [y for y in (before.first, before.last) if y is not None] if before else []
     return DataYears(
         trained=datetime.now(UTC).year,
-        first=years[0] if years else None,
-        last=years[-1] if years else None,
-        n_dated=len(years),
-        n_slides=len(used),
+        first=min([*years, *ends], default=None),
+        last=max([*years, *ends], default=None),
+        n_dated=len(years) + (before.n_dated if before else 0),
+        n_slides=len(used) + (before.n_slides if before else 0),
     )
 
 
@@ -170,6 +185,7 @@ def patch_bundle_config(
             references=references,
             notes=notes,
             unused=frozenset({"labels", "bag"}),
+            parent=None if job.parent is None else read_bundle_config(job.parent),
         ),
         model,
         method,

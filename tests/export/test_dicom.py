@@ -6,13 +6,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import zarr
 from map_stores import darkness_store
 
 from pathology_scaat.artifacts.fingerprint import file_sha256
 from pathology_scaat.errors import ExportError
 from pathology_scaat.export import ExportConfig, export_slide
+from pathology_scaat.export.context import Context
+from pathology_scaat.export.raster.examined import resampled
 from pathology_scaat.patches import TileConfig, TileJob, tile_slide
+from pathology_scaat.saliency.schema import UNLIKE_PERCENTILE
 from pathology_scaat.stitching import SlideMap, stitch_slide
+from pathology_scaat.stitching.schema import UNLIKE_CHANNEL
+from pathology_scaat.stitching.source import SaliencySource
 
 hd = pytest.importorskip("highdicom")
 pydicom = pytest.importorskip("pydicom")
@@ -25,7 +31,10 @@ def stitched(tmp_path_factory: pytest.TempPathFactory, data_dir: Path) -> tuple[
     slide = data_dir / "formats" / "dicom_wsi"
     config = TileConfig(mpp=2.0, patch_size_px=64)
     tile_slide(TileJob(slide, "D", folder / "p.zarr", config))
-    darkness_store(folder / "p.zarr", folder / "s.zarr", 4)
+    store = zarr.open_group(darkness_store(folder / "p.zarr", folder / "s.zarr", 4))
+    column = np.asarray(store["grid_index"])[:, 0]
+    far = np.where(column < np.median(column), 100.0, 10.0).astype(np.float32)
+    store.create_array("unlike", shape=far.shape, dtype=far.dtype, chunks=far.shape)[:] = far
     stitch_slide(folder / "s.zarr", folder / "m.ome.zarr")
     return folder, slide
 
@@ -51,7 +60,15 @@ def test_tiles_and_map_read_back(stitched: tuple[Path, Path], tmp_path: Path) ->
     assert np.allclose(measured[:, 1], rows[:, 6], rtol=1e-4)
     segmentation = hd.seg.segread(tmp_path / "a" / "D.seg.dcm")
     matrix = segmentation.get_total_pixel_matrix(rescale_fractional=True)[..., 0]
-    values = np.nan_to_num(SlideMap(folder / "m.ome.zarr").read("saliency"))
+    slide_map = SlideMap(folder / "m.ome.zarr")
+    context = Context(slide_map, SaliencySource(folder / "s.zarr"), config, slide, None, None)
+    seen = resampled(context.pictures.examined.shown(False), matrix.shape)
+    values = np.where(seen, np.nan_to_num(slide_map.read("saliency")), 0)
+    unlike = slide_map.read(UNLIKE_CHANNEL) >= UNLIKE_PERCENTILE
+    assert unlike.any()
+    assert not matrix[unlike].any()  # as the pictures: not judged is no finding
+    assert (matrix > 0).any()
+    assert "not judged" in segmentation.ImageComments
     assert np.abs(matrix - np.clip(values / 0.5, 0, 1)).max() <= 0.5 / 255 + 1e-6
     spacing = segmentation.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0].PixelSpacing
     assert float(spacing[0]) * 1000 == pytest.approx(SlideMap(folder / "m.ome.zarr").mpp)

@@ -13,7 +13,7 @@ from map_stores import make_saliency_store, write_marked_slide
 from PIL import Image
 
 from pathology_scaat.export import ExportConfig, export_slide
-from pathology_scaat.export.model_facts import ModelFacts
+from pathology_scaat.export.model_facts import NOTHING_LEARNT, ModelFacts
 from pathology_scaat.export.raster.canvas import font, wrapped
 from pathology_scaat.export.raster.colour_scale import (
     FAINTEST,
@@ -155,6 +155,10 @@ def test_a_model_that_has_learnt_nothing_draws_no_evidence_and_says_so(tmp_path:
     assert "guessing gives 0.50" in record["model"]["nothing_learnt"]
     assert coloured_share(tmp_path, record, "s.png") == 0
     assert record["n_regions"] == 0
+    features = json.loads((tmp_path / "o" / "s.geojson").read_text())["features"]
+    assert features
+    for feature in features:  # no region is there to say it
+        assert NOTHING_LEARNT in feature["properties"]["metadata"]["WARNING"]
     with Image.open(tmp_path / "o" / "s.png") as picture:
         assert picture.getpixel((3, 3)) == (176, 0, 0)  # the strip across its top
     with Image.open(tmp_path / "o" / "s.figure.png") as picture:

@@ -7,14 +7,23 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from drawn_slides import draw_slide
+from map_stores import make_saliency_store
 from PIL import Image
 
-from pathology_scaat.geometry import BoxPx
+from pathology_scaat.export import ExportConfig
+from pathology_scaat.export.context import Context
+from pathology_scaat.geometry import BoxPx, PatchGrid, SizePx
 from pathology_scaat.review import slide_tiles
-from pathology_scaat.review.map_values import LEVELS, encode_values
+from pathology_scaat.review.access import Access
+from pathology_scaat.review.map_values import LEVELS, NO_TISSUE, UNJUDGED, encode_values
+from pathology_scaat.review.reviewed_run import Review
 from pathology_scaat.review.slide_tiles import MAX_OPEN_SLIDES, TILE_PX, SlideShelf, TileServer
 from pathology_scaat.slides import open_slide
+from pathology_scaat.stitching import SlideMap, StitchConfig, stitch_slide
+from pathology_scaat.stitching.schema import COUNT_CHANNEL, UNLIKE_CHANNEL
+from pathology_scaat.stitching.source import SaliencySource
 
 FORMATS = [
     "aperio_like.svs", "hamamatsu_like.ndpi", "leica_like.scn", "mirax_like.mrxs",
@@ -134,3 +143,47 @@ def test_values_of_a_map_survive_their_picture() -> None:
     back = np.where(pixels[..., 2] > 127, low + number / LEVELS * (high - low), np.nan)
     assert np.array_equal(np.isnan(back), np.isnan(values))
     assert np.nanmax(np.abs(back - values)) <= (high - low) / LEVELS
+
+
+def test_the_browsers_map_has_colour_where_the_pictures_have(tmp_path: Path) -> None:
+    """Glass beside tissue and tissue that is not judged have none, whatever the model says."""
+    rng = np.random.default_rng(0)
+    image = np.full((640, 768, 3), 245, np.uint8)
+    image[:, :400] = rng.integers((150, 40, 120), (230, 120, 200), (640, 400, 3))
+    slide_path = tmp_path / "half.tiff"
+    tifffile.imwrite(
+        slide_path, image, tile=(256, 256), photometric="rgb", resolution=(20_000, 20_000),
+        resolutionunit="CENTIMETER", metadata=None,
+    )  # fmt: skip
+    store = make_saliency_store(
+        tmp_path / "s.zarr", PatchGrid(0.0, 0.0, 1.0, 64, 64, 12, 10), size=SizePx(768, 640),
+        unlike=np.repeat([0.0, 100.0], 60), probability=[0.0, 1.0],
+    )  # fmt: skip
+    path = tmp_path / "maps" / "S1.ome.zarr"
+    stitch_slide(store, path, StitchConfig(mpp=1.0))
+    review = Review(tmp_path, {"S1": (slide_path, 0.5)}, Access(0))
+    try:
+        names = SlideMap(path).channel_names
+        context = Context(
+            SlideMap(path), SaliencySource(store), ExportConfig(), slide_path, 0.5, None
+        )
+        seen = context.pictures.examined
+        blue = {}
+        for number, name in enumerate(names):
+            with Image.open(io.BytesIO(review.map_picture("S1", number).png)) as picture:
+                blue[name] = np.asarray(picture)[..., 2]
+    finally:
+        review.close()
+    drawn = blue["probability: tumour"]
+    zoom = len(seen.looked_at) // len(drawn)
+    looked, unlike = (
+        m[zoom // 2 :: zoom, zoom // 2 :: zoom] for m in (seen.looked_at, seen.unlike)
+    )
+    assert np.array_equal(drawn == 255, looked & ~unlike)
+    assert np.array_equal(drawn == UNJUDGED, unlike)
+    assert np.array_equal(drawn == NO_TISSUE, ~looked)
+    assert 0.4 < looked.mean() < 0.6
+    assert 0.4 < unlike.sum() / looked.sum() < 0.6
+    assert np.array_equal(blue["saliency"], drawn)
+    assert (blue[UNLIKE_CHANNEL] != UNJUDGED).all()  # how unlike is said where it is, in colour
+    assert (blue[COUNT_CHANNEL] == 255).all()

@@ -13,7 +13,8 @@ from pathology_scaat.patches.reader import PatchStore
 from pathology_scaat.pipeline.finetune import _block_notes
 from pathology_scaat.pipeline.preflight import check_training
 from pathology_scaat.training import TrainConfig, TrainingSlide
-from pathology_scaat.training.bundle_config import BundleConfig
+from pathology_scaat.training.bundle_config import BundleConfig, DataYears
+from pathology_scaat.training.description import data_years
 from pathology_scaat.training.finetune import UNKNOWN_RATE, FinetuneConfig, finetune_settings
 
 
@@ -50,6 +51,15 @@ def test_a_model_of_another_program_gets_a_low_rate(training: dict[str, Any]) ->
 @pytest.mark.parametrize("method", ["plain", "sgt", "fgsm", "gradient-penalty", "random-mask"])
 def test_every_method_can_fine_tune(method: str) -> None:
     check_training(finetune_settings(bundle(), FinetuneConfig(method=method)), 32)
+
+
+def test_the_years_of_the_model_before_are_among_the_new_ones() -> None:
+    before = DataYears(trained=2020, first=2012, last=2015, n_dated=3, n_slides=4)
+    assert finetune_settings(bundle(data_years=before), FinetuneConfig()).data_years
+    assert not finetune_settings(bundle(), FinetuneConfig()).data_years
+    found = data_years([], bundle(data_years=before))
+    assert (found.first, found.last, found.n_dated, found.n_slides) == (2012, 2015, 3, 4)
+    assert found.trained > 2020
 
 
 def test_unknown_options_are_refused() -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pathology_scaat.artifacts.atomic import atomic_path
 from pathology_scaat.artifacts.output_names import FORMAT_SUFFIXES, SEGMENTATION_SUFFIX
@@ -29,6 +30,7 @@ from pathology_scaat.export.dicom.shared import (
     uid,
 )
 from pathology_scaat.export.dicom.source import need_highdicom, needed_source
+from pathology_scaat.export.raster.examined import resampled
 from pathology_scaat.export.tiles import TileTable
 from pathology_scaat.stitching.schema import SALIENCY_CHANNEL
 from pathology_scaat.stitching.slide_map import SlideMap
@@ -82,15 +84,30 @@ def write_annotations(
 
 
 def write_segmentation(
-    path: Path, slide_map: SlideMap, source: Any, vmax: float, facts: dict[str, str]
-) -> None:
-    """Write saliency as a fractional segmentation: 255 is ``vmax``, no data is 0."""
+    path: Path, slide_map: SlideMap, source: Any, vmax: float, facts: dict[str, str],
+    shown: NDArray[np.bool_] | None = None,
+) -> None:  # fmt: skip
+    """Write saliency as a fractional segmentation: 255 is ``vmax``, no data is 0.
+
+    ``shown`` is where pictures may have colour, (H, W) of any size over the map's area: glass,
+    and tissue that the model cannot judge, are 0 as well, and the object says how much that is.
+    """
     hd = need_highdicom()
     from pydicom.sr.codedict import codes
     from pydicom.sr.coding import Code
 
     level = slide_map.level_for(MAX_MAP_PX)
     values = np.nan_to_num(slide_map.read(SALIENCY_CHANNEL, level), nan=0.0)
+    facts = dict(facts)
+    if shown is not None:
+        seen = resampled(shown, values.shape)
+        withheld = int((~seen & (values > 0)).sum())
+        values = np.where(seen, values, 0)
+        facts["segmentation"] = (
+            "0 also on glass and where tissue is unlike the training data and so not judged "
+            f"({withheld * (slide_map.mpp * 2**level) ** 2 / 1e6:.3g} mm2 that the map has values "
+            "for); 0 there is no finding"
+        )
     segment = hd.seg.SegmentDescription(
         segment_number=1,
         segment_label="Saliency",
@@ -124,8 +141,11 @@ def write_dicom(
     vmax: float,
     identified: bool,
     facts: dict[str, str],
+    shown: NDArray[np.bool_] | None = None,
 ) -> Path:
     """Write annotations to ``path`` and the segmentation beside it (returned).
+
+    ``shown`` is where pictures may have colour (:func:`write_segmentation`).
 
     Raises
     ------
@@ -137,5 +157,5 @@ def write_dicom(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # highdicom warns of empty names in the source
         write_annotations(path, slide_map, table, source, facts)
-        write_segmentation(beside, slide_map, source, vmax, facts)
+        write_segmentation(beside, slide_map, source, vmax, facts, shown)
     return beside

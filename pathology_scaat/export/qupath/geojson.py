@@ -58,12 +58,15 @@ def tile_features(
     frame: ExportFrame,
     key: str,
     unjudged: NDArray[np.bool_] | None = None,
+    warning: str = "",
 ) -> Iterator[str]:
     """One JSON text per tile; tiles that clipping to the frame leaves empty are left out.
 
     ``unjudged``, (N,), are tiles that get no class of the model, since they are unlike what it
-    was trained on; their measurements say all the same what it made of them.
+    was trained on; their measurements say all the same what it made of them. ``warning`` is
+    carried by each: of a model that has learnt nothing there is no region that could.
     """
+    told = f',"metadata":{{"WARNING":{json.dumps(warning)}}}' if warning else ""
     names = [json.dumps(measurement_name(f"{c.name} probability")) for c in classes]
     mean_name = json.dumps(measurement_name("Saliency mean"))
     max_name = json.dumps(measurement_name("Saliency max"))
@@ -94,7 +97,7 @@ def tile_features(
                 f'"geometry":{{"type":"Polygon","coordinates":[[[{left},{top}],[{right},{top}],'
                 f"[{right},{bottom}],[{left},{bottom}],[{left},{top}]]]}},"
                 f'"properties":{{"objectType":"tile","classification":{looks[k]},'
-                f'"measurements":{{{_measurements(pairs)}}}}}}}'
+                f'"measurements":{{{_measurements(pairs)}}}{told}}}}}'
             )
 
 

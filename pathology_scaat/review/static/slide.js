@@ -112,12 +112,14 @@ async function loadMap(channel) {
   const context = canvas.getContext("2d", { willReadFrequently: true });
   context.drawImage(bitmap, 0, 0);
   const pixels = context.getImageData(0, 0, canvas.width, canvas.height).data;
-  const values = new Float32Array(canvas.width * canvas.height), unjudged = new Uint8Array(values.length);
+  const values = new Float32Array(canvas.width * canvas.height), unjudged = new Uint8Array(values.length), glass = new Uint8Array(values.length);
   for (let i = 0; i < values.length; i++) {
-    unjudged[i] = pixels[4 * i + 2] >= 128 && pixels[4 * i + 2] < 224; // unlike the training data
-    values[i] = pixels[4 * i + 2] < 128 ? NaN : low + ((pixels[4 * i] * 256 + pixels[4 * i + 1]) / 65534) * (high - low);
+    const kind = pixels[4 * i + 2];
+    unjudged[i] = kind >= 160 && kind < 224; // unlike the training data
+    glass[i] = kind >= 64 && kind < 160; // no tissue
+    values[i] = kind < 64 ? NaN : low + ((pixels[4 * i] * 256 + pixels[4 * i + 1]) / 65534) * (high - low);
   }
-  state.map = { values, unjudged, width: canvas.width, height: canvas.height, low, high, name: state.paper.channels[channel], pixel: Number(answer.headers.get("X-Map-Scale")) };
+  state.map = { values, unjudged, glass, width: canvas.width, height: canvas.height, low, high, name: state.paper.channels[channel], pixel: Number(answer.headers.get("X-Map-Scale")) };
   takeModelsScale(channel);
   colourMap();
 }
@@ -135,9 +137,10 @@ function scaleWords(low, high) {
   if (scale.not_drawn) return `${state.map.name} is not drawn: ${scale.not_drawn.toLowerCase()}`;
   const own = Number(byId("low").value) !== Number(scale.floor.toPrecision(4)) || Number(byId("high").value) !== Number(scale.top.toPrecision(4));
   const whose = own ? "your own scale" : scale.is_shared ? "the same scale on all slides" : `scale of this slide alone: ${scale.source}`;
-  const none = state.map.drawn ? "" : "; nothing on this slide reaches it";
+  const none = state.map.drawn ? "" : `; nothing ${state.map.nUnjudged ? "that was judged" : "on this slide"} reaches it`;
   const unjudged = state.map.nUnjudged ? "; hatched: unlike the training data, not judged" : "";
-  return `${state.map.name} ${short(low)} to ${short(high)}, bare below${none}; ${whose}${unjudged}`;
+  const glass = state.paper.slide ? "" : "; the slide is not at hand: glass may be coloured";
+  return `${state.map.name} ${short(low)} to ${short(high)}, bare below${none}; ${whose}${unjudged}${glass}`;
 }
 
 function colourMap() {
@@ -161,6 +164,7 @@ function colourMap() {
       if (((i % map.width) + Math.floor(i / map.width)) % 6 === 0) pixels[i] = hatch;
       continue;
     }
+    if (map.glass[i]) continue; // whatever the model says of it
     if (!(value >= low && value > 0) || map.colouring.not_drawn) continue; // NaN is neither
     map.drawn += 1;
     pixels[i] = shade[Math.min(255, Math.round((value / span) * 255))];
@@ -236,7 +240,8 @@ function valueAt(event) {
   if (mapHidden() || x < 0 || y < 0 || x >= map.width || y >= map.height) return "";
   const value = map.values[y * map.width + x];
   if (Number.isNaN(value)) return "not computed here";
-  const unjudged = map.unjudged[y * map.width + x] ? "; unlike the training data: counts for little" : "";
+  if (map.glass[y * map.width + x]) return "no tissue here";
+  const unjudged = map.unjudged[y * map.width + x] ? "; unlike the training data: not judged" : "";
   return `${map.name} ${value.toPrecision(3)}${unjudged}`;
 }
 
