@@ -21,7 +21,7 @@ where the transformer learnt too little at first): a method **fails** a check wh
 correlation over seeds is .5 or more, is **doubtful** at .2 or more, else passes; a constant map
 (of a network that was shuffled) has no ranks, is left out and counted. ::
 
-    python benchmarks/evidence/attribution_checks.py --out benchmarks/evidence/results/attribution
+    python benchmarks/evidence/attribution_checks.py --out benchmarks/results/attribution
     python benchmarks/evidence/attribution_checks.py --out ... --report   # the tables anew
 
 One JSON file a network and seed is written as it ends; what is there is not run again.

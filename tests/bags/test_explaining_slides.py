@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from pathology_scaat.errors import UsageError
 from pathology_scaat.patches import PatchStore
 from pathology_scaat.saliency import ExplainConfig, SaliencyStore, explain_slide
 from pathology_scaat.saliency.attributions import ATTRIBUTIONS
@@ -56,7 +57,11 @@ def test_two_passes_give_the_gradient_of_the_slide(pooling: str, n_classes: int)
     assert np.allclose(contribution.sum(axis=0), logits.detach().numpy()[0], atol=1e-5)
 
 
-@pytest.mark.parametrize("method", ATTRIBUTIONS.names)
+FOR_TRANSFORMERS = {"attn-lrp", "token-gradient-x-input", "attention-rollout"}
+"""Methods that refuse a convolutional network by name; a test of theirs has a transformer."""
+
+
+@pytest.mark.parametrize("method", sorted(set(ATTRIBUTIONS.names) - FOR_TRANSFORMERS))
 def test_every_method_explains_the_right_patch(method: str) -> None:
     """In batches of 3 or of 9: each patch is multiplied by its own slope."""
     model, _ = random_model()
@@ -71,6 +76,16 @@ def test_every_method_explains_the_right_patch(method: str) -> None:
     assert found[0].shape == (9, SIDE // 4, SIDE // 4)
     assert np.isfinite(found[0]).all()
     assert np.allclose(found[0], found[1], rtol=1e-4, atol=1e-5 * found[1].max())
+
+
+@pytest.mark.parametrize("method", sorted(FOR_TRANSFORMERS))
+def test_a_method_for_transformers_refuses_another_network(method: str) -> None:
+    model, _ = random_model()
+    patches = np.zeros((3, SIDE, SIDE, 3), np.uint8)
+    explain = BagExplainer(model, 1, ExplainConfig(method=method), torch.device("cpu"))
+    explain.look([patches])
+    with pytest.raises(UsageError):
+        explain(patches, 0)
 
 
 def test_memory_is_that_of_a_batch() -> None:

@@ -19,9 +19,9 @@ from printed import ROOT, Printed, all_options, application, options_of, pages, 
 
 ALL = list(dict.fromkeys(printed()))
 OTHER_PROGRAMS = {
-    "--budget", "--build-arg", "--config", "--containall", "--cores", "--cpus-per-task",
+    "--budget", "--build-arg", "--cohort", "--config", "--containall", "--cores", "--cpus-per-task",
     "--data", "--executor", "--gpus", "--gres", "--index-url", "--jobs", "--mem", "--memory-limit",
-    "--name", "--net", "--network", "--network=none", "--no-crop", "--no-venv", "--nv",
+    "--name", "--net", "--network", "--networks", "--network=none", "--no-crop", "--no-venv", "--nv",
     "--part", "--parts", "--patches", "--pwd", "--rm", "--seconds", "--stored",
     "--system-site-packages", "--table", "--time", "--user", "--variant", "--work",
 }  # fmt: skip

@@ -20,7 +20,6 @@ from pathology_scaat.slides.base import RgbImage
 from pathology_scaat.stitching.schema import COUNT_CHANNEL, UNLIKE_CHANNEL
 from pathology_scaat.stitching.slide_map import SlideMap
 from pathology_scaat.tissue.config import TissueConfig
-from pathology_scaat.tissue.segmentation import classify_pixels, clean_mask
 
 LEAST_TISSUE = 0.3
 """Share of the looked-at area below which the picture's own tissue mask is not believed."""
@@ -66,6 +65,9 @@ class Examined:
 
 def tissue_of(base: RgbImage, pixel_um: float) -> NDArray[np.bool_]:
     """Where a picture of a slide shows tissue: as tiling finds it, on the picture's pixels."""
+    # Its kernels take a second to load, which commands that draw nothing need not wait for.
+    from pathology_scaat.tissue.segmentation import classify_pixels, clean_mask
+
     config = TissueConfig()
     height, width = base.shape[:2]
     shrink = max(config.mpp / pixel_um, 1.0)
