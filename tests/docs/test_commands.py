@@ -21,7 +21,8 @@ ALL = list(dict.fromkeys(printed()))
 OTHER_PROGRAMS = {
     "--budget", "--build-arg", "--cohort", "--config", "--containall", "--cores", "--cpus-per-task",
     "--data", "--executor", "--gpus", "--gres", "--index-url", "--jobs", "--mem", "--memory-limit",
-    "--name", "--net", "--network", "--networks", "--network=none", "--no-crop", "--no-venv", "--nv",
+    "--name", "--net", "--network", "--network=none", "--networks", "--no-crop", "--no-venv",
+    "--nv",
     "--part", "--parts", "--patches", "--pwd", "--rm", "--seconds", "--stored",
     "--system-site-packages", "--table", "--time", "--user", "--variant", "--work",
 }  # fmt: skip
