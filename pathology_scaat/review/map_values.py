@@ -107,7 +107,8 @@ def _laid(mask: NDArray[np.bool_], slide_map: SlideMap, level: int) -> NDArray[n
     size = slide_map.size_px(level)
     rows = ((np.arange(size.height) + 0.5) * scale).astype(int).clip(0, mask.shape[0] - 1)
     columns = ((np.arange(size.width) + 0.5) * scale).astype(int).clip(0, mask.shape[1] - 1)
-    return mask[np.ix_(rows, columns)]
+    laid: NDArray[np.bool_] = mask[np.ix_(rows, columns)]
+    return laid
 
 
 def _range(values: NDArray[np.float32]) -> tuple[float, float]:
