@@ -38,6 +38,7 @@ def test_cards_and_cohorts_are_the_same_on_every_engine(run_folder: RunFolder) -
     manifest = Manifest(
         rows=tuple(ManifestRow(slide_id=i, slide_path=Path(f"{i}.svs"), patient_id=i) for i in ids)
     )
+    training_cohort(manifest, out, 0)  # the split, which cards speak of, is recorded
     cards, cohorts = {}, {}
     with distributed.LocalCluster(
         n_workers=1, threads_per_worker=1, processes=False, protocol="tcp", dashboard_address=None,

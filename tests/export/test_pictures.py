@@ -158,7 +158,7 @@ def test_a_model_that_has_learnt_nothing_draws_no_evidence_and_says_so(tmp_path:
     features = json.loads((tmp_path / "o" / "s.geojson").read_text())["features"]
     assert features
     for feature in features:  # no region is there to say it
-        assert NOTHING_LEARNT in feature["properties"]["metadata"]["WARNING"]
+        assert feature["properties"]["classification"]["name"] == "Model has learnt nothing"
     with Image.open(tmp_path / "o" / "s.png") as picture:
         assert picture.getpixel((3, 3)) == (176, 0, 0)  # the strip across its top
     with Image.open(tmp_path / "o" / "s.figure.png") as picture:

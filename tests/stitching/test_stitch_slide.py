@@ -11,7 +11,7 @@ from map_stores import make_saliency_store
 
 from pathology_scaat.errors import ConfigError, StoreError
 from pathology_scaat.execution.engine import EngineConfig
-from pathology_scaat.geometry import BoxPx, PatchGrid
+from pathology_scaat.geometry import BoxPx, PatchGrid, SizePx
 from pathology_scaat.stitching import SlideMap, StitchConfig, stitch_slide
 from pathology_scaat.stitching.blend import Band, Placement, blend_block
 from pathology_scaat.stitching.source import SaliencySource
@@ -176,3 +176,20 @@ def test_workers_change_no_bit(tmp_path: Path) -> None:
     stitch_slide(store, tmp_path / "a.ome.zarr")
     stitch_slide(store, tmp_path / "b.ome.zarr", engine=EngineConfig(workers=2))
     assert folder_digest(tmp_path / "a.ome.zarr") == folder_digest(tmp_path / "b.ome.zarr")
+
+
+@pytest.mark.parametrize("finer", [2, 4])
+def test_a_map_finer_than_saliency_by_a_whole_factor_repeats_its_pixels(
+    tmp_path: Path, finer: int
+) -> None:
+    """Weights are 1 there, too: the values were once added as they are, to twice as many pixels."""
+    grid = PatchGrid(0.0, 0.0, 1.0, 64, 64, 3, 2)
+    store = make_saliency_store(tmp_path / "s.zarr", grid, size=SizePx(192, 128), seed=3)
+    maps = []
+    for name, mpp in (("coarse", 2.0), ("fine", 2.0 / finer)):
+        path = tmp_path / f"{name}.ome.zarr"
+        stitch_slide(store, path, StitchConfig(mpp=mpp, weighting="none"))
+        maps.append(SlideMap(path).read("saliency"))
+    coarse, fine = maps
+    assert fine.shape == (coarse.shape[0] * finer, coarse.shape[1] * finer)
+    np.testing.assert_allclose(fine, np.kron(coarse, np.ones((finer, finer))), rtol=1e-5)

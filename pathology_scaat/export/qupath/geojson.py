@@ -22,7 +22,12 @@ from shapely.geometry import Polygon
 
 from pathology_scaat.artifacts.atomic import atomic_path
 from pathology_scaat.export.frame import ExportFrame
-from pathology_scaat.export.qupath.palette import HIGH_SALIENCY, UNLIKE_TRAINING, QuPathClass
+from pathology_scaat.export.qupath.palette import (
+    HIGH_SALIENCY,
+    LEARNT_NOTHING,
+    UNLIKE_TRAINING,
+    QuPathClass,
+)
 from pathology_scaat.export.qupath.regions import RegionSet
 from pathology_scaat.export.tiles import TileTable
 
@@ -58,22 +63,21 @@ def tile_features(
     frame: ExportFrame,
     key: str,
     unjudged: NDArray[np.bool_] | None = None,
-    warning: str = "",
+    has_learnt: bool = True,
 ) -> Iterator[str]:
     """One JSON text per tile; tiles that clipping to the frame leaves empty are left out.
 
     ``unjudged``, (N,), are tiles that get no class of the model, since they are unlike what it
-    was trained on; their measurements say all the same what it made of them. ``warning`` is
-    carried by each: of a model that has learnt nothing there is no region that could.
+    was trained on; their measurements say all the same what it made of them. With ``has_learnt``
+    False none gets a class of the model: its classes mean nothing.
     """
-    told = f',"metadata":{{"WARNING":{json.dumps(warning)}}}' if warning else ""
     names = [json.dumps(measurement_name(f"{c.name} probability")) for c in classes]
     mean_name = json.dumps(measurement_name("Saliency mean"))
     max_name = json.dumps(measurement_name("Saliency max"))
     more = [mean_name, max_name, *(json.dumps(measurement_name(name)) for name, _ in table.more)]
     looks = [
         json.dumps({"name": c.name, "color": list(c.colour)}, separators=(",", ":"))
-        for c in (*classes, UNLIKE_TRAINING)
+        for c in (*classes, UNLIKE_TRAINING, LEARNT_NOTHING)
     ]
     for start in range(0, len(chosen), TILES_A_BATCH):  # Python numbers for a batch at a time
         part = chosen[start : start + TILES_A_BATCH]
@@ -83,6 +87,8 @@ def tile_features(
         classed = np.argmax(probability, axis=1)
         if unjudged is not None:
             classed[unjudged[part]] = len(classes)
+        if not has_learnt:
+            classed[:] = len(classes) + 1
         best = classed.tolist()
         columns = [probability, table.saliency_mean[part], table.saliency_max[part]]
         scores = np.column_stack([*columns, *(values[part] for _, values in table.more)]).tolist()
@@ -97,7 +103,7 @@ def tile_features(
                 f'"geometry":{{"type":"Polygon","coordinates":[[[{left},{top}],[{right},{top}],'
                 f"[{right},{bottom}],[{left},{bottom}],[{left},{top}]]]}},"
                 f'"properties":{{"objectType":"tile","classification":{looks[k]},'
-                f'"measurements":{{{_measurements(pairs)}}}{told}}}}}'
+                f'"measurements":{{{_measurements(pairs)}}}}}}}'
             )
 
 

@@ -32,6 +32,10 @@ UNLIKE_TRAINING = QuPathClass("Unlike training", (128, 128, 128))
 """Class of tiles that the model cannot judge, whatever class it finds the most probable."""
 
 
+LEARNT_NOTHING = QuPathClass("Model has learnt nothing", (160, 160, 160))
+"""Class of every tile of a model whose classes mean nothing; no region is there to say it."""
+
+
 def qupath_class(class_name: str) -> QuPathClass:
     """Name and colour of a class that stands alone."""
     return qupath_classes((class_name,))[0]

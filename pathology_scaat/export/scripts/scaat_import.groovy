@@ -177,6 +177,7 @@ if (outside > 0) {
 // is not the one that its metadata tell of.
 def SUFFIX = ' probability'
 def UNJUDGED = 'Unlike training'
+def LEARNT_NOTHING = 'Model has learnt nothing'
 def isTile = { it.isDetection() && it.getMeasurements().keySet().any { name -> name.startsWith('SCAAT: ') } }
 def isRegion = { it.isAnnotation() && it.getMetadata().containsKey('outlined at um/px') }
 def classOf = { it.getPathClass() == null ? '' : it.getPathClass().toString() }
@@ -185,6 +186,9 @@ def tileChanged = { it, twin ->
     def unlike = it.getMeasurements().get('SCAAT: Unlike training (percentile)')
     if (unlike != null && unlike >= 99 - 1e-6) {  // exported without a class of the model
         return classOf(it) != UNJUDGED && (twin == null || classOf(twin) == UNJUDGED)
+    }
+    if (classOf(it) == LEARNT_NOTHING) {
+        return false  // so was every tile of that model
     }
     def own = scores['SCAAT: ' + classOf(it) + SUFFIX]
     scores.isEmpty() ? false : own == null || own < scores.values().max() - 1e-6
