@@ -40,7 +40,7 @@ SMALL = {
         "epochs": 4, "patience": 4, "learning_rate": 1e-2, "backbone_options": {"widths": (8, 16)},
         "bag": {"patches_per_bag": 16, "draws_per_epoch": 3, "attention_width": 8},
     },
-    "export": {"formats": ["geojson"]},
+    "export": {"formats": ["geojson"], "min_region_um2": 1000},  # slides are 128 µm wide
     "engine": {"workers": 0},
 }  # fmt: skip
 
