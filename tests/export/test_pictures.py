@@ -13,7 +13,7 @@ from map_stores import make_saliency_store, write_marked_slide
 from PIL import Image
 
 from pathology_scaat.export import ExportConfig, export_slide
-from pathology_scaat.export.model_facts import NOTHING_LEARNT, ModelFacts
+from pathology_scaat.export.model_facts import ModelFacts
 from pathology_scaat.export.raster.canvas import font, wrapped
 from pathology_scaat.export.raster.colour_scale import (
     FAINTEST,
