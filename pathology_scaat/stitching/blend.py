@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from pathology_scaat.geometry import BoxPx
 from pathology_scaat.scaat.evidence import patch_evidence
 from pathology_scaat.stitching.config import StitchConfig
-from pathology_scaat.stitching.resample import AxisTaps, axis_taps, window_1d
+from pathology_scaat.stitching.resample import AxisWeights, axis_weights, window_1d
 from pathology_scaat.stitching.source import SaliencySource
 
 BATCH_BYTES = 8 << 20
@@ -60,11 +60,11 @@ class Placement:
             step_px=grid.step_level0_px / scale_px,
         )
 
-    def column_weights(self, column: int) -> AxisTaps:
-        return axis_taps(self.origin_x_px + column * self.step_px, self.ratio, self.side)
+    def column_weights(self, column: int) -> AxisWeights:
+        return axis_weights(self.origin_x_px + column * self.step_px, self.ratio, self.side)
 
-    def row_weights(self, row: int) -> AxisTaps:
-        return axis_taps(self.origin_y_px + row * self.step_px, self.ratio, self.side)
+    def row_weights(self, row: int) -> AxisWeights:
+        return axis_weights(self.origin_y_px + row * self.step_px, self.ratio, self.side)
 
     def touching(self, low_px: int, high_px: int, origin_px: float) -> tuple[int, int]:
         """First and last grid line whose patches may touch map pixels low <= p < high."""
@@ -190,7 +190,7 @@ def blend_block(
     sums = Sums.zeros(values.columns.shape[1], 2 * len(values.factor), box)
     window = window_1d(source.side, config.window)
     columns = place.touching(box.x, box.right, place.origin_x_px)
-    weights_of: dict[int, AxisTaps] = {}
+    weights_of: dict[int, AxisWeights] = {}
     batch = max(BATCH_BYTES // (source.side**2 * 8), 1)
     for row in range(band.rows[0], band.rows[1] + 1):
         y_weights = place.row_weights(row)
@@ -219,8 +219,8 @@ def _add_patches(
     band: Band,
     place: Placement,
     box: BoxPx,
-    y_weights: AxisTaps,
-    weights_of: dict[int, AxisTaps],
+    y_weights: AxisWeights,
+    weights_of: dict[int, AxisWeights],
     window: NDArray[np.float64],
     values: PatchValues,
     start: int,
@@ -241,18 +241,18 @@ def _add_patches(
     cut_y = slice(top - y_weights.start_px, bottom - y_weights.start_px)
     for i in range(stop - start):
         column = int(source.grid_index[start + i, 0])
-        taps = weights_of.get(column)
-        if taps is None:
-            taps = weights_of[column] = place.column_weights(column)
-        left, right = max(taps.start_px, box.x), min(taps.start_px + taps.n_px, box.right)
+        weights = weights_of.get(column)
+        if weights is None:
+            weights = weights_of[column] = place.column_weights(column)
+        left, right = max(weights.start_px, box.x), min(weights.start_px + weights.n_px, box.right)
         if left >= right:
             continue
         xs = slice(left - box.x, right - box.x)
-        cut_x = slice(left - taps.start_px, right - taps.start_px)
+        cut_x = slice(left - weights.start_px, right - weights.start_px)
         for k, layer in enumerate(along_y):
-            patch = layer[i] if taps.is_identity else taps.apply(layer[i], axis=1)
+            patch = layer[i] if weights.is_identity else weights.apply(layer[i], axis=1)
             sums.layers[k, ys, xs] += patch[cut_y, cut_x]
-        weight = weight_y[cut_y, None] * taps.apply(window, axis=0)[cut_x]
+        weight = weight_y[cut_y, None] * weights.apply(window, axis=0)[cut_x]
         sums.weight[ys, xs] += weight
         sums.columns[:, ys, xs] += values.columns[start + i, :, None, None] * weight
-        sums.count[ys, xs] += y_weights.covered[cut_y, None] & taps.covered[cut_x]
+        sums.count[ys, xs] += y_weights.covered[cut_y, None] & weights.covered[cut_x]

@@ -28,7 +28,7 @@ def window_1d(side: int, kind: str) -> NDArray[np.float64]:
 
 
 @dataclass(frozen=True)
-class AxisTaps:
+class AxisWeights:
     """How one patch axis lands on map pixels.
 
     Attributes
@@ -38,7 +38,7 @@ class AxisTaps:
     index : (M, T) int64
         Patch pixels that make each of M map pixels.
     weight : (M, T) float64
-        Length of overlap in map pixels; zero for unused taps.
+        Length of overlap in map pixels; zero for unused weights.
     covered : (M,) bool
         Whether the map pixel's centre lies in the patch.
     """
@@ -70,7 +70,7 @@ class AxisTaps:
         return bool(same and np.all(self.weight == 1.0))
 
 
-def axis_taps(offset_px: float, ratio: float, side: int) -> AxisTaps:
+def axis_weights(offset_px: float, ratio: float, side: int) -> AxisWeights:
     """Overlap of a patch axis with map pixels.
 
     Parameters
@@ -95,7 +95,7 @@ def axis_taps(offset_px: float, ratio: float, side: int) -> AxisTaps:
     covered = (cells + 0.5 >= offset_px) & (cells + 0.5 < end_px)
     if ratio == 1.0 and offset_px == start:
         steps = np.arange(side, dtype=np.int64)[:, None]
-        return AxisTaps(start, steps, np.ones((side, 1)), covered)
+        return AxisWeights(start, steps, np.ones((side, 1)), covered)
     low = np.clip((cells - offset_px) / ratio, 0, side)
     high = np.clip((cells + 1 - offset_px) / ratio, 0, side)
     first = np.minimum(np.floor(low).astype(np.int64), side - 1)
@@ -103,4 +103,4 @@ def axis_taps(offset_px: float, ratio: float, side: int) -> AxisTaps:
     index = first[:, None] + np.arange(max(n_taps, 1), dtype=np.int64)
     overlap = np.minimum(high[:, None], index + 1) - np.maximum(low[:, None], index)
     weight = np.clip(overlap, 0, None) * ratio
-    return AxisTaps(start, np.minimum(index, side - 1), weight, covered)
+    return AxisWeights(start, np.minimum(index, side - 1), weight, covered)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pathology_scaat.stitching.resample import axis_taps, window_1d
+from pathology_scaat.stitching.resample import axis_weights, window_1d
 from pathology_scaat.stitching.statistics import Histogram
 
 OFFSETS = st.floats(-300, 300)
@@ -17,34 +17,34 @@ SIDES = st.integers(1, 70)
 
 @given(OFFSETS, RATIOS, SIDES, st.integers(0, 2**32 - 1))
 def test_sums_and_centres_are_kept(offset: float, ratio: float, side: int, seed: int) -> None:
-    taps = axis_taps(offset, ratio, side)
+    weights = axis_weights(offset, ratio, side)
     values = np.random.default_rng(seed).random(side)
-    out = taps.apply(values, axis=0)
+    out = weights.apply(values, axis=0)
     assert out.sum() == pytest.approx(values.sum() * ratio, rel=1e-6, abs=1e-6)
-    length = taps.apply(np.ones(side), axis=0)
+    length = weights.apply(np.ones(side), axis=0)
     assert (length <= 1 + 1e-9).all()
-    centre = ((taps.start_px + np.arange(taps.n_px) + 0.5) * length).sum() / length.sum()
+    centre = ((weights.start_px + np.arange(weights.n_px) + 0.5) * length).sum() / length.sum()
     # a pixel's share counts at its middle: off by less than half a pixel at each end
     assert abs(centre - (offset + side * ratio / 2)) < 0.5
 
 
 @given(OFFSETS, RATIOS, SIDES)
 def test_a_pixel_is_covered_where_its_centre_is(offset: float, ratio: float, side: int) -> None:
-    taps = axis_taps(offset, ratio, side)
-    centres = taps.start_px + np.arange(taps.n_px) + 0.5
+    weights = axis_weights(offset, ratio, side)
+    centres = weights.start_px + np.arange(weights.n_px) + 0.5
     inside = (centres > offset + 1e-5) & (centres < offset + side * ratio - 1e-5)
     outside = (centres < offset - 1e-5) | (centres > offset + side * ratio + 1e-5)
-    assert taps.covered[inside].all()
-    assert not taps.covered[outside].any()
-    assert (taps.apply(np.ones(side), axis=0)[taps.covered] > 0).all()
+    assert weights.covered[inside].all()
+    assert not weights.covered[outside].any()
+    assert (weights.apply(np.ones(side), axis=0)[weights.covered] > 0).all()
 
 
 @given(st.integers(-99, 99), SIDES)
 def test_whole_offsets_are_the_identity(offset: int, side: int) -> None:
-    taps = axis_taps(offset + 1e-9, 1.0, side)
-    assert taps.is_identity
-    assert taps.start_px == offset
-    assert taps.covered.all()
+    weights = axis_weights(offset + 1e-9, 1.0, side)
+    assert weights.is_identity
+    assert weights.start_px == offset
+    assert weights.covered.all()
 
 
 @pytest.mark.parametrize("side", [2, 16, 64])
