@@ -206,14 +206,14 @@ def bounds(slide: Path, model: Path, folder: Path, given: dict[str, Any]) -> dic
         more["network alone, compiled"] = of_network(
             explainer, patches[:fixed], n_repeats, given["device"]
         ) | {"patches": min(fixed, size) * n_repeats, "compiling_s": compiling["wall_s"]}
-    places = store.origins_px[: given["loop_patches"]]
-    loop_over(slide, loaded, device, places[:2])
+    corners = store.origins_px[: given["loop_patches"]]
+    loop_over(slide, loaded, device, corners[:2])
     with timed(given["device"]) as loop:
-        loop_over(slide, loaded, device, places)
+        loop_over(slide, loaded, device, corners)
     found = {
         "network alone": network | {"patches": size * repeats, "batch": size},
         "slide alone": cutting | {"patches": n_cut},
-        f"{reader_name()} + PyTorch loop": loop | {"patches": len(places)},
+        f"{reader_name()} + PyTorch loop": loop | {"patches": len(corners)},
         **more,
     }
     for row in found.values():
@@ -250,11 +250,11 @@ def reading(slide: Path) -> Callable[[int, int], Any]:
     return lambda x, y: np.asarray(opened.read_region((x, y), 0, (SIDE, SIDE)))[..., :3]
 
 
-def loop_over(slide: Path, model: torch.nn.Module, device: torch.device, places: Any) -> None:
+def loop_over(slide: Path, model: torch.nn.Module, device: torch.device, corners: Any) -> None:
     """Read, float32, 32 at a time, gradient by the pixels, map to the CPU."""
     read = reading(slide)
-    for start in range(0, len(places), 32):
-        batch = np.stack([read(*xy) for xy in places[start : start + 32].tolist()])
+    for start in range(0, len(corners), 32):
+        batch = np.stack([read(*xy) for xy in corners[start : start + 32].tolist()])
         images = torch.from_numpy(batch).permute(0, 3, 1, 2).float().div(255).to(device)
         images.requires_grad_(True)
         logits = model(images)

@@ -85,7 +85,7 @@ class Pretrained(nn.Module):
     """EfficientNet-Lite0 with ImageNet weights on images twice as large, its head as
     ``scaat train --weights`` begins it.
 
-    Twice, since 56 px would end as 2 x 2 places. The weights' file is named by SCAAT_LITE0
+    Twice, since 56 px would end as 2 x 2 pixels. The weights' file is named by SCAAT_LITE0
     (:mod:`pretrained` says where it is from).
     """
 

@@ -154,8 +154,7 @@ TargetColumns = Annotated[
     list[str] | None,
     typer.Option(
         "--target",
-        help="With --features: column of the manifest that is learnt; label if not given. "
-        "Several times: a head each.",
+        help="With --features: the column to learn; label if not given. Several: a head each.",
     ),
 ]
 Grades = Annotated[

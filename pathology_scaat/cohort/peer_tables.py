@@ -178,8 +178,8 @@ def _files_by_stem(folder: Path) -> dict[str, list[Path]]:
     try:
         slides = [slide for slide, _ in slides_of_folder(folder.absolute()).rows]
     except ManifestError:
-        places = (folder.absolute(), folder.absolute() / "h5_files")
-        slides = [path for folder in places for path in sorted(folder.glob("*.h5"))]
+        folders = (folder.absolute(), folder.absolute() / "h5_files")
+        slides = [path for folder in folders for path in sorted(folder.glob("*.h5"))]
         if not slides:
             raise
     for slide in slides:

@@ -1,6 +1,6 @@
 """SCAAT in feature space: the change is made to a layer's output instead of the pixels.
 
-Where in the network is what ``layer`` names. The saliency is that of the layer's places: the
+Where in the network is what ``layer`` names. The saliency is that of the layer's positions: the
 largest |gradient| over the channels of a place, or over the features of a token, from the clean
 pass that is made anyway. Activations have no unit of their own, so ``eps`` counts in the root
 mean square of each image's activations at the layer.
@@ -110,7 +110,7 @@ def feature_budget(
     activation, gradient : Tensor of shape (B, C, h, w) or (B, T, D)
         A layer's output, and the slope of each image's own loss by it.
     options : ScaatOptions
-        Budgets are those of pixels, over places; ``smooth_px`` counts in places of a map, and
+        Budgets are those of pixels, over positions; ``smooth_px`` counts in positions of a map, and
         tokens, which are in a row, are not smoothed.
     eps : float
         Of this step, in the root mean square of an image's activations.

@@ -105,7 +105,7 @@ class ScaatOptions:
         Space in which the change is made.
     layer : str or None
         Name of the module whose output is changed instead of the pixels (``layer2``,
-        ``blocks.1``; the end of a name will do): places of its map, or tokens, are ranked by its
+        ``blocks.1``; the end of a name will do): positions of its map, or tokens, are ranked by its
         own gradient, and ``eps`` counts in the root mean square of an image's activations there.
         A plain step's gradient serves, so it costs what a change of pixels costs.
     smooth_px : int

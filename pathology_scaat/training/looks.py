@@ -49,7 +49,7 @@ def look_statistics(images: Tensor) -> Tensor:
         square = sum(((c - level) ** 2).mean(dim=(1, 2)) for c in corners) / 4
         absolute = sum((c - level).abs().mean(dim=(1, 2)) for c in corners) / 4
         size = torch.log(torch.sqrt(torch.as_tensor(square)) + _FAINT)
-        # how much of the detail is in few places: edges and dots against noise
+        # how much of the detail is in few spots: edges and dots against noise
         few = torch.log(torch.as_tensor(absolute) + _FAINT) - size
         found.append(torch.stack([size, few], dim=1))
     return torch.cat(found, dim=1)
