@@ -52,6 +52,8 @@ def session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
         [sys.executable, "-m", "pathology_scaat", "review", str(out), "--no-browser",
          "--manifest", str(manifest)],
         stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        # whoever runs the tests in the background may ignore Ctrl-C for all that is started
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     assert process.stdout is not None
     line = process.stdout.readline()

@@ -97,6 +97,8 @@ def pages(formats: Formats) -> Iterator[tuple[Browser, str]]:
         [sys.executable, "-m", "pathology_scaat", "review", str(formats.out), "--no-browser",
          "--manifest", str(formats.manifest)],
         stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        # whoever runs the tests in the background may ignore Ctrl-C for all that is started
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     assert process.stdout is not None
     line = process.stdout.readline()
