@@ -29,6 +29,7 @@ include_patterns = [
     "data_manifests/README.md",
     "benchmarks/README.md",
     "benchmarks/evidence/**",
+    "benchmarks/results/*/*.md",
 ]
 exclude_patterns = [
     ".*", "**/.*", "build", "dist", "tests", "pathology_scaat", "pipelines", "containers",
