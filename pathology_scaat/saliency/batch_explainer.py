@@ -190,8 +190,9 @@ class BatchExplainer:
     def _explain(self, patches: NDArray[np.uint8], first: int) -> Pending:
         config = self.config
         n_patches = len(patches)
-        size = self.at_once or compiled_batch(config, self.device)
-        if compiled_batch(config, self.device) and n_patches < size:
+        fixed = compiled_batch(config, self.device)
+        size = (self.at_once or fixed) if fixed else 0
+        if n_patches < size:
             # The last batch of a slide: another size would be compiled for seconds.
             patches = np.concatenate([patches, np.repeat(patches[-1:], size - n_patches, axis=0)])
         images = self.to_device(patches)

@@ -171,7 +171,7 @@ def explain_slide(
     plan = plans[0]
     bundle = kept_for_explaining(
         Path(bundle_path), plan.model_print, str(chosen), plan.parameters["precision"],
-        compiled_batch(settings, chosen) if settings.compile else 0,
+        compiled_batch(settings, chosen),
     )  # fmt: skip
     job = _Explaining(plan, bundle, chosen, out_path, progress)
     try:

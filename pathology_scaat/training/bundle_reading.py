@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -26,6 +27,48 @@ MAX_CONFIG_BYTES = 4 << 20
 ANEW = "train it again, or copy the whole folder anew"
 
 
+def read_config_json(
+    path: Path, max_bytes: int, schema: tuple[str, int], foreign: str, remedy: str
+) -> dict[str, Any]:
+    """The ``config.json`` of a folder as ``scaat train`` makes it, of the schema that is read here.
+
+    Parameters
+    ----------
+    path : Path
+        The folder.
+    max_bytes : int
+        A larger file is refused unread.
+    schema : (str, int)
+        Name and version.
+    foreign, remedy : str
+        What is said of a folder that is none, and what to do.
+
+    Raises
+    ------
+    BundleError
+        If it is missing, no JSON object, or of another schema.
+    """
+    name, version = schema
+    file = path / CONFIG_NAME
+    try:
+        if file.stat().st_size > max_bytes:
+            raise BundleError(path.name, "has a config.json of absurd size", ANEW)
+        value = json.loads(file.read_text(encoding="utf-8"), parse_constant=_no_number)
+    except FileNotFoundError:
+        raise BundleError(path.name, f"{foreign} (no config.json)", remedy) from None
+    except (OSError, ValueError, RecursionError):
+        raise BundleError(path.name, "has a config.json that cannot be read", ANEW) from None
+    if not isinstance(value, dict) or value.get("schema_name") != name:
+        raise BundleError(path.name, foreign, remedy)
+    if value.get("schema_version") != version:
+        raise BundleError(
+            path.name,
+            f"is of schema version {value.get('schema_version')}, not {version}",
+            "train it again with this version",
+        )
+    return value
+
+
 def read_bundle_config(path: Path) -> BundleConfig:
     """The configuration of a bundle, checked; no weights are read.
 
@@ -34,27 +77,13 @@ def read_bundle_config(path: Path) -> BundleConfig:
     BundleError
         If it is missing, altered, or of another schema.
     """
-    file = path / CONFIG_NAME
-    try:
-        if file.stat().st_size > MAX_CONFIG_BYTES:
-            raise BundleError(path.name, "has a config.json of absurd size", ANEW)
-        value = json.loads(file.read_text(encoding="utf-8"), parse_constant=_no_number)
-    except FileNotFoundError:
-        raise BundleError(
-            path.name,
-            "is not a model bundle (no config.json)",
-            "give the folder 'scaat train' made",
-        ) from None
-    except (OSError, ValueError, RecursionError):
-        raise BundleError(path.name, "has a config.json that cannot be read", ANEW) from None
-    if not isinstance(value, dict) or value.get("schema_name") != SCHEMA_NAME:
-        raise BundleError(path.name, "is not a model bundle", "give the folder 'scaat train' made")
-    if value.get("schema_version") != SCHEMA_VERSION:
-        raise BundleError(
-            path.name,
-            f"is of schema version {value.get('schema_version')}, not {SCHEMA_VERSION}",
-            "train it again with this version",
-        )
+    value = read_config_json(
+        path,
+        MAX_CONFIG_BYTES,
+        (SCHEMA_NAME, SCHEMA_VERSION),
+        "is not a model bundle",
+        "give the folder 'scaat train' made",
+    )
     stated = value.pop("fingerprint", None)
     value.pop(CHECKSUM_KEY, None)  # of all files, for 'scaat verify'
     try:

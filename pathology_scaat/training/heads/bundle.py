@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,13 +14,12 @@ from pathology_scaat.artifacts.checksums import CHECKSUM_KEY, checksum_folder
 from pathology_scaat.artifacts.fingerprint import file_sha256, fingerprint, versions
 from pathology_scaat.errors import BundleError
 from pathology_scaat.training.bundle_config import class_names_problem, slide_key
+from pathology_scaat.training.bundle_reading import ANEW, CONFIG_NAME, read_config_json
 from pathology_scaat.training.heads.config import SCHEMA_NAME, SCHEMA_VERSION, HeadBundleConfig
 from pathology_scaat.training.heads.model import FeatureHead
 
-CONFIG_NAME = "config.json"
 WEIGHTS_NAME = "head.safetensors"
 MAX_CONFIG_BYTES = 16 << 20
-ANEW = "train it again, or copy the whole folder anew"
 NOT_IDENTITY = {"versions", "metrics", "notes"}
 
 
@@ -80,27 +78,13 @@ def read_head_config(path: Path) -> HeadBundleConfig:
     BundleError
         If it is missing, altered, or of another schema.
     """
-    file = path / CONFIG_NAME
-    try:
-        if file.stat().st_size > MAX_CONFIG_BYTES:
-            raise BundleError(path.name, "has a config.json of absurd size", ANEW)
-        value = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise BundleError(
-            path.name, "is no head (no config.json)", "train one with 'scaat train --features'"
-        ) from None
-    except (OSError, ValueError, RecursionError):
-        raise BundleError(path.name, "has a config.json that cannot be read", ANEW) from None
-    if not isinstance(value, dict) or value.get("schema_name") != SCHEMA_NAME:
-        raise BundleError(
-            path.name, "is no head on features", "train one with 'scaat train --features'"
-        )
-    if value.get("schema_version") != SCHEMA_VERSION:
-        raise BundleError(
-            path.name,
-            f"is of schema version {value.get('schema_version')}, not {SCHEMA_VERSION}",
-            "train it again with this version",
-        )
+    value = read_config_json(
+        path,
+        MAX_CONFIG_BYTES,
+        (SCHEMA_NAME, SCHEMA_VERSION),
+        "is no head on features",
+        "train one with 'scaat train --features'",
+    )
     stated = value.pop("fingerprint", None)
     value.pop(CHECKSUM_KEY, None)
     try:
