@@ -6,7 +6,6 @@ with ``removed`` takes it away. No line holds a date.
 
 from __future__ import annotations
 
-import json
 import math
 import threading
 from collections.abc import Iterable
@@ -17,12 +16,10 @@ from typing import Any
 import shapely
 
 from pathology_scaat.errors import StoreError, UsageError
+from pathology_scaat.review.json_lines import append_json_line, json_lines
 from pathology_scaat.review.verdicts import FOLDER
-from pathology_scaat.system.locks import describe_os_error, file_lock
-from pathology_scaat.system.own_files import append_durably
 
 FILE_NAME = "drawings.jsonl"
-LOCK_NAME = ".drawings.jsonl.lock"
 MAX_POINTS = 500
 MAX_NAME = 80
 MAX_BYTES = 256 << 20
@@ -88,8 +85,7 @@ class DrawingTable:
     """The drawings of an output folder; nothing but its folder ``review`` is ever written."""
 
     def __init__(self, out: Path) -> None:
-        self.folder = out / FOLDER
-        self.path = self.folder / FILE_NAME
+        self.path = out / FOLDER / FILE_NAME
         self._lock = threading.Lock()
 
     def append(self, drawing: Drawing) -> None:
@@ -102,16 +98,9 @@ class DrawingTable:
         StoreError
             If it cannot be written.
         """
-        line = json.dumps(asdict(drawing.checked()), allow_nan=False)
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with self._lock, file_lock(self.folder / LOCK_NAME):
-                append_durably(self.path, line + "\n")
-        except OSError as error:
-            raise StoreError(
-                FILE_NAME, f"cannot be written ({describe_os_error(error)})",
-                "check free disk space and permissions",
-            ) from None  # fmt: skip
+        value = asdict(drawing.checked())
+        with self._lock:
+            append_json_line(self.path, value)
 
     def current(self) -> tuple[Drawing, ...]:
         """The drawings that stand, in the order in which they were begun.
@@ -122,12 +111,7 @@ class DrawingTable:
             If the file is not a list of drawings.
         """
         try:
-            if self.path.stat().st_size > MAX_BYTES:
-                raise ValueError("too large")
-            lines = self.path.read_text(encoding="utf-8").splitlines()
-            return settle(drawing_of(json.loads(line)) for line in lines if line.strip())
-        except FileNotFoundError:
-            return ()
+            return settle(drawing_of(value) for value in json_lines(self.path, MAX_BYTES))
         except (OSError, ValueError, KeyError, TypeError, RecursionError, UsageError):
             raise StoreError(FILE_NAME, "is not a list of drawings", "move it away") from None
 

@@ -6,7 +6,6 @@ the outline is kept beside the verdict: what a reader said stays a label for eve
 
 from __future__ import annotations
 
-import json
 import math
 import threading
 from dataclasses import asdict, dataclass
@@ -14,13 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from pathology_scaat.errors import StoreError
+from pathology_scaat.review.json_lines import append_json_line, json_lines
 from pathology_scaat.review.regions import Rings
 from pathology_scaat.review.verdicts import FOLDER
-from pathology_scaat.system.locks import describe_os_error, file_lock
-from pathology_scaat.system.own_files import append_durably
 
 FILE_NAME = "regions.jsonl"
-LOCK_NAME = ".regions.jsonl.lock"
 MAX_BYTES = 1 << 30
 
 
@@ -46,8 +43,7 @@ class JudgedRegions:
     """The outlines that are kept in an output folder; nothing but ``review`` is ever written."""
 
     def __init__(self, out: Path) -> None:
-        self.folder = out / FOLDER
-        self.path = self.folder / FILE_NAME
+        self.path = out / FOLDER / FILE_NAME
         self._lock = threading.Lock()
         self._known: set[tuple[str, str]] | None = None
 
@@ -65,16 +61,7 @@ class JudgedRegions:
                 self._known = set(self.current())
             if key in self._known:
                 return
-            try:
-                self.folder.mkdir(parents=True, exist_ok=True)
-                with file_lock(self.folder / LOCK_NAME):
-                    line = json.dumps(asdict(region), allow_nan=False)
-                    append_durably(self.path, line + "\n")
-            except OSError as error:
-                raise StoreError(
-                    FILE_NAME, f"cannot be written ({describe_os_error(error)})",
-                    "check free disk space and permissions",
-                ) from None  # fmt: skip
+            append_json_line(self.path, asdict(region))
             self._known.add(key)
 
     def current(self) -> dict[tuple[str, str], JudgedRegion]:
@@ -86,12 +73,7 @@ class JudgedRegions:
             If the file is not a list of regions.
         """
         try:
-            if self.path.stat().st_size > MAX_BYTES:
-                raise ValueError("too large")
-            lines = self.path.read_text(encoding="utf-8").splitlines()
-            found = [_region(json.loads(line)) for line in lines if line.strip()]
-        except FileNotFoundError:
-            return {}
+            found = [_region(value) for value in json_lines(self.path, MAX_BYTES)]
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
             raise StoreError(FILE_NAME, "is not a list of regions", "move it away") from None
         return {(region.slide_id, region.region_id): region for region in found}
