@@ -21,6 +21,7 @@ from pathology_scaat.errors import SlideReadError, UsageError
 from pathology_scaat.geometry import BoxPx
 from pathology_scaat.review.access import COOKIE
 from pathology_scaat.review.cohort import cohort_rows, slide_paper, verdict_dict
+from pathology_scaat.review.exported_files import ROUTE, ExportedFile, exported_page
 from pathology_scaat.review.judgement_handlers import Drawings, Verdicts
 from pathology_scaat.review.model_card import model_card
 from pathology_scaat.review.regions import DISAGREEMENT, ORDERS, ReviewRegion
@@ -98,7 +99,8 @@ class _Cohort(ReviewHandler):
         model = await self.work(model_card, review.out, review.model)
         for row in rows:
             row["has_slide"] = row["slide_id"] in review.shelf
-        self.send_json({"rows": rows, "model": model})
+        exported = await self.work(exported_page, review.out)
+        self.send_json({"rows": rows, "model": model, "exported_page": exported})
 
 
 class _Slide(ReviewHandler):
@@ -249,6 +251,7 @@ def application(review: Review) -> tornado.web.Application:
             (rf"/neighbour/{name}/(\d{{1,9}})\.jpg", _Neighbour, kwargs),
             (rf"/tiles/{name}/(\d{{1,2}})/(\d{{1,7}})_(\d{{1,7}})\.jpg", _Tile, kwargs),
             (rf"/thumbnail/{name}\.jpg", _Thumbnail, kwargs),
+            (rf"{ROUTE}(.+)", ExportedFile, kwargs),
             (rf"/map/{name}/(\d{{1,3}})\.png", _Map, kwargs),
         ],
         default_handler_class=_Nothing,

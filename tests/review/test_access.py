@@ -16,6 +16,8 @@ import pytest
 from drawn_slides import draw_slide
 from map_stores import run_with_maps
 
+from pathology_scaat.export.report.page import CONTENT_POLICY, write_page
+from pathology_scaat.export.report.records import read_cohort
 from pathology_scaat.pipeline.review import import_review
 from pathology_scaat.review.access import COOKIE, HEADERS, Access
 from pathology_scaat.review.regions import overlay_path, read_regions
@@ -25,7 +27,7 @@ from pathology_scaat.review.server import STATIC, application, bind, serve
 ROUTES = [
     "/", "/slide/s1", "/static/slide.js", "/api/cohort", "/api/slide/s1",
     "/tiles/s1/0/0_0.jpg", "/thumbnail/s1.jpg", "/map/s1/0.png", "/nowhere",
-    "/api/why/s1?region=none", "/neighbour/s1/0.jpg",
+    "/api/why/s1?region=none", "/neighbour/s1/0.jpg", "/exported/overlays/index.html",
 ]  # fmt: skip
 NOT_THERE = {"/nowhere", "/api/why/s1?region=none", "/neighbour/s1/0.jpg"}
 """Routes of which this run has nothing to show."""
@@ -66,6 +68,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("finished")
     run_with_maps(folder / "out", ("s1", "s2"))
     draw_slide(folder / "s1.tiff", 1)
+    write_page(read_cohort(folder / "out" / "overlays"))
     return folder
 
 
@@ -177,7 +180,10 @@ def test_every_answer_carries_the_policy_and_no_outside_address(served: Served) 
     for route in [*ROUTES, *(f"/static/{name}" for name in STATIC)]:
         status, headers, content = served.ask(route, Cookie=cookie)
         assert status == (404 if route in NOT_THERE else 200), route
-        assert headers["Content-Security-Policy"] == HEADERS["Content-Security-Policy"]
+        if route.startswith("/exported/"):
+            assert headers["Content-Security-Policy"].startswith(CONTENT_POLICY)
+        else:
+            assert headers["Content-Security-Policy"] == HEADERS["Content-Security-Policy"]
         assert "default-src 'none'" in headers["Content-Security-Policy"]
         assert headers["X-Content-Type-Options"] == "nosniff"
         if (route.endswith((".js", "html")) and "openseadragon" not in route) or route == "/":
@@ -260,3 +266,30 @@ def test_a_drawing_is_kept_and_one_that_is_none_is_refused_in_words(served: Serv
     assert [d["ring"] for d in held] == [good["ring"]]
     assert send(removed=True, ring=[])[0] == 200
     assert json.loads(served.ask("/api/slide/s1", Cookie=cookie)[2])["drawings"] == []
+
+
+def test_the_exported_page_and_its_files_are_served_and_nothing_else(served: Served) -> None:
+    cookie = served.cookie()
+    out = served.out
+    answer = json.loads(served.ask("/api/cohort", Cookie=cookie)[2])
+    assert answer["exported_page"] == "/exported/overlays/index.html"
+    page = served.ask(answer["exported_page"], Cookie=cookie)[2]
+    assert page == (out / "overlays" / "index.html").read_bytes()
+    links = [link for link in re.findall(rb'href="([^"#]+)"', page) if not link.startswith(b"#")]
+    assert links
+    for link in links:
+        status, headers, content = served.ask(f"/exported/overlays/{link.decode()}", Cookie=cookie)
+        assert status == 200
+        assert content == (out / "overlays" / link.decode()).read_bytes()
+        assert ("Content-Disposition" in headers) == link.endswith(b".gz")
+    (out / "overlays" / "beside.png").write_bytes(b"not of the page")
+    for path in ("slides.csv", "run.json", "overlays/beside.png", "overlays/../slides.csv",
+                 "overlays/%2e%2e/slides.csv", "/etc/passwd", "%2fetc%2fpasswd"):  # fmt: skip
+        assert served.ask(f"/exported/{path}", Cookie=cookie)[0] == 404, path
+    linked = out / "overlays" / links[0].decode()
+    linked.unlink()
+    linked.symlink_to(out.parent / "s1.tiff")
+    assert served.ask(f"/exported/overlays/{links[0].decode()}", Cookie=cookie)[0] == 404
+    (out / "overlays" / "index.html").unlink()
+    assert json.loads(served.ask("/api/cohort", Cookie=cookie)[2])["exported_page"] is None
+    assert served.ask("/exported/overlays/index.html", Cookie=cookie)[0] == 404

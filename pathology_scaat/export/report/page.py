@@ -40,8 +40,8 @@ _STYLE = (
     ".note{color:#8a4b00}dt{font-weight:600;margin-top:.5em}dd{margin-left:1.5em}"
     "details{margin:1em 0}@media print{section{break-inside:avoid}}"
 )
-# nothing but what is in the page: no script, no network
-_POLICY = "default-src 'none'; img-src data: 'self' file:; style-src 'unsafe-inline'"
+CONTENT_POLICY = "default-src 'none'; img-src data: 'self' file:; style-src 'unsafe-inline'"
+"""Content-Security-Policy of the page: nothing but what is in it; no script, no network."""
 
 _READING = (
     "<details><summary>How to read the pictures</summary><dl>"
@@ -249,7 +249,7 @@ def write_page(cohort: ExportedCohort, title: str = "Evidence maps") -> Path:
         '<!doctype html><html lang="en"><meta charset="utf-8">'
         f'<meta name="fingerprint" content="{cohort.fingerprint(title)}">'
         f'<meta name="seal" content="{EMPTY_CHECKSUM}">{stated}'
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
+        f'<meta http-equiv="Content-Security-Policy" content="{CONTENT_POLICY}">'
         f"<title>{html.escape(title)}</title><style>{_STYLE}</style>"
         f"<h1>{html.escape(title)}</h1>{warning}"
         f"<p>{count} slide{'s'[: count > 1]}{lost}. {at_a_glance}</p>{_models(cohort)}"

@@ -155,6 +155,10 @@ async function start() {
   }
   Object.assign(state, await answer.json());
   drawModel();
+  if (state.exported_page) {
+    document.querySelector("#exported a").href = state.exported_page;
+    document.getElementById("exported").hidden = false;
+  }
   for (const button of document.querySelectorAll("th button")) {
     button.addEventListener("click", () => {
       state.up = state.key === button.dataset.key ? !state.up : true;
