@@ -14,6 +14,7 @@ from PIL import Image
 
 from pathology_scaat.export import ExportConfig, export_slide
 from pathology_scaat.export.model_facts import ModelFacts
+from pathology_scaat.export.raster import figure
 from pathology_scaat.export.raster.canvas import font, wrapped
 from pathology_scaat.export.raster.colour_scale import (
     FAINTEST,
@@ -21,6 +22,7 @@ from pathology_scaat.export.raster.colour_scale import (
     colourize,
     evidence_scale,
     over,
+    solid,
 )
 from pathology_scaat.export.raster.examined import hatched, tissue_of
 from pathology_scaat.export.report.cohort import write_cohort
@@ -58,8 +60,9 @@ def facts(
 
 
 def exported(
-    folder: Path, slide_id: str, probability: float, draw_unlike: bool = False, **options: Any
-) -> dict[str, Any]:
+    folder: Path, slide_id: str, probability: float, draw_unlike: bool = False,
+    slide_path: Path | None = None, **options: Any,
+) -> dict[str, Any]:  # fmt: skip
     """A slide that is everywhere of one probability, exported; its record."""
     options.setdefault("model", facts())
     rng = np.random.default_rng(0)
@@ -71,7 +74,9 @@ def exported(
     )  # fmt: skip
     stitch_slide(store, folder / f"{slide_id}.ome.zarr")
     config = ExportConfig(formats=("png", "figure", "geojson-plain"), draw_unlike=draw_unlike)
-    export_slide(folder / f"{slide_id}.ome.zarr", store, folder / "o", config)
+    export_slide(
+        folder / f"{slide_id}.ome.zarr", store, folder / "o", config, slide_path=slide_path
+    )
     found: dict[str, Any] = json.loads((folder / "o" / f"{slide_id}.json").read_text())
     return found
 
@@ -150,8 +155,18 @@ def test_page_and_record_name_the_model_its_quality_and_the_slides_part(tmp_path
     assert "differ about a." not in table
 
 
-def test_a_model_that_has_learnt_nothing_draws_no_evidence_and_says_so(tmp_path: Path) -> None:
-    record = exported(tmp_path, "s", 0.9, model=facts(accuracy=0.52, low=0.44))
+def test_a_model_that_has_learnt_nothing_draws_no_evidence_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[Any] = []
+    monkeypatch.setattr(figure, "solid", lambda *a: drawn.append(a) or solid(*a))
+    slide = write_marked_slide(tmp_path / "slide.tiff", [], SizePx(800, 640), 0.5)
+    of_slide: dict[str, Any] = {"slide_path": slide, "size": SizePx(800, 640), "mpp": 0.5}
+    (tmp_path / "good").mkdir()
+    exported(tmp_path / "good", "s", 0.9, **of_slide)
+    assert drawn  # evidence of a patch, below it, of a model that has learnt something
+    drawn.clear()
+    record = exported(tmp_path, "s", 0.9, model=facts(accuracy=0.52, low=0.44), **of_slide)
     assert "guessing gives 0.50" in record["model"]["nothing_learnt"]
     assert coloured_share(tmp_path, record, "s.png") == 0
     assert record["n_regions"] == 0
@@ -163,6 +178,7 @@ def test_a_model_that_has_learnt_nothing_draws_no_evidence_and_says_so(tmp_path:
         assert picture.getpixel((3, 3)) == (176, 0, 0)  # the strip across its top
     with Image.open(tmp_path / "o" / "s.figure.png") as picture:
         assert picture.getpixel((3, 3)) == (176, 0, 0)
+    assert drawn == []
     write_cohort(tmp_path / "o")
     page = (tmp_path / "o" / "index.html").read_text()
     assert "THIS MODEL HAS LEARNT NOTHING" in page

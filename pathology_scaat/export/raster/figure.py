@@ -43,6 +43,7 @@ PANEL_PX = 490
 BAR_PX = 118
 GAP_PX = 16
 TITLE_POINTS, SMALL_POINTS = 17, 14
+EVIDENCE_NOT_DRAWN = "their evidence is not drawn: the model has learnt nothing"
 ROW_KINDS: tuple[Kind, ...] = ("probability", "evidence", "saliency")
 
 
@@ -156,20 +157,30 @@ def _map_row(
 
 
 def _patch_rows(
-    canvas: Canvas, y: int, patches: list[TopPatch], target: str, scale: ColourScale, side_um: float
-) -> None:
-    """The patches above their evidence, in the colours of the map."""
+    canvas: Canvas, y: int, patches: list[TopPatch], target: str, scale: ColourScale | None,
+    side_um: float,
+) -> None:  # fmt: skip
+    """The patches above their evidence, in the colours of the map.
+
+    Without a scale the patches alone: what a model that has learnt nothing calls evidence is not
+    drawn, here as on the slide.
+    """
+    below = "below them where in the patch the evidence lies"
     canvas.text(
         GAP_PX, y, f"Patches of highest probability of {target}, each {length_text(side_um)} wide; "
-        "below them where in the patch the evidence lies", TITLE_POINTS,
+        f"{below if scale else EVIDENCE_NOT_DRAWN}", TITLE_POINTS,
     )  # fmt: skip
     step = PATCH_PICTURE_PX + GAP_PX
     for k, patch in enumerate(patches):
         x = GAP_PX + k * step
         canvas.text(x, y + 28, f"{k + 1}:  p({target}) {patch.probability:.2f}", SMALL_POINTS, GREY)
         canvas.paste(patch.picture, x, y + 50)
+        if scale is None:
+            continue
         shown = solid(patch.evidence, scale.vmax, scale.colormap)
         canvas.paste(resized(shown, PATCH_PICTURE_PX, PATCH_PICTURE_PX), x, y + 50 + step)
+    if scale is None:
+        return
     flat = ColourScale(scale.vmax, scale.source, scale.colormap, 0.0)
     canvas.colour_bar(
         GAP_PX + len(patches) * step + 10, y + 50 + step, PATCH_PICTURE_PX, flat,
@@ -203,7 +214,8 @@ def write_figure(
     ]
     strip = warning_height(WIDTH_PX, pictures.warning, 18)
     head = strip + 50
-    patch_height = 2 * (PATCH_PICTURE_PX + GAP_PX) + 62 if patches else 0
+    drawn = None if pictures.facts.nothing_learnt else pictures.scale("evidence", target)
+    patch_height = (1 + bool(drawn)) * (PATCH_PICTURE_PX + GAP_PX) + 62 if patches else 0
     print_height = round(1.4 * SMALL_POINTS) * len(said)
     canvas = Canvas(WIDTH_PX, head + len(classes) * row + patch_height + print_height + 2 * GAP_PX)
     if strip:
@@ -219,7 +231,7 @@ def write_figure(
         )
         y += row
     if patches:
-        _patch_rows(canvas, y, patches, target, pictures.scale("evidence", target), patch_um)
+        _patch_rows(canvas, y, patches, target, drawn, patch_um)
         y += patch_height
     canvas.lines(GAP_PX, y + GAP_PX, said, SMALL_POINTS)
     canvas.save(path)
