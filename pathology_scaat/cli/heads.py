@@ -13,7 +13,7 @@ from pathology_scaat.cli.common import (
     progress_of,
     refuse_silence,
 )
-from pathology_scaat.cli.output import stdout, tell
+from pathology_scaat.cli.output import put_values, stdout
 from pathology_scaat.errors import UsageError
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def train(
             manifest, out, features, targets=targets, unit=cast("Unit", unit), config=settings,
             seed=seed, overwrite=overwrite, reporter=reporter,
         )  # fmt: skip
-    tell(
+    put_values(
         out=out,
         heads={r.config.target.column: r.path for r in results},
         nothing_learnt="; ".join(r.nothing_learnt for r in results if r.nothing_learnt),
@@ -142,9 +142,9 @@ def predict(
             manifest, out, features, model=models[0] if models else None, prevalence=prevalence,
             seed=seed, reporter=reporter,
         )  # fmt: skip
-    tell(out=out)
+    put_values(out=out)
     if len(found) > 1:
-        tell(targets={
+        put_values(targets={
             one.folder.name: {
                 "predictions": one.folder / "predictions.csv",
                 "n_predicted": one.n_predicted,
@@ -161,13 +161,13 @@ def predict(
         record = one.survival or {}
         limits = record["intervals_95"]["c_index"]
         value = record["c_index"]
-        told = "not measurable" if value is None else f"{value:.3f}"
+        value_text = "not measurable" if value is None else f"{value:.3f}"
         span = f" ({limits[0]:.3f}-{limits[1]:.3f})" if limits else " (no interval)"
-        tell(predictions=one.folder / "predictions.csv", n_predicted=one.n_predicted,
+        put_values(predictions=one.folder / "predictions.csv", n_predicted=one.n_predicted,
              performance=record)  # fmt: skip
         _line(f"predictions: {one.folder / 'predictions.csv'}")
         _line(f"C-index, {record['n']} {record['evaluated_on']}: "
-              f"{told}{span if value is not None else ''}")  # fmt: skip
+              f"{value_text}{span if value is not None else ''}")  # fmt: skip
 
 
 def _line(text: str) -> None:

@@ -68,7 +68,7 @@ Json = Annotated[
 ]
 
 
-def tell(**values: Any) -> None:
+def put_values(**values: Any) -> None:
     """Put values into the document."""
     _document.values |= values
 

@@ -20,7 +20,7 @@ from pathology_scaat.cli.common import (
     refuse_silence,
     train_overrides,
 )
-from pathology_scaat.cli.output import Json, tell
+from pathology_scaat.cli.output import Json, put_values
 
 
 @app.command()
@@ -140,7 +140,7 @@ def train(
             overwrite=overwrite,
             reporter=reporter,
         )
-    tell(out=folder, model=result.bundle_path, nothing_learnt=result.nothing_learnt)
+    put_values(out=folder, model=result.bundle_path, nothing_learnt=result.nothing_learnt)
     print_metrics(result.metrics)
     refuse_silence(result.nothing_learnt)
 
@@ -242,7 +242,7 @@ def predict(
             seed=seed or 0,
             reporter=reporter,
         )
-    tell(out=folder)
+    put_values(out=folder)
     print_performance(report, folder)
 
 

@@ -316,12 +316,12 @@ def _slide(text: str, base: Path, where: str, strict: bool) -> SlideLocation | N
     if not (strict and is_url(text)):
         return _path(text, base, where, strict)
     try:
-        place = slide_location(text)
-        if isinstance(place, SlideUrl):
-            check_url(place)
+        location = slide_location(text)
+        if isinstance(location, SlideUrl):
+            check_url(location)
     except AddressError as error:
         raise ManifestError(where, error.problem, error.remedy) from None
-    return place
+    return location
 
 
 def _path(text: str, base: Path, where: str, strict: bool = True) -> Path | None:

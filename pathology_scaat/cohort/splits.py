@@ -158,7 +158,7 @@ def _deal(
     if not group:
         return
     targets = _targets(len(group), shares, wanted)
-    open_seats = {
+    n_open = {
         split: targets[split] - sum(assigned.get(p) == split for p in group) for split in wanted
     }
     queues: dict[str, list[str]] = {}
@@ -172,11 +172,11 @@ def _deal(
             s: sum(assigned.get(p) == s for p in group if strata[p].label == label) for s in wanted
         }
         for patient in queues[label]:
-            free = [s for s in wanted if open_seats[s] > 0] or ["train"]
+            free = [s for s in wanted if n_open[s] > 0] or ["train"]
             split = max(free, key=lambda s: (size * shares[s] - held[s], -wanted.index(s)))
             assigned[patient] = split
             held[split] = held.get(split, 0) + 1
-            open_seats[split] = open_seats.get(split, 0) - 1
+            n_open[split] = n_open.get(split, 0) - 1
 
 
 def _targets(count: int, shares: Mapping[str, float], wanted: list[str]) -> dict[str, int]:

@@ -120,8 +120,8 @@ def make_demo_cohort(
 
 
 def _make_slide(out: Path, seed: int, index: int, size_px: int) -> DemoSlide:
-    round_, place = divmod(index, len(_PLAN))
-    patient, split, mpp, aperio, share, pen = _PLAN[place]
+    round_, number = divmod(index, len(_PLAN))
+    patient, split, mpp, aperio, share, pen = _PLAN[number]
     plan = SlidePlan(round_ * 5 + patient + 1, split, mpp, aperio, share, pen)
     return make_slide(out, seed, index, size_px, plan)
 

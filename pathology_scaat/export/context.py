@@ -111,7 +111,7 @@ class Context:
         return ModelFacts.of(self.slide_map.meta)
 
     @property
-    def told(self) -> dict[str, str]:
+    def object_metadata(self) -> dict[str, str]:
         """What every object of the slide carries of its model, by name; a warning where due."""
         facts, meta = self.facts, self.slide_map.meta
         found = {

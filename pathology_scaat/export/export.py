@@ -183,16 +183,16 @@ def export_slide(
         writer = EXPORTERS.load(kind, "--formats")
         path = overlay_dir / file_name(slide_id, kind, writer)
         frame = writer(path, context)
-        told = {"made_from": made_from[kind], "notes": context.notes[n_notes:]}
+        common = {"made_from": made_from[kind], "notes": context.notes[n_notes:]}
         for beside in context.beside:
             files[beside.name] = {
                 **file_entry(beside, kind, frame),
                 **context.extras.get(beside.name, {}),
-                **told,
+                **common,
             }
         context.beside.clear()
         extras = context.extras.get(path.name, {})
-        files[path.name] = {**file_entry(path, kind, frame), **told, **extras}
+        files[path.name] = {**file_entry(path, kind, frame), **common, **extras}
     if surplus:
         other = other.pruned(config.formats)
         context.notes.extend(remove_files(overlay_dir, surplus))

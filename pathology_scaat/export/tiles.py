@@ -103,9 +103,9 @@ def _reach_out(
         return
     low, high = axis, axis + 2
     order = np.lexsort((grid_index[:, axis], grid_index[:, 1 - axis]))
-    line, place = grid_index[order, 1 - axis], grid_index[order, axis]
+    line, position = grid_index[order, 1 - axis], grid_index[order, axis]
     same_line = line[1:] == line[:-1]
-    gap = same_line & (place[1:] > place[:-1] + 1)
+    gap = same_line & (position[1:] > position[:-1] + 1)
     before, after = order[:-1], order[1:]
     middle = (cells[before, high].astype(np.int64) + cells[after, low]) // 2
     first = np.concatenate([[True], ~same_line])

@@ -142,10 +142,10 @@ def plan_tiling(jobs: Sequence[TileJob], config: TileConfig) -> TilePlan:
 
 def free_bytes(folder: Path) -> int:
     """Bytes free where a folder is or will be."""
-    place = folder.absolute()
-    while not place.exists() and place != place.parent:
-        place = place.parent
-    return shutil.disk_usage(place).free
+    existing = folder.absolute()
+    while not existing.exists() and existing != existing.parent:
+        existing = existing.parent
+    return shutil.disk_usage(existing).free
 
 
 def check_room(plan: TilePlan, folder: Path) -> str:

@@ -36,20 +36,20 @@ def new_store(path: str | Path) -> Iterator[Path]:
     AddressError
         If it is a URL that may not be opened.
     """
-    place = slide_location(path)
-    if isinstance(place, Path):
-        with atomic_path(place) as partial:
+    location = slide_location(path)
+    if isinstance(location, Path):
+        with atomic_path(location) as partial:
             yield partial
         return
-    check_url(place)
+    check_url(location)
     with tempfile.TemporaryDirectory(prefix="scaat-") as folder:
-        partial = Path(folder) / place.name
+        partial = Path(folder) / location.name
         yield partial
         try:
-            _upload(partial, place)
+            _upload(partial, location)
         except Exception as error:
             raise StoreError(
-                place.name, *reason_of(error, "cannot be written to its URL")
+                location.name, *reason_of(error, "cannot be written to its URL")
             ) from None
 
 

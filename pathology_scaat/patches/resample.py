@@ -57,8 +57,8 @@ def axis_weights(start: float, shrink: float, index: int, n: int) -> AxisWeights
     edges = np.where(np.abs(edges - nearest) < 1e-6, nearest, edges)
     low, high = edges[:-1], edges[1:]
     begin = np.floor(low).astype(np.int64)
-    taps = int((np.ceil(high).astype(np.int64) - begin).max())
-    pixel = begin[:, None] + np.arange(taps)[None, :]
+    n_weights = int((np.ceil(high).astype(np.int64) - begin).max())
+    pixel = begin[:, None] + np.arange(n_weights)[None, :]
     cover = np.minimum(high[:, None], pixel + 1.0) - np.maximum(low[:, None], pixel)
     cover = np.clip(cover, 0.0, None)
     weights = (cover / cover.sum(axis=1, keepdims=True)).astype(np.float32)
@@ -66,8 +66,8 @@ def axis_weights(start: float, shrink: float, index: int, n: int) -> AxisWeights
     # The last pixels may have fewer taps than the widest; their spare taps weigh nothing
     # and are moved inside the stretch that is read.
     count = math.ceil(float(high[-1])) - first
-    count = max(count, taps)
-    spare = begin - first + taps - count
+    count = max(count, n_weights)
+    spare = begin - first + n_weights - count
     for row in np.flatnonzero(spare > 0):
         shift = int(spare[row])
         begin[row] -= shift

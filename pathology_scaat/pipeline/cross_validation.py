@@ -112,12 +112,12 @@ def plan_folds(
         listener.note(note)
     row_of = {row.slide_id: row for row in cohort.rows}
     labels: dict[str, set[str]] = {}
-    places: dict[str, set[str]] = {}
+    sites_of: dict[str, set[str]] = {}
     for slide in slides:
         labels.setdefault(slide.patient_id, set()).add(slide.label or "annotated")
         if sites and slide.slide_id in sites:
-            places.setdefault(slide.patient_id, set()).add(sites[slide.slide_id])
-    torn = sorted(patient for patient, found in places.items() if len(found) > 1)
+            sites_of.setdefault(slide.patient_id, set()).add(sites[slide.slide_id])
+    torn = sorted(patient for patient, found in sites_of.items() if len(found) > 1)
     if torn:
         raise ManifestError(
             "the cohort", f"has patient '{torn[0]}' at more than one site", "give each one site"
@@ -130,7 +130,7 @@ def plan_folds(
             {patient: " and ".join(sorted(found)) for patient, found in labels.items()},
             n_folds,
             seed,
-            {patient: next(iter(found)) for patient, found in places.items()} if sites else None,
+            {patient: next(iter(found)) for patient, found in sites_of.items()} if sites else None,
         )
         fold_of = {s.slide_id: dealt[s.patient_id] for s in slides}
     StatusTable(out).update_many(

@@ -252,8 +252,8 @@ def finetune(
     found = finetune_cohort(cohort, out, parent, seed)
     if settings.data_years:
         found = replace(found, slides=with_years(found.slides, cohort.rows))
-    told = (*class_table_notes(found.class_counts), *found.notes)
-    for note in told:
+    notes = (*class_table_notes(found.class_counts), *found.notes)
+    for note in notes:
         listener.note(note)
     from pathology_scaat.training import train_model  # needs torch
 
@@ -266,5 +266,5 @@ def finetune(
         "finetune",
         listener,
     )  # fmt: skip
-    note_result(result, told, out, "finetune", listener)
+    note_result(result, notes, out, "finetune", listener)
     return result

@@ -184,11 +184,11 @@ def publish(
     subgroups: Mapping[str, Mapping[str, str]] | None,
     seed: int,
     listener: Reporter,
-    tell_slides: bool = True,
+    fill_slide_table: bool = True,
 ) -> PredictReport:
     """Measure predictions, and write their tables and figures into ``out``.
 
-    ``tell_slides`` also puts them into ``slides.csv``, which features have none of.
+    ``fill_slide_table`` also puts them into ``slides.csv``, which features have none of.
     """
     names, positive = found.class_names, found.positive
     measured = [
@@ -204,8 +204,8 @@ def publish(
         patients = tuple(row for row in patients if row.split in ("test", EXTERNAL))
     write_predictions(out / PREDICTIONS_NAME, slides, names, positive)
     write_predictions(out / PATIENTS_NAME, patients, names, positive)
-    if tell_slides:
-        _tell_table(out, slides, names, positive)
+    if fill_slide_table:
+        _fill_slide_table(out, slides, names, positive)
     written = [_write(out, one.performance, stem, listener)
                for one, stem in zip(measured, STEMS, strict=False)]  # fmt: skip
     for stem in STEMS[len(measured) :]:
@@ -285,14 +285,14 @@ def _write(
     return performance
 
 
-def _tell_table(
+def _fill_slide_table(
     out: Path, slides: Sequence[Prediction], names: Sequence[str], positive: str
 ) -> None:
     """Put predictions into ``slides.csv``; what an earlier call said of other slides goes."""
     status = StatusTable(out)
     nothing = dict.fromkeys(("predicted", "probabilities", "uncertainty", "refer"), "")
-    status.tell({row["slide_id"]: nothing for row in status.rows()})
-    status.tell(slide_facts(slides, names, positive))
+    status.set_facts({row["slide_id"]: nothing for row in status.rows()})
+    status.set_facts(slide_facts(slides, names, positive))
 
 
 def _notes(

@@ -19,7 +19,7 @@ from pathology_scaat.patches.plan import check_room, plan_tiling
 from pathology_scaat.patches.tile_job import tile_job
 from pathology_scaat.pipeline.class_names import counts_text, with_class_names
 from pathology_scaat.pipeline.label_source import copies_labels, label_notes
-from pathology_scaat.pipeline.reporting import Reporter, StageReport, tell_and_keep
+from pathology_scaat.pipeline.reporting import Reporter, StageReport, report_and_keep
 from pathology_scaat.pipeline.run_log import logged
 from pathology_scaat.pipeline.same_slides import shared_slide_notes
 from pathology_scaat.pipeline.stage import known_slides, run_stage
@@ -162,7 +162,7 @@ def tile(
     claim_output(out, exists_ok=exists_ok)
     copied = label_notes(cohort.rows, labels)
     notes = (*cohort.notes, *shared_slide_notes(cohort), *class_notes, *copied)
-    tell_and_keep(notes, out, "cohort", listener)
+    report_and_keep(notes, out, "cohort", listener)
     if planned:
         listener.note(planned)
     return tile_cohort(

@@ -300,16 +300,16 @@ def train(
     cohort = load_cohort(manifest)
     by_slide = label_source(cohort.rows, settings.labels) in FROM_BAGS
     if by_slide:
-        slides, told = labelled_slides(cohort, out, seed, engine=engine, announce=listener.note)
+        slides, notes = labelled_slides(cohort, out, seed, engine=engine, announce=listener.note)
         chosen = positive_class(settings.positive_class, bag_class_names(slides))
-        told = (*told, f"{chosen.note}.")
+        notes = (*notes, f"{chosen.note}.")
     else:
         found = training_cohort(cohort, out, seed, engine, listener.note)
-        slides, told = found.slides, notes_before(found, settings)
-        told = (*label_notes(cohort.rows, settings.labels), *told)
+        slides, notes = found.slides, notes_before(found, settings)
+        notes = (*label_notes(cohort.rows, settings.labels), *notes)
     if settings.data_years:
         slides = with_years(slides, cohort.rows)
-    for note in (*cohort.notes, *told):
+    for note in (*cohort.notes, *notes):
         listener.note(note)
     model = Workspace(out).model
     result = train_reported(
@@ -318,5 +318,5 @@ def train(
         "train",
         listener,
     )
-    note_result(result, told, out, "train", listener)
+    note_result(result, notes, out, "train", listener)
     return result

@@ -102,7 +102,7 @@ class Ensemble:
         members, store = self._ready(slide_id, meta)
         rows = spread(inside, MOST_PATCHES)
         said = self._said(members, store.read(rows), meta.target_index)
-        told = [
+        described = [
             {
                 "name": member.name,
                 "role": self._bundle(member).config.role_of(store.meta.slide_fingerprint),
@@ -117,8 +117,8 @@ class Ensemble:
             "class": meta.target_class,
             "rule": BAG_WORDS if bag else PATCH_WORDS,
             "n_patches": len(rows),
-            "members": told,
-            "agreement": agreement_words(told, meta.target_class),
+            "members": described,
+            "agreement": agreement_words(described, meta.target_class),
         }
 
     def differences(

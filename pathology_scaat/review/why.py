@@ -93,9 +93,11 @@ class WhyDesk:
         return {
             "region_id": region.region_id,
             "n_patches": int(touching.sum()),
-            "without": _told(lambda: self._without(slide_id, saliency, touching)),
-            "neighbours": _told(lambda: self._neighbours(slide_id, saliency, inside)),
-            "ensemble": _told(lambda: self.ensemble.about(slide_id, saliency.meta, inside)),
+            "without": _answer_or_problem(lambda: self._without(slide_id, saliency, touching)),
+            "neighbours": _answer_or_problem(lambda: self._neighbours(slide_id, saliency, inside)),
+            "ensemble": _answer_or_problem(
+                lambda: self.ensemble.about(slide_id, saliency.meta, inside)
+            ),
         }
 
     def differences(self, slide_id: str, regions: Sequence[ReviewRegion]) -> dict[str, float]:
@@ -271,7 +273,7 @@ class WhyDesk:
             return self._loaded[fingerprint]
 
 
-def _told(answer: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+def _answer_or_problem(answer: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """An answer, or why there is none."""
     try:
         return answer()

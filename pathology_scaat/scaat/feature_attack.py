@@ -86,7 +86,7 @@ def moved_output(layer: nn.Module, change: Tensor) -> Iterator[None]:
         handle.remove()
 
 
-def _places(values: Tensor) -> Tensor:
+def _with_position_axes(values: Tensor) -> Tensor:
     """Channels second and two spatial axes: tokens (B, T, D) become (B, D, T, 1)."""
     return values if values.ndim == 4 else values.transpose(1, 2)[..., None]
 
@@ -116,7 +116,7 @@ def feature_budget(
         Of this step, in the root mean square of an image's activations.
     """
     smooth = options.smooth_px if activation.ndim == 4 else 1
-    saliency = pixel_saliency(_places(gradient), smooth)
+    saliency = pixel_saliency(_with_position_axes(gradient), smooth)
     share = pixel_budget(saliency, options, generator=generator)
     if options.unmasked_share > 0:
         draw = torch.rand((len(share), 1, 1, 1), generator=generator, device=share.device)

@@ -106,13 +106,13 @@ class BitStore:
         self._visits[index] += 1
         parts = pack_bits((signs != 0).any(dim=1)), pack_bits(signs > 0), logits.float()
         if signs.device.type != "cuda":
-            self._place(index, (parts[0].cpu(), parts[1].cpu(), parts[2].cpu()))
+            self._write(index, (parts[0].cpu(), parts[1].cpu(), parts[2].cpu()))
             return
         self._settle(0)
         pinned = _to_pinned(parts[0]), _to_pinned(parts[1]), _to_pinned(parts[2])
         self._arriving.append(_Arriving(index, pinned, recorded_event(signs.device)))
 
-    def _place(self, index: Tensor, parts: tuple[Tensor, Tensor, Tensor]) -> None:
+    def _write(self, index: Tensor, parts: tuple[Tensor, Tensor, Tensor]) -> None:
         self._mask[index], self._sign[index], self._logits[index] = parts
 
     def _settle(self, n_awaited: int) -> None:
@@ -120,7 +120,7 @@ class BitStore:
         while self._arriving and (n_awaited > 0 or _has_happened(self._arriving[0].event)):
             record = self._arriving.popleft()
             record.event.synchronize()
-            self._place(record.index, record.parts)
+            self._write(record.index, record.parts)
             n_awaited -= 1
 
     def read(self, index: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -178,13 +178,13 @@ def _recall(entry: Path) -> str | None:
     return text.decode() if _DIGEST.fullmatch(text) else None
 
 
-def place_fingerprint(place: SlideLocation, stopped: threading.Event | None = None) -> str:
+def location_fingerprint(location: SlideLocation, stopped: threading.Event | None = None) -> str:
     """Content fingerprint of a slide by path or URL."""
-    if isinstance(place, Path):
-        return slide_fingerprint(place, stopped=stopped)
+    if isinstance(location, Path):
+        return slide_fingerprint(location, stopped=stopped)
     from pathology_scaat.slides.remote import remote_fingerprint
 
-    return remote_fingerprint(place, stopped=stopped)
+    return remote_fingerprint(location, stopped=stopped)
 
 
 class FingerprintTask:
@@ -192,13 +192,13 @@ class FingerprintTask:
 
     Parameters
     ----------
-    place : Path or SlideUrl
+    location : Path or SlideUrl
     key : bytes
         See :func:`keyed`.
     """
 
-    def __init__(self, place: SlideLocation, key: bytes = b"") -> None:
-        self._place = place
+    def __init__(self, location: SlideLocation, key: bytes = b"") -> None:
+        self._location = location
         self._key = key
         self._result = ""
         self._error: Exception | None = None
@@ -208,7 +208,7 @@ class FingerprintTask:
 
     def _work(self) -> None:
         try:
-            self._result = keyed(place_fingerprint(self._place, self._stopped), self._key)
+            self._result = keyed(location_fingerprint(self._location, self._stopped), self._key)
         except Exception as error:
             self._error = error
 

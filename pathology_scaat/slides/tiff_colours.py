@@ -106,13 +106,13 @@ def _compression_problem(page: Any) -> str:
 
 def _codestream_problem(page: Any) -> str:
     """What the page's first codestream says that cannot be read, or contradicts the tag."""
-    place = next((i for i, n in enumerate(page.databytecounts) if n > 0), None)
-    if place is None:
+    tile_index = next((i for i, n in enumerate(page.databytecounts) if n > 0), None)
+    if tile_index is None:
         return ""
     handle = page.parent.filehandle
-    handle.seek(page.dataoffsets[place])
+    handle.seek(page.dataoffsets[tile_index])
     try:
-        stream = Codestream.of(handle.read(min(page.databytecounts[place], _HEAD_BYTES)))
+        stream = Codestream.of(handle.read(min(page.databytecounts[tile_index], _HEAD_BYTES)))
     except (ValueError, struct.error, IndexError):
         return ""  # damaged: told of the tile when it is read
     if any(step not in ((1, 1), (2, 1), (2, 2)) for step in stream.steps):
@@ -232,16 +232,16 @@ class Codestream:
             and data[box + 4 : box + 5] == b"\x01"
             and (struct.unpack_from(">I", data, box + 7)[0] == _SYCC)
         )
-        place = start + 4
-        (n_components,) = struct.unpack_from(">H", data, place + 36)
-        sizes = [place + 39 + 3 * i for i in range(n_components)]
+        offset = start + 4
+        (n_components,) = struct.unpack_from(">H", data, offset + 36)
+        sizes = [offset + 39 + 3 * i for i in range(n_components)]
         steps = tuple((data[at], data[at + 1]) for at in sizes)
-        place += struct.unpack_from(">H", data, place)[0]
+        offset += struct.unpack_from(">H", data, offset)[0]
         transform = False
-        while data[place : place + 1] == b"\xff" and data[place + 1] != 0x90:  # start of a tile
-            if data[place + 1] == 0x52:  # COD
-                transform = data[place + 8] != 0
-            place += 2 + struct.unpack_from(">H", data, place + 2)[0]
+        while data[offset : offset + 1] == b"\xff" and data[offset + 1] != 0x90:  # start of a tile
+            if data[offset + 1] == 0x52:  # COD
+                transform = data[offset + 8] != 0
+            offset += 2 + struct.unpack_from(">H", data, offset + 2)[0]
         return cls(steps, transform, bool(sycc))
 
 

@@ -246,7 +246,7 @@ class TrainingLoop(ABC):
             n_images += shown.n_patches
             if self.progress is not None and perf_counter() - last_report_s > REPORT_INTERVAL_S:
                 last_report_s = perf_counter()
-                self._tell(state, (number + 1) / self.steps_per_epoch)
+                self._report_progress(state, (number + 1) / self.steps_per_epoch)
         self._after_steps(state.epoch)
         # waits for the device; only here
         mean = torch.stack(totals).mean(dim=0).tolist()
@@ -270,7 +270,7 @@ class TrainingLoop(ABC):
         state.rows = [*(state.rows or []), row]
         self._choose(state, row)
         self._checkpoint(state)
-        self._tell(state, 0.0)
+        self._report_progress(state, 0.0)
 
     def _step(self, shown: Shown, step: int) -> Tensor:
         rate = setup.learning_rate(self.config, step, self.n_steps)
@@ -347,7 +347,7 @@ class TrainingLoop(ABC):
     def _should_stop(self, state: TrainingState) -> bool:
         return state.epoch > 0 and state.epoch - state.best_at >= self.config.patience
 
-    def _tell(self, state: TrainingState, fraction: float) -> None:
+    def _report_progress(self, state: TrainingState, fraction: float) -> None:
         if self.progress is None:
             return
         metrics = dict(state.rows[-1]) if state.rows else None

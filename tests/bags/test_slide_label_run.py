@@ -193,7 +193,7 @@ def test_the_model_s_own_record_decides_what_was_trained_on(
         assert (one.split, two.disagreement) == (two.split, 0.0)
     assert again.performance.evaluated_on == "test slides"
     assert not any("comes from elsewhere" in note for note in again.performance.notes)
-    StatusTable(out).tell({f"s{k:02d}": {"split": "test"} for k in range(24)})
+    StatusTable(out).set_facts({f"s{k:02d}": {"split": "test"} for k in range(24)})
     predict(out, manifest=cohort, device="cpu")
     splits = [row["split"] for row in table(out / "predictions.csv")]
     assert splits == ["train"] * 10 + ["val"] * 6 + ["test"] * 8

@@ -57,9 +57,9 @@ def answers(items: Sequence[Item], files: RunFiles) -> tuple[Answer, ...]:
     """Each item with what the run knows of it."""
     found = []
     for item in items:
-        parts = [teller(files) for teller in item.tellers]
-        told = dict.fromkeys(fact for part in parts for fact in part)
-        found.append(Answer(item, tuple(told), sum(not part for part in parts)))
+        parts = [source(files) for source in item.fact_sources]
+        facts = dict.fromkeys(fact for part in parts for fact in part)
+        found.append(Answer(item, tuple(facts), sum(not part for part in parts)))
     return tuple(found)
 
 

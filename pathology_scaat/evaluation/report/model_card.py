@@ -124,10 +124,10 @@ def model_card(config: BundleConfig, files: RunFiles) -> str:
         ("Subgroups and fairness", [], "the program knows no age, sex, origin or site of patients"),
         ("Software", f.versions(files), "no run.json tells"),
     ]  # fmt: skip
-    for title, told, why in sections:
+    for title, facts, why in sections:
         lines += ["", f"## {title}", ""]
-        lines += [f"- {fact.text} (`{fact.source}`)" for fact in told]
-        if not told:
+        lines += [f"- {fact.text} (`{fact.source}`)" for fact in facts]
+        if not facts:
             lines.append(f"{UNKNOWN.capitalize()}{': ' + why if why else ''}.")
     if not files.get(TRUST_CARD, "entries"):
         lines += ["", "How faithful the maps are was not measured ('scaat evaluate')."]

@@ -21,12 +21,12 @@ from pathology_scaat.errors import ExportError
 from pathology_scaat.export.dicom.shared import (
     MAX_MAP_PX,
     SCHEME,
+    add_facts,
     algorithm,
     common,
     description,
-    map_place,
+    map_geometry,
     settled,
-    tell,
     uid,
 )
 from pathology_scaat.export.dicom.source import need_highdicom, needed_source
@@ -123,10 +123,10 @@ def write_segmentation(
         fractional_type=hd.seg.SegmentationFractionalTypeValues.PROBABILITY,
         segment_descriptions=[segment],
         content_label="SCAAT_SALIENCY",
-        **map_place(slide_map, source, level),
+        **map_geometry(slide_map, source, level),
         **common(slide_map, "seg", 9002),
     )
-    tell(dataset, facts)
+    add_facts(dataset, facts)
     # wanted of a slide, which has no patient's directions, as an empty value (type 2C)
     dataset.PatientOrientation = None
     with atomic_path(path) as partial:

@@ -94,7 +94,7 @@ def algorithm(slide_map: SlideMap) -> Any:
     )
 
 
-def tell(dataset: Any, facts: dict[str, str]) -> None:
+def add_facts(dataset: Any, facts: dict[str, str]) -> None:
     """Write what is known of model and map into the object, its warning first."""
     dataset.ContentDescription = description(facts)
     lines = [f"{name}: {text}" for name, text in facts.items()]
@@ -128,11 +128,11 @@ def slide_points(source: Any, points_px: ArrayLike, mpp: float) -> NDArray[np.fl
     )
     cosines = np.array(plane_orientation(source))
     xy_mm = np.asarray(points_px, np.float64).reshape(-1, 2) * (mpp / 1000)
-    placed: NDArray[np.float64] = start + xy_mm[:, :1] * cosines[:3] + xy_mm[:, 1:] * cosines[3:]
-    return placed
+    points_mm: NDArray[np.float64] = start + xy_mm[:, :1] * cosines[:3] + xy_mm[:, 1:] * cosines[3:]
+    return points_mm
 
 
-def map_place(slide_map: SlideMap, source: Any, level: int) -> dict[str, Any]:
+def map_geometry(slide_map: SlideMap, source: Any, level: int) -> dict[str, Any]:
     """Position, orientation and spacing of a map level as image objects take them."""
     hd = need_highdicom()
     box = slide_map.frame_px

@@ -124,8 +124,8 @@ def _shared_part(header: Any) -> Any:
 
     kept = pydicom.Dataset()
     for element in header:
-        tells = element.VR in _TEXT_OR_NESTED or element.tag.group == PATIENT_GROUP
-        if not element.tag.is_private and (element.keyword in _SHARED or not tells):
+        may_identify = element.VR in _TEXT_OR_NESTED or element.tag.group == PATIENT_GROUP
+        if not element.tag.is_private and (element.keyword in _SHARED or not may_identify):
             kept.add(element)
     if "SpecimenDescriptionSequence" in kept:
         kept.SpecimenDescriptionSequence = [

@@ -59,11 +59,11 @@ class ModelWords:
 
     def metadata(self) -> dict[str, str]:
         """What objects in QuPath carry."""
-        told = {
+        facts = {
             "model name": self.name,
             "held out": self.held_out,
             "unlike training": self.unlike_training,
             "warning": self.warning,
             "slide prediction": self.prediction,
         }
-        return {name: value for name, value in told.items() if value}
+        return {name: value for name, value in facts.items() if value}

@@ -321,11 +321,11 @@ def clustered_auc(
 
     def parts(rows: NDArray[np.float64]) -> NDArray[np.float64]:
         table = np.empty((len(rows), n_patients))
-        for place, row in zip(table, rows, strict=True):
+        for target, row in zip(table, rows, strict=True):
             found = placements(row, truth)
             auc = found[truth].mean()
             weight = np.where(truth, 1 / n_positive, 1 / (truth.size - n_positive))
-            place[:] = auc + n_patients * np.bincount(codes, (found - auc) * weight, n_patients)
+            target[:] = auc + n_patients * np.bincount(codes, (found - auc) * weight, n_patients)
         return table
 
     if other is not None:

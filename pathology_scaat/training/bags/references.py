@@ -75,12 +75,12 @@ def measure_bag_references(
                 contributions = model.head.contributions(features)
             slopes = slide_slopes(model.head, features, range(len(class_names)), OUTPUT)
             some = shown.spread(bag, each)
-            place = torch.from_numpy(some - shown.starts[bag]).to(device)
-            probability = patch_probability(contributions, temperature)[place]
+            in_bag = torch.from_numpy(some - shown.starts[bag]).to(device)
+            probability = patch_probability(contributions, temperature)[in_bag]
             chance.append(probability.cpu().numpy().astype(np.float64))
             labels.append(np.full(len(some), shown.labels[bag]))
             for k, slope in enumerate(slopes):
-                maps[k].append(_maps(model, shown, some, slope[place], stride, device))
+                maps[k].append(_maps(model, shown, some, slope[in_bag], stride, device))
     saliency, evidence = spreads_of_maps(
         [np.concatenate(parts) for parts in maps],
         np.concatenate(chance),

@@ -86,9 +86,9 @@ class FeatureFile:
 
 def find_feature_file(folder: Path, slide_id: str) -> Path | None:
     """The file of a slide's features: ``ID.h5`` in the folder, or in CLAM's ``h5_files`` in it."""
-    for place in (folder, folder / "h5_files"):
+    for directory in (folder, folder / "h5_files"):
         for ending in ENDINGS:
-            if (path := place / f"{slide_id}{ending}").is_file():
+            if (path := directory / f"{slide_id}{ending}").is_file():
                 return path
     return None
 
@@ -97,8 +97,8 @@ def feature_ids(folder: Path) -> tuple[str, ...]:
     """Slides of which a folder holds features."""
     found = {
         path.stem
-        for place in (folder, folder / "h5_files")
-        for path in (place.iterdir() if place.is_dir() else ())
+        for directory in (folder, folder / "h5_files")
+        for path in (directory.iterdir() if directory.is_dir() else ())
         if path.suffix in ENDINGS and path.is_file()
     }
     return tuple(sorted(found))
