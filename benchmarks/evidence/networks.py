@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from pretrained import MEAN, NETWORK, STD, fill
 from torch import Tensor, nn
 
-from pathology_scaat.training.backbones import quiet_head
+from pathology_scaat.training.backbones import shrink_head_weights
 
 
 class Normalised(nn.Module):
@@ -95,7 +95,7 @@ class Pretrained(nn.Module):
 
         self.body = timm.create_model(NETWORK, pretrained=False, num_classes=2)
         fill(self.body, Path(os.environ["SCAAT_LITE0"]))
-        quiet_head(self.body)
+        shrink_head_weights(self.body)
 
     def forward(self, images: Tensor) -> Tensor:
         x = F.interpolate((images - MEAN) / STD, scale_factor=2, mode="bilinear")

@@ -40,7 +40,7 @@ def needed(value: T | None, option: str) -> T:
     return value
 
 
-def no_salt_alone(manifest: Path | None, salt: Path | None) -> None:
+def refuse_salt_alone(manifest: Path | None, salt: Path | None) -> None:
     """Refuse a salt that nothing would be done with."""
     if manifest is None and salt is not None:
         raise UsageError("--pseudonymize", "does nothing without --manifest", "give both")
@@ -206,12 +206,12 @@ def print_run(report: RunReport) -> None:
     try:
         finish(report.stages, report.out, how_to_look(report.out) if report.completed else ())
     except BatchError:
-        refuse_silence(report.nothing_learnt)
+        refuse_nothing_learnt(report.nothing_learnt)
         raise
-    refuse_silence(report.nothing_learnt)
+    refuse_nothing_learnt(report.nothing_learnt)
 
 
-def refuse_silence(nothing_learnt: str) -> None:
+def refuse_nothing_learnt(nothing_learnt: str) -> None:
     """End with a code of its own where the model has learnt nothing; do nothing where it has.
 
     Raises

@@ -9,7 +9,7 @@ import typer
 
 from pathology_scaat.cli import options as opt
 from pathology_scaat.cli.app import app
-from pathology_scaat.cli.common import cohort, engine_of, needed, no_salt_alone, progress_of
+from pathology_scaat.cli.common import cohort, engine_of, needed, progress_of, refuse_salt_alone
 from pathology_scaat.cli.output import Json, put_values, stdout
 
 
@@ -30,7 +30,7 @@ def evaluate(
 ) -> None:
     """Measure one model's maps on held-out slides: a trust card."""
     folder = needed(out, "--out")
-    no_salt_alone(manifest, pseudonymize)
+    refuse_salt_alone(manifest, pseudonymize)
     from pathology_scaat.pipeline.evaluate import evaluate as step
 
     with progress_of(quiet) as reporter:

@@ -15,7 +15,7 @@ from pathology_scaat.cli.common import (
     needed,
     print_metrics,
     progress_of,
-    refuse_silence,
+    refuse_nothing_learnt,
 )
 from pathology_scaat.cli.output import Json, put_values, stdout
 
@@ -77,4 +77,4 @@ def finetune(
         f"model: {result.bundle_path}; explain with --model", markup=False, highlight=False,
         soft_wrap=True,
     )  # fmt: skip
-    refuse_silence(result.nothing_learnt)
+    refuse_nothing_learnt(result.nothing_learnt)

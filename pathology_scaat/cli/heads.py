@@ -11,7 +11,7 @@ from pathology_scaat.cli.common import (
     print_metrics,
     print_performance,
     progress_of,
-    refuse_silence,
+    refuse_nothing_learnt,
 )
 from pathology_scaat.cli.output import put_values, stdout
 from pathology_scaat.errors import UsageError
@@ -68,7 +68,7 @@ def no_pseudonyms(salt: Path | None) -> None:
         )
 
 
-def no_engine(workers: int | None, scheduler: str | None, cluster: Path | None) -> None:
+def refuse_engine_options(workers: int | None, scheduler: str | None, cluster: Path | None) -> None:
     """Refuse options of the engine: a head is trained on features in this process alone.
 
     Raises
@@ -116,7 +116,9 @@ def train(
         _line(f"head: {result.path}")
     _line("then: scaat predict --features, with the same --manifest and --out")
     silent = [r for r in results if r.nothing_learnt]
-    refuse_silence("; ".join(f"{r.config.target.column}: {r.nothing_learnt}" for r in silent))
+    refuse_nothing_learnt(
+        "; ".join(f"{r.config.target.column}: {r.nothing_learnt}" for r in silent)
+    )
 
 
 def predict(

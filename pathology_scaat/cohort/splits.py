@@ -86,7 +86,7 @@ def split_patients(
     others = sorted(p for p, stratum in strata.items() if not stratum.is_useful)
     _train_on_every_class(useful, strata, assigned, seed)
     for group in (useful, others):
-        _deal(group, strata, assigned, shares, wanted, seed)
+        _assign_group(group, strata, assigned, shares, wanted, seed)
     learned_from = useful or others
     notes = tuple(
         _EMPTY_NOTES[split]
@@ -147,7 +147,7 @@ def _draw(seed: int, patient: str) -> str:
     return hashlib.sha256(f"{seed}\0{patient}".encode(errors="surrogatepass")).hexdigest()
 
 
-def _deal(
+def _assign_group(
     group: list[str],
     strata: Mapping[str, Stratum],
     assigned: dict[str, str],

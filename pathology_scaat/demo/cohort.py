@@ -17,7 +17,7 @@ import numpy as np
 from pathology_scaat.cohort.manifest import Manifest, ManifestRow, write_manifest
 from pathology_scaat.demo.files import mask_polygons, write_annotations, write_slide
 from pathology_scaat.demo.layout import LAYOUT_UM, make_layout
-from pathology_scaat.demo.paint import develop, make_look, paint_stains
+from pathology_scaat.demo.paint import develop, make_appearance, paint_stains
 from pathology_scaat.errors import UsageError
 
 CLASS_NAMES = ("Normal", "Tumor")
@@ -144,12 +144,12 @@ def make_slide(out: Path, seed: int, index: int, size_px: int, plan: SlidePlan) 
     patient_number = plan.patient_number
     slide_id = f"demo-{index + 1:02d}"
     # The look belongs to the patient, everything else to the slide.
-    look = make_look(np.random.default_rng([seed, 1, patient_number]))
+    appearance = make_appearance(np.random.default_rng([seed, 1, patient_number]))
     rng = np.random.default_rng([seed, 2, index])
     side_px = round(size_px * 0.5 / mpp)
     layout = make_layout(rng, side_px, mpp, share, plan.pen)
     hema, eosin = paint_stains(rng, layout, side_px, mpp)
-    rgb = develop(rng, layout, hema, eosin, look, mpp)
+    rgb = develop(rng, layout, hema, eosin, appearance, mpp)
     slide_path = out / "slides" / f"{slide_id}{'.svs' if plan.aperio else '.tiff'}"
     write_slide(slide_path, rgb, mpp, plan.aperio)
     scale_px = LAYOUT_UM / mpp

@@ -278,12 +278,12 @@ def _perturb(
         # Where the noise changes the decision, another map is right: no value.
         flipped = logits.argmax(1).cpu() != torch.from_numpy(result.logits[part]).argmax(1)
 
-        def steady(values: Tensor, flipped: Tensor = flipped) -> Tensor:
+        def where_unchanged(values: Tensor, flipped: Tensor = flipped) -> Tensor:
             return torch.where(flipped, torch.nan, values.cpu())
 
         entries = {
-            "stability_ssim": steady(robustness.ssim(own, moved)),
-            "stability_spearman": steady(robustness.spearman(own, moved)),
+            "stability_ssim": where_unchanged(robustness.ssim(own, moved)),
+            "stability_spearman": where_unchanged(robustness.spearman(own, moved)),
             "sensitivity": robustness.relative_sensitivity(
                 lambda x, t=target, p=part: _explain(model, x, t, p, config),  # type: ignore[misc]
                 images,

@@ -148,7 +148,7 @@ def free_bytes(folder: Path) -> int:
     return shutil.disk_usage(existing).free
 
 
-def check_room(plan: TilePlan, folder: Path) -> str:
+def check_disk_space(plan: TilePlan, folder: Path) -> str:
     """The sentence about a plan, where the disk holds it.
 
     Raises
@@ -167,7 +167,7 @@ def check_room(plan: TilePlan, folder: Path) -> str:
     return plan.sentence(free)
 
 
-def check_slide_room(n_patches: int, config: TileConfig, folder: Path, subject: str) -> None:
+def check_slide_disk_space(n_patches: int, config: TileConfig, folder: Path, subject: str) -> None:
     """Refuse a slide whose chosen patches cannot fit, before the first is written.
 
     Raises

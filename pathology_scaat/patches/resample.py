@@ -99,21 +99,21 @@ def _average(
         top = row_begin[y]
         for x in range(width):
             line[x] = row_weights[y, 0] * source[top, x]
-        for tap in range(1, n_row_weights):
-            weight = row_weights[y, tap]
+        for k in range(1, n_row_weights):
+            weight = row_weights[y, k]
             if weight != 0:
                 for x in range(width):
-                    line[x] += weight * source[top + tap, x]
+                    line[x] += weight * source[top + k, x]
         for x in range(out.shape[1] // 3):
             left = col_begin[x] * 3
             red = np.float32(0.5)
             green = np.float32(0.5)
             blue = np.float32(0.5)
-            for tap in range(n_col_weights):
-                weight = col_weights[x, tap]
-                red += weight * line[left + 3 * tap]
-                green += weight * line[left + 3 * tap + 1]
-                blue += weight * line[left + 3 * tap + 2]
+            for k in range(n_col_weights):
+                weight = col_weights[x, k]
+                red += weight * line[left + 3 * k]
+                green += weight * line[left + 3 * k + 1]
+                blue += weight * line[left + 3 * k + 2]
             out[y, 3 * x] = np.uint8(red)
             out[y, 3 * x + 1] = np.uint8(green)
             out[y, 3 * x + 2] = np.uint8(blue)

@@ -72,7 +72,7 @@ class Ahead:
         if self._executor is not None:
             for future in self._running.values():
                 future.cancel()
-            self._executor.close(gently=kind is None)
+            self._executor.close(idle=kind is None)
 
 
 def _was_made(future: Future[Any]) -> bool:

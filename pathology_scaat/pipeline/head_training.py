@@ -11,8 +11,8 @@ from pathology_scaat.artifacts.notes import keep_notes
 from pathology_scaat.artifacts.output_folder import claim_output
 from pathology_scaat.errors import UsageError
 from pathology_scaat.pipeline.head_cohort import (
+    assign_head_splits,
     completed,
-    deal,
     make_bags,
     read_feature_cohort,
     truth_of,
@@ -73,7 +73,7 @@ def train_heads(
         whole = completed(target, cohort)
         own: Unit = "patient" if whole.kind == "survival" else unit
         truth = truth_of(cohort, whole, needed=True)
-        splits, split_notes = deal(cohort, truth, seed)
+        splits, split_notes = assign_head_splits(cohort, truth, seed)
         bags = [b for b in make_bags(cohort, truth, own, splits) if b.split]
         folder = target_folder(out, whole, len(targets))
         folder.mkdir(parents=True, exist_ok=True)

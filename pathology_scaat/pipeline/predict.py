@@ -38,11 +38,11 @@ from pathology_scaat.pipeline.disagreement import DISAGREEMENT, write_disagreeme
 from pathology_scaat.pipeline.members import (
     STAGE,
     FoldModel,
+    combined,
     predict_with,
     record_of,
     slide_facts,
     slides_of,
-    together,
 )
 from pathology_scaat.pipeline.reporting import Reporter
 from pathology_scaat.pipeline.run_log import logged
@@ -244,11 +244,11 @@ def _gather(
     if folds or len(said) == 1:
         rows = [row for part in said for row in part.rows]
     else:
-        joined = together(said)
+        joined = combined(said)
         rows, how["rule"] = list(joined.rows), joined.rule
         disagreement, apart = joined.patches, joined.apart
     if shared:
-        joined = together(shared)
+        joined = combined(shared)
         rows += joined.rows
         disagreement, apart = joined.patches, joined.apart
         how["external_rule"] = joined.rule

@@ -15,7 +15,7 @@ from pathology_scaat.cohort.pseudonyms import pseudonymous
 from pathology_scaat.errors import ManifestError
 from pathology_scaat.execution.engine import EngineConfig
 from pathology_scaat.patches import TileConfig, TileJob, TileResult
-from pathology_scaat.patches.plan import check_room, plan_tiling
+from pathology_scaat.patches.plan import check_disk_space, plan_tiling
 from pathology_scaat.patches.tile_job import tile_job
 from pathology_scaat.pipeline.class_names import counts_text, with_class_names
 from pathology_scaat.pipeline.label_source import copies_labels, label_notes
@@ -197,7 +197,7 @@ def plan_note(
     plan = plan_tiling(to_make, settings)
     if not plan.n_grid:
         return ""
-    return check_room(plan, out) if keep_pixels else plan.sentence(None)
+    return check_disk_space(plan, out) if keep_pixels else plan.sentence(None)
 
 
 def tile_jobs(

@@ -77,7 +77,7 @@ def _kernels() -> str:
     segmentation.classify_pixels(pixels, np.ones((60, 60), dtype=np.bool_))
     weights = resample.axis_weights(0.0, 1.7, 0, 30)
     resample.average(pixels, weights, weights)
-    return cache_location(kernels.judge)
+    return cache_location(kernels.measure_pixels)
 
 
 def _draw(path: Path) -> None:

@@ -101,7 +101,7 @@ class Ensemble:
         """
         members, store = self._ready(slide_id, meta)
         rows = spread(inside, MOST_PATCHES)
-        said = self._said(members, store.read(rows), meta.target_index)
+        probabilities = self._probabilities(members, store.read(rows), meta.target_index)
         described = [
             {
                 "name": member.name,
@@ -109,7 +109,7 @@ class Ensemble:
                 "probability": float(values.mean()),
                 "explained": self._bundle(member).fingerprint == meta.model_fingerprint,
             }
-            for member, values in zip(members, said, strict=True)
+            for member, values in zip(members, probabilities, strict=True)
         ]
         bag = self._bundle(members[0]).config.bag is not None
         return {
@@ -140,8 +140,10 @@ class Ensemble:
         found = {}
         for name, inside in list(regions.items())[:MOST_REGIONS]:
             pixels = store.read(spread(inside, FEW_PATCHES))
-            said = [float(v.mean()) for v in self._said(members, pixels, meta.target_index)]
-            found[name] = max(said) - min(said)
+            probabilities = [
+                float(v.mean()) for v in self._probabilities(members, pixels, meta.target_index)
+            ]
+            found[name] = max(probabilities) - min(probabilities)
         return found
 
     def _ready(
@@ -155,7 +157,7 @@ class Ensemble:
             raise UsageError("the slide", "was tiled anew since its map was made", "")
         return members, store
 
-    def _said(
+    def _probabilities(
         self, members: tuple[Member, ...], pixels: NDArray[np.uint8], target: int
     ) -> list[NDArray[np.float64]]:
         """Each model's probability of the target for some patches, (n,) or (1,) of one for bags."""

@@ -39,7 +39,7 @@ class TileServer:
         self._slide = slide
         self._lock = threading.Lock()
         self.readers = 0
-        """Who is reading just now; counted by the shelf, which closes nothing that is read."""
+        """Who is reading just now; counted by the cache, which closes nothing that is read."""
         self.frame_px = slide.info.frame_px
         self.max_level = max(0, math.ceil(math.log2(max(self.size_px.width, self.size_px.height))))
 
@@ -130,7 +130,7 @@ def encode_jpeg(pixels: RgbImage) -> bytes:
     return stream.getvalue()
 
 
-class SlideShelf:
+class SlideCache:
     """The slides of a cohort: a few open ones, and the tiles that were just shown.
 
     Parameters

@@ -58,7 +58,7 @@ class _Explaining:
 
 
 @dataclass
-class WhyDesk:
+class RegionExplainer:
     """Answers about regions; the model is loaded when first asked.
 
     Parameters
@@ -214,7 +214,7 @@ class WhyDesk:
             "voters": f"{voters.capitalize()} are of slides of" if of_slides else said,
             "vote": [[n, None if math.isnan(v) else float(v)] for n, v in
                      zip(names, vote, strict=True)],
-            "worth": _worth(index, of_slides),
+            "worth": _vote_quality_text(index, of_slides),
         }  # fmt: skip
 
     def _item(
@@ -331,7 +331,7 @@ def _groups(
     return [(f"{kind} {meta.class_names[k]}", index.has(int(k))) for k in order]
 
 
-def _worth(index: NeighbourIndex, of_slides: bool) -> str:
+def _vote_quality_text(index: NeighbourIndex, of_slides: bool) -> str:
     """How good the neighbours' vote is beside the model, in words."""
     voted, own = float(index.voted_auc[0]), float(index.model_auc[0])
     if of_slides and not math.isnan(voted):

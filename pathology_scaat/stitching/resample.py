@@ -57,9 +57,9 @@ class AxisWeights:
         shape = [1] * values.ndim
         shape[axis] = self.n_px
         out = np.take(values, self.index[:, 0], axis=axis) * self.weight[:, 0].reshape(shape)
-        for tap in range(1, self.index.shape[1]):
-            taken = np.take(values, self.index[:, tap], axis=axis)
-            out += taken * self.weight[:, tap].reshape(shape)
+        for k in range(1, self.index.shape[1]):
+            taken = np.take(values, self.index[:, k], axis=axis)
+            out += taken * self.weight[:, k].reshape(shape)
         return out
 
     @property

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pathology_scaat.slides.base import RgbImage
 from pathology_scaat.tissue.density import densities, density_table, strips
 from pathology_scaat.tissue.ink import find_ink
-from pathology_scaat.tissue.kernels import count, judge
+from pathology_scaat.tissue.kernels import count, measure_pixels
 from pathology_scaat.tissue.morphology import (
     CROSS,
     OUTSIDE_IS_EMPTY,
@@ -157,7 +157,7 @@ def classify_pixels(rgb: RgbImage, readable: Mask, sensitivity: float = 1.0) -> 
     dark: Mask = (high < DARK_LEVEL) & (spread < 30)
     colour = np.empty(low.shape, dtype=np.float32)
     pale, seeds = np.empty((2, *low.shape), dtype=np.bool_)
-    judge(rgb, table, colour, pale, seeds)
+    measure_pixels(rgb, table, colour, pale, seeds)
     ink = find_ink(seeds, rgb, table) & ~dark if seeds.any() else seeds
     usable = readable & ~dark & ~ink
     coloured = np.count_nonzero(usable & (spread > 3))

@@ -17,7 +17,7 @@ from pathology_scaat.execution.engine import EngineConfig
 from pathology_scaat.patches import PatchStore, TileConfig, TileJob, tile_slide
 from pathology_scaat.patches.plan import (
     TilePlan,
-    check_room,
+    check_disk_space,
     grid_of,
     plan_tiling,
 )
@@ -64,7 +64,7 @@ def test_slides_that_cannot_be_used_are_counted(tmp_path: Path) -> None:
     assert plan.n_slides == 3
     assert plan.n_unusable == 1
     assert plan.n_grid == sum(grid_of(job)[0] for job in made[:2])
-    assert "1 of which cannot be used" in check_room(plan, tmp_path)
+    assert "1 of which cannot be used" in check_disk_space(plan, tmp_path)
 
 
 @given(st.integers(0, 10**15))

@@ -163,12 +163,13 @@ def test_kernels_are_compiled_without_any_cache(installation: Path, tmp_path: Pa
     """Neither home nor temporary folder: every process compiles for itself."""
     code = (
         "import tempfile; tempfile.gettempdir = lambda: '/nonexistent'\n"
-        "from pathology_scaat.tissue.kernels import judge, count\n"
+        "from pathology_scaat.tissue.kernels import measure_pixels, count\n"
         "from pathology_scaat.slides.block_mean import block_mean\n"
         "from pathology_scaat.patches import resample\n"
         "import numpy as np\n"
         "from pathology_scaat.system.compiled import cache_location\n"
-        "print(block_mean(np.full((9, 9, 3), 7, np.uint8), 3).mean(), cache_location(judge))\n"
+        "mean = block_mean(np.full((9, 9, 3), 7, np.uint8), 3).mean()\n"
+        "print(mean, cache_location(measure_pixels))\n"
     )
     done = subprocess.run(
         [*NOBODY, sys.executable, "-c", code], capture_output=True, text=True, cwd="/", check=False,

@@ -50,9 +50,7 @@ def test_the_checklists_have_the_items_of_the_guidelines() -> None:
     assert [item.number for item in TRIPOD_AI] == [str(n) for n in range(1, 28)]
     assert [item.number for item in CLAIM] == [str(n) for n in range(1, 45)]
     for item in (*TRIPOD_AI, *CLAIM):
-        assert (
-            item.fact_sources or item.left
-        )  # what no software knows is left to a person, in words
+        assert item.fact_sources or item.left  # what no software knows is left to a person
 
 
 def test_at_least_fifteen_of_27_items_are_answered_and_each_fact_has_its_source(

@@ -12,7 +12,7 @@ from saliency_fixtures import RunFolder
 
 from pathology_scaat.artifacts.output_folder import Workspace
 from pathology_scaat.export.model_facts import NOTHING_LEARNT
-from pathology_scaat.review.cohort import cohort_rows, slide_paper
+from pathology_scaat.review.cohort import cohort_rows, slide_details
 from pathology_scaat.review.model_card import model_card
 from pathology_scaat.review.verdicts import VerdictTable
 from pathology_scaat.training.bundle import read_bundle_config
@@ -88,9 +88,9 @@ def test_a_model_that_learnt_nothing_says_so_first_and_draws_no_evidence(tmp_pat
     folder = RunFolder(out)
     folder.save_model(folder.model, 0, held_out=CHANCE)
     assert NOTHING_LEARNT in model_card(out)["warnings"][0]
-    paper = slide_paper(out, "s1", "uncertainty")
-    assert NOTHING_LEARNT in paper.warnings[0]
-    hidden = {s.channel: s.not_drawn for s in paper.scales}
+    details = slide_details(out, "s1", "uncertainty")
+    assert NOTHING_LEARNT in details.warnings[0]
+    hidden = {s.channel: s.not_drawn for s in details.scales}
     assert hidden["evidence: tumour"]
     assert not hidden["probability: tumour"]
 
@@ -98,14 +98,14 @@ def test_a_model_that_learnt_nothing_says_so_first_and_draws_no_evidence(tmp_pat
 def test_maps_are_shown_on_the_models_scale(tmp_path: Path) -> None:
     out = run_with_maps(tmp_path / "out", ("s1", "s2"), drawn="evidence", model=facts(GOOD))
     for slide_id in ("s1", "s2"):  # of other values each
-        scales = {s.channel: s for s in slide_paper(out, slide_id, "area").scales}
+        scales = {s.channel: s for s in slide_details(out, slide_id, "area").scales}
         evidence = scales["evidence: tumour"]
         assert (evidence.floor, evidence.top, evidence.is_shared) == (0.3, 0.8, True)
         assert scales["probability: tumour"].top == 1
         assert not scales["saliency"].is_shared  # the model holds no reference of it
         assert "this slide alone" in scales["saliency"].source
-    assert [s.channel for s in slide_paper(out, "s1", "area").scales] == list(
-        slide_paper(out, "s1", "area").channels
+    assert [s.channel for s in slide_details(out, "s1", "area").scales] == list(
+        slide_details(out, "s1", "area").channels
     )
 
 
@@ -116,9 +116,9 @@ def test_a_foreign_slide_is_told_on_both_pages(
     out = run_with_maps(
         tmp_path / "out", ("s1",), drawn="evidence", model=facts(GOOD), unlike=percentile
     )
-    paper = slide_paper(out, "s1", "area")
-    assert any("Unlike the training data: 100%" in w for w in paper.warnings) == bool(share)
-    assert paper.role.startswith("training slide")
+    details = slide_details(out, "s1", "area")
+    assert any("Unlike the training data: 100%" in w for w in details.warnings) == bool(share)
+    assert details.role.startswith("training slide")
     (row,) = cohort_rows(out, VerdictTable(out))
     assert row["unlike_training"] == share
     assert row["role"] == "training slide"  # by the model's record; the run's table says nothing

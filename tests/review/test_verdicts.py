@@ -22,7 +22,7 @@ from pathology_scaat.review.agreement import Moved, agreement_of, moved_by_maps
 from pathology_scaat.review.drawings import Drawing, DrawingTable
 from pathology_scaat.review.judged_regions import JudgedRegion, JudgedRegions
 from pathology_scaat.review.regions import overlay_path, read_regions
-from pathology_scaat.review.verdicts import Verdict, VerdictTable, settle
+from pathology_scaat.review.verdicts import Verdict, VerdictTable, latest_verdicts
 
 YES = Verdict("ann", "s1", "r1", "tumour", "yes")
 
@@ -48,7 +48,7 @@ def test_undo_brings_back_the_answer_before(answers: list[str]) -> None:
     expected: list[str] = []
     for answer in answers:
         expected = expected[:-1] if answer == "undo" else [*expected, answer]
-    held = settle(replace(YES, answer=answer) for answer in answers)
+    held = latest_verdicts(replace(YES, answer=answer) for answer in answers)
     assert [v.answer for v in held.values()] == expected[-1:]
 
 

@@ -32,7 +32,7 @@ def scored_class(config: BundleConfig) -> int | None:
     return config.class_names.index(config.positive_class)
 
 
-def spoken_class(config: BundleConfig) -> int:
+def positive_index(config: BundleConfig) -> int:
     """Index of the positive class, whose probability is kept by patch."""
     return config.class_names.index(config.positive_class)
 
@@ -81,7 +81,7 @@ def explained_score(
     if not len(store):
         return None
     odd = unlike_share(store.unlike)
-    patches = store.probability[:, spoken_class(config)]
+    patches = store.probability[:, positive_index(config)]
     if config.bag is None:
         return SlideScore(top_mean(store.probability, scored_class(config)), odd, patches)
     if store.contribution is None:

@@ -26,8 +26,8 @@ from pathology_scaat.export.dicom.shared import (
     common,
     description,
     map_geometry,
-    settled,
     uid,
+    with_fixed_date,
 )
 from pathology_scaat.export.dicom.source import need_highdicom, needed_source
 from pathology_scaat.export.raster.examined import resampled
@@ -80,7 +80,7 @@ def write_annotations(
     )
     dataset.ContentDescription = description(facts)
     with atomic_path(path) as partial:
-        settled(dataset, source).save_as(partial)
+        with_fixed_date(dataset, source).save_as(partial)
 
 
 def write_segmentation(
@@ -130,7 +130,7 @@ def write_segmentation(
     # wanted of a slide, which has no patient's directions, as an empty value (type 2C)
     dataset.PatientOrientation = None
     with atomic_path(path) as partial:
-        settled(dataset, source).save_as(partial)
+        with_fixed_date(dataset, source).save_as(partial)
 
 
 def write_dicom(

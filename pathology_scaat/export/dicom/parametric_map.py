@@ -16,7 +16,7 @@ from pathology_scaat.export.dicom.shared import (
     add_facts,
     common,
     map_geometry,
-    settled,
+    with_fixed_date,
 )
 from pathology_scaat.export.dicom.source import need_highdicom
 from pathology_scaat.stitching.schema import COUNT_CHANNEL, UNLIKE_CHANNEL
@@ -106,5 +106,5 @@ def write_parametric_map(
     # wanted of a slide, which has no patient's directions, as an empty value (type 2C)
     dataset.PatientOrientation = None
     with atomic_path(path) as partial:
-        settled(dataset, source).save_as(partial)
+        with_fixed_date(dataset, source).save_as(partial)
     return level

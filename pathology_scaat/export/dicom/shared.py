@@ -30,7 +30,7 @@ def uid(*parts: str) -> str:
     return f"2.25.{uuid.uuid5(NAMESPACE, '/'.join(parts)).int}"
 
 
-def settled(dataset: Any, source: Any) -> Any:
+def with_fixed_date(dataset: Any, source: Any) -> Any:
     """Replace the time of writing by the slide's own: same input, same bytes.
 
     Of the equipment only what wrote the object is named: the scanner's maker and number say
@@ -52,12 +52,12 @@ def settled(dataset: Any, source: Any) -> Any:
     for item in dataset.iterall():
         if item.keyword == "DimensionOrganizationUID":
             item.value = uid(dataset.SOPInstanceUID, "dimensions")
-        if item.keyword in _MOMENTS and item.value:
+        if item.keyword in _DATE_TIMES and item.value:
             item.value = f"{date}{time}"
     return dataset
 
 
-_MOMENTS = frozenset(("ContributionDateTime", "AcquisitionDateTime", "ObservationDateTime"))
+_DATE_TIMES = frozenset(("ContributionDateTime", "AcquisitionDateTime", "ObservationDateTime"))
 
 
 def slide_time(source: Any) -> tuple[str, str]:

@@ -21,9 +21,9 @@ from pathology_scaat.export.dicom.shared import (
     SCHEME,
     common,
     description,
-    settled,
     slide_points,
     uid,
+    with_fixed_date,
 )
 from pathology_scaat.export.dicom.source import need_highdicom
 from pathology_scaat.export.frame import ExportFrame
@@ -277,5 +277,5 @@ def write_structured_report(
             **common(slide_map, "sr", 9004, made_of),
         )
     with atomic_path(path) as partial:
-        settled(dataset, source).save_as(partial)
+        with_fixed_date(dataset, source).save_as(partial)
     return tuple(notes)

@@ -90,7 +90,7 @@ class _Reference:
     """What an estimate over its standard error is distributed like, about."""
 
     variances: tuple[float, ...]
-    freedoms: tuple[int, ...]
+    degrees_of_freedom: tuple[int, ...]
     cochran_weight: float
 
     def quantile(self, tail: float) -> float:
@@ -99,9 +99,13 @@ class _Reference:
 
         total = sum(self.variances)
         shares = [v / total for v in self.variances]
-        cochran = sum(s * stdtrit(f, 1 - tail) for s, f in zip(shares, self.freedoms, strict=True))
-        freedom = 1 / sum(s**2 / f for s, f in zip(shares, self.freedoms, strict=True))
-        satterthwaite = stdtrit(freedom, 1 - tail)
+        cochran = sum(
+            s * stdtrit(f, 1 - tail) for s, f in zip(shares, self.degrees_of_freedom, strict=True)
+        )
+        pooled_degrees = 1 / sum(
+            s**2 / f for s, f in zip(shares, self.degrees_of_freedom, strict=True)
+        )
+        satterthwaite = stdtrit(pooled_degrees, 1 - tail)
         return float(self.cochran_weight * cochran + (1 - self.cochran_weight) * satterthwaite)
 
     def p_value(self, ratio: float) -> float:

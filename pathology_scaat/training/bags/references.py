@@ -32,7 +32,7 @@ from pathology_scaat.training.references import (
 
 OUTPUT = "margin"
 MOST_SLIDES = 64
-Looked = tuple[PatchTable, NDArray[np.float32]]
+TableFeatures = tuple[PatchTable, NDArray[np.float32]]
 """Patches and their features, (N, F)."""
 
 
@@ -99,7 +99,7 @@ def measure_bag_references(
 
 def _seen(
     model: BagModel, training: BagTable, held_out: BagTable, device: torch.device
-) -> tuple[FeatureReference | None, Looked, Looked]:
+) -> tuple[FeatureReference | None, TableFeatures, TableFeatures]:
     """What patches look like to the model, and the patches with their features.
 
     The patches' labels are those of their slides.
