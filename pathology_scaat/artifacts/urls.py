@@ -228,7 +228,7 @@ def reason_of(error: BaseException, problem: str) -> tuple[str, str]:
     """What is wrong and what to do, of an error that a file system raised.
 
     Its own words are not repeated: fsspec's many backends put hosts, paths and signatures
-    into them. Where it was refused here, those words are told; else ``problem``, with the
+    into them. Where it was refused here, those words are the problem; else ``problem``, with the
     kind of error.
     """
     refusal = refusal_in(error)

@@ -112,7 +112,7 @@ def train(
     allow_urls: opt.AllowUrls = None,
     as_json: Json = False,
 ) -> None:
-    """Train a model on labels of slides or of patches, with SCAAT unless told otherwise."""
+    """Train a model on labels of slides or of patches, with SCAAT by default."""
     folder = needed(out, "--out")
     from pathology_scaat.pipeline.train import train as step
     from pathology_scaat.training import TrainConfig

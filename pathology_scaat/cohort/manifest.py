@@ -91,7 +91,7 @@ class Manifest:
     def patient_keys(self) -> dict[str, str]:
         """Slide id to what stands for its patient in outputs: the first slide id of the patient.
 
-        It tells which slides belong together and no more. Slides whose patient the table does
+        It says which slides belong together and no more. Slides whose patient the table does
         not name have none.
         """
         first: dict[str, str] = {}

@@ -2,8 +2,8 @@
 
 Six synthetic slides of five patients, H&E-like to the eye. Tumour differs from normal nests
 in its nuclei alone: larger, unlike each other, crowded, with clumped chromatin, nucleoli and
-mitoses. The stain per area is the same, so that mean colour tells nothing, and laboratories
-and scanners differ from patient to patient more than tumour from normal.
+mitoses. The stain per area is the same, so that mean colour carries no information, and
+laboratories and scanners differ from patient to patient more than tumour from normal.
 """
 
 from __future__ import annotations

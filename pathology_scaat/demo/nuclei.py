@@ -4,7 +4,7 @@ A sprite is a pair (alpha, stain), float32 arrays of one shape: how opaque the n
 how much haematoxylin (optical density) it holds. Benign nuclei are small, round, evenly dark
 and alike. Tumour nuclei are larger and unlike each other, irregular, with clumped chromatin,
 a dark membrane and nucleoli; some divide. Both hold the same stain per area of tissue, so
-that colour alone tells nothing.
+that colour alone carries no information.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ FAILED_STARTS_ALLOWED = 3
 
 _READY = b"ready"
 _PROGRESS = b"progress "
-"""Begins a message that tells how much of the job is done; a pickle begins otherwise."""
+"""Begins a message that says how much of the job is done; a pickle begins otherwise."""
 
 
 # --- in the worker process -----------------------------------------------------------------

@@ -56,7 +56,7 @@ class Context:
 
     @property
     def key(self) -> str:
-        """What object ids are made from, beside an object's kind and place.
+        """What object ids are made from, beside an object's kind and position.
 
         The slide alone: the overlay of another model takes the place of the last.
         """

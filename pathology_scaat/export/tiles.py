@@ -64,7 +64,7 @@ class TileTable:
 
 
 def _patch_edges(source: SaliencySource) -> NDArray[np.int32]:
-    """Edges of whole patches, each rounded once from its exact place."""
+    """Edges of whole patches, each rounded once from its exact position."""
     grid = source.meta.grid
     out = np.empty((len(source), 4), np.int32)
     origin = grid.exact_origins_px(source.grid_index)

@@ -1,4 +1,4 @@
-"""How a new store appears in its place: whole or not at all."""
+"""How a new store is published at its path: whole or not at all."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def new_store(path: str | Path) -> Iterator[Path]:
     Raises
     ------
     StoreError
-        If the place cannot be reached or written.
+        If the path or URL cannot be reached or written.
     AddressError
         If it is a URL that may not be opened.
     """

@@ -26,7 +26,8 @@ class AxisWeights:
     """Weights of n output pixels along one axis.
 
     ``first`` is the first level pixel of the whole stretch, ``count`` how many it needs;
-    ``begin`` (n,) int32 is relative to ``first``; ``weights`` (n, taps) float32, rows sum to 1.
+    ``begin`` (n,) int32 is relative to ``first``; ``weights`` (n, k) float32 holds
+    the weights of each output pixel, and its rows sum to 1.
     Both are shared by all who ask for the same stretch, and read-only.
     """
 
@@ -63,7 +64,7 @@ def axis_weights(start: float, shrink: float, index: int, n: int) -> AxisWeights
     cover = np.clip(cover, 0.0, None)
     weights = (cover / cover.sum(axis=1, keepdims=True)).astype(np.float32)
     first = int(begin[0])
-    # The last pixels may have fewer taps than the widest; their spare taps weigh nothing
+    # The last pixels may have fewer weights than the widest; their spare weights are zero
     # and are moved inside the stretch that is read.
     count = math.ceil(float(high[-1])) - first
     count = max(count, n_weights)

@@ -1,4 +1,4 @@
-"""A cohort's table and a folder of features, as bags of what is to be learnt or told."""
+"""A cohort's table and a folder of features, as bags with what is to be learnt or predicted."""
 
 from __future__ import annotations
 

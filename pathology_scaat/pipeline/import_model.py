@@ -230,7 +230,7 @@ def unknowns(config: BundleConfig) -> tuple[str, ...]:
         "Not calibrated: its probabilities are those of the plain logits.",
         "Not known: the slides it was trained on. No slide counts as held out, and no performance "
         "of it is recorded.",
-        "Not known: what its training patches look like. No patch is told to be unlike them.",
+        "Not known: what its training patches look like. No patch is reported to be unlike them.",
     ]
     if record.n_reference_patches:
         said.append(

@@ -38,7 +38,7 @@ class FoldModel:
         Its bundle.
     splits : dict of slide id to split, or None
         Part of each slide in its training, of the slides to predict; None where no table of this
-        folder tells, so that the bundle alone does.
+        folder records, so that the bundle alone does.
     """
 
     fold: int | None
@@ -216,12 +216,14 @@ def combined(members: Sequence[ModelPredictions]) -> ModelPredictions:
     Raises
     ------
     BundleError
-        If the models do not tell the same classes.
+        If the models do not predict the same classes.
     """
     first = members[0]
     if any(m.class_names != first.class_names for m in members):
         raise BundleError(
-            "the models", "do not tell the same classes", "give models of one question together"
+            "the models",
+            "do not predict the same classes",
+            "give models of one question together",
         )
     by_slide: dict[str, list[Prediction]] = {}
     for member in members:

@@ -86,7 +86,7 @@ class RunPlan:
         Where the output folder is or will be.
     stages : tuple of StagePlan
     notes : tuple of str
-        What the run would tell first, and what this plan does not know.
+        What the run would report first, and what this plan does not know.
     """
 
     slides: tuple[SlidePlan, ...]
@@ -231,7 +231,7 @@ def _stages(
             found.append(StagePlan(stage, 0.0, "a model is given"))
         else:
             why = trial.why_no_explaining if stage == "explain" else "it was not measured here"
-            found.append(StagePlan(stage, None, f"{why}; a finished run in this folder tells"))
+            found.append(StagePlan(stage, None, f"{why}; a finished run in this folder shows it"))
     return tuple(found)
 
 

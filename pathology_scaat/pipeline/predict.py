@@ -94,7 +94,7 @@ def predict(
     test_manifest : Path or Manifest, optional
         An external cohort that is tiled in ``out`` as well: it alone is judged by.
     models : sequence of Path, optional
-        Other bundles than ``out/model``. What each was trained on its own record tells. Several
+        Other bundles than ``out/model``. What each was trained on stands in its own record. Several
         predict together: the mean of their probabilities.
     folds : sequence of FoldModel, optional
         Models of cross-validation, each for its own slides, instead of one for all. External
@@ -118,7 +118,7 @@ def predict(
     UsageError
         If nothing is tiled, or the prevalence is none.
     BundleError
-        If models that are to predict together tell different classes.
+        If models that are to predict together predict different classes.
     """
     if prevalence is not None and not 0 < prevalence < 1:
         raise UsageError("--prevalence", f"{prevalence} is no share", "give e.g. 0.1")
@@ -239,7 +239,7 @@ def _gather(
               for one, like in zip(joint, said, strict=False)]  # fmt: skip
     listener.end(STAGE)
     if any(p.class_names != said[0].class_names for p in said):
-        raise BundleError("the models", "do not tell the same classes", "train them alike")
+        raise BundleError("the models", "do not predict the same classes", "train them alike")
     how = record_of(said, ones)
     if folds or len(said) == 1:
         rows = [row for part in said for row in part.rows]
@@ -320,7 +320,7 @@ def _notes(
     if models and any(row.split == EXTERNAL for row in rows):
         notes.append(
             "By the record of the model it was not trained on these slides; whether it was on "
-            "other slides of these patients the record does not tell."
+            "other slides of these patients the record does not name."
         )
     return tuple(notes)
 

@@ -29,7 +29,7 @@ LONG_S = 20.0
 
 @dataclass(frozen=True)
 class ProbedSlide:
-    """What a look at a slide tells.
+    """What probing a slide shows.
 
     Attributes
     ----------
@@ -39,7 +39,7 @@ class ProbedSlide:
     n_patches : int
         Patches with enough tissue.
     seconds : float
-        What the look took: a run looks in the same way before it cuts.
+        What probing took: a run does the same before it extracts patches.
     """
 
     tissue: TissueMask
@@ -129,7 +129,7 @@ def _bytes_of(folder: Path) -> int:
 
 
 def _per_patch(trials: Sequence[tuple[int, float]]) -> float:
-    """Seconds a patch, without what a trial takes whatever it cuts, where that can be told."""
+    """Seconds a patch, without what a trial takes whatever it extracts, where that is known."""
     n, seconds = trials[-1]
     if len(trials) > 1:
         n_before, seconds_before = trials[-2]

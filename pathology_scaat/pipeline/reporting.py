@@ -1,4 +1,4 @@
-"""How a command tells of its progress, without knowing who listens."""
+"""How a command reports its progress, without knowing who listens."""
 
 from __future__ import annotations
 

@@ -225,7 +225,7 @@ def tile_cohort(
     reporter: Reporter,
     keep_pixels: bool = True,
 ) -> StageReport:
-    """The work of :func:`tile`, with classes that are known and notes that have been told."""
+    """The work of :func:`tile`, with classes that are known and notes that have been reported."""
     space = Workspace(out)
     StatusTable(out).plan((row.slide_id for row in cohort.rows), cohort.patient_keys())
     rows = _chosen(cohort, slide_ids)

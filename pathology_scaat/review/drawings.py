@@ -75,7 +75,7 @@ class Drawing:
                 "the outline", f"has {len(self.ring)} corners", f"draw 3 to {MAX_POINTS}"
             )
         if not all(math.isfinite(v) for point in self.ring for v in point):
-            raise UsageError("the outline", "has corners that are no places", "draw it again")
+            raise UsageError("the outline", "has corners that are no coordinates", "draw it again")
         if not self.polygon.is_valid or self.polygon.area <= 0:
             raise UsageError("the outline", "crosses itself or holds no area", "draw it again")
         return self

@@ -1,7 +1,7 @@
 """Whether the models of the folds agree about a region: what each says of the same patches.
 
 One model cannot disagree with itself, and models that learnt from a slide agree about it more
-than they should; so each is told with what the slide was to it.
+than they should; so each is shown with what the slide was to it.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ ONE_MODEL = (
 
 @dataclass(frozen=True)
 class Member:
-    """A model of the ensemble: ``name`` is told, ``folder`` is not."""
+    """A model of the ensemble: ``name`` is shown, ``folder`` is not."""
 
     name: str
     folder: Path

@@ -73,7 +73,7 @@ def write_labels(
     all said no is of the negative class all over where the model knows two classes, unless
     somebody said yes to a region or drew another class. A drawing
     labels its own class, and is cut out of regions: it is the finer word. Where two drawings say
-    different things of one place, that place is not labelled. Coordinates are those of the
+    different things of one area, that area is not labelled. Coordinates are those of the
     overlay, as QuPath shows the slide. Regions of an earlier model count by the outline that was
     kept with the verdict.
 

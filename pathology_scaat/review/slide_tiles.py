@@ -117,7 +117,7 @@ class TileServer:
 
 
 def _unreadable(size: SizePx) -> RgbImage:
-    """Grey hatching: a damaged place must look neither like glass nor like tissue."""
+    """Grey hatching: a damaged area must look neither like glass nor like tissue."""
     y, x = np.mgrid[: size.height, : size.width]
     shade = np.where((x + y) // 8 % 2, 120, 180).astype(np.uint8)
     return np.repeat(shade[..., None], 3, axis=2)

@@ -231,7 +231,7 @@ class RegionExplainer:
     def _store_of(self, model: _Explaining, index: NeighbourIndex, number: int) -> Path | None:
         """The very store that a training patch came from; None where it is not at hand.
 
-        One of the same slide that was tiled anew does not do: the row would be another place.
+        One of the same slide that was tiled anew does not do: the row would be another patch.
         """
         if self._stores is None:
             found = {}
@@ -336,12 +336,12 @@ def _vote_quality_text(index: NeighbourIndex, of_slides: bool) -> str:
     voted, own = float(index.voted_auc[0]), float(index.model_auc[0])
     if of_slides and not math.isnan(voted):
         return (
-            f"on held-out patches such a vote tells the slide's label with AUC {voted:.2f} (no "
+            f"on held-out patches such a vote predicts the slide's label with AUC {voted:.2f} (no "
             "interval); what a patch itself shows nobody has said, and most of a slide of a class "
             "may show nothing of it"
         )
     if math.isnan(voted) or math.isnan(own):
-        return "how often neighbours are right is not known: held-out patches could not tell"
+        return "how often neighbours are right is not known: held-out patches could not show it"
     return (
         f"on held-out patches the vote of the nearest {VOTERS} has AUC {voted:.2f}, "
         f"the model {own:.2f} (no interval)"

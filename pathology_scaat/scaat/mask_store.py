@@ -5,7 +5,7 @@ positive: (1 + C) / 8 bytes a pixel, 0.5 for RGB. 100,000 patches of 224 px take
 pixel whose gradient is exactly zero (a dead unit) is kept as negative: any direction serves there.
 
 A GPU is never waited for: what it records travels to pinned memory while it goes on, and is put
-in its place when it has arrived or is asked for.
+written when it has arrived or is asked for.
 """
 
 from __future__ import annotations

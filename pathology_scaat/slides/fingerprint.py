@@ -65,7 +65,7 @@ def slide_files(path: Path) -> list[Path]:
 def keyed(digest: str, key: bytes) -> str:
     """A digest under a key (HMAC-SHA256), as it is without one.
 
-    The plain hash of a slide tells everybody who has the slide that it is in a cohort.
+    The plain hash of a slide shows everybody who has the slide that it is in a cohort.
     """
     return hmac.new(key, digest.encode(), hashlib.sha256).hexdigest() if key else digest
 
@@ -158,7 +158,7 @@ def _cache_folder() -> Path | None:
     if not stat.S_ISDIR(found.st_mode):
         return None
     if hasattr(os, "getuid") and (found.st_uid != os.getuid() or found.st_mode & 0o022):
-        return None  # others could tell us that a slide is another
+        return None  # others could claim that a slide is another
     return folder
 
 

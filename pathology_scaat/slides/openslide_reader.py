@@ -226,7 +226,7 @@ class OpenSlideSlide(SlideBase):
 
     def _read_part(self, level: int, part: BoxPx) -> RgbImage:
         # Away from zero: OpenSlide divides by the factor and rounds towards zero, so that a
-        # place rounded to the nearest pixel may be read one level pixel too early (Leica).
+        # position rounded to the nearest pixel may be read one level pixel too early (Leica).
         x, y = (self._level0_px(level, first) for first in (part.x, part.y))
         # It draws nothing of a region that lies wholly left of or above its canvas, where a
         # scanned area may begin: the region is extended until it reaches the canvas.
@@ -245,7 +245,7 @@ class OpenSlideSlide(SlideBase):
         OpenSlide rounds the distance of a region from a scanned area's corner towards zero,
         so that all pixels of a region that begins left of or above the area come one level
         pixel too early. Each area is therefore read from its own first pixel on, which
-        OpenSlide puts at its corner's place on the level, rounded towards zero. What lies
+        OpenSlide puts at its corner's position on the level, rounded towards zero. What lies
         beside the areas is white.
         """
         info = self._info

@@ -7,7 +7,7 @@ started. Here a folder of the user's own below the system's temporary one takes 
 where there is none either, kernels are compiled anew by each process.
 
 numba is imported by the first call of a kernel, not by its definition: it takes a third of a
-second, and a command that tells of a mistake, or gives its work to other processes, calls none.
+second, and a command that reports a mistake, or gives its work to other processes, calls none.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from pathology_scaat.tissue.density import Densities, densities
 from pathology_scaat.tissue.morphology import CROSS, OUTSIDE_IS_EMPTY, Mask, closed, dilated
 
 SMOOTH = 0.03
-"""Below this roughness ink is certain; 999 of 1,000 places in H&E at 1 to 16 µm/px are above."""
+"""Below this roughness ink is certain; 999 of 1,000 pixels in H&E at 1 to 16 µm/px are above."""
 
 FAIRLY_SMOOTH = 0.055
 """Ink over tissue lets a little of it through: up to this roughness, beside what is certain."""

@@ -31,7 +31,7 @@ DEFAULT_GLASS = 243.0
 """Brightness taken for glass where a picture shows none (tissue from edge to edge)."""
 
 PADDING_LEVEL = 254
-"""From here on a grey pixel may be what a scanner fills unscanned places with."""
+"""From here on a grey pixel may be what a scanner fills unscanned areas with."""
 
 MUCH_GLASS = 0.05
 """A picture of which this share is grey and bright shows its glass."""

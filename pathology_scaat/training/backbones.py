@@ -284,7 +284,7 @@ def resample_positions(
     if key not in own or key not in given or grid is None:
         return False
     before, wanted = given[key], own[key].shape
-    prefix = wanted[1] - grid[0] * grid[1]  # class and register tokens have places of their own
+    prefix = wanted[1] - grid[0] * grid[1]  # class and register tokens have positions of their own
     side = math.isqrt(max(before.shape[1] - prefix, 0)) if before.ndim == 3 else 0
     square = side > 0 and side * side + prefix == before.shape[1]
     if before.shape == wanted or not square or before.shape[2] != wanted[2]:

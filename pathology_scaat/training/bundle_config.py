@@ -114,7 +114,7 @@ class DataYears(BaseModel):
 
 
 NO_YEARS = "not recorded (training with data_years records years)"
-"""What is said of the age of a model's data where its bundle does not tell."""
+"""What is said of the age of a model's data where its bundle does not say."""
 
 
 class Ancestor(BaseModel):

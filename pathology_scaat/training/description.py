@@ -32,7 +32,7 @@ from pathology_scaat.training.results import TrainingSlide
 from pathology_scaat.training.sampling import class_counts
 
 NOT_RECORDED = {"backbone_weights", "cache_bytes"}
-"""Settings that a bundle does not tell: a path, and what decides no result."""
+"""Settings that a bundle does not hold: a path, and what decides no result."""
 
 
 class Normalising(Protocol):

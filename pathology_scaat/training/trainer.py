@@ -236,7 +236,7 @@ class Trainer(TrainingLoop):
         test_logits: NDArray[np.float32] | None,
         temperature: float,
     ) -> HeldOut | None:
-        """Quality on the test patches where they can tell it, else on the validation patches."""
+        """Quality on the test patches where they can show it, else on the validation patches."""
         tables, slides = self.tables, self.job.slides
         if (
             test_logits is not None

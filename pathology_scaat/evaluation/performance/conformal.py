@@ -217,7 +217,7 @@ def unlike_by_patient(slides: Sequence[Prediction]) -> dict[Key, float | None]:
 
 
 def abstention_lines(record: Mapping[str, Any]) -> list[str]:
-    """The part of ``performance.md`` that tells of referrals."""
+    """The part of ``performance.md`` about referrals."""
     if not record:
         return []
     lines = ["## Refer to a pathologist", ""]

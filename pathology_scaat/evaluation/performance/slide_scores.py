@@ -46,7 +46,7 @@ class SlideScore:
     probability : (K,) float64
         Summing to one: calibrated of a model for bags, still to be calibrated of one for patches.
     unlike_training : float or None
-        Share of patches that are unlike the training data; None where the model does not tell.
+        Share of patches that are unlike the training data; None where the model has no reference.
     patches : (N,) float32
         Probability of the positive class of each patch: of a model for bags, what the slide would
         be given if all its patches contributed as this one does.

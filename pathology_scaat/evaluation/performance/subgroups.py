@@ -101,7 +101,7 @@ def measure_subgroups(
 
 
 def subgroup_lines(groups: Sequence[Subgroup]) -> list[str]:
-    """The part of ``performance.md`` that tells of subgroups."""
+    """The part of ``performance.md`` about subgroups."""
     lines: list[str] = []
     for column in dict.fromkeys(g.column for g in groups):
         mine = [g for g in groups if g.column == column]

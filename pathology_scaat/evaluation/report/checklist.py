@@ -40,7 +40,7 @@ class Answer:
         if not self.facts:
             return self.item.left or f"all of it; the run does not know: {self.item.topic}"
         if self.n_silent and not self.item.left:
-            return "the rest: the files that would tell are not in the output folder"
+            return "the rest: the files that would say it are not in the output folder"
         return self.item.left
 
     def as_dict(self) -> dict[str, Any]:

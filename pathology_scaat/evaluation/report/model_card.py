@@ -120,9 +120,9 @@ def model_card(config: BundleConfig, files: RunFiles) -> str:
         ("Maps", [*f.explanation(files), *f.trust_held_out(files)],
          "no run is beside the bundle"),
         ("Limits", f.limits(files), "a person must write them"),
-        ("De-identification", f.identity(files), "no run.json tells"),
+        ("De-identification", f.identity(files), "there is no run.json"),
         ("Subgroups and fairness", [], "the program knows no age, sex, origin or site of patients"),
-        ("Software", f.versions(files), "no run.json tells"),
+        ("Software", f.versions(files), "there is no run.json"),
     ]  # fmt: skip
     for title, facts, why in sections:
         lines += ["", f"## {title}", ""]

@@ -3,7 +3,7 @@
 A viewer shows an object over its slide because both name the same patient, study and specimen;
 so those are copied, only where the user says that identified data may be written, or where the
 slide itself says that its patient's identity was removed. All other text of the header, people,
-places, devices, comments, private elements, stays where it is: what is not listed is not copied.
+locations, devices, comments, private elements, stays where it is: what is not listed is not copied.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What exports tell of the model behind a map."""
+"""What exports say of the model behind a map."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ LEAST_HEX = 16
 
 @dataclass(frozen=True)
 class ModelWords:
-    """Facts of one model, in words where they are told in words; what is None is not told.
+    """Facts of one model, in words where exports show words; what is None is left out.
 
     Attributes
     ----------

@@ -45,7 +45,7 @@ Kind = Literal["probability", "evidence", "saliency"]
 DETAILED_PX = 1536
 """Small maps are drawn larger, by a whole number, as far as this: the slide shows its detail."""
 NEARLY_ALL = 0.995
-"""Share of a slide's tissue that is told as all of it."""
+"""Share of a slide's tissue that counts as all of it."""
 MARGIN_PX = 20
 BAR_ROOM_PX = 130
 LEAST_PX = (620, 320)

@@ -14,7 +14,7 @@ little too narrow for 3 seeds, and Cochran and Cox's mean of the two t quantiles
 little too wide; with S seeds the latter has the weight 1 / (S - 1). By simulation the 95 %
 interval holds the truth in 93 to 97 % for 3, 5 and 10 seeds, whether the seed matters or not, and
 also where the noise between seed and patient is as large as the patients' own spread
-(``tests/metrics/test_interval_coverage.py``). Where no noise is told (results that kept the two
+(``tests/metrics/test_interval_coverage.py``). Where no noise is given (results that kept the two
 variances alone) it is counted twice, and the interval is a little too wide: up to 98 %.
 """
 
@@ -167,7 +167,7 @@ def crossed_interval(
         reference = _Reference(
             (seed_variance, patient_variance), (n_seeds - 1, n_patients - 1), 1 / (n_seeds - 1)
         )
-    # The quantile keeps the variances as they are: few seeds tell little of what noise is.
+    # The quantile keeps the variances as they are: few seeds say little about what is noise.
     error = math.sqrt(max(sum(reference.variances) - noise_variance, *reference.variances, 0.0))
     parts = (
         math.sqrt(seed_variance) if n_seeds > 1 else math.nan,

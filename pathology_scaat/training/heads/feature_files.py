@@ -47,9 +47,9 @@ class FeatureFile:
         Level-0 x, y of the top-left corner of each patch; None where the file has none, or has
         them in other units.
     patch_size_level0_px : float or None
-        Side of a patch in level-0 pixels; None where nothing tells.
+        Side of a patch in level-0 pixels; None where nothing says it.
     encoder : str
-        Name of the encoder, where the file tells; else empty.
+        Name of the encoder, where the file names it; else empty.
     fingerprint : str
         SHA-256 of shape, coordinates and evenly spread rows: the same features in another file
         have the same one.

@@ -36,7 +36,7 @@ class Judgement:
         Of survival: the median log hazard of the training patients.
     notes : tuple of str
     nothing_learnt : str
-        Why the head is no better than guessing; empty where it is, or where nothing tells.
+        Why the head is no better than guessing; empty where it is better, or not known.
     """
 
     calibration: str
