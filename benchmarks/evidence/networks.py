@@ -69,7 +69,9 @@ class SmallViT(nn.Module):
     def __init__(self, side_px: int, patch_px: int = 8, width: int = 96, depth: int = 4) -> None:
         super().__init__()
         self.cut = nn.Conv2d(3, width, patch_px, patch_px)
-        self.place = nn.Parameter(torch.randn(1, (side_px // patch_px) ** 2, width) * 0.02)
+        self.position_embedding = nn.Parameter(
+            torch.randn(1, (side_px // patch_px) ** 2, width) * 0.02
+        )
         block = nn.TransformerEncoderLayer(
             width, 4, 2 * width, 0.0, "gelu", batch_first=True, norm_first=True
         )
@@ -77,7 +79,7 @@ class SmallViT(nn.Module):
         self.head = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 2))
 
     def forward(self, x: Tensor) -> Tensor:
-        tokens = self.cut(x).flatten(2).transpose(1, 2) + self.place
+        tokens = self.cut(x).flatten(2).transpose(1, 2) + self.position_embedding
         return self.head(self.body(tokens).mean(1))
 
 

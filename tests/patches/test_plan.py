@@ -74,7 +74,7 @@ def test_numbers_for_people(n: int) -> None:
     assert in_time(n / 1e6).split()[1] in ("seconds", "minutes", "hours", "days")
 
 
-def test_the_run_tells_its_plan_once(tmp_path: Path) -> None:
+def test_the_run_shows_its_plan_once(tmp_path: Path) -> None:
     (tmp_path / "slides").mkdir()
     config = TileConfig(mpp=0.5, patch_size_px=64)
     jobs(tmp_path / "slides", config)

@@ -53,7 +53,7 @@ def test_the_finest_tiles_are_level_0_of_the_frame(data_dir: Path, name: str) ->
 
 @pytest.mark.real
 @pytest.mark.parametrize("name", FORMATS)
-def test_coarser_tiles_show_the_same_place(data_dir: Path, name: str) -> None:
+def test_coarser_tiles_show_the_same_area(data_dir: Path, name: str) -> None:
     """Each coarse tile against an area average of level 0: by correlation of shifted copies."""
     with open_slide(data_dir / "formats" / name) as slide:
         server = TileServer(slide)

@@ -221,7 +221,7 @@ def test_drawings_become_labels_and_are_cut_out_of_regions(tmp_path: Path) -> No
     assert import_review(out).labels.drawn == 0
 
 
-def test_a_place_that_two_readers_draw_as_different_classes_labels_nothing(
+def test_an_area_that_two_readers_draw_as_different_classes_labels_nothing(
     tmp_path: Path,
 ) -> None:
     out = run_with_maps(tmp_path / "out", ("s1",))

@@ -72,8 +72,8 @@ def test_without_the_region_is_the_rule_on_the_other_patches(reviewed: RunFolder
     column, row = store.grid_index[:, 0], store.grid_index[:, 1]
     kept = ~((column <= 2) & (row <= 1))
     with_it, without = top_mean(store.probability, 1), top_mean(store.probability[kept], 1)
-    told = {name: (before, after) for name, before, after in found["without"]["classes"]}
-    assert told["tumour"] == (pytest.approx(with_it[1]), pytest.approx(without[1]))
+    classes = {name: (before, after) for name, before, after in found["without"]["classes"]}
+    assert classes["tumour"] == (pytest.approx(with_it[1]), pytest.approx(without[1]))
     assert "mean probability" in found["without"]["rule"]
 
 
@@ -170,7 +170,7 @@ def test_of_a_model_for_bags_it_is_exact(tmp_path: Path, pooling: str) -> None:
     assert [after for _, _, after in found["classes"]] == pytest.approx(expected, abs=1e-5)
 
 
-def test_the_models_of_the_folds_are_told_with_what_the_slide_was_to_them(
+def test_the_models_of_the_folds_are_reported_with_what_the_slide_was_to_them(
     tmp_path: Path,
 ) -> None:
     folder = RunFolder(tmp_path / "out")
@@ -250,7 +250,7 @@ def trained_folder(out: Path, kind: str) -> RunFolder:
     return folder
 
 
-def test_neighbours_of_a_model_for_bags_are_told_by_their_slides_label(tmp_path: Path) -> None:
+def test_neighbours_of_a_model_for_bags_are_shown_by_their_slides_label(tmp_path: Path) -> None:
     folder = trained_folder(tmp_path / "out", "bags")
     found = RegionExplainer(folder.out).about("d", REGION)["neighbours"]
     assert found["problem"] == ""

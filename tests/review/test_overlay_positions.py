@@ -170,12 +170,12 @@ def _best_match(shown: np.ndarray, expected: np.ndarray, reach: int = 4) -> tupl
 
 def _busiest(values: np.ndarray) -> tuple[int, int]:
     """Corner of the window with the most contrast, without places that hold no value."""
-    best, place = -1.0, (0, 0)
+    best, position = -1.0, (0, 0)
     height, width = values.shape
     for y in range(0, height - WINDOW_PX, WINDOW_PX):
         for x in range(0, width - WINDOW_PX, WINDOW_PX):
             part = values[y : y + WINDOW_PX, x : x + WINDOW_PX]
             spread = float(part.std())  # NaN where a place has none
             if spread > best:
-                best, place = spread, (x, y)
-    return place
+                best, position = spread, (x, y)
+    return position

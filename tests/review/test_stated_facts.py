@@ -42,17 +42,17 @@ def facts(quality: HeldOut) -> dict[str, Any]:
     }
 
 
-def told(card: dict[str, Any]) -> dict[str, str]:
+def facts_of(card: dict[str, Any]) -> dict[str, str]:
     return dict(card["facts"])
 
 
 def test_auc_comes_with_its_interval_or_is_unknown(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "out")
-    card = told(model_card(folder.out))
+    card = facts_of(model_card(folder.out))
     assert card["quality of patches"].startswith("quality not known")
     assert card["quality of slides"].startswith("not known")
     folder.save_model(folder.model, 0, held_out=GOOD)
-    card = told(model_card(folder.out))
+    card = facts_of(model_card(folder.out))
     assert "AUC 0.95 (0.90 to 0.99)" in card["quality of patches"]
     assert "another seed gives another model" in card["spread over seeds"]
     assert card["age of its data"].startswith("not recorded")
@@ -64,7 +64,7 @@ def test_auc_comes_with_its_interval_or_is_unknown(tmp_path: Path) -> None:
         },
     }
     (folder.out / "performance.json").write_text(json.dumps(performance))
-    card = told(model_card(folder.out))
+    card = facts_of(model_card(folder.out))
     assert "AUROC 0.90 (95 % interval 0.70 to 1.00); 12 slides" in card["quality of slides"]
     assert "no interval" in card["quality of patients"]
 
@@ -74,11 +74,11 @@ def test_a_trust_card_of_another_model_is_not_taken_for_this_ones(tmp_path: Path
     (folder.out / "evaluation").mkdir()
     card = folder.out / "evaluation" / "trust_card.json"
     card.write_text(json.dumps({"model_fingerprint": "f" * 64, "entries": [], "held_out": True}))
-    assert "another model" in told(model_card(folder.out))["faithfulness of maps"]
+    assert "another model" in facts_of(model_card(folder.out))["faithfulness of maps"]
     mine = model_fingerprint(read_bundle_config(folder.model))
     entries = [{"verdict": "good"}, {"verdict": "poor"}, {"verdict": "described"}]
     card.write_text(json.dumps({"model_fingerprint": mine, "entries": entries, "held_out": False}))
-    words = told(model_card(folder.out))["faithfulness of maps"]
+    words = facts_of(model_card(folder.out))["faithfulness of maps"]
     assert "1 good, 1 poor" in words
     assert "has seen: too good" in words
 
@@ -110,7 +110,7 @@ def test_maps_are_shown_on_the_models_scale(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("percentile", "share"), [(100.0, 1.0), (50.0, 0.0)])
-def test_a_foreign_slide_is_told_on_both_pages(
+def test_a_foreign_slide_is_reported_on_both_pages(
     tmp_path: Path, percentile: float, share: float
 ) -> None:
     out = run_with_maps(
@@ -146,7 +146,7 @@ def test_of_several_predictions_that_of_an_unseen_slide_is_shown(tmp_path: Path)
     assert 0.9 < row["uncertainty"] < 1
 
 
-def test_the_spread_over_several_models_is_told_and_none_is_made_up(tmp_path: Path) -> None:
+def test_the_spread_over_several_models_is_reported_and_none_is_made_up(tmp_path: Path) -> None:
     out = run_with_maps(tmp_path / "out", ("s1", "s2"))
     (out / "predictions.csv").write_text(
         "patient_id,slide_id,fold,split,label,p_normal,p_tumour,disagreement\n"
@@ -156,7 +156,7 @@ def test_the_spread_over_several_models_is_told_and_none_is_made_up(tmp_path: Pa
     assert spread == {"s1": 0.12, "s2": None}
 
 
-def test_maps_of_another_model_than_the_one_told_of_are_marked(tmp_path: Path) -> None:
+def test_maps_of_another_model_than_the_one_described_are_marked(tmp_path: Path) -> None:
     out = run_with_maps(tmp_path / "out", ("s1",))
     folder = RunFolder(out)
     (row,) = cohort_rows(out, VerdictTable(out))
