@@ -329,8 +329,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     given = vars(parser.parse_args())
     out, networks = given.pop("out"), given.pop("networks")
-    told = {k: v.name if isinstance(v, Path) else v for k, v in given.items()}
-    result: dict[str, Any] = {"machine": machine(), "settings": told}
+    settings = {k: v.name if isinstance(v, Path) else v for k, v in given.items()}
+    result: dict[str, Any] = {"machine": machine(), "settings": settings}
     for name in networks:
         with tempfile.TemporaryDirectory() as folder:
             os.environ["SCAAT_CACHE_DIR"] = f"{folder}/cache"

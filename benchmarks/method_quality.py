@@ -71,9 +71,9 @@ def gini(maps: torch.Tensor) -> torch.Tensor:
     """Gini index of each map, (B,), of (B, n) values not below 0."""
     ordered = maps.sort(dim=1).values
     n = ordered.shape[1]
-    place = torch.arange(1, n + 1, dtype=ordered.dtype)
+    rank = torch.arange(1, n + 1, dtype=ordered.dtype)
     total = ordered.sum(dim=1).clamp_min(1e-20)
-    return (2 * (place * ordered).sum(dim=1) / (n * total)) - (n + 1) / n
+    return (2 * (rank * ordered).sum(dim=1) / (n * total)) - (n + 1) / n
 
 
 def occlusion_area(

@@ -79,9 +79,9 @@ class Runner:
                 ).returncode  # fmt: skip
             except subprocess.TimeoutExpired:
                 code = "out of time"
-            told = f"{name}: {code}, {time.perf_counter() - begin:.0f} s"
-            log.write(f"=== {told}\n")
-        print(told, flush=True)
+            message = f"{name}: {code}, {time.perf_counter() - begin:.0f} s"
+            log.write(f"=== {message}\n")
+        print(message, flush=True)
 
 
 def training(run: Runner, name: str, arguments: str, limit_s: float) -> None:

@@ -49,15 +49,15 @@ def processor() -> str:
 def machine() -> dict[str, object]:
     """What the figures were measured on, and how busy it was."""
     load = os.getloadavg()
-    told: dict[str, object] = {
+    machine: dict[str, object] = {
         "cpu": processor(),
         "cores": os.cpu_count(),
         "load_1_5_15_min": [round(value, 1) for value in load],
         "torch": torch.__version__,
     }
     if torch.cuda.is_available():
-        told["gpu"] = torch.cuda.get_device_name(0)
-    return told
+        machine["gpu"] = torch.cuda.get_device_name(0)
+    return machine
 
 
 def drawn(n: int, side: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -66,7 +66,7 @@ from pathology_scaat.pipeline.review import import_review
 from pathology_scaat.pipeline.stitch import stitch
 from pathology_scaat.pipeline.tile import tile
 from pathology_scaat.pipeline.train import train
-from pathology_scaat.review.cohort import cohort_rows, slide_paper
+from pathology_scaat.review.cohort import cohort_rows, slide_details
 from pathology_scaat.review.judged_regions import JudgedRegion, JudgedRegions
 from pathology_scaat.review.regions import ReviewRegion, Rings
 from pathology_scaat.review.verdicts import WHOLE_SLIDE, Verdict, VerdictTable
@@ -199,7 +199,7 @@ def chosen(out: Path, pool: Sequence[str], how: str) -> list[tuple[str, ReviewRe
         slide_id = str(row["slide_id"])
         before = shapely.union_all(seen.get(slide_id, []))
         fresh: list[tuple[str, ReviewRegion | None]] = []
-        for region in slide_paper(out, slide_id, "uncertainty").regions:
+        for region in slide_details(out, slide_id, "uncertainty").regions:
             shape = outline(region.rings)
             known = shape.intersection(before).area > shape.area / 2
             (again if known else fresh).append((slide_id, region))

@@ -54,14 +54,14 @@ class Cluster:
     def __init__(self, folder: Path, workers: int) -> None:
         self._folder = folder
         self._log = (folder / "cluster.log").open("ab")
-        told = folder / "scheduler.json"
+        scheduler_file = folder / "scheduler.json"
         self.scheduler = self._start(
             "dask_scheduler", "--host", "127.0.0.1", "--port", "0", "--dashboard-address",
-            "127.0.0.1:0", "--no-dashboard", "--scheduler-file", str(told),
+            "127.0.0.1:0", "--no-dashboard", "--scheduler-file", str(scheduler_file),
         )  # fmt: skip
-        while not told.exists() or not told.read_text():
+        while not scheduler_file.exists() or not scheduler_file.read_text():
             time.sleep(0.1)
-        self.address = json.loads(told.read_text())["address"]
+        self.address = json.loads(scheduler_file.read_text())["address"]
         self.workers = [self.worker(number) for number in range(workers)]
 
     def _start(self, module: str, *words: str) -> subprocess.Popen[bytes]:
@@ -101,12 +101,12 @@ def resident_mib(pid: int) -> float:
     return 0.0
 
 
-def pace(moments: list[float]) -> dict[str, float] | None:
+def pace(times_s: list[float]) -> dict[str, float] | None:
     """Seconds per slide in the first and in the last quarter of some slides' moments."""
-    if len(moments) < 12:
+    if len(times_s) < 12:
         return None
-    quarter = len(moments) // 4
-    ordered = sorted(moments)
+    quarter = len(times_s) // 4
+    ordered = sorted(times_s)
     first, last = ordered[: quarter + 1], ordered[-quarter - 1 :]
     return {
         "first_quarter_s": (first[-1] - first[0]) / quarter,
@@ -156,7 +156,7 @@ def measure(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
         wait_for(2 / 3, first)
         kill(first)
         found_done = explained()
-        first_moments = times(out)
+        first_times = times(out)
         second = start_client()
         code = second.wait(given.limit_s)
     finally:
@@ -174,11 +174,11 @@ def measure(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "explained_when_the_worker_was_killed": at_third,
         "explained_when_the_client_was_killed": found_done,
         "kept_by_the_second_client": sum(
-            path in times(out).items() for path in first_moments.items()
+            path in times(out).items() for path in first_times.items()
         ),
-        "explain_of_first_client": pace(list(first_moments.values())),
+        "explain_of_first_client": pace(list(first_times.values())),
         "explain_of_second_client": pace(
-            [moment for name, moment in times(out).items() if name not in first_moments]
+            [moment for name, moment in times(out).items() if name not in first_times]
         ),
         "done_in_the_table": {s: sum(row[s] == "done" for row in rows) for s in STAGES},
         "maps": sum(1 for _ in (out / "maps").glob("*.ome.zarr")),

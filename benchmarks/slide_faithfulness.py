@@ -67,19 +67,19 @@ def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
         def table(name: str, mine: list = mine, slides: list = slides) -> np.ndarray:
             return np.array([[run[s].get(name, np.nan) for s in slides] for run in mine])
 
-        def told(values: np.ndarray, slides: list = slides) -> dict[str, Any]:
+        def interval_of(values: np.ndarray, slides: list = slides) -> dict[str, Any]:
             found = clustered_mean(values, np.arange(len(slides))).as_dict()
             return {k: round(v, 4) if isinstance(v, float) else v for k, v in found.items()}
 
-        row = {f"flipping/{name}": told(table(f"flipping/{name}")) for name in ORDERS}
+        row = {f"flipping/{name}": interval_of(table(f"flipping/{name}")) for name in ORDERS}
         for kind in ("drop_most_first", "drop_least_first"):
-            row |= {f"{kind}/{name}": told(table(f"{kind}/{name}")) for name in ORDERS[:-1]}
+            row |= {f"{kind}/{name}": interval_of(table(f"{kind}/{name}")) for name in ORDERS[:-1]}
         for name in ("necessity", "necessity/random", "sufficiency", "sufficiency/random",
                      "marked_share"):  # fmt: skip
-            row[name] = told(table(name))
+            row[name] = interval_of(table(name))
         rivals = [name for name in ORDERS if name != "evidence"]
         differences = [
-            told(table("flipping/evidence") - table(f"flipping/{name}")) for name in rivals
+            interval_of(table("flipping/evidence") - table(f"flipping/{name}")) for name in rivals
         ]
         known = [d["p_value"] if d["p_value"] is not None else 1.0 for d in differences]
         for name, found, p in zip(rivals, differences, holm(known), strict=True):

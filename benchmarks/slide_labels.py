@@ -195,7 +195,7 @@ def summary(runs: Sequence[dict[str, Any]], truth: dict[str, bool]) -> dict[str,
     def probabilities(arm: str, seeds: Sequence[int]) -> np.ndarray:
         return np.array([[_scores(runs, arm)[s]["probability"][i] for i in slides] for s in seeds])
 
-    def told(interval: Interval, **more: Any) -> dict[str, Any]:
+    def as_json(interval: Interval, **more: Any) -> dict[str, Any]:
         parts = {k: round(v, 4) if isinstance(v, float) else v
                  for k, v in interval.as_dict().items()}  # fmt: skip
         return {**parts, **more}
@@ -206,11 +206,11 @@ def summary(runs: Sequence[dict[str, Any]], truth: dict[str, bool]) -> dict[str,
             continue
         scores = probabilities(arm, seeds)
         by_seed = [clustered_auc(row, positive, slides).value for row in scores]
-        row = {"auroc": told(clustered_auc(scores, positive, slides),
+        row = {"auroc": as_json(clustered_auc(scores, positive, slides),
                              by_seed=[round(v, 4) for v in by_seed])}  # fmt: skip
         for name in (*MAPS, "nuclear_stain", "chance"):
             table = _precision(runs, arm, seeds, name)
-            row[name] = told(
+            row[name] = as_json(
                 clustered_mean(table, np.arange(table.shape[1])),
                 by_seed=[round(float(v), 4) for v in table.mean(axis=1)],
             )
@@ -227,7 +227,7 @@ def summary(runs: Sequence[dict[str, Any]], truth: dict[str, bool]) -> dict[str,
         for which in MAPS[:2] if seeds else ():
             a, b = (_precision(runs, one, seeds, which) for one in (arm, other))
             ratios = a.mean(axis=1) / b.mean(axis=1)
-            result["contrasts"][f"{name}: {which}"] = told(
+            result["contrasts"][f"{name}: {which}"] = as_json(
                 clustered_mean(a - factor * b, np.arange(a.shape[1])),
                 ratio=round(float(a.mean() / b.mean()), 3),
                 ratio_by_seed=[round(float(r), 3) for r in ratios],
@@ -247,7 +247,7 @@ def summary(runs: Sequence[dict[str, Any]], truth: dict[str, bool]) -> dict[str,
         seeds = _shared(runs, "bag-scaat", other)
         if seeds:
             a, b = probabilities("bag-scaat", seeds), probabilities(other, seeds)
-            result["contrasts"][f"AUROC, bag-scaat - {other}"] = told(
+            result["contrasts"][f"AUROC, bag-scaat - {other}"] = as_json(
                 clustered_auc(a, positive, slides, minus=b),
                 goal="loses at most .01: the interval lies above -.01",
             )

@@ -40,14 +40,14 @@ def measure(scratch: Path, model: Path) -> dict[str, Any]:
         scratch / "slide", manifest=replace(manifest, rows=rows), models=[model], device="cpu"
     )
     assert report.performance is not None
-    told = report.performance.abstention
+    abstention = report.performance.abstention
     names, positive = report.performance.class_names, report.performance.positive_class
     test = [p for p in report.predictions if p.split == "test"]
     wrong = np.array([p.called(names, positive) != p.label for p in test])
     doubt = np.array([p.uncertainty for p in test])
     return {
-        "n_calibration": told["n_calibration"],
-        **told["judged"]["test"],
+        "n_calibration": abstention["n_calibration"],
+        **abstention["judged"]["test"],
         "n_wrong": int(wrong.sum()),
         "wrong_and_referred": int(
             sum(w and bool(p.refer) for w, p in zip(wrong, test, strict=True))

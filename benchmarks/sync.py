@@ -35,23 +35,23 @@ def one_by_one(folder: Path) -> None:
 
 
 def main() -> None:
-    place = Path(tempfile.mkdtemp(dir=sys.argv[1] if len(sys.argv) > 1 else None))
+    scratch = Path(tempfile.mkdtemp(dir=sys.argv[1] if len(sys.argv) > 1 else None))
     try:
         print("files    bytes   write s  side by side s  one by one s")
         for n_files, n_bytes in CASES:
-            write_s = written(place / "a", n_files, n_bytes)
+            write_s = written(scratch / "a", n_files, n_bytes)
             began = time.perf_counter()
-            sync_tree(place / "a")
+            sync_tree(scratch / "a")
             side_s = time.perf_counter() - began
-            shutil.rmtree(place / "a")
-            written(place / "b", n_files, n_bytes)
+            shutil.rmtree(scratch / "a")
+            written(scratch / "b", n_files, n_bytes)
             began = time.perf_counter()
-            one_by_one(place / "b")
+            one_by_one(scratch / "b")
             one_s = time.perf_counter() - began
-            shutil.rmtree(place / "b")
+            shutil.rmtree(scratch / "b")
             print(f"{n_files:5d} {n_bytes:8d} {write_s:9.2f} {side_s:15.2f} {one_s:13.2f}")
     finally:
-        shutil.rmtree(place)
+        shutil.rmtree(scratch)
 
 
 if __name__ == "__main__":

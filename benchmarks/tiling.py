@@ -425,17 +425,17 @@ def measure(
     if done.returncode:
         print(f"  {name}: {done.stderr.strip().splitlines()[-1:]}")
         return None
-    told = json.loads(done.stdout.strip().splitlines()[-1])
+    result = json.loads(done.stdout.strip().splitlines()[-1])
     by_cpu = cores == 1 and name not in (WORKERS, DECODE_PROCESSES)
-    best = max(told["runs"], key=lambda r: r["patches"] / (r["cpu_s"] if by_cpu else r["wall_s"]))
+    best = max(result["runs"], key=lambda r: r["patches"] / (r["cpu_s"] if by_cpu else r["wall_s"]))
     return {
         "patches": best["patches"],
         "rate": round(best["patches"] / (best["cpu_s"] if by_cpu else best["wall_s"]), 1),
         "rate_by": "cpu" if by_cpu else "wall",
         "wall_s": round(best["wall_s"], 3),
         "cpu_s": round(best["cpu_s"], 3),
-        "peak_mib": told["peak_mib"],
-        "repeats": len(told["runs"]),
+        "peak_mib": result["peak_mib"],
+        "repeats": len(result["runs"]),
     }
 
 

@@ -306,12 +306,12 @@ def measure_loop(args: argparse.Namespace) -> dict[str, Any]:
                 batch_size=args.batch, precision=args.precision, compile=args.compile, **settings,
             )  # fmt: skip
             seen: list[dict[str, float]] = []
-            tell: Callable[[Any], None] = lambda p: (  # noqa: E731
+            on_progress: Callable[[Any], None] = lambda p: (  # noqa: E731
                 seen.append(p.metrics) if p.epoch_fraction == 0 and p.metrics else None
             )
             train_model(
                 slides, folder / f"model-{method}-{len(settings)}", config,
-                device=args.device, overwrite=True, progress=tell,
+                device=args.device, overwrite=True, progress=on_progress,
             )  # fmt: skip
             best = max(seen[1:], key=lambda row: row["images_per_s"])
             return {

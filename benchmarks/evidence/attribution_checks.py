@@ -238,8 +238,8 @@ def table(runs: list[dict[str, Any]]) -> str:
     first = runs[0]
     name = first["network"]
     auc = ", ".join(f"{r['auc']:.3f}" for r in runs)
-    is_told = first["auc_shuffled_labels"] is not None
-    wrong = ", ".join(f"{r['auc_shuffled_labels']:.2f}" for r in runs) if is_told else "not run"
+    is_known = first["auc_shuffled_labels"] is not None
+    wrong = ", ".join(f"{r['auc_shuffled_labels']:.2f}" for r in runs) if is_known else "not run"
     few = "" if len(runs) >= VERDICT_SEEDS else " **Under five seeds: what was seen, no verdict.**"
     lines = [
         f"## {name}: {len(runs)} seeds", "",

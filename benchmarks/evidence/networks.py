@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from pretrained import MEAN, NETWORK, STD, fill
 from torch import Tensor, nn
 
-from pathology_scaat.training.backbones import quiet_head
+from pathology_scaat.training.backbones import shrink_head_weights
 
 
 class Normalised(nn.Module):
@@ -69,7 +69,9 @@ class SmallViT(nn.Module):
     def __init__(self, side_px: int, patch_px: int = 8, width: int = 96, depth: int = 4) -> None:
         super().__init__()
         self.cut = nn.Conv2d(3, width, patch_px, patch_px)
-        self.place = nn.Parameter(torch.randn(1, (side_px // patch_px) ** 2, width) * 0.02)
+        self.position_embedding = nn.Parameter(
+            torch.randn(1, (side_px // patch_px) ** 2, width) * 0.02
+        )
         block = nn.TransformerEncoderLayer(
             width, 4, 2 * width, 0.0, "gelu", batch_first=True, norm_first=True
         )
@@ -77,7 +79,7 @@ class SmallViT(nn.Module):
         self.head = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 2))
 
     def forward(self, x: Tensor) -> Tensor:
-        tokens = self.cut(x).flatten(2).transpose(1, 2) + self.place
+        tokens = self.cut(x).flatten(2).transpose(1, 2) + self.position_embedding
         return self.head(self.body(tokens).mean(1))
 
 
@@ -95,7 +97,7 @@ class Pretrained(nn.Module):
 
         self.body = timm.create_model(NETWORK, pretrained=False, num_classes=2)
         fill(self.body, Path(os.environ["SCAAT_LITE0"]))
-        quiet_head(self.body)
+        shrink_head_weights(self.body)
 
     def forward(self, images: Tensor) -> Tensor:
         x = F.interpolate((images - MEAN) / STD, scale_factor=2, mode="bilinear")

@@ -153,8 +153,8 @@ def write_report(folder: Path, stem: str, content: dict[str, Any], unit: str) ->
         content[key] = comparison.as_dict()
         text = comparison_markdown(comparison)
         if costs := cost_table(content["facts"], comparison):
-            told = ", ".join(f"{arm} {ratio:.2f}" for arm, ratio in costs.items())
-            text += f"\nProcessor time of training, plain = 1: {told}.\n"
+            costs_text = ", ".join(f"{arm} {ratio:.2f}" for arm, ratio in costs.items())
+            text += f"\nProcessor time of training, plain = 1: {costs_text}.\n"
         return comparison, text
 
     comparison, text = table("comparison")
@@ -170,8 +170,10 @@ def write_report(folder: Path, stem: str, content: dict[str, Any], unit: str) ->
     if "shortcut" in content:
         text += shortcut_markdown(content["shortcut"])
     if content["baselines"]:
-        told = ", ".join(f"{k.replace('_', ' ')} {v:.3f}" for k, v in content["baselines"].items())
-        text += f"\nPixel AP without a trained model: {told}.\n"
+        baselines_text = ", ".join(
+            f"{k.replace('_', ' ')} {v:.3f}" for k, v in content["baselines"].items()
+        )
+        text += f"\nPixel AP without a trained model: {baselines_text}.\n"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{stem}.md").write_text(text, encoding="utf-8")
     draw_comparison(comparison, folder / f"{stem}.png")

@@ -242,8 +242,8 @@ def main() -> int:
                     continue
                 if cell[1] not in benches:
                     benches[cell[1]] = Bench(cell[1], config, work, device)
-                told = run_cell(benches[cell[1]], cell, config, device, path)
-            print(f"{' '.join(map(str, cell))}: {told}, {len(todo)} left", flush=True)
+                result = run_cell(benches[cell[1]], cell, config, device, path)
+            print(f"{' '.join(map(str, cell))}: {result}, {len(todo)} left", flush=True)
             break
         else:
             if waiting:

@@ -38,7 +38,7 @@ def match_class(class_name: str, class_names: Sequence[str]) -> int | None:
 def class_of(polygon: LabelledPolygon, class_names: Sequence[str], may_name: bool) -> str:
     """The class of an area: the one written, or one that its name is, where nothing says more.
 
-    ``may_name`` tells that no area of the file has a class. Names are believed only where they
+    ``may_name`` says that no area of the file has a class. Names are believed only where they
     are a class that was asked for.
     """
     if polygon.class_name or not may_name:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pathology_scaat.annotations.model import (
     Area,
     LabelledPolygon,
-    Tally,
+    SkippedCounts,
     checked_points,
     polygon_from_rings,
     union_of,
@@ -51,20 +51,20 @@ def parse_geojson(
     text: str,
     subject: str,
     offset_px: tuple[float, float] = (0.0, 0.0),
-    tally: Tally | None = None,
+    skipped: SkippedCounts | None = None,
 ) -> list[LabelledPolygon]:
     """Labelled polygons of a GeoJSON text; see :func:`read_annotations`."""
-    left_out = tally if tally is not None else Tally()
+    left_out = skipped if skipped is not None else SkippedCounts()
     root = _loaded(text, subject)
     found: list[LabelledPolygon] = []
-    skipped = n_objects = 0
+    n_skipped = n_objects = 0
     for feature in _features(root, subject):
         properties = feature.get("properties")
         properties = properties if isinstance(properties, dict) else {}
         n_objects += 1
         kind = _NOT_ANNOTATIONS.get(_object_type(feature, properties))
         if kind is not None:
-            skipped += 1
+            n_skipped += 1
             left_out.leave_out(kind)
             continue
         area = _area(feature.get("geometry"), subject, np.asarray(offset_px, dtype=np.float64))
@@ -80,10 +80,10 @@ def parse_geojson(
                     identity if isinstance(identity, str) else "",
                 )
             )
-    if skipped and skipped == n_objects:
+    if n_skipped and n_skipped == n_objects:
         raise AnnotationError(
             subject,
-            f"holds {skipped} detections or tiles and no annotation",
+            f"holds {n_skipped} detections or tiles and no annotation",
             "export the annotations from QuPath (File > Export objects as GeoJSON)",
         )
     return found

@@ -23,7 +23,7 @@ from pathology_scaat.errors import AnnotationError
 MAX_CROSSINGS = 400
 """Self-crossings of one polygon; mending 400 takes 0.7 s."""
 
-MAX_MENDING = 1e7
+MAX_REPAIR = 1e7
 """Sum over a file of the squares of self-crossings: about half a minute."""
 
 MAX_NEAR_EDGES = 30_000_000
@@ -40,27 +40,27 @@ _REDRAW = "draw the areas anew, or simplify them"
 
 
 @dataclass
-class _Spent:
-    mending: float = 0.0
+class _Work:
+    repair: float = 0.0
     near_edges: int = 0
     overlaps: int = 0
 
 
-_spent: ContextVar[_Spent | None] = ContextVar("spent", default=None)
+_work: ContextVar[_Work | None] = ContextVar("work", default=None)
 
 
 @contextmanager
 def one_budget() -> Iterator[None]:
     """What is done in the block, one file say, shares one budget."""
-    token = _spent.set(_Spent())
+    token = _work.set(_Work())
     try:
         yield
     finally:
-        _spent.reset(token)
+        _work.reset(token)
 
 
-def _budget() -> _Spent:
-    return _spent.get() or _Spent()
+def _budget() -> _Work:
+    return _work.get() or _Work()
 
 
 def _pairs(items: NDArray[Any], predicate: str | None = None) -> Iterator[NDArray[np.intp]]:
@@ -93,10 +93,10 @@ def check_size(geometry: Any, subject: str) -> None:
     """
     if shapely.get_num_coordinates(geometry) < FEW_POINTS:
         return
-    spent = _budget()
+    work = _budget()
     for pairs in _pairs(_edges(geometry)[0]):
-        spent.near_edges += pairs.shape[1]
-        if spent.near_edges > MAX_NEAR_EDGES:
+        work.near_edges += pairs.shape[1]
+        if work.near_edges > MAX_NEAR_EDGES:
             raise AnnotationError(subject, "has too many edges side by side", _REDRAW)
 
 
@@ -118,9 +118,9 @@ def check_crossings(geometry: Any, subject: str) -> None:
         crossings += int((~neighbours & (one < other)).sum())
         if crossings > MAX_CROSSINGS:
             break
-    spent = _budget()
-    spent.mending += float(crossings) ** 2
-    if crossings > MAX_CROSSINGS or spent.mending > MAX_MENDING:
+    work = _budget()
+    work.repair += float(crossings) ** 2
+    if crossings > MAX_CROSSINGS or work.repair > MAX_REPAIR:
         raise AnnotationError(subject, "has outlines that cross themselves too often", _REDRAW)
 
 
@@ -133,11 +133,11 @@ def overlapping(areas: Sequence[Any], subject: str) -> NDArray[np.intp]:
         If they are too many to be settled.
     """
     items = np.asarray(areas, dtype=object)
-    spent = _budget()
+    work = _budget()
     found = []
     for pairs in _pairs(items, "intersects"):
         found.append(pairs)
-        spent.overlaps += pairs.shape[1]
-        if spent.overlaps > MAX_OVERLAPS + 2 * len(items):
+        work.overlaps += pairs.shape[1]
+        if work.overlaps > MAX_OVERLAPS + 2 * len(items):
             raise AnnotationError(subject, "has too many areas on top of each other", _REDRAW)
     return np.concatenate(found, axis=1) if found else np.empty((2, 0), np.intp)

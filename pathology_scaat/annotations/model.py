@@ -49,7 +49,7 @@ class LabelledPolygon:
 
 
 @dataclass
-class Tally:
+class SkippedCounts:
     """What a reader left out while it read: shapes without an area, objects of other kinds."""
 
     n_without_area: int = 0

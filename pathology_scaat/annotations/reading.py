@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 from pathology_scaat.annotations.geojson import count_lines_and_points, parse_geojson
 from pathology_scaat.annotations.limits import one_budget
-from pathology_scaat.annotations.model import LabelledPolygon, Tally
+from pathology_scaat.annotations.model import LabelledPolygon, SkippedCounts
 from pathology_scaat.annotations.report import AnnotationFile
 from pathology_scaat.annotations.xml import parse_xml
 from pathology_scaat.errors import AnnotationError
@@ -81,14 +81,14 @@ def read_annotation_file(
     AnnotationError
         As there.
     """
-    tally = Tally()
+    skipped = SkippedCounts()
     with one_budget():
-        polygons = tuple(_read(Path(path), offset_px, max_bytes, tally))
-    return AnnotationFile(polygons, tally.n_without_area, dict(tally.n_not_annotations))
+        polygons = tuple(_read(Path(path), offset_px, max_bytes, skipped))
+    return AnnotationFile(polygons, skipped.n_without_area, dict(skipped.n_not_annotations))
 
 
 def _read(
-    path: Path, offset_px: tuple[float, float], max_bytes: int, tally: Tally
+    path: Path, offset_px: tuple[float, float], max_bytes: int, skipped: SkippedCounts
 ) -> list[LabelledPolygon]:
     found: list[LabelledPolygon] = []
     for raw in _texts(path, max_bytes):
@@ -97,11 +97,11 @@ def _read(
         if start in ("{", "["):
             _not_too_many(text.count("[") + text.count("{"), path.name)
             _not_too_many(text.count(","), path.name, 4 * MAX_ITEMS)
-            found.extend(parse_geojson(text, path.name, offset_px, tally))
+            found.extend(parse_geojson(text, path.name, offset_px, skipped))
         elif start == "<":
             _not_too_many(text.count("<"), path.name, MAX_XML_TAGS)
             _not_too_many(text.count("="), path.name, 4 * MAX_XML_TAGS)
-            found.extend(parse_xml(raw if _is_utf8(raw) else text.encode(), path.name, tally))
+            found.extend(parse_xml(raw if _is_utf8(raw) else text.encode(), path.name, skipped))
         elif not start:
             raise AnnotationError(path.name, "is empty", "export the annotations again")
         else:

@@ -14,7 +14,7 @@ from pathology_scaat.geometry import BoxPx
 from pathology_scaat.system.names import normal_name, shown_names
 
 MIN_INSIDE_SHARE = 0.9
-"""An area with less of itself on the slide is told: people draw over the edge by a little."""
+"""An area with less of itself on the slide is reported: people draw over the edge by a little."""
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pathology_scaat.annotations.model import (
     Area,
     LabelledPolygon,
-    Tally,
+    SkippedCounts,
     checked_points,
     ellipse_in_box,
     only_areas,
@@ -39,9 +39,11 @@ _NAMELESS_LAYER = re.compile(r"(layer|annotation)( \d+)?", re.IGNORECASE)
 """What ImageScope and HALO call a layer that nobody has given a name."""
 
 
-def parse_xml(raw: bytes, subject: str, tally: Tally | None = None) -> list[LabelledPolygon]:
+def parse_xml(
+    raw: bytes, subject: str, skipped: SkippedCounts | None = None
+) -> list[LabelledPolygon]:
     """Labelled polygons of an XML file; see :func:`read_annotations`."""
-    left_out = tally if tally is not None else Tally()
+    left_out = skipped if skipped is not None else SkippedCounts()
     try:
         root = fromstring(raw, forbid_dtd=True)
     except DefusedXmlException:
@@ -81,20 +83,20 @@ def _points(elements: list[Element], subject: str) -> NDArray[np.float64]:
     return checked_points(pairs, subject)
 
 
-def _asap(root: Element, subject: str, tally: Tally) -> list[LabelledPolygon]:
+def _asap(root: Element, subject: str, skipped: SkippedCounts) -> list[LabelledPolygon]:
     found = []
     groups = {a.get("PartOfGroup", "") for a in root.iter("Annotation")}
     camelyon16 = bool(groups) and groups <= {*CAMELYON16_GROUPS, "", "None"}
     for annotation in root.iter("Annotation"):
         if annotation.get("Type", "Polygon").lower() not in _AREA_TYPES:
-            tally.n_without_area += 1
+            skipped.n_without_area += 1
             continue
         coordinates = annotation.findall("Coordinates/Coordinate")
         if all((c.get("Order") or "").isdecimal() for c in coordinates):
             coordinates.sort(key=lambda c: int((c.get("Order") or "0")[:12]))
         area = polygon_from_rings([_points(coordinates, subject)], subject)
         if area is None:
-            tally.n_without_area += 1
+            skipped.n_without_area += 1
             continue
         group = normal_name(annotation.get("PartOfGroup", ""))
         class_name = "" if group.lower() in _NO_GROUP else group
@@ -104,7 +106,7 @@ def _asap(root: Element, subject: str, tally: Tally) -> list[LabelledPolygon]:
     return found
 
 
-def _aperio(root: Element, subject: str, tally: Tally) -> list[LabelledPolygon]:
+def _aperio(root: Element, subject: str, skipped: SkippedCounts) -> list[LabelledPolygon]:
     """Layers with regions; regions marked negative are cut out of their layer's others.
 
     HALO's files have the same elements, but ``V`` for ``Vertex`` and words for types.
@@ -117,7 +119,7 @@ def _aperio(root: Element, subject: str, tally: Tally) -> list[LabelledPolygon]:
         for region in layer.findall("Regions/Region"):
             area = _aperio_area(region, subject)
             if area is None:
-                tally.n_without_area += 1
+                skipped.n_without_area += 1
                 continue
             if region.get("NegativeROA", "0") == "1":
                 holes.append(area)

@@ -26,7 +26,7 @@ _HEADER = ("SOPClassUID", "SeriesInstanceUID", "ImageType", "SamplesPerPixel", "
 class DicomSlide:
     """The instances of one series that are levels of a slide.
 
-    ``main`` is the largest of them, by which the slide is opened and told from others;
+    ``main`` is the largest of them, by which the slide is opened and distinguished from others;
     ``problem`` says why it is no brightfield RGB slide, and is empty where it is one.
     """
 

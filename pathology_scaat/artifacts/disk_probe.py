@@ -58,37 +58,37 @@ def probe_disk(folder: Path) -> DiskFeatures | None:
     StoreError
         If the disk cannot replace by renaming, or has no locks.
     """
-    place = partial_path(folder / "disk-probe")
+    probe_dir = partial_path(folder / "disk-probe")
     try:
         try:
-            place.mkdir()
-            (place / "one").write_bytes(b"1")
-            (place / "two").write_bytes(b"2")
-            (place / "a").mkdir()
-            (place / "b").mkdir()
+            probe_dir.mkdir()
+            (probe_dir / "one").write_bytes(b"1")
+            (probe_dir / "two").write_bytes(b"2")
+            (probe_dir / "a").mkdir()
+            (probe_dir / "b").mkdir()
         except OSError as error:
             if error.errno in _NOT_ABOUT_THE_DISK:
                 return None
             raise _refused(folder, "cannot be written", error) from None
         try:
-            (place / "one").replace(place / "two")
-            (place / "a").rename(place / "c")
+            (probe_dir / "one").replace(probe_dir / "two")
+            (probe_dir / "a").rename(probe_dir / "c")
         except OSError as error:
             raise _refused(
                 folder, "is on a disk where nothing can be replaced by renaming", error
             ) from None
         try:
-            with file_lock(place / "lock"):
+            with file_lock(probe_dir / "lock"):
                 pass
         except StoreError as error:  # it names the folder of the lock
             raise StoreError(folder.name or "output folder", error.problem, error.remedy) from None
         return DiskFeatures(
-            hard_links=_works(os.link, place / "two", place / "three"),
-            folder_sync=_has_folder_sync(place),
-            exchange=_works(exchange, place / "b", place / "c"),
+            hard_links=_works(os.link, probe_dir / "two", probe_dir / "three"),
+            folder_sync=_has_folder_sync(probe_dir),
+            exchange=_works(exchange, probe_dir / "b", probe_dir / "c"),
         )
     finally:
-        remove_path(place)
+        remove_path(probe_dir)
 
 
 def _has_folder_sync(folder: Path) -> bool:

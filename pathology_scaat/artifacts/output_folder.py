@@ -96,7 +96,7 @@ class Workspace:
         return tuple(sorted(name.removesuffix(suffix) for name in names))
 
 
-def _bears_marker(out: Path) -> bool:
+def _has_marker(out: Path) -> bool:
     try:
         value = json.loads(read_own(out / MARKER_NAME, 4096))
     except (OSError, ValueError, RecursionError):
@@ -172,7 +172,7 @@ def claim_output(out: Path, *, exists_ok: bool = False, folders: Sequence[str] =
             "check its permissions and free space, or give another --out",
         ) from None
     require_no_links(out, folders)
-    if _bears_marker(out):
+    if _has_marker(out):
         return
     foreign = [
         entry for entry in entries if entry.name not in _LITTER and entry.name != MARKER_NAME

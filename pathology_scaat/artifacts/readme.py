@@ -19,7 +19,7 @@ It was made by "scaat". Open first, in a browser:
 Then, in QuPath: open a slide and drag overlays/<slide>.geojson.gz onto it; choose
 Measure > Show measurement maps; press F to fill the tiles.
 
-The folders and files (a run that was not finished, or was told so, has not all of them)
+The folders and files (a run that was not finished, or was asked for less, has not all of them)
 ----------------------------------------------------------------------------------------
 slides.csv       one line for each slide: which stage is done, and why a slide failed
 run.json         the settings; "scaat run run.json" runs them again

@@ -137,32 +137,32 @@ class Redactor:
 
     def __init__(self, hide: Iterable[tuple[str, str]] = ()) -> None:
         self._hidden: dict[str, str] = {}
-        for name, stand_in in hide:
-            self.hide(name, stand_in)
+        for name, replacement in hide:
+            self.hide(name, replacement)
 
-    def hide(self, name: str, stand_in: str = PATH_MARK) -> None:
+    def hide(self, name: str, replacement: str = PATH_MARK) -> None:
         """Replace a name wherever it occurs from now on."""
         if name:
-            self._hidden[name] = stand_in
-            self._hidden[repr(name)[1:-1]] = stand_in
+            self._hidden[name] = replacement
+            self._hidden[repr(name)[1:-1]] = replacement
 
-    def hide_path(self, path: Path, stand_in: str) -> None:
+    def hide_path(self, path: Path, replacement: str) -> None:
         """Replace a file's path, name, stem and folder wherever they occur."""
-        self.hide(str(path), stand_in)
-        self.hide(path.name, stand_in)
+        self.hide(str(path), replacement)
+        self.hide(path.name, replacement)
         if len(path.stem) >= 4:
-            self.hide(path.stem, stand_in)
+            self.hide(path.stem, replacement)
         self.hide(str(path.parent) if len(path.parent.parts) > 1 else "", PATH_MARK)
 
     def __call__(self, text: str) -> str:
         for name in sorted(self._hidden, key=len, reverse=True):
-            stand_in = self._hidden[name]
-            if name in text and name != stand_in:
+            replacement = self._hidden[name]
+            if name in text and name != replacement:
                 # A file called "dicom" must not garble "highdicom": a bare word is a whole word.
                 pattern = re.escape(name)
                 if name.isalpha():
                     pattern = rf"(?<!{_LETTER}){pattern}(?!{_LETTER})"
-                text = re.sub(pattern, stand_in.replace("\\", r"\\"), text)
+                text = re.sub(pattern, replacement.replace("\\", r"\\"), text)
         for _ in range(2):  # the second name of a rename stands behind the first
             text = _OS_ERROR_PATH.sub(lambda m: f"{m[1]}{m[2]}{PATH_MARK}{m[2]}", text)
         text = _QUOTED_PATH.sub(lambda m: f"{m['quote']}{PATH_MARK}{m['quote']}", text)

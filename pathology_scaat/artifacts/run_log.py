@@ -50,8 +50,8 @@ class RunLog:
 
     def write(self, text: str) -> None:
         """Add a line, with the time since the command began."""
-        spoken = " ".join(self._redact(_ADDRESS.sub("<address>", text)).split())
-        self._waiting.append(f"{clock(time.monotonic() - self._began_s)} {spoken}")
+        line = " ".join(self._redact(_ADDRESS.sub("<address>", text)).split())
+        self._waiting.append(f"{clock(time.monotonic() - self._began_s)} {line}")
         if not (self._out / MARKER_NAME).is_file():  # not ours (yet)
             return
         lines, self._waiting = self._waiting, []

@@ -257,7 +257,7 @@ class StatusTable:
                 rows.append(by_id[key])
             self._apply(by_id[key], stage, state, reason, facts)
 
-    def tell(self, facts: Mapping[str, Mapping[str, Fact]]) -> None:
+    def set_facts(self, facts: Mapping[str, Mapping[str, Fact]]) -> None:
         """What became known about slides that no stage did; an empty text empties a cell.
 
         Parameters
@@ -268,11 +268,11 @@ class StatusTable:
         with file_lock(self._lock_path):
             rows = self.rows()
             by_id = {row["slide_id"]: row for row in rows}
-            for slide_id, told in facts.items():
-                if not set(told) <= set(FACTS):
-                    raise ValueError(f"no such fact: {told}")
+            for slide_id, values in facts.items():
+                if not set(values) <= set(FACTS):
+                    raise ValueError(f"no such fact: {values}")
                 if (row := by_id.get(id_cell(slide_id))) is not None:
-                    row.update({k: safe_cell(v) for k, v in told.items() if v is not None})
+                    row.update({k: safe_cell(v) for k, v in values.items() if v is not None})
             if rows:
                 self._write(rows)
 

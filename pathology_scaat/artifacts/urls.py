@@ -115,15 +115,15 @@ def _is_chain(text: str) -> bool:
     return text.partition("::")[0].strip().lower() in known_implementations
 
 
-def is_url(place: object) -> bool:
+def is_url(location: object) -> bool:
     """Whether something is a URL, of whatever protocol, and not a path."""
-    if isinstance(place, Path):
+    if isinstance(location, Path):
         return False
-    text = str(place).strip()
+    text = str(location).strip()
     return _SCHEME.match(text) is not None or _is_chain(text)
 
 
-def slide_location(place: str | Path | SlideUrl) -> SlideLocation:
+def slide_location(location: str | Path | SlideUrl) -> SlideLocation:
     """A path, or a URL that is not yet checked; a file:// URL is a path.
 
     Raises
@@ -131,11 +131,11 @@ def slide_location(place: str | Path | SlideUrl) -> SlideLocation:
     AddressError
         If it is a file:// URL of another host.
     """
-    if isinstance(place, Path | SlideUrl):
-        return place
-    if not is_url(place):
-        return Path(place)
-    text = place.strip()
+    if isinstance(location, Path | SlideUrl):
+        return location
+    if not is_url(location):
+        return Path(location)
+    text = location.strip()
     scheme = text.partition("://")[0].lower()
     if scheme not in _LOCAL or _is_chain(text):
         return SlideUrl(text)
@@ -228,7 +228,7 @@ def reason_of(error: BaseException, problem: str) -> tuple[str, str]:
     """What is wrong and what to do, of an error that a file system raised.
 
     Its own words are not repeated: fsspec's many backends put hosts, paths and signatures
-    into them. Where it was refused here, those words are told; else ``problem``, with the
+    into them. Where it was refused here, those words are the problem; else ``problem``, with the
     kind of error.
     """
     refusal = refusal_in(error)

@@ -65,7 +65,7 @@ def _literal(host: str) -> str | None:
 
 
 def check_host(host: str, name: str) -> None:
-    """Refuse a host that is not public as far as its text tells.
+    """Refuse a host that is not public as far as its text shows.
 
     Raises
     ------

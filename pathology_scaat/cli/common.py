@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from rich.table import Table
 
 from pathology_scaat.cli.options import engine_overrides
-from pathology_scaat.cli.output import stderr, stdout, tell
+from pathology_scaat.cli.output import put_values, stderr, stdout
 from pathology_scaat.errors import BatchError, NothingLearntError, UsageError
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def needed(value: T | None, option: str) -> T:
     return value
 
 
-def no_salt_alone(manifest: Path | None, salt: Path | None) -> None:
+def refuse_salt_alone(manifest: Path | None, salt: Path | None) -> None:
     """Refuse a salt that nothing would be done with."""
     if manifest is None and salt is not None:
         raise UsageError("--pseudonymize", "does nothing without --manifest", "give both")
@@ -99,7 +99,7 @@ def finish(reports: list[StageReport], out: Path, then: Sequence[str] = ()) -> N
     BatchError
         If a slide failed.
     """
-    tell(out=out, status=out / "slides.csv", stages=[stage_document(one) for one in reports])
+    put_values(out=out, status=out / "slides.csv", stages=[stage_document(one) for one in reports])
     failed = {slide: why for report in reports for slide, why in report.failed.items()}
     for report in reports:
         stdout.print(
@@ -148,7 +148,7 @@ def train_overrides(
 
 
 def print_metrics(metrics: dict[str, Any]) -> None:
-    tell(metrics=metrics)
+    put_values(metrics=metrics)
     table = folded("measure", "value")
     for name, value in metrics.items():
         if isinstance(value, int | float):
@@ -161,7 +161,7 @@ def print_metrics(metrics: dict[str, Any]) -> None:
 def print_performance(report: PredictReport, out: Path) -> None:
     """The measures of held-out patients and slides, with their intervals."""
     stdout.print(f"predictions: {out / 'predictions.csv'}", markup=False, highlight=False)
-    tell(
+    put_values(
         predictions=out / "predictions.csv",
         n_predicted=len(report.predictions),
         performance=report.performance.as_dict() if report.performance else None,
@@ -192,13 +192,13 @@ def how_to_look(out: Path) -> list[str]:
         )
     page = overlays / "index.html"
     if page.is_file():
-        tell(open_first=page)
+        put_values(open_first=page)
         lines.append(f"open first: {page}")
     return lines
 
 
 def print_run(report: RunReport) -> None:
-    tell(nothing_learnt=report.nothing_learnt, open_first=None)
+    put_values(nothing_learnt=report.nothing_learnt, open_first=None)
     if report.training is not None:
         print_metrics(report.training.metrics)
     if report.predicted is not None:
@@ -206,12 +206,12 @@ def print_run(report: RunReport) -> None:
     try:
         finish(report.stages, report.out, how_to_look(report.out) if report.completed else ())
     except BatchError:
-        refuse_silence(report.nothing_learnt)
+        refuse_nothing_learnt(report.nothing_learnt)
         raise
-    refuse_silence(report.nothing_learnt)
+    refuse_nothing_learnt(report.nothing_learnt)
 
 
-def refuse_silence(nothing_learnt: str) -> None:
+def refuse_nothing_learnt(nothing_learnt: str) -> None:
     """End with a code of its own where the model has learnt nothing; do nothing where it has.
 
     Raises

@@ -9,8 +9,8 @@ import typer
 
 from pathology_scaat.cli import options as opt
 from pathology_scaat.cli.app import app
-from pathology_scaat.cli.common import cohort, engine_of, needed, no_salt_alone, progress_of
-from pathology_scaat.cli.output import Json, stdout, tell
+from pathology_scaat.cli.common import cohort, engine_of, needed, progress_of, refuse_salt_alone
+from pathology_scaat.cli.output import Json, put_values, stdout
 
 
 @app.command(short_help="How far can the maps be trusted? A trust card.")
@@ -30,7 +30,7 @@ def evaluate(
 ) -> None:
     """Measure one model's maps on held-out slides: a trust card."""
     folder = needed(out, "--out")
-    no_salt_alone(manifest, pseudonymize)
+    refuse_salt_alone(manifest, pseudonymize)
     from pathology_scaat.pipeline.evaluate import evaluate as step
 
     with progress_of(quiet) as reporter:
@@ -43,7 +43,7 @@ def evaluate(
             overwrite=overwrite,
             reporter=reporter,
         )
-    tell(out=folder, folder=folder / "evaluation", trust_card=card.as_dict())
+    put_values(out=folder, folder=folder / "evaluation", trust_card=card.as_dict())
     measured = sum(entry.interval is not None for entry in card.entries)
     text = f"{measured} of {len(card.entries)} measures on {card.n_images} images"
     stdout.print(text, markup=False, highlight=False)
@@ -90,7 +90,7 @@ def compare(
             overwrite=overwrite,
             reporter=reporter,
         )
-    tell(out=folder, folder=folder / "comparison", comparison=found.as_dict())
+    put_values(out=folder, folder=folder / "comparison", comparison=found.as_dict())
     for arm in found.arms:
         stdout.print(f"{arm.arm}: {arm.verdict}", markup=False, highlight=False, soft_wrap=True)
     path = folder / "comparison" / "comparison.md"

@@ -15,9 +15,9 @@ from pathology_scaat.cli.common import (
     needed,
     print_metrics,
     progress_of,
-    refuse_silence,
+    refuse_nothing_learnt,
 )
-from pathology_scaat.cli.output import Json, stdout, tell
+from pathology_scaat.cli.output import Json, put_values, stdout
 
 
 @app.command(short_help="Go on training a finished model, with SCAAT.")
@@ -71,10 +71,10 @@ def finetune(
             overwrite=overwrite,
             reporter=reporter,
         )
-    tell(out=folder, model=result.bundle_path, nothing_learnt=result.nothing_learnt)
+    put_values(out=folder, model=result.bundle_path, nothing_learnt=result.nothing_learnt)
     print_metrics(result.metrics)
     stdout.print(
         f"model: {result.bundle_path}; explain with --model", markup=False, highlight=False,
         soft_wrap=True,
     )  # fmt: skip
-    refuse_silence(result.nothing_learnt)
+    refuse_nothing_learnt(result.nothing_learnt)

@@ -11,9 +11,9 @@ from pathology_scaat.cli.common import (
     print_metrics,
     print_performance,
     progress_of,
-    refuse_silence,
+    refuse_nothing_learnt,
 )
-from pathology_scaat.cli.output import stdout, tell
+from pathology_scaat.cli.output import put_values, stdout
 from pathology_scaat.errors import UsageError
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def no_pseudonyms(salt: Path | None) -> None:
         )
 
 
-def no_engine(workers: int | None, scheduler: str | None, cluster: Path | None) -> None:
+def refuse_engine_options(workers: int | None, scheduler: str | None, cluster: Path | None) -> None:
     """Refuse options of the engine: a head is trained on features in this process alone.
 
     Raises
@@ -104,7 +104,7 @@ def train(
             manifest, out, features, targets=targets, unit=cast("Unit", unit), config=settings,
             seed=seed, overwrite=overwrite, reporter=reporter,
         )  # fmt: skip
-    tell(
+    put_values(
         out=out,
         heads={r.config.target.column: r.path for r in results},
         nothing_learnt="; ".join(r.nothing_learnt for r in results if r.nothing_learnt),
@@ -116,7 +116,9 @@ def train(
         _line(f"head: {result.path}")
     _line("then: scaat predict --features, with the same --manifest and --out")
     silent = [r for r in results if r.nothing_learnt]
-    refuse_silence("; ".join(f"{r.config.target.column}: {r.nothing_learnt}" for r in silent))
+    refuse_nothing_learnt(
+        "; ".join(f"{r.config.target.column}: {r.nothing_learnt}" for r in silent)
+    )
 
 
 def predict(
@@ -142,9 +144,9 @@ def predict(
             manifest, out, features, model=models[0] if models else None, prevalence=prevalence,
             seed=seed, reporter=reporter,
         )  # fmt: skip
-    tell(out=out)
+    put_values(out=out)
     if len(found) > 1:
-        tell(targets={
+        put_values(targets={
             one.folder.name: {
                 "predictions": one.folder / "predictions.csv",
                 "n_predicted": one.n_predicted,
@@ -161,13 +163,13 @@ def predict(
         record = one.survival or {}
         limits = record["intervals_95"]["c_index"]
         value = record["c_index"]
-        told = "not measurable" if value is None else f"{value:.3f}"
+        value_text = "not measurable" if value is None else f"{value:.3f}"
         span = f" ({limits[0]:.3f}-{limits[1]:.3f})" if limits else " (no interval)"
-        tell(predictions=one.folder / "predictions.csv", n_predicted=one.n_predicted,
+        put_values(predictions=one.folder / "predictions.csv", n_predicted=one.n_predicted,
              performance=record)  # fmt: skip
         _line(f"predictions: {one.folder / 'predictions.csv'}")
         _line(f"C-index, {record['n']} {record['evaluated_on']}: "
-              f"{told}{span if value is not None else ''}")  # fmt: skip
+              f"{value_text}{span if value is not None else ''}")  # fmt: skip
 
 
 def _line(text: str) -> None:

@@ -11,7 +11,7 @@ import yaml
 from pathology_scaat.cli import options as opt
 from pathology_scaat.cli.app import app
 from pathology_scaat.cli.common import needed
-from pathology_scaat.cli.output import Json, stderr, stdout, tell
+from pathology_scaat.cli.output import Json, put_values, stderr, stdout
 from pathology_scaat.cli.output import note as add_note
 from pathology_scaat.errors import UsageError
 
@@ -125,7 +125,7 @@ def import_model(
         reference=reference or (),
         overwrite=overwrite,
     )
-    tell(
+    put_values(
         bundle=report.bundle,
         backbone=report.config.backbone,
         class_names=report.config.class_names,

@@ -10,7 +10,7 @@ from rich.table import Table
 from pathology_scaat.cli import options as opt
 from pathology_scaat.cli.app import app
 from pathology_scaat.cli.common import cohort, folded, needed
-from pathology_scaat.cli.output import Json, stdout, tell
+from pathology_scaat.cli.output import Json, put_values, stdout
 from pathology_scaat.errors import BatchError, UsageError
 
 
@@ -26,7 +26,7 @@ def info(
     from pathology_scaat.pipeline.info import info as step
 
     report = step(slide, reader=reader or "auto", mpp=mpp)
-    tell(**report.to_dict())
+    put_values(**report.to_dict())
     table = Table(show_header=False, box=None)
     for name, value in report.rows():
         table.add_row(name, value)
@@ -61,7 +61,7 @@ def verify(
         deep=deep,
     )
     faults = [finding for finding in findings if not finding.ok]
-    tell(out=folder, n_artifacts=len(findings), n_faults=len(faults), findings=findings)
+    put_values(out=folder, n_artifacts=len(findings), n_faults=len(faults), findings=findings)
     for finding in faults if quiet else findings:
         mark = "ok   " if finding.ok else "FAULT"
         text = f"{mark} {finding.artifact}: {finding.message}"
@@ -77,7 +77,7 @@ def doctor(out: opt.Out = None, as_json: Json = False) -> None:
     from pathology_scaat.pipeline.doctor import doctor as step
 
     checks = step(out)
-    tell(checks=checks)
+    put_values(checks=checks)
     table = folded()
     for head in range(3):
         table.add_column(overflow="fold", no_wrap=head < 2)

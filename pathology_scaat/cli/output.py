@@ -24,7 +24,7 @@ stderr = Console(stderr=True)
 
 @dataclass
 class _Document:
-    """What the command that is running has to tell a program."""
+    """What the command that is running has to report to a program."""
 
     wanted: bool = False
     command: str | None = None
@@ -37,7 +37,7 @@ _document = _Document()
 
 
 def begin(arguments: Sequence[str] = ()) -> None:
-    """Forget what another command told; ``arguments`` say whether this one is asked for JSON."""
+    """Start an empty document; ``arguments`` say whether this command is asked for JSON."""
     global _document
     _document = _Document()
     stdout.stderr = False
@@ -61,14 +61,14 @@ Json = Annotated[
     bool,
     typer.Option(
         "--json",
-        is_eager=True,  # a wrong option beside it is told in JSON too
+        is_eager=True,  # a wrong option beside it is reported in JSON too
         callback=_asked,
         help="Print one JSON document (docs/json.md); lines for people go to stderr.",
     ),
 ]
 
 
-def tell(**values: Any) -> None:
+def put_values(**values: Any) -> None:
     """Put values into the document."""
     _document.values |= values
 

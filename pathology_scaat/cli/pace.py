@@ -13,7 +13,7 @@ MAX_SAMPLES = 256
 class Pace:
     """The pace of the later half of the time since the beginning.
 
-    What was there already and is only found again goes by in the first moments; counted in, it
+    What was there already and is only found again goes by in the first seconds; counted in, it
     would promise an end that does not come.
 
     Parameters
@@ -41,7 +41,7 @@ class Pace:
             self._samples.popleft()
 
     def left_s(self, now_s: float) -> float | None:
-        """Seconds left at this pace; None where there is none to tell by."""
+        """Seconds left at this pace; None where no pace is known."""
         then_s, before = self._samples[0]
         _, completed = self._samples[-1]
         if now_s - self._began_s < LEAST_S or completed <= before or now_s <= then_s:

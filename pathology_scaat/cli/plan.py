@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pathology_scaat.cli.common import folded
-from pathology_scaat.cli.output import stdout, tell
+from pathology_scaat.cli.output import put_values, stdout
 from pathology_scaat.errors import BatchError
 from pathology_scaat.system.amounts import in_bytes, in_time
 
@@ -23,7 +23,7 @@ def print_plan(plan: RunPlan) -> None:
     BatchError
         If a slide would fail.
     """
-    tell(plan=plan)
+    put_values(plan=plan)
     table = folded("slide", "patches", "disk", "")
     for slide in plan.slides:
         said = slide.problem or ("already there" if slide.already_there else "")

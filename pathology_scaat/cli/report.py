@@ -9,7 +9,7 @@ import typer
 
 from pathology_scaat.cli import options as opt
 from pathology_scaat.cli.app import app
-from pathology_scaat.cli.output import Json, stdout, tell
+from pathology_scaat.cli.output import Json, put_values, stdout
 from pathology_scaat.cli.output import note as add_note
 
 
@@ -37,7 +37,7 @@ def report(
             f"{name}: of {len(rows)} items {n['filled']} answered, {n['in part']} in part, "
             f"{n['open']} open"
         )
-    tell(
+    put_values(
         out=out,
         files=done.files,
         checklists={name: count(rows) for name, rows in done.checklists.items()},

@@ -10,7 +10,7 @@ import typer
 from pathology_scaat.cli import options as opt
 from pathology_scaat.cli.app import app
 from pathology_scaat.cli.common import cohort
-from pathology_scaat.cli.output import Json, stdout, tell
+from pathology_scaat.cli.output import Json, put_values, stdout
 
 
 def _say(text: str) -> None:
@@ -70,7 +70,7 @@ def import_review(
     from pathology_scaat.pipeline.review import import_review as step
 
     done = step(out, to=to, negative_class=negative_class)
-    tell(out=out, labels=done.labels, agreement=done.agreement)
+    put_values(out=out, labels=done.labels, agreement=done.agreement)
     counts = ", ".join(f"{n} {name}" for name, n in sorted(done.labels.counts.items())) or "none"
     _say(f"labels: {counts}, on {len(done.labels.files)} slide(s)")
     if done.labels.drawn:

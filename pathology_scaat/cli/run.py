@@ -18,7 +18,7 @@ from pathology_scaat.cli.common import (
     progress_of,
     train_overrides,
 )
-from pathology_scaat.cli.output import Json, stdout, tell
+from pathology_scaat.cli.output import Json, put_values, stdout
 from pathology_scaat.errors import UsageError
 
 
@@ -198,5 +198,7 @@ def demo(
         for row in table[1:]:
             shown.add_row(*row)
         stdout.print(shown)
-    tell(scores=read_json(report.run.out / "demo.json"), nothing_learnt=report.run.nothing_learnt)
+    put_values(
+        scores=read_json(report.run.out / "demo.json"), nothing_learnt=report.run.nothing_learnt
+    )
     finish(report.run.stages, report.run.out, how_to_look(report.run.out))

@@ -10,7 +10,7 @@ import typer
 
 from pathology_scaat.cli import options as opt
 from pathology_scaat.cli.app import app
-from pathology_scaat.cli.output import Json, tell
+from pathology_scaat.cli.output import Json, put_values
 from pathology_scaat.errors import UsageError
 
 
@@ -65,8 +65,8 @@ def config(
     elif markdown:
         typer.echo(settings.as_markdown(), nl=False)
     elif as_json:
-        told = settings.compare_groups() if compare else settings.groups(values)
-        tell(settings=[one.as_dict() for group in told for one in group.settings])
+        groups = settings.compare_groups() if compare else settings.groups(values)
+        put_values(settings=[one.as_dict() for group in groups for one in group.settings])
     elif compare:
         typer.echo(settings.compare_as_yaml(), nl=False)
     else:

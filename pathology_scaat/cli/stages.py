@@ -13,14 +13,14 @@ from pathology_scaat.cli.common import (
     finish,
     how_to_look,
     needed,
-    no_salt_alone,
     print_metrics,
     print_performance,
     progress_of,
-    refuse_silence,
+    refuse_nothing_learnt,
+    refuse_salt_alone,
     train_overrides,
 )
-from pathology_scaat.cli.output import Json, tell
+from pathology_scaat.cli.output import Json, put_values
 
 
 @app.command()
@@ -112,7 +112,7 @@ def train(
     allow_urls: opt.AllowUrls = None,
     as_json: Json = False,
 ) -> None:
-    """Train a model on labels of slides or of patches, with SCAAT unless told otherwise."""
+    """Train a model on labels of slides or of patches, with SCAAT by default."""
     folder = needed(out, "--out")
     from pathology_scaat.pipeline.train import train as step
     from pathology_scaat.training import TrainConfig
@@ -124,7 +124,7 @@ def train(
     asked = heads.Asked(target or [], opt.listed(grades) or [], time, event, bags_of)
     if features is not None:
         heads.no_pseudonyms(pseudonymize)
-        heads.no_engine(workers, scheduler, cluster)
+        heads.refuse_engine_options(workers, scheduler, cluster)
         table = needed(manifest, "--manifest")
         heads.train(table, folder, features, asked, settings, seed or 0, overwrite, quiet)
         return
@@ -140,9 +140,9 @@ def train(
             overwrite=overwrite,
             reporter=reporter,
         )
-    tell(out=folder, model=result.bundle_path, nothing_learnt=result.nothing_learnt)
+    put_values(out=folder, model=result.bundle_path, nothing_learnt=result.nothing_learnt)
     print_metrics(result.metrics)
-    refuse_silence(result.nothing_learnt)
+    refuse_nothing_learnt(result.nothing_learnt)
 
 
 @app.command(short_help="Class probabilities and saliency of every patch.")
@@ -242,7 +242,7 @@ def predict(
             seed=seed or 0,
             reporter=reporter,
         )
-    tell(out=folder)
+    put_values(out=folder)
     print_performance(report, folder)
 
 
@@ -317,7 +317,7 @@ def export(
     from pathology_scaat.export import ExportConfig
     from pathology_scaat.pipeline.export import export as step
 
-    no_salt_alone(manifest, pseudonymize)
+    refuse_salt_alone(manifest, pseudonymize)
     values = mopt.export_overrides(
         formats,
         qupath_origin,

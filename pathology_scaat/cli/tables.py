@@ -10,7 +10,7 @@ import typer
 from pathology_scaat.cli import options as opt
 from pathology_scaat.cli.app import app
 from pathology_scaat.cli.common import needed
-from pathology_scaat.cli.output import Json, stderr, stdout, tell
+from pathology_scaat.cli.output import Json, put_values, stderr, stdout
 from pathology_scaat.cli.output import note as add_note
 from pathology_scaat.errors import BatchError, UsageError
 
@@ -51,9 +51,9 @@ def make_manifest(
     for note in found.notes:
         add_note(note)
         stdout.print(note, markup=False, highlight=False)
-    tell(manifest=to, n_slides=len(found.rows))
+    put_values(manifest=to, n_slides=len(found.rows))
     labelled = sum(row.label is not None for row in found.rows)
-    tell(n_labelled=labelled)
+    put_values(n_labelled=labelled)
     stdout.print(
         f"{to}: {len(found.rows)} slides, {labelled} with a label", markup=False, highlight=False
     )
@@ -83,7 +83,7 @@ def import_annotations(
     folder = needed(out, "--out")
     target = to or folder / "annotations"
     report = step(source, folder / "overlays", target, manifest=manifest, replace_former=replace)
-    tell(
+    put_values(
         out=folder,
         labels=target,
         slides=report.slides,

@@ -77,13 +77,13 @@ def assign_folds(
     for name in sorted(groups, key=turn):
         own = counts[name]
 
-        def crowding(fold: int, own: Counter[str] = own) -> tuple[float, int, int]:
+        def fullness(fold: int, own: Counter[str] = own) -> tuple[float, int, int]:
             """How full a fold is of these classes, then of anything."""
             share = sum(n * held[fold][label] / frequency[label] for label, n in own.items())
             return (share, held[fold].total(), fold)
 
         # an empty fold first: every fold needs somebody to test
-        best = min(range(n_folds), key=lambda f: (*crowding(f),))
+        best = min(range(n_folds), key=lambda f: (*fullness(f),))
         held[best].update(own)
         found.update(dict.fromkeys(groups[name], best))
     return found

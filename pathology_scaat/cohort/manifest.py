@@ -31,7 +31,7 @@ from pathology_scaat.cohort.slide_ids import slide_ids_of
 from pathology_scaat.cohort.spelling import (
     empty_word_notes,
     in_one_spelling,
-    refuse_torn_patients,
+    refuse_divided_patients,
     shared_annotation_notes,
 )
 from pathology_scaat.cohort.splits import Stratum, split_patients
@@ -91,7 +91,7 @@ class Manifest:
     def patient_keys(self) -> dict[str, str]:
         """Slide id to what stands for its patient in outputs: the first slide id of the patient.
 
-        It tells which slides belong together and no more. Slides whose patient the table does
+        It says which slides belong together and no more. Slides whose patient the table does
         not name have none.
         """
         first: dict[str, str] = {}
@@ -275,7 +275,7 @@ def _checked(
         if slide is None:
             raise ManifestError(where(index), "names no slide", "fill in slide_path")
         slides.append(slide)
-    _no_twins(slides, where)
+    _refuse_duplicates(slides, where)
     ids = slide_ids_of([v.get("slide_id", "") for v in values], slides, base, where)
     notes: list[str] = []
     without = sum(not v.get("patient_id") for v in values)
@@ -302,7 +302,7 @@ def _checked(
             )
         )
     # Before they are given one spelling: the message names a patient as the table does.
-    refuse_torn_patients(rows, subject)
+    refuse_divided_patients(rows, subject)
     numbers = lines if lines is not None else range(1, len(rows) + 1)
     rows, spelled = in_one_spelling(rows, numbers)
     notes += [*empty_word_notes(cells), *spelled, *shared_annotation_notes(rows, numbers)]
@@ -316,12 +316,12 @@ def _slide(text: str, base: Path, where: str, strict: bool) -> SlideLocation | N
     if not (strict and is_url(text)):
         return _path(text, base, where, strict)
     try:
-        place = slide_location(text)
-        if isinstance(place, SlideUrl):
-            check_url(place)
+        location = slide_location(text)
+        if isinstance(location, SlideUrl):
+            check_url(location)
     except AddressError as error:
         raise ManifestError(where, error.problem, error.remedy) from None
-    return place
+    return location
 
 
 def _path(text: str, base: Path, where: str, strict: bool = True) -> Path | None:
@@ -347,7 +347,7 @@ def _exists(path: Path) -> bool:
         return False
 
 
-def _no_twins(slides: Sequence[SlideLocation], where: Where) -> None:
+def _refuse_duplicates(slides: Sequence[SlideLocation], where: Where) -> None:
     seen: dict[str, int] = {}
     for index, slide in enumerate(slides):
         key = str(slide)

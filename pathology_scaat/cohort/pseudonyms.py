@@ -44,7 +44,7 @@ def pseudonymous(cohort: Manifest, salt_path: Path, out_dir: Path) -> Manifest:
 
     Notes
     -----
-    The rows are in the order of the pseudonyms, which tells nothing without the salt.
+    The rows are in the order of the pseudonyms, which reveals nothing without the salt.
     """
     salt = load_salt(salt_path, out_dir)
     # Where the salt really is: beside a link to it (in the output folder, say) the key would
@@ -92,5 +92,5 @@ def _write_key(path: Path, key: Mapping[str, str]) -> None:
     except (OSError, KeyError, ValueError, csv.Error) as error:
         words = describe_os_error(error) if isinstance(error, OSError) else "not a key file"
         raise UsageError(
-            path.name, f"cannot be written ({words})", "name another place for the salt"
+            path.name, f"cannot be written ({words})", "name another path for the salt"
         ) from None

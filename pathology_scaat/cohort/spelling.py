@@ -90,7 +90,7 @@ def shared_annotation_notes(rows: Sequence[ManifestRow], lines: Sequence[int]) -
     )
 
 
-def refuse_torn_patients(rows: Sequence[ManifestRow], subject: str) -> None:
+def refuse_divided_patients(rows: Sequence[ManifestRow], subject: str) -> None:
     """Refuse a cohort in which a patient is in two splits, or in two folds.
 
     Raises
@@ -105,11 +105,11 @@ def refuse_torn_patients(rows: Sequence[ManifestRow], subject: str) -> None:
         for patient, value in values:
             if value is not None:
                 found.setdefault(name_key(patient), set()).add(value)
-        torn = sorted(key for key, several in found.items() if len(several) > 1)
-        if torn:
-            spellings = dict.fromkeys(p for p, _ in values if name_key(p) == torn[0])
+        divided = sorted(key for key, several in found.items() if len(several) > 1)
+        if divided:
+            spellings = dict.fromkeys(p for p, _ in values if name_key(p) == divided[0])
             named = "' or '".join(spelling[:60] for spelling in spellings)
-            others = f" (and {len(torn) - 1} more)" if len(torn) > 1 else ""
+            others = f" (and {len(divided) - 1} more)" if len(divided) > 1 else ""
             raise ManifestError(
                 subject,
                 f"has patient '{named}'{others} in more than one {what}",

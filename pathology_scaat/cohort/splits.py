@@ -86,7 +86,7 @@ def split_patients(
     others = sorted(p for p, stratum in strata.items() if not stratum.is_useful)
     _train_on_every_class(useful, strata, assigned, seed)
     for group in (useful, others):
-        _deal(group, strata, assigned, shares, wanted, seed)
+        _assign_group(group, strata, assigned, shares, wanted, seed)
     learned_from = useful or others
     notes = tuple(
         _EMPTY_NOTES[split]
@@ -147,7 +147,7 @@ def _draw(seed: int, patient: str) -> str:
     return hashlib.sha256(f"{seed}\0{patient}".encode(errors="surrogatepass")).hexdigest()
 
 
-def _deal(
+def _assign_group(
     group: list[str],
     strata: Mapping[str, Stratum],
     assigned: dict[str, str],
@@ -158,7 +158,7 @@ def _deal(
     if not group:
         return
     targets = _targets(len(group), shares, wanted)
-    open_seats = {
+    n_open = {
         split: targets[split] - sum(assigned.get(p) == split for p in group) for split in wanted
     }
     queues: dict[str, list[str]] = {}
@@ -172,11 +172,11 @@ def _deal(
             s: sum(assigned.get(p) == s for p in group if strata[p].label == label) for s in wanted
         }
         for patient in queues[label]:
-            free = [s for s in wanted if open_seats[s] > 0] or ["train"]
+            free = [s for s in wanted if n_open[s] > 0] or ["train"]
             split = max(free, key=lambda s: (size * shares[s] - held[s], -wanted.index(s)))
             assigned[patient] = split
             held[split] = held.get(split, 0) + 1
-            open_seats[split] = open_seats.get(split, 0) - 1
+            n_open[split] = n_open.get(split, 0) - 1
 
 
 def _targets(count: int, shares: Mapping[str, float], wanted: list[str]) -> dict[str, int]:

@@ -2,8 +2,8 @@
 
 Six synthetic slides of five patients, H&E-like to the eye. Tumour differs from normal nests
 in its nuclei alone: larger, unlike each other, crowded, with clumped chromatin, nucleoli and
-mitoses. The stain per area is the same, so that mean colour tells nothing, and laboratories
-and scanners differ from patient to patient more than tumour from normal.
+mitoses. The stain per area is the same, so that mean colour carries no information, and
+laboratories and scanners differ from patient to patient more than tumour from normal.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 from pathology_scaat.cohort.manifest import Manifest, ManifestRow, write_manifest
 from pathology_scaat.demo.files import mask_polygons, write_annotations, write_slide
 from pathology_scaat.demo.layout import LAYOUT_UM, make_layout
-from pathology_scaat.demo.paint import develop, make_look, paint_stains
+from pathology_scaat.demo.paint import develop, make_appearance, paint_stains
 from pathology_scaat.errors import UsageError
 
 CLASS_NAMES = ("Normal", "Tumor")
@@ -120,8 +120,8 @@ def make_demo_cohort(
 
 
 def _make_slide(out: Path, seed: int, index: int, size_px: int) -> DemoSlide:
-    round_, place = divmod(index, len(_PLAN))
-    patient, split, mpp, aperio, share, pen = _PLAN[place]
+    round_, number = divmod(index, len(_PLAN))
+    patient, split, mpp, aperio, share, pen = _PLAN[number]
     plan = SlidePlan(round_ * 5 + patient + 1, split, mpp, aperio, share, pen)
     return make_slide(out, seed, index, size_px, plan)
 
@@ -144,12 +144,12 @@ def make_slide(out: Path, seed: int, index: int, size_px: int, plan: SlidePlan) 
     patient_number = plan.patient_number
     slide_id = f"demo-{index + 1:02d}"
     # The look belongs to the patient, everything else to the slide.
-    look = make_look(np.random.default_rng([seed, 1, patient_number]))
+    appearance = make_appearance(np.random.default_rng([seed, 1, patient_number]))
     rng = np.random.default_rng([seed, 2, index])
     side_px = round(size_px * 0.5 / mpp)
     layout = make_layout(rng, side_px, mpp, share, plan.pen)
     hema, eosin = paint_stains(rng, layout, side_px, mpp)
-    rgb = develop(rng, layout, hema, eosin, look, mpp)
+    rgb = develop(rng, layout, hema, eosin, appearance, mpp)
     slide_path = out / "slides" / f"{slide_id}{'.svs' if plan.aperio else '.tiff'}"
     write_slide(slide_path, rgb, mpp, plan.aperio)
     scale_px = LAYOUT_UM / mpp

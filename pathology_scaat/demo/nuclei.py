@@ -4,7 +4,7 @@ A sprite is a pair (alpha, stain), float32 arrays of one shape: how opaque the n
 how much haematoxylin (optical density) it holds. Benign nuclei are small, round, evenly dark
 and alike. Tumour nuclei are larger and unlike each other, irregular, with clumped chromatin,
 a dark membrane and nucleoli; some divide. Both hold the same stain per area of tissue, so
-that colour alone tells nothing.
+that colour alone carries no information.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ OVERLAP_LOSS = 1.08
 
 
 @dataclass(frozen=True)
-class NucleusBanks:
+class NucleusSprites:
     """Sprites by kind, at the µm/px of one slide."""
 
     benign: list[Sprite]
@@ -127,12 +127,12 @@ def _lymphocyte(rng: np.random.Generator, px_per_um: float) -> Sprite:
     return alpha, stain.astype(np.float32)
 
 
-def _stain_per_area(bank: list[Sprite], spacing_um: float, px_per_um: float) -> float:
-    held = np.mean([float((alpha * stain).sum()) for alpha, stain in bank])
+def _stain_per_area(sprites: list[Sprite], spacing_um: float, px_per_um: float) -> float:
+    held = np.mean([float((alpha * stain).sum()) for alpha, stain in sprites])
     return float(held) / (spacing_um * px_per_um) ** 2
 
 
-def make_banks(rng: np.random.Generator, px_per_um: float) -> NucleusBanks:
+def make_sprites(rng: np.random.Generator, px_per_um: float) -> NucleusSprites:
     """Sprites for a slide of a given resolution; the same nuclei whatever the resolution."""
     benign = [_benign(rng, px_per_um) for _ in range(96)]
     tumor = [_tumor(rng, px_per_um) for _ in range(192)]
@@ -143,7 +143,7 @@ def make_banks(rng: np.random.Generator, px_per_um: float) -> NucleusBanks:
     )
     balance *= OVERLAP_LOSS
     tumor = [(alpha, stain * np.float32(balance)) for alpha, stain in tumor]
-    return NucleusBanks(benign, tumor, spindle, lymphocyte)
+    return NucleusSprites(benign, tumor, spindle, lymphocyte)
 
 
 def jittered_points(
@@ -167,7 +167,7 @@ def stamp(
     eosin: NDArray[np.uint8],
     points: NDArray[np.float64],
     choice: NDArray[np.int64],
-    bank: list[Sprite],
+    sprites: list[Sprite],
     strength: float,
 ) -> None:
     """Blend sprites into the stain maps (optical density x 100) in place."""
@@ -177,7 +177,7 @@ def stamp(
             (alpha * 256).astype(np.uint16),
             (alpha * stain * (strength * 100 * 256)).astype(np.uint32),
         )
-        for alpha, stain in bank
+        for alpha, stain in sprites
     ]
     for (px, py), kind in zip(points, choice, strict=True):
         alpha, held = ready[kind]

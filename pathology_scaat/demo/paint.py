@@ -14,7 +14,7 @@ from pathology_scaat.demo.nuclei import (
     BENIGN_SPACING_UM,
     TUMOR_SPACING_UM,
     jittered_points,
-    make_banks,
+    make_sprites,
     stamp,
 )
 from pathology_scaat.slides.base import RgbImage
@@ -25,7 +25,7 @@ BAND_ROWS = 512
 
 
 @dataclass(frozen=True)
-class Look:
+class StainAppearance:
     """How one laboratory and scanner show colour."""
 
     hematoxylin: NDArray[np.float64]
@@ -37,9 +37,9 @@ class Look:
     ink_rgb: tuple[int, int, int] = (38, 62, 150)
 
 
-def make_look(rng: np.random.Generator) -> Look:
+def make_appearance(rng: np.random.Generator) -> StainAppearance:
     """A laboratory and scanner by chance, within what is seen in practice."""
-    return Look(
+    return StainAppearance(
         hematoxylin=np.array(HEMATOXYLIN) + rng.normal(0, 0.025, 3),
         eosin=np.array(EOSIN) + rng.normal(0, 0.035, 3),
         hematoxylin_gain=rng.uniform(0.9, 1.15),
@@ -149,34 +149,34 @@ def _stamp_nuclei(
     mpp: float,
 ) -> None:
     size_px, px_per_um = hema.shape[0], 1 / mpp
-    banks = make_banks(rng, px_per_um)
+    sprites = make_sprites(rng, px_per_um)
 
     def at(values: NDArray[Any], points: NDArray[np.float64]) -> NDArray[Any]:
         index = np.minimum((points * (mpp / LAYOUT_UM)).astype(int), values.shape[0] - 1)
         found: NDArray[Any] = values[index[:, 1], index[:, 0]]
         return found
 
-    def choose(points: NDArray[np.float64], bank: list[object]) -> NDArray[np.int64]:
-        return rng.integers(0, len(bank), len(points))
+    def choose(points: NDArray[np.float64], kind_sprites: list[object]) -> NDArray[np.int64]:
+        return rng.integers(0, len(kind_sprites), len(points))
 
     plans = (
-        (banks.benign, BENIGN_SPACING_UM, 0.23, False),
-        (banks.tumor, TUMOR_SPACING_UM, 0.34, True),
+        (sprites.benign, BENIGN_SPACING_UM, 0.23, False),
+        (sprites.tumor, TUMOR_SPACING_UM, 0.34, True),
     )
-    for bank, spacing_um, jitter, is_tumor in plans:
+    for kind_sprites, spacing_um, jitter, is_tumor in plans:
         points = jittered_points(rng, size_px, spacing_um * px_per_um, jitter)
         keep = (at(layout.nest, points) > 0.06) & (at(layout.tissue, points) > 0.04)
         keep &= (at(layout.lumen, points) < -0.6) & (at(layout.tumor, points) == is_tumor)
         points = points[keep]
-        stamp(hema, eosin, points, choose(points, list(bank)), bank, 1.0)
+        stamp(hema, eosin, points, choose(points, list(kind_sprites)), kind_sprites, 1.0)
     points = jittered_points(rng, size_px, 26 * px_per_um, 0.5)
     keep = (at(layout.nest, points) < -0.18) & (at(layout.tissue, points) > 0.08)
     points = points[keep]
-    stamp(hema, eosin, points, choose(points, list(banks.spindle)), banks.spindle, 1.0)
+    stamp(hema, eosin, points, choose(points, list(sprites.spindle)), sprites.spindle, 1.0)
     points = jittered_points(rng, size_px, 60 * px_per_um, 0.5)
     keep = (at(layout.nest, points) < -0.12) & (at(layout.tissue, points) > 0.08)
     points = points[keep]
-    stamp(hema, eosin, points, choose(points, list(banks.lymphocyte)), banks.lymphocyte, 1.0)
+    stamp(hema, eosin, points, choose(points, list(sprites.lymphocyte)), sprites.lymphocyte, 1.0)
 
 
 def develop(
@@ -184,16 +184,16 @@ def develop(
     layout: Layout,
     hema: NDArray[np.uint8],
     eosin: NDArray[np.uint8],
-    look: Look,
+    appearance: StainAppearance,
     mpp: float,
 ) -> RgbImage:
     """Light through the stains (Beer-Lambert), ink on the glass, and the camera's noise."""
     size_px = hema.shape[0]
     level = np.arange(256) / 100.0
-    absorbed = (level * look.hematoxylin_gain)[:, None, None] * look.hematoxylin + (
-        level * look.eosin_gain
-    )[None, :, None] * look.eosin
-    light = look.glass * 10.0 ** (-absorbed * look.gamma)
+    absorbed = (level * appearance.hematoxylin_gain)[:, None, None] * appearance.hematoxylin + (
+        level * appearance.eosin_gain
+    )[None, :, None] * appearance.eosin
+    light = appearance.glass * 10.0 ** (-absorbed * appearance.gamma)
     # Through float32, so that the last bit of the power function does not decide a pixel.
     table = np.clip(light, 0, 255).astype(np.float32).astype(np.uint8).reshape(-1, 3)
     noise = np.round(rng.normal(0, 1.6, (509, 521, 3))).astype(np.int16)
@@ -208,7 +208,9 @@ def develop(
         band = table[index].astype(np.int16)
         if inked:
             cover = _soft(up.rows(ink_field, start, stop) - 0.5, 0.3)[..., None] * 0.86
-            band = (band * (1 - cover + cover * np.array(look.ink_rgb) / 255.0)).astype(np.int16)
+            band = (band * (1 - cover + cover * np.array(appearance.ink_rgb) / 255.0)).astype(
+                np.int16
+            )
         rows, cols = np.arange(start, stop) % 509, np.arange(size_px) % 521
         band += noise[rows][:, cols]
         rgb[start:stop] = np.clip(band, 0, 255)

@@ -42,8 +42,9 @@ def make_labelled_cohort(
 ) -> DemoCohort:
     """Make a synthetic cohort with a label for each slide, and a manifest without annotations.
 
-    Stain and scanner are drawn apart from the label, so that they tell nothing about it; the
-    amount of stain is the same in tumour and normal nests. The truth is kept beside, for judging.
+    Stain and scanner are drawn apart from the label, so that they carry no information about it;
+    the amount of stain is the same in tumour and normal nests. The truth is kept beside,
+    for evaluation.
 
     Parameters
     ----------

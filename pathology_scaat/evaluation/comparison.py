@@ -131,7 +131,7 @@ class Comparison:
 
 
 def without_nan(value: Any) -> Any:
-    """A nested value with None in the place of NaN, as JSON wants it."""
+    """A nested value with None instead of NaN, as JSON wants it."""
     if isinstance(value, float):
         return None if math.isnan(value) else value
     if isinstance(value, dict):

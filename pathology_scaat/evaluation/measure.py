@@ -85,17 +85,17 @@ def measure_model(
     """
     config = config or ProtocolConfig()
     batches = _Batches(data, torch.device(device), config.batch_size)
-    tell = progress or (lambda *_: None)
+    on_progress = progress or (lambda *_: None)
     everything = np.arange(len(data), dtype=np.int64)
-    maps, result = _predict_and_explain(model, batches, everything, config, tell)
+    maps, result = _predict_and_explain(model, batches, everything, config, on_progress)
     if data.masks is not None:
         _localise(model, batches, maps, config, result, with_randomisation)
     chosen = data.spread(config.n_occluded, config.seed)
     if len(chosen):
-        _occlude(model, batches, maps, chosen, config, temperature, referees, result, tell)
+        _occlude(model, batches, maps, chosen, config, temperature, referees, result, on_progress)
     perturbed = data.spread(config.n_perturbed, config.seed)
     if len(perturbed):
-        _perturb(model, batches, maps, perturbed, config, result, with_randomisation, tell)
+        _perturb(model, batches, maps, perturbed, config, result, with_randomisation, on_progress)
     if config.n_mosaics and 0 < data.is_positive.sum() < len(data):
         _mosaics(model, batches, config, result)
     return result
@@ -121,7 +121,7 @@ def _predict_and_explain(
     batches: _Batches,
     indices: NDArray[np.int64],
     config: ProtocolConfig,
-    tell: Progress,
+    on_progress: Progress,
 ) -> tuple[Tensor, Measurement]:
     # Maps are kept on the CPU: 10,000 of 96 px are 370 MB.
     kept: list[Tensor] = []
@@ -136,7 +136,7 @@ def _predict_and_explain(
         kept.append(maps.cpu())
         logits.append(out.cpu())
         done += len(part)
-        tell("maps", done, len(indices))
+        on_progress("maps", done, len(indices))
     result = Measurement(torch.cat(logits).numpy())
     for name, found in columns.items():
         result.values[name] = torch.cat(found).double().cpu().numpy()
@@ -198,7 +198,7 @@ def _occlude(
     temperature: float,
     referees: Sequence[nn.Module],
     result: Measurement,
-    tell: Progress,
+    on_progress: Progress,
 ) -> None:
     data = batches.data
     n = len(data)
@@ -250,7 +250,7 @@ def _occlude(
                 ]
                 found.setdefault(f"referee_srg/{occluder}", []).append(torch.stack(judged).mean(0))
             step += 1
-            tell("occlusion", step, steps)
+            on_progress("occlusion", step, steps)
     for name, parts in found.items():
         result.values[name] = _scatter(torch.cat(parts).double().numpy(), chosen, n)
 
@@ -263,7 +263,7 @@ def _perturb(
     config: ProtocolConfig,
     result: Measurement,
     with_random: bool,
-    tell: Progress,
+    on_progress: Progress,
 ) -> None:
     n = len(batches.data)
     found: dict[str, list[Tensor]] = {}
@@ -278,12 +278,12 @@ def _perturb(
         # Where the noise changes the decision, another map is right: no value.
         flipped = logits.argmax(1).cpu() != torch.from_numpy(result.logits[part]).argmax(1)
 
-        def steady(values: Tensor, flipped: Tensor = flipped) -> Tensor:
+        def where_unchanged(values: Tensor, flipped: Tensor = flipped) -> Tensor:
             return torch.where(flipped, torch.nan, values.cpu())
 
         entries = {
-            "stability_ssim": steady(robustness.ssim(own, moved)),
-            "stability_spearman": steady(robustness.spearman(own, moved)),
+            "stability_ssim": where_unchanged(robustness.ssim(own, moved)),
+            "stability_spearman": where_unchanged(robustness.spearman(own, moved)),
             "sensitivity": robustness.relative_sensitivity(
                 lambda x, t=target, p=part: _explain(model, x, t, p, config),  # type: ignore[misc]
                 images,
@@ -308,7 +308,7 @@ def _perturb(
         for name, values in entries.items():
             found.setdefault(name, []).append(values.cpu())
         done += len(part)
-        tell("perturbation", done, len(chosen))
+        on_progress("perturbation", done, len(chosen))
     for name, parts in found.items():
         result.values[name] = _scatter(torch.cat(parts).double().numpy(), chosen, n)
 

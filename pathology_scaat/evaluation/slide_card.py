@@ -186,13 +186,13 @@ def _entries(
     for name, (_, how) in RIVALS.items():
         if name == "contribution":
             continue
-        rival = values(f"flipping/{name}")
+        reference = values(f"flipping/{name}")
         entries.append(
-            entry(f"... {how}", f"flipping/{name}", rival, None, "a yardstick for the map")
+            entry(f"... {how}", f"flipping/{name}", reference, None, "a yardstick for the map")
         )
         entries.append(
             entry(f"Is the map's order better than that {how}?",
-                  f"flipping/contribution - {name}", main - rival, 0.0)
+                  f"flipping/contribution - {name}", main - reference, 0.0)
         )  # fmt: skip
     entries.append(
         entry("... in random order", "flipping/random", values("flipping/random"), None,

@@ -55,7 +55,7 @@ class TrustCard:
 
     ``n_groups`` counts patients, or slides where patients are not known: ``unit`` says which.
     ``images`` is what was measured on (patch or slide), ``n_images`` how many.
-    ``held_out`` says whether the images were kept from training, as far as the bundle tells;
+    ``held_out`` says whether the images were kept from training, as far as the bundle records it;
     None where it does not. ``terms`` are those of the weights, where they are known.
     """
 
@@ -181,7 +181,7 @@ def build_entries(
     )  # fmt: skip
     build.add(
         "In mosaics of both classes, is the target's tissue found?", "mosaic_ap", 0.5, one_class,
-        "an absolute gradient does not tell evidence for the class from evidence against it",
+        "an absolute gradient does not distinguish evidence for the class from evidence against it",
     )  # fmt: skip
     chance = result.mean("pixel_ap_chance")
     no_masks = "there are no annotated regions on these slides that leave other tissue in a patch"

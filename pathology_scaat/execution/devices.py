@@ -34,7 +34,7 @@ def _no_gpu_driver() -> bool:
 
 
 def require_device(name: str = "auto") -> None:
-    """Refuse a device that does not exist; torch is asked only where it alone can tell.
+    """Refuse a device that does not exist; torch is asked only where it alone knows.
 
     Raises
     ------

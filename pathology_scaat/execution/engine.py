@@ -23,7 +23,7 @@ from pathology_scaat.execution.jobs import (
     job_threads,
     listen_to_progress,
 )
-from pathology_scaat.system.memory import is_limited, require_room
+from pathology_scaat.system.memory import is_limited, require_memory
 from pathology_scaat.system.processes import usable_cores
 
 __all__ = [
@@ -111,7 +111,7 @@ def map_jobs(
         raise UsageError("--scheduler/--cluster", "both were given", "give one of them")
     if not jobs:
         return
-    require_room()
+    require_memory()
     with (
         _backend(config, len(jobs), announce, resources) as backend,
         closing(run_jobs(backend, function, jobs, on_progress)) as outcomes,

@@ -135,7 +135,7 @@ def _foreign(job: object, error: Exception) -> JobError:
     if found is not None:
         ours = JobError(
             subject_of(job),
-            f"{_place_of(job, found)} could not be read or written ({describe_os_error(found)})",
+            f"{_shown_name(job, found)} could not be read or written ({describe_os_error(found)})",
             "check free disk space and permissions, then run again",
         )
     else:
@@ -158,7 +158,7 @@ def _foreign(job: object, error: Exception) -> JobError:
     return ours
 
 
-def _place_of(job: object, error: OSError) -> str:
+def _shown_name(job: object, error: OSError) -> str:
     """The file that an error names, as it is called in the output folder; no other name."""
     artifact = getattr(job, "artifact", None)
     if isinstance(artifact, Path) and isinstance(error.filename, str):

@@ -40,7 +40,7 @@ FAILED_STARTS_ALLOWED = 3
 
 _READY = b"ready"
 _PROGRESS = b"progress "
-"""Begins a message that tells how much of the job is done; a pickle begins otherwise."""
+"""Begins a message that says how much of the job is done; a pickle begins otherwise."""
 
 
 # --- in the worker process -----------------------------------------------------------------
@@ -217,13 +217,13 @@ class ProcessExecutor(ThreadPoolExecutor):
         if not self._closing:
             worker.kill()
 
-    def close(self, *, gently: bool) -> None:
+    def close(self, *, idle: bool) -> None:
         """End all processes: idle ones by closing their pipes, else by SIGTERM."""
         with self._lock:
             self._closing = True
             workers = list(self._workers)
         for worker in workers:
-            if gently:
+            if idle:
                 worker.pipe.close()
             else:
                 worker.process.terminate()
@@ -275,7 +275,7 @@ class LocalBackend:
                 done.put(error)
 
         scheduler = threading.Thread(target=compute, daemon=True)
-        gently = False
+        idle = False
         try:
             scheduler.start()
             for _ in indices:
@@ -283,7 +283,7 @@ class LocalBackend:
                 if isinstance(item, BaseException):
                     raise item
                 yield item
-            gently = True
+            idle = True
         finally:
-            executor.close(gently=gently)
+            executor.close(idle=idle)
             scheduler.join()

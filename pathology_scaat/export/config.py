@@ -1,4 +1,4 @@
-"""What exporting can be told."""
+"""Settings of exporting."""
 
 from __future__ import annotations
 

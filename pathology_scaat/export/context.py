@@ -56,7 +56,7 @@ class Context:
 
     @property
     def key(self) -> str:
-        """What object ids are made from, beside an object's kind and place.
+        """What object ids are made from, beside an object's kind and position.
 
         The slide alone: the overlay of another model takes the place of the last.
         """
@@ -111,7 +111,7 @@ class Context:
         return ModelFacts.of(self.slide_map.meta)
 
     @property
-    def told(self) -> dict[str, str]:
+    def object_metadata(self) -> dict[str, str]:
         """What every object of the slide carries of its model, by name; a warning where due."""
         facts, meta = self.facts, self.slide_map.meta
         found = {

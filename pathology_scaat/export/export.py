@@ -27,7 +27,7 @@ from pathology_scaat.export.sidecar import (
     with_other_files,
     write_sidecar,
 )
-from pathology_scaat.export.slide_findings import TELLS_FINDINGS, SlideFindings
+from pathology_scaat.export.slide_findings import WITH_FINDINGS, SlideFindings
 from pathology_scaat.saliency.schema import UNLIKE_PERCENTILE
 from pathology_scaat.stitching.slide_map import SlideMap
 from pathology_scaat.stitching.source import SaliencySource
@@ -88,8 +88,8 @@ def export_fingerprint(
 
 
 def _made_from(kind: str, wanted: str, findings: SlideFindings) -> str:
-    """What a slide's file of one format is made from: verdicts enter only what tells them."""
-    if kind not in TELLS_FINDINGS or not findings:
+    """What a slide's file of one format is made from; with verdicts where the format holds them."""
+    if kind not in WITH_FINDINGS or not findings:
         return wanted
     return fingerprint({"exports": wanted, "findings": findings.as_json()})
 
@@ -126,7 +126,7 @@ def export_slide(
     facts : ModelWords, optional
         What is known of the model; left out where the map is another model's.
     findings : SlideFindings, optional
-        Score and verdicts of the slide; those of another model are not told.
+        Score and verdicts of the slide; those of another model are left out.
     overwrite : bool
         Write anew even where the right files are.
     prune : bool
@@ -183,16 +183,16 @@ def export_slide(
         writer = EXPORTERS.load(kind, "--formats")
         path = overlay_dir / file_name(slide_id, kind, writer)
         frame = writer(path, context)
-        told = {"made_from": made_from[kind], "notes": context.notes[n_notes:]}
+        common = {"made_from": made_from[kind], "notes": context.notes[n_notes:]}
         for beside in context.beside:
             files[beside.name] = {
                 **file_entry(beside, kind, frame),
                 **context.extras.get(beside.name, {}),
-                **told,
+                **common,
             }
         context.beside.clear()
         extras = context.extras.get(path.name, {})
-        files[path.name] = {**file_entry(path, kind, frame), **told, **extras}
+        files[path.name] = {**file_entry(path, kind, frame), **common, **extras}
     if surplus:
         other = other.pruned(config.formats)
         context.notes.extend(remove_files(overlay_dir, surplus))

@@ -31,7 +31,7 @@ ROLE_WORDS = {
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """A model's record as the exports tell it.
+    """A model's record as the exports state it.
 
     Attributes
     ----------

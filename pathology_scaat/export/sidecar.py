@@ -16,7 +16,7 @@ from pathology_scaat.export.frame import ExportFrame
 SCHEMA_NAME = "pathology_scaat.overlay"
 SCHEMA_VERSION = 3
 
-_TOLD_OF: dict[frozenset[str], tuple[str, ...]] = {
+_KEYS_ABOUT: dict[frozenset[str], tuple[str, ...]] = {
     frozenset({"geojson", "geojson-plain"}): ("coordinates", "n_tiles", "n_regions"),
     frozenset({"png", "figure", "rgb-tiff", "ome-tiff"}): ("colour_scale", "saliency_scale"),
 }
@@ -123,8 +123,8 @@ def record_before_writing(path: Path, record: dict[str, Any] | None, made: Colle
     if record is None or not (left or record.get("earlier_files")):
         path.unlink(missing_ok=True)
     elif len(left) < len(entries):
-        told = {k: v for k, v in record.items() if k != CHECKSUM_KEY}
-        write_sidecar(path, {**told, "files": left, "fingerprint": ""})
+        content = {k: v for k, v in record.items() if k != CHECKSUM_KEY}
+        write_sidecar(path, {**content, "files": left, "fingerprint": ""})
 
 
 def with_other_files(
@@ -134,11 +134,11 @@ def with_other_files(
     made = {entry["format"] for entry in record["files"].values()}
     merged = {**record, "files": {**other.of_this_map, **record["files"]}}
     kept = {entry.get("format") for entry in other.of_this_map.values()}
-    for kinds, keys in _TOLD_OF.items():
+    for kinds, keys in _KEYS_ABOUT.items():
         if old is not None and kept & kinds and not made & kinds:
             merged.update({key: old[key] for key in keys if key in old})
-    told = [note for entry in merged["files"].values() for note in entry.get("notes", ())]
-    notes = dict.fromkeys([*told, *record["notes"]])
+    file_notes = [note for entry in merged["files"].values() for note in entry.get("notes", ())]
+    notes = dict.fromkeys([*file_notes, *record["notes"]])
     if other.of_earlier_maps:
         names = ", ".join(sorted(other.of_earlier_maps))
         notes[f"{names}: of an earlier map; export again, or remove with --prune"] = None

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
-TELLS_FINDINGS: Final = frozenset(("dicom-sr",))
-"""Export formats that tell them, and are made anew when they change."""
+WITH_FINDINGS: Final = frozenset(("dicom-sr",))
+"""Export formats that hold them, and are made anew when they change."""
 
 
 @dataclass(frozen=True)

@@ -68,7 +68,7 @@ def to_spatialdata(map_path: str | Path, saliency_path: str | Path, *, level: in
     mpp, frame, step = meta.slide.mpp, meta.frame_px, slide_map.level_scale_px(level)
     axes = ("x", "y")
 
-    def placed(unit: float) -> Any:
+    def scaled_to(unit: float) -> Any:
         matrix = [[step * unit, 0, frame.x * unit], [0, step * unit, frame.y * unit], [0, 0, 1]]
         return Affine(matrix, input_axes=axes, output_axes=axes)
 
@@ -76,7 +76,7 @@ def to_spatialdata(map_path: str | Path, saliency_path: str | Path, *, level: in
         slide_map.to_dask(level),
         dims=("c", "y", "x"),
         c_coords=list(meta.channel_names),
-        transformations={PIXELS: placed(1.0), MICROMETRES: placed(mpp)},
+        transformations={PIXELS: scaled_to(1.0), MICROMETRES: scaled_to(mpp)},
     )
     table = tile_table(source, StitchConfig(**meta.parameters), "patch")
     elements: dict[str, Any] = {MAP: image}

@@ -64,7 +64,7 @@ class TileTable:
 
 
 def _patch_edges(source: SaliencySource) -> NDArray[np.int32]:
-    """Edges of whole patches, each rounded once from its exact place."""
+    """Edges of whole patches, each rounded once from its exact position."""
     grid = source.meta.grid
     out = np.empty((len(source), 4), np.int32)
     origin = grid.exact_origins_px(source.grid_index)
@@ -103,9 +103,9 @@ def _reach_out(
         return
     low, high = axis, axis + 2
     order = np.lexsort((grid_index[:, axis], grid_index[:, 1 - axis]))
-    line, place = grid_index[order, 1 - axis], grid_index[order, axis]
+    line, position = grid_index[order, 1 - axis], grid_index[order, axis]
     same_line = line[1:] == line[:-1]
-    gap = same_line & (place[1:] > place[:-1] + 1)
+    gap = same_line & (position[1:] > position[:-1] + 1)
     before, after = order[:-1], order[1:]
     middle = (cells[before, high].astype(np.int64) + cells[after, low]) // 2
     first = np.concatenate([[True], ~same_line])

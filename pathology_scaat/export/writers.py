@@ -51,7 +51,7 @@ def export_geojson(path: Path, context: Context) -> ExportFrame:
     context.notes.extend(alike_notes(context.classes))
     found = context.regions
     metadata = {
-        **context.told,
+        **context.object_metadata,
         f"{config.drawn} threshold": f"{found.threshold:.5g}",
         "outlined at um/px": f"{found.level_mpp:.5g}",
     }
@@ -65,7 +65,7 @@ def export_geojson(path: Path, context: Context) -> ExportFrame:
         )
     tiles = tile_features(
         table, chosen, context.classes, context.qupath_frame, context.key, unjudged,
-        has_learnt="WARNING" not in context.told,
+        has_learnt="WARNING" not in context.object_metadata,
     )  # fmt: skip
     written = write_geojson(path, itertools.chain(regions, tiles))
     context.n_tiles = written - len(found.regions)
@@ -152,7 +152,7 @@ def export_dicom(path: Path, context: Context) -> ExportFrame:
     beside = write_dicom(
         path, context.slide_map, context.tiles, context.slide_path,
         context.pictures.scale("saliency", target).vmax, context.config.identified,
-        context.told, context.pictures.examined.shown(context.config.draw_unlike),
+        context.object_metadata, context.pictures.examined.shown(context.config.draw_unlike),
     )  # fmt: skip
     context.beside.append(beside)
     return context.full_frame
@@ -161,7 +161,7 @@ def export_dicom(path: Path, context: Context) -> ExportFrame:
 def export_dicom_map(path: Path, context: Context) -> ExportFrame:
     """The map's values as a DICOM Parametric Map."""
     source = needed_source(path.name, context.slide_path, context.config.identified)
-    level = write_parametric_map(path, context.slide_map, source, context.told)
+    level = write_parametric_map(path, context.slide_map, source, context.object_metadata)
     if level:
         context.notes.append(
             f"{path.name} holds the map at {context.slide_map.mpp * 2**level:.5g} um/px, which is "
@@ -175,8 +175,8 @@ def export_dicom_sr(path: Path, context: Context) -> ExportFrame:
     source = needed_source(path.name, context.slide_path, context.config.identified)
     context.notes.extend(
         write_structured_report(
-            path, context.slide_map, context.regions, context.qupath_frame, source, context.told,
-            context.findings, context.key,
+            path, context.slide_map, context.regions, context.qupath_frame, source,
+            context.object_metadata, context.findings, context.key,
         )
     )  # fmt: skip
     return context.full_frame

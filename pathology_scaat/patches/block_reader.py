@@ -84,9 +84,9 @@ class BlockReader:
         if not hasattr(self._own, "block"):
             self._own.block = np.empty((side, side, 3), np.uint8)
         block: NDArray[np.uint8] = self._own.block
-        for places in uses:
+        for positions in uses:
             yield block.reshape(-1)
-            for place in places.tolist():
-                patch, inside = divmod(place, per_side**2)
+            for position in positions.tolist():
+                patch, inside = divmod(position, per_side**2)
                 y, x = (n * side for n in divmod(inside, per_side))
                 out[rows[patch], y : y + side, x : x + side] = block

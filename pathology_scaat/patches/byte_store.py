@@ -108,13 +108,13 @@ class RemoteByteStore:
 
 
 class _RemoteFile:
-    def __init__(self, place: RemoteByteStore, relative: str) -> None:
-        self._place, self._relative = place, relative
+    def __init__(self, store: RemoteByteStore, relative: str) -> None:
+        self._store, self._relative = store, relative
 
     def read(self, offset: int, length: int, buffer: bytearray) -> Data:
         if offset < 0:
-            return self._place._read(self._relative, start=offset)[:length]
-        return self._place._read(self._relative, start=offset, end=offset + length)
+            return self._store._read(self._relative, start=offset)[:length]
+        return self._store._read(self._relative, start=offset, end=offset + length)
 
 
 def byte_store_of(path: str | Path) -> ByteStore:
@@ -125,5 +125,5 @@ def byte_store_of(path: str | Path) -> ByteStore:
     AddressError
         If it is a URL that may not be opened.
     """
-    place = slide_location(path)
-    return LocalByteStore(place) if isinstance(place, Path) else RemoteByteStore(place)
+    location = slide_location(path)
+    return LocalByteStore(location) if isinstance(location, Path) else RemoteByteStore(location)

@@ -175,7 +175,7 @@ class TileResult:
     """What tiling a slide came to.
 
     ``n_unreadable`` patches touch pixels that cannot be decoded and are left out;
-    ``n_labelled`` have a label, ``n_labelled_by_class`` of each class; ``skipped`` tells that the
+    ``n_labelled`` have a label, ``n_labelled_by_class`` of each class; ``skipped`` says that the
     store was already right, ``relabelled`` that its patches were, and got other labels;
     ``n_cut`` patches were cut out of the slide now, all of them if None.
     ``warnings`` are what the user must not miss, and not in ``notes``.

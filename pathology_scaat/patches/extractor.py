@@ -115,7 +115,7 @@ class PatchExtractor(Closing):
     def _patches_are_tiles(self) -> bool:
         side, tile = self._grid.patch_size_px, self._tile_lattice.tile_size_px
         patches = (self._first_x, self._first_y, self._grid.step_px)
-        return tile == SizePx(side, side) and all(place % side == 0 for place in patches)
+        return tile == SizePx(side, side) and all(n_px % side == 0 for n_px in patches)
 
     def _read_tile(self, key: Key) -> CacheEntry:
         size = self._tile_lattice.tile_size_px

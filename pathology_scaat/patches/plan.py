@@ -142,13 +142,13 @@ def plan_tiling(jobs: Sequence[TileJob], config: TileConfig) -> TilePlan:
 
 def free_bytes(folder: Path) -> int:
     """Bytes free where a folder is or will be."""
-    place = folder.absolute()
-    while not place.exists() and place != place.parent:
-        place = place.parent
-    return shutil.disk_usage(place).free
+    existing = folder.absolute()
+    while not existing.exists() and existing != existing.parent:
+        existing = existing.parent
+    return shutil.disk_usage(existing).free
 
 
-def check_room(plan: TilePlan, folder: Path) -> str:
+def check_disk_space(plan: TilePlan, folder: Path) -> str:
     """The sentence about a plan, where the disk holds it.
 
     Raises
@@ -167,7 +167,7 @@ def check_room(plan: TilePlan, folder: Path) -> str:
     return plan.sentence(free)
 
 
-def check_slide_room(n_patches: int, config: TileConfig, folder: Path, subject: str) -> None:
+def check_slide_disk_space(n_patches: int, config: TileConfig, folder: Path, subject: str) -> None:
     """Refuse a slide whose chosen patches cannot fit, before the first is written.
 
     Raises

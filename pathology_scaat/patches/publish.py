@@ -1,4 +1,4 @@
-"""How a new store appears in its place: whole or not at all."""
+"""How a new store is published at its path: whole or not at all."""
 
 from __future__ import annotations
 
@@ -32,24 +32,24 @@ def new_store(path: str | Path) -> Iterator[Path]:
     Raises
     ------
     StoreError
-        If the place cannot be reached or written.
+        If the path or URL cannot be reached or written.
     AddressError
         If it is a URL that may not be opened.
     """
-    place = slide_location(path)
-    if isinstance(place, Path):
-        with atomic_path(place) as partial:
+    location = slide_location(path)
+    if isinstance(location, Path):
+        with atomic_path(location) as partial:
             yield partial
         return
-    check_url(place)
+    check_url(location)
     with tempfile.TemporaryDirectory(prefix="scaat-") as folder:
-        partial = Path(folder) / place.name
+        partial = Path(folder) / location.name
         yield partial
         try:
-            _upload(partial, place)
+            _upload(partial, location)
         except Exception as error:
             raise StoreError(
-                place.name, *reason_of(error, "cannot be written to its URL")
+                location.name, *reason_of(error, "cannot be written to its URL")
             ) from None
 
 

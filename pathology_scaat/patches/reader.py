@@ -67,8 +67,10 @@ class PatchStore(Described):
 
     def __init__(self, path: str | Path) -> None:
         self.path: Path | str = str(path) if is_url(path) else Path(path)
-        self._place = byte_store_of(path)
-        self.meta = PatchStoreMeta.from_attributes(read_group(self._place), self._place.name)
+        self._byte_store = byte_store_of(path)
+        self.meta = PatchStoreMeta.from_attributes(
+            read_group(self._byte_store), self._byte_store.name
+        )
 
     def _title(self) -> str:
         return self.meta.slide_id
@@ -97,7 +99,7 @@ class PatchStore(Described):
     @property
     def name(self) -> str:
         """The folder's name."""
-        return self._place.name
+        return self._byte_store.name
 
     def _damaged(self, name: str) -> StoreError:
         return StoreError(
@@ -106,7 +108,7 @@ class PatchStore(Described):
 
     def _column(self, name: str) -> NDArray[Any]:
         try:
-            return read_column(self._place, name)
+            return read_column(self._byte_store, name)
         except _DAMAGE:
             raise self._damaged(name) from None
 
@@ -121,8 +123,8 @@ class PatchStore(Described):
         block_px = self.meta.block_size_px
         try:
             if block_px is None:
-                return ShardReader(self._place, "patches", self.patch_size_px)
-            blocks = ShardReader(self._place, "blocks", block_px)
+                return ShardReader(self._byte_store, "patches", self.patch_size_px)
+            blocks = ShardReader(self._byte_store, "blocks", block_px)
             return BlockReader(blocks, self._column("patch_blocks"), self.patch_size_px)
         except _DAMAGE:
             raise self._damaged("patches" if block_px is None else "blocks") from None

@@ -26,7 +26,8 @@ class AxisWeights:
     """Weights of n output pixels along one axis.
 
     ``first`` is the first level pixel of the whole stretch, ``count`` how many it needs;
-    ``begin`` (n,) int32 is relative to ``first``; ``weights`` (n, taps) float32, rows sum to 1.
+    ``begin`` (n,) int32 is relative to ``first``; ``weights`` (n, k) float32 holds
+    the weights of each output pixel, and its rows sum to 1.
     Both are shared by all who ask for the same stretch, and read-only.
     """
 
@@ -57,17 +58,17 @@ def axis_weights(start: float, shrink: float, index: int, n: int) -> AxisWeights
     edges = np.where(np.abs(edges - nearest) < 1e-6, nearest, edges)
     low, high = edges[:-1], edges[1:]
     begin = np.floor(low).astype(np.int64)
-    taps = int((np.ceil(high).astype(np.int64) - begin).max())
-    pixel = begin[:, None] + np.arange(taps)[None, :]
+    n_weights = int((np.ceil(high).astype(np.int64) - begin).max())
+    pixel = begin[:, None] + np.arange(n_weights)[None, :]
     cover = np.minimum(high[:, None], pixel + 1.0) - np.maximum(low[:, None], pixel)
     cover = np.clip(cover, 0.0, None)
     weights = (cover / cover.sum(axis=1, keepdims=True)).astype(np.float32)
     first = int(begin[0])
-    # The last pixels may have fewer taps than the widest; their spare taps weigh nothing
+    # The last pixels may have fewer weights than the widest; their spare weights are zero
     # and are moved inside the stretch that is read.
     count = math.ceil(float(high[-1])) - first
-    count = max(count, taps)
-    spare = begin - first + taps - count
+    count = max(count, n_weights)
+    spare = begin - first + n_weights - count
     for row in np.flatnonzero(spare > 0):
         shift = int(spare[row])
         begin[row] -= shift
@@ -99,21 +100,21 @@ def _average(
         top = row_begin[y]
         for x in range(width):
             line[x] = row_weights[y, 0] * source[top, x]
-        for tap in range(1, n_row_weights):
-            weight = row_weights[y, tap]
+        for k in range(1, n_row_weights):
+            weight = row_weights[y, k]
             if weight != 0:
                 for x in range(width):
-                    line[x] += weight * source[top + tap, x]
+                    line[x] += weight * source[top + k, x]
         for x in range(out.shape[1] // 3):
             left = col_begin[x] * 3
             red = np.float32(0.5)
             green = np.float32(0.5)
             blue = np.float32(0.5)
-            for tap in range(n_col_weights):
-                weight = col_weights[x, tap]
-                red += weight * line[left + 3 * tap]
-                green += weight * line[left + 3 * tap + 1]
-                blue += weight * line[left + 3 * tap + 2]
+            for k in range(n_col_weights):
+                weight = col_weights[x, k]
+                red += weight * line[left + 3 * k]
+                green += weight * line[left + 3 * k + 1]
+                blue += weight * line[left + 3 * k + 2]
             out[y, 3 * x] = np.uint8(red)
             out[y, 3 * x + 1] = np.uint8(green)
             out[y, 3 * x + 2] = np.uint8(blue)

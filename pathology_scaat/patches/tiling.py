@@ -22,7 +22,7 @@ from pathology_scaat.patches.config import TileJob, TileResult
 from pathology_scaat.patches.extractor import ExtractorLimits, PatchExtractor
 from pathology_scaat.patches.identity import identity_of_job, inputs_of, settings_of
 from pathology_scaat.patches.labelling import PatchLabels, label_warnings, labels_of
-from pathology_scaat.patches.plan import check_slide_room
+from pathology_scaat.patches.plan import check_slide_disk_space
 from pathology_scaat.patches.publish import new_store
 from pathology_scaat.patches.reader import PatchStore
 from pathology_scaat.patches.relabel import relabel_store
@@ -85,10 +85,10 @@ def _choose(
     wanted = _Wanted(index, share, labels.label, labels.coverage)
     if config.only_labelled:
         wanted = wanted.where(labels.label != UNLABELLED)
-    return wanted, *_said(labels)
+    return wanted, *_notes_and_warnings(labels)
 
 
-def _said(labels: PatchLabels) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _notes_and_warnings(labels: PatchLabels) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Notes and warnings of labels: a warning holds the notes that explain it."""
     warnings = label_warnings(labels)
     return () if warnings else labels.notes, warnings
@@ -266,7 +266,7 @@ def tile_slide(job: TileJob, *, limits: ExtractorLimits | None = None) -> TileRe
             )
             return _result(job, info, meta, wanted.label, began)
         if isinstance(store, Path):
-            check_slide_room(len(wanted.index), job.config, store.parent, _name(job))
+            check_slide_disk_space(len(wanted.index), job.config, store.parent, _name(job))
         with new_store(job.store_path) as partial:
             meta = _write(partial, job, slide, meta, plan, wanted, limits, signed)
     return _result(job, info, meta, PatchStore(job.store_path).labels, began)
@@ -293,7 +293,7 @@ def _relabelled(
 ) -> TileResult:
     """The patches are right, their labels are not: new labels on the same pixels."""
     labels = labels_of(job, info, meta.grid, present.grid_index)
-    label_notes, warnings = _said(labels)
+    label_notes, warnings = _notes_and_warnings(labels)
     meta = replace(
         meta,
         class_names=job.config.class_names,

@@ -14,7 +14,7 @@ from pathology_scaat.patches.config import TileConfig
 from pathology_scaat.patches.publish import new_store
 from pathology_scaat.patches.reader import PatchStore
 from pathology_scaat.patches.schema import PatchStoreMeta
-from pathology_scaat.patches.writer import write_places
+from pathology_scaat.patches.writer import write_patch_table
 from pathology_scaat.patches.zarr_layout import GROUP_FILE, LARGE_SHARDS, write_group
 
 
@@ -58,7 +58,7 @@ def write_without_pixels(
     """
     with new_store(path) as partial:
         partial.mkdir(parents=True, exist_ok=True)
-        write_places(partial, meta, grid_index, tissue_fraction, label, label_coverage)
+        write_patch_table(partial, meta, grid_index, tissue_fraction, label, label_coverage)
         write_group(partial, meta.to_attributes())
         checksum_folder(partial, GROUP_FILE, LARGE_SHARDS)
 

@@ -153,7 +153,7 @@ class PatchStoreWriter(Closing):
         self._metadata["shape"][0] = self.n_written
         write_array_metadata(self._path, self._array, self._metadata)
         write_columns(self._path, columns)
-        write_places(self._path, meta, grid_index, tissue_fraction, label, label_coverage)
+        write_patch_table(self._path, meta, grid_index, tissue_fraction, label, label_coverage)
         write_group(self._path, meta.to_attributes())
         checksum_folder(self._path, GROUP_FILE, LARGE_SHARDS)
 
@@ -166,7 +166,7 @@ _NAMES = {
 }
 
 
-def write_places(
+def write_patch_table(
     path: Path,
     meta: PatchStoreMeta,
     grid_index: NDArray[np.integer],

@@ -2,7 +2,7 @@
 
 What is made ahead is what the stage itself would make: the same function, under the same lease,
 in worker processes of the same kind. The stage comes afterwards all the same. It finds what is
-right, makes what is missing, and alone tells of failures and writes the status table; so nothing
+right, makes what is missing, and alone reports failures and writes the status table; so nothing
 hangs on what happened here, and an interruption at any moment costs a map that was half made.
 """
 
@@ -72,7 +72,7 @@ class Ahead:
         if self._executor is not None:
             for future in self._running.values():
                 future.cancel()
-            self._executor.close(gently=kind is None)
+            self._executor.close(idle=kind is None)
 
 
 def _was_made(future: Future[Any]) -> bool:

@@ -96,7 +96,7 @@ def near_notes(names: Sequence[str]) -> list[str]:
 def with_class_names(
     config: TileConfig, rows: Sequence[ManifestRow]
 ) -> tuple[TileConfig, tuple[str, ...]]:
-    """The settings with the cohort's classes where they name none; and what is to be told.
+    """The settings with the cohort's classes where they name none; and what is to be reported.
 
     Raises
     ------

@@ -72,7 +72,7 @@ def class_table_notes(counts: Sequence[ClassCount]) -> list[str]:
 
 
 def slide_class_notes(slides: Sequence[TrainingSlide]) -> list[str]:
-    """One line for each label of slides, and what a split of one label alone cannot tell."""
+    """One line for each label of slides, and what a split of one label alone cannot show."""
     labels = sorted({slide.label for slide in slides if slide.label})
     lines = []
     for name in labels:

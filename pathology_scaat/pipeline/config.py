@@ -75,7 +75,7 @@ class RunConfig(BaseModel):
     )
     tile: TileConfig = Field(
         default_factory=lambda: TileConfig(overlap=RUN_OVERLAP),
-        description="as for tile alone, but with half overlap unless told otherwise",
+        description="as for tile alone, but with half overlap unless set otherwise",
     )
     train: TrainConfig = Field(default_factory=TrainConfig)
     explain: ExplainConfig = Field(default_factory=ExplainConfig)

@@ -61,7 +61,7 @@ def write_contributions(
         They add up to the bag's scores.
     target : Target
     slide : Path, optional
-        The slide itself: coordinates that do not lie on it are told of, and no tiles made.
+        The slide itself: coordinates that do not lie on it are reported, and no tiles made.
 
     Returns
     -------

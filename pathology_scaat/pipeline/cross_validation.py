@@ -103,7 +103,7 @@ def plan_folds(
         rows=tuple(replace(r, split=None) for r in cohort.rows if r.slide_id not in outside)
     )
     if by_slide:
-        slides, notes = labelled_slides(free, out, seed, deal=False)
+        slides, notes = labelled_slides(free, out, seed, assign=False)
     else:
         slides, notes = training_slides(free, out, seed), label_notes(cohort.rows, settings.labels)
     if settings.data_years:
@@ -112,27 +112,27 @@ def plan_folds(
         listener.note(note)
     row_of = {row.slide_id: row for row in cohort.rows}
     labels: dict[str, set[str]] = {}
-    places: dict[str, set[str]] = {}
+    sites_of: dict[str, set[str]] = {}
     for slide in slides:
         labels.setdefault(slide.patient_id, set()).add(slide.label or "annotated")
         if sites and slide.slide_id in sites:
-            places.setdefault(slide.patient_id, set()).add(sites[slide.slide_id])
-    torn = sorted(patient for patient, found in places.items() if len(found) > 1)
-    if torn:
+            sites_of.setdefault(slide.patient_id, set()).add(sites[slide.slide_id])
+    divided = sorted(patient for patient, found in sites_of.items() if len(found) > 1)
+    if divided:
         raise ManifestError(
-            "the cohort", f"has patient '{torn[0]}' at more than one site", "give each one site"
+            "the cohort", f"has patient '{divided[0]}' at more than one site", "give each one site"
         )
     given = {s.slide_id: getattr(row_of[s.slide_id], "fold", None) for s in slides}
     if all(fold is not None for fold in given.values()):
         fold_of = _given_folds(given, n_folds)
     else:
-        dealt = assign_folds(
+        fold_of_patient = assign_folds(
             {patient: " and ".join(sorted(found)) for patient, found in labels.items()},
             n_folds,
             seed,
-            {patient: next(iter(found)) for patient, found in places.items()} if sites else None,
+            {patient: next(iter(found)) for patient, found in sites_of.items()} if sites else None,
         )
-        fold_of = {s.slide_id: dealt[s.patient_id] for s in slides}
+        fold_of = {s.slide_id: fold_of_patient[s.patient_id] for s in slides}
     StatusTable(out).update_many(
         (s, "tile", "done", "", {"split": f"fold {fold}"}) for s, fold in fold_of.items()
     )

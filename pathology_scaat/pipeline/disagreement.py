@@ -70,7 +70,7 @@ def write_disagreement(
 def disagreement_words(out: Path) -> dict[str, Difference]:
     """Where the models of the last prediction differ, by slide, for a page in a folder of ``out``.
 
-    Nothing is told of tiles that are gone, or that are of patches of before.
+    Tiles that are gone, or that are of earlier patches, are left out.
     """
     how = read_how(out / HOW_NAME)
     recorded, positive = how.get(DISAGREEMENT), str(how.get("positive_class", ""))

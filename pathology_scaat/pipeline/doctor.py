@@ -67,7 +67,7 @@ def doctor(out: Path | None = None) -> tuple[Check, ...]:
     ----------
     out : Path, optional
         Folder whose disk is looked at, and written to where it exists; by default the free
-        space of the working directory is told, and the temporary folder is written to.
+        space of the working directory is reported, and the temporary folder is written to.
     """
     checks = [Check("Python", True, platform.python_version())]
     for name in REQUIRED:

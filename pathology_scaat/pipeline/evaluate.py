@@ -31,13 +31,13 @@ def _steps(reporter: Reporter) -> Callable[[str, int, int], None]:
     """A progress callback that opens one bar for each kind of work as it begins."""
     begun: set[str] = set()
 
-    def tell(what: str, done: int, total: int) -> None:
+    def update(what: str, done: int, total: int) -> None:
         if what not in begun:
             begun.add(what)
             reporter.begin(what, total)
         reporter.update(what, done)
 
-    return tell
+    return update
 
 
 def _annotations(cohort: Manifest) -> dict[str, Path]:

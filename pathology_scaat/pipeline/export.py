@@ -17,7 +17,7 @@ from pathology_scaat.evaluation.performance.predictions import HOW_NAME, read_ho
 from pathology_scaat.execution.engine import EngineConfig
 from pathology_scaat.export import ExportConfig
 from pathology_scaat.export.qupath.model_words import ModelWords
-from pathology_scaat.export.slide_findings import TELLS_FINDINGS, SlideFindings
+from pathology_scaat.export.slide_findings import WITH_FINDINGS, SlideFindings
 from pathology_scaat.pipeline.cohort_page import write_cohort_page
 from pathology_scaat.pipeline.reporting import Reporter, StageReport
 from pathology_scaat.pipeline.run_log import logged
@@ -122,7 +122,7 @@ def predictions_in_words(out: Path) -> dict[str, SlideWords]:
 
 
 def _with_prediction(facts: ModelWords, said: SlideWords | None) -> ModelWords:
-    """A model's facts with its own prediction of a slide; another model's is not told."""
+    """A model's facts with its own prediction of a slide; another model's is left out."""
     if said is None:
         return facts
     if not facts.model_fingerprint:  # models of folds: none is the run's
@@ -185,7 +185,7 @@ def export(
     settings = config or ExportConfig()
     facts = model_facts(space.model)
     said = predictions_in_words(out)
-    findings = slide_findings(out) if TELLS_FINDINGS & set(settings.formats) else {}
+    findings = slide_findings(out) if WITH_FINDINGS & set(settings.formats) else {}
     jobs = [
         ExportJob(
             map_path=space.map(slide_id),

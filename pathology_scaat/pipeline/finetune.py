@@ -70,7 +70,7 @@ def finetune_cohort(
                 f"give it the split '{known}', or leave it out",
             )
         rows.append(replace(one.row, split=known or one.row.split))
-    dealt = assign_splits(
+    assigned = assign_splits(
         Manifest(rows=tuple(rows)),
         seed=seed,
         classes={one.row.slide_id: one.classes for one in labelled},
@@ -82,11 +82,11 @@ def finetune_cohort(
             patient_id=row.patient_id,
             split=row.split or "train",
         )
-        for row in dealt.rows
+        for row in assigned.rows
     )
     notes = (*_role_notes(labelled, fixed, parent), *_block_notes(slides, parent, seed))
     counts = {one.row.slide_id: one.counts for one in labelled}
-    return TrainingCohort(slides, (*dealt.notes, *notes), count_classes(slides, counts))
+    return TrainingCohort(slides, (*assigned.notes, *notes), count_classes(slides, counts))
 
 
 def _block_notes(
@@ -252,8 +252,8 @@ def finetune(
     found = finetune_cohort(cohort, out, parent, seed)
     if settings.data_years:
         found = replace(found, slides=with_years(found.slides, cohort.rows))
-    told = (*class_table_notes(found.class_counts), *found.notes)
-    for note in told:
+    notes = (*class_table_notes(found.class_counts), *found.notes)
+    for note in notes:
         listener.note(note)
     from pathology_scaat.training import train_model  # needs torch
 
@@ -266,5 +266,5 @@ def finetune(
         "finetune",
         listener,
     )  # fmt: skip
-    note_result(result, told, out, "finetune", listener)
+    note_result(result, notes, out, "finetune", listener)
     return result

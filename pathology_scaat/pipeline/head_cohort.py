@@ -1,4 +1,4 @@
-"""A cohort's table and a folder of features, as bags of what is to be learnt or told."""
+"""A cohort's table and a folder of features, as bags with what is to be learnt or predicted."""
 
 from __future__ import annotations
 
@@ -199,7 +199,7 @@ def _bag(
     return FeatureBag(bag_id, patient, split, files, said.label, said.time, said.event)
 
 
-def deal(
+def assign_head_splits(
     cohort: FeatureCohort, truth: Mapping[str, Truth], seed: int
 ) -> tuple[dict[str, str], tuple[str, ...]]:
     """Splits of the slides of which the table says something, patient by patient.
@@ -223,8 +223,8 @@ def deal(
             "says nothing of any slide that has features",
             "fill in the column that is to be learnt",
         )
-    dealt = assign_splits(Manifest(rows=tuple(rows)), seed=seed)
-    return {r.slide_id: r.split or "train" for r in dealt.rows}, dealt.notes
+    assigned = assign_splits(Manifest(rows=tuple(rows)), seed=seed)
+    return {r.slide_id: r.split or "train" for r in assigned.rows}, assigned.notes
 
 
 def _some(slide_ids: Sequence[str]) -> str:

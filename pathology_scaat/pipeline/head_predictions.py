@@ -126,7 +126,7 @@ def _predict_one(
     reader = FeatureReader(0)
     scores = []
     notes: list[str] = []
-    n_squares = n_placed = 0
+    n_squares = n_tables = 0
     for bag in bags:
         with torch.no_grad():
             parts = bundle.model.contributions(reader.read(bag))
@@ -138,7 +138,7 @@ def _predict_one(
             written, problem = write_contributions(
                 folder / CONTRIBUTIONS, file, mine, config.target, _slide_of(cohort, file.slide_id)
             )
-            n_placed += written.table
+            n_tables += written.table
             n_squares += written.squares
             if problem:
                 notes.append(problem)
@@ -228,7 +228,7 @@ def _classes(
     gathered = Gathered(rows, config.target.names, config.positive_class, how, True, False)
     report = publish(
         folder, gathered, notes=notes, folds=False, prevalence=prevalence, subgroups=None,
-        seed=seed, listener=listener, tell_slides=False,
+        seed=seed, listener=listener, fill_slide_table=False,
     )  # fmt: skip
     if report.performance is None:
         for note in notes:

@@ -1,4 +1,4 @@
-"""What heads on features are asked to tell, and the folders that they lie in."""
+"""What heads on features predict, and the folders that they lie in."""
 
 from __future__ import annotations
 

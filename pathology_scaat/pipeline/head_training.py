@@ -11,8 +11,8 @@ from pathology_scaat.artifacts.notes import keep_notes
 from pathology_scaat.artifacts.output_folder import claim_output
 from pathology_scaat.errors import UsageError
 from pathology_scaat.pipeline.head_cohort import (
+    assign_head_splits,
     completed,
-    deal,
     make_bags,
     read_feature_cohort,
     truth_of,
@@ -73,14 +73,14 @@ def train_heads(
         whole = completed(target, cohort)
         own: Unit = "patient" if whole.kind == "survival" else unit
         truth = truth_of(cohort, whole, needed=True)
-        splits, told = deal(cohort, truth, seed)
+        splits, split_notes = assign_head_splits(cohort, truth, seed)
         bags = [b for b in make_bags(cohort, truth, own, splits) if b.split]
         folder = target_folder(out, whole, len(targets))
         folder.mkdir(parents=True, exist_ok=True)
         stage = "train" if len(targets) == 1 else f"train {whole.column}"
         begun = False
 
-        def tell(progress: TrainProgress, stage: str = stage) -> None:
+        def on_progress(progress: TrainProgress, stage: str = stage) -> None:
             nonlocal begun
             if not begun:
                 listener.begin(stage, progress.n_epochs)
@@ -90,11 +90,11 @@ def train_heads(
         with lease_if_writable(folder / HEAD, math.inf):
             result = train_head(
                 bags, folder / HEAD, settings, whole, unit=own, seed=seed, overwrite=overwrite,
-                progress=tell,
+                progress=on_progress,
             )  # fmt: skip
         if begun:
             listener.end(stage)
-        head_notes = [f"{len(bags)} bags of one {own} each.", *told, *result.notes]
+        head_notes = [f"{len(bags)} bags of one {own} each.", *split_notes, *result.notes]
         for note in head_notes:
             listener.note(note)
         keep_notes(folder, "train", [*cohort.notes, *head_notes])

@@ -148,7 +148,7 @@ def import_model(
         If ``out`` is something else than a bundle, or one and ``overwrite`` is not given.
     """
     said = meaning or ModelMeaning()
-    _check_place(out, overwrite)
+    _check_output(out, overwrite)
     found = _read(source)
     said = _merged(said, found, runs=source.torchscript is not None)
     assert said.class_names is not None  # noqa: S101  (for the type checker)
@@ -207,17 +207,18 @@ def import_model(
             }
         )
     notes = (*found.notes, *notes, f"{positive.note[:1].upper()}{positive.note[1:]}.")
-    told = (*notes, *unknowns(config))
-    config = config.model_copy(update={"notes": told})
+    all_notes = (*notes, *unknowns(config))
+    config = config.model_copy(update={"notes": all_notes})
     config = save_bundle(out, model, config, script=source.torchscript)
     if source.torchscript is not None:
-        place = trust_script(config.weights_sha256)
-        told = (
-            *told,
+        trust_file = trust_script(config.weights_sha256)
+        all_notes = (
+            *all_notes,
             f"TorchScript is a program: this one was run, and the bundle runs it again for you "
-            f"alone ({place.name} in your configuration folder). Others must import it themselves.",
+            f"alone ({trust_file.name} in your configuration folder). Others must import it "
+            "themselves.",
         )
-    return ImportReport(out, config, tried, told)
+    return ImportReport(out, config, tried, all_notes)
 
 
 def unknowns(config: BundleConfig) -> tuple[str, ...]:
@@ -229,7 +230,7 @@ def unknowns(config: BundleConfig) -> tuple[str, ...]:
         "Not calibrated: its probabilities are those of the plain logits.",
         "Not known: the slides it was trained on. No slide counts as held out, and no performance "
         "of it is recorded.",
-        "Not known: what its training patches look like. No patch is told to be unlike them.",
+        "Not known: what its training patches look like. No patch is reported to be unlike them.",
     ]
     if record.n_reference_patches:
         said.append(
@@ -246,7 +247,7 @@ def unknowns(config: BundleConfig) -> tuple[str, ...]:
     return tuple(said)
 
 
-def _check_place(out: Path, overwrite: bool) -> None:
+def _check_output(out: Path, overwrite: bool) -> None:
     if not out.exists() and not out.is_symlink():
         return
     try:

@@ -18,13 +18,13 @@ from pathology_scaat.pipeline.same_slides import refuse_copies
 from pathology_scaat.training import TrainingSlide
 from pathology_scaat.training.bags.config import LabelSource
 
-Decided = Literal["slide", "mixed", "copy", "patch"]
+ResolvedLabelSource = Literal["slide", "mixed", "copy", "patch"]
 
 FROM_BAGS = ("slide", "mixed")
 """Sources that learn from bags."""
 
 
-def label_source(rows: Sequence[ManifestRow], asked: LabelSource) -> Decided:
+def label_source(rows: Sequence[ManifestRow], asked: LabelSource) -> ResolvedLabelSource:
     """What to learn from: as asked, else labels of slides where there are no annotations."""
     if asked != "auto":
         return asked
@@ -66,14 +66,14 @@ def labelled_slides(
     out: Path,
     seed: int,
     *,
-    deal: bool = True,
+    assign: bool = True,
     engine: EngineConfig | None = None,
     announce: Callable[[str], None] | None = None,
 ) -> tuple[tuple[TrainingSlide, ...], tuple[str, ...]]:
     """The tiled slides that have a label, with patient-disjoint splits; and what to say.
 
     Splits that the manifest gives are kept; where it gives none they are made (stratified by
-    label, seeded) and recorded in ``slides.csv``; without ``deal`` all are ``train``. Stores are
+    label, seeded) and recorded in ``slides.csv``; without ``assign`` all are ``train``. Stores are
     looked into where the engine says, one job per slide; in this process by default.
 
     Raises
@@ -100,7 +100,7 @@ def labelled_slides(
         notes.append(f"{n_bare} slide(s) without a label take no part in the training.")
     refuse_copies(rows, [counted[row.slide_id].slide_fingerprint for row in rows])
     cohort = Manifest(rows=tuple(rows))
-    if deal:
+    if assign:
         # Also where all splits are given: what they leave out is said all the same.
         cohort = assign_splits(cohort, seed=seed)
         patients = manifest.patient_keys()
@@ -124,7 +124,7 @@ def labelled_slides(
         )
         for row in cohort.rows
     )
-    if deal:
+    if assign:
         notes += [*slide_class_notes(slides), *cohort.notes]
     return slides, tuple(notes)
 

@@ -38,7 +38,7 @@ class FoldModel:
         Its bundle.
     splits : dict of slide id to split, or None
         Part of each slide in its training, of the slides to predict; None where no table of this
-        folder tells, so that the bundle alone does.
+        folder records, so that the bundle alone does.
     """
 
     fold: int | None
@@ -47,7 +47,7 @@ class FoldModel:
 
 
 @dataclass(frozen=True)
-class Said:
+class ModelPredictions:
     """Predictions of one model (or of several together), and how they came about.
 
     Attributes
@@ -138,8 +138,8 @@ def predict_with(
     space: Workspace,
     device: str,
     listener: Reporter,
-    like: Said | None = None,
-) -> Said:
+    like: ModelPredictions | None = None,
+) -> ModelPredictions:
     """Predictions of one model, calibrated: on its validation slides, or as it was before."""
     require_device(device)
     config = read_bundle_config(one.model)
@@ -179,7 +179,7 @@ def predict_with(
     if fit is not None and rows:
         values = fit.apply(np.stack([r.probability for r in rows]))
         calibrated = tuple(replace(r, probability=p) for r, p in zip(rows, values, strict=True))
-    return Said(
+    return ModelPredictions(
         calibrated, names, config.positive_class, rule_of(config), _words(config, fit),
         (model_print,), known, fit, by_patch,
     )  # fmt: skip
@@ -207,7 +207,7 @@ def _words(config: BundleConfig, fit: Calibration | None) -> str:
     return f"calibrated on the validation slides (temperature {warm:.3g})"
 
 
-def together(members: Sequence[Said]) -> Said:
+def combined(members: Sequence[ModelPredictions]) -> ModelPredictions:
     """What several models say together of the slides that all of them spoke of.
 
     A slide that any of them was trained on counts as a training slide, one that any was chosen by
@@ -216,12 +216,14 @@ def together(members: Sequence[Said]) -> Said:
     Raises
     ------
     BundleError
-        If the models do not tell the same classes.
+        If the models do not predict the same classes.
     """
     first = members[0]
     if any(m.class_names != first.class_names for m in members):
         raise BundleError(
-            "the models", "do not tell the same classes", "give models of one question together"
+            "the models",
+            "do not predict the same classes",
+            "give models of one question together",
         )
     by_slide: dict[str, list[Prediction]] = {}
     for member in members:
@@ -255,7 +257,7 @@ def together(members: Sequence[Said]) -> Said:
                 model="",
             )
         )
-    return Said(
+    return ModelPredictions(
         tuple(rows),
         first.class_names,
         first.positive,
@@ -268,7 +270,7 @@ def together(members: Sequence[Said]) -> Said:
     )
 
 
-def record_of(members: Sequence[Said], models: Sequence[FoldModel]) -> dict[str, Any]:
+def record_of(members: Sequence[ModelPredictions], models: Sequence[FoldModel]) -> dict[str, Any]:
     """How predictions were made, for the record."""
     first = members[0]
     return {

@@ -20,7 +20,13 @@ from pathology_scaat.execution.devices import choose_device
 from pathology_scaat.patches.plan import MAX_OPENED, free_bytes
 from pathology_scaat.pipeline.config import RunConfig
 from pathology_scaat.pipeline.prepare import Prepared, prepare
-from pathology_scaat.pipeline.probe import Looked, Measured, look_at, try_explaining, try_tiling
+from pathology_scaat.pipeline.probe import (
+    Measured,
+    ProbedSlide,
+    probe_slide,
+    try_explaining,
+    try_tiling,
+)
 from pathology_scaat.pipeline.reporting import Reporter, Silent
 from pathology_scaat.system.processes import usable_cores
 
@@ -80,7 +86,7 @@ class RunPlan:
         Where the output folder is or will be.
     stages : tuple of StagePlan
     notes : tuple of str
-        What the run would tell first, and what this plan does not know.
+        What the run would report first, and what this plan does not know.
     """
 
     slides: tuple[SlidePlan, ...]
@@ -123,29 +129,29 @@ def plan_run(config: RunConfig, reporter: Reporter | None = None) -> RunPlan:
     ready = prepare(config.model_copy(update={"pseudonymize": None}))
     rows = ready.cohort.rows[:: max(1, -(-len(ready.cohort.rows) // MAX_OPENED))]
     space = Workspace(config.out)
-    looked: dict[str, Looked] = {}
+    probed: dict[str, ProbedSlide] = {}
     problems: dict[str, str] = {}
     listener.begin("look", len(rows))
     for row in rows:
         try:
-            looked[row.slide_id] = look_at(row, ready.tile_config)
+            probed[row.slide_id] = probe_slide(row, ready.tile_config)
         except ScaatError as error:
             problems[row.slide_id] = str(error)
         listener.advance("look")
     listener.end("look")
-    trial = _try_out(config, ready, rows, looked)
-    slides = tuple(_slide_plan(row, space, looked, problems, trial) for row in rows)
+    trial = _try_out(config, ready, rows, probed)
+    slides = tuple(_slide_plan(row, space, probed, problems, trial) for row in rows)
     to_cut = [one.n_patches or 0 for one in slides if not one.already_there and not one.problem]
     scale = len(ready.cohort.rows) / len(rows)
     n_patches = round(sum(to_cut) * scale)
     every = round(sum(one.n_patches or 0 for one in slides) * scale)
-    n_usable = round(len(looked) * scale)
-    look_s = sum(one.seconds for one in looked.values()) * scale
+    n_usable = round(len(probed) * scale)
+    look_s = sum(one.seconds for one in probed.values()) * scale
     saliency = trial.explaining
     return RunPlan(
         slides=slides,
         n_slides=len(ready.cohort.rows),
-        n_patches=n_patches if looked else None,
+        n_patches=n_patches if probed else None,
         n_bytes=round(n_patches * trial.tiling.patch_bytes) if trial.tiling else None,
         saliency_bytes=round(every * saliency.patch_bytes) if saliency else None,
         free_bytes=free_bytes(config.out),
@@ -157,12 +163,12 @@ def plan_run(config: RunConfig, reporter: Reporter | None = None) -> RunPlan:
 def _slide_plan(
     row: ManifestRow,
     space: Workspace,
-    looked: dict[str, Looked],
+    probed: dict[str, ProbedSlide],
     problems: dict[str, str],
     trial: _Trial,
 ) -> SlidePlan:
     there = space.patches(row.slide_id).exists()
-    found = looked.get(row.slide_id)
+    found = probed.get(row.slide_id)
     if found is None:
         return SlidePlan(row.slide_id, None, None, there, problems.get(row.slide_id, ""))
     size = round(found.n_patches * trial.tiling.patch_bytes) if trial.tiling else None
@@ -170,17 +176,17 @@ def _slide_plan(
 
 
 def _try_out(
-    config: RunConfig, ready: Prepared, rows: Sequence[ManifestRow], looked: dict[str, Looked]
+    config: RunConfig, ready: Prepared, rows: Sequence[ManifestRow], probed: dict[str, ProbedSlide]
 ) -> _Trial:
     """Cut and explain a few patches of the smallest slide that has some."""
-    possible = [row for row in rows if row.slide_id in looked and looked[row.slide_id].n_patches]
+    possible = [row for row in rows if row.slide_id in probed and probed[row.slide_id].n_patches]
     if not possible:
         return _Trial()
     row = min(possible, key=_file_bytes)
     try:
         with tempfile.TemporaryDirectory(prefix="scaat-plan-") as made:
             folder = Path(made)
-            tiling = try_tiling(row, looked[row.slide_id], ready.tile_config, folder)
+            tiling = try_tiling(row, probed[row.slide_id], ready.tile_config, folder)
             if config.model is None:
                 return _Trial(tiling)
             try:
@@ -225,7 +231,7 @@ def _stages(
             found.append(StagePlan(stage, 0.0, "a model is given"))
         else:
             why = trial.why_no_explaining if stage == "explain" else "it was not measured here"
-            found.append(StagePlan(stage, None, f"{why}; a finished run in this folder tells"))
+            found.append(StagePlan(stage, None, f"{why}; a finished run in this folder shows it"))
     return tuple(found)
 
 

@@ -38,11 +38,11 @@ from pathology_scaat.pipeline.disagreement import DISAGREEMENT, write_disagreeme
 from pathology_scaat.pipeline.members import (
     STAGE,
     FoldModel,
+    combined,
     predict_with,
     record_of,
     slide_facts,
     slides_of,
-    together,
 )
 from pathology_scaat.pipeline.reporting import Reporter
 from pathology_scaat.pipeline.run_log import logged
@@ -94,7 +94,7 @@ def predict(
     test_manifest : Path or Manifest, optional
         An external cohort that is tiled in ``out`` as well: it alone is judged by.
     models : sequence of Path, optional
-        Other bundles than ``out/model``. What each was trained on its own record tells. Several
+        Other bundles than ``out/model``. What each was trained on stands in its own record. Several
         predict together: the mean of their probabilities.
     folds : sequence of FoldModel, optional
         Models of cross-validation, each for its own slides, instead of one for all. External
@@ -118,7 +118,7 @@ def predict(
     UsageError
         If nothing is tiled, or the prevalence is none.
     BundleError
-        If models that are to predict together tell different classes.
+        If models that are to predict together predict different classes.
     """
     if prevalence is not None and not 0 < prevalence < 1:
         raise UsageError("--prevalence", f"{prevalence} is no share", "give e.g. 0.1")
@@ -184,11 +184,11 @@ def publish(
     subgroups: Mapping[str, Mapping[str, str]] | None,
     seed: int,
     listener: Reporter,
-    tell_slides: bool = True,
+    fill_slide_table: bool = True,
 ) -> PredictReport:
     """Measure predictions, and write their tables and figures into ``out``.
 
-    ``tell_slides`` also puts them into ``slides.csv``, which features have none of.
+    ``fill_slide_table`` also puts them into ``slides.csv``, which features have none of.
     """
     names, positive = found.class_names, found.positive
     measured = [
@@ -204,8 +204,8 @@ def publish(
         patients = tuple(row for row in patients if row.split in ("test", EXTERNAL))
     write_predictions(out / PREDICTIONS_NAME, slides, names, positive)
     write_predictions(out / PATIENTS_NAME, patients, names, positive)
-    if tell_slides:
-        _tell_table(out, slides, names, positive)
+    if fill_slide_table:
+        _fill_slide_table(out, slides, names, positive)
     written = [_write(out, one.performance, stem, listener)
                for one, stem in zip(measured, STEMS, strict=False)]  # fmt: skip
     for stem in STEMS[len(measured) :]:
@@ -239,16 +239,16 @@ def _gather(
               for one, like in zip(joint, said, strict=False)]  # fmt: skip
     listener.end(STAGE)
     if any(p.class_names != said[0].class_names for p in said):
-        raise BundleError("the models", "do not tell the same classes", "train them alike")
+        raise BundleError("the models", "do not predict the same classes", "train them alike")
     how = record_of(said, ones)
     if folds or len(said) == 1:
         rows = [row for part in said for row in part.rows]
     else:
-        joined = together(said)
+        joined = combined(said)
         rows, how["rule"] = list(joined.rows), joined.rule
         disagreement, apart = joined.patches, joined.apart
     if shared:
-        joined = together(shared)
+        joined = combined(shared)
         rows += joined.rows
         disagreement, apart = joined.patches, joined.apart
         how["external_rule"] = joined.rule
@@ -285,14 +285,14 @@ def _write(
     return performance
 
 
-def _tell_table(
+def _fill_slide_table(
     out: Path, slides: Sequence[Prediction], names: Sequence[str], positive: str
 ) -> None:
     """Put predictions into ``slides.csv``; what an earlier call said of other slides goes."""
     status = StatusTable(out)
     nothing = dict.fromkeys(("predicted", "probabilities", "uncertainty", "refer"), "")
-    status.tell({row["slide_id"]: nothing for row in status.rows()})
-    status.tell(slide_facts(slides, names, positive))
+    status.set_facts({row["slide_id"]: nothing for row in status.rows()})
+    status.set_facts(slide_facts(slides, names, positive))
 
 
 def _notes(
@@ -320,7 +320,7 @@ def _notes(
     if models and any(row.split == EXTERNAL for row in rows):
         notes.append(
             "By the record of the model it was not trained on these slides; whether it was on "
-            "other slides of these patients the record does not tell."
+            "other slides of these patients the record does not name."
         )
     return tuple(notes)
 

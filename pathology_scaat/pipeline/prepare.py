@@ -99,7 +99,7 @@ def prepare(config: RunConfig) -> Prepared:
         inputs["test_manifest"] = keyed(file_sha256(config.test_manifest), cohort.fingerprint_key)
     model: BundleConfig | None = None
     if config.model is not None:
-        # The one place before the jobs where torch is needed: what is wrong with the network is
+        # The one step before the jobs where torch is needed: what is wrong with the network is
         # said once, before anything is written, and not once per slide.
         from pathology_scaat.training.bundle import load_bundle
 

@@ -28,8 +28,8 @@ LONG_S = 20.0
 
 
 @dataclass(frozen=True)
-class Looked:
-    """What a look at a slide tells.
+class ProbedSlide:
+    """What probing a slide shows.
 
     Attributes
     ----------
@@ -39,7 +39,7 @@ class Looked:
     n_patches : int
         Patches with enough tissue.
     seconds : float
-        What the look took: a run looks in the same way before it cuts.
+        What probing took: a run does the same before it extracts patches.
     """
 
     tissue: TissueMask
@@ -67,7 +67,7 @@ class Measured:
     patch_bytes: float
 
 
-def look_at(row: ManifestRow, config: TileConfig) -> Looked:
+def probe_slide(row: ManifestRow, config: TileConfig) -> ProbedSlide:
     """Find the tissue of a slide and the patches on it, as tiling does.
 
     Raises
@@ -90,7 +90,7 @@ def look_at(row: ManifestRow, config: TileConfig) -> Looked:
         else:
             tissue = find_tissue(slide, config.tissue)
     n_patches = _count(tissue, grid, config.min_tissue)
-    return Looked(tissue, grid, n_patches, time.monotonic() - began)
+    return ProbedSlide(tissue, grid, n_patches, time.monotonic() - began)
 
 
 def _count(tissue: TissueMask, grid: PatchGrid, min_tissue: float) -> int:
@@ -105,17 +105,17 @@ def _count(tissue: TissueMask, grid: PatchGrid, min_tissue: float) -> int:
     return found
 
 
-def _cut_down(looked: Looked, min_tissue: float, wanted: int) -> TissueMask:
+def _cut_down(probed: ProbedSlide, min_tissue: float, wanted: int) -> TissueMask:
     """The upper rows of a mask, so many that about the wanted number of patches is on them."""
-    mask = looked.tissue.mask
+    mask = probed.tissue.mask
     low, high = 0, mask.shape[0]
     while high - low > 1:
         middle = (low + high) // 2
-        if _count(_upper(looked.tissue, middle), looked.grid, min_tissue) > wanted:
+        if _count(_upper(probed.tissue, middle), probed.grid, min_tissue) > wanted:
             high = middle
         else:
             low = middle
-    return _upper(looked.tissue, high)
+    return _upper(probed.tissue, high)
 
 
 def _upper(tissue: TissueMask, n_rows: int) -> TissueMask:
@@ -129,7 +129,7 @@ def _bytes_of(folder: Path) -> int:
 
 
 def _per_patch(trials: Sequence[tuple[int, float]]) -> float:
-    """Seconds a patch, without what a trial takes whatever it cuts, where that can be told."""
+    """Seconds a patch, without what a trial takes whatever it extracts, where that is known."""
     n, seconds = trials[-1]
     if len(trials) > 1:
         n_before, seconds_before = trials[-2]
@@ -138,7 +138,7 @@ def _per_patch(trials: Sequence[tuple[int, float]]) -> float:
     return seconds / n
 
 
-def try_tiling(row: ManifestRow, looked: Looked, config: TileConfig, folder: Path) -> Measured:
+def try_tiling(row: ManifestRow, probed: ProbedSlide, config: TileConfig, folder: Path) -> Measured:
     """Cut some patches of a slide into stores in a folder; the largest is ``large.zarr``.
 
     Raises
@@ -151,7 +151,7 @@ def try_tiling(row: ManifestRow, looked: Looked, config: TileConfig, folder: Pat
     )
     trials: list[tuple[int, float]] = []
     for size in SIZES:
-        cut = _cut_down(looked, config.min_tissue, size)
+        cut = _cut_down(probed, config.min_tissue, size)
         mask_path = folder / "mask.png"
         Image.fromarray(cut.mask.astype(np.uint8) * 255).save(mask_path)
         store = folder / "large.zarr"
@@ -161,7 +161,7 @@ def try_tiling(row: ManifestRow, looked: Looked, config: TileConfig, folder: Pat
         began = time.monotonic()
         result = tile_slide(job)
         trials.append((max(result.n_patches, 1), time.monotonic() - began))
-        if trials[-1][1] > LONG_S or result.n_patches >= looked.n_patches:
+        if trials[-1][1] > LONG_S or result.n_patches >= probed.n_patches:
             break
     counted = trials[1:] or trials  # the first one warms up
     n_patches = trials[-1][0]

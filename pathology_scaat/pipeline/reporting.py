@@ -1,4 +1,4 @@
-"""How a command tells of its progress, without knowing who listens."""
+"""How a command reports its progress, without knowing who listens."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ class Silent:
     def note(self, text: str) -> None: ...
 
 
-def tell_and_keep(notes: Sequence[str], out: Path, stage: str, reporter: Reporter) -> None:
-    """Tell the notes of a stage, and keep them in the output folder."""
+def report_and_keep(notes: Sequence[str], out: Path, stage: str, reporter: Reporter) -> None:
+    """Report the notes of a stage, and keep them in the output folder."""
     for note in notes:
         reporter.note(note)
     out.mkdir(parents=True, exist_ok=True)
@@ -78,7 +78,7 @@ def train_reported(
     """
     begun = False
 
-    def tell(progress: TrainProgress) -> None:
+    def on_progress(progress: TrainProgress) -> None:
         nonlocal begun
         if not begun:
             reporter.begin(stage, progress.n_epochs)
@@ -86,20 +86,20 @@ def train_reported(
         reporter.update(stage, progress.epochs_done, progress.text)
 
     with lease_if_writable(bundle, math.inf):
-        result = train(progress=tell)
+        result = train(progress=on_progress)
     if begun:
         reporter.end(stage)
     return result
 
 
 def note_result(
-    result: TrainResult, told: Sequence[str], out: Path, stage: str, reporter: Reporter
+    result: TrainResult, noted_before: Sequence[str], out: Path, stage: str, reporter: Reporter
 ) -> None:
-    """Tell what a training noted that was not `told` before it, and keep all in ``out``."""
-    after = [note for note in result.notes if note not in told]
+    """Report what a training noted beside ``noted_before``, and keep all notes in ``out``."""
+    after = [note for note in result.notes if note not in noted_before]
     for note in after:
         reporter.note(note)
-    keep_notes(out, stage, (*told, *after))
+    keep_notes(out, stage, (*noted_before, *after))
 
 
 @dataclass

@@ -18,7 +18,7 @@ from pathology_scaat.review.drawings import DrawingTable
 from pathology_scaat.review.labels import ReviewLabels, write_labels
 from pathology_scaat.review.reviewed_run import Review
 from pathology_scaat.review.server import bind, serve
-from pathology_scaat.review.verdicts import VerdictTable, settle
+from pathology_scaat.review.verdicts import VerdictTable, latest_verdicts
 
 
 def review(
@@ -93,7 +93,7 @@ def import_review(
         If a table or overlay is damaged.
     """
     rows = VerdictTable(out).rows()
-    verdicts = settle(rows)
+    verdicts = latest_verdicts(rows)
     drawings = DrawingTable(out).current()
     if not verdicts and not drawings:
         raise UsageError("OUT", "holds no verdict", "judge regions in 'scaat review' first")

@@ -24,7 +24,7 @@ from pathology_scaat.pipeline.explain import explain
 from pathology_scaat.pipeline.export import export
 from pathology_scaat.pipeline.predict import PredictReport, predict
 from pathology_scaat.pipeline.prepare import prepare
-from pathology_scaat.pipeline.reporting import Reporter, StageReport, tell_and_keep
+from pathology_scaat.pipeline.reporting import Reporter, StageReport, report_and_keep
 from pathology_scaat.pipeline.run_log import logged
 from pathology_scaat.pipeline.stitch import stitch, stitch_job_of
 from pathology_scaat.pipeline.tile import plan_note, tile_cohort, tile_jobs
@@ -116,7 +116,7 @@ def run(
     write_readme(out)
     if planned:
         listener.note(planned)
-    tell_and_keep(ready.notes, out, "cohort", listener)
+    report_and_keep(ready.notes, out, "cohort", listener)
     StatusTable(out).plan((row.slide_id for row in cohort.rows), cohort.patient_keys())
     # Where the work runs decides no result, and a scheduler's address names a host.
     write_run_record(

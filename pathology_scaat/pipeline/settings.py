@@ -142,8 +142,8 @@ def _groups(
     for name, field in model.model_fields.items():
         inner = group_model(field.annotation)
         if inner is not None:
-            told = _sentence_of(inner)
-            below.append(_groups(f"{prefix}{name}.", inner, values[name], told))
+            inner_sentence = _sentence_of(inner)
+            below.append(_groups(f"{prefix}{name}.", inner, values[name], inner_sentence))
             continue
         default = None if field.is_required() else values[name]
         own.append(

@@ -1,4 +1,4 @@
-"""Scores and verdicts of a run's slides, as exports tell them."""
+"""Scores and verdicts of a run's slides, as exports state them."""
 
 from __future__ import annotations
 

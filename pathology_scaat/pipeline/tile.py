@@ -15,11 +15,11 @@ from pathology_scaat.cohort.pseudonyms import pseudonymous
 from pathology_scaat.errors import ManifestError
 from pathology_scaat.execution.engine import EngineConfig
 from pathology_scaat.patches import TileConfig, TileJob, TileResult
-from pathology_scaat.patches.plan import check_room, plan_tiling
+from pathology_scaat.patches.plan import check_disk_space, plan_tiling
 from pathology_scaat.patches.tile_job import tile_job
 from pathology_scaat.pipeline.class_names import counts_text, with_class_names
 from pathology_scaat.pipeline.label_source import copies_labels, label_notes
-from pathology_scaat.pipeline.reporting import Reporter, StageReport, tell_and_keep
+from pathology_scaat.pipeline.reporting import Reporter, StageReport, report_and_keep
 from pathology_scaat.pipeline.run_log import logged
 from pathology_scaat.pipeline.same_slides import shared_slide_notes
 from pathology_scaat.pipeline.stage import known_slides, run_stage
@@ -162,7 +162,7 @@ def tile(
     claim_output(out, exists_ok=exists_ok)
     copied = label_notes(cohort.rows, labels)
     notes = (*cohort.notes, *shared_slide_notes(cohort), *class_notes, *copied)
-    tell_and_keep(notes, out, "cohort", listener)
+    report_and_keep(notes, out, "cohort", listener)
     if planned:
         listener.note(planned)
     return tile_cohort(
@@ -197,7 +197,7 @@ def plan_note(
     plan = plan_tiling(to_make, settings)
     if not plan.n_grid:
         return ""
-    return check_room(plan, out) if keep_pixels else plan.sentence(None)
+    return check_disk_space(plan, out) if keep_pixels else plan.sentence(None)
 
 
 def tile_jobs(
@@ -225,7 +225,7 @@ def tile_cohort(
     reporter: Reporter,
     keep_pixels: bool = True,
 ) -> StageReport:
-    """The work of :func:`tile`, with classes that are known and notes that have been told."""
+    """The work of :func:`tile`, with classes that are known and notes that have been reported."""
     space = Workspace(out)
     StatusTable(out).plan((row.slide_id for row in cohort.rows), cohort.patient_keys())
     rows = _chosen(cohort, slide_ids)

@@ -138,12 +138,12 @@ def training_cohort(
         )
     refuse_copies([one.row for one in labelled], [one.slide_fingerprint for one in labelled])
     status = StatusTable(out)
-    dealt = Manifest(rows=tuple(one.row for one in labelled))
-    if seed is None and any(row.split is None for row in dealt.rows):
-        dealt = _with_recorded_splits(dealt, status)
+    manifest_rows = Manifest(rows=tuple(one.row for one in labelled))
+    if seed is None and any(row.split is None for row in manifest_rows.rows):
+        manifest_rows = _with_recorded_splits(manifest_rows, status)
     # Also where all splits are given: what they leave out is said all the same.
     cohort = assign_splits(
-        dealt,
+        manifest_rows,
         seed=seed or 0,
         classes={one.row.slide_id: one.classes for one in labelled},
     )
@@ -187,8 +187,8 @@ def notes_before(cohort: TrainingCohort, settings: TrainConfig) -> tuple[str, ..
         for split in ("val", "test")
         for note in one_class_notes(split, classes_in(counts, split))
     ]
-    speaks_of = f"{positive_class(settings.positive_class, names).note}."
-    return (*class_table_notes(counts), *cohort.notes, *one_class, speaks_of)
+    positive_note = f"{positive_class(settings.positive_class, names).note}."
+    return (*class_table_notes(counts), *cohort.notes, *one_class, positive_note)
 
 
 def _with_recorded_splits(cohort: Manifest, status: StatusTable) -> Manifest:
@@ -300,16 +300,16 @@ def train(
     cohort = load_cohort(manifest)
     by_slide = label_source(cohort.rows, settings.labels) in FROM_BAGS
     if by_slide:
-        slides, told = labelled_slides(cohort, out, seed, engine=engine, announce=listener.note)
+        slides, notes = labelled_slides(cohort, out, seed, engine=engine, announce=listener.note)
         chosen = positive_class(settings.positive_class, bag_class_names(slides))
-        told = (*told, f"{chosen.note}.")
+        notes = (*notes, f"{chosen.note}.")
     else:
         found = training_cohort(cohort, out, seed, engine, listener.note)
-        slides, told = found.slides, notes_before(found, settings)
-        told = (*label_notes(cohort.rows, settings.labels), *told)
+        slides, notes = found.slides, notes_before(found, settings)
+        notes = (*label_notes(cohort.rows, settings.labels), *notes)
     if settings.data_years:
         slides = with_years(slides, cohort.rows)
-    for note in (*cohort.notes, *told):
+    for note in (*cohort.notes, *notes):
         listener.note(note)
     model = Workspace(out).model
     result = train_reported(
@@ -318,5 +318,5 @@ def train(
         "train",
         listener,
     )
-    note_result(result, told, out, "train", listener)
+    note_result(result, notes, out, "train", listener)
     return result

@@ -67,7 +67,7 @@ def try_out(out: Path | None = None) -> tuple[Check, ...]:
 def _kernels() -> str:
     from pathology_scaat.patches import resample
     from pathology_scaat.slides import block_mean
-    from pathology_scaat.system.compiled import cache_place
+    from pathology_scaat.system.compiled import cache_location
     from pathology_scaat.tissue import kernels, segmentation
 
     pixels = np.full((60, 60, 3), 240, dtype=np.uint8)
@@ -77,7 +77,7 @@ def _kernels() -> str:
     segmentation.classify_pixels(pixels, np.ones((60, 60), dtype=np.bool_))
     weights = resample.axis_weights(0.0, 1.7, 0, 30)
     resample.average(pixels, weights, weights)
-    return cache_place(kernels.judge)
+    return cache_location(kernels.measure_pixels)
 
 
 def _draw(path: Path) -> None:

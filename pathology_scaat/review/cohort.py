@@ -23,7 +23,7 @@ MAX_TABLE_BYTES = 64 << 20
 
 
 @dataclass(frozen=True)
-class SlidePaper:
+class SlideDetails:
     """What is known of one slide for its page."""
 
     channels: tuple[str, ...]
@@ -144,7 +144,7 @@ def _uncertainty(predicted: dict[str, str]) -> float | None:
     return abs(sum(p * math.log(p) for p in known)) / math.log(len(values))
 
 
-def slide_paper(out: Path, slide_id: str, order: str) -> SlidePaper:
+def slide_details(out: Path, slide_id: str, order: str) -> SlideDetails:
     """Map channels and regions of a slide.
 
     Raises
@@ -160,7 +160,7 @@ def slide_paper(out: Path, slide_id: str, order: str) -> SlidePaper:
     record = read_sidecar(sidecar_path(space.overlays, slide_id)) or {}
     facts = ModelFacts.of(slide_map.meta)
     shift = frame_shift(out, slide_id)
-    return SlidePaper(
+    return SlideDetails(
         slide_map.channel_names,
         slide_map.meta.class_names,
         (box.x, box.y, box.width, box.height),

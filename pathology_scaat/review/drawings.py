@@ -75,7 +75,7 @@ class Drawing:
                 "the outline", f"has {len(self.ring)} corners", f"draw 3 to {MAX_POINTS}"
             )
         if not all(math.isfinite(v) for point in self.ring for v in point):
-            raise UsageError("the outline", "has corners that are no places", "draw it again")
+            raise UsageError("the outline", "has corners that are no coordinates", "draw it again")
         if not self.polygon.is_valid or self.polygon.area <= 0:
             raise UsageError("the outline", "crosses itself or holds no area", "draw it again")
         return self
@@ -111,7 +111,7 @@ class DrawingTable:
             If the file is not a list of drawings.
         """
         try:
-            return settle(drawing_of(value) for value in json_lines(self.path, MAX_BYTES))
+            return latest_drawings(drawing_of(value) for value in json_lines(self.path, MAX_BYTES))
         except (OSError, ValueError, KeyError, TypeError, RecursionError, UsageError):
             raise StoreError(FILE_NAME, "is not a list of drawings", "move it away") from None
 
@@ -128,7 +128,7 @@ def drawing_of(value: dict[str, Any]) -> Drawing:
     ).checked()
 
 
-def settle(drawings: Iterable[Drawing]) -> tuple[Drawing, ...]:
+def latest_drawings(drawings: Iterable[Drawing]) -> tuple[Drawing, ...]:
     """Replay lines in order: the last of a drawing holds."""
     held: dict[tuple[str, str, str], Drawing] = {}
     for drawing in drawings:

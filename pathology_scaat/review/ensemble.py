@@ -1,7 +1,7 @@
 """Whether the models of the folds agree about a region: what each says of the same patches.
 
 One model cannot disagree with itself, and models that learnt from a slide agree about it more
-than they should; so each is told with what the slide was to it.
+than they should; so each is shown with what the slide was to it.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ ONE_MODEL = (
 
 @dataclass(frozen=True)
 class Member:
-    """A model of the ensemble: ``name`` is told, ``folder`` is not."""
+    """A model of the ensemble: ``name`` is shown, ``folder`` is not."""
 
     name: str
     folder: Path
@@ -101,15 +101,15 @@ class Ensemble:
         """
         members, store = self._ready(slide_id, meta)
         rows = spread(inside, MOST_PATCHES)
-        said = self._said(members, store.read(rows), meta.target_index)
-        told = [
+        probabilities = self._probabilities(members, store.read(rows), meta.target_index)
+        described = [
             {
                 "name": member.name,
                 "role": self._bundle(member).config.role_of(store.meta.slide_fingerprint),
                 "probability": float(values.mean()),
                 "explained": self._bundle(member).fingerprint == meta.model_fingerprint,
             }
-            for member, values in zip(members, said, strict=True)
+            for member, values in zip(members, probabilities, strict=True)
         ]
         bag = self._bundle(members[0]).config.bag is not None
         return {
@@ -117,8 +117,8 @@ class Ensemble:
             "class": meta.target_class,
             "rule": BAG_WORDS if bag else PATCH_WORDS,
             "n_patches": len(rows),
-            "members": told,
-            "agreement": agreement_words(told, meta.target_class),
+            "members": described,
+            "agreement": agreement_words(described, meta.target_class),
         }
 
     def differences(
@@ -140,8 +140,10 @@ class Ensemble:
         found = {}
         for name, inside in list(regions.items())[:MOST_REGIONS]:
             pixels = store.read(spread(inside, FEW_PATCHES))
-            said = [float(v.mean()) for v in self._said(members, pixels, meta.target_index)]
-            found[name] = max(said) - min(said)
+            probabilities = [
+                float(v.mean()) for v in self._probabilities(members, pixels, meta.target_index)
+            ]
+            found[name] = max(probabilities) - min(probabilities)
         return found
 
     def _ready(
@@ -155,7 +157,7 @@ class Ensemble:
             raise UsageError("the slide", "was tiled anew since its map was made", "")
         return members, store
 
-    def _said(
+    def _probabilities(
         self, members: tuple[Member, ...], pixels: NDArray[np.uint8], target: int
     ) -> list[NDArray[np.float64]]:
         """Each model's probability of the target for some patches, (n,) or (1,) of one for bags."""

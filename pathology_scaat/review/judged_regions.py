@@ -84,5 +84,5 @@ def _region(value: dict[str, Any]) -> JudgedRegion:
     if not rings or any(len(ring) < 4 for ring in rings):
         raise ValueError("no outline")
     if not all(math.isfinite(v) for ring in rings for point in ring for v in point):
-        raise ValueError("no place")
+        raise ValueError("no coordinate")
     return JudgedRegion(str(value["slide_id"]), str(value["region_id"]), str(value["name"]), rings)

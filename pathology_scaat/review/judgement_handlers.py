@@ -7,7 +7,7 @@ import json
 import tornado.web
 
 from pathology_scaat.errors import UsageError
-from pathology_scaat.review.cohort import slide_paper
+from pathology_scaat.review.cohort import slide_details
 from pathology_scaat.review.drawings import drawing_of
 from pathology_scaat.review.judged_regions import JudgedRegion
 from pathology_scaat.review.regions import ORDERS
@@ -40,8 +40,8 @@ class Verdicts(ReviewHandler):
     def _save(self, verdict: Verdict) -> None:
         """The outline first: no verdict may stand without that which it is about."""
         if verdict.region_id != WHOLE_SLIDE and verdict.answer != UNDO:
-            paper = slide_paper(self.review.out, verdict.slide_id, ORDERS[0])
-            region = next((r for r in paper.regions if r.region_id == verdict.region_id), None)
+            details = slide_details(self.review.out, verdict.slide_id, ORDERS[0])
+            region = next((r for r in details.regions if r.region_id == verdict.region_id), None)
             if region is None:
                 raise UsageError("the region", "is not on this slide any more", "reload the page")
             self.review.judged.keep(
@@ -61,8 +61,8 @@ class Drawings(ReviewHandler):
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             raise tornado.web.HTTPError(400, reason="this is no drawing") from None
         slide_id = await self.slide_id(drawing.slide_id)
-        paper = await self.work(slide_paper, self.review.out, slide_id, ORDERS[0])
-        if not drawing.removed and drawing.class_name not in paper.class_names:
+        details = await self.work(slide_details, self.review.out, slide_id, ORDERS[0])
+        if not drawing.removed and drawing.class_name not in details.class_names:
             raise tornado.web.HTTPError(400, reason="no such class")
         await self.work(self.review.drawings.append, drawing)
         self.send_json({"saved": True})

@@ -73,7 +73,7 @@ def write_labels(
     all said no is of the negative class all over where the model knows two classes, unless
     somebody said yes to a region or drew another class. A drawing
     labels its own class, and is cut out of regions: it is the finer word. Where two drawings say
-    different things of one place, that place is not labelled. Coordinates are those of the
+    different things of one area, that area is not labelled. Coordinates are those of the
     overlay, as QuPath shows the slide. Regions of an earlier model count by the outline that was
     kept with the verdict.
 
@@ -120,7 +120,7 @@ def write_labels(
                 contradicted += 1
             else:
                 regions = _slide_label(out, slide_id, negative_class) or regions
-        taken = shapely.union_all([d.polygon for d in _placed(out, slide_id, drawn)])
+        taken = shapely.union_all([d.polygon for d in _in_overlay_frame(out, slide_id, drawn)])
         labels = [_without(label, taken) for label in regions] + outlines
         features = [f for label in labels for f in _features(label)]
         counts.update(label.class_name for label in labels if not label.shape.is_empty)
@@ -177,7 +177,7 @@ def _without(label: _Label, taken: BaseGeometry) -> _Label:
     return replace(label, shape=label.shape.difference(taken))
 
 
-def _placed(out: Path, slide_id: str, drawn: dict[str, list[Drawing]]) -> list[Drawing]:
+def _in_overlay_frame(out: Path, slide_id: str, drawn: dict[str, list[Drawing]]) -> list[Drawing]:
     """A slide's drawings in the overlay's coordinates."""
     mine = drawn.get(slide_id, [])
     if not mine:
@@ -188,14 +188,14 @@ def _placed(out: Path, slide_id: str, drawn: dict[str, list[Drawing]]) -> list[D
 
 def _drawn_labels(out: Path, slide_id: str, mine: list[Drawing]) -> tuple[list[_Label], int]:
     """Drawings without what another of a different class claims, and how many pairs do."""
-    placed = _placed(out, slide_id, {slide_id: mine})
+    drawings = _in_overlay_frame(out, slide_id, {slide_id: mine})
     found, pairs = [], 0
-    for number, drawing in enumerate(placed):
-        others = [o for o in placed if o.class_name != drawing.class_name]
+    for number, drawing in enumerate(drawings):
+        others = [o for o in drawings if o.class_name != drawing.class_name]
         claims = [o.polygon for o in others if o.polygon.intersection(drawing.polygon).area > 0]
         pairs += sum(
             o.class_name != drawing.class_name and o.polygon.intersection(drawing.polygon).area > 0
-            for o in placed[:number]
+            for o in drawings[:number]
         )
         shape = drawing.polygon.difference(shapely.union_all(claims))
         if not shape.is_empty:

@@ -88,8 +88,8 @@ def channel_picture(path: Path, channel: str, examined: Examined) -> ChannelPict
     kinds = np.full(values.shape, 255, np.uint8)
     if channel != COUNT_CHANNEL:  # where patches lie is a fact, on glass as well
         if channel != UNLIKE_CHANNEL:
-            kinds[_laid(examined.unlike, slide_map, level)] = UNJUDGED
-        kinds[~_laid(examined.looked_at, slide_map, level)] = NO_TISSUE
+            kinds[_resampled(examined.unlike, slide_map, level)] = UNJUDGED
+        kinds[~_resampled(examined.looked_at, slide_map, level)] = NO_TISSUE
     kinds[np.isnan(values)] = 0
     return ChannelPicture(
         encode_values(values, low, high, kinds), low, high, slide_map.mpp * 2**level,
@@ -97,7 +97,7 @@ def channel_picture(path: Path, channel: str, examined: Examined) -> ChannelPict
     )  # fmt: skip
 
 
-def _laid(mask: NDArray[np.bool_], slide_map: SlideMap, level: int) -> NDArray[np.bool_]:
+def _resampled(mask: NDArray[np.bool_], slide_map: SlideMap, level: int) -> NDArray[np.bool_]:
     """A mask of the pictures on the pixels of a map level; both begin at one corner.
 
     Of pixels, not of shares: the last pixels of a coarse level reach beyond the map.
@@ -107,8 +107,8 @@ def _laid(mask: NDArray[np.bool_], slide_map: SlideMap, level: int) -> NDArray[n
     size = slide_map.size_px(level)
     rows = ((np.arange(size.height) + 0.5) * scale).astype(int).clip(0, mask.shape[0] - 1)
     columns = ((np.arange(size.width) + 0.5) * scale).astype(int).clip(0, mask.shape[1] - 1)
-    laid: NDArray[np.bool_] = mask[np.ix_(rows, columns)]
-    return laid
+    resampled: NDArray[np.bool_] = mask[np.ix_(rows, columns)]
+    return resampled
 
 
 def _range(values: NDArray[np.float32]) -> tuple[float, float]:

@@ -86,7 +86,7 @@ def _quality(config: BundleConfig, facts: ModelFacts) -> str:
 
 
 def _performance(out: Path) -> list[list[str]]:
-    """AUROC of slides and patients with intervals; what is not there is told to be unknown."""
+    """AUROC of slides and patients with intervals; what is not there is stated to be unknown."""
     found = read_json(out / PERFORMANCE)
     levels = found.get("levels")
     if not isinstance(levels, dict):

@@ -17,12 +17,12 @@ from pathology_scaat.review.drawings import DrawingTable
 from pathology_scaat.review.judged_regions import JudgedRegions
 from pathology_scaat.review.map_values import ChannelPicture, channel_picture, examined_map
 from pathology_scaat.review.same_file import same_file
-from pathology_scaat.review.slide_tiles import SlideShelf
+from pathology_scaat.review.slide_tiles import SlideCache
 from pathology_scaat.review.verdicts import VerdictTable
 
 if TYPE_CHECKING:
     from pathology_scaat.export.raster.examined import Examined
-    from pathology_scaat.review.why import WhyDesk
+    from pathology_scaat.review.why import RegionExplainer
 
 THREADS = 4
 
@@ -51,14 +51,14 @@ class Review:
     slides: dict[str, tuple[Path | SlideUrl, float | None]]
     access: Access
     model: Path | None = None
-    shelf: SlideShelf = field(init=False)
+    slide_cache: SlideCache = field(init=False)
     verdicts: VerdictTable = field(init=False)
     drawings: DrawingTable = field(init=False)
     judged: JudgedRegions = field(init=False)
     pool: ThreadPoolExecutor = field(init=False)
 
     def __post_init__(self) -> None:
-        self.shelf = SlideShelf(self.slides)
+        self.slide_cache = SlideCache(self.slides)
         self.verdicts = VerdictTable(self.out)
         self.drawings = DrawingTable(self.out)
         self.judged = JudgedRegions(self.out)
@@ -67,11 +67,11 @@ class Review:
         self.map_picture = lru_cache(maxsize=8)(self._map_picture)
 
     @cached_property
-    def why(self) -> WhyDesk:
+    def why(self) -> RegionExplainer:
         """Who knows why; loaded when first asked, since it needs the model and so torch."""
-        from pathology_scaat.review.why import WhyDesk
+        from pathology_scaat.review.why import RegionExplainer
 
-        return WhyDesk(self.out, self.model)
+        return RegionExplainer(self.out, self.model)
 
     def _map_picture(self, slide_id: str, channel: int) -> ChannelPicture:
         from pathology_scaat.stitching import SlideMap
@@ -87,9 +87,9 @@ class Review:
         from pathology_scaat.stitching import SlideMap
 
         path = Workspace(self.out).map(slide_id)
-        if slide_id not in self.shelf:
+        if slide_id not in self.slide_cache:
             return examined_map(path, None)
-        with self.shelf.server(slide_id) as server:
+        with self.slide_cache.server(slide_id) as server:
             if server.frame_px != SlideMap(path).frame_px:
                 raise UsageError(
                     slide_id, "has another frame than its map", "give the slide that was tiled"
@@ -102,4 +102,4 @@ class Review:
 
     def close(self) -> None:
         self.pool.shutdown(cancel_futures=True)
-        self.shelf.close()
+        self.slide_cache.close()

@@ -20,7 +20,7 @@ from pathology_scaat.artifacts.output_folder import Workspace
 from pathology_scaat.errors import SlideReadError, UsageError
 from pathology_scaat.geometry import BoxPx
 from pathology_scaat.review.access import COOKIE
-from pathology_scaat.review.cohort import cohort_rows, slide_paper, verdict_dict
+from pathology_scaat.review.cohort import cohort_rows, slide_details, verdict_dict
 from pathology_scaat.review.exported_files import ROUTE, ExportedFile, exported_page
 from pathology_scaat.review.judgement_handlers import Drawings, Verdicts
 from pathology_scaat.review.model_card import model_card
@@ -98,7 +98,7 @@ class _Cohort(ReviewHandler):
         rows = await self.work(cohort_rows, review.out, review.verdicts)
         model = await self.work(model_card, review.out, review.model)
         for row in rows:
-            row["has_slide"] = row["slide_id"] in review.shelf
+            row["has_slide"] = row["slide_id"] in review.slide_cache
         exported = await self.work(exported_page, review.out)
         self.send_json({"rows": rows, "model": model, "exported_page": exported})
 
@@ -110,10 +110,10 @@ class _Slide(ReviewHandler):
         if order not in (*ORDERS, DISAGREEMENT):
             raise tornado.web.HTTPError(404, reason="no such order")
         by = ORDERS[0] if order == DISAGREEMENT else order
-        paper = await self.work(slide_paper, self.review.out, slide_id, by)
-        regions = [region.to_dict() for region in paper.regions]
+        details = await self.work(slide_details, self.review.out, slide_id, by)
+        regions = [region.to_dict() for region in details.regions]
         if order == DISAGREEMENT:
-            apart = await self.work(self._apart, slide_id, paper.regions)
+            apart = await self.work(self._apart, slide_id, details.regions)
             for region in regions:
                 region["models_differ"] = apart.get(region["region_id"])
             regions.sort(key=lambda r: -1.0 if r["models_differ"] is None else r["models_differ"],
@@ -123,18 +123,18 @@ class _Slide(ReviewHandler):
         value: dict[str, Any] = {
             "slide_id": slide_id,
             "slide": None,
-            "channels": list(paper.channels),
-            "scales": [scale.to_dict() for scale in paper.scales],
-            "role": paper.role,
-            "warnings": list(paper.warnings),
-            "class_names": list(paper.class_names),
-            "target_class": paper.target_class,
+            "channels": list(details.channels),
+            "scales": [scale.to_dict() for scale in details.scales],
+            "role": details.role,
+            "warnings": list(details.warnings),
+            "class_names": list(details.class_names),
+            "target_class": details.target_class,
             "regions": regions,
             "drawings": [asdict(d) for d in drawn if d.slide_id == slide_id],
             "verdicts": [verdict_dict(v) for v in rows.values() if v.slide_id == slide_id],
         }
-        x, y, width, height = paper.frame_px
-        if slide_id in self.review.shelf:
+        x, y, width, height = details.frame_px
+        if slide_id in self.review.slide_cache:
             frame, value["slide"] = await self.work(self._frame, slide_id)
             x, y = x - frame.x, y - frame.y
         else:
@@ -147,7 +147,7 @@ class _Slide(ReviewHandler):
         return self.review.why.differences(slide_id, regions)
 
     def _frame(self, slide_id: str) -> tuple[BoxPx, dict[str, int]]:
-        with self.review.shelf.server(slide_id) as server:
+        with self.review.slide_cache.server(slide_id) as server:
             return server.frame_px, {
                 "width": server.size_px.width, "height": server.size_px.height,
                 "max_level": server.max_level, "tile_px": TILE_PX,
@@ -162,9 +162,11 @@ class _Slide(ReviewHandler):
 class _Tile(ReviewHandler):
     async def get(self, name: str, level: str, col: str, row: str) -> None:
         slide_id = await self.slide_id(name)
-        if slide_id not in self.review.shelf:
+        if slide_id not in self.review.slide_cache:
             raise tornado.web.HTTPError(404, reason="the slide is not at hand: give --manifest")
-        data = await self.work(self.review.shelf.jpeg, slide_id, int(level), int(col), int(row))
+        data = await self.work(
+            self.review.slide_cache.jpeg, slide_id, int(level), int(col), int(row)
+        )
         if data is None:
             raise tornado.web.HTTPError(404, reason="no such tile")
         self.set_header("Content-Type", "image/jpeg")
@@ -175,14 +177,14 @@ class _Tile(ReviewHandler):
 class _Thumbnail(ReviewHandler):
     async def get(self, name: str) -> None:
         slide_id = await self.slide_id(name)
-        if slide_id not in self.review.shelf:
+        if slide_id not in self.review.slide_cache:
             raise tornado.web.HTTPError(404, reason="the slide is not at hand: give --manifest")
         self.set_header("Content-Type", "image/jpeg")
         self.set_header("Cache-Control", "private, max-age=3600")
         self.finish(await self.work(self._jpeg, slide_id))
 
     def _jpeg(self, slide_id: str) -> bytes:
-        with self.review.shelf.server(slide_id) as server:
+        with self.review.slide_cache.server(slide_id) as server:
             pixels = server.tile(min(THUMBNAIL_LEVEL, server.max_level), 0, 0)
         if pixels is None:  # not for the first tile of a level
             raise SlideReadError(slide_id, "has no thumbnail", "open the slide itself")
@@ -201,14 +203,14 @@ class _Map(ReviewHandler):
         self.finish(picture.png)
 
 
-class _Why(ReviewHandler):
+class _WhyHandler(ReviewHandler):
     """``/api/why/SLIDE?region=ID``: neighbours of a region, and the slide without it."""
 
     async def get(self, name: str) -> None:
         slide_id = await self.slide_id(name)
         wanted = self.get_query_argument("region", "")
-        paper = await self.work(slide_paper, self.review.out, slide_id, ORDERS[0])
-        region = next((r for r in paper.regions if r.region_id == wanted), None)
+        details = await self.work(slide_details, self.review.out, slide_id, ORDERS[0])
+        region = next((r for r in details.regions if r.region_id == wanted), None)
         if region is None:
             raise tornado.web.HTTPError(404, reason="no such region")
         self.send_json(await self.work(self._about, slide_id, region))
@@ -228,7 +230,7 @@ class _Neighbour(ReviewHandler):
         return self.review.why.picture(slide_id, number)
 
 
-class _Nothing(ReviewHandler):
+class _NotFoundHandler(ReviewHandler):
     def prepare(self) -> None:
         super().prepare()
         raise tornado.web.HTTPError(404, reason="no such page")
@@ -247,14 +249,14 @@ def application(review: Review) -> tornado.web.Application:
             (rf"/api/slide/{name}", _Slide, kwargs),
             (r"/api/verdict", Verdicts, kwargs),
             (r"/api/drawing", Drawings, kwargs),
-            (rf"/api/why/{name}", _Why, kwargs),
+            (rf"/api/why/{name}", _WhyHandler, kwargs),
             (rf"/neighbour/{name}/(\d{{1,9}})\.jpg", _Neighbour, kwargs),
             (rf"/tiles/{name}/(\d{{1,2}})/(\d{{1,7}})_(\d{{1,7}})\.jpg", _Tile, kwargs),
             (rf"/thumbnail/{name}\.jpg", _Thumbnail, kwargs),
             (rf"{ROUTE}(.+)", ExportedFile, kwargs),
             (rf"/map/{name}/(\d{{1,3}})\.png", _Map, kwargs),
         ],
-        default_handler_class=_Nothing,
+        default_handler_class=_NotFoundHandler,
         default_handler_args=kwargs,
         log_function=lambda handler: None,
     )

@@ -39,7 +39,7 @@ class TileServer:
         self._slide = slide
         self._lock = threading.Lock()
         self.readers = 0
-        """Who is reading just now; counted by the shelf, which closes nothing that is read."""
+        """Who is reading just now; counted by the cache, which closes nothing that is read."""
         self.frame_px = slide.info.frame_px
         self.max_level = max(0, math.ceil(math.log2(max(self.size_px.width, self.size_px.height))))
 
@@ -117,7 +117,7 @@ class TileServer:
 
 
 def _unreadable(size: SizePx) -> RgbImage:
-    """Grey hatching: a damaged place must look neither like glass nor like tissue."""
+    """Grey hatching: a damaged area must look neither like glass nor like tissue."""
     y, x = np.mgrid[: size.height, : size.width]
     shade = np.where((x + y) // 8 % 2, 120, 180).astype(np.uint8)
     return np.repeat(shade[..., None], 3, axis=2)
@@ -130,7 +130,7 @@ def encode_jpeg(pixels: RgbImage) -> bytes:
     return stream.getvalue()
 
 
-class SlideShelf:
+class SlideCache:
     """The slides of a cohort: a few open ones, and the tiles that were just shown.
 
     Parameters

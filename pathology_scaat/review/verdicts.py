@@ -136,7 +136,7 @@ class VerdictTable:
 
     def current(self) -> dict[tuple[str, str, str], Verdict]:
         """The verdict that holds, by reviewer, slide and region."""
-        return settle(self.rows())
+        return latest_verdicts(self.rows())
 
 
 def histories(rows: Iterable[Verdict]) -> dict[tuple[str, str, str], list[Verdict]]:
@@ -151,7 +151,7 @@ def histories(rows: Iterable[Verdict]) -> dict[tuple[str, str, str], list[Verdic
     return history
 
 
-def settle(rows: Iterable[Verdict]) -> dict[tuple[str, str, str], Verdict]:
+def latest_verdicts(rows: Iterable[Verdict]) -> dict[tuple[str, str, str], Verdict]:
     """Replay rows in order: the last answer holds, ``undo`` brings back the one before."""
     return {key: answers[-1] for key, answers in histories(rows).items() if answers}
 

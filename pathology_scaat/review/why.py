@@ -58,7 +58,7 @@ class _Explaining:
 
 
 @dataclass
-class WhyDesk:
+class RegionExplainer:
     """Answers about regions; the model is loaded when first asked.
 
     Parameters
@@ -93,9 +93,11 @@ class WhyDesk:
         return {
             "region_id": region.region_id,
             "n_patches": int(touching.sum()),
-            "without": _told(lambda: self._without(slide_id, saliency, touching)),
-            "neighbours": _told(lambda: self._neighbours(slide_id, saliency, inside)),
-            "ensemble": _told(lambda: self.ensemble.about(slide_id, saliency.meta, inside)),
+            "without": _answer_or_problem(lambda: self._without(slide_id, saliency, touching)),
+            "neighbours": _answer_or_problem(lambda: self._neighbours(slide_id, saliency, inside)),
+            "ensemble": _answer_or_problem(
+                lambda: self.ensemble.about(slide_id, saliency.meta, inside)
+            ),
         }
 
     def differences(self, slide_id: str, regions: Sequence[ReviewRegion]) -> dict[str, float]:
@@ -212,7 +214,7 @@ class WhyDesk:
             "voters": f"{voters.capitalize()} are of slides of" if of_slides else said,
             "vote": [[n, None if math.isnan(v) else float(v)] for n, v in
                      zip(names, vote, strict=True)],
-            "worth": _worth(index, of_slides),
+            "worth": _vote_quality_text(index, of_slides),
         }  # fmt: skip
 
     def _item(
@@ -229,7 +231,7 @@ class WhyDesk:
     def _store_of(self, model: _Explaining, index: NeighbourIndex, number: int) -> Path | None:
         """The very store that a training patch came from; None where it is not at hand.
 
-        One of the same slide that was tiled anew does not do: the row would be another place.
+        One of the same slide that was tiled anew does not do: the row would be another patch.
         """
         if self._stores is None:
             found = {}
@@ -271,7 +273,7 @@ class WhyDesk:
             return self._loaded[fingerprint]
 
 
-def _told(answer: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+def _answer_or_problem(answer: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """An answer, or why there is none."""
     try:
         return answer()
@@ -329,17 +331,17 @@ def _groups(
     return [(f"{kind} {meta.class_names[k]}", index.has(int(k))) for k in order]
 
 
-def _worth(index: NeighbourIndex, of_slides: bool) -> str:
+def _vote_quality_text(index: NeighbourIndex, of_slides: bool) -> str:
     """How good the neighbours' vote is beside the model, in words."""
     voted, own = float(index.voted_auc[0]), float(index.model_auc[0])
     if of_slides and not math.isnan(voted):
         return (
-            f"on held-out patches such a vote tells the slide's label with AUC {voted:.2f} (no "
+            f"on held-out patches such a vote predicts the slide's label with AUC {voted:.2f} (no "
             "interval); what a patch itself shows nobody has said, and most of a slide of a class "
             "may show nothing of it"
         )
     if math.isnan(voted) or math.isnan(own):
-        return "how often neighbours are right is not known: held-out patches could not tell"
+        return "how often neighbours are right is not known: held-out patches could not show it"
     return (
         f"on held-out patches the vote of the nearest {VOTERS} has AUC {voted:.2f}, "
         f"the model {own:.2f} (no interval)"

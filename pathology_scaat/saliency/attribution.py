@@ -261,7 +261,7 @@ def attribution(
         Of SmoothGrad's noise and RISE's masks.
     index : sequence of int or Tensor, (N,), optional
         Number of each image, which its noise is drawn by, so that a map does not depend on the
-        batch that its image comes in. By default the place in this batch.
+        batch that its image comes in. By default the index in this batch.
 
     Returns
     -------

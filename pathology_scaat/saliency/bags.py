@@ -24,7 +24,7 @@ from pathology_scaat.training.feature_reference import FeatureReference
 from pathology_scaat.training.looks import look_statistics
 
 BATCH = 64
-"""Patches at once where nothing tells otherwise."""
+"""Patches at once where nothing else is set."""
 
 
 class BagExplainer(BatchExplainer):
@@ -43,7 +43,7 @@ class BagExplainer(BatchExplainer):
     temperature : float
         Of the model's calibration.
     features : FeatureReference, optional
-        Given it, a call also tells how unlike the training patches are, after the probability.
+        Given it, a call also returns how unlike the training patches are, after the probability.
     """
 
     def __init__(

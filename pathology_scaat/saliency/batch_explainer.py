@@ -22,14 +22,14 @@ logger = logging.getLogger(__name__)
 
 
 CPU_BATCH = 32
-"""Patches at once where nothing tells otherwise: more make no CPU faster."""
+"""Patches at once where nothing else is set: more make no CPU faster."""
 GPU_BATCH = 512
 """The most patches at once on a GPU: more make it no faster (256 to 512 fill an H100)."""
 MEMORY_SHARE = 0.6
 """Of the GPU's free memory, for a batch: the next one and the libraries' work space need some."""
 PROBE = 8
 COMPILED_BATCH = 256
-"""Patches at once of a compiled network on a GPU, unless told: its batches are all of one size."""
+"""Patches at once of a compiled network on a GPU, unless set: its batches are all of one size."""
 
 
 def compiled_batch(config: ExplainConfig, device: torch.device) -> int:
@@ -60,7 +60,7 @@ class BatchExplainer:
     temperature : float
         Logits are divided by it before they become probabilities.
     features : FeatureReference, optional
-        Given it, a call also tells how unlike the training patches are, after the probability.
+        Given it, a call also returns how unlike the training patches are, after the probability.
 
     Attributes
     ----------

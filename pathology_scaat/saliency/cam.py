@@ -30,7 +30,7 @@ def spatial_activation(activation: Tensor, prefix_tokens: int) -> Tensor | None:
 
 
 def find_cam_layer(model: nn.Module, image: Tensor) -> nn.Module:
-    """The last module whose output still has at least 2 x 2 places.
+    """The last module whose output still has at least 2 x 2 positions.
 
     In a transformer the last block's output reaches the class token only: its own tokens get
     no gradient. There the block's first normalisation (the input of the last attention) is

@@ -181,7 +181,7 @@ def plan_explanation(
     config : ExplainConfig
         Its precision is one that a device computes in, not ``auto``.
     there : SaliencyStore or None
-        What stands in the place; the classes that it explains likewise are kept.
+        What the store holds so far; the classes that it explains likewise are kept.
 
     Raises
     ------
@@ -199,7 +199,7 @@ def plan_explanation(
     positive = model_config.positive_class
     parameters["targets"] = list(targets)
     if config.method == "smoothgrad":
-        parameters["noise_by"] = "patch"  # once it was drawn by the place in the batch
+        parameters["noise_by"] = "patch"  # once it was drawn by the index in the batch
     wanted = fingerprint(
         {
             "schema": SCHEMA_NAME,

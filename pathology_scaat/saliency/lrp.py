@@ -299,14 +299,14 @@ def _on_pixels(relevance: Tensor, scale: Tensor, first_input: Tensor, images: Te
         return relevance
     has_pixels = scale.abs() > NO_PIXEL
     shares = torch.where(has_pixels, relevance / torch.where(has_pixels, scale, 1.0), 0.0)
-    (laid,) = torch.autograd.grad(first_input, [images], shares, retain_graph=True)
-    lost = (laid.flatten(1).sum(1) - relevance.flatten(1).sum(1)).abs()
+    (on_pixels,) = torch.autograd.grad(first_input, [images], shares, retain_graph=True)
+    lost = (on_pixels.flatten(1).sum(1) - relevance.flatten(1).sum(1)).abs()
     if bool((lost > ROUNDING * relevance.flatten(1).abs().sum(1) + 1e-12).any()):
         raise UsageError(
             "lrp", "cannot follow what this network does to the pixels before its first layer",
             "choose another method",
         )  # fmt: skip
-    return laid
+    return on_pixels
 
 
 def relevance(

@@ -215,7 +215,7 @@ def patch_source(store: PatchStore, job: TileJob | None, *, pinned: bool = False
     Raises
     ------
     StoreError
-        If the store holds no pixels and nothing tells where the slide is.
+        If the store holds no pixels and nothing says where the slide is.
     """
     if store.meta.has_pixels:
         return StoredPatches(store, pinned)

@@ -160,7 +160,7 @@ def _reads_class_token(model: nn.Module) -> bool:
     pool = next((p for p in pools if isinstance(p, str)), None)
     if pool not in ("token", "avg"):
         raise UsageError(
-            "attention-rollout", "cannot tell what this network's head reads of its tokens",
+            "attention-rollout", "cannot find what this network's head reads of its tokens",
             "choose another method",
         )  # fmt: skip
     return pool == "token"
@@ -194,7 +194,7 @@ def attention_rollout_map(
     for weights, slope in zip(kept, slopes, strict=True):
         helping = (weights.detach().float() * slope.float()).clamp_min(0).mean(dim=1)
         rolled = rolled + helping @ rolled
-    # the grid is the network's own: of few tokens the number alone would not tell how many lead
+    # the grid is the network's own: of few tokens the number alone would not show how many lead
     cell = _cell(eager, images)
     rows_of, columns_of = images.shape[-2] // cell[0], images.shape[-1] // cell[1]
     prefix = n_tokens - rows_of * columns_of

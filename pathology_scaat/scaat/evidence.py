@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 EVIDENCE_FLOOR = 0.25
 """Share of a patch's probability that all its pixels have: what fills the inside of a tumour."""
 EVIDENCE_POWER = 0.75
-"""How sharply a pixel's place counts; below 1 the peaks of saliency are tamed."""
+"""How sharply a pixel's rank counts; below 1 the peaks of saliency are tamed."""
 EVIDENCE_SMOOTHING_PX = 1.0
 """Standard deviation of the Gaussian that saliency is smoothed with, in its own pixels: takes
 away the grain of single pixels, which is of the network's strides."""
@@ -54,7 +54,7 @@ def patch_evidence(
     wide = (0, EVIDENCE_SMOOTHING_PX, EVIDENCE_SMOOTHING_PX)
     values = gaussian_filter(np.asarray(saliency, dtype=np.float64), wide, mode="reflect")
     mean = values.mean(axis=(1, 2), keepdims=True)
-    # a patch without any saliency tells no place: all its pixels stand in the middle
+    # a patch without any saliency ranks nothing: all its pixels stand in the middle
     relative = np.where(mean > 0, values / np.where(mean > 0, mean, 1.0), 1.0) ** EVIDENCE_POWER
     share = EVIDENCE_FLOOR + (1 - EVIDENCE_FLOOR) * relative / (1 + relative)
     scaled: NDArray[np.float64] = share * np.asarray(probability, np.float64)[:, None, None]

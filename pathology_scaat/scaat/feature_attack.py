@@ -1,7 +1,7 @@
 """SCAAT in feature space: the change is made to a layer's output instead of the pixels.
 
 Where in the network is what ``layer`` names. The saliency is that of the layer's positions: the
-largest |gradient| over the channels of a place, or over the features of a token, from the clean
+largest |gradient| over the channels of a position, or over the features of a token, from the clean
 pass that is made anyway. Activations have no unit of their own, so ``eps`` counts in the root
 mean square of each image's activations at the layer.
 """
@@ -34,7 +34,7 @@ def layer_named(model: nn.Module, name: str) -> nn.Module:
     Raises
     ------
     UsageError
-        If there is none; the nearest names are told.
+        If there is none; the error names the nearest ones.
     """
     eager = getattr(model, "_orig_mod", model)
     modules: dict[str, nn.Module] = {n: m for n, m in eager.named_modules() if n}
@@ -86,7 +86,7 @@ def moved_output(layer: nn.Module, change: Tensor) -> Iterator[None]:
         handle.remove()
 
 
-def _places(values: Tensor) -> Tensor:
+def _with_position_axes(values: Tensor) -> Tensor:
     """Channels second and two spatial axes: tokens (B, T, D) become (B, D, T, 1)."""
     return values if values.ndim == 4 else values.transpose(1, 2)[..., None]
 
@@ -103,7 +103,7 @@ def feature_budget(
     eps: float,
     generator: torch.Generator,
 ) -> Tensor:
-    """How far each place may go, (B, 1, h, w) or (B, T, 1), in units of the activations.
+    """How far each position may move, (B, 1, h, w) or (B, T, 1), in units of the activations.
 
     Parameters
     ----------
@@ -116,7 +116,7 @@ def feature_budget(
         Of this step, in the root mean square of an image's activations.
     """
     smooth = options.smooth_px if activation.ndim == 4 else 1
-    saliency = pixel_saliency(_places(gradient), smooth)
+    saliency = pixel_saliency(_with_position_axes(gradient), smooth)
     share = pixel_budget(saliency, options, generator=generator)
     if options.unmasked_share > 0:
         draw = torch.rand((len(share), 1, 1, 1), generator=generator, device=share.device)
@@ -152,7 +152,7 @@ def feature_change(
     eager: SCAAT, images: Tensor, labels: Tensor, activation: Tensor, gradient: Tensor,
     logits: Tensor, layer: nn.Module,
 ) -> Tensor:  # fmt: skip
-    """What is added to the layer's output, of its shape, within the budget of each place.
+    """What is added to the layer's output, of its shape, within the budget of each position.
 
     ``gradient`` is that of each image's own loss by its activations.
     """

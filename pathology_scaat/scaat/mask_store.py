@@ -5,7 +5,7 @@ positive: (1 + C) / 8 bytes a pixel, 0.5 for RGB. 100,000 patches of 224 px take
 pixel whose gradient is exactly zero (a dead unit) is kept as negative: any direction serves there.
 
 A GPU is never waited for: what it records travels to pinned memory while it goes on, and is put
-in its place when it has arrived or is asked for.
+written when it has arrived or is asked for.
 """
 
 from __future__ import annotations
@@ -106,34 +106,36 @@ class BitStore:
         self._visits[index] += 1
         parts = pack_bits((signs != 0).any(dim=1)), pack_bits(signs > 0), logits.float()
         if signs.device.type != "cuda":
-            self._place(index, (parts[0].cpu(), parts[1].cpu(), parts[2].cpu()))
+            self._write(index, (parts[0].cpu(), parts[1].cpu(), parts[2].cpu()))
             return
-        self._settle(0)
+        self._write_arrived(0)
         pinned = _to_pinned(parts[0]), _to_pinned(parts[1]), _to_pinned(parts[2])
         self._arriving.append(_Arriving(index, pinned, recorded_event(signs.device)))
 
-    def _place(self, index: Tensor, parts: tuple[Tensor, Tensor, Tensor]) -> None:
+    def _write(self, index: Tensor, parts: tuple[Tensor, Tensor, Tensor]) -> None:
         self._mask[index], self._sign[index], self._logits[index] = parts
 
-    def _settle(self, n_awaited: int) -> None:
+    def _write_arrived(self, n_awaited: int) -> None:
         """Put in place the first ``n_awaited`` records on their way, and what else has arrived."""
         while self._arriving and (n_awaited > 0 or _has_happened(self._arriving[0].event)):
             record = self._arriving.popleft()
             record.event.synchronize()
-            self._place(record.index, record.parts)
+            self._write(record.index, record.parts)
             n_awaited -= 1
 
     def read(self, index: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
         """Signs, (B, C, H, W) float32 of -1, 0, 1, and logits, (B, K), on a device."""
         concerned = [bool(torch.isin(index, record.index).any()) for record in self._arriving]
-        self._settle(max((k for k, is_so in enumerate(concerned, start=1) if is_so), default=0))
+        self._write_arrived(
+            max((k for k, is_so in enumerate(concerned, start=1) if is_so), default=0)
+        )
         octets = _to_device(self._mask[index], device), _to_device(self._sign[index], device)
         mask = unpack_bits(octets[0], self._shape[1:])
         sign = unpack_bits(octets[1], self._shape).to(torch.float32).mul_(2).sub_(1)
         return sign * mask[:, None], _to_device(self._logits[index], device)
 
     def state_dict(self) -> dict[str, Any]:
-        self._settle(len(self._arriving))
+        self._write_arrived(len(self._arriving))
         return {
             "shape": list(self._shape),
             "mask": self._mask,

@@ -130,7 +130,8 @@ class Method(ABC):
     def set_progress(self, fraction: float) -> None:
         """Tell how much of the training is over after the next step, 0 to 1.
 
-        Schedules hang on it. Who never tells trains at full strength from the first step on.
+        Schedules depend on it. A loop that never calls this trains at full strength from the
+        first step on.
         """
         self.progress = fraction
 

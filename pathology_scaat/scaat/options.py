@@ -37,8 +37,8 @@ class ScaatOptions:
     map. The defaults are what our measurements support (``benchmarks/evidence``): against the
     hard mask (``gamma=0``) of eps 32/255, the soft one of 16/255 gains as much in where the map
     lies on planted tumour, and loses a tenth as much AUC on breast patches. Against the same
-    budget at random places it is more faithful on colon and breast patches; on drawn tissue that
-    depends on the network: the maps of a full ResNet-18 are ruined by random places on one set
+    budget at random positions it is more faithful on colon and breast patches; on drawn tissue that
+    depends on the network: the maps of a full ResNet-18 are ruined by random positions on one set
     and better for them on the other. On real tissue a ResNet-18 pays a point of AUC.
 
     Attributes

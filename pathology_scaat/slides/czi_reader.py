@@ -64,10 +64,10 @@ class CziSlide(SlideBase):
                 path.name, "is a Zeiss CZI file that cannot be read", "copy it again"
             ) from None
         try:
-            channel, planes, told = _planes(types, sizes)
+            channel, planes, more_notes = _planes(types, sizes)
             problem = ""
         except RefusedError as error:
-            channel, planes, told, problem = 0, {}, (), str(error)
+            channel, planes, more_notes, problem = 0, {}, (), str(error)
         words = ", ".join(dict.fromkeys(types.values()))
         entries = [ImageEntry(s.box.size, pixels=words, problem=problem) for s in scenes]
         try:
@@ -83,7 +83,7 @@ class CziSlide(SlideBase):
             levels=(LevelInfo(size, 1.0),),
             mpp=spacing.mpp,
             mpp_source=spacing.source,
-            notes=(*spacing.notes, *notes, *told),
+            notes=(*spacing.notes, *notes, *more_notes),
             images=tuple(str(entry) for entry in entries) if len(entries) > 1 else (),
         )
         self._info = with_override(info, mpp, path.name)
@@ -99,11 +99,11 @@ class CziSlide(SlideBase):
         inside = box_px.intersection(BoxPx(0, 0, size.width, size.height))
         if inside is None:
             return out
-        place = inside.shifted(self._scene.box.x, self._scene.box.y)
+        absolute = inside.shifted(self._scene.box.x, self._scene.box.y)
         try:
             with self._lock:
                 pixels = self._reader.read(
-                    roi=(place.x, place.y, place.width, place.height),
+                    roi=(absolute.x, absolute.y, absolute.width, absolute.height),
                     plane=self._plane,
                     scene=self._scene.number,
                     background_pixel=(1.0, 1.0, 1.0),

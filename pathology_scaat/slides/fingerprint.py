@@ -65,7 +65,7 @@ def slide_files(path: Path) -> list[Path]:
 def keyed(digest: str, key: bytes) -> str:
     """A digest under a key (HMAC-SHA256), as it is without one.
 
-    The plain hash of a slide tells everybody who has the slide that it is in a cohort.
+    The plain hash of a slide shows everybody who has the slide that it is in a cohort.
     """
     return hmac.new(key, digest.encode(), hashlib.sha256).hexdigest() if key else digest
 
@@ -158,7 +158,7 @@ def _cache_folder() -> Path | None:
     if not stat.S_ISDIR(found.st_mode):
         return None
     if hasattr(os, "getuid") and (found.st_uid != os.getuid() or found.st_mode & 0o022):
-        return None  # others could tell us that a slide is another
+        return None  # others could claim that a slide is another
     return folder
 
 
@@ -178,13 +178,13 @@ def _recall(entry: Path) -> str | None:
     return text.decode() if _DIGEST.fullmatch(text) else None
 
 
-def place_fingerprint(place: SlideLocation, stopped: threading.Event | None = None) -> str:
+def location_fingerprint(location: SlideLocation, stopped: threading.Event | None = None) -> str:
     """Content fingerprint of a slide by path or URL."""
-    if isinstance(place, Path):
-        return slide_fingerprint(place, stopped=stopped)
+    if isinstance(location, Path):
+        return slide_fingerprint(location, stopped=stopped)
     from pathology_scaat.slides.remote import remote_fingerprint
 
-    return remote_fingerprint(place, stopped=stopped)
+    return remote_fingerprint(location, stopped=stopped)
 
 
 class FingerprintTask:
@@ -192,13 +192,13 @@ class FingerprintTask:
 
     Parameters
     ----------
-    place : Path or SlideUrl
+    location : Path or SlideUrl
     key : bytes
         See :func:`keyed`.
     """
 
-    def __init__(self, place: SlideLocation, key: bytes = b"") -> None:
-        self._place = place
+    def __init__(self, location: SlideLocation, key: bytes = b"") -> None:
+        self._location = location
         self._key = key
         self._result = ""
         self._error: Exception | None = None
@@ -208,7 +208,7 @@ class FingerprintTask:
 
     def _work(self) -> None:
         try:
-            self._result = keyed(place_fingerprint(self._place, self._stopped), self._key)
+            self._result = keyed(location_fingerprint(self._location, self._stopped), self._key)
         except Exception as error:
             self._error = error
 

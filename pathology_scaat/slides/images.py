@@ -2,7 +2,7 @@
 
 Scanners and converters put several images into a file: scenes, the macro picture of the
 glass with its label, thumbnails, fluorescence channels. The slide is the largest brightfield
-RGB image that is not named as a macro, label or thumbnail. What else there is is told.
+RGB image that is not named as a macro, label or thumbnail. What else there is is reported.
 """
 
 from __future__ import annotations

@@ -49,14 +49,14 @@ class _Image:
 
 
 def _open_array(path: Path, group: Path, name: str) -> Any:
-    place = (group / name).resolve()
+    array_path = (group / name).resolve()
     # A dataset path may not lead out of the image.
-    if not place.is_relative_to(path.resolve()):
+    if not array_path.is_relative_to(path.resolve()):
         raise damaged(path, "a level lies outside of it")
-    driver = "zarr3" if (place / "zarr.json").is_file() else "zarr"
+    driver = "zarr3" if (array_path / "zarr.json").is_file() else "zarr"
     spec = {
         "driver": driver,
-        "kvstore": {"driver": "file", "path": str(place)},
+        "kvstore": {"driver": "file", "path": str(array_path)},
         # A missing chunk is distinguished from a black one.
         "fill_missing_data_reads": False,
     }

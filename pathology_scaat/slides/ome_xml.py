@@ -135,8 +135,10 @@ def _channel(element: Element) -> Channel:
     if element.get("Color") is not None:
         colour = (int(element.get("Color", "-1")) & 0xFFFFFFFF) >> 8  # a signed RGBA
     kinds = (element.get("IlluminationType", ""), element.get("ContrastMethod", ""))
-    glows = any(kind.casefold() in _FLUORESCENCE for kind in kinds)
-    return Channel(element.get("Name") or "", colour, glows or element.get("Fluor") is not None)
+    is_fluorescent = any(kind.casefold() in _FLUORESCENCE for kind in kinds)
+    return Channel(
+        element.get("Name") or "", colour, is_fluorescent or element.get("Fluor") is not None
+    )
 
 
 def _pages(

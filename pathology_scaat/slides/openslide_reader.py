@@ -226,8 +226,8 @@ class OpenSlideSlide(SlideBase):
 
     def _read_part(self, level: int, part: BoxPx) -> RgbImage:
         # Away from zero: OpenSlide divides by the factor and rounds towards zero, so that a
-        # place rounded to the nearest pixel may be read one level pixel too early (Leica).
-        x, y = (self._place(level, first) for first in (part.x, part.y))
+        # position rounded to the nearest pixel may be read one level pixel too early (Leica).
+        x, y = (self._level0_px(level, first) for first in (part.x, part.y))
         # It draws nothing of a region that lies wholly left of or above its canvas, where a
         # scanned area may begin: the region is extended until it reaches the canvas.
         width = max(part.width, 2 - part.x)
@@ -235,9 +235,9 @@ class OpenSlideSlide(SlideBase):
         pixels = over_white(self._read_region((x, y), level, (width, height)))
         return pixels[: part.height, : part.width]
 
-    def _place(self, level: int, first: int) -> int:
-        place = math.ceil(abs(first) * self._factors[level] - _SLACK)
-        return place if first >= 0 else -place
+    def _level0_px(self, level: int, first: int) -> int:
+        position_px = math.ceil(abs(first) * self._factors[level] - _SLACK)
+        return position_px if first >= 0 else -position_px
 
     def _areas_of(self, level: int) -> tuple[BoxPx, ...]:
         """The boxes of level pixels that hold pixels, each to be read by itself.
@@ -245,7 +245,7 @@ class OpenSlideSlide(SlideBase):
         OpenSlide rounds the distance of a region from a scanned area's corner towards zero,
         so that all pixels of a region that begins left of or above the area come one level
         pixel too early. Each area is therefore read from its own first pixel on, which
-        OpenSlide puts at its corner's place on the level, rounded towards zero. What lies
+        OpenSlide puts at its corner's position on the level, rounded towards zero. What lies
         beside the areas is white.
         """
         info = self._info
@@ -263,11 +263,11 @@ class OpenSlideSlide(SlideBase):
         return tuple(areas)
 
     def _read_region(
-        self, place: tuple[int, int], level: int, size: tuple[int, int]
+        self, corner_px: tuple[int, int], level: int, size: tuple[int, int]
     ) -> Image.Image:
         handle = self._handle
         try:
-            return handle.read_region(place, level, size)
+            return handle.read_region(corner_px, level, size)
         except openslide.OpenSlideError:
             # Errors latch: every later call on the handle fails. Another thread may have met
             # the damage, so that this region is read once more where nobody else reads. The
@@ -277,7 +277,7 @@ class OpenSlideSlide(SlideBase):
                     self._handle = open_handle(self._path, self._subject)
         try:
             with open_handle(self._path, self._subject) as own:
-                return own.read_region(place, level, size)
+                return own.read_region(corner_px, level, size)
         except openslide.OpenSlideError:
             raise SlideReadError(
                 self._subject, "pixels cannot be decoded", "copy the slide again"

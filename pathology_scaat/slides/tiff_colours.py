@@ -4,7 +4,7 @@ A TIFF says twice what its numbers mean: by the tag PhotometricInterpretation an
 compressed data. The rules below were checked against the array that was written and against
 OpenSlide (tests/slides/test_tiff_colours.py):
 
-* JPEG: the codec makes RGB, told by the tag and the JFIF mark which colours it gets.
+* JPEG: the codec makes RGB; the tag and the JFIF mark say which colours it gets.
 * JPEG 2000: a codestream with subsampled chroma holds YCbCr, and the codec makes RGB of it.
   Else compression 33003 holds YCbCr and 33005 RGB; under the other numbers the tag decides.
   Where it says YCbCr and the codestream has a colour transform of its own, which is meant
@@ -106,15 +106,15 @@ def _compression_problem(page: Any) -> str:
 
 def _codestream_problem(page: Any) -> str:
     """What the page's first codestream says that cannot be read, or contradicts the tag."""
-    place = next((i for i, n in enumerate(page.databytecounts) if n > 0), None)
-    if place is None:
+    tile_index = next((i for i, n in enumerate(page.databytecounts) if n > 0), None)
+    if tile_index is None:
         return ""
     handle = page.parent.filehandle
-    handle.seek(page.dataoffsets[place])
+    handle.seek(page.dataoffsets[tile_index])
     try:
-        stream = Codestream.of(handle.read(min(page.databytecounts[place], _HEAD_BYTES)))
+        stream = Codestream.of(handle.read(min(page.databytecounts[tile_index], _HEAD_BYTES)))
     except (ValueError, struct.error, IndexError):
-        return ""  # damaged: told of the tile when it is read
+        return ""  # damaged: reported when the tile is read
     if any(step not in ((1, 1), (2, 1), (2, 2)) for step in stream.steps):
         return "holds JPEG 2000 whose chroma is subsampled otherwise than 4:2:2 or 4:2:0"
     unsure = int(page.compression) not in (APERIO_JP2000_YCBCR, APERIO_JP2000_RGB)
@@ -232,16 +232,16 @@ class Codestream:
             and data[box + 4 : box + 5] == b"\x01"
             and (struct.unpack_from(">I", data, box + 7)[0] == _SYCC)
         )
-        place = start + 4
-        (n_components,) = struct.unpack_from(">H", data, place + 36)
-        sizes = [place + 39 + 3 * i for i in range(n_components)]
+        offset = start + 4
+        (n_components,) = struct.unpack_from(">H", data, offset + 36)
+        sizes = [offset + 39 + 3 * i for i in range(n_components)]
         steps = tuple((data[at], data[at + 1]) for at in sizes)
-        place += struct.unpack_from(">H", data, place)[0]
+        offset += struct.unpack_from(">H", data, offset)[0]
         transform = False
-        while data[place : place + 1] == b"\xff" and data[place + 1] != 0x90:  # start of a tile
-            if data[place + 1] == 0x52:  # COD
-                transform = data[place + 8] != 0
-            place += 2 + struct.unpack_from(">H", data, place + 2)[0]
+        while data[offset : offset + 1] == b"\xff" and data[offset + 1] != 0x90:  # start of a tile
+            if data[offset + 1] == 0x52:  # COD
+                transform = data[offset + 8] != 0
+            offset += 2 + struct.unpack_from(">H", data, offset + 2)[0]
         return cls(steps, transform, bool(sycc))
 
 
@@ -273,7 +273,7 @@ def _plain_ycbcr(page: Any) -> Decode:
         raw = np.frombuffer(_decompressed(page, data), dtype=np.uint8)
         if not stated and raw.size >= height * width * 3:
             # Writers that leave the tag out mean "not subsampled" more often than the
-            # standard's default; the number of bytes tells.
+            # standard's default; the number of bytes shows it.
             return rule.rgb(raw[: height * width * 3].reshape(height, width, 3))
         return rule.rgb(unpacked(raw, height, width, across, down))
 

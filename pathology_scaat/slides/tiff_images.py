@@ -264,12 +264,14 @@ def _grouped(
     first = pages[0]
     problem = _imagej_problem(tiff) or colour_problem(first)
     if problem.startswith("is grey") and kind is ImageKind.SLIDE:
-        twins = [g for g in groups if page_size(g[0]) == page_size(first)]
-        if len(twins) > 1:
-            problem = f"holds {len(twins)} grey images of one size, as fluorescence does, not RGB"
-        names = [_QPI_NAME.search(g[0].description or "") for g in twins]
+        same_size = [g for g in groups if page_size(g[0]) == page_size(first)]
+        if len(same_size) > 1:
+            problem = (
+                f"holds {len(same_size)} grey images of one size, as fluorescence does, not RGB"
+            )
+        names = [_QPI_NAME.search(g[0].description or "") for g in same_size]
         channels = [Channel(found.group(1)) for found in names if found]
-        if len(twins) > 1 and len(channels) == len(twins):
+        if len(same_size) > 1 and len(channels) == len(same_size):
             shown = ", ".join(c.name for c in channels[:5])
             problem = f"is fluorescence ({shown}), not brightfield RGB"
     levels: tuple[Planes, ...] = tuple((page,) for page in pages)

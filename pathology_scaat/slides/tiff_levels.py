@@ -23,7 +23,7 @@ from pathology_scaat.slides.tiff_colours import (
 from pathology_scaat.slides.tiff_images import Planes, page_size
 from pathology_scaat.slides.tiles import TileLattice
 
-# tifffile tells about damaged headers through its logger; without a handler there Python
+# tifffile reports damaged headers through its logger; without a handler there Python
 # would print that to the terminal, where one sentence of ours is enough.
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
 

@@ -169,7 +169,7 @@ def _open(
 ) -> tuple[tuple[TiffLevel, ...], Any, SlideInfo]:
     """Levels of the image that is the slide, its first page, and what is known of it.
 
-    ``like`` is given for families that OpenSlide knows better than the pages tell (Aperio,
+    ``like`` is given for families that OpenSlide knows better than the pages say (Aperio,
     Philips). Of other TIFFs it takes the first page, whatever that shows; their image is
     chosen here.
     """
@@ -264,7 +264,7 @@ def _number(text: str | None) -> float | None:
 
 
 def _orientation_notes(page: Any) -> tuple[str, ...]:
-    """What the tag Orientation asks of a viewer is not done here, and told."""
+    """What the tag Orientation asks of a viewer is not done here, but reported."""
     value = int(page.tags.valueof(_ORIENTATION_TAG, 1) or 1)
     if value == 1:
         return ()

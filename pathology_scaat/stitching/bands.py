@@ -45,15 +45,15 @@ def run_band(job: BandJob) -> list[Histogram]:
     source = SaliencySource(job.saliency_path)
     array = level_array(job.map_path, 0, job.config.ngff, write=True)
     n_channels, height, width = array.shape
-    place = Placement.of(source, job.scale_px)
+    placement = Placement.of(source, job.scale_px)
     histograms = [Histogram() for _ in range(n_channels)]
     writing: Any = None
     for top in job.band_offsets:
         bottom = min(top + BLOCK_PX, height)
-        band = Band(source, place, (top, bottom), job.config.memory_budget_bytes)
+        band = Band(source, placement, (top, bottom), job.config.memory_budget_bytes)
         for x in range(0, width, BLOCK_PX):
             box = BoxPx(x, top, min(BLOCK_PX, width - x), bottom - top)
-            values = blend_block(band, place, box, job.config)
+            values = blend_block(band, placement, box, job.config)
             for histogram, channel in zip(histograms, values, strict=True):
                 histogram.add(channel)
             # a block is compressed while the next is blended; never more than one waits

@@ -78,10 +78,10 @@ class Band:
     """Patches of all grid rows that touch a band of map rows, read once where they fit."""
 
     def __init__(
-        self, source: SaliencySource, place: Placement, y_px: tuple[int, int], budget_bytes: int
+        self, source: SaliencySource, placement: Placement, y_px: tuple[int, int], budget_bytes: int
     ) -> None:
         self.source = source
-        self.rows = place.touching(y_px[0], y_px[1], place.origin_y_px)
+        self.rows = placement.touching(y_px[0], y_px[1], placement.origin_y_px)
         row_of = source.grid_index[:, 1]
         self.start = int(np.searchsorted(row_of, self.rows[0], side="left"))
         self.stop = int(np.searchsorted(row_of, self.rows[1], side="right"))
@@ -169,7 +169,7 @@ class PatchValues:
 
 
 def blend_block(
-    band: Band, place: Placement, box: BoxPx, config: StitchConfig
+    band: Band, placement: Placement, box: BoxPx, config: StitchConfig
 ) -> NDArray[np.float32]:
     """Values of a block of the map.
 
@@ -189,17 +189,19 @@ def blend_block(
     values = PatchValues.of(source, config)
     sums = Sums.zeros(values.columns.shape[1], 2 * len(values.factor), box)
     window = window_1d(source.side, config.window)
-    columns = place.touching(box.x, box.right, place.origin_x_px)
+    columns = placement.touching(box.x, box.right, placement.origin_x_px)
     weights_of: dict[int, AxisWeights] = {}
     batch = max(BATCH_BYTES // (source.side**2 * 8), 1)
     for row in range(band.rows[0], band.rows[1] + 1):
-        y_weights = place.row_weights(row)
+        y_weights = placement.row_weights(row)
         if y_weights.start_px >= box.bottom or y_weights.start_px + y_weights.n_px <= box.y:
             continue
         low, high = band.row_range(row, columns)
         for start in range(low, high, batch):
             stop = min(start + batch, high)
-            _add_patches(sums, band, place, box, y_weights, weights_of, window, values, start, stop)
+            _add_patches(
+                sums, band, placement, box, y_weights, weights_of, window, values, start, stop
+            )
     return sums.values(source.probability.shape[1])
 
 
@@ -217,7 +219,7 @@ def _layers(band: Band, values: PatchValues, start: int, stop: int) -> list[NDAr
 def _add_patches(
     sums: Sums,
     band: Band,
-    place: Placement,
+    placement: Placement,
     box: BoxPx,
     y_weights: AxisWeights,
     weights_of: dict[int, AxisWeights],
@@ -243,7 +245,7 @@ def _add_patches(
         column = int(source.grid_index[start + i, 0])
         weights = weights_of.get(column)
         if weights is None:
-            weights = weights_of[column] = place.column_weights(column)
+            weights = weights_of[column] = placement.column_weights(column)
         left, right = max(weights.start_px, box.x), min(weights.start_px + weights.n_px, box.right)
         if left >= right:
             continue

@@ -1,4 +1,4 @@
-"""What stitching can be told."""
+"""Settings of stitching."""
 
 from __future__ import annotations
 

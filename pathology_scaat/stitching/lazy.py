@@ -1,4 +1,4 @@
-"""A slide map as a labelled lazy array: channels by name, places in µm and in slide pixels."""
+"""A slide map as a labelled lazy array: channels by name, coordinates in µm and in slide pixels."""
 
 from __future__ import annotations
 

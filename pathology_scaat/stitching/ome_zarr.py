@@ -53,8 +53,8 @@ def level_array(path: Path, level: int, ngff: str, *, write: bool = False) -> ts
         If it is missing or damaged, as TensorStore says it.
     """
     driver, folder = ("zarr", path / "0") if ngff == "0.4" else ("zarr3", path)
-    place = str((folder / str(level)).resolve())
-    spec = {"driver": driver, "kvstore": file_kvstore(place)}
+    level_path = str((folder / str(level)).resolve())
+    spec = {"driver": driver, "kvstore": file_kvstore(level_path)}
     return ts.open(spec, open=True, read=True, write=write).result()
 
 

@@ -57,9 +57,9 @@ class AxisWeights:
         shape = [1] * values.ndim
         shape[axis] = self.n_px
         out = np.take(values, self.index[:, 0], axis=axis) * self.weight[:, 0].reshape(shape)
-        for tap in range(1, self.index.shape[1]):
-            taken = np.take(values, self.index[:, tap], axis=axis)
-            out += taken * self.weight[:, tap].reshape(shape)
+        for k in range(1, self.index.shape[1]):
+            taken = np.take(values, self.index[:, k], axis=axis)
+            out += taken * self.weight[:, k].reshape(shape)
         return out
 
     @property
@@ -99,8 +99,8 @@ def axis_weights(offset_px: float, ratio: float, side: int) -> AxisWeights:
     low = np.clip((cells - offset_px) / ratio, 0, side)
     high = np.clip((cells + 1 - offset_px) / ratio, 0, side)
     first = np.minimum(np.floor(low).astype(np.int64), side - 1)
-    n_taps = int(np.max(np.ceil(high).astype(np.int64) - first))
-    index = first[:, None] + np.arange(max(n_taps, 1), dtype=np.int64)
+    n_weights = int(np.max(np.ceil(high).astype(np.int64) - first))
+    index = first[:, None] + np.arange(max(n_weights, 1), dtype=np.int64)
     overlap = np.minimum(high[:, None], index + 1) - np.maximum(low[:, None], index)
     weight = np.clip(overlap, 0, None) * ratio
     return AxisWeights(start, np.minimum(index, side - 1), weight, covered)

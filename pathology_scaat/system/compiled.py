@@ -7,7 +7,7 @@ started. Here a folder of the user's own below the system's temporary one takes 
 where there is none either, kernels are compiled anew by each process.
 
 numba is imported by the first call of a kernel, not by its definition: it takes a third of a
-second, and a command that tells of a mistake, or gives its work to other processes, calls none.
+second, and a command that reports a mistake, or gives its work to other processes, calls none.
 """
 
 from __future__ import annotations
@@ -90,16 +90,16 @@ def compiled(**options: Any) -> Callable[[F], F]:
     return decorate
 
 
-def cache_place(kernel: Any) -> str:
+def cache_location(kernel: Any) -> str:
     """Where a kernel's machine code is kept, in words without a path."""
     cached = getattr(getattr(kernel, "dispatcher", kernel), "_cache", None)
-    place = getattr(cached, "cache_path", None)
-    if not place:
+    path = getattr(cached, "cache_path", None)
+    if not path:
         return "compiled anew by each process: no folder to keep it can be written"
     folder = private_temporary_folder()
-    if folder is not None and Path(place).is_relative_to(folder):
+    if folder is not None and Path(path).is_relative_to(folder):
         return "kept in a temporary folder"
     home = home_folder()
-    if home is not None and Path(place).is_relative_to(home):
+    if home is not None and Path(path).is_relative_to(home):
         return "kept in the home folder"
     return "kept with the installation"

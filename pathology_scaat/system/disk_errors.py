@@ -1,7 +1,7 @@
 """Telling that the disk is full, or that a file cannot be written, whoever says so and how.
 
 Libraries say it in errors of their own: torch "unexpected pos", safetensors and TensorStore by
-number, SQLite in words. And torch's writer, told by the system that a write has failed, ends the
+number, SQLite in words. And torch's writer, where the system reports a failed write, ends the
 whole process.
 """
 

@@ -69,12 +69,12 @@ def ensure_home() -> None:
         os.environ.setdefault("USER", STAND_IN_USER)
     home = home_folder()
     if home is None:
-        stand_in = private_temporary_folder()
-        if stand_in is not None:
-            os.environ["HOME"] = str(stand_in)
+        fallback = private_temporary_folder()
+        if fallback is not None:
+            os.environ["HOME"] = str(fallback)
     elif "MPLCONFIGDIR" not in os.environ:
         config = Path(os.environ.get("XDG_CONFIG_HOME") or home / ".config") / "matplotlib"
         if os.name == "posix" and not _can_be_made(config):
-            stand_in = private_temporary_folder()
-            if stand_in is not None:
-                os.environ["MPLCONFIGDIR"] = str(stand_in / "matplotlib")
+            fallback = private_temporary_folder()
+            if fallback is not None:
+                os.environ["MPLCONFIGDIR"] = str(fallback / "matplotlib")

@@ -55,7 +55,7 @@ def is_limited() -> bool:
     return _address_space() is not None or _group_is_limited()
 
 
-def require_room() -> None:
+def require_memory() -> None:
     """Refuse to begin where the libraries alone do not fit: some hang instead of failing.
 
     Raises

@@ -16,7 +16,7 @@ from pathlib import Path
 
 @cache
 def machine_id() -> str:
-    """Six hex digits for this boot and pid namespace; empty where the system tells neither."""
+    """Six hex digits for this boot and pid namespace; empty where the system says neither."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
         namespace = Path("/proc/self/ns/pid").readlink()

@@ -18,7 +18,7 @@ from pathology_scaat.tissue.density import Densities, densities
 from pathology_scaat.tissue.morphology import CROSS, OUTSIDE_IS_EMPTY, Mask, closed, dilated
 
 SMOOTH = 0.03
-"""Below this roughness ink is certain; 999 of 1,000 places in H&E at 1 to 16 µm/px are above."""
+"""Below this roughness ink is certain; 999 of 1,000 pixels in H&E at 1 to 16 µm/px are above."""
 
 FAIRLY_SMOOTH = 0.055
 """Ink over tissue lets a little of it through: up to this roughness, beside what is certain."""
@@ -180,7 +180,7 @@ def _veiled(strokes: Mask, smooth: Mask, od: Densities) -> Mask:
     is stained in the pen's hue has gaps of its own.
     """
     n_strokes, labels, stats, _ = cv2.connectedComponentsWithStats(strokes.view(np.uint8))
-    veiled = np.zeros_like(strokes)
+    under_ink = np.zeros_like(strokes)
     largest = sorted(range(1, n_strokes), key=lambda n: -int(stats[n, cv2.CC_STAT_AREA]))
     square = np.ones((VEIL_PX, VEIL_PX), dtype=np.uint8)
     for number in largest[:MOST_STROKES]:
@@ -193,8 +193,8 @@ def _veiled(strokes: Mask, smooth: Mask, od: Densities) -> Mask:
             [channel >= VEIL_SHARE * mean - 0.03 for channel, mean in zip(od, means, strict=True)]
         )
         whole = cv2.morphologyEx(dense.view(np.uint8), cv2.MORPH_OPEN, square).view(np.bool_)
-        veiled |= _beside(whole | own, own)
-    return veiled
+        under_ink |= _beside(whole | own, own)
+    return under_ink
 
 
 def _beside(candidates: Mask, certain: Mask) -> Mask:

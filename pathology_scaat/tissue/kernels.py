@@ -36,7 +36,7 @@ def _is_ink_seed(red: np.float32, green: np.float32, blue: np.float32, most: np.
 
 
 @compiled(nogil=True)
-def judge(
+def measure_pixels(
     rgb: NDArray[np.uint8],
     table: NDArray[np.float32],
     colour: NDArray[np.float32],

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pathology_scaat.slides.base import RgbImage
 from pathology_scaat.tissue.density import densities, density_table, strips
 from pathology_scaat.tissue.ink import find_ink
-from pathology_scaat.tissue.kernels import count, judge
+from pathology_scaat.tissue.kernels import count, measure_pixels
 from pathology_scaat.tissue.morphology import (
     CROSS,
     OUTSIDE_IS_EMPTY,
@@ -31,7 +31,7 @@ DEFAULT_GLASS = 243.0
 """Brightness taken for glass where a picture shows none (tissue from edge to edge)."""
 
 PADDING_LEVEL = 254
-"""From here on a grey pixel may be what a scanner fills unscanned places with."""
+"""From here on a grey pixel may be what a scanner fills unscanned areas with."""
 
 MUCH_GLASS = 0.05
 """A picture of which this share is grey and bright shows its glass."""
@@ -157,7 +157,7 @@ def classify_pixels(rgb: RgbImage, readable: Mask, sensitivity: float = 1.0) -> 
     dark: Mask = (high < DARK_LEVEL) & (spread < 30)
     colour = np.empty(low.shape, dtype=np.float32)
     pale, seeds = np.empty((2, *low.shape), dtype=np.bool_)
-    judge(rgb, table, colour, pale, seeds)
+    measure_pixels(rgb, table, colour, pale, seeds)
     ink = find_ink(seeds, rgb, table) & ~dark if seeds.any() else seeds
     usable = readable & ~dark & ~ink
     coloured = np.count_nonzero(usable & (spread > 3))

@@ -98,14 +98,14 @@ def _shrink_tiles(
             flat = tile_buffer(tile.height * tile.width * 3)
             own.scratch = flat.reshape(tile.height, tile.width, 3)
         col, row = key
-        place = slice(row * high, (row + 1) * high), slice(col * wide, (col + 1) * wide)
+        block = slice(row * high, (row + 1) * high), slice(col * wide, (col + 1) * wide)
         try:
             pixels = slide.read_tile(level, col, row, own.scratch)
         except SlideReadError:
-            readable[place] = False
+            readable[block] = False
             return
         if pixels is not None:
-            block_mean(pixels, factor, rgb[place])
+            block_mean(pixels, factor, rgb[block])
 
     keys = [(col, row) for row in range(lattice.n_rows) for col in range(lattice.n_cols)]
     if threads > 1:

@@ -239,7 +239,7 @@ def load_backbone_weights(backbone: nn.Module, path: Path, *, whole: bool = Fals
         )
     backbone.load_state_dict(fitting, strict=False)
     if not any(k.startswith(f"{head}.") for k in fitting):
-        quiet_head(backbone)
+        shrink_head_weights(backbone)
     # kept in the bundle and the notes: it must not hold the name of a file
     return (
         f"Given weights: {len(fitting)} of {len(own)} tensors, {matched / total:.1%} of the network"
@@ -250,7 +250,7 @@ def load_backbone_weights(backbone: nn.Module, path: Path, *, whole: bool = Fals
 HEAD_STD = 0.01
 
 
-def quiet_head(backbone: nn.Module) -> None:
+def shrink_head_weights(backbone: nn.Module) -> None:
     """Give a new classifier over learnt features small weights, so that it begins undecided.
 
     Some networks initialise theirs by the number of classes alone: with two, an EfficientNet's
@@ -284,7 +284,7 @@ def resample_positions(
     if key not in own or key not in given or grid is None:
         return False
     before, wanted = given[key], own[key].shape
-    prefix = wanted[1] - grid[0] * grid[1]  # class and register tokens have places of their own
+    prefix = wanted[1] - grid[0] * grid[1]  # class and register tokens have positions of their own
     side = math.isqrt(max(before.shape[1] - prefix, 0)) if before.ndim == 3 else 0
     square = side > 0 and side * side + prefix == before.shape[1]
     if before.shape == wanted or not square or before.shape[2] != wanted[2]:

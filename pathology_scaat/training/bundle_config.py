@@ -23,7 +23,7 @@ SCHEMA_NAME = "pathology_scaat.model"
 SCHEMA_VERSION = 1
 
 
-SplitWord = Literal["train", "val", "test"]
+SplitName = Literal["train", "val", "test"]
 KEY_HEX = 32
 
 MAX_PATCH_PX = 8192
@@ -114,7 +114,7 @@ class DataYears(BaseModel):
 
 
 NO_YEARS = "not recorded (training with data_years records years)"
-"""What is said of the age of a model's data where its bundle does not tell."""
+"""What is said of the age of a model's data where its bundle does not say."""
 
 
 class Ancestor(BaseModel):
@@ -125,7 +125,7 @@ class Ancestor(BaseModel):
     fingerprint: str = Field(description="of the bundle")
     method: str = Field(description="what it was trained with")
     training_fingerprint: str = Field("", description="key of its slides' hashes")
-    slides: dict[SplitWord, tuple[str, ...]] | None = Field(
+    slides: dict[SplitName, tuple[str, ...]] | None = Field(
         None, description="as the bundle had them; none where it did not know them"
     )
 
@@ -177,7 +177,7 @@ class BundleConfig(BaseModel):
     class_colours: dict[str, tuple[int, int, int]] | None = Field(
         None, description="of each class in QuPath; no two look alike"
     )
-    slides: dict[SplitWord, tuple[str, ...]] | None = Field(
+    slides: dict[SplitName, tuple[str, ...]] | None = Field(
         None, description="keyed hashes of the slides' fingerprints, by what they served for"
     )
     training_counts: dict[str, int] | None = Field(
@@ -229,7 +229,7 @@ class BundleConfig(BaseModel):
         """Why the model counts as having learnt nothing; empty where it has, or is not known."""
         return self.held_out.nothing_learnt if self.held_out is not None else ""
 
-    def role_of(self, slide_fingerprint: str) -> SplitWord | Literal["held out", "unknown"]:
+    def role_of(self, slide_fingerprint: str) -> SplitName | Literal["held out", "unknown"]:
         """What a slide served for in training: the bundle knows, whatever a table says.
 
         Of a fine-tuned model, what it served for in any of its trainings: ``train`` before
@@ -243,7 +243,7 @@ class BundleConfig(BaseModel):
                 *((a.slides, a.training_fingerprint) for a in self.ancestors or ()),
             )
         }
-        order: tuple[SplitWord | Literal["unknown"], ...] = ("train", "val", "unknown", "test")
+        order: tuple[SplitName | Literal["unknown"], ...] = ("train", "val", "unknown", "test")
         return next((role for role in order if role in roles), "held out")
 
     @property
@@ -287,13 +287,13 @@ def slide_key(slide_fingerprint: str, training_fingerprint: str) -> str:
 
 
 def _role(
-    slides: dict[SplitWord, tuple[str, ...]] | None, slide_fingerprint: str, key: str
-) -> SplitWord | Literal["held out", "unknown"]:
+    slides: dict[SplitName, tuple[str, ...]] | None, slide_fingerprint: str, key: str
+) -> SplitName | Literal["held out", "unknown"]:
     """What a slide served for in one training."""
     if slides is None:
         return "unknown"
     mark = slide_key(slide_fingerprint, key)
-    words: tuple[SplitWord, ...] = ("train", "val", "test")
+    words: tuple[SplitName, ...] = ("train", "val", "test")
     return next((word for word in words if mark in slides.get(word, ())), "held out")
 
 

@@ -17,7 +17,7 @@ from pathology_scaat.training.bundle_config import (
     Ancestor,
     BundleConfig,
     DataYears,
-    SplitWord,
+    SplitName,
     model_fingerprint,
     slide_key,
 )
@@ -32,7 +32,7 @@ from pathology_scaat.training.results import TrainingSlide
 from pathology_scaat.training.sampling import class_counts
 
 NOT_RECORDED = {"backbone_weights", "cache_bytes"}
-"""Settings that a bundle does not tell: a path, and what decides no result."""
+"""Settings that a bundle does not hold: a path, and what decides no result."""
 
 
 class Normalising(Protocol):
@@ -148,12 +148,12 @@ def data_years(slides: Iterable[TrainingSlide], parent: BundleConfig | None = No
 
 def slide_keys(
     slides: Iterable[TrainingSlide], training_fingerprint: str
-) -> dict[SplitWord, tuple[str, ...]]:
+) -> dict[SplitName, tuple[str, ...]]:
     """Which slides served for what, as keyed hashes."""
-    found: dict[SplitWord, set[str]] = {"train": set(), "val": set(), "test": set()}
+    found: dict[SplitName, set[str]] = {"train": set(), "val": set(), "test": set()}
     for slide in slides:
         print_ = PatchStore(slide.store).meta.slide_fingerprint
-        found[cast(SplitWord, slide.split)].add(slide_key(print_, training_fingerprint))
+        found[cast(SplitName, slide.split)].add(slide_key(print_, training_fingerprint))
     return {word: tuple(sorted(keys)) for word, keys in found.items()}
 
 

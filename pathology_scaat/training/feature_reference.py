@@ -23,10 +23,10 @@ from torch import Tensor, nn
 
 MAX_COMPONENTS = 64
 SHRINKAGE = 0.1
-"""Of the correlations towards none: few patches do not tell small variances."""
+"""Of the correlations towards none: few patches do not show small variances."""
 N_QUANTILES = 201
 LEAST_PATCHES = 50
-"""With fewer patches no Gaussian is told."""
+"""With fewer patches no Gaussian is fitted."""
 
 
 @contextmanager
@@ -54,7 +54,7 @@ def penultimate(model: nn.Module) -> Iterator[list[Tensor]]:
 
     def keep(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         features = inputs[0].detach().float()
-        # heads that are convolutions, or take tokens: the mean over places
+        # heads that are convolutions, or take tokens: the mean over positions
         while features.ndim > 2:
             features = features.mean(dim=-1 if features.ndim == 4 else 1)
         kept.append(features)

@@ -63,5 +63,5 @@ def finetune_settings(parent: BundleConfig, config: FinetuneConfig) -> TrainConf
         epochs=config.epochs,
         patience=config.epochs,
         learning_rate=config.learning_rate or rate,
-        data_years=parent.data_years is not None,  # else the half of them would be told as all
+        data_years=parent.data_years is not None,  # else half of them would be recorded as all
     )

@@ -35,7 +35,7 @@ def write_tensorboard(folder: Path, rows: Sequence[dict[str, Any]]) -> None:
     """Write epochs as TensorBoard scalars, one event file per epoch.
 
     TensorBoard's own writer puts the host's name into the file's name and the date into the file.
-    Here the epoch stands in both places: its axis of time counts epochs.
+    Here the epoch stands in both fields: its axis of time counts epochs.
     """
     from tensorboard.compat.proto.event_pb2 import Event
     from tensorboard.compat.proto.summary_pb2 import Summary

@@ -2,7 +2,7 @@
 
 A network keeps of an image what its task needs: to one that tells two kinds of nuclei apart,
 skin may be like any tissue. Colour and the strength of detail at several sizes are kept by
-nothing but the image itself, and tell foreign tissue, stains and scanners.
+nothing but the image itself, and reveal foreign tissue, stains and scanners.
 """
 
 from __future__ import annotations

@@ -67,7 +67,7 @@ class LoopJob(Protocol):
 
 
 @dataclass(frozen=True)
-class Shown:
+class StepBatch:
     """What one step is shown: images or bags, their labels, and how many patches they are."""
 
     images: Tensor
@@ -116,7 +116,7 @@ class TrainingLoop(ABC):
         """The network on the device; sets the loaders, the objective and ``steps_per_epoch``."""
 
     @abstractmethod
-    def _shown(self, epoch: int) -> Iterator[Shown]:
+    def _step_batches(self, epoch: int) -> Iterator[StepBatch]:
         """The steps of an epoch, in order."""
 
     @abstractmethod
@@ -241,12 +241,12 @@ class TrainingLoop(ABC):
         totals: list[Tensor] = []
         last_report_s = perf_counter()
         n_images = 0
-        for number, shown in enumerate(self._shown(state.epoch)):
+        for number, shown in enumerate(self._step_batches(state.epoch)):
             totals.append(self._step(shown, state.epoch * self.steps_per_epoch + number))
             n_images += shown.n_patches
             if self.progress is not None and perf_counter() - last_report_s > REPORT_INTERVAL_S:
                 last_report_s = perf_counter()
-                self._tell(state, (number + 1) / self.steps_per_epoch)
+                self._report_progress(state, (number + 1) / self.steps_per_epoch)
         self._after_steps(state.epoch)
         # waits for the device; only here
         mean = torch.stack(totals).mean(dim=0).tolist()
@@ -270,9 +270,9 @@ class TrainingLoop(ABC):
         state.rows = [*(state.rows or []), row]
         self._choose(state, row)
         self._checkpoint(state)
-        self._tell(state, 0.0)
+        self._report_progress(state, 0.0)
 
-    def _step(self, shown: Shown, step: int) -> Tensor:
+    def _step(self, shown: StepBatch, step: int) -> Tensor:
         rate = setup.learning_rate(self.config, step, self.n_steps)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -347,7 +347,7 @@ class TrainingLoop(ABC):
     def _should_stop(self, state: TrainingState) -> bool:
         return state.epoch > 0 and state.epoch - state.best_at >= self.config.patience
 
-    def _tell(self, state: TrainingState, fraction: float) -> None:
+    def _report_progress(self, state: TrainingState, fraction: float) -> None:
         if self.progress is None:
             return
         metrics = dict(state.rows[-1]) if state.rows else None

@@ -35,7 +35,7 @@ _NEGATIONS = frozenset(
 
 @dataclass(frozen=True)
 class PositiveClass:
-    """A choice, and the sentence that tells it."""
+    """A choice, and the sentence that states it."""
 
     name: str
     note: str

@@ -61,11 +61,11 @@ def _images(table: PatchTable, start: int, device: torch.device) -> torch.Tensor
 
 def features_of(model: nn.Module, table: PatchTable, device: torch.device) -> NDArray[np.float32]:
     """What the head gets of each patch, (N, F) float32; (N, 0) where the model has no head."""
-    return _look(model, table, device).features
+    return _outputs_of(model, table, device).features
 
 
 @dataclass(frozen=True)
-class _Seen:
+class _TableOutputs:
     """Features (N, F), looks (N, L) and logits (N, K) of a table's patches."""
 
     features: NDArray[np.float32]
@@ -73,7 +73,7 @@ class _Seen:
     logits: NDArray[np.float32]
 
 
-def _look(model: nn.Module, table: PatchTable, device: torch.device) -> _Seen:
+def _outputs_of(model: nn.Module, table: PatchTable, device: torch.device) -> _TableOutputs:
     logits: list[torch.Tensor] = []
     looks: list[torch.Tensor] = []
     with evaluating(model), torch.no_grad(), penultimate(model) as kept:
@@ -82,7 +82,7 @@ def _look(model: nn.Module, table: PatchTable, device: torch.device) -> _Seen:
             logits.append(model(images).float().cpu())
             looks.append(look_statistics(images).cpu())
     none = np.zeros((len(table), 0), np.float32)
-    return _Seen(
+    return _TableOutputs(
         torch.cat([part.cpu() for part in kept]).numpy() if kept else none,
         torch.cat(looks).numpy() if looks else none,
         torch.cat(logits).numpy() if logits else np.zeros((0, 0), np.float32),
@@ -127,10 +127,12 @@ def feature_reference(
 ) -> FeatureReference | None:
     """What training patches look like to the model, and how unlike held-out ones are."""
     some, others = spread(training, MOST_FEATURES), spread(held_out, MOST_FEATURES)
-    return _reference(some, _look(model, some, device), _look(model, others, device))
+    return _reference(some, _outputs_of(model, some, device), _outputs_of(model, others, device))
 
 
-def _reference(training: PatchTable, seen: _Seen, unseen: _Seen) -> FeatureReference | None:
+def _reference(
+    training: PatchTable, seen: _TableOutputs, unseen: _TableOutputs
+) -> FeatureReference | None:
     """Of features, and of looks beside them."""
     found = FeatureReference.fit(seen.features, unseen.features)
     if found is None:
@@ -234,7 +236,7 @@ def measure_references(
             multi_label=multi_label,
         )  # fmt: skip
     some, others = spread(training, MOST_FEATURES), spread(held_out, MOST_FEATURES)
-    seen, unseen = _look(model, some, device), _look(model, others, device)
+    seen, unseen = _outputs_of(model, some, device), _outputs_of(model, others, device)
     return replace(
         maps,
         features=_reference(some, seen, unseen),

@@ -12,7 +12,7 @@ from scipy.ndimage import maximum_filter
 from pathology_scaat.training.data import PatchTable
 
 BLOCK_TRIALS = 4
-"""Random places of which the one for a held-out block is chosen: neighbours look alike and must
+"""Random positions of which the one for a held-out block is chosen: neighbours look alike and must
 not be torn apart, and a block at the rim of the tissue costs fewer training patches."""
 
 

@@ -18,16 +18,16 @@ NORMS: dict[str, Callable[[int], nn.Module]] = {
 
 
 def _even(inputs: int, outputs: int) -> nn.Module:
-    """Halve with 4 x 4 taps: the stride divides the kernel, so that every pixel meets as many
-    taps as its neighbour (no checkerboard in the gradient; Odena et al. 2016) and the four
+    """Halve with 4 x 4 kernels: the stride divides the kernel, so that every pixel meets as many
+    weights as its neighbour (no checkerboard in the gradient; Odena et al. 2016) and the four
     borders are alike. Repeating the border's pixels keeps their share of the gradient, which
     padding with zeros would drop."""
     return nn.Conv2d(inputs, outputs, 4, stride=2, padding=1, bias=False, padding_mode="replicate")
 
 
 def _odd(inputs: int, outputs: int) -> nn.Module:
-    """Halve with 3 x 3 taps, centred on even pixels: as in models of before, kept for their
-    weights. The right and bottom borders meet fewer taps than the left and top ones."""
+    """Halve with 3 x 3 kernels, centred on even pixels: as in models of before, kept for their
+    weights. The right and bottom borders meet fewer weights than the left and top ones."""
     return nn.Conv2d(inputs, outputs, 3, stride=2, padding=1, bias=False)
 
 

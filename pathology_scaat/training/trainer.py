@@ -27,7 +27,7 @@ from pathology_scaat.training.gradient_averaging import average_buffers
 from pathology_scaat.training.held_out import measure_held_out
 from pathology_scaat.training.job import Job, TrainingState
 from pathology_scaat.training.logs import log_text
-from pathology_scaat.training.loop import Shown, TrainingLoop
+from pathology_scaat.training.loop import StepBatch, TrainingLoop
 from pathology_scaat.training.neighbours import NeighbourIndex, build_index
 from pathology_scaat.training.parent import parent_model
 from pathology_scaat.training.references import References, measure_references
@@ -103,14 +103,14 @@ class Trainer(TrainingLoop):
         )
 
     # -- one epoch
-    def _shown(self, epoch: int) -> Iterator[Shown]:
+    def _step_batches(self, epoch: int) -> Iterator[StepBatch]:
         rng = np.random.default_rng([self.job.seed, epoch, 3])
         batches = self._batches(epoch)
         mine = slice(self.rank, None, self.world_size)
         read = self.loader([b[mine] for b in batches])
         for batch, (index, patches) in zip(batches, read, strict=True):
             drawn = draw(len(batch), self.config.augment, rng).part(mine)
-            yield Shown(
+            yield StepBatch(
                 apply(patches, drawn),
                 self.labels[index].to(self.device, non_blocking=True),
                 Visit(torch.from_numpy(index), drawn.orientation),
@@ -236,7 +236,7 @@ class Trainer(TrainingLoop):
         test_logits: NDArray[np.float32] | None,
         temperature: float,
     ) -> HeldOut | None:
-        """Quality on the test patches where they can tell it, else on the validation patches."""
+        """Quality on the test patches where they can show it, else on the validation patches."""
         tables, slides = self.tables, self.job.slides
         if (
             test_logits is not None

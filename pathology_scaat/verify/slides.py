@@ -9,7 +9,7 @@ from pathology_scaat.artifacts.urls import slide_location
 from pathology_scaat.cohort.manifest import Manifest
 from pathology_scaat.errors import SlideError, StoreError
 from pathology_scaat.patches import PatchStore
-from pathology_scaat.slides.fingerprint import keyed, place_fingerprint, slide_fingerprint
+from pathology_scaat.slides.fingerprint import keyed, location_fingerprint, slide_fingerprint
 from pathology_scaat.verify.findings import Report
 
 
@@ -44,12 +44,12 @@ def check_slides(
             meta = PatchStore(path).meta
         except StoreError:
             continue  # said of the store itself
-        place = slide_location(row.slide_path)
+        location = slide_location(row.slide_path)
         try:
-            if isinstance(place, Path):
-                digest = slide_fingerprint(place, remembered=not anew)
+            if isinstance(location, Path):
+                digest = slide_fingerprint(location, remembered=not anew)
             else:
-                digest = place_fingerprint(place)
+                digest = location_fingerprint(location)
         except SlideError as error:
             report.add(name, [f"{error.problem}; {error.remedy}"], "")
             continue

@@ -212,7 +212,7 @@ def _frame_problems(slide_map: SlideMap, saliency: SaliencyStoreMeta | None) -> 
 
 
 def _pixel_problems(slide_map: SlideMap) -> list[str]:
-    """Decode every pixel of every level; tell values that cannot be."""
+    """Decode every pixel of every level; report values that cannot be."""
     problems = set()
     for level in range(slide_map.n_levels):
         size = slide_map.size_px(level)

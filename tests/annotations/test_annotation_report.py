@@ -39,7 +39,7 @@ def report(
     return report_on(read_annotation_file(path), classes, FRAME)
 
 
-def test_every_kind_of_loss_is_counted_and_told(tmp_path: Path) -> None:
+def test_every_kind_of_loss_is_counted_and_reported(tmp_path: Path) -> None:
     inside = box(10, 10, 90, 90)
     found = report(
         tmp_path,
@@ -77,7 +77,7 @@ def test_nothing_is_said_of_a_file_that_is_used_whole(tmp_path: Path) -> None:
     assert report(tmp_path, feature(box(0, 0, 2050, 1536))).notes() == ()
 
 
-def test_another_slides_coordinates_and_y_upwards_are_told_apart(tmp_path: Path) -> None:
+def test_another_slides_coordinates_and_y_upwards_are_distinguished(tmp_path: Path) -> None:
     other = report(tmp_path, feature(box(30_000, 20_000, 34_000, 24_000)))
     assert "another slide's" in other.notes()[0]
     upwards = report(tmp_path, feature(box(100, -900, 400, -200)))

@@ -63,10 +63,10 @@ def refused_everywhere(text: str, folder: Path) -> None:
         read_manifest(table)
     with pytest.raises(SlideOpenError) as in_slide:
         open_slide(text)
-    place = slide_location(text)
-    assert isinstance(place, SlideUrl)
+    location = slide_location(text)
+    assert isinstance(location, SlideUrl)
     with pytest.raises(AddressError) as in_door:
-        open_filesystem(place)
+        open_filesystem(location)
     with pytest.raises(AddressError):
         byte_store_of(text)
     with pytest.raises(AddressError):
@@ -112,11 +112,11 @@ def test_every_protocol_that_fsspec_knows(
 def test_no_other_scheme_passes(scheme: str, rest: str) -> None:
     text = f"{scheme}://{rest}"
     try:
-        place = slide_location(text)
-        if isinstance(place, Path):
+        location = slide_location(text)
+        if isinstance(location, Path):
             assert scheme.lower() in PATHS
             return
-        check_url(place)
+        check_url(location)
     except AddressError:
         return
     assert scheme.lower() in SCHEMES

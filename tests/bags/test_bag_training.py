@@ -133,9 +133,11 @@ def test_references_are_of_maps_as_explaining_makes_them(
     values, others = [], []
     for slide in (s for s in bag_slides if s.split == "val"):
         out = tmp_path / f"{slide.slide_id}.zarr"
-        told = explain_slide(slide.store, result.bundle_path, out, ExplainConfig(), device="cpu")
-        assert told.unlike_share is not None
-        assert told.unlike_share < 0.2  # of patches like those that were learnt from
+        result_of_slide = explain_slide(
+            slide.store, result.bundle_path, out, ExplainConfig(), device="cpu"
+        )
+        assert result_of_slide.unlike_share is not None
+        assert result_of_slide.unlike_share < 0.2  # of patches like those that were learnt from
         store = SaliencyStore(out)
         assert store.unlike is not None
         chance = store.probability[:, 1].astype(np.float64)
@@ -156,12 +158,12 @@ def test_foreign_tissue_is_unlike_the_training_data(
 ) -> None:
     result = train_on_slides(bag_slides, tmp_path / "model", quick_bags, device="cpu")
     green = make_bag("green", "test", "normal", seed=400, stain=(90.0, 200.0, 60.0))  # type: ignore[operator]
-    told = explain_slide(
+    result_of_slide = explain_slide(
         green.store, result.bundle_path, tmp_path / "green.zarr", ExplainConfig(), device="cpu"
     )
-    assert told.unlike_share is not None
-    assert told.unlike_share > 0.9
-    assert any("unlike the model's training data" in note for note in told.notes)
+    assert result_of_slide.unlike_share is not None
+    assert result_of_slide.unlike_share > 0.9
+    assert any("unlike the model's training data" in note for note in result_of_slide.notes)
 
 
 def test_what_learnt_nothing_says_so(
@@ -193,10 +195,10 @@ def test_guards_of_patch_training_hold_for_bags(
         bag_slides, tmp_path / "model", config, class_names=("normal", "tumour", "necrosis"),
         device="cpu",
     )  # fmt: skip
-    told = "\n".join(result.notes)
-    assert "No training slide of: necrosis." in told
-    assert "Settings without effect on labels of slides: compile." in told
-    assert told.count("catastrophic overfitting") == 1
+    notes = "\n".join(result.notes)
+    assert "No training slide of: necrosis." in notes
+    assert "Settings without effect on labels of slides: compile." in notes
+    assert notes.count("catastrophic overfitting") == 1
     assert list((tmp_path / "model.training" / "tensorboard").glob("events*"))
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(UsageError, match="devices"):

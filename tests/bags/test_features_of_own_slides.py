@@ -60,9 +60,9 @@ def test_features_kept_by_a_training_train_heads_of_every_kind(
     cohort, out = tiled
     fixed: dict[str, Any] = {"trainable": "head", "method": "plain", "epochs": 2}
     made = train(cohort, out, config=quick_bags.model_copy(update=fixed), device="cpu")
-    told = " ".join(made.notes)
-    assert "features are those of a random network" in told
-    assert "those of the test slides too" in told
+    notes = " ".join(made.notes)
+    assert "features are those of a random network" in notes
+    assert "those of the test slides too" in notes
     features = out / "features"
     assert len(list(features.glob("*.h5"))) == N_SLIDES
 

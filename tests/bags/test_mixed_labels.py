@@ -41,7 +41,7 @@ def test_classes_are_drawn_by_their_shares_and_nothing_unknown() -> None:
     assert annotated_steps(np.full(9, -1), np.ones(2), 60, 20, np.random.default_rng(0)) == []
 
 
-def test_one_annotated_slide_helps_and_is_told_of(
+def test_one_annotated_slide_helps_and_is_reported(
     bag_slides: tuple[TrainingSlide, ...], quick_bags: TrainConfig, tmp_path: Path
 ) -> None:
     slides = list(bag_slides)
@@ -53,8 +53,8 @@ def test_one_annotated_slide_helps_and_is_told_of(
     assert np.bincount(known[known >= 0]).tolist() == [18, 6]
     made = train_on_slides(slides, tmp_path / "m", config, device="cpu")
     assert made.metrics["val_slide_auc"] > 0.9
-    told = next(n for n in made.notes if n.startswith("Mixed labels"))
-    assert "1 of 12 training slides (normal 18, tumour 6)" in told
+    note = next(n for n in made.notes if n.startswith("Mixed labels"))
+    assert "1 of 12 training slides (normal 18, tumour 6)" in note
     used = [s for s in slides if s.split != "test"]
     bags_alone = bag_fingerprint(used, quick_bags, CLASSES, 0)
     assert bag_fingerprint(used, config, CLASSES, 0) != bags_alone

@@ -148,7 +148,7 @@ def test_every_slide_and_patient_is_predicted(whole: tuple[Path, Notes]) -> None
         assert row["disagreement"] == row["possible"] == ""  # one model; six patients are too few
 
 
-def test_the_slide_table_the_page_and_qupath_tell_the_prediction(
+def test_the_slide_table_the_page_and_qupath_show_the_prediction(
     whole: tuple[Path, Notes],
 ) -> None:
     out, _ = whole
@@ -193,7 +193,7 @@ def test_the_model_s_own_record_decides_what_was_trained_on(
         assert (one.split, two.disagreement) == (two.split, 0.0)
     assert again.performance.evaluated_on == "test slides"
     assert not any("comes from elsewhere" in note for note in again.performance.notes)
-    StatusTable(out).tell({f"s{k:02d}": {"split": "test"} for k in range(24)})
+    StatusTable(out).set_facts({f"s{k:02d}": {"split": "test"} for k in range(24)})
     predict(out, manifest=cohort, device="cpu")
     splits = [row["split"] for row in table(out / "predictions.csv")]
     assert splits == ["train"] * 10 + ["val"] * 6 + ["test"] * 8
@@ -281,7 +281,7 @@ def test_copied_labels_are_named_so(cohort: Path, tmp_path: Path) -> None:
     listener = Notes()
     config = TileConfig(**SMALL["tile"], class_names=("Normal", "Tumor"))  # type: ignore[arg-type]
     tile(cohort, tmp_path, config=config, labels="copy", reporter=listener)
-    assert any("copied onto every patch" in told for told in listener.notes)
+    assert any("copied onto every patch" in note for note in listener.notes)
     assert (PatchStore(tmp_path / "patches" / "s01.zarr").labels == 1).all()
     settings = TrainConfig(labels="copy", epochs=2, backbone_options={"widths": (8, 16)})
     result = train(cohort, tmp_path, config=settings, device="cpu", reporter=listener)
@@ -439,16 +439,16 @@ def test_folds_together_predict_an_external_cohort(cohort: Path, tmp_path: Path)
         for m in predicting_bundles(out, [], True)
     ])  # fmt: skip
     key = "SCAAT: Disagreement of 3 models about Tumor"
-    told = [tile["properties"]["measurements"][key] for tile in tiles]
-    assert np.allclose(told, said.std(axis=0), rtol=1e-3, atol=1e-6)
-    assert max(told) > 0
+    in_tiles = [tile["properties"]["measurements"][key] for tile in tiles]
+    assert np.allclose(in_tiles, said.std(axis=0), rtol=1e-3, atol=1e-6)
+    assert max(in_tiles) > 0
     assert tiles[5]["geometry"]["coordinates"][0][0] == store.origins_px[5].tolist()
     # and a reader of the page of all slides meets it, in one sentence
     apart = int(((said > 0.5).any(axis=0) & ~(said > 0.5).all(axis=0)).sum())
     page = (out / "overlays" / "index.html").read_text(encoding="utf-8")
-    told_there = f"differ about {apart:,} of its {len(tiles):,} patches: some put the probability"
+    sentence = f"differ about {apart:,} of its {len(tiles):,} patches: some put the probability"
     assert f"<tr><td>{outside}<td>The 3 models" in page  # it has no map, and so no card
-    assert told_there in page
+    assert sentence in page
     assert f'href="../disagreement/{outside}.geojson.gz"' in page
     predict(out, manifest=other, models=[out / "folds" / "0" / "model"], device="cpu")
     assert not list((out / "disagreement").iterdir())  # one model cannot disagree
@@ -485,7 +485,7 @@ def test_mixed_labels_learn_from_the_annotations_that_there_are(
     labels = {s: PatchStore(out / "patches" / f"{s}.zarr").labels for s in kept}
     assert {s for s, own in labels.items() if (own >= 0).any()} == {"s01"}
     settings = TrainConfig(**{**SMALL["train"], "labels": "mixed", "epochs": 1, "method": "plain"})
-    told = train(mixed, out, config=settings, device="cpu").notes
+    notes = train(mixed, out, config=settings, device="cpu").notes
     counts = np.bincount(labels["s01"][labels["s01"] >= 0])
     words = f"1 of 4 training slides (Normal {counts[0]}, Tumor {counts[1]})"
-    assert any(words in note for note in told)
+    assert any(words in note for note in notes)

@@ -133,13 +133,13 @@ def test_the_list_of_commands_cuts_no_sentence() -> None:
 )
 def test_the_shell_completes_commands_options_and_choices(words: str, wanted: str) -> None:
     code = "import sys; sys.argv[0] = 'scaat'; from pathology_scaat.cli import main; main()"
-    told = {
+    expected = {
         "_SCAAT_COMPLETE": "complete_bash",
         "COMP_WORDS": words,
         "COMP_CWORD": str(len(words.split(" ")) - 1),
     }
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, **told}
+        [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, **expected}
     )
     assert wanted in done.stdout.split("\n"), done.stderr
 
@@ -198,14 +198,14 @@ def test_a_wrong_pipeline_file_is_named(scaat: Any, tmp_path: Path, text: str, w
     assert words in done.stderr
 
 
-def test_info_tells_geometry_and_no_identity(scaat: Any, cohort: Path) -> None:
+def test_info_shows_geometry_and_no_identity(scaat: Any, cohort: Path) -> None:
     done = scaat("info", cohort.parent / "s0.tiff", "--json")
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
-    assert told["size_px"] == {"width": 640, "height": 640}
-    assert told["mpp"] == pytest.approx(0.5)
-    assert told["suggested_mpp"] == 0.5
-    assert len(told["levels"]) == 2
+    document = json.loads(done.stdout)
+    assert document["size_px"] == {"width": 640, "height": 640}
+    assert document["mpp"] == pytest.approx(0.5)
+    assert document["suggested_mpp"] == 0.5
+    assert len(document["levels"]) == 2
     assert str(cohort.parent) not in done.stdout
     assert "640 x 640 px" in scaat("info", cohort.parent / "s0.tiff").stdout
 

@@ -55,25 +55,30 @@ def whole(
     """Output folder, exit code, document and what people read of a whole run."""
     out = tmp_path_factory.mktemp("json") / "out"
     words = ["run", "--json", "--manifest", cohort, "--out", out, "--epochs", 2, *SMALL]
-    said, told = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(told), contextlib.redirect_stderr(said):
+    said, document = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(document), contextlib.redirect_stderr(said):
         code = run_command(lambda: app([*map(str, words)], standalone_mode=False))
-    return out, code, json.loads(told.getvalue()), said.getvalue()
+    return out, code, json.loads(document.getvalue()), said.getvalue()
 
 
 @pytest.mark.slow
 def test_a_run_is_one_document(whole: tuple[Path, int, dict[str, Any], str]) -> None:
-    out, code, told, said = whole
-    assert (told["command"], told["exit_code"]) == ("run", code)
+    out, code, document, said = whole
+    assert (document["command"], document["exit_code"]) == ("run", code)
     assert code == 3
-    assert set(told) == COMMON | (documented()["run"] - {"plan"})
-    assert told["error"]["problem"] == "failed"
-    assert [stage["stage"] for stage in told["stages"]] == ["tile", "explain", "stitch", "export"]
-    tiled = told["stages"][0]
+    assert set(document) == COMMON | (documented()["run"] - {"plan"})
+    assert document["error"]["problem"] == "failed"
+    assert [stage["stage"] for stage in document["stages"]] == [
+        "tile",
+        "explain",
+        "stitch",
+        "export",
+    ]
+    tiled = document["stages"][0]
     assert (len(tiled["done"]), tiled["already_there"]) == (3, [])
     assert set(tiled["failed"]) == {"slide-broken"}
-    assert told["open_first"] == str(out / "overlays" / "index.html")
-    assert told["notes"]
+    assert document["open_first"] == str(out / "overlays" / "index.html")
+    assert document["notes"]
     assert "tile: 3 done" in said
     assert "open first" in said
 
@@ -85,32 +90,32 @@ def test_the_stages_and_what_looks_at_a_run(
     out = whole[0]
     keys = documented()
     given = ("--out", out, "--manifest", cohort)
-    code, told, said = ask(capsys, "tile", *given, *SMALL, "--overlap", "0.5")
+    code, document, said = ask(capsys, "tile", *given, *SMALL, "--overlap", "0.5")
     assert code == 3
-    assert len(told["stages"][0]["already_there"]) == 3
-    assert set(told) == COMMON | keys["tile"]
+    assert len(document["stages"][0]["already_there"]) == 3
+    assert set(document) == COMMON | keys["tile"]
     for verb in ("explain", "stitch", "export"):
-        code, told, said = ask(capsys, verb, "--out", out, "--workers", 1)
+        code, document, said = ask(capsys, verb, "--out", out, "--workers", 1)
         assert code == 0, said
         first = {"open_first"} if verb == "export" else set()
-        assert set(told) == COMMON | keys[verb] | first
+        assert set(document) == COMMON | keys[verb] | first
         assert f"{verb}: 0 done" in said or verb == "export"
-    code, told, said = ask(capsys, "predict", *given)
+    code, document, said = ask(capsys, "predict", *given)
     assert code == 0, said
-    assert set(told) == COMMON | keys["predict"]
-    assert told["n_predicted"] == 3
-    code, told, said = ask(capsys, "verify", "--out", out)
+    assert set(document) == COMMON | keys["predict"]
+    assert document["n_predicted"] == 3
+    code, document, said = ask(capsys, "verify", "--out", out)
     assert code == 0, said
-    assert set(told) == COMMON | keys["verify"]
-    assert told["n_artifacts"] == len(told["findings"]) > 3
-    code, told, said = ask(capsys, "info", cohort.parent / "s0.tiff")
+    assert set(document) == COMMON | keys["verify"]
+    assert document["n_artifacts"] == len(document["findings"]) > 3
+    code, document, said = ask(capsys, "info", cohort.parent / "s0.tiff")
     assert code == 0, said
-    assert set(told) >= COMMON | keys["info"]
+    assert set(document) >= COMMON | keys["info"]
     overlay = next((out / "overlays").glob("*.geojson.gz"))
-    code, told, said = ask(capsys, "import-annotations", overlay, "--out", out)
+    code, document, said = ask(capsys, "import-annotations", overlay, "--out", out)
     assert code in (0, 2, 3)
     if code == 0:
-        assert set(told) == COMMON | keys["import-annotations"]
+        assert set(document) == COMMON | keys["import-annotations"]
 
 
 @pytest.mark.slow
@@ -122,14 +127,14 @@ def test_faults_are_in_the_document(
     sound = overlay.read_bytes()
     try:
         overlay.write_bytes(sound[:-20])
-        code, told, _ = ask(capsys, "verify", "--out", out)
+        code, document, _ = ask(capsys, "verify", "--out", out)
     finally:
         overlay.write_bytes(sound)
     assert code == 3
-    assert told["n_faults"] >= 1
-    faulty = [one for one in told["findings"] if not one["ok"]]
+    assert document["n_faults"] >= 1
+    faulty = [one for one in document["findings"] if not one["ok"]]
     assert faulty[0]["artifact"] == "overlays/slide-0.geojson.gz"
-    assert told["error"]["subject"] == f"{told['n_faults']} fault(s)"
+    assert document["error"]["subject"] == f"{document['n_faults']} fault(s)"
 
 
 @pytest.mark.parametrize(
@@ -147,12 +152,12 @@ def test_an_error_has_subject_problem_and_remedy(
 ) -> None:
     done = scaat(*words, "--json", cwd=tmp_path)
     assert done.returncode == 2
-    told = json.loads(done.stdout)
-    assert set(told) == COMMON
-    assert set(told["error"]) == {"subject", "problem", "remedy"}
-    assert told["error"]["subject"] == subject
-    assert told["error"]["problem"]
-    assert told["error"]["remedy"]
+    document = json.loads(done.stdout)
+    assert set(document) == COMMON
+    assert set(document["error"]) == {"subject", "problem", "remedy"}
+    assert document["error"]["subject"] == subject
+    assert document["error"]["problem"]
+    assert document["error"]["remedy"]
 
 
 def test_one_command_leaves_nothing_to_the_next(capsys: pytest.CaptureFixture[str]) -> None:

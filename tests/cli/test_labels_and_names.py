@@ -40,7 +40,7 @@ def slides(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_labels_are_counted_and_losses_told(scaat: Any, slides: Path, tmp_path: Path) -> None:
+def test_labels_are_counted_and_losses_reported(scaat: Any, slides: Path, tmp_path: Path) -> None:
     rings = halves(SIDE)
     far = [[x + 90_000, y] for x, y in rings["Tumor"]]
     write_annotations(slides / "good.geojson", rings)
@@ -118,7 +118,7 @@ def test_names_as_classes_are_taken_where_they_are_asked_for(
 
 
 @pytest.mark.slow
-def test_splits_and_classes_are_told_before_training_and_again(
+def test_splits_and_classes_are_reported_before_training_and_again(
     scaat: Any, slides: Path, tmp_path: Path
 ) -> None:
     manifest = table(
@@ -225,7 +225,7 @@ def test_one_slide_under_two_patients(scaat: Any, slides: Path, tmp_path: Path) 
     assert "hold the same bytes" in done.stderr
 
 
-def test_all_problems_of_a_file_are_told_at_once(scaat: Any, tmp_path: Path) -> None:
+def test_all_problems_of_a_file_are_reported_at_once(scaat: Any, tmp_path: Path) -> None:
     (tmp_path / "p.yaml").write_text(
         "out: o\nseeed: 1\ntile: {mppp: 0.5, patch_size_px: 1, reader: openslid}\n"
         "train: {method: scat, epochs: 0}\n"

@@ -27,7 +27,7 @@ LINE = re.compile(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d ")
 
 
 @given(st.floats(0.01, 1e4), st.integers(10, 5000), st.floats(1e3, 1e9))
-def test_a_steady_pace_is_told_right(unit_s: float, n_done: int, start_s: float) -> None:
+def test_a_steady_pace_is_reported_right(unit_s: float, n_done: int, start_s: float) -> None:
     pace = Pace(2 * n_done, start_s)
     now = start_s
     for done in range(1, n_done + 1):
@@ -173,9 +173,9 @@ def test_the_readme_names_what_a_run_makes(tmp_path: Path, cohort: Path, scaat: 
         "tile", "--manifest", cohort, "--out", tmp_path / "out", "--mpp", 1, "--workers", 1
     )
     assert done.returncode == 3
-    told = {line.split()[0].rstrip("/") for line in TEXT.splitlines() if line[:1].isalpha()}
+    named = {line.split()[0].rstrip("/") for line in TEXT.splitlines() if line[:1].isalpha()}
     for path in (tmp_path / "out").iterdir():
-        assert path.name.startswith(".") or path.name in told, path.name
+        assert path.name.startswith(".") or path.name in named, path.name
     lines = [line for line in done.stderr.splitlines() if "to do" in line or "done in" in line]
     assert lines
     assert all(LINE.match(line) for line in lines), lines

@@ -69,9 +69,9 @@ def test_other_commands_go_on(applied: Path, tmp_path: Path) -> None:
     # Nothing is to be done, so nothing is missed.
     scaat("explain", "--out", out, "--model", model, "--device", "cpu", *QUIET)
     shutil.rmtree(out / "saliency/slide-1.zarr")
-    told = scaat("explain", "--out", out, "--model", model, "--device", "cpu", *QUIET, ok=(3,))
-    assert "holds no pixels" in told
-    assert "Traceback" not in told
+    done = scaat("explain", "--out", out, "--model", model, "--device", "cpu", *QUIET, ok=(3,))
+    assert "holds no pixels" in done
+    assert "Traceback" not in done
     # The run goes on where it stopped, from the slide.
     before = (out / "saliency/slide-0.zarr/zarr.json").stat().st_mtime_ns
     words = ("run", "--manifest", manifest, "--model", model, *FORMATS, "--device", "cpu", *QUIET)

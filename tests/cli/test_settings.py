@@ -47,11 +47,11 @@ def value_of(config: RunConfig, name: str) -> Any:
 
 
 def test_the_committed_reference_and_schema_are_the_generated_ones() -> None:
-    told = "scaat config --markdown > docs/settings.md"
-    assert (ROOT / "docs" / "settings.md").read_text(encoding="utf-8") == as_markdown(), told
-    told = "scaat config --schema > pipelines/settings.schema.json"
+    command = "scaat config --markdown > docs/settings.md"
+    assert (ROOT / "docs" / "settings.md").read_text(encoding="utf-8") == as_markdown(), command
+    command = "scaat config --schema > pipelines/settings.schema.json"
     committed = json.loads((ROOT / "pipelines" / SCHEMA_FILE).read_text(encoding="utf-8"))
-    assert committed == json_schema(), told
+    assert committed == json_schema(), command
 
 
 def test_a_comparison_is_printed_whole_and_read_back(
@@ -158,7 +158,7 @@ def test_set_wins_over_the_file_and_not_over_an_option(tmp_path: Path) -> None:
         load_run_config(path, {"tile": {"mpp": 4}}, *chosen(["tile.mpp=2"]))
 
 
-def test_all_mistakes_are_told_at_once_with_what_was_meant(
+def test_all_mistakes_are_reported_at_once_with_what_was_meant(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -180,7 +180,7 @@ def test_all_mistakes_are_told_at_once_with_what_was_meant(
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (["seed=1", "seed=2"], "is set twice"),
         (["tile=1", "tile.mpp=2"], "is set twice"),
@@ -191,8 +191,8 @@ def test_all_mistakes_are_told_at_once_with_what_was_meant(
         (["tile=1"], "'tile'"),
     ],
 )
-def test_what_cannot_be_set_is_said(words: list[str], told: str) -> None:
-    with pytest.raises(ConfigError, match=told):
+def test_what_cannot_be_set_is_said(words: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
         load(*words)
 
 

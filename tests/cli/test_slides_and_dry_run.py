@@ -91,9 +91,9 @@ def test_a_dry_run_counts_measures_and_writes_nothing(
     given = ("--manifest", cohort, "--out", out, *SMALL, "--pseudonymize", salt)
     code, said, err = run(capsys, "run", *given, "--dry-run", "--json")
     assert code == 3, err
-    told = json.loads(said)
-    assert told["error"]["problem"] == "would fail"
-    plan = told["plan"]
+    document = json.loads(said)
+    assert document["error"]["problem"] == "would fail"
+    plan = document["plan"]
     slides = {slide["slide_id"]: slide for slide in plan["slides"]}
     assert "broken.svs" in slides["slide-broken"]["problem"]
     assert slides["slide-broken"]["n_patches"] is None

@@ -91,7 +91,7 @@ def test_unlabelled_patients_do_not_fill_the_splits_that_matter() -> None:
 
 
 @pytest.mark.parametrize("seed", range(30))
-def test_a_rare_class_is_trained_on_and_told(seed: int) -> None:
+def test_a_rare_class_is_trained_on_and_reported(seed: int) -> None:
     manifest = cohort([("a", "T", 1), ("b", "N", 1), ("c", "N", 1), ("d", "N", 1)])
     found = assign_splits(manifest, seed=seed)
     splits = splits_of(found)
@@ -100,7 +100,7 @@ def test_a_rare_class_is_trained_on_and_told(seed: int) -> None:
     assert any("one patient alone has class 'T'" in note for note in found.notes)
 
 
-def test_a_class_that_given_splits_keep_from_training_is_told() -> None:
+def test_a_class_that_given_splits_keep_from_training_is_reported() -> None:
     rows = list(cohort([("a", "T", 1), ("b", "N", 1), ("c", "N", 1)]).rows)
     rows[0] = replace(rows[0], split="test")
     found = assign_splits(Manifest(tuple(rows)))

@@ -51,7 +51,7 @@ def test_each_class_once(
     assert find_classes(rows(tmp_path, *slides)).names == names
 
 
-def test_what_was_merged_and_what_looks_alike_is_told(tmp_path: Path) -> None:
+def test_what_was_merged_and_what_looks_alike_is_reported(tmp_path: Path) -> None:
     found = find_classes(rows(tmp_path, ("Tumor", "tumor"), ("Tumour", "Normal: a")))
     said = "; ".join(found.notes)
     assert "'tumor' is 'Tumor' in another spelling" in said

@@ -64,8 +64,8 @@ def test_a_patient_in_two_spellings_is_one(tmp_path: Path, one: str, other: str)
     table = f"slide,patient,split\na.svs,{one},train\nb.svs,{other},"
     found = read(tmp_path, table)
     assert len({row.patient_id for row in found.rows}) == 1
-    told = any("line 3" in note and "one patient" in note for note in found.notes)
-    assert told == (one == "P1")  # what cannot be seen in the table is not worth a sentence
+    is_noted = any("line 3" in note and "one patient" in note for note in found.notes)
+    assert is_noted == (one == "P1")  # what cannot be seen in the table is not worth a sentence
     assert not any(one in note for note in found.notes)
     for split in ("val", "test"):
         with pytest.raises(ManifestError, match="in more than one split"):
@@ -89,7 +89,7 @@ def test_labels_in_two_spellings_are_one_class(tmp_path: Path) -> None:
     assert "'Tumor' and 'Tumour' differ by a letter" in said
 
 
-def test_none_as_a_label_is_told_with_its_count(tmp_path: Path) -> None:
+def test_none_as_a_label_is_reported_with_its_count(tmp_path: Path) -> None:
     found = read(tmp_path, "slide,label\na,None\nb,None\nc,Tumor\nd,\n")
     assert [row.label for row in found.rows] == [None, None, "Tumor", None]
     (note,) = [n for n in found.notes if "None" in n]
@@ -102,7 +102,7 @@ def test_rows_without_a_patient_are_counted(tmp_path: Path) -> None:
     assert any("patient 'NA'" in note for note in found.notes)
 
 
-def test_one_annotation_file_for_two_slides_is_told(tmp_path: Path) -> None:
+def test_one_annotation_file_for_two_slides_is_reported(tmp_path: Path) -> None:
     found = read(tmp_path, "slide,xml\na,x.xml\nb,x.xml\n")
     assert any("lines 2, 3 give one annotation file for 2 slides" in n for n in found.notes)
 

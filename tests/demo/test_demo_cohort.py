@@ -113,7 +113,7 @@ def patches(slide: DemoSlide) -> tuple[np.ndarray, np.ndarray]:
     return np.array(means), labels[kept]
 
 
-def test_mean_colour_tells_nothing(cohort: DemoCohort) -> None:
+def test_mean_colour_shows_nothing(cohort: DemoCohort) -> None:
     by_split: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
     for slide in cohort.slides:
         means, labels = patches(slide)

@@ -335,7 +335,7 @@ def test_held_out_is_what_the_bundle_says_and_not_the_table(run_folder) -> None:
     assert "no: 1 of 1 named slides" in seen.held_out_words
 
 
-def test_a_bundle_that_does_not_tell_gives_unknown(run_folder) -> None:
+def test_a_bundle_that_does_not_show_gives_unknown(run_folder) -> None:
     run_folder.add_slide("a", n=16, seed=1)
     run_folder.write_splits(a="test")
     card = evaluate_run(run_folder.out, config=SMALL, device="cpu")

@@ -30,7 +30,7 @@ def planted() -> ModuleType:
     return module
 
 
-def test_the_class_is_told_by_nuclei_not_by_colour_or_density(planted: ModuleType) -> None:
+def test_the_class_is_known_by_nuclei_not_by_colour_or_density(planted: ModuleType) -> None:
     made = planted.make_patches(10, 16, seed=0)
     tumour = made.labels == 1
     assert made.masks[tumour].any((1, 2)).all()

@@ -232,7 +232,7 @@ def test_a_local_cluster_is_protected_and_shows_its_dashboard() -> None:
     assert "127.0.0.1" in said[0]
 
 
-def test_an_unprotected_scheduler_is_told(cluster: distributed.LocalCluster) -> None:
+def test_an_unprotected_scheduler_is_reported(cluster: distributed.LocalCluster) -> None:
     said: list[str] = []
     settings = EngineConfig(scheduler=cluster.scheduler_address)
     assert [o.result for o in map_jobs(engine_jobs.square, [2], settings, announce=said.append)]

@@ -77,9 +77,9 @@ def test_tiles_and_map_read_back(stitched: tuple[Path, Path], tmp_path: Path) ->
 def test_an_identity_is_not_copied_unasked(stitched: tuple[Path, Path], tmp_path: Path) -> None:
     folder, slide = stitched
     config = ExportConfig(formats=("dicom",))
-    places = (folder / "m.ome.zarr", folder / "s.zarr", tmp_path / "o", config)
+    arguments = (folder / "m.ome.zarr", folder / "s.zarr", tmp_path / "o", config)
     with pytest.raises(ExportError, match="names a patient"):
-        export_slide(*places, slide_path=slide)
+        export_slide(*arguments, slide_path=slide)
     assert not list((tmp_path / "o").glob("*.dcm"))
     marked = tmp_path / "marked"
     marked.mkdir()
@@ -87,7 +87,7 @@ def test_an_identity_is_not_copied_unasked(stitched: tuple[Path, Path], tmp_path
         dataset = pydicom.dcmread(file)
         dataset.PatientIdentityRemoved = "YES"
         dataset.save_as(marked / file.name)
-    assert "D.seg.dcm" in export_slide(*places, slide_path=marked).files
+    assert "D.seg.dcm" in export_slide(*arguments, slide_path=marked).files
 
 
 def test_other_slides_are_refused(
@@ -95,8 +95,8 @@ def test_other_slides_are_refused(
 ) -> None:
     folder, _ = stitched
     config = ExportConfig(formats=("dicom",), identified=True)
-    places = (folder / "m.ome.zarr", folder / "s.zarr", tmp_path / "o", config)
+    arguments = (folder / "m.ome.zarr", folder / "s.zarr", tmp_path / "o", config)
     with pytest.raises(ExportError, match="not a DICOM slide"):
-        export_slide(*places, slide_path=data_dir / "formats" / "aperio_like.svs")
+        export_slide(*arguments, slide_path=data_dir / "formats" / "aperio_like.svs")
     with pytest.raises(ExportError, match="needs the DICOM slide"):
-        export_slide(*places)
+        export_slide(*arguments)

@@ -104,9 +104,9 @@ def test_values_of_every_channel_come_back_to_the_bit(
         for frame, item in zip(frames, image.PerFrameFunctionalGroupsSequence, strict=True):
             if item.RealWorldValueMappingSequence[0].LUTExplanation != channel:
                 continue
-            place = item.PlanePositionSlideSequence[0]
-            x = int(place.ColumnPositionInTotalImagePixelMatrix) - 1
-            y = int(place.RowPositionInTotalImagePixelMatrix) - 1
+            plane = item.PlanePositionSlideSequence[0]
+            x = int(plane.ColumnPositionInTotalImagePixelMatrix) - 1
+            y = int(plane.RowPositionInTotalImagePixelMatrix) - 1
             whole[y : y + image.Rows, x : x + image.Columns] = frame
         wanted = slide_map.read(channel)
         assert np.array_equal(
@@ -145,13 +145,13 @@ def test_regions_of_the_report_lie_where_the_geojson_has_them(
         ring = np.array(feature["geometry"]["coordinates"][0])
         assert np.abs(px - ring).max() < 0.05
         area = group.get_measurements(name=pydicom.sr.codedict.codes.SCT.Area)[0]
-        told = feature["properties"]["measurements"]["SCAAT: Area um^2"]
-        assert area.value == pytest.approx(told, rel=1e-4)
+        in_qupath = feature["properties"]["measurements"]["SCAAT: Area um^2"]
+        assert area.value == pytest.approx(in_qupath, rel=1e-4)
         holes = len(feature["geometry"]["coordinates"]) - 1
         assert any(f"{holes} hole(s)" in t for t in _texts(group[0])) == bool(holes)
 
 
-def test_the_report_tells_score_verdicts_and_what_the_model_is(
+def test_the_report_shows_score_verdicts_and_what_the_model_is(
     stitched: tuple[Path, Path], tmp_path: Path
 ) -> None:
     exported(stitched, tmp_path / "first", "geojson-plain")
@@ -181,11 +181,11 @@ def test_the_report_tells_score_verdicts_and_what_the_model_is(
         "Verdict of reader 1: tumour": "Present",
         "Blind verdict of reader 2: tumour": "Absent",
     }
-    told = "\n".join(_texts(report))
-    assert "model fingerprint: " + "d" * 64 in told
-    assert "not calibrated" in told
-    assert "quality not known" in told
-    assert "not known whether the model was trained on it" in told
+    text = "\n".join(_texts(report))
+    assert "model fingerprint: " + "d" * 64 in text
+    assert "not calibrated" in text
+    assert "quality not known" in text
+    assert "not known whether the model was trained on it" in text
     # other verdicts: made anew; the same: left as it is; another model's score: not told
     assert exported(stitched, tmp_path, "dicom-sr", findings=found).skipped
     assert not exported(stitched, tmp_path, "dicom-sr").skipped
@@ -194,7 +194,7 @@ def test_the_report_tells_score_verdicts_and_what_the_model_is(
     )
 
 
-def test_a_model_that_has_learnt_nothing_is_told_in_every_object(
+def test_a_model_that_has_learnt_nothing_is_reported_in_every_object(
     stitched: tuple[Path, Path], tmp_path: Path
 ) -> None:
     folder, slide = stitched

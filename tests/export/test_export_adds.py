@@ -34,7 +34,7 @@ def test_another_format_is_added(tmp_path: Path) -> None:
     out = tmp_path / "o"
     first = export_slide(slide_map, store, out, config(*FIRST))
     before = {name: (out / name).stat().st_mtime_ns for name in names(out)}
-    told = record_of(out)
+    record_before = record_of(out)
     second = export_slide(slide_map, store, out, config("csv"))
     assert names(out) == {
         "S1.geojson.gz", "S1.ome.tiff", "S1.png", "S1.probability.png", "S1.csv"
@@ -44,7 +44,7 @@ def test_another_format_is_added(tmp_path: Path) -> None:
     record = record_of(out)
     assert set(record["files"]) == names(out)
     for key in ("coordinates", "colour_scale", "n_tiles", "n_regions", "notes"):
-        assert record[key] == told[key]
+        assert record[key] == record_before[key]
     assert export_slide(slide_map, store, out, config(*FIRST)).skipped
     assert export_slide(slide_map, store, out, config("csv", "png")).skipped
 
@@ -62,7 +62,7 @@ def test_only_pruning_deletes(tmp_path: Path) -> None:
     assert export_slide(slide_map, store, out, config("csv"), prune=True).skipped
 
 
-def test_the_command_adds_and_prunes_only_when_told(
+def test_the_command_adds_and_prunes_only_when_asked(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for folder in ("maps", "saliency"):
@@ -84,7 +84,7 @@ def test_the_command_adds_and_prunes_only_when_told(
     assert {p.name for p in (tmp_path / "overlays").glob("S1*")} == {"S1.csv", "S1.json"}
 
 
-def test_files_of_an_earlier_map_stay_and_are_told(tmp_path: Path) -> None:
+def test_files_of_an_earlier_map_stay_and_are_reported(tmp_path: Path) -> None:
     slide_map, store = made(tmp_path)
     out = tmp_path / "o"
     export_slide(slide_map, store, out, config(*FIRST))
@@ -134,22 +134,22 @@ def test_another_setting_makes_its_own_files_anew_and_leaves_others(tmp_path: Pa
     assert any("--vmax" in note for note in record_of(out)["notes"])  # evidence is drawn
 
 
-def test_too_many_classes_for_colours_are_told(tmp_path: Path) -> None:
+def test_too_many_classes_for_colours_are_reported(tmp_path: Path) -> None:
     names = tuple(f"class {n}" for n in range(50))
     slide_map, store = made(tmp_path, class_names=names)
     result = export_slide(slide_map, store, tmp_path / "o", config("geojson", max_regions=0))
     assert any("look alike in QuPath" in note for note in result.notes)
 
 
-def test_facts_of_the_model_are_told_where_they_are_known(tmp_path: Path) -> None:
+def test_facts_of_the_model_are_reported_where_they_are_known(tmp_path: Path) -> None:
     slide_map, store = made(tmp_path)
     colours = (("normal", (1, 2, 3)), ("tumour", (200, 0, 0)))
     facts = ModelWords("d" * 64, "scaat-resnet18-1a2b", "AUC 0.93", "no", "learnt nothing", colours)
     export_slide(slide_map, store, tmp_path / "o", config("geojson-plain"), facts=facts)
     features = json.loads((tmp_path / "o" / "S1.geojson").read_text())["features"]
-    told = [f["properties"]["metadata"] for f in features if "metadata" in f["properties"]]
-    assert told
-    for one in told:
+    metadata = [f["properties"]["metadata"] for f in features if "metadata" in f["properties"]]
+    assert metadata
+    for one in metadata:
         assert one["model name"] == "scaat-resnet18-1a2b"
         assert one["held out"] == "AUC 0.93"
         assert one["warning"] == "learnt nothing"

@@ -61,7 +61,7 @@ def test_identical_inputs_give_identical_bytes(tmp_path: Path) -> None:
     assert len(digests[0]) == len(EVERYTHING) + 2  # the record, and the picture of probability
 
 
-def test_the_record_tells_frame_offset_and_hashes(tmp_path: Path) -> None:
+def test_the_record_shows_frame_offset_and_hashes(tmp_path: Path) -> None:
     slide_map, store = made(tmp_path)
     result = export_slide(slide_map, store, tmp_path / "o", ExportConfig(formats=EVERYTHING))
     record = json.loads((tmp_path / "o" / "S1.json").read_text())
@@ -105,7 +105,7 @@ def test_exporting_again_does_nothing_until_something_changes(tmp_path: Path) ->
     assert (out / "S1.geojson.gz").exists()
 
 
-def test_caps_are_told(tmp_path: Path) -> None:
+def test_caps_are_reported(tmp_path: Path) -> None:
     slide_map, store = made(tmp_path)
     config = ExportConfig(
         formats=("geojson-plain",), max_tiles=10, max_regions=2, region_mpp=0.1,

@@ -47,13 +47,13 @@ GOOD: dict[str, Any] = {
 
 def changed(keys: list[Any], value: Any) -> dict[str, Any]:
     out = copy.deepcopy(GOOD)
-    place: Any = out["features"][1]
+    part: Any = out["features"][1]
     for key in keys[:-1]:
-        place = place[key]
+        part = part[key]
     if value is ...:
-        del place[keys[-1]]
+        del part[keys[-1]]
     else:
-        place[keys[-1]] = value
+        part[keys[-1]] = value
     return out
 
 

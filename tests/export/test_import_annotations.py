@@ -111,6 +111,6 @@ def test_the_manifest_names_slides_and_gets_the_files(tmp_path: Path) -> None:
     assert "S1.geojson" in (tmp_path / "labels" / "manifest.csv").read_text()
 
 
-def test_an_empty_folder_is_told(tmp_path: Path) -> None:
+def test_an_empty_folder_is_reported(tmp_path: Path) -> None:
     with pytest.raises(AnnotationError, match=r"no \.geojson file"):
         import_annotations(tmp_path, tmp_path, tmp_path / "labels")

@@ -93,7 +93,7 @@ def test_a_slide_of_which_nothing_came_back_keeps_its_annotations(cohort: Cohort
     assert cohort.areas("S1") == {"tumour": 200 * 200 + 100 * 100, "normal": 200 * 200}
 
 
-def test_ids_tell_what_was_edited(cohort: Cohort) -> None:
+def test_ids_show_what_was_edited(cohort: Cohort) -> None:
     saved(cohort.back / "S1.geojson", drawn(0, 0, 150, "Tumor", 1))
     (one,) = cohort.bring()
     assert (one.merged.n_replaced, one.merged.n_kept, one.merged.n_added) == (1, 1, 0)
@@ -105,7 +105,7 @@ def test_ids_tell_what_was_edited(cohort: Cohort) -> None:
     assert "1 kept" in summary
 
 
-def test_outlines_tell_what_was_edited_where_ids_are_new(cohort: Cohort) -> None:
+def test_outlines_show_what_was_edited_where_ids_are_new(cohort: Cohort) -> None:
     saved(
         cohort.back / "S1.geojson",
         drawn(0, 0, 190, "Tumor"),  # edited
@@ -116,7 +116,7 @@ def test_outlines_tell_what_was_edited_where_ids_are_new(cohort: Cohort) -> None
     assert cohort.areas("S1") == {"tumour": 190 * 190, "normal": 200 * 200}
 
 
-def test_a_returned_area_of_another_class_wins_its_place(cohort: Cohort) -> None:
+def test_a_returned_area_of_another_class_replaces_it(cohort: Cohort) -> None:
     """Also over a former area that is smaller, which would lie on top by the labels' rule."""
     saved(cohort.back / "S1.geojson", drawn(250, 0, 350, "Tumor", 9, height=250))
     (one,) = cohort.bring()
@@ -173,7 +173,7 @@ def test_no_file_of_the_user_is_replaced(cohort: Cohort) -> None:
     assert table.read_text() == cohort.manifest.read_text()
 
 
-def test_slides_of_one_file_name_are_told_apart_or_refused(cohort: Cohort) -> None:
+def test_slides_of_one_file_name_are_distinguished_or_refused(cohort: Cohort) -> None:
     cohort.manifest.write_text("slide_path,slide_id\nsiteA/x.svs,S1\nsiteB/x.svs,S2\n")
     saved(cohort.back / "x.geojson", drawn(0, 0, 50, "Tumor"))
     with pytest.raises(AnnotationError, match="may be of S1 or S2: they have one file name"):
@@ -190,7 +190,7 @@ def test_an_id_that_is_another_slides_name_is_refused(cohort: Cohort) -> None:
         cohort.bring()
 
 
-def test_lines_and_points_with_a_class_are_told(cohort: Cohort) -> None:
+def test_lines_and_points_with_a_class_are_reported(cohort: Cohort) -> None:
     saved(
         cohort.back / "S1.geojson",
         drawn(10, 300, 100, "Tumor", 9),
@@ -236,7 +236,7 @@ def test_files_of_one_slide_are_joined_or_refused(cohort: Cohort) -> None:
         cohort.bring()
 
 
-def test_a_class_that_was_taken_away_is_told(cohort: Cohort) -> None:
+def test_a_class_that_was_taken_away_is_reported(cohort: Cohort) -> None:
     saved(cohort.back / "S1.geojson", drawn(0, 0, 200, None, 1))
     (one,) = cohort.bring()
     assert "1 dropped: their class was taken away" in one.summary()

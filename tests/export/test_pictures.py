@@ -184,7 +184,7 @@ def test_a_model_that_has_learnt_nothing_draws_no_evidence_and_says_so(
     assert "THIS MODEL HAS LEARNT NOTHING" in page
 
 
-def test_what_is_unlike_the_training_data_is_hatched_and_told(tmp_path: Path) -> None:
+def test_what_is_unlike_the_training_data_is_hatched_and_reported(tmp_path: Path) -> None:
     far = exported(tmp_path, "far", 0.9, unlike=100.0)
     near = exported(tmp_path, "near", 0.9, unlike=40.0)
     features = json.loads((tmp_path / "o" / "near.geojson").read_text())["features"]
@@ -245,12 +245,12 @@ def test_a_part_that_cannot_be_judged_is_left_out_and_the_rest_drawn(tmp_path: P
     assert half["slide_summary"]["not_judged"] == pytest.approx(0.5, abs=0.15)
 
 
-def test_every_picture_page_and_object_tells_the_age_of_the_data(tmp_path: Path) -> None:
+def test_every_picture_page_and_object_shows_the_age_of_the_data(tmp_path: Path) -> None:
     years = {"trained": 2026, "first": 2015, "last": 2019, "n_dated": 12, "n_slides": 16}
-    told = exported(tmp_path, "told", 0.97, model=facts(data_years=years))
+    with_facts = exported(tmp_path, "told", 0.97, model=facts(data_years=years))
     untold = exported(tmp_path, "untold", 0.97)
     said = "scans of 2015 to 2019 (12 of 16 slides state a year), trained in 2026"
-    assert told["model"]["age_of_data"] == said
+    assert with_facts["model"]["age_of_data"] == said
     assert untold["model"]["age_of_data"].startswith("not recorded")
     write_cohort(tmp_path / "o")
     assert "Age of its data: " in (tmp_path / "o" / "index.html").read_text()

@@ -99,10 +99,10 @@ def near(found: tuple[float, float], mark: BoxPx, tolerance: float = 1.0) -> Non
 
 def values_of(rgb: NDArray[np.uint8], colours: NDArray[np.uint8]) -> Values:
     """What the colours of a picture stand for, 0 to 1, where ``colours`` run from 0 to 1."""
-    found, place = np.unique(rgb.reshape(-1, 3).astype(np.float64), axis=0, return_inverse=True)
+    found, inverse = np.unique(rgb.reshape(-1, 3).astype(np.float64), axis=0, return_inverse=True)
     far = np.abs(found[:, None] - colours[None].astype(np.float64)).sum(axis=2)
     nearest = far.argmin(axis=1) / (len(colours) - 1)
-    return np.asarray(nearest[place.reshape(-1)].reshape(rgb.shape[:2]))
+    return np.asarray(nearest[inverse.reshape(-1)].reshape(rgb.shape[:2]))
 
 
 def ngff_levels(path: Path) -> list[tuple[Values, float, float]]:

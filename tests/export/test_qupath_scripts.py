@@ -35,11 +35,11 @@ SIDE = 128
 
 
 def jar(name: str) -> Path:
-    places = [Path(p) for p in (os.environ.get("SCAAT_GROOVY_JARS"),) if p] or list(PLACES)
+    folders = [Path(p) for p in (os.environ.get("SCAAT_GROOVY_JARS"),) if p] or list(PLACES)
     found = [
         p
-        for place in places
-        for p in sorted(place.glob(f"{name}*.jar"))
+        for folder in folders
+        for p in sorted(folder.glob(f"{name}*.jar"))
         if p.stem == name or p.stem.removeprefix(f"{name}-")[:1].isdigit()
     ]
     if not found:
@@ -297,7 +297,7 @@ def test_a_name_with_dots_takes_only_its_own(player: Player, tmp_path: Path) -> 
     assert bare["lines"][0].startswith("SCAAT b.c: imported")
 
 
-def test_two_slides_of_one_name_are_told_apart(player: Player, tmp_path: Path) -> None:
+def test_two_slides_of_one_name_are_distinguished(player: Player, tmp_path: Path) -> None:
     overlays = exported(tmp_path / "o", "siteA_S1")
     exported(overlays, "siteB_S1", seed=1)
     pair = (image("/c/siteA/S1.svs"), image("/c/siteB/S1.svs"))

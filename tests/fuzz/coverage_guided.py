@@ -67,8 +67,8 @@ def _reader(name: str, read: Callable[[Path], object]) -> Callable[[bytes], None
     """A target that has a file of these bytes read: a value or one of our errors."""
     from pathology_scaat.errors import ScaatError
 
-    place = tempfile.mkdtemp(dir="/dev/shm" if os.path.isdir("/dev/shm") else None)
-    path = Path(place) / name
+    scratch = tempfile.mkdtemp(dir="/dev/shm" if os.path.isdir("/dev/shm") else None)
+    path = Path(scratch) / name
 
     def target(data: bytes) -> None:
         path.write_bytes(data)
@@ -77,7 +77,7 @@ def _reader(name: str, read: Callable[[Path], object]) -> Callable[[bytes], None
             read(path)
         except ScaatError as error:
             said = str(error)
-        if "\n" in said or place in said:
+        if "\n" in said or scratch in said:
             raise AssertionError(f"a message that says too much: {said!r}")
 
     return target
@@ -210,12 +210,12 @@ def run_target(name: str, words: list[str]) -> None:
 
 def fuzz(name: str, seconds: int, crashes: Path) -> tuple[int, bool]:
     """Fuzz one target; (cases run, whether one crashed)."""
-    with tempfile.TemporaryDirectory() as place:
+    with tempfile.TemporaryDirectory() as scratch:
         for number, seed in enumerate(SEEDS[name]):
-            (Path(place) / f"seed{number}").write_bytes(seed)
+            (Path(scratch) / f"seed{number}").write_bytes(seed)
         done = subprocess.run(
             [
-                sys.executable, __file__, "--target", name, place, f"-max_total_time={seconds}",
+                sys.executable, __file__, "--target", name, scratch, f"-max_total_time={seconds}",
                 f"-timeout={CASE_SECONDS}", f"-rss_limit_mb={CASE_MEBIBYTES}", "-max_len=4096",
                 "-print_final_stats=1", f"-artifact_prefix={crashes}/{name}-",
             ],

@@ -37,7 +37,7 @@ def test_a_manifest_whose_path_is_too_long_for_the_disk(tmp_path: Path) -> None:
     assert len(read_manifest(path)) == 1
 
 
-def test_a_setting_with_a_line_break_is_told_in_one_line(tmp_path: Path) -> None:
+def test_a_setting_with_a_line_break_is_reported_in_one_line(tmp_path: Path) -> None:
     path = tmp_path / "p.yaml"
     path.write_text("manifest: m\nout: o\ntile: {overlap: '\n\na\x1b[31m'}\n", encoding="utf-8")
     with pytest.raises(ConfigError) as caught:

@@ -46,11 +46,11 @@ def classes(feature_cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     out = tmp_path_factory.mktemp("classes") / "out"
     common = ("--features", feature_cohort / "h5", "--manifest", feature_cohort / "cohort.csv",
               "--out", out)  # fmt: skip
-    told = document("train", *common, "--epochs", 25)
-    assert told["heads"] == {"label": str(out / "head")}
-    assert told["metrics"]["val_auc"] > 0.9
-    told = document("predict", *common)
-    assert told["performance"]["auroc"] > 0.9
+    printed = document("train", *common, "--epochs", 25)
+    assert printed["heads"] == {"label": str(out / "head")}
+    assert printed["metrics"]["val_auc"] > 0.9
+    printed = document("predict", *common)
+    assert printed["performance"]["auroc"] > 0.9
     return out
 
 
@@ -97,7 +97,7 @@ def test_contributions_add_up_and_lie_where_the_patches_do(
         )
 
 
-def test_coordinates_that_do_not_lie_on_the_slide_are_told_of(tmp_path: Path) -> None:
+def test_coordinates_that_do_not_lie_on_the_slide_are_reported(tmp_path: Path) -> None:
     write_trident(tmp_path / "a.h5", patch_features(20, 0, 1))  # to 7 x 512, 2 x 512 px
     file = read_feature_file(tmp_path / "a.h5", "a")
     values = np.linspace(-1, 1, 40).reshape(20, 2)
@@ -292,9 +292,9 @@ def test_what_is_missing_is_counted(feature_cohort: Path, tmp_path: Path) -> Non
     text = (feature_cohort / "cohort.csv").read_text().replace("p03,Tumor", "p03,")
     (tmp_path / "t.csv").write_text(text)
     train_heads(tmp_path / "t.csv", tmp_path / "o", tmp_path / "h5", config=QUICK)
-    told = (tmp_path / "o" / "notes.json").read_text()
-    assert "2 slide(s) of the table have no file of features (s01-0, s02-0)" in told
-    assert "1 file(s) of features are of no slide of the table" in told
+    notes = (tmp_path / "o" / "notes.json").read_text()
+    assert "2 slide(s) of the table have no file of features (s01-0, s02-0)" in notes
+    assert "1 file(s) of features are of no slide of the table" in notes
     found = predict_heads(tmp_path / "t.csv", tmp_path / "o", tmp_path / "h5")[0]
     assert found.classes is not None
     assert found.n_predicted == 46

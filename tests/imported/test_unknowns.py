@@ -111,7 +111,7 @@ def test_no_text_that_a_run_writes_claims_what_is_not_known(
 
 
 @pytest.mark.parametrize("name", ["bare", "scaled"])
-def test_maps_and_page_tell_it(made: dict[str, Any], name: str) -> None:
+def test_maps_and_page_show_it(made: dict[str, Any], name: str) -> None:
     out = made["folder"] / name
     page = (out / "overlays" / "index.html").read_text(encoding="utf-8")
     assert "trained elsewhere" in page
@@ -155,7 +155,7 @@ def test_a_bundle_put_into_the_place_of_a_trained_one_inherits_no_split(
         (out / "model").unlink()
 
 
-def test_the_trust_card_tells_it(made: dict[str, Any]) -> None:
+def test_the_trust_card_shows_it(made: dict[str, Any]) -> None:
     evaluate_run(
         made["folder"] / "scaled",
         model=made["folder"] / "model-scaled",

@@ -17,7 +17,7 @@ from pathology_scaat.execution.engine import EngineConfig
 from pathology_scaat.patches import PatchStore, TileConfig, TileJob, tile_slide
 from pathology_scaat.patches.plan import (
     TilePlan,
-    check_room,
+    check_disk_space,
     grid_of,
     plan_tiling,
 )
@@ -64,7 +64,7 @@ def test_slides_that_cannot_be_used_are_counted(tmp_path: Path) -> None:
     assert plan.n_slides == 3
     assert plan.n_unusable == 1
     assert plan.n_grid == sum(grid_of(job)[0] for job in made[:2])
-    assert "1 of which cannot be used" in check_room(plan, tmp_path)
+    assert "1 of which cannot be used" in check_disk_space(plan, tmp_path)
 
 
 @given(st.integers(0, 10**15))
@@ -74,7 +74,7 @@ def test_numbers_for_people(n: int) -> None:
     assert in_time(n / 1e6).split()[1] in ("seconds", "minutes", "hours", "days")
 
 
-def test_the_run_tells_its_plan_once(tmp_path: Path) -> None:
+def test_the_run_shows_its_plan_once(tmp_path: Path) -> None:
     (tmp_path / "slides").mkdir()
     config = TileConfig(mpp=0.5, patch_size_px=64)
     jobs(tmp_path / "slides", config)

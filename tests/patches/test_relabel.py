@@ -132,7 +132,7 @@ def test_an_end_in_between_leaves_the_store_as_it_was(
     assert tile_slide(job(folder)).relabelled
 
 
-def test_verify_tells_labels_of_other_patches(folder: Path) -> None:
+def test_verify_shows_labels_of_other_patches(folder: Path) -> None:
     tile_slide(job(folder))
     tile_slide(job(folder, "b.zarr", min_tissue=0.6))
     path = folder / "a.zarr"

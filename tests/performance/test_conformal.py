@@ -49,8 +49,8 @@ def test_the_true_class_is_possible_nine_times_in_ten(n: int, sharpness: float) 
     covered = []
     for _ in range(120):
         rows = [*patients(n, "val", rng, sharpness), *patients(60, "test", rng, sharpness)]
-        told = abstain(rows, NAMES, "Tumor", slide_unlike={}).told
-        covered.append(told["judged"]["test"]["coverage"])
+        record = abstain(rows, NAMES, "Tumor", slide_unlike={}).record
+        covered.append(record["judged"]["test"]["coverage"])
     expected = np.ceil((n + 1) * (1 - ALPHA)) / (n + 1)  # exact, for scores without ties
     assert abs(np.mean(covered) - expected) < 0.01
     assert 0.87 <= np.mean(covered) <= 0.93 + (expected - 0.9)
@@ -64,9 +64,9 @@ def test_out_of_fold_patients_calibrate_each_other_and_those_from_outside(split:
     for _ in range(80):
         rows = [r for fold in range(4) for r in patients(12, "test", rng, fold=fold)]
         rows += patients(40, EXTERNAL, rng)
-        told = abstain(rows, NAMES, "Tumor", slide_unlike={}).told
-        assert told["calibrated_on"].startswith("out-of-fold")
-        covered.append(told["judged"][split]["coverage"])
+        record = abstain(rows, NAMES, "Tumor", slide_unlike={}).record
+        assert record["calibrated_on"].startswith("out-of-fold")
+        covered.append(record["judged"][split]["coverage"])
     assert abs(np.mean(covered) - 0.9) < 0.03
 
 
@@ -85,11 +85,11 @@ def test_too_few_patients_give_no_sets_and_say_so() -> None:
     rows = [*patients(LEAST_PATIENTS - 1, "val", rng), *patients(5, "test", rng)]
     result = abstain(rows, NAMES, "Tumor", slide_unlike={key_of(rows[-1]): 0.8})
     assert all(r.possible is None for r in result.patients)
-    assert "too few" in result.told["not_given"]
+    assert "too few" in result.record["not_given"]
     assert result.patients[-2].refer is None  # nothing tells, so nothing is said
     assert result.patients[-1].refer is True
     assert result.patients[-1].refer_reason == UNLIKE
-    assert "Not given" in "\n".join(abstention_lines(result.told))
+    assert "Not given" in "\n".join(abstention_lines(result.record))
 
 
 def test_who_is_referred_and_why() -> None:

@@ -161,12 +161,12 @@ def test_the_threshold_is_chosen_on_validation_alone() -> None:
     val = [Prediction(f"v{i}", f"v{i}", None, "val", NAMES[i % 2],
                       np.array([0.9, 0.1]) if i % 2 == 0 else np.array([0.6, 0.4]))
            for i in range(10)]  # fmt: skip
-    given, told = with_thresholds([*rows, *val], NAMES, "tumour")
+    given, notes = with_thresholds([*rows, *val], NAMES, "tumour")
     assert {row.threshold for row in given} == {0.25}
-    assert told["values"][0]["chosen_on"] == "validation cases"
-    given, told = with_thresholds(rows, NAMES, "tumour")
+    assert notes["values"][0]["chosen_on"] == "validation cases"
+    given, notes = with_thresholds(rows, NAMES, "tumour")
     assert {row.threshold for row in given} == {0.5}
-    assert told["values"][0]["chosen_on"].startswith("nothing")
+    assert notes["values"][0]["chosen_on"].startswith("nothing")
 
 
 def test_three_classes_are_measured_one_against_the_rest() -> None:

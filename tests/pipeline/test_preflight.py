@@ -64,9 +64,9 @@ def test_only_what_contradicts_the_model_is_refused() -> None:
     )
 
 
-def test_settings_of_a_file_that_a_model_overrides_are_told() -> None:
-    told = unused_settings(TileConfig(mpp=2.0), TrainConfig(epochs=3), MODEL)
-    assert told == ["settings not used, because a model is given: 'tile.mpp', 'train.epochs'"]
+def test_settings_of_a_file_that_a_model_overrides_are_reported() -> None:
+    notes = unused_settings(TileConfig(mpp=2.0), TrainConfig(epochs=3), MODEL)
+    assert notes == ["settings not used, because a model is given: 'tile.mpp', 'train.epochs'"]
     assert unused_settings(TileConfig(mpp=1.0), TrainConfig(), MODEL) == []
 
 

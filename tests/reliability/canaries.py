@@ -22,8 +22,8 @@ LABEL_RGB = (3, 251, 7)
 """Colour of label and macro images; no tissue has it."""
 
 
-def canary(place: str) -> str:
-    return f"{CANARY}-{place}"
+def canary(where: str) -> str:
+    return f"{CANARY}-{where}"
 
 
 def icc_profile() -> bytes:
@@ -95,8 +95,8 @@ def _dicom(folder: Path) -> Path:
     import pydicom
 
     assert DATA is not None
-    place = folder / canary("dicom")
-    place.mkdir()
+    dicom_folder = folder / canary("dicom")
+    dicom_folder.mkdir()
     for number, source in enumerate(sorted((DATA / "formats" / "dicom_wsi").glob("*.dcm"))):
         data = pydicom.dcmread(source)
         data.PatientName = canary("PatientName")
@@ -108,8 +108,8 @@ def _dicom(folder: Path) -> Path:
         data.StudyDescription = canary("Study")
         data.OperatorsName = canary("Operator")
         data.ContainerIdentifier = canary("Container")
-        data.save_as(place / f"{canary('dcm')}-{number}.dcm")
-    return place
+        data.save_as(dicom_folder / f"{canary('dcm')}-{number}.dcm")
+    return dicom_folder
 
 
 def format_slides(folder: Path) -> dict[str, Path]:

@@ -293,15 +293,15 @@ def run_kills(signals: list[tuple[str, int]], seed: int) -> dict[str, Any]:
     plan = [
         (name, next(stages), rng.uniform(0.02, 1)) for name, kills in signals for _ in range(kills)
     ]
-    with tempfile.TemporaryDirectory() as place:
-        good = undisturbed_run(Path(place))
-        lanes = [lane(number, plan, good, Path(place)) for number in range(LANES)]
+    with tempfile.TemporaryDirectory() as scratch:
+        good = undisturbed_run(Path(scratch))
+        lanes = [lane(number, plan, good, Path(scratch)) for number in range(LANES)]
         ends = [finish(pid) for pid in lanes]
         if any(ends):
             raise SystemExit("the driver itself failed")
         results = [
             json.loads(line)
-            for path in Path(place).glob("found-*.jsonl")
+            for path in Path(scratch).glob("found-*.jsonl")
             for line in path.read_text(encoding="utf-8").splitlines()
         ]
     return {name: sums([r for r in results if r["signal"] == name]) for name, _ in signals}

@@ -17,8 +17,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # also run as a script
-from hostile_moments import DURING, during_message
 from hostile_sizes import CASES as SIZES
+from hostile_timing import DURING, during_message
 from reliability_tools import DATA, draw_slide, run_scaat
 
 Maker = Callable[[Path], Path]
@@ -119,10 +119,10 @@ def tile_all(folder: Path) -> tuple[dict[str, dict[str, str]], subprocess.Comple
         writer = csv.writer(stream)
         writer.writerow(["slide_path", "slide_id"])
         for number, (title, make) in enumerate(slides().items()):
-            place = source / f"{number:02d}"
-            place.mkdir()
+            folder = source / f"{number:02d}"
+            folder.mkdir()
             names[f"input-{number:02d}"] = title
-            writer.writerow([str(make(place)), f"input-{number:02d}"])
+            writer.writerow([str(make(folder)), f"input-{number:02d}"])
     out = folder / "out"
     done = run_scaat(
         "tile", "--manifest", manifest, "--out", out, "--mpp", "0.5", "--patch-size", "128",
@@ -243,9 +243,9 @@ def _table(name: str, lines: list[str], encoding: str = "utf-8", end: str = "\n"
 
 
 def _same_name_in_two_folders(folder: Path) -> Path:
-    for number, place in enumerate(("north", "south")):
-        (folder / "in" / place).mkdir(parents=True)
-        draw_slide(folder / "in" / place / "case.tiff", seed=number, side_px=320)
+    for number, site in enumerate(("north", "south")):
+        (folder / "in" / site).mkdir(parents=True)
+        draw_slide(folder / "in" / site / "case.tiff", seed=number, side_px=320)
     return folder / "in"
 
 
@@ -333,8 +333,8 @@ GROUPS: tuple[tuple[dict[str, Maker], Callable[[Maker, Path], tuple[str, int]]],
 def table() -> list[tuple[str, str]]:
     """(input, what the program says) for every hostile input."""
     lines = []
-    with tempfile.TemporaryDirectory() as place:
-        rows, _ = tile_all(Path(place))
+    with tempfile.TemporaryDirectory() as scratch:
+        rows, _ = tile_all(Path(scratch))
         for title, row in rows.items():
             facts = f"{row['n_patches']} patches"
             if row["n_unreadable"] not in {"", "0"}:
@@ -342,12 +342,12 @@ def table() -> list[tuple[str, str]]:
             good = "; ".join(filter(None, (facts, row["notes"])))
             lines.append((title, row["reason"] if row["tile"] == "failed" else f"done: {good}"))
     for title, case in DURING.items():
-        with tempfile.TemporaryDirectory() as place:
-            lines.append((title, during_message(case, Path(place))[0]))
+        with tempfile.TemporaryDirectory() as scratch:
+            lines.append((title, during_message(case, Path(scratch))[0]))
     for cases, message in GROUPS:
         for title, make in cases.items():
-            with tempfile.TemporaryDirectory() as place:
-                lines.append((title, message(make, Path(place))[0]))
+            with tempfile.TemporaryDirectory() as scratch:
+                lines.append((title, message(make, Path(scratch))[0]))
     return lines
 
 

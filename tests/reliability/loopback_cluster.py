@@ -29,26 +29,26 @@ LOG_NAME = "log.txt"
 class LoopbackCluster:
     """A scheduler and workers, each a process of its own without a nanny."""
 
-    def __init__(self, place: Path, workers: int, *worker_options: str) -> None:
-        self._place = place
-        self._file = place / "scheduler.json"
-        self.log = (place / LOG_NAME).open("ab")  # of the scheduler and of all workers
+    def __init__(self, folder: Path, workers: int, *worker_options: str) -> None:
+        self._folder = folder
+        self._file = folder / "scheduler.json"
+        self.log = (folder / LOG_NAME).open("ab")  # of the scheduler and of all workers
         self.scheduler = self._start(
             "dask_scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard",
             "--dashboard-address", "127.0.0.1:0", "--scheduler-file", str(self._file),
         )  # fmt: skip
-        assert wait_until(self._told_address, 60), "no scheduler"
-        self.address = self._told_address()
+        assert wait_until(self._written_address, 60), "no scheduler"
+        self.address = self._written_address()
         options = worker_options or ("--no-nanny", "--memory-limit", "0")
         self.workers = [
             self._start(
                 "dask_worker", self.address, "--nthreads", "1", "--no-dashboard", "--name", str(n),
-                "--local-directory", str(place / f"scratch{n}"), *options,
+                "--local-directory", str(folder / f"scratch{n}"), *options,
             )
             for n in range(workers)
         ]  # fmt: skip
 
-    def _told_address(self) -> str:
+    def _written_address(self) -> str:
         """What the scheduler's file says; empty while it is not there or half written."""
         try:
             return str(json.loads(self._file.read_text(encoding="utf-8"))["address"])
@@ -60,7 +60,7 @@ class LoopbackCluster:
             [sys.executable, "-m", f"distributed.cli.{module}", *words],
             stdout=self.log,
             stderr=self.log,
-            cwd=self._place,
+            cwd=self._folder,
             # One worker lost is enough for a job to be given up: the engine tries it again.
             env={
                 **os.environ,
@@ -80,10 +80,10 @@ class LoopbackCluster:
 
 @contextmanager
 def loopback_cluster(
-    place: Path, workers: int = 2, *worker_options: str
+    folder: Path, workers: int = 2, *worker_options: str
 ) -> Iterator[LoopbackCluster]:
-    place.mkdir()
-    cluster = LoopbackCluster(place, workers, *worker_options)
+    folder.mkdir()
+    cluster = LoopbackCluster(folder, workers, *worker_options)
     try:
         yield cluster
     finally:

@@ -32,7 +32,7 @@ pytestmark = pytest.mark.slow
 SMALL = ("--mpp", "2.0", "--patch-size", "32", "--workers", "1", "--quiet")
 
 
-def people_and_places(tmp_path: Path) -> list[str]:
+def people_and_paths(tmp_path: Path) -> list[str]:
     """Words of this machine that must not be told, where they are long enough to be told apart."""
     mac = f"{uuid.getnode():012x}"
     words = [str(tmp_path), str(Path.cwd()), platform.node(), getpass.getuser(), mac]
@@ -85,8 +85,8 @@ def all_pixels(out: Path) -> list[np.ndarray]:  # type: ignore[type-arg]
 def named(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The output folder of a whole run on loud slides that the manifest gives ids."""
     folder = tmp_path_factory.mktemp("named")
-    place = folder / canary("folder")
-    place.mkdir()
+    folder_in = folder / canary("folder")
+    folder_in.mkdir()
     out = folder / "out"
     weights = folder / f"{canary('weights')}.safetensors"
     save_file(SmallNet(2).state_dict(), weights)
@@ -96,7 +96,7 @@ def named(tmp_path_factory: pytest.TempPathFactory) -> Path:
         f"train: {{epochs: 1, tensorboard: true, backbone_weights: {weights.name}}}\n",
         encoding="utf-8",
     )
-    manifest = canary_cohort(place, named=True)
+    manifest = canary_cohort(folder_in, named=True)
     with pytest.MonkeyPatch.context() as patch:
         # Relative paths are no less telling than absolute ones.
         patch.chdir(folder)
@@ -108,7 +108,7 @@ def named(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert done.returncode == 4, done.stderr  # a slide failed, and one epoch teaches nothing
     assert "1 failed" in done.stderr
     # What a run does not make by itself: every other format, the trust card, labels come back.
-    manifest = next(place.glob("*.csv"))
+    manifest = next(folder_in.glob("*.csv"))
     more = ("--out", out, "--quiet")
     formats = ",".join(name for name in EXPORTERS.names if "dicom" not in name)
     done = run_scaat(
@@ -139,13 +139,13 @@ def test_no_canary_is_in_any_output(named: Path) -> None:
     assert find_words(named, [CANARY]) == []
 
 
-def test_the_run_log_tells_times_and_neither_names_nor_dates(named: Path) -> None:
+def test_the_run_log_shows_times_and_neither_names_nor_dates(named: Path) -> None:
     text = (named / "run.log").read_text(encoding="utf-8")
     for words in ("scaat run ", "scaat export ", "scaat evaluate ", "tile: 4 to do", "case-9"):
         assert words in text, text
     assert "export: done in" in text
     assert re.search(r"[12][0-9]{3}-[0-9]{2}|[0-9]{2}[.:/][0-9]{2}[.:/][12][0-9]{3}", text) is None
-    assert find_words(named, [CANARY, *people_and_places(named.parent)]) == []
+    assert find_words(named, [CANARY, *people_and_paths(named.parent)]) == []
 
 
 def test_no_date_is_in_any_event_or_checkpoint(named: Path) -> None:
@@ -169,9 +169,9 @@ def test_the_run_record_holds_no_path(named: Path) -> None:
 
 
 def test_the_logs_of_dask_workers_name_no_slide(named: Path, tmp_path: Path) -> None:
-    place = tmp_path / canary("folder")
-    place.mkdir()
-    manifest = canary_cohort(place, named=True)
+    inputs = tmp_path / canary("folder")
+    inputs.mkdir()
+    manifest = canary_cohort(inputs, named=True)
     scratch = tmp_path / "cluster"
     with loopback_cluster(scratch, 1) as cluster:
         done = run_scaat(
@@ -184,8 +184,8 @@ def test_the_logs_of_dask_workers_name_no_slide(named: Path, tmp_path: Path) -> 
     assert find_words(tmp_path / "out", [CANARY]) == []
 
 
-def test_nobody_and_no_place_is_named(named: Path) -> None:
-    assert find_words(named, people_and_places(named.parent)) == []
+def test_nobody_and_no_path_is_named(named: Path) -> None:
+    assert find_words(named, people_and_paths(named.parent)) == []
 
 
 def test_no_label_or_macro_image_is_read(named: Path) -> None:
@@ -215,9 +215,9 @@ def export_dicom(out: Path, manifest: Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_every_format_under_the_model_keeps_silent(named: Path, tmp_path: Path) -> None:
-    place = tmp_path / canary("formats")
-    place.mkdir()
-    slides = format_slides(place)
+    inputs = tmp_path / canary("formats")
+    inputs.mkdir()
+    slides = format_slides(inputs)
     if not slides:
         pytest.skip("the real slides are not here: set SCAAT_DATA to their folder")
     manifest = tmp_path / "cohort.csv"
@@ -240,7 +240,7 @@ def test_every_format_under_the_model_keeps_silent(named: Path, tmp_path: Path) 
     # Without the extra there is nothing to write DICOM with, and the row says so.
     why = "names a patient" if importlib.util.find_spec("highdicom") else "needs highdicom"
     assert why in (out / "slides.csv").read_text(encoding="utf-8")
-    assert find_words(out, [CANARY, *people_and_places(tmp_path)]) == []
+    assert find_words(out, [CANARY, *people_and_paths(tmp_path)]) == []
 
 
 # The patient, study and specimen that a DICOM object shares with its slide, or no viewer would
@@ -258,9 +258,9 @@ def test_dicom_objects_hold_what_the_slide_shares_and_nothing_else(
     pytest.importorskip("highdicom")
     import pydicom
 
-    place = tmp_path / canary("formats")
-    place.mkdir()
-    slides = format_slides(place)
+    inputs = tmp_path / canary("formats")
+    inputs.mkdir()
+    slides = format_slides(inputs)
     if not slides:
         pytest.skip("the real slides are not here: set SCAAT_DATA to their folder")
     for path in slides["dicom"].glob("*.dcm"):
@@ -296,26 +296,26 @@ def test_dicom_objects_hold_what_the_slide_shares_and_nothing_else(
     assert copied <= SHARED_WITH_THE_SLIDE
     elsewhere = [line for line in find_words(out, [CANARY]) if ".dcm" not in line]
     assert elsewhere == []
-    assert find_words(out, people_and_places(tmp_path)) == []
+    assert find_words(out, people_and_paths(tmp_path)) == []
 
 
 def test_pseudonyms_hide_names_that_would_be_ids(named: Path, tmp_path: Path) -> None:
-    place = tmp_path / canary("folder")
-    place.mkdir()
+    inputs = tmp_path / canary("folder")
+    inputs.mkdir()
     out, salt = tmp_path / "out", tmp_path / "salt"
     done = run_scaat(
-        "run", "--manifest", canary_cohort(place, named=False), "--out", out,
+        "run", "--manifest", canary_cohort(inputs, named=False), "--out", out,
         "--model", named / "model", "--pseudonymize", salt, *SMALL, in_process=True,
     )  # fmt: skip
     assert done.returncode == 4, done.stderr
     assert find_words(out, [CANARY]) == []
     # Whoever has a slide cannot find out by its hash that it is in the cohort.
-    for slide in place.glob("*.svs"):
+    for slide in inputs.glob("*.svs"):
         known = [slide_fingerprint(slide), file_sha256(slide)]
         annotations = slide.with_suffix(".geojson")
         known += [file_sha256(annotations)] if annotations.exists() else []
         assert find_words(out, known) == []
-    assert find_words(out, [file_sha256(next(place.glob("*.csv")))]) == []
+    assert find_words(out, [file_sha256(next(inputs.glob("*.csv")))]) == []
     with (out / "slides.csv").open(encoding="utf-8", newline="") as stream:
         ids = [row["slide_id"] for row in csv.DictReader(stream)]
     assert ids == sorted(ids)
@@ -327,11 +327,11 @@ def test_pseudonyms_hide_names_that_would_be_ids(named: Path, tmp_path: Path) ->
 
 
 def test_full_audit_says_what_it_was_asked_to_say(named: Path, tmp_path: Path) -> None:
-    place = tmp_path / "in"
-    place.mkdir()
+    inputs = tmp_path / "in"
+    inputs.mkdir()
     out = tmp_path / "out"
     run_scaat(
-        "run", "--manifest", canary_cohort(place, named=True), "--out", out,
+        "run", "--manifest", canary_cohort(inputs, named=True), "--out", out,
         "--model", named / "model", "--audit", "full", *SMALL, in_process=True,
     )  # fmt: skip
     assert {line.split(" ")[0] for line in find_words(out, [CANARY])} == {"run.json"}

@@ -46,7 +46,7 @@ def found() -> dict[str, dict[str, object]]:
     return sums
 
 
-def test_kill_9_at_random_moments_of_every_stage(found: dict[str, dict[str, object]]) -> None:
+def test_kill_9_at_random_times_of_every_stage(found: dict[str, dict[str, object]]) -> None:
     kills = found["KILL"]
     assert kills["kills"] == KILLS
     assert isinstance(kills["killed_in_work"], int)

@@ -28,12 +28,12 @@ def background(*arguments: object) -> subprocess.Popen[str]:
 
 
 @contextlib.contextmanager
-def small_disk(place: Path, size: str) -> Iterator[Path]:
+def small_disk(mount_point: Path, size: str) -> Iterator[Path]:
     """A file system of a given size; skips the test where none can be mounted."""
-    place.mkdir()
+    mount_point.mkdir()
     done = (
         subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(place)],
+            ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(mount_point)],
             capture_output=True,
             text=True,
             check=False,
@@ -44,9 +44,9 @@ def small_disk(place: Path, size: str) -> Iterator[Path]:
     if done is None or done.returncode:
         pytest.skip("no small file system can be mounted here (needs root on Linux)")
     try:
-        yield place
+        yield mount_point
     finally:
-        subprocess.run(["umount", str(place)], check=True)
+        subprocess.run(["umount", str(mount_point)], check=True)
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,7 @@ def undisturbed(cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[
     return digest(out)
 
 
-def test_a_full_disk_is_told_and_a_re_run_goes_on(
+def test_a_full_disk_is_reported_and_a_re_run_goes_on(
     cohort: Path, undisturbed: dict[str, str], tmp_path: Path
 ) -> None:
     with small_disk(tmp_path / "disk", "600k") as disk:

@@ -77,7 +77,7 @@ def a_tensorstore_array(folder: Path) -> None:
 
 @pytest.mark.parametrize("size", ["64k", "300k", "700k"])
 @pytest.mark.parametrize("make", [a_checkpoint, a_bundle, a_status_table, a_tensorstore_array])
-def test_a_full_disk_is_told_as_a_full_disk(
+def test_a_full_disk_is_reported_as_a_full_disk(
     make: Callable[[Path], None], size: str, tmp_path: Path
 ) -> None:
     with small_disk(tmp_path / "disk", size) as disk:
@@ -160,7 +160,7 @@ def test_a_patient_writer_raises_at_the_end(tmp_path: Path) -> None:
         writer.check()
 
 
-def test_file_descriptors_that_are_used_up_are_told(tmp_path: Path) -> None:
+def test_file_descriptors_that_are_used_up_are_reported(tmp_path: Path) -> None:
     import resource
 
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

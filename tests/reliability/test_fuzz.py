@@ -128,8 +128,8 @@ def test_any_bytes_give_a_value_or_one_of_our_errors(
     @settings(max_examples=CASES)
     @given(content)
     def check(data: bytes) -> None:
-        with tempfile.TemporaryDirectory() as place:
-            path = Path(place) / name
+        with tempfile.TemporaryDirectory() as scratch:
+            path = Path(scratch) / name
             path.write_bytes(data)
             said = ""
             try:
@@ -137,7 +137,7 @@ def test_any_bytes_give_a_value_or_one_of_our_errors(
             except ScaatError as error:
                 said = str(error)
             assert "\n" not in said
-            assert place not in said
+            assert scratch not in said
 
     check()
 

@@ -23,7 +23,7 @@ from hostile_inputs import (
     slides,
     tile_all,
 )
-from hostile_moments import DURING, during_message
+from hostile_timing import DURING, during_message
 from reliability_tools import digest
 
 CAN_BE_TILED = {

@@ -45,8 +45,8 @@ def assert_truth_and_re_run(
     said = done.stdout + done.stderr
     assert "Traceback" not in said
     assert "internal error" not in said
-    told = tile_states(out) if (out / "slides.csv").exists() else {}
-    for slide_id, state in told.items():
+    states = tile_states(out) if (out / "slides.csv").exists() else {}
+    for slide_id, state in states.items():
         assert state != "done" or (out / "patches" / f"{slide_id}.zarr").exists()
     args = ("tile", "--manifest", cohort, "--out", out, "--workers", 0, *TILE)
     again = run_scaat(*args, in_process=True)
@@ -65,9 +65,9 @@ def test_address_space_that_is_too_small_is_one_sentence(
         memory_bytes=mebibytes << 20,
     )  # fmt: skip
     assert done.returncode == 2, done.stderr
-    told = [line for line in done.stderr.splitlines() if line.startswith("scaat: ")]
-    assert len(told) == 1
-    assert "memory" in told[0]
+    messages = [line for line in done.stderr.splitlines() if line.startswith("scaat: ")]
+    assert len(messages) == 1
+    assert "memory" in messages[0]
     assert_truth_and_re_run(cohort, out, undisturbed, done)
 
 
@@ -116,8 +116,8 @@ def control_group(n_bytes: int) -> Iterator[Path]:
 
 def resident_bytes(group: Path) -> int:
     """Memory of a group that the system cannot take back."""
-    told = (group / "memory.stat").read_text(encoding="ascii").split()
-    return int(told[told.index("total_rss") + 1])
+    counters = (group / "memory.stat").read_text(encoding="ascii").split()
+    return int(counters[counters.index("total_rss") + 1])
 
 
 @pytest.fixture(scope="module")

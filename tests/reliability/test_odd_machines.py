@@ -90,17 +90,17 @@ def test_a_disk_that_cannot_hold_results_is_refused_before_tiling(
     assert words in done.stderr
     assert "Traceback" not in done.stderr
     assert not (disk / "out" / "patches").exists()
-    told = scaat("doctor", "--out", disk, environment=on_disk(shim, disk, without), cwd=tmp_path)
-    assert "FAULT" in told.stdout
-    assert words in told.stdout.replace("\n", " ") or words.split(" (")[0][:30] in told.stdout
+    done = scaat("doctor", "--out", disk, environment=on_disk(shim, disk, without), cwd=tmp_path)
+    assert "FAULT" in done.stdout
+    assert words in done.stdout.replace("\n", " ") or words.split(" (")[0][:30] in done.stdout
 
 
 def test_the_doctor_says_what_a_disk_lacks(shim: Path, tmp_path: Path) -> None:
-    told = scaat("doctor", "--out", tmp_path, cwd=tmp_path,
+    done = scaat("doctor", "--out", tmp_path, cwd=tmp_path,
                  environment=on_disk(shim, tmp_path, "link foldersync exchange"))  # fmt: skip
     for words in ("no hard links", "no syncing of folders", "no exchange of names"):
-        assert words in told.stdout
-    assert "FAULT" not in told.stdout
+        assert words in done.stdout
+    assert "FAULT" not in done.stdout
     assert not list(tmp_path.iterdir())
 
 
@@ -163,12 +163,13 @@ def test_kernels_are_compiled_without_any_cache(installation: Path, tmp_path: Pa
     """Neither home nor temporary folder: every process compiles for itself."""
     code = (
         "import tempfile; tempfile.gettempdir = lambda: '/nonexistent'\n"
-        "from pathology_scaat.tissue.kernels import judge, count\n"
+        "from pathology_scaat.tissue.kernels import measure_pixels, count\n"
         "from pathology_scaat.slides.block_mean import block_mean\n"
         "from pathology_scaat.patches import resample\n"
         "import numpy as np\n"
-        "from pathology_scaat.system.compiled import cache_place\n"
-        "print(block_mean(np.full((9, 9, 3), 7, np.uint8), 3).mean(), cache_place(judge))\n"
+        "from pathology_scaat.system.compiled import cache_location\n"
+        "mean = block_mean(np.full((9, 9, 3), 7, np.uint8), 3).mean()\n"
+        "print(mean, cache_location(measure_pixels))\n"
     )
     done = subprocess.run(
         [*NOBODY, sys.executable, "-c", code], capture_output=True, text=True, cwd="/", check=False,
@@ -180,25 +181,25 @@ def test_kernels_are_compiled_without_any_cache(installation: Path, tmp_path: Pa
 
 
 def test_the_doctor_tries_what_a_container_lacks(installation: Path, tmp_path: Path) -> None:
-    told = nobody(installation, tmp_path, "doctor", TMPDIR=str(tmp_path))
-    assert told.returncode == 0, told.stdout + told.stderr
-    assert "kept in a temporary folder" in told.stdout
+    done = nobody(installation, tmp_path, "doctor", TMPDIR=str(tmp_path))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "kept in a temporary folder" in done.stdout
     for trial in ("a slide, tiled", "a map, written", "pictures", "a network"):
-        assert f"ok  {trial}" in told.stdout.replace("     ", "  ")
+        assert f"ok  {trial}" in done.stdout.replace("     ", "  ")
 
 
 @pytest.mark.parametrize("how", ["open to others", "a link", "a file"])
 def test_a_folder_of_somebody_else_is_no_cache(how: str, tmp_path: Path) -> None:
     """What lies in it would be run."""
-    place = tmp_path / f"pathology-scaat-{os.geteuid()}"
+    folder = tmp_path / f"pathology-scaat-{os.geteuid()}"
     if how == "open to others":
-        place.mkdir()
-        place.chmod(0o777)
+        folder.mkdir()
+        folder.chmod(0o777)
     elif how == "a link":
         (tmp_path / "theirs").mkdir(mode=0o700)
-        place.symlink_to(tmp_path / "theirs")
+        folder.symlink_to(tmp_path / "theirs")
     else:
-        place.write_text("x")
+        folder.write_text("x")
     code = "from pathology_scaat.system.home import private_temporary_folder as f; print(f())"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True,

@@ -90,8 +90,8 @@ def test_names_that_were_named_are_hidden_in_every_spelling() -> None:
 
 def test_a_bare_word_is_hidden_as_a_whole_word_only() -> None:
     redactor = Redactor([("dicom", "slide-1"), ("case_7", "slide-2")])
-    told = redactor("dicom: needs highdicom; dicom_wsi/dicom.dcm of xcase_7x")
-    assert told == "slide-1: needs highdicom; slide-1_wsi/slide-1.dcm of xslide-2x"
+    redacted = redactor("dicom: needs highdicom; dicom_wsi/dicom.dcm of xcase_7x")
+    assert redacted == "slide-1: needs highdicom; slide-1_wsi/slide-1.dcm of xslide-2x"
 
 
 def test_log_lines_and_tracebacks_are_redacted() -> None:

@@ -50,7 +50,7 @@ def test_the_checklists_have_the_items_of_the_guidelines() -> None:
     assert [item.number for item in TRIPOD_AI] == [str(n) for n in range(1, 28)]
     assert [item.number for item in CLAIM] == [str(n) for n in range(1, 45)]
     for item in (*TRIPOD_AI, *CLAIM):
-        assert item.tellers or item.left  # what no software knows is left to a person, in words
+        assert item.fact_sources or item.left  # what no software knows is left to a person
 
 
 def test_at_least_fifteen_of_27_items_are_answered_and_each_fact_has_its_source(
@@ -85,7 +85,7 @@ def test_numbers_are_those_of_the_files(run_copy: Path) -> None:
     assert "NOT pseudonymised" in text
 
 
-def test_shared_patients_are_told_not_hidden(run_copy: Path) -> None:
+def test_shared_patients_are_reported_not_hidden(run_copy: Path) -> None:
     path = run_copy / "slides.csv"
     lines = path.read_text().splitlines()
     head = lines[0].split(",")
@@ -126,7 +126,7 @@ def test_performance_of_another_model_is_left_out(run_copy: Path, tmp_path: Path
     assert all_answers(files)["TRIPOD+AI"][22].state == "open"
 
 
-def test_of_a_given_or_imported_model_it_is_told_what_is_not_known(run_copy: Path) -> None:
+def test_of_a_given_or_imported_model_it_is_reported_what_is_not_known(run_copy: Path) -> None:
     record = json.loads((run_copy / "run.json").read_text())
     del record[CHECKSUM_KEY]
     record["config"]["model"] = "<path>"
@@ -136,9 +136,9 @@ def test_of_a_given_or_imported_model_it_is_told_what_is_not_known(run_copy: Pat
     assert "> The run was given its model: parts and counts of slides are of this run" in card
     files = RunFiles.read(run_copy)
     files.model["imported"] = {"kind": "wsinfer", "licence": "CC-BY-4.0", "source_sha256": "ab"}
-    told = {fact.text for fact in (*facts.training(files), *facts.model(files))}
-    assert "trained elsewhere, imported from: wsinfer" in told
-    assert "terms of the imported weights: CC-BY-4.0" in told
+    texts = {fact.text for fact in (*facts.training(files), *facts.model(files))}
+    assert "trained elsewhere, imported from: wsinfer" in texts
+    assert "terms of the imported weights: CC-BY-4.0" in texts
 
 
 def test_a_damaged_file_is_refused(run_copy: Path) -> None:
@@ -175,8 +175,8 @@ def test_a_model_folder_opens_as_a_bundle(run_copy: Path, tmp_path: Path) -> Non
     assert held >= {"README.md", "config.json", "model.safetensors"}
     stated = {p.name for p in (run_copy / "model").glob("*.safetensors")}
     assert stated <= held  # what the configuration states is there
-    told = (to / "README.md").read_text()
-    assert ("think before you publish" in told) == ("neighbours.safetensors" in held)
+    readme = (to / "README.md").read_text()
+    assert ("think before you publish" in readme) == ("neighbours.safetensors" in held)
     assert ps.load_bundle(to).fingerprint == ps.load_bundle(run_copy / "model").fingerprint
     with pytest.raises(ExportError, match="is there already"):
         report(run_copy, model_folder=to)

@@ -166,8 +166,8 @@ def test_slide_map_and_outline_lie_on_each_other(browser: Browser, session: Sess
     """At 40x (0.25 µm a screen pixel) within one screen pixel, on both views."""
     open_slide_page(browser, session)
     # Not the evidence, which is smoothed and so a little broader than the mark.
-    browser.js("byId('channel').value = state.paper.channels.indexOf('saliency')")
-    browser.js("loadMap(state.paper.channels.indexOf('saliency'))")
+    browser.js("byId('channel').value = state.details.channels.indexOf('saliency')")
+    browser.js("loadMap(state.details.channels.indexOf('saliency'))")
     browser.wait("document.body.dataset.map === 'saliency'")
     mark = MARKS[24]
     middle = f"{mark.x + mark.width / 2}, {mark.y + mark.height / 2}"
@@ -230,15 +230,15 @@ def test_blind_reading_hides_the_map_until_the_verdict(browser: Browser, session
 
 def test_values_under_the_cursor_and_times_are_true(browser: Browser, session: Session) -> None:
     open_slide_page(browser, session, "a")
-    place = browser.js(
-        """(async () => { await loadMap(state.paper.channels.indexOf('saliency'));
+    position = browser.js(
+        """(async () => { await loadMap(state.details.channels.indexOf('saliency'));
         const v = state.viewers[1], item = v.world.getItemAt(0);
         const r = v.element.getBoundingClientRect();
         v.viewport.goHome(true);
         const c = item.imageToViewerElementCoordinates(new OpenSeadragon.Point(1999.5, 1999.5));
         return [r.left + c.x, r.top + c.y]; })()"""
     )
-    x, y = place
+    x, y = position
     for left in (x - 4, x):
         browser.call("Input.dispatchMouseEvent", type="mouseMoved", x=left, y=y)
     browser.wait("byId('cursor').textContent === 'saliency 1.00'")  # the last mark: black
@@ -307,10 +307,10 @@ def test_an_outline_is_drawn_taken_back_and_given_up_by_keyboard(
     assert browser.failures == []
 
 
-def test_why_is_told_and_what_is_not_known_is_said(browser: Browser, session: Session) -> None:
+def test_why_is_reported_and_what_is_not_known_is_said(browser: Browser, session: Session) -> None:
     open_slide_page(browser, session)
     browser.press("w")
-    browser.wait("document.body.dataset.why === state.paper.regions[state.current].region_id")
+    browser.wait("document.body.dataset.why === state.details.regions[state.current].region_id")
     words = browser.js("document.getElementById('why').textContent")
     assert "not at hand" in words  # no model made this map of darkness
     assert "tumour: " in words

@@ -19,7 +19,7 @@ from pathology_scaat.review import slide_tiles
 from pathology_scaat.review.access import Access
 from pathology_scaat.review.map_values import LEVELS, NO_TISSUE, UNJUDGED, encode_values
 from pathology_scaat.review.reviewed_run import Review
-from pathology_scaat.review.slide_tiles import MAX_OPEN_SLIDES, TILE_PX, SlideShelf, TileServer
+from pathology_scaat.review.slide_tiles import MAX_OPEN_SLIDES, TILE_PX, SlideCache, TileServer
 from pathology_scaat.slides import open_slide
 from pathology_scaat.stitching import SlideMap, StitchConfig, stitch_slide
 from pathology_scaat.stitching.schema import COUNT_CHANNEL, UNLIKE_CHANNEL
@@ -53,7 +53,7 @@ def test_the_finest_tiles_are_level_0_of_the_frame(data_dir: Path, name: str) ->
 
 @pytest.mark.real
 @pytest.mark.parametrize("name", FORMATS)
-def test_coarser_tiles_show_the_same_place(data_dir: Path, name: str) -> None:
+def test_coarser_tiles_show_the_same_area(data_dir: Path, name: str) -> None:
     """Each coarse tile against an area average of level 0: by correlation of shifted copies."""
     with open_slide(data_dir / "formats" / name) as slide:
         server = TileServer(slide)
@@ -84,16 +84,16 @@ def best_shift(shown: np.ndarray, expected: np.ndarray, reach: int = 2) -> tuple
 def test_a_shelf_keeps_few_slides_open_and_serves_all(tmp_path: Path) -> None:
     for number in range(MAX_OPEN_SLIDES + 2):
         draw_slide(tmp_path / f"{number}.tiff", number, side_px=256)
-    shelf = SlideShelf({str(n): (tmp_path / f"{n}.tiff", None) for n in range(MAX_OPEN_SLIDES + 2)})
+    cache = SlideCache({str(n): (tmp_path / f"{n}.tiff", None) for n in range(MAX_OPEN_SLIDES + 2)})
     for _ in range(2):
         for number in range(MAX_OPEN_SLIDES + 2):
-            data = shelf.jpeg(str(number), 8, 0, 0)
+            data = cache.jpeg(str(number), 8, 0, 0)
             assert data is not None
             with Image.open(io.BytesIO(data)) as picture:
                 assert picture.size == (256, 256)
                 assert not picture.info.get("exif")
-    assert len(shelf._open) <= MAX_OPEN_SLIDES
-    shelf.close()
+    assert len(cache._open) <= MAX_OPEN_SLIDES
+    cache.close()
 
 
 def test_a_slide_that_is_read_is_not_closed(tmp_path: Path) -> None:
@@ -101,14 +101,14 @@ def test_a_slide_that_is_read_is_not_closed(tmp_path: Path) -> None:
     names = [str(n) for n in range(MAX_OPEN_SLIDES + 2)]
     for number in range(len(names)):
         draw_slide(tmp_path / f"{number}.tiff", number, side_px=256)
-    shelf = SlideShelf({n: (tmp_path / f"{n}.tiff", None) for n in names})
-    with shelf.server("0") as first:
+    cache = SlideCache({n: (tmp_path / f"{n}.tiff", None) for n in names})
+    with cache.server("0") as first:
         expected = first.tile(8, 0, 0)
         for name in names[1:]:
-            shelf.jpeg(name, 8, 0, 0)
+            cache.jpeg(name, 8, 0, 0)
         assert np.array_equal(first.tile(8, 0, 0), expected)
-    assert len(shelf._open) <= MAX_OPEN_SLIDES
-    shelf.close()
+    assert len(cache._open) <= MAX_OPEN_SLIDES
+    cache.close()
 
 
 def test_a_slide_without_coarse_levels_is_read_in_bands(

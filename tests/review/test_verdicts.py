@@ -22,7 +22,7 @@ from pathology_scaat.review.agreement import Moved, agreement_of, moved_by_maps
 from pathology_scaat.review.drawings import Drawing, DrawingTable
 from pathology_scaat.review.judged_regions import JudgedRegion, JudgedRegions
 from pathology_scaat.review.regions import overlay_path, read_regions
-from pathology_scaat.review.verdicts import Verdict, VerdictTable, settle
+from pathology_scaat.review.verdicts import Verdict, VerdictTable, latest_verdicts
 
 YES = Verdict("ann", "s1", "r1", "tumour", "yes")
 
@@ -48,7 +48,7 @@ def test_undo_brings_back_the_answer_before(answers: list[str]) -> None:
     expected: list[str] = []
     for answer in answers:
         expected = expected[:-1] if answer == "undo" else [*expected, answer]
-    held = settle(replace(YES, answer=answer) for answer in answers)
+    held = latest_verdicts(replace(YES, answer=answer) for answer in answers)
     assert [v.answer for v in held.values()] == expected[-1:]
 
 
@@ -221,7 +221,7 @@ def test_drawings_become_labels_and_are_cut_out_of_regions(tmp_path: Path) -> No
     assert import_review(out).labels.drawn == 0
 
 
-def test_a_place_that_two_readers_draw_as_different_classes_labels_nothing(
+def test_an_area_that_two_readers_draw_as_different_classes_labels_nothing(
     tmp_path: Path,
 ) -> None:
     out = run_with_maps(tmp_path / "out", ("s1",))

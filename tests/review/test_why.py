@@ -17,7 +17,7 @@ from pathology_scaat.metrics.functional.slide_score import top_mean
 from pathology_scaat.patches import PatchStore
 from pathology_scaat.review.ensemble import agreement_words, members_of
 from pathology_scaat.review.regions import ReviewRegion
-from pathology_scaat.review.why import WhyDesk, _worth
+from pathology_scaat.review.why import RegionExplainer, _vote_quality_text
 from pathology_scaat.saliency.config import ExplainConfig
 from pathology_scaat.saliency.explain import explain_slide
 from pathology_scaat.saliency.store import SaliencyStore
@@ -66,14 +66,14 @@ REGION = box_region(20, 20, 70, 40)
 
 
 def test_without_the_region_is_the_rule_on_the_other_patches(reviewed: RunFolder) -> None:
-    found = WhyDesk(reviewed.out).about("d", REGION)
+    found = RegionExplainer(reviewed.out).about("d", REGION)
     assert found["n_patches"] == 6
     store = SaliencyStore(reviewed.out / "saliency" / "d.zarr")
     column, row = store.grid_index[:, 0], store.grid_index[:, 1]
     kept = ~((column <= 2) & (row <= 1))
     with_it, without = top_mean(store.probability, 1), top_mean(store.probability[kept], 1)
-    told = {name: (before, after) for name, before, after in found["without"]["classes"]}
-    assert told["tumour"] == (pytest.approx(with_it[1]), pytest.approx(without[1]))
+    classes = {name: (before, after) for name, before, after in found["without"]["classes"]}
+    assert classes["tumour"] == (pytest.approx(with_it[1]), pytest.approx(without[1]))
     assert "mean probability" in found["without"]["rule"]
 
 
@@ -83,7 +83,7 @@ def test_without_the_region_is_the_rule_on_the_other_patches(reviewed: RunFolder
 def test_neighbours_are_of_other_patients(
     reviewed: RunFolder, slide: str, allowed: set[str]
 ) -> None:
-    found = WhyDesk(reviewed.out).about(slide, REGION)["neighbours"]
+    found = RegionExplainer(reviewed.out).about(slide, REGION)["neighbours"]
     assert found["problem"] == ""
     assert [len(g["items"]) for g in found["groups"]] == [3, 3]
     assert {g["title"] for g in found["groups"]} == {f"Nearest of {c}" for c in CLASSES}
@@ -100,13 +100,13 @@ def test_neighbours_are_of_other_patients(
 def test_pictures_come_from_the_very_store_or_not_at_all(
     reviewed: RunFolder, tmp_path: Path
 ) -> None:
-    desk = WhyDesk(reviewed.out)
-    item = desk.about("d", REGION)["neighbours"]["groups"][0]["items"][0]
-    picture = desk.picture("d", item["number"])
+    explainer = RegionExplainer(reviewed.out)
+    item = explainer.about("d", REGION)["neighbours"]["groups"][0]["items"][0]
+    picture = explainer.picture("d", item["number"])
     pixels = PatchStore(reviewed.out / "patches" / f"{item['slide_id']}.zarr").read(slice(None))
     assert any(np.array_equal(picture, patch) for patch in pixels)
     with pytest.raises(UsageError, match="does not exist"):
-        desk.picture("d", 10**6)
+        explainer.picture("d", 10**6)
     away = tmp_path / "out"
     shutil.copytree(reviewed.out, away)
     for name in "abc":  # the bundle went to another hospital
@@ -114,19 +114,19 @@ def test_pictures_come_from_the_very_store_or_not_at_all(
     other = RunFolder.__new__(RunFolder)
     other.out, other.patch_px = away, 32
     other.add_slide("a", 60, seed=77)  # another slide of this name is no stand-in
-    desk = WhyDesk(away)
-    items = [i for g in desk.about("d", REGION)["neighbours"]["groups"] for i in g["items"]]
+    explainer = RegionExplainer(away)
+    items = [i for g in explainer.about("d", REGION)["neighbours"]["groups"] for i in g["items"]]
     assert {i["slide_id"] for i in items} == {None}
     with pytest.raises(StoreError, match="not at hand"):
-        desk.picture("d", items[0]["number"])
+        explainer.picture("d", items[0]["number"])
 
 
 def test_a_region_smaller_than_a_patch_and_one_that_is_everything(reviewed: RunFolder) -> None:
-    desk = WhyDesk(reviewed.out)
-    small = desk.about("d", box_region(1, 1, 3, 3))
+    explainer = RegionExplainer(reviewed.out)
+    small = explainer.about("d", box_region(1, 1, 3, 3))
     assert small["n_patches"] == 1
     assert small["neighbours"]["problem"] == ""
-    whole = desk.about("d", box_region(-10, -10, 1000, 1000))
+    whole = explainer.about("d", box_region(-10, -10, 1000, 1000))
     assert "nothing is left" in whole["without"]["problem"]
 
 
@@ -134,12 +134,12 @@ def test_what_is_not_known_is_said(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "out")  # a bundle without features of its training
     folder.add_slide("s", 30)
     explain(folder, "s")
-    found = WhyDesk(folder.out).about("s", REGION)
+    found = RegionExplainer(folder.out).about("s", REGION)
     assert "does not hold" in found["neighbours"]["problem"]
     assert found["without"]["problem"] == ""
     assert "one model" in found["ensemble"]["problem"]
     folder.save_model(folder.model, 5)  # another model took its place
-    found = WhyDesk(folder.out).about("s", REGION)
+    found = RegionExplainer(folder.out).about("s", REGION)
     assert "not at hand" in found["neighbours"]["problem"]
 
 
@@ -159,7 +159,7 @@ def test_of_a_model_for_bags_it_is_exact(tmp_path: Path, pooling: str) -> None:
     )  # fmt: skip
     save_bundle(folder.model, model, config, wsinfer=False)
     explain(folder, "s")
-    found = WhyDesk(folder.out).about("s", REGION)["without"]
+    found = RegionExplainer(folder.out).about("s", REGION)["without"]
     pixels = PatchStore(path).read(slice(None))
     index = PatchStore(path).grid_index
     kept = ~((index[:, 0] <= 2) & (index[:, 1] <= 1))
@@ -170,19 +170,19 @@ def test_of_a_model_for_bags_it_is_exact(tmp_path: Path, pooling: str) -> None:
     assert [after for _, _, after in found["classes"]] == pytest.approx(expected, abs=1e-5)
 
 
-def test_the_models_of_the_folds_are_told_with_what_the_slide_was_to_them(
+def test_the_models_of_the_folds_are_reported_with_what_the_slide_was_to_them(
     tmp_path: Path,
 ) -> None:
     folder = RunFolder(tmp_path / "out")
     path = folder.add_slide("s", 30)
     explain(folder, "s")
-    desk, region = WhyDesk(folder.out), box_region(0, 0, 70, 40)
-    assert "one model" in desk.about("s", region)["ensemble"]["problem"]
+    explainer, region = RegionExplainer(folder.out), box_region(0, 0, 70, 40)
+    assert "one model" in explainer.about("s", region)["ensemble"]["problem"]
     with pytest.raises(UsageError, match="one model"):
-        desk.differences("s", [region])
+        explainer.differences("s", [region])
     for fold in (0, 1, 2):
         folder.save_model(folder.out / "folds" / str(fold) / "model", fold)
-    found = desk.about("s", region)["ensemble"]
+    found = explainer.about("s", region)["ensemble"]
     assert [m["name"] for m in found["members"]] == ["fold 0", "fold 1", "fold 2"]
     assert [m["explained"] for m in found["members"]] == [True, False, False]
     assert {m["role"] for m in found["members"]} == {"unknown"}
@@ -197,7 +197,7 @@ def test_the_models_of_the_folds_are_told_with_what_the_slide_was_to_them(
             logits = bundle.model(images).numpy() / bundle.config.temperature
         assert member["probability"] == pytest.approx(softmax(logits)[:, 1].mean(), abs=1e-5)
     values = [m["probability"] for m in found["members"]]
-    apart = desk.differences("s", [region])
+    apart = explainer.differences("s", [region])
     assert apart == {"r1": pytest.approx(max(values) - min(values), abs=1e-5)}
 
 
@@ -250,9 +250,9 @@ def trained_folder(out: Path, kind: str) -> RunFolder:
     return folder
 
 
-def test_neighbours_of_a_model_for_bags_are_told_by_their_slides_label(tmp_path: Path) -> None:
+def test_neighbours_of_a_model_for_bags_are_shown_by_their_slides_label(tmp_path: Path) -> None:
     folder = trained_folder(tmp_path / "out", "bags")
-    found = WhyDesk(folder.out).about("d", REGION)["neighbours"]
+    found = RegionExplainer(folder.out).about("d", REGION)["neighbours"]
     assert found["problem"] == ""
     groups = {g["title"]: {i["slide_id"] for i in g["items"]} for g in found["groups"]}
     assert groups["Nearest from slides of normal"] == {"b"}
@@ -268,7 +268,7 @@ def test_neighbours_of_a_model_for_several_labels_are_those_with_and_without(
     tmp_path: Path,
 ) -> None:
     folder = trained_folder(tmp_path / "out", "labels")
-    found = WhyDesk(folder.out).about("d", REGION)["neighbours"]
+    found = RegionExplainer(folder.out).about("d", REGION)["neighbours"]
     assert found["problem"] == ""
     assert [g["title"] for g in found["groups"]] == [
         "Nearest with tumour", "Nearest without tumour",
@@ -287,5 +287,6 @@ def test_of_bags_the_worth_of_a_vote_is_about_slides(tmp_path: Path) -> None:
     index = load_neighbours(trained_folder(tmp_path / "out", "bags").model)
     assert index is not None
     voted = replace(index, voted_auc=np.array([0.7], np.float32))
-    assert "slide's label with AUC 0.70" in _worth(voted, True)
-    assert "not known" in _worth(index, True)  # held-out patches of one label tell nothing
+    assert "slide's label with AUC 0.70" in _vote_quality_text(voted, True)
+    # held-out patches of one label cannot show how often a vote is right
+    assert "not known" in _vote_quality_text(index, True)

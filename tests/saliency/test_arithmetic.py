@@ -178,7 +178,7 @@ def test_a_batch_size_is_kept_to_and_else_chosen() -> None:
     assert BatchExplainer(model, 1, ExplainConfig(batch_size=5), cpu).batch_size(SIDE) == 5
 
 
-def test_a_wrong_precision_is_told_with_the_choices(tmp_path: Path) -> None:
+def test_a_wrong_precision_is_reported_with_the_choices(tmp_path: Path) -> None:
     given = {"manifest": tmp_path, "out": tmp_path / "out", "explain": {"precision": "fp16"}}
     with pytest.raises(ConfigError, match="'fp16' is none of auto, float32, bfloat16"):
         load_run_config(None, given)

@@ -122,7 +122,7 @@ def test_a_wrong_class_is_one_mistake_and_touches_nothing(run_folder) -> None:
 
 def test_the_table_says_how_much_is_unlike_the_training_data(three_classes) -> None:
     three_classes.add_slide("a")
-    told: list[str] = []
+    notes: list[str] = []
 
     class Listener:
         def begin(self, stage: str, total: int) -> None: ...
@@ -130,9 +130,9 @@ def test_the_table_says_how_much_is_unlike_the_training_data(three_classes) -> N
         def update(self, stage: str, completed: float, text: str = "") -> None: ...
         def end(self, stage: str) -> None: ...
         def note(self, text: str) -> None:
-            told.append(text)
+            notes.append(text)
 
     explain(three_classes.out, device="cpu", reporter=Listener())
     (row,) = StatusTable(three_classes.out).rows()
     assert float(row["unlike_training"]) == 1.0  # no feature of it is anywhere near 50
-    assert any("unlike the model's training data" in text for text in told)
+    assert any("unlike the model's training data" in text for text in notes)

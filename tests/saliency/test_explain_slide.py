@@ -77,7 +77,7 @@ def test_a_damaged_store_is_made_again(run_folder, tmp_path: Path) -> None:
     assert not explain_slide(patches, run_folder.model, out, device="cpu").skipped
 
 
-def test_bytes_are_the_same_each_time_and_name_no_place(run_folder, tmp_path: Path) -> None:
+def test_bytes_are_the_same_each_time_and_name_no_path(run_folder, tmp_path: Path) -> None:
     patches = run_folder.add_slide("a")
     for name in ("x.zarr", "y.zarr"):
         explain_slide(patches, run_folder.model, tmp_path / name, device="cpu")

@@ -39,8 +39,8 @@ def jobs(slide: Path, folder: Path, **options: object) -> tuple[TileJob, TileJob
     job = TileJob(
         slide, "a", folder / "kept/a.zarr", config, annotation_path=slide.with_suffix(".geojson")
     )
-    place = folder / "places/a.zarr"
-    return job, dataclasses.replace(job, store_path=place, keep_pixels=False)
+    store_path = folder / "places/a.zarr"
+    return job, dataclasses.replace(job, store_path=store_path, keep_pixels=False)
 
 
 def content(store: Path) -> dict[str, bytes]:
@@ -61,26 +61,26 @@ def test_the_slide_gives_what_the_store_gives(
     size: int,
 ) -> None:  # fmt: skip
     folder = tmp_path_factory.mktemp("both")
-    kept, places = jobs(slide, folder, mpp=mpp, patch_size_px=side, overlap=overlap)
-    first, second = tile_slide(kept), tile_slide(places)
+    kept, without_pixels = jobs(slide, folder, mpp=mpp, patch_size_px=side, overlap=overlap)
+    first, second = tile_slide(kept), tile_slide(without_pixels)
     assert first.fingerprint == second.fingerprint
-    with_pixels, without = PatchStore(kept.store_path), PatchStore(places.store_path)
+    with_pixels, without = PatchStore(kept.store_path), PatchStore(without_pixels.store_path)
     assert len(without) == len(with_pixels) > 0
     for name in ("grid_index", "origins_px", "tissue_fraction", "labels", "label_coverage"):
         assert np.array_equal(getattr(without, name), getattr(with_pixels, name))
     read = list(StoredPatches(with_pixels).batches(size))
-    cut = list(SlidePatches(without, places).batches(size))
+    cut = list(SlidePatches(without, without_pixels).batches(size))
     assert [len(b) for b in read] == [len(b) for b in cut]
     assert all(np.array_equal(a, b) for a, b in zip(read, cut, strict=True))
 
 
 def test_maps_are_the_same_bytes(slide: Path, tmp_path: Path, run_folder) -> None:
-    kept, places = jobs(slide, tmp_path, overlap="0.5")
+    kept, without_pixels = jobs(slide, tmp_path, overlap="0.5")
     tile_slide(kept)
-    tile_slide(places)
+    tile_slide(without_pixels)
     run_folder.save_model(run_folder.model, 0, mpp=1.0)
     made = []
-    for job in (kept, places):
+    for job in (kept, without_pixels):
         out = tmp_path / f"{Path(job.store_path).parent.name}-saliency.zarr"
         result = explain_slide(
             Path(job.store_path), run_folder.model, out, ExplainConfig(batch_size=7), "cpu",
@@ -92,41 +92,43 @@ def test_maps_are_the_same_bytes(slide: Path, tmp_path: Path, run_folder) -> Non
         assert problems == []
         assert check_saliency(out, "a", patches, deep=True)[1] == []
     assert made[0] == made[1]
-    stored = sum(f.stat().st_size for f in Path(places.store_path).rglob("*") if f.is_file())
+    stored = sum(
+        f.stat().st_size for f in Path(without_pixels.store_path).rglob("*") if f.is_file()
+    )
     assert stored < 0.05 * sum(len(c) for c in content(Path(kept.store_path)).values())
 
 
 def test_without_the_slide_it_says_what_to_do(slide: Path, tmp_path: Path, run_folder) -> None:
-    _, places = jobs(slide, tmp_path)
-    tile_slide(places)
-    store = PatchStore(places.store_path)
+    _, without_pixels = jobs(slide, tmp_path)
+    tile_slide(without_pixels)
+    store = PatchStore(without_pixels.store_path)
     with pytest.raises(StoreError, match="keep-patches"):
         store.read([0])
     with pytest.raises(StoreError, match="holds no pixels"):
         patch_source(store, None)
     # Asked for its pixels, tiling adds them; without being asked it leaves them.
-    with_pixels = dataclasses.replace(places, keep_pixels=True)
+    with_pixels = dataclasses.replace(without_pixels, keep_pixels=True)
     assert not tile_slide(with_pixels).skipped
-    assert len(PatchStore(places.store_path).read([0])) == 1
-    assert tile_slide(places).skipped
-    assert PatchStore(places.store_path).meta.has_pixels
+    assert len(PatchStore(without_pixels.store_path).read([0])) == 1
+    assert tile_slide(without_pixels).skipped
+    assert PatchStore(without_pixels.store_path).meta.has_pixels
 
 
 def test_a_slide_that_changed_in_between_is_refused(
     slide: Path, tmp_path: Path, run_folder
 ) -> None:
-    _, places = jobs(slide, tmp_path)
-    tile_slide(places)
+    _, without_pixels = jobs(slide, tmp_path)
+    tile_slide(without_pixels)
     draw_slide(tmp_path / "b.tiff", 2, 500, tile_px=64)
-    other = dataclasses.replace(places, slide_path=tmp_path / "b.tiff")
+    other = dataclasses.replace(without_pixels, slide_path=tmp_path / "b.tiff")
     with pytest.raises(SlideReadError, match="changed since"):
-        list(SlidePatches(PatchStore(places.store_path), other).batches(8))
+        list(SlidePatches(PatchStore(without_pixels.store_path), other).batches(8))
 
 
 def test_who_asks_for_no_more_ends_the_reading(slide: Path, tmp_path: Path) -> None:
-    _, places = jobs(slide, tmp_path)
-    tile_slide(places)
-    batches = SlidePatches(PatchStore(places.store_path), places).batches(2)
+    _, without_pixels = jobs(slide, tmp_path)
+    tile_slide(without_pixels)
+    batches = SlidePatches(PatchStore(without_pixels.store_path), without_pixels).batches(2)
     next(batches)
     batches.close()  # joins the thread
 
@@ -135,8 +137,8 @@ def test_who_asks_for_no_more_ends_the_reading(slide: Path, tmp_path: Path) -> N
 def test_unreadable_patches_are_left_out_as_from_a_store(
     slide: Path, tmp_path: Path, run_folder, share: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kept, places = jobs(slide, tmp_path, max_unreadable_share=share, mpp=0.5)
-    tile_slide(places)
+    kept, without_pixels = jobs(slide, tmp_path, max_unreadable_share=share, mpp=0.5)
+    tile_slide(without_pixels)
     fill = PatchExtractor._fill
 
     def damaged(self: PatchExtractor, patch: object, col: int, row: int) -> bool:
@@ -152,15 +154,15 @@ def test_unreadable_patches_are_left_out_as_from_a_store(
 
     if share == 0:
         with pytest.raises(SlideReadError, match=r"1 of .* cannot be decoded"):
-            explained(places, "b.zarr")
+            explained(without_pixels, "b.zarr")
         assert not (tmp_path / "b.zarr").exists()
         return
     tile_slide(kept)
     explained(kept, "a.zarr")
-    result = explained(places, "b.zarr")
+    result = explained(without_pixels, "b.zarr")
     assert result.n_unreadable == 1
     assert content(tmp_path / "a.zarr") == content(tmp_path / "b.zarr")
-    store = PatchStore(places.store_path)
+    store = PatchStore(without_pixels.store_path)
     assert store.meta.n_unreadable == 1
     assert np.array_equal(store.grid_index, PatchStore(kept.store_path).grid_index)
-    assert tile_slide(places).skipped
+    assert tile_slide(without_pixels).skipped

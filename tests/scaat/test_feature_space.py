@@ -94,7 +94,7 @@ def test_the_change_of_a_linear_model_is_known(steps: int) -> None:
     tokens=st.booleans(), side=st.integers(3, 9), channels=st.integers(1, 5),
     ratio=st.floats(0.05, 0.95), gamma=st.sampled_from([0.0, 1.0]), seed=st.integers(0, 999),
 )  # fmt: skip
-def test_the_budget_holds_for_the_places_of_maps_and_for_tokens(
+def test_the_budget_holds_for_the_positions_of_maps_and_for_tokens(
     tokens: bool, side: int, channels: int, ratio: float, gamma: float, seed: int
 ) -> None:
     generator = torch.Generator().manual_seed(seed)
@@ -118,7 +118,7 @@ def test_the_budget_holds_for_the_places_of_maps_and_for_tokens(
     ("make", "layer"), [(net, "stem"), (vit, "blocks.0"), (vit, "patch_embed")]
 )
 @pytest.mark.parametrize("steps", [1, 3])
-def test_no_place_moves_further_than_its_budget(make: Any, layer: str, steps: int) -> None:
+def test_no_position_moves_further_than_its_budget(make: Any, layer: str, steps: int) -> None:
     model = make().eval()
     images, labels = task()
     scaat = SCAAT(model, 0.1, layer=layer, gamma=0.0, steps=steps, smooth_px=1)
@@ -140,10 +140,10 @@ def test_no_place_moves_further_than_its_budget(make: Any, layer: str, steps: in
     limit = 0.1 * clean.flatten(1).square().mean(1).sqrt()
     furthest = change.abs().amax(axis).flatten(1)
     assert bool((furthest <= limit[:, None] * (1 + 1e-4) + 1e-6).all())
-    n_places = furthest.shape[1]
+    n_positions = furthest.shape[1]
     moved = (furthest > 1e-3 * limit[:, None]).sum(1)
-    assert bool((moved <= math.ceil(0.5 * n_places)).all())
-    assert bool((moved >= math.ceil(0.4 * n_places)).all())
+    assert bool((moved <= math.ceil(0.5 * n_positions)).all())
+    assert bool((moved >= math.ceil(0.4 * n_positions)).all())
 
 
 @pytest.mark.parametrize(

@@ -206,8 +206,8 @@ class OfGpu:
 
     def synchronize(self) -> None:
         self.waited = True
-        for place, value in zip(self.record, self.values, strict=True):
-            place.copy_(value)
+        for parameter, value in zip(self.record, self.values, strict=True):
+            parameter.copy_(value)
 
 
 def test_records_on_their_way_are_awaited_where_they_are_asked_for() -> None:

@@ -108,11 +108,11 @@ def test_rank_sees_only_the_order_and_value_the_size() -> None:
         options = ScaatOptions(budget=budget, gamma=2.0)
         bent = pixel_budget(saliency**3, options)
         assert torch.equal(pixel_budget(saliency, options), bent) == same
-    place = torch.tensor([3, 0, 7, 2, 9, 1, 8, 4, 6, 5])
+    rank = torch.tensor([3, 0, 7, 2, 9, 1, 8, 4, 6, 5])
     share = pixel_budget(
-        place.float().exp().reshape(1, 1, 2, 5), ScaatOptions(budget="rank", gamma=1.0)
+        rank.float().exp().reshape(1, 1, 2, 5), ScaatOptions(budget="rank", gamma=1.0)
     )
-    torch.testing.assert_close(share.flatten(), (1 - place / 4).clamp_min(0))
+    torch.testing.assert_close(share.flatten(), (1 - rank / 4).clamp_min(0))
 
 
 def test_unmasked_share_of_one_attacks_everywhere() -> None:

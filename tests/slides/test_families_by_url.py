@@ -57,7 +57,7 @@ def test_trestle_by_url(tmp_path: Path) -> None:
         open_slide(url)
 
 
-def test_an_impossible_spacing_by_url_is_told_as_that(tmp_path: Path) -> None:
+def test_an_impossible_spacing_by_url_is_reported_as_that(tmp_path: Path) -> None:
     path = tmp_path / "slide.tif"
     tifffile.imwrite(
         path, np.full((128, 128, 3), 200, dtype=np.uint8), tile=(64, 64), photometric="rgb",

@@ -238,14 +238,14 @@ def spacing_rows(folder: Path) -> list[str]:
 
 
 def tables(folder: Path) -> dict[str, str]:
-    def place(kind: str, number: int) -> Path:
+    def folder_of(kind: str, number: int) -> Path:
         made = folder / f"{kind}{number}"
         made.mkdir()
         return made
 
-    read = [read_row(case, place("read", i)) for i, case in enumerate(READ)]
-    refused = [refused_row(case, place("refused", i)) for i, case in enumerate(REFUSED)]
-    spacing = spacing_rows(place("spacing", 0))
+    read = [read_row(case, folder_of("read", i)) for i, case in enumerate(READ)]
+    refused = [refused_row(case, folder_of("refused", i)) for i, case in enumerate(REFUSED)]
+    spacing = spacing_rows(folder_of("spacing", 0))
     return {
         "read": "\n".join(["| input | reader | notes |", "|---|---|---|", *read]),
         "refused": "\n".join(["| input | sentence |", "|---|---|", *refused]),

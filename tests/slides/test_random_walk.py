@@ -95,7 +95,7 @@ def test_a_scanned_area_anywhere(tmp_path_factory: pytest.TempPathFactory, x: in
             compare(slide, level, area, picture()[::step, ::step], 0)
 
 
-def test_two_areas_are_read_as_one_and_told(tmp_path: Path) -> None:
+def test_two_areas_are_read_as_one_and_reported(tmp_path: Path) -> None:
     path = tmp_path / "two.scn"
     first, second = Area(13, 21), Area(13 + WIDTH + 101, 57)
     write_scn(path, first, second)

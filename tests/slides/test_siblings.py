@@ -86,8 +86,8 @@ def test_mirax_opens_what_is_its_own(mirax: Path, tmp_path: Path) -> None:
         expected = slide.read_level(0, BOX)
     # Links to a whole slide elsewhere are the user's own.
     (tmp_path / "links").mkdir()
-    for place in (mirax, mirax.with_suffix("")):
-        (tmp_path / "links" / place.name).symlink_to(place)
+    for path in (mirax, mirax.with_suffix("")):
+        (tmp_path / "links" / path.name).symlink_to(path)
     with open_slide(tmp_path / "links" / mirax.name) as slide:
         assert np.array_equal(slide.read_level(0, BOX), expected)
 
@@ -161,8 +161,8 @@ def test_ndpis_opens_nothing(tmp_path: Path) -> None:
 def test_dicom_links(data_dir: Path, tmp_path: Path) -> None:
     folder = copied(data_dir / "formats/dicom_wsi", tmp_path / "own")
     (tmp_path / "link").symlink_to(folder)
-    for place in (folder, min(folder.iterdir()), tmp_path / "link"):
-        with open_slide(place) as slide:
+    for path in (folder, min(folder.iterdir()), tmp_path / "link"):
+        with open_slide(path) as slide:
             assert slide.info.vendor == "dicom"
     files = sorted(folder.iterdir())
     (tmp_path / "links").mkdir()

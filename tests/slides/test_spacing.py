@@ -76,15 +76,15 @@ def test_enlargement(scan: float, asked: float, tolerance: float, allowed: bool)
 @pytest.mark.parametrize(
     ("mpp", "allowed", "enlarged"), [(0.5, False, 1.0), (0.25, False, 2.0), (0.1, True, 5.0)]
 )
-def test_tiling_tells_of_enlarging(
+def test_tiling_reports_enlarging(
     tmp_path: Path, mpp: float, allowed: bool, enlarged: float
 ) -> None:
     draw_slide(tmp_path / "s.tiff", seed=1, side_px=192)
     config = TileConfig(mpp=mpp, patch_size_px=64, allow_upsampling=allowed)
     result = tile_slide(TileJob(tmp_path / "s.tiff", "s", tmp_path / "s.zarr", config))
-    told = [note for note in result.notes if note.startswith("enlarged")]
-    assert len(told) == (enlarged > 1)
-    assert all(f"enlarged {enlarged:g} times" in note for note in told)
+    notes = [note for note in result.notes if note.startswith("enlarged")]
+    assert len(notes) == (enlarged > 1)
+    assert all(f"enlarged {enlarged:g} times" in note for note in notes)
 
 
 def test_more_than_twice_is_refused(tmp_path: Path) -> None:

@@ -383,7 +383,7 @@ def test_other_numbers_are_named(
         open_slide(path)
 
 
-def test_orientation_is_told(tmp_path: Path) -> None:
+def test_orientation_is_reported(tmp_path: Path) -> None:
     path = tmp_path / "turned.tif"
     tifffile.imwrite(
         path, picture(128, 96), photometric="rgb", tile=(TILE, TILE), metadata=None,

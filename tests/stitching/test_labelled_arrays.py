@@ -36,7 +36,7 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("level", [0, 1])
-def test_a_map_is_the_same_by_name_and_place(stores: Path, level: int) -> None:
+def test_a_map_is_the_same_by_name_and_coordinate(stores: Path, level: int) -> None:
     opened = ps.open_map(stores / "m.ome.zarr")
     found = opened.to_xarray(level)
     assert found.chunks is not None
@@ -67,7 +67,7 @@ def test_lazy_arrays_travel_to_other_processes(stores: Path) -> None:
     assert np.array_equal(np.asarray(lazy[3:5]), store.read_saliency(slice(3, 5)))
 
 
-def test_no_such_level_and_damaged_pixels_are_told(stores: Path, tmp_path: Path) -> None:
+def test_no_such_level_and_damaged_pixels_are_reported(stores: Path, tmp_path: Path) -> None:
     import shutil
 
     with pytest.raises(UsageError, match="level 99"):

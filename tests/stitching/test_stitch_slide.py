@@ -96,15 +96,17 @@ def test_the_order_of_the_store_changes_no_bit(tmp_path: Path) -> None:
 def test_cutting_changes_no_bit(tmp_path: Path, budget: int) -> None:
     store = make_saliency_store(tmp_path / "s.zarr", grid(1.37, 20, anchor=3), seed=2)
     source = SaliencySource(store)
-    place = Placement.of(source, 3.3)
+    placement = Placement.of(source, 3.3)
     config = StitchConfig()
-    whole = blend_block(Band(source, place, (0, 80), 1 << 30), place, BoxPx(0, 0, 90, 80), config)
+    whole = blend_block(
+        Band(source, placement, (0, 80), 1 << 30), placement, BoxPx(0, 0, 90, 80), config
+    )
     for side in (7, 32):
         for y in range(0, 80, side):
-            band = Band(source, place, (y, min(y + side, 80)), budget)
+            band = Band(source, placement, (y, min(y + side, 80)), budget)
             for x in range(0, 90, side):
                 box = BoxPx(x, y, min(side, 90 - x), min(side, 80 - y))
-                part = blend_block(band, place, box, config)
+                part = blend_block(band, placement, box, config)
                 expected = whole[:, y : box.bottom, x : box.right]
                 assert np.array_equal(part, expected, equal_nan=True)
 
@@ -113,14 +115,14 @@ def test_saliency_of_normal_patches_does_not_shine(tmp_path: Path) -> None:
     store = make_saliency_store(
         tmp_path / "s.zarr", grid(step=64), saliency=np.float16(1), probability=(0.98, 0.02)
     )
-    tops = {}
+    maxima = {}
     for weighting in ("probability", "none", "threshold"):
         config = StitchConfig(weighting=weighting)
         stitch_slide(store, tmp_path / "m.ome.zarr", config)
-        tops[weighting] = np.nanmax(SlideMap(tmp_path / "m.ome.zarr").read("saliency"))
-    assert tops["none"] == 1
-    assert tops["probability"] == pytest.approx(0.02)
-    assert tops["threshold"] == 0
+        maxima[weighting] = np.nanmax(SlideMap(tmp_path / "m.ome.zarr").read("saliency"))
+    assert maxima["none"] == 1
+    assert maxima["probability"] == pytest.approx(0.02)
+    assert maxima["threshold"] == 0
 
 
 def test_stitching_again_touches_nothing_and_another_option_makes_it_anew(tmp_path: Path) -> None:
@@ -145,7 +147,7 @@ def test_a_slide_without_patches_gives_an_empty_map(tmp_path: Path) -> None:
     assert not found.read("patches").any()
 
 
-def test_damage_is_told(tmp_path: Path) -> None:
+def test_damage_is_reported(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="not a saliency store"):
         stitch_slide(tmp_path / "none.zarr", tmp_path / "m.ome.zarr")
     store = make_saliency_store(tmp_path / "s.zarr", grid(), saliency=np.float16(np.inf))

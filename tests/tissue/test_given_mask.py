@@ -50,7 +50,7 @@ def test_zero_is_background(image: Image.Image, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("values", "words"), [([1, 7], "values 1, 7, and no 0"), ([255], "has no background: all")]
 )
-def test_a_mask_without_background_is_told(
+def test_a_mask_without_background_is_reported(
     values: list[int], words: str, tmp_path: Path, info_of_a_slide: SlideInfo
 ) -> None:
     mask = np.resize(np.array(values, np.uint8), (12, 16))

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from pathology_scaat.slides.block_mean import block_mean
 from pathology_scaat.tissue.density import density_table
-from pathology_scaat.tissue.kernels import PALE_OD, count, judge
+from pathology_scaat.tissue.kernels import PALE_OD, count, measure_pixels
 from pathology_scaat.tissue.segmentation import _above_glass
 
 GLASS = np.array([241.0, 243.0, 238.0])
@@ -34,7 +34,7 @@ def test_pixels_are_judged_as_whole_pictures_are() -> None:
     table = density_table(GLASS)
     colour = np.empty(rgb.shape[:2], dtype=np.float32)
     pale, seeds = np.empty((2, *rgb.shape[:2]), dtype=np.bool_)
-    judge(rgb, table, colour, pale, seeds)
+    measure_pixels(rgb, table, colour, pale, seeds)
     od = np.stack([table[channel][rgb[..., channel]] for channel in range(3)])
     assert np.array_equal(colour, od.max(axis=0) - od.min(axis=0))
     assert np.array_equal(pale, od[0] + od[1] + od[2] < 3 * PALE_OD)

@@ -117,7 +117,7 @@ def test_ink_is_kept_on_request() -> None:
     assert find_tissue(picture, TissueConfig(drop_ink=False)).mask[there].mean() > 0.98
 
 
-def test_ink_is_told_and_kept_by_the_command(tmp_path: Path) -> None:
+def test_ink_is_reported_and_kept_by_the_command(tmp_path: Path) -> None:
     import csv
 
     import tifffile

@@ -13,11 +13,11 @@ class InterruptedTestError(Exception):
 
 
 def stop_after(epoch: int) -> Callable[[TrainProgress], None]:
-    def told(progress: TrainProgress) -> None:
+    def on_progress(progress: TrainProgress) -> None:
         if progress.epochs_done == epoch and progress.epoch_fraction == 0:
             raise InterruptedTestError
 
-    return told
+    return on_progress
 
 
 def files(folder: Path) -> dict[str, bytes]:

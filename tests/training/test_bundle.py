@@ -102,7 +102,7 @@ def test_torchscript_gives_the_same_logits(tmp_path: Path, backbone: str, side: 
     assert {t["name"] for t in stated["transform"]} <= {"Resize", "ToTensor", "Normalize"}
 
 
-def test_the_wsinfer_folder_is_named_after_the_model_and_tells_of_it(tmp_path: Path) -> None:
+def test_the_wsinfer_folder_is_named_after_the_model_and_reports_it(tmp_path: Path) -> None:
     """QuPath's extension lists local models by folder, and shows README.md on request."""
     one, two = saved(tmp_path / "a" / "model"), saved(tmp_path / "b" / "model", side=64)
     names = {wsinfer_folder(path).name for path in (one, two)}

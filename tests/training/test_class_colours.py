@@ -54,7 +54,7 @@ NAMES = st.one_of(
 
 @settings(max_examples=120, deadline=None)
 @given(st.lists(NAMES, min_size=2, max_size=20, unique=True))
-def test_any_list_of_classes_is_told_apart(names: list[str]) -> None:
+def test_any_list_of_classes_is_distinguished(names: list[str]) -> None:
     colours = class_colours(tuple(names))
     assert len(set(colours)) == len(names)
     assert alike(tuple(names), colours) == ()
@@ -76,7 +76,7 @@ def test_neither_order_nor_case_changes_a_colour(names: list[str], random: objec
         assert class_colours(upper) == tuple(given_.values())
 
 
-def test_more_classes_than_colours_are_told() -> None:
+def test_more_classes_than_colours_are_reported() -> None:
     names = tuple(f"class {n}" for n in range(60))
     colours = class_colours(names)
     assert len(set(colours)) == 60

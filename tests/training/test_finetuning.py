@@ -68,7 +68,7 @@ def test_unknown_options_are_refused() -> None:
         check_training(finetune_settings(bundle(), config), 32)
 
 
-def test_blocks_that_may_have_been_learnt_from_are_told(
+def test_blocks_that_may_have_been_learnt_from_are_reported(
     slides: tuple[TrainingSlide, ...],
 ) -> None:
     alone = [replace(slide, split="train") for slide in slides]

@@ -305,7 +305,9 @@ def test_positive_class_by_name(names: tuple[str, ...], expected: str) -> None:
         (("Gastric", "Normal"), False),
     ],
 )
-def test_a_guessed_positive_class_is_told_as_one(names: tuple[str, ...], doubtful: bool) -> None:
+def test_a_guessed_positive_class_is_reported_as_one(
+    names: tuple[str, ...], doubtful: bool
+) -> None:
     assert ("do not say" in choose_positive_class(names).note) == doubtful
 
 

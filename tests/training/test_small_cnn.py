@@ -56,8 +56,8 @@ def test_a_shift_by_one_pixel_changes_no_pattern() -> None:
 
     def unevenness(downsampling: str) -> float:
         pattern = mean_saliency(downsampling)[16:-16, 16:-16]
-        by_place = pattern.reshape(16, 2, 16, 2).mean(dim=(0, 2))
-        return float(by_place.std() / by_place.mean())
+        by_position = pattern.reshape(16, 2, 16, 2).mean(dim=(0, 2))
+        return float(by_position.std() / by_position.mean())
 
     assert unevenness("even") < 0.06
     assert unevenness("odd") > 3 * unevenness("even")

@@ -294,9 +294,9 @@ def test_a_gpu_without_enough_memory_is_one_sentence(
         raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
     monkeypatch.setattr("pathology_scaat.scaat.SCAAT.training_step", full)
-    with pytest.raises(TrainingError) as told:
+    with pytest.raises(TrainingError) as raised:
         train_model(slides, tmp_path / "model", quick, device="cpu")
-    assert str(told.value) == (
+    assert str(raised.value) == (
         "the GPU: has too little memory free for batches of 16 patches of 32 px; set a smaller "
         "train: batch_size in the pipeline file, or use --device cpu."
     )

@@ -12,8 +12,8 @@ from pathology_scaat.evaluation.performance.aggregate import top_mean
 from pathology_scaat.evaluation.performance.slide_scores import (
     BATCH,
     SlideScore,
+    positive_index,
     scored_class,
-    spoken_class,
 )
 from pathology_scaat.metrics.functional.calibration import sigmoid, softmax
 from pathology_scaat.patches import PatchStore
@@ -48,8 +48,8 @@ def computed_score(
         probability = softmax(logits[None] / bundle.config.temperature)[0]
         with torch.no_grad():
             contributions = model.head.contributions(features)
-        spoken = spoken_class(bundle.config)
-        patches = patch_probability(contributions, bundle.config.temperature)[:, spoken]
+        positive = positive_index(bundle.config)
+        patches = patch_probability(contributions, bundle.config.temperature)[:, positive]
         return SlideScore(probability, _unlike(bundle, [features], looks), patches.cpu().numpy())
     with torch.no_grad(), penultimate(model) as kept:
         parts = [model(to_float(patches)).float().cpu().numpy() for patches in batches]
@@ -59,7 +59,7 @@ def computed_score(
     return SlideScore(
         top_mean(values, scored_class(bundle.config)),
         _unlike(bundle, kept, looks),
-        values[:, spoken_class(bundle.config)].astype(np.float32),
+        values[:, positive_index(bundle.config)].astype(np.float32),
     )
 
 

@@ -84,13 +84,13 @@ class Abstention:
     Attributes
     ----------
     patients : tuple of Prediction
-    told : dict
+    record : dict
         For the record: what calibrated it, and on held-out patients the coverage, the share
         that is referred, and the accuracy of the others.
     """
 
     patients: tuple[Prediction, ...]
-    told: dict[str, Any]
+    record: dict[str, Any]
 
 
 def abstain(
@@ -117,8 +117,8 @@ def abstain(
     source = "test" if folds else "val"
     known = [r for r in patients if r.split == source and r.label in names]
     scores = np.array([1 - r.probability[names.index(r.label)] for r in known], np.float64)
-    place = {(r.patient_id, r.fold): i for i, r in enumerate(known)}
-    told: dict[str, Any] = {
+    index_of = {(r.patient_id, r.fold): i for i, r in enumerate(known)}
+    record: dict[str, Any] = {
         "alpha": ALPHA,
         "calibrated_on": "out-of-fold predictions of the other patients"
         if folds
@@ -130,25 +130,25 @@ def abstain(
     }
     enough = len(scores) - int(folds) >= LEAST_PATIENTS
     if not enough:
-        told["not_given"] = (
+        record["not_given"] = (
             f"{len(scores)} patients of known class are too few: no class could be left out at "
             f"{1 - ALPHA:.0%} with fewer than {LEAST_PATIENTS + int(folds)}"
         )
     found = []
     for row in patients:
-        mine = place.get((row.patient_id, row.fold)) if row.split == source else None
+        mine = index_of.get((row.patient_id, row.fold)) if row.split == source else None
         others = scores if mine is None else np.delete(scores, mine)
         possible = None
         if enough:
             possible = possible_classes(row.probability, names, score_limit(others))
         found.append(_with_referral(row, possible, slide_unlike.get(key_of(row))))
-    told["judged"] = {
+    record["judged"] = {
         split: _coverage([r for r in found if r.split == split and r.label in names], names,
                          positive)
         for split in ("test", EXTERNAL)
         if enough and any(r.split == split and r.label in names for r in found)
     }  # fmt: skip
-    return Abstention(tuple(found), told)
+    return Abstention(tuple(found), record)
 
 
 def _with_referral(
@@ -216,22 +216,23 @@ def unlike_by_patient(slides: Sequence[Prediction]) -> dict[Key, float | None]:
     return found
 
 
-def abstention_lines(told: Mapping[str, Any]) -> list[str]:
-    """The part of ``performance.md`` that tells of referrals."""
-    if not told:
+def abstention_lines(record: Mapping[str, Any]) -> list[str]:
+    """The part of ``performance.md`` about referrals."""
+    if not record:
         return []
     lines = ["## Refer to a pathologist", ""]
-    if told.get("not_given"):
-        return [*lines, f"Not given: {told['not_given']}.", ""]
+    if record.get("not_given"):
+        return [*lines, f"Not given: {record['not_given']}.", ""]
     lines.append(
-        f"Split conformal prediction by patient at {1 - told['alpha']:.0%}, calibrated on "
-        f"{told['n_calibration']} {told['calibrated_on']}. A patient is referred where not exactly "
-        "one class remains possible, or a quarter of a slide's patches is unlike the training data."
+        f"Split conformal prediction by patient at {1 - record['alpha']:.0%}, calibrated on "
+        f"{record['n_calibration']} {record['calibrated_on']}. A patient is referred where not "
+        "exactly one class remains possible, or a quarter of a slide's patches is unlike the "
+        "training data."
     )
-    if told.get("caution"):
-        lines.append(f"Caution: {told['caution']}.")
+    if record.get("caution"):
+        lines.append(f"Caution: {record['caution']}.")
     lines.append("")
-    for split, found in told["judged"].items():
+    for split, found in record["judged"].items():
         shown = {k: "not measurable" if found[k] is None else f"{found[k]:.3f}"
                  for k in found if k != "n"}  # fmt: skip
         lines.append(

@@ -211,12 +211,12 @@ def _calibration(probability: m.Floats, positive: m.Bools) -> list[dict[str, flo
 
 
 def _decision_curve(probability: m.Floats, positive: m.Bools) -> list[dict[str, float]]:
-    everybody = np.ones(len(positive))
+    all_treated = np.ones(len(positive))
     return [
         {
             "threshold": threshold,
             "net_benefit": m.net_benefit(probability, positive, threshold),
-            "treat_all": m.net_benefit(everybody, positive, threshold),
+            "treat_all": m.net_benefit(all_treated, positive, threshold),
         }
         for threshold in DECISION_THRESHOLDS
     ]

@@ -55,7 +55,7 @@ class Prediction:
         Probability of the positive class from which the case is called positive.
     unlike_training : float or None
         Share of the slide's patches that are unlike the training data; of a patient the largest
-        of its slides. None where the model does not tell.
+        of its slides. None where the model has no reference.
     disagreement : float or None
         Standard deviation of the positive class's probability over the models that predicted
         together; None where there was one.
@@ -65,7 +65,7 @@ class Prediction:
         Classes that remain possible for the patient (conformal prediction); None where that
         cannot be told.
     refer : bool or None
-        Whether a pathologist should decide; None where nothing tells.
+        Whether a pathologist should decide; None where that is not known.
     refer_reason : str
         Why, in words.
     """

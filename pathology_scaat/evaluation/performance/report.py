@@ -258,7 +258,7 @@ def measure_performance(
             slide_rows=chosen.rows,
             patient_rows=of_patients,
             notes=tuple(all_notes),
-            abstention=abstained.told,
+            abstention=abstained.record,
             subgroups=measure_subgroups(
                 chosen.rows,
                 of_patients,

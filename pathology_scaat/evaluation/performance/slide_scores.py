@@ -32,7 +32,7 @@ def scored_class(config: BundleConfig) -> int | None:
     return config.class_names.index(config.positive_class)
 
 
-def spoken_class(config: BundleConfig) -> int:
+def positive_index(config: BundleConfig) -> int:
     """Index of the positive class, whose probability is kept by patch."""
     return config.class_names.index(config.positive_class)
 
@@ -46,7 +46,7 @@ class SlideScore:
     probability : (K,) float64
         Summing to one: calibrated of a model for bags, still to be calibrated of one for patches.
     unlike_training : float or None
-        Share of patches that are unlike the training data; None where the model does not tell.
+        Share of patches that are unlike the training data; None where the model has no reference.
     patches : (N,) float32
         Probability of the positive class of each patch: of a model for bags, what the slide would
         be given if all its patches contributed as this one does.
@@ -81,7 +81,7 @@ def explained_score(
     if not len(store):
         return None
     odd = unlike_share(store.unlike)
-    patches = store.probability[:, spoken_class(config)]
+    patches = store.probability[:, positive_index(config)]
     if config.bag is None:
         return SlideScore(top_mean(store.probability, scored_class(config)), odd, patches)
     if store.contribution is None:

@@ -101,7 +101,7 @@ def measure_subgroups(
 
 
 def subgroup_lines(groups: Sequence[Subgroup]) -> list[str]:
-    """The part of ``performance.md`` that tells of subgroups."""
+    """The part of ``performance.md`` about subgroups."""
     lines: list[str] = []
     for column in dict.fromkeys(g.column for g in groups):
         mine = [g for g in groups if g.column == column]
@@ -111,13 +111,15 @@ def subgroup_lines(groups: Sequence[Subgroup]) -> list[str]:
             "|---|---|---|---|---|",
         ]  # fmt: skip
         for g in mine:
-            told = ", ".join(f"{name} {n}" for name, n in g.counts.items())
+            counts_text = ", ".join(f"{name} {n}" for name, n in g.counts.items())
             cells = [
                 "not measurable" if g.patient is None or key not in g.patient.estimates
                 else g.patient.estimates[key].text()
                 for key in SHOWN
             ]  # fmt: skip
-            lines.append(f"| {_cell(g.value)} | {g.n_patients} ({told}) | {' | '.join(cells)} |")
+            lines.append(
+                f"| {_cell(g.value)} | {g.n_patients} ({counts_text}) | {' | '.join(cells)} |"
+            )
         lines += [
             "",
             "Each at the threshold of all. Groups were not compared by a test: intervals of small "

@@ -40,7 +40,7 @@ class Answer:
         if not self.facts:
             return self.item.left or f"all of it; the run does not know: {self.item.topic}"
         if self.n_silent and not self.item.left:
-            return "the rest: the files that would tell are not in the output folder"
+            return "the rest: the files that would say it are not in the output folder"
         return self.item.left
 
     def as_dict(self) -> dict[str, Any]:
@@ -57,9 +57,9 @@ def answers(items: Sequence[Item], files: RunFiles) -> tuple[Answer, ...]:
     """Each item with what the run knows of it."""
     found = []
     for item in items:
-        parts = [teller(files) for teller in item.tellers]
-        told = dict.fromkeys(fact for part in parts for fact in part)
-        found.append(Answer(item, tuple(told), sum(not part for part in parts)))
+        parts = [source(files) for source in item.fact_sources]
+        facts = dict.fromkeys(fact for part in parts for fact in part)
+        found.append(Answer(item, tuple(facts), sum(not part for part in parts)))
     return tuple(found)
 
 

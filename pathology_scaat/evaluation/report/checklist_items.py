@@ -13,7 +13,7 @@ from typing import Final
 from pathology_scaat.evaluation.report import facts as f
 from pathology_scaat.evaluation.report.run_files import Fact, RunFiles
 
-Teller = Callable[[RunFiles], list[Fact]]
+FactSource = Callable[[RunFiles], list[Fact]]
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Item:
     number : str
     topic : str
         What it asks for, in own words.
-    tellers : tuple of callable
+    fact_sources : tuple of callable
         Facts of a run that speak to it.
     left : str
         What a person has to write all the same; empty where the facts are all that is asked.
@@ -33,7 +33,7 @@ class Item:
 
     number: str
     topic: str
-    tellers: tuple[Teller, ...] = ()
+    fact_sources: tuple[FactSource, ...] = ()
     left: str = ""
 
 

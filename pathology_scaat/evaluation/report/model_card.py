@@ -120,14 +120,14 @@ def model_card(config: BundleConfig, files: RunFiles) -> str:
         ("Maps", [*f.explanation(files), *f.trust_held_out(files)],
          "no run is beside the bundle"),
         ("Limits", f.limits(files), "a person must write them"),
-        ("De-identification", f.identity(files), "no run.json tells"),
+        ("De-identification", f.identity(files), "there is no run.json"),
         ("Subgroups and fairness", [], "the program knows no age, sex, origin or site of patients"),
-        ("Software", f.versions(files), "no run.json tells"),
+        ("Software", f.versions(files), "there is no run.json"),
     ]  # fmt: skip
-    for title, told, why in sections:
+    for title, facts, why in sections:
         lines += ["", f"## {title}", ""]
-        lines += [f"- {fact.text} (`{fact.source}`)" for fact in told]
-        if not told:
+        lines += [f"- {fact.text} (`{fact.source}`)" for fact in facts]
+        if not facts:
             lines.append(f"{UNKNOWN.capitalize()}{': ' + why if why else ''}.")
     if not files.get(TRUST_CARD, "entries"):
         lines += ["", "How faithful the maps are was not measured ('scaat evaluate')."]

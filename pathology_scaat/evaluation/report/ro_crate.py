@@ -2,8 +2,8 @@
 
 The crate is the output folder. It says which program and version made what, out of what: inputs
 by their keyed fingerprints, never by path; no user, no host. A file that an ``audit: full`` run
-wrote of itself (``run.json``) is in the crate as it is, which is told. The only date is the day of
-``run.json``, since RO-Crate wants one.
+wrote of itself (``run.json``) is in the crate as it is, which the crate states. The only date is
+the day of ``run.json``, since RO-Crate wants one.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def crate(files: RunFiles, published: date | None = None) -> dict[str, Any]:
     Parameters
     ----------
     files : RunFiles
-        Of the run; without ``run.json`` there is nothing to tell of.
+        Of the run; without ``run.json`` there is nothing to describe.
     published : date, optional
         The day of ``run.json`` by default.
     """

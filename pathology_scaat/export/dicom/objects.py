@@ -21,13 +21,13 @@ from pathology_scaat.errors import ExportError
 from pathology_scaat.export.dicom.shared import (
     MAX_MAP_PX,
     SCHEME,
+    add_facts,
     algorithm,
     common,
     description,
-    map_place,
-    settled,
-    tell,
+    map_geometry,
     uid,
+    with_fixed_date,
 )
 from pathology_scaat.export.dicom.source import need_highdicom, needed_source
 from pathology_scaat.export.raster.examined import resampled
@@ -80,7 +80,7 @@ def write_annotations(
     )
     dataset.ContentDescription = description(facts)
     with atomic_path(path) as partial:
-        settled(dataset, source).save_as(partial)
+        with_fixed_date(dataset, source).save_as(partial)
 
 
 def write_segmentation(
@@ -123,14 +123,14 @@ def write_segmentation(
         fractional_type=hd.seg.SegmentationFractionalTypeValues.PROBABILITY,
         segment_descriptions=[segment],
         content_label="SCAAT_SALIENCY",
-        **map_place(slide_map, source, level),
+        **map_geometry(slide_map, source, level),
         **common(slide_map, "seg", 9002),
     )
-    tell(dataset, facts)
+    add_facts(dataset, facts)
     # wanted of a slide, which has no patient's directions, as an empty value (type 2C)
     dataset.PatientOrientation = None
     with atomic_path(path) as partial:
-        settled(dataset, source).save_as(partial)
+        with_fixed_date(dataset, source).save_as(partial)
 
 
 def write_dicom(

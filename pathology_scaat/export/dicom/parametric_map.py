@@ -13,10 +13,10 @@ from pathology_scaat.artifacts.fingerprint import fingerprint
 from pathology_scaat.export.dicom.shared import (
     MAX_MAP_PX,
     SCHEME,
+    add_facts,
     common,
-    map_place,
-    settled,
-    tell,
+    map_geometry,
+    with_fixed_date,
 )
 from pathology_scaat.export.dicom.source import need_highdicom
 from pathology_scaat.stitching.schema import COUNT_CHANNEL, UNLIKE_CHANNEL
@@ -96,15 +96,15 @@ def write_parametric_map(
             ],
             voi_lut_transformations=[hd.VOILUTTransformation(window_center=0.5, window_width=1.0)],
             content_label="SCAAT_MAP",
-            **map_place(slide_map, source, level),
+            **map_geometry(slide_map, source, level),
             **common(slide_map, "map", 9003, fingerprint(dict(facts))),
         )
     dataset.FloatPixelPaddingValue = float("nan")
     dataset.FloatPixelPaddingRangeLimit = float("nan")
     spacing = f"{slide_map.mpp * 2**level:.6g} um/px (level {level} of the map; level 0 has "
-    tell(dataset, {**facts, "values at": f"{spacing}{slide_map.mpp:.6g})"})
+    add_facts(dataset, {**facts, "values at": f"{spacing}{slide_map.mpp:.6g})"})
     # wanted of a slide, which has no patient's directions, as an empty value (type 2C)
     dataset.PatientOrientation = None
     with atomic_path(path) as partial:
-        settled(dataset, source).save_as(partial)
+        with_fixed_date(dataset, source).save_as(partial)
     return level

@@ -30,7 +30,7 @@ def uid(*parts: str) -> str:
     return f"2.25.{uuid.uuid5(NAMESPACE, '/'.join(parts)).int}"
 
 
-def settled(dataset: Any, source: Any) -> Any:
+def with_fixed_date(dataset: Any, source: Any) -> Any:
     """Replace the time of writing by the slide's own: same input, same bytes.
 
     Of the equipment only what wrote the object is named: the scanner's maker and number say
@@ -52,12 +52,12 @@ def settled(dataset: Any, source: Any) -> Any:
     for item in dataset.iterall():
         if item.keyword == "DimensionOrganizationUID":
             item.value = uid(dataset.SOPInstanceUID, "dimensions")
-        if item.keyword in _MOMENTS and item.value:
+        if item.keyword in _DATE_TIMES and item.value:
             item.value = f"{date}{time}"
     return dataset
 
 
-_MOMENTS = frozenset(("ContributionDateTime", "AcquisitionDateTime", "ObservationDateTime"))
+_DATE_TIMES = frozenset(("ContributionDateTime", "AcquisitionDateTime", "ObservationDateTime"))
 
 
 def slide_time(source: Any) -> tuple[str, str]:
@@ -94,7 +94,7 @@ def algorithm(slide_map: SlideMap) -> Any:
     )
 
 
-def tell(dataset: Any, facts: dict[str, str]) -> None:
+def add_facts(dataset: Any, facts: dict[str, str]) -> None:
     """Write what is known of model and map into the object, its warning first."""
     dataset.ContentDescription = description(facts)
     lines = [f"{name}: {text}" for name, text in facts.items()]
@@ -128,11 +128,11 @@ def slide_points(source: Any, points_px: ArrayLike, mpp: float) -> NDArray[np.fl
     )
     cosines = np.array(plane_orientation(source))
     xy_mm = np.asarray(points_px, np.float64).reshape(-1, 2) * (mpp / 1000)
-    placed: NDArray[np.float64] = start + xy_mm[:, :1] * cosines[:3] + xy_mm[:, 1:] * cosines[3:]
-    return placed
+    points_mm: NDArray[np.float64] = start + xy_mm[:, :1] * cosines[:3] + xy_mm[:, 1:] * cosines[3:]
+    return points_mm
 
 
-def map_place(slide_map: SlideMap, source: Any, level: int) -> dict[str, Any]:
+def map_geometry(slide_map: SlideMap, source: Any, level: int) -> dict[str, Any]:
     """Position, orientation and spacing of a map level as image objects take them."""
     hd = need_highdicom()
     box = slide_map.frame_px

@@ -3,7 +3,7 @@
 A viewer shows an object over its slide because both name the same patient, study and specimen;
 so those are copied, only where the user says that identified data may be written, or where the
 slide itself says that its patient's identity was removed. All other text of the header, people,
-places, devices, comments, private elements, stays where it is: what is not listed is not copied.
+locations, devices, comments, private elements, stays where it is: what is not listed is not copied.
 """
 
 from __future__ import annotations
@@ -124,8 +124,8 @@ def _shared_part(header: Any) -> Any:
 
     kept = pydicom.Dataset()
     for element in header:
-        tells = element.VR in _TEXT_OR_NESTED or element.tag.group == PATIENT_GROUP
-        if not element.tag.is_private and (element.keyword in _SHARED or not tells):
+        may_identify = element.VR in _TEXT_OR_NESTED or element.tag.group == PATIENT_GROUP
+        if not element.tag.is_private and (element.keyword in _SHARED or not may_identify):
             kept.add(element)
     if "SpecimenDescriptionSequence" in kept:
         kept.SpecimenDescriptionSequence = [

@@ -21,9 +21,9 @@ from pathology_scaat.export.dicom.shared import (
     SCHEME,
     common,
     description,
-    settled,
     slide_points,
     uid,
+    with_fixed_date,
 )
 from pathology_scaat.export.dicom.source import need_highdicom
 from pathology_scaat.export.frame import ExportFrame
@@ -55,11 +55,11 @@ class _Report:
     def own(self, value: str, meaning: str) -> Any:
         return self.code(value, SCHEME, meaning[:_MEANING])
 
-    def algorithm(self, told: dict[str, str]) -> Any:
+    def algorithm(self, model_facts: dict[str, str]) -> Any:
         meta = self.map.meta
         parameters = [
             f"model fingerprint: {meta.model_fingerprint}",
-            *([f"model name: {told['model name']}"] if "model name" in told else []),
+            *([f"model name: {model_facts['model name']}"] if "model name" in model_facts else []),
             f"explained class: {meta.target_class}",
             f"map: {meta.formula}"[:_TEXT],
         ]
@@ -220,7 +220,7 @@ def write_structured_report(
     found: RegionSet,
     frame: ExportFrame,
     source: Any,
-    told: dict[str, str],
+    model_facts: dict[str, str],
     findings: SlideFindings,
     key: str,
 ) -> tuple[str, ...]:
@@ -235,7 +235,7 @@ def write_structured_report(
     frame : ExportFrame
     source : pydicom.Dataset
         What may be taken of the slide's header (:func:`..source.read_source`).
-    told : dict of str to str
+    model_facts : dict of str to str
         What is known of the model; a warning stands first.
     findings : SlideFindings
         Score and verdicts.
@@ -248,7 +248,7 @@ def write_structured_report(
     notes = []
     if gone:
         notes.append(f"{gone} verdict(s) are about regions that this map does not have")
-    facts = [f"{name}: {text}" for name, text in told.items()]
+    facts = [f"{name}: {text}" for name, text in model_facts.items()]
     facts.sort(key=lambda line: not line.upper().startswith("WARNING"))
     texts = [
         *facts,
@@ -259,7 +259,7 @@ def write_structured_report(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # highdicom warns of empty names in the source
         report = _Report(slide_map, frame, source, key)
-        algorithm = report.algorithm(told)
+        algorithm = report.algorithm(model_facts)
         groups = [report.slide(found, findings, algorithm, texts)]
         for rank, (region, name) in enumerate(zip(found.regions, ids, strict=True), start=1):
             mine = [v for v in findings.verdicts if v.region_id == name]
@@ -269,13 +269,13 @@ def write_structured_report(
             procedure_reported=report.code(*_LIGHT_MICROSCOPY),
             imaging_measurements=groups,
         )
-        made_of = fingerprint({"ids": ids, "told": told, "findings": findings.as_json()})
+        made_of = fingerprint({"ids": ids, "told": model_facts, "findings": findings.as_json()})
         dataset = hd.sr.Comprehensive3DSR(
             evidence=[source],
             content=content[0],
-            series_description=description(told),
+            series_description=description(model_facts),
             **common(slide_map, "sr", 9004, made_of),
         )
     with atomic_path(path) as partial:
-        settled(dataset, source).save_as(partial)
+        with_fixed_date(dataset, source).save_as(partial)
     return tuple(notes)

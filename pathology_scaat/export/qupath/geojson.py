@@ -1,7 +1,7 @@
 """QuPath GeoJSON, written feature by feature.
 
 Tiles are detections with measurements (fast in QuPath, a measurement map at a click), regions
-are locked annotations. Identifiers are made from the slide and an object's place, so that the
+are locked annotations. Identifiers are made from the slide and an object's position, so that the
 import script replaces what the last overlay, of this or another model, put there. (Dragging a
 file onto a slide twice does double it: QuPath gives new ids, or adds the same ones again.) The
 text is the same for the same input, to the byte.

@@ -30,7 +30,7 @@ from pathology_scaat.export.qupath.returned import (
     IMPORT_RECORD,
     SlideNames,
     geojson_files,
-    read_returned,
+    read_returned_annotations,
 )
 
 MANIFEST_NAME = "manifest.csv"
@@ -231,7 +231,7 @@ def _import_slide(
     drop: bool,
 ) -> ImportedAnnotations:
     slide_id = str(record["slide_id"])
-    back = read_returned(files, record)
+    back = read_returned_annotations(files, record)
     former_path = _former_path(slide_id, target, table)
     drop = drop and bool(back.areas)
     former = () if drop else _former(former_path, record)

@@ -1,4 +1,4 @@
-"""What exports tell of the model behind a map."""
+"""What exports say of the model behind a map."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ LEAST_HEX = 16
 
 @dataclass(frozen=True)
 class ModelWords:
-    """Facts of one model, in words where they are told in words; what is None is not told.
+    """Facts of one model, in words where exports show words; what is None is left out.
 
     Attributes
     ----------
@@ -59,11 +59,11 @@ class ModelWords:
 
     def metadata(self) -> dict[str, str]:
         """What objects in QuPath carry."""
-        told = {
+        facts = {
             "model name": self.name,
             "held out": self.held_out,
             "unlike training": self.unlike_training,
             "warning": self.warning,
             "slide prediction": self.prediction,
         }
-        return {name: value for name, value in told.items() if value}
+        return {name: value for name, value in facts.items() if value}

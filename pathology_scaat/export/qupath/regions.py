@@ -94,7 +94,7 @@ def find_regions(
     size[0] = 0
     kept = np.flatnonzero(size >= max(min_px, 1))
     kept = kept[np.argsort(-size[kept], kind="stable")]
-    # only the kept ones get a place: a noisy map has a million components
+    # only the kept ones are stored: a noisy map has a million components
     rank = np.zeros(n_labels + 1, np.int32)
     rank[kept[: config.max_regions]] = np.arange(1, len(kept[: config.max_regions]) + 1)
     labels = rank[labels]

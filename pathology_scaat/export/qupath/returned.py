@@ -32,7 +32,7 @@ MAX_FOLDERS = 8
 
 
 @dataclass(frozen=True)
-class Returned:
+class ReturnedAnnotations:
     """What one slide's files hold.
 
     Attributes
@@ -164,7 +164,7 @@ def _joined(files: list[Path], slide_id: str) -> list[LabelledPolygon]:
     return list(dict.fromkeys(found)) if len(files) > 1 else found
 
 
-def read_returned(files: list[Path], record: Mapping[str, Any]) -> Returned:
+def read_returned_annotations(files: list[Path], record: Mapping[str, Any]) -> ReturnedAnnotations:
     """Read all files of one slide.
 
     Raises
@@ -213,4 +213,4 @@ def read_returned(files: list[Path], record: Mapping[str, Any]) -> Returned:
         )
         if count
     ]
-    return Returned(tuple(kept), frozenset(filter(None, unclassed)), tuple(notes))
+    return ReturnedAnnotations(tuple(kept), frozenset(filter(None, unclassed)), tuple(notes))

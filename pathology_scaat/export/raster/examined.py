@@ -156,7 +156,7 @@ def resampled(where: NDArray[np.bool_], shape: tuple[int, ...]) -> NDArray[np.bo
     return np.asarray(large, dtype=bool)
 
 
-def veiled(base: RgbImage, looked_at: NDArray[np.bool_]) -> RgbImage:
+def paled(base: RgbImage, looked_at: NDArray[np.bool_]) -> RgbImage:
     """What was not looked at, paled: bare tissue and tissue without a value look different."""
     out: RgbImage = np.ascontiguousarray(cv2.LUT(base, _PALED))
     cv2.copyTo(np.ascontiguousarray(base), looked_at.view(np.uint8), out)

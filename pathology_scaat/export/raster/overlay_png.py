@@ -30,7 +30,7 @@ from pathology_scaat.export.raster.colour_scale import (
     probability_scale,
     saliency_scale,
 )
-from pathology_scaat.export.raster.examined import Examined, enlarged, examine, hatched, veiled
+from pathology_scaat.export.raster.examined import Examined, enlarged, examine, hatched, paled
 from pathology_scaat.saliency.schema import UNLIKE_SLIDE_SHARE
 from pathology_scaat.slides.base import RgbImage
 from pathology_scaat.stitching.schema import (
@@ -45,7 +45,7 @@ Kind = Literal["probability", "evidence", "saliency"]
 DETAILED_PX = 1536
 """Small maps are drawn larger, by a whole number, as far as this: the slide shows its detail."""
 NEARLY_ALL = 0.995
-"""Share of a slide's tissue that is told as all of it."""
+"""Share of a slide's tissue that counts as all of it."""
 MARGIN_PX = 20
 BAR_ROOM_PX = 130
 LEAST_PX = (620, 320)
@@ -143,7 +143,7 @@ class MapPictures:
     @cached_property
     def plain(self) -> RgbImage:
         """The slide, paled where nothing was looked at."""
-        return veiled(self.base, self.examined.looked_at)
+        return paled(self.base, self.examined.looked_at)
 
     def scale(self, kind: Kind, class_name: str) -> ColourScale:
         if kind == "probability":

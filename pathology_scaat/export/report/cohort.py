@@ -60,7 +60,7 @@ def write_cohort(
     """Write what shows a whole cohort, unless it is there: the contact sheet, then the page.
 
     ``failed`` slides are named on the page; ``card`` is a link to the trust card;
-    ``differences`` tell where several models differ about a slide, by slide id.
+    ``differences`` say where several models differ about a slide, by slide id.
 
     The page comes last and carries the fingerprint of both, so that a run that was killed
     between them makes them again.

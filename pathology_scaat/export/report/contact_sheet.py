@@ -29,7 +29,7 @@ GREY = (90, 90, 90)
 
 
 def columns_for(count: int) -> int:
-    """Columns of an about square sheet with few empty places."""
+    """Columns of an about square sheet with few empty cells."""
     least = max(math.isqrt(max(count - 1, 0)) + 1, min(count, MIN_COLUMNS))
     return min(range(least, least + 3), key=lambda n: (-count % n, n))
 

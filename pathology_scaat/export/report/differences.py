@@ -1,4 +1,4 @@
-"""Where several models differ about a slide, as the page of all slides tells it."""
+"""Where several models differ about a slide, as the page of all slides states it."""
 
 from __future__ import annotations
 

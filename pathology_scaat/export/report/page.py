@@ -180,7 +180,7 @@ def _section(cohort: ExportedCohort, record: dict[str, Any], embed: bool) -> str
     scale, frame, model = record["colour_scale"], record["coordinates"], record["model"]
     width, height = frame["frame_size_px"]
     offset = frame["offset_px"]
-    placed = "" if offset == [0, 0] else f", {offset[0]}, {offset[1]} px into the canvas"
+    offset_text = "" if offset == [0, 0] else f", {offset[0]}, {offset[1]} px into the canvas"
     facts = [
         ("evidence", evidence_words(record)),
         ("slide prediction", model.get("prediction") or "not made"),
@@ -194,7 +194,10 @@ def _section(cohort: ExportedCohort, record: dict[str, Any], embed: bool) -> str
         ),
         ("saliency", record["map"]["formula"]),
         ("map", f"{record['map']['mpp']:.4g} µm/px"),
-        ("slide in QuPath", f"{width} x {height} px at {frame['slide_mpp']:.4g} µm/px{placed}"),
+        (
+            "slide in QuPath",
+            f"{width} x {height} px at {frame['slide_mpp']:.4g} µm/px{offset_text}",
+        ),
         ("model", f"{str(record['model_fingerprint'])[:16]}: {model['quality']}"),
     ]
     rows = "".join(f"<tr><th>{text(name)}<td>{text(str(value))}" for name, value in facts)

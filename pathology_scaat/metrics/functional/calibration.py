@@ -162,7 +162,7 @@ def temperature_problem(temperature: float) -> str | None:
     if temperature <= least * (1 + 1e-3):
         return (
             f"The temperature ended at its lower bound (1/{1 / least:.0f}): every validation label "
-            "is predicted rightly, so that nothing tells how sure is too sure, and the "
+            "is predicted rightly, so that nothing shows how sure is too sure, and the "
             "probabilities are not calibrated."
         )
     return None

@@ -1,4 +1,4 @@
-"""What is put in the place of pixels that are taken away.
+"""What replaces pixels that are taken away.
 
 No replacement is neutral: black is a fold or ink on a slide, white is glass, a flat colour is
 out of distribution, interpolation leaks what it hides. A claim should hold under all of these.

@@ -2,7 +2,7 @@
 
 Train the same plain learner on images whose most (or least) relevant share is replaced by the
 mean colour, in training and in test: the more accuracy is lost, the more the map named what
-carries the class (Hooker et al. 2019). Comparing with a random order tells what is lost by the
+carries the class (Hooker et al. 2019). Comparing with a random order shows what is lost by the
 removal as such.
 """
 

@@ -143,11 +143,11 @@ def ssim(first: Tensor, second: Tensor, sigma_px: float = 1.5) -> Tensor:
     >>> ssim(maps, 3 * maps)
     tensor([1., 1.])
     """
-    tops = [check_maps(m).amax(dim=(1, 2)) for m in (first, second)]
-    broken = ~((tops[0] > 0) & (tops[1] > 0) & tops[0].isfinite() & tops[1].isfinite())
+    maxima = [check_maps(m).amax(dim=(1, 2)) for m in (first, second)]
+    broken = ~((maxima[0] > 0) & (maxima[1] > 0) & maxima[0].isfinite() & maxima[1].isfinite())
     x, y = (
         (m / torch.where(t > 0, t, 1.0)[:, None, None]).nan_to_num(0.0)[:, None].double()
-        for m, t in zip((first, second), tops, strict=True)
+        for m, t in zip((first, second), maxima, strict=True)
     )
     radius = int(3.5 * sigma_px + 0.5)
     axis = torch.arange(-radius, radius + 1, device=x.device, dtype=x.dtype)

@@ -14,7 +14,7 @@ little too narrow for 3 seeds, and Cochran and Cox's mean of the two t quantiles
 little too wide; with S seeds the latter has the weight 1 / (S - 1). By simulation the 95 %
 interval holds the truth in 93 to 97 % for 3, 5 and 10 seeds, whether the seed matters or not, and
 also where the noise between seed and patient is as large as the patients' own spread
-(``tests/metrics/test_interval_coverage.py``). Where no noise is told (results that kept the two
+(``tests/metrics/test_interval_coverage.py``). Where no noise is given (results that kept the two
 variances alone) it is counted twice, and the interval is a little too wide: up to 98 %.
 """
 
@@ -90,7 +90,7 @@ class _Reference:
     """What an estimate over its standard error is distributed like, about."""
 
     variances: tuple[float, ...]
-    freedoms: tuple[int, ...]
+    degrees_of_freedom: tuple[int, ...]
     cochran_weight: float
 
     def quantile(self, tail: float) -> float:
@@ -99,9 +99,13 @@ class _Reference:
 
         total = sum(self.variances)
         shares = [v / total for v in self.variances]
-        cochran = sum(s * stdtrit(f, 1 - tail) for s, f in zip(shares, self.freedoms, strict=True))
-        freedom = 1 / sum(s**2 / f for s, f in zip(shares, self.freedoms, strict=True))
-        satterthwaite = stdtrit(freedom, 1 - tail)
+        cochran = sum(
+            s * stdtrit(f, 1 - tail) for s, f in zip(shares, self.degrees_of_freedom, strict=True)
+        )
+        pooled_degrees = 1 / sum(
+            s**2 / f for s, f in zip(shares, self.degrees_of_freedom, strict=True)
+        )
+        satterthwaite = stdtrit(pooled_degrees, 1 - tail)
         return float(self.cochran_weight * cochran + (1 - self.cochran_weight) * satterthwaite)
 
     def p_value(self, ratio: float) -> float:
@@ -163,7 +167,7 @@ def crossed_interval(
         reference = _Reference(
             (seed_variance, patient_variance), (n_seeds - 1, n_patients - 1), 1 / (n_seeds - 1)
         )
-    # The quantile keeps the variances as they are: few seeds tell little of what noise is.
+    # The quantile keeps the variances as they are: few seeds say little about what is noise.
     error = math.sqrt(max(sum(reference.variances) - noise_variance, *reference.variances, 0.0))
     parts = (
         math.sqrt(seed_variance) if n_seeds > 1 else math.nan,
@@ -321,11 +325,11 @@ def clustered_auc(
 
     def parts(rows: NDArray[np.float64]) -> NDArray[np.float64]:
         table = np.empty((len(rows), n_patients))
-        for place, row in zip(table, rows, strict=True):
+        for target, row in zip(table, rows, strict=True):
             found = placements(row, truth)
             auc = found[truth].mean()
             weight = np.where(truth, 1 / n_positive, 1 / (truth.size - n_positive))
-            place[:] = auc + n_patients * np.bincount(codes, (found - auc) * weight, n_patients)
+            target[:] = auc + n_patients * np.bincount(codes, (found - auc) * weight, n_patients)
         return table
 
     if other is not None:

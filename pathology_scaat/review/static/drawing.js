@@ -12,7 +12,7 @@ function toImage(viewer, point) { return viewer.world.getItemAt(0).viewerElement
 
 function mineDrawn() {
   const mine = byId("reviewer").value.trim();
-  return state.paper.drawings.filter((d) => d.reviewer === mine);
+  return state.details.drawings.filter((d) => d.reviewer === mine);
 }
 
 function startDrawing() {
@@ -77,7 +77,7 @@ async function closeDrawing() {
     return;
   }
   say("");
-  state.paper.drawings.push(value);
+  state.details.drawings.push(value);
   state.done.push({ drawing: value });
   stopDrawing();
   listDrawings();
@@ -85,7 +85,7 @@ async function closeDrawing() {
 
 async function removeDrawing(value) {
   await sendDrawing({ ...value, ring: [], removed: true });
-  state.paper.drawings = state.paper.drawings.filter((d) => d !== value);
+  state.details.drawings = state.details.drawings.filter((d) => d !== value);
   state.done = state.done.filter((d) => d.drawing !== value);
   listDrawings();
   drawLines();
@@ -151,8 +151,8 @@ function listenToDrawing() {
       queue = queue.then(() => addPoint(at.x, at.y));
     });
   }
-  byId("draw-class").replaceChildren(...state.paper.class_names.map((name) => new Option(name)));
-  byId("draw-class").value = state.paper.class_names.find((n) => n !== state.paper.target_class) ?? state.paper.target_class;
+  byId("draw-class").replaceChildren(...state.details.class_names.map((name) => new Option(name)));
+  byId("draw-class").value = state.details.class_names.find((n) => n !== state.details.target_class) ?? state.details.target_class;
   byId("draw-button").addEventListener("click", () => (drawing.active ? stopDrawing() : startDrawing()));
   listDrawings();
 }

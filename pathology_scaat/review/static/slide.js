@@ -4,7 +4,7 @@
 const byId = (id) => document.getElementById(id);
 const slideId = decodeURIComponent(location.pathname.split("/").pop());
 const state = {
-  paper: null, viewers: [], map: null, current: -1, overlayOn: true, outlinesOn: true,
+  details: null, viewers: [], map: null, current: -1, overlayOn: true, outlinesOn: true,
   verdicts: new Map(), done: [], shownAt: 0, layers: [], drawing: 0, ordered: "uncertainty",
 };
 const NOTHING = "data:image/gif;base64,R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7";
@@ -19,7 +19,7 @@ async function getJson(url, options) {
 
 // -- the viewers
 function tileSource() {
-  const slide = state.paper.slide, box = state.paper.map_box;
+  const slide = state.details.slide, box = state.details.map_box;
   if (!slide) return { width: box.width, height: box.height, tileSize: 1 << 24, minLevel: 0, maxLevel: 0, getTileUrl: () => NOTHING };
   return {
     width: slide.width, height: slide.height, tileSize: slide.tile_px, minLevel: 0, maxLevel: slide.max_level,
@@ -63,7 +63,7 @@ function pathOf(region) {
 function drawLines() {
   for (const viewer of state.viewers) {
     const group = document.createElementNS("http://www.w3.org/2000/svg", "g");
-    state.paper.regions.forEach((region, index) => {
+    state.details.regions.forEach((region, index) => {
       if ((!state.outlinesOn || isBlind()) && index !== state.current) return;
       const path = document.createElementNS("http://www.w3.org/2000/svg", "path");
       path.setAttribute("d", pathOf(region));
@@ -92,7 +92,7 @@ function placeLines(viewer) {
 }
 
 function drawScaleBar(screenPerPixel) {
-  const umPerScreenPx = state.paper.slide_mpp / screenPerPixel;
+  const umPerScreenPx = state.details.slide_mpp / screenPerPixel;
   const steps = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000];
   const um = steps.find((step) => step / umPerScreenPx > 60) || 10000;
   byId("scale-bar").style.width = `${um / umPerScreenPx}px`;
@@ -119,14 +119,14 @@ async function loadMap(channel) {
     glass[i] = kind >= 64 && kind < 160; // no tissue
     values[i] = kind < 64 ? NaN : low + ((pixels[4 * i] * 256 + pixels[4 * i + 1]) / 65534) * (high - low);
   }
-  state.map = { values, unjudged, glass, width: canvas.width, height: canvas.height, low, high, name: state.paper.channels[channel], pixel: Number(answer.headers.get("X-Map-Scale")) };
+  state.map = { values, unjudged, glass, width: canvas.width, height: canvas.height, low, high, name: state.details.channels[channel], pixel: Number(answer.headers.get("X-Map-Scale")) };
   takeModelsScale(channel);
   colourMap();
 }
 
 // The scale is the model's, the same on every slide: a slide's own would make any trace bright.
 function takeModelsScale(channel) {
-  const scale = state.paper.scales[channel];
+  const scale = state.details.scales[channel];
   state.map.colouring = scale;
   byId("low").value = Number(scale.floor.toPrecision(4));
   byId("high").value = Number(scale.top.toPrecision(4));
@@ -139,7 +139,7 @@ function scaleWords(low, high) {
   const whose = own ? "your own scale" : scale.is_shared ? "the same scale on all slides" : `scale of this slide alone: ${scale.source}`;
   const none = state.map.drawn ? "" : `; nothing ${state.map.nUnjudged ? "that was judged" : "on this slide"} reaches it`;
   const unjudged = state.map.nUnjudged ? "; hatched: unlike the training data, not judged" : "";
-  const glass = state.paper.slide ? "" : "; the slide is not at hand: glass may be coloured";
+  const glass = state.details.slide ? "" : "; the slide is not at hand: glass may be coloured";
   return `${state.map.name} ${short(low)} to ${short(high)}, bare below${none}; ${whose}${unjudged}${glass}`;
 }
 
@@ -198,7 +198,7 @@ function mapSource(context, turn) {
 
 function placeMap(context, turn) {
   const viewer = state.viewers[state.viewers.length - 1];
-  const item = viewer.world.getItemAt(0), box = state.paper.map_box;
+  const item = viewer.world.getItemAt(0), box = state.details.map_box;
   const width = item.getContentSize().x;
   const old = state.layers;
   state.layers = [];
@@ -216,7 +216,7 @@ function placeMap(context, turn) {
 }
 
 function isBlind() { // nothing that the model says of a region before it has its verdict
-  const region = state.paper.regions[state.current];
+  const region = state.details.regions[state.current];
   return byId("blind").checked && region !== undefined && !state.verdicts.has(region.region_id);
 }
 
@@ -232,7 +232,7 @@ function showMap() {
 
 function valueAt(event) {
   const viewer = event.eventSource.element === state.viewers[0].canvas ? state.viewers[0] : state.viewers.at(-1);
-  const item = viewer.world.getItemAt(0), map = state.map, box = state.paper.map_box;
+  const item = viewer.world.getItemAt(0), map = state.map, box = state.details.map_box;
   if (!item || !map) return "";
   const point = item.viewerElementToImageCoordinates(event.position);
   const x = Math.floor((point.x - box.x) / map.pixel);
@@ -247,7 +247,7 @@ function valueAt(event) {
 
 // -- regions and verdicts
 function drawRegions() {
-  const items = state.paper.regions.map((region, index) => {
+  const items = state.details.regions.map((region, index) => {
     const item = document.createElement("li"), button = document.createElement("button");
     const verdict = state.verdicts.get(region.region_id);
     const hidden = byId("blind").checked && verdict === undefined;
@@ -263,20 +263,20 @@ function drawRegions() {
     return item;
   });
   byId("regions").replaceChildren(...items);
-  const judged = state.paper.regions.filter((region) => state.verdicts.has(region.region_id)).length;
-  byId("progress").textContent = state.paper.regions.length
-    ? `${judged} of ${state.paper.regions.length} regions judged`
+  const judged = state.details.regions.filter((region) => state.verdicts.has(region.region_id)).length;
+  byId("progress").textContent = state.details.regions.length
+    ? `${judged} of ${state.details.regions.length} regions judged`
     : "No region to judge on this slide.";
   byId("slide-verdict").textContent = state.verdicts.get("slide") || "";
-  byId("question").textContent = state.current < 0 ? "" : `Is this ${state.paper.target_class}?`;
+  byId("question").textContent = state.current < 0 ? "" : `Is this ${state.details.target_class}?`;
 }
 
 function choose(index) {
-  if (!state.paper.regions.length) return;
-  state.current = Math.max(0, Math.min(state.paper.regions.length - 1, index));
+  if (!state.details.regions.length) return;
+  state.current = Math.max(0, Math.min(state.details.regions.length - 1, index));
   state.shownAt = performance.now();
   const item = state.viewers[0].world.getItemAt(0);
-  const points = state.paper.regions[state.current].rings[0];
+  const points = state.details.regions[state.current].rings[0];
   const xs = points.map(([x]) => x), ys = points.map(([, y]) => y);
   const left = Math.min(...xs), top = Math.min(...ys), width = Math.max(...xs) - left, height = Math.max(...ys) - top;
   const margin = Math.max(width, height, 64);
@@ -304,7 +304,7 @@ async function send(regionId, answer) {
       method: "POST",
       headers: { "Content-Type": "application/json" },
       body: JSON.stringify({
-        reviewer, slide_id: slideId, region_id: regionId, target_class: state.paper.target_class,
+        reviewer, slide_id: slideId, region_id: regionId, target_class: state.details.target_class,
         answer, blind, seconds, note: byId("note").value,
       }),
     });
@@ -318,7 +318,7 @@ async function send(regionId, answer) {
 }
 
 async function judge(answer) {
-  const region = state.paper.regions[state.current];
+  const region = state.details.regions[state.current];
   if (!region || !(await send(region.region_id, answer))) return;
   state.done.push({ id: region.region_id, index: state.current, before: state.verdicts.get(region.region_id) });
   const wasBlind = byId("blind").checked && !state.verdicts.has(region.region_id);
@@ -389,7 +389,7 @@ function onKey(event) {
 }
 
 async function loadPaper() {
-  state.paper = await getJson(`/api/slide/${encodeURIComponent(slideId)}?order=${byId("order").value}`);
+  state.details = await getJson(`/api/slide/${encodeURIComponent(slideId)}?order=${byId("order").value}`);
   adoptVerdicts();
 }
 
@@ -408,7 +408,7 @@ async function reorder() {
 function adoptVerdicts() {
   const mine = byId("reviewer").value.trim();
   state.verdicts = new Map(
-    state.paper.verdicts.filter((v) => v.reviewer === mine).map((v) => [v.region_id, v.answer]),
+    state.details.verdicts.filter((v) => v.reviewer === mine).map((v) => [v.region_id, v.answer]),
   );
 }
 
@@ -418,28 +418,28 @@ async function start() {
   byId("reviewer").value = sessionStorage.getItem("reviewer") || "";
   byId("blind").checked = sessionStorage.getItem("blind") === "yes";
   await loadPaper();
-  byId("role").textContent = state.paper.role;
-  byId("warnings").replaceChildren(...state.paper.warnings.map((text) => {
+  byId("role").textContent = state.details.role;
+  byId("warnings").replaceChildren(...state.details.warnings.map((text) => {
     const line = document.createElement("p");
     line.className = "bad";
     line.textContent = text;
     return line;
   }));
-  if (!state.paper.slide) say("The slide itself is not shown: start with --manifest to see it.");
+  if (!state.details.slide) say("The slide itself is not shown: start with --manifest to see it.");
   state.viewers = [makeViewer("bare"), makeViewer("mapped")];
   await Promise.all(state.viewers.map((v) => new Promise((done) => v.addOnceHandler("open", done))));
   link(...state.viewers);
   for (const viewer of state.viewers) {
     new OpenSeadragon.MouseTracker({ element: viewer.canvas, moveHandler: (event) => { byId("cursor").textContent = valueAt(event); } });
   }
-  const preferred = [`evidence: ${state.paper.target_class}`, "saliency"].find((name) => state.paper.channels.includes(name));
-  byId("channel").replaceChildren(...state.paper.channels.map((name, index) => new Option(name, index)));
-  byId("channel").value = Math.max(0, state.paper.channels.indexOf(preferred));
+  const preferred = [`evidence: ${state.details.target_class}`, "saliency"].find((name) => state.details.channels.includes(name));
+  byId("channel").replaceChildren(...state.details.channels.map((name, index) => new Option(name, index)));
+  byId("channel").value = Math.max(0, state.details.channels.indexOf(preferred));
   await loadMap(Number(byId("channel").value));
   listenToDrawing();
   drawRegions();
   drawLines();
-  if (state.paper.regions.length) choose(0);
+  if (state.details.regions.length) choose(0);
   state.openedAt = performance.now(); // a verdict on the whole slide took since then
   document.body.dataset.ready = "yes";
 }

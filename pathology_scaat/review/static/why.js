@@ -61,7 +61,7 @@ function ensembleParts(found) {
 
 // Nothing is asked, and nothing shown, while a blind reader has not judged.
 async function showWhy() {
-  const box = byId("why-body"), region = state.paper.regions[state.current];
+  const box = byId("why-body"), region = state.details.regions[state.current];
   byId("why-button").setAttribute("aria-expanded", String(why.open));
   byId("why").hidden = !why.open;
   if (!why.open) return;

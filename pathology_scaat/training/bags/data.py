@@ -76,9 +76,9 @@ def make_bags(slides: Sequence[TrainingSlide], class_names: tuple[str, ...]) -> 
     number = np.repeat(np.arange(len(stores)), sizes)
     rows = [np.arange(size) for size in sizes]
     none = np.zeros(0, np.int64)
-    nobody_knows = np.full(len(number), -1, np.int64)
+    no_labels = np.full(len(number), -1, np.int64)
     patches = PatchTable(
-        tuple(stores), number.astype(np.int64), np.concatenate([none, *rows]), nobody_knows
+        tuple(stores), number.astype(np.int64), np.concatenate([none, *rows]), no_labels
     )
     starts = np.concatenate([none, [0], np.cumsum(sizes)]).astype(np.int64)
     return BagTable(patches, starts, np.array(labels, np.int64), tuple(ids), tuple(patients))

@@ -33,7 +33,7 @@ from pathology_scaat.training.heads.feature_files import (
     read_feature_file,
     write_feature_file,
 )
-from pathology_scaat.training.loop import Shown
+from pathology_scaat.training.loop import StepBatch
 
 
 def _print_of(encoder: nn.Module) -> str:
@@ -109,7 +109,7 @@ class FrozenBagTrainer(BagTrainer):
         head: nn.Module = self.model.head
         return head
 
-    def _shown(self, epoch: int) -> Iterator[Shown]:
+    def _step_batches(self, epoch: int) -> Iterator[StepBatch]:
         kept = self.features[id(self.train)]
         for step in self._steps(epoch):
             owner = np.searchsorted(self.train.starts, step.patches, side="right") - 1
@@ -122,14 +122,14 @@ class FrozenBagTrainer(BagTrainer):
                 bags = [kept[b][r : r + 1] for b, r in zip(owner, rows, strict=True)]
                 labels = torch.from_numpy(step.labels)
             index = torch.from_numpy(step.patches)
-            yield Shown(
+            yield StepBatch(
                 torch.stack(bags).to(self.device),
                 labels.to(self.device),
                 Visit(index, torch.zeros_like(index)),
                 len(index),
             )
 
-    def _step(self, shown: Shown, step: int) -> Tensor:
+    def _step(self, shown: StepBatch, step: int) -> Tensor:
         rate = builders.learning_rate(self.config, step, self.n_steps)
         for group in self.optimizer.param_groups:
             group["lr"] = rate

@@ -32,7 +32,7 @@ from pathology_scaat.training.references import (
 
 OUTPUT = "margin"
 MOST_SLIDES = 64
-Looked = tuple[PatchTable, NDArray[np.float32]]
+TableFeatures = tuple[PatchTable, NDArray[np.float32]]
 """Patches and their features, (N, F)."""
 
 
@@ -75,12 +75,12 @@ def measure_bag_references(
                 contributions = model.head.contributions(features)
             slopes = slide_slopes(model.head, features, range(len(class_names)), OUTPUT)
             some = shown.spread(bag, each)
-            place = torch.from_numpy(some - shown.starts[bag]).to(device)
-            probability = patch_probability(contributions, temperature)[place]
+            in_bag = torch.from_numpy(some - shown.starts[bag]).to(device)
+            probability = patch_probability(contributions, temperature)[in_bag]
             chance.append(probability.cpu().numpy().astype(np.float64))
             labels.append(np.full(len(some), shown.labels[bag]))
             for k, slope in enumerate(slopes):
-                maps[k].append(_maps(model, shown, some, slope[place], stride, device))
+                maps[k].append(_maps(model, shown, some, slope[in_bag], stride, device))
     saliency, evidence = spreads_of_maps(
         [np.concatenate(parts) for parts in maps],
         np.concatenate(chance),
@@ -99,7 +99,7 @@ def measure_bag_references(
 
 def _seen(
     model: BagModel, training: BagTable, held_out: BagTable, device: torch.device
-) -> tuple[FeatureReference | None, Looked, Looked]:
+) -> tuple[FeatureReference | None, TableFeatures, TableFeatures]:
     """What patches look like to the model, and the patches with their features.
 
     The patches' labels are those of their slides.

@@ -49,7 +49,7 @@ from pathology_scaat.training.data import BatchLoader
 from pathology_scaat.training.held_out import measure_held_out_slides
 from pathology_scaat.training.job import TrainingState
 from pathology_scaat.training.logs import log_text
-from pathology_scaat.training.loop import Shown, TrainingLoop
+from pathology_scaat.training.loop import StepBatch, TrainingLoop
 from pathology_scaat.training.neighbours import NeighbourIndex, build_index
 from pathology_scaat.training.references import References
 from pathology_scaat.training.results import TrainProgress, TrainResult
@@ -191,7 +191,7 @@ class BagTrainer(TrainingLoop):
         )
 
     # -- one epoch
-    def _shown(self, epoch: int) -> Iterator[Shown]:
+    def _step_batches(self, epoch: int) -> Iterator[StepBatch]:
         if self._frozen_statistics:
             freeze_batch_norm(self.model)
         rng = np.random.default_rng([self.job.seed, epoch, 3])
@@ -204,7 +204,7 @@ class BagTrainer(TrainingLoop):
                 images, labels = tall_image(images, len(step.bags)), self.labels[step.bags]
             else:  # one patch is a bag of one
                 labels = torch.from_numpy(step.labels)
-            yield Shown(
+            yield StepBatch(
                 images,
                 labels.to(self.device, non_blocking=True),
                 Visit(torch.from_numpy(index), drawn.orientation),

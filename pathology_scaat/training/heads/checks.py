@@ -46,10 +46,10 @@ def check_learnable(
     splits: dict[str, set[str]] = {}
     for bag in bags:
         splits.setdefault(bag.patient_id, set()).add(bag.split)
-    torn = sorted(p for p, found in splits.items() if len(found - {""}) > 1)
-    if torn:
+    divided = sorted(p for p, found in splits.items() if len(found - {""}) > 1)
+    if divided:
         raise TrainingError(
-            "the splits", f"put patient '{torn[0]}' into more than one", "give each patient one"
+            "the splits", f"put patient '{divided[0]}' into more than one", "give each patient one"
         )
     empty = [b.bag_id for b in bags if not b.n_patches]
     if empty:

@@ -16,7 +16,7 @@ Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class Target(BaseModel):
-    """What is to be told of a slide or a patient, and by which columns of the cohort's table.
+    """What is to be predicted of a slide or a patient, and by which columns of the cohort's table.
 
     ``classes`` exclude each other and have no order; ``grades`` are classes in rising order
     (a proportional-odds model); ``survival`` is a time and whether the event was seen (Cox).

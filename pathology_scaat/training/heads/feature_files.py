@@ -47,9 +47,9 @@ class FeatureFile:
         Level-0 x, y of the top-left corner of each patch; None where the file has none, or has
         them in other units.
     patch_size_level0_px : float or None
-        Side of a patch in level-0 pixels; None where nothing tells.
+        Side of a patch in level-0 pixels; None where nothing says it.
     encoder : str
-        Name of the encoder, where the file tells; else empty.
+        Name of the encoder, where the file names it; else empty.
     fingerprint : str
         SHA-256 of shape, coordinates and evenly spread rows: the same features in another file
         have the same one.
@@ -86,9 +86,9 @@ class FeatureFile:
 
 def find_feature_file(folder: Path, slide_id: str) -> Path | None:
     """The file of a slide's features: ``ID.h5`` in the folder, or in CLAM's ``h5_files`` in it."""
-    for place in (folder, folder / "h5_files"):
+    for directory in (folder, folder / "h5_files"):
         for ending in ENDINGS:
-            if (path := place / f"{slide_id}{ending}").is_file():
+            if (path := directory / f"{slide_id}{ending}").is_file():
                 return path
     return None
 
@@ -97,8 +97,8 @@ def feature_ids(folder: Path) -> tuple[str, ...]:
     """Slides of which a folder holds features."""
     found = {
         path.stem
-        for place in (folder, folder / "h5_files")
-        for path in (place.iterdir() if place.is_dir() else ())
+        for directory in (folder, folder / "h5_files")
+        for path in (directory.iterdir() if directory.is_dir() else ())
         if path.suffix in ENDINGS and path.is_file()
     }
     return tuple(sorted(found))

@@ -1,4 +1,4 @@
-"""What a training of a head is told by: its data and settings, and who took part."""
+"""What identifies the training of a head: its data and settings, and who took part."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ class Judgement:
         Of survival: the median log hazard of the training patients.
     notes : tuple of str
     nothing_learnt : str
-        Why the head is no better than guessing; empty where it is, or where nothing tells.
+        Why the head is no better than guessing; empty where it is better, or not known.
     """
 
     calibration: str
@@ -93,7 +93,7 @@ def judge_classes(
         calibration,
         {f"val_{k}": float(v) for k, v in class_scores(logits, labels).items()},
         temperature,
-        notes=(*notes, *_said(held.nothing_learnt)),
+        notes=(*notes, *_nothing_learnt_notes(held.nothing_learnt)),
         nothing_learnt=held.nothing_learnt,
     )
 
@@ -134,7 +134,7 @@ def judge_survival(
         calibration,
         {"val_c_index": value},
         median_risk=median,
-        notes=(quality_note, *_said(silent)),
+        notes=(quality_note, *_nothing_learnt_notes(silent)),
         nothing_learnt=silent,
     )
 
@@ -150,5 +150,5 @@ def _quality(held: HeldOut, unit: Unit) -> str:
     return f"{text[0].upper()}{text[1:]}." if text.startswith("quality") else f"Quality {text}."
 
 
-def _said(why: str) -> tuple[str, ...]:
+def _nothing_learnt_notes(why: str) -> tuple[str, ...]:
     return (f"{NOTHING_LEARNT}: {why}.",) if why else ()

@@ -46,7 +46,7 @@ def is_hugging_face_vit(state: dict[str, Tensor]) -> bool:
 
 
 def renamed_vit(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The same tensors under timm's names; those that have no place keep theirs."""
+    """The same tensors under timm's names; those that have none keep theirs."""
     (start, *_) = (key.removesuffix(SIGN) for key in state if key.endswith(SIGN))
     found: dict[str, Tensor] = {}
     parts: dict[tuple[str, str], dict[str, Tensor]] = {}

@@ -123,14 +123,14 @@ def test_the_browser_draws_it_there_at_40x(
     browser.wait("document.body.dataset.ready === 'yes' && document.body.dataset.map")
     browser.js(
         f"""(async () => {{
-        await loadMap(state.paper.channels.indexOf('saliency'));
+        await loadMap(state.details.channels.indexOf('saliency'));
         byId('colours').value = 'grey'; byId('low').value = 0.0001; byId('high').value = 1;
         byId('opacity').value = 1;
         state.map.glass.fill(0); // the map of darkness is asked of glass as well
         colourMap();
-        const box = state.paper.map_box, item = state.viewers[0].world.getItemAt(0);
+        const box = state.details.map_box, item = state.viewers[0].world.getItemAt(0);
         const view = state.viewers[0].viewport;
-        view.zoomTo(view.imageToViewportZoom(state.paper.slide_mpp / 0.25), null, true);
+        view.zoomTo(view.imageToViewportZoom(state.details.slide_mpp / 0.25), null, true);
         view.panTo(item.imageToViewportCoordinates(box.x + {x + WINDOW_PX / 2},
                                                    box.y + {y + WINDOW_PX / 2}), true);
         }})()"""
@@ -170,12 +170,12 @@ def _best_match(shown: np.ndarray, expected: np.ndarray, reach: int = 4) -> tupl
 
 def _busiest(values: np.ndarray) -> tuple[int, int]:
     """Corner of the window with the most contrast, without places that hold no value."""
-    best, place = -1.0, (0, 0)
+    best, position = -1.0, (0, 0)
     height, width = values.shape
     for y in range(0, height - WINDOW_PX, WINDOW_PX):
         for x in range(0, width - WINDOW_PX, WINDOW_PX):
             part = values[y : y + WINDOW_PX, x : x + WINDOW_PX]
             spread = float(part.std())  # NaN where a place has none
             if spread > best:
-                best, place = spread, (x, y)
-    return place
+                best, position = spread, (x, y)
+    return position

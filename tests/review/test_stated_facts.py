@@ -12,7 +12,7 @@ from saliency_fixtures import RunFolder
 
 from pathology_scaat.artifacts.output_folder import Workspace
 from pathology_scaat.export.model_facts import NOTHING_LEARNT
-from pathology_scaat.review.cohort import cohort_rows, slide_paper
+from pathology_scaat.review.cohort import cohort_rows, slide_details
 from pathology_scaat.review.model_card import model_card
 from pathology_scaat.review.verdicts import VerdictTable
 from pathology_scaat.training.bundle import read_bundle_config
@@ -42,17 +42,17 @@ def facts(quality: HeldOut) -> dict[str, Any]:
     }
 
 
-def told(card: dict[str, Any]) -> dict[str, str]:
+def facts_of(card: dict[str, Any]) -> dict[str, str]:
     return dict(card["facts"])
 
 
 def test_auc_comes_with_its_interval_or_is_unknown(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "out")
-    card = told(model_card(folder.out))
+    card = facts_of(model_card(folder.out))
     assert card["quality of patches"].startswith("quality not known")
     assert card["quality of slides"].startswith("not known")
     folder.save_model(folder.model, 0, held_out=GOOD)
-    card = told(model_card(folder.out))
+    card = facts_of(model_card(folder.out))
     assert "AUC 0.95 (0.90 to 0.99)" in card["quality of patches"]
     assert "another seed gives another model" in card["spread over seeds"]
     assert card["age of its data"].startswith("not recorded")
@@ -64,7 +64,7 @@ def test_auc_comes_with_its_interval_or_is_unknown(tmp_path: Path) -> None:
         },
     }
     (folder.out / "performance.json").write_text(json.dumps(performance))
-    card = told(model_card(folder.out))
+    card = facts_of(model_card(folder.out))
     assert "AUROC 0.90 (95 % interval 0.70 to 1.00); 12 slides" in card["quality of slides"]
     assert "no interval" in card["quality of patients"]
 
@@ -74,11 +74,11 @@ def test_a_trust_card_of_another_model_is_not_taken_for_this_ones(tmp_path: Path
     (folder.out / "evaluation").mkdir()
     card = folder.out / "evaluation" / "trust_card.json"
     card.write_text(json.dumps({"model_fingerprint": "f" * 64, "entries": [], "held_out": True}))
-    assert "another model" in told(model_card(folder.out))["faithfulness of maps"]
+    assert "another model" in facts_of(model_card(folder.out))["faithfulness of maps"]
     mine = model_fingerprint(read_bundle_config(folder.model))
     entries = [{"verdict": "good"}, {"verdict": "poor"}, {"verdict": "described"}]
     card.write_text(json.dumps({"model_fingerprint": mine, "entries": entries, "held_out": False}))
-    words = told(model_card(folder.out))["faithfulness of maps"]
+    words = facts_of(model_card(folder.out))["faithfulness of maps"]
     assert "1 good, 1 poor" in words
     assert "has seen: too good" in words
 
@@ -88,9 +88,9 @@ def test_a_model_that_learnt_nothing_says_so_first_and_draws_no_evidence(tmp_pat
     folder = RunFolder(out)
     folder.save_model(folder.model, 0, held_out=CHANCE)
     assert NOTHING_LEARNT in model_card(out)["warnings"][0]
-    paper = slide_paper(out, "s1", "uncertainty")
-    assert NOTHING_LEARNT in paper.warnings[0]
-    hidden = {s.channel: s.not_drawn for s in paper.scales}
+    details = slide_details(out, "s1", "uncertainty")
+    assert NOTHING_LEARNT in details.warnings[0]
+    hidden = {s.channel: s.not_drawn for s in details.scales}
     assert hidden["evidence: tumour"]
     assert not hidden["probability: tumour"]
 
@@ -98,27 +98,27 @@ def test_a_model_that_learnt_nothing_says_so_first_and_draws_no_evidence(tmp_pat
 def test_maps_are_shown_on_the_models_scale(tmp_path: Path) -> None:
     out = run_with_maps(tmp_path / "out", ("s1", "s2"), drawn="evidence", model=facts(GOOD))
     for slide_id in ("s1", "s2"):  # of other values each
-        scales = {s.channel: s for s in slide_paper(out, slide_id, "area").scales}
+        scales = {s.channel: s for s in slide_details(out, slide_id, "area").scales}
         evidence = scales["evidence: tumour"]
         assert (evidence.floor, evidence.top, evidence.is_shared) == (0.3, 0.8, True)
         assert scales["probability: tumour"].top == 1
         assert not scales["saliency"].is_shared  # the model holds no reference of it
         assert "this slide alone" in scales["saliency"].source
-    assert [s.channel for s in slide_paper(out, "s1", "area").scales] == list(
-        slide_paper(out, "s1", "area").channels
+    assert [s.channel for s in slide_details(out, "s1", "area").scales] == list(
+        slide_details(out, "s1", "area").channels
     )
 
 
 @pytest.mark.parametrize(("percentile", "share"), [(100.0, 1.0), (50.0, 0.0)])
-def test_a_foreign_slide_is_told_on_both_pages(
+def test_a_foreign_slide_is_reported_on_both_pages(
     tmp_path: Path, percentile: float, share: float
 ) -> None:
     out = run_with_maps(
         tmp_path / "out", ("s1",), drawn="evidence", model=facts(GOOD), unlike=percentile
     )
-    paper = slide_paper(out, "s1", "area")
-    assert any("Unlike the training data: 100%" in w for w in paper.warnings) == bool(share)
-    assert paper.role.startswith("training slide")
+    details = slide_details(out, "s1", "area")
+    assert any("Unlike the training data: 100%" in w for w in details.warnings) == bool(share)
+    assert details.role.startswith("training slide")
     (row,) = cohort_rows(out, VerdictTable(out))
     assert row["unlike_training"] == share
     assert row["role"] == "training slide"  # by the model's record; the run's table says nothing
@@ -146,7 +146,7 @@ def test_of_several_predictions_that_of_an_unseen_slide_is_shown(tmp_path: Path)
     assert 0.9 < row["uncertainty"] < 1
 
 
-def test_the_spread_over_several_models_is_told_and_none_is_made_up(tmp_path: Path) -> None:
+def test_the_spread_over_several_models_is_reported_and_none_is_made_up(tmp_path: Path) -> None:
     out = run_with_maps(tmp_path / "out", ("s1", "s2"))
     (out / "predictions.csv").write_text(
         "patient_id,slide_id,fold,split,label,p_normal,p_tumour,disagreement\n"
@@ -156,7 +156,7 @@ def test_the_spread_over_several_models_is_told_and_none_is_made_up(tmp_path: Pa
     assert spread == {"s1": 0.12, "s2": None}
 
 
-def test_maps_of_another_model_than_the_one_told_of_are_marked(tmp_path: Path) -> None:
+def test_maps_of_another_model_than_the_one_described_are_marked(tmp_path: Path) -> None:
     out = run_with_maps(tmp_path / "out", ("s1",))
     folder = RunFolder(out)
     (row,) = cohort_rows(out, VerdictTable(out))
