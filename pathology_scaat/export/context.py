@@ -15,7 +15,7 @@ from pathology_scaat.artifacts.urls import SlideLocation
 from pathology_scaat.errors import ExportError
 from pathology_scaat.export.config import ExportConfig
 from pathology_scaat.export.frame import ExportFrame
-from pathology_scaat.export.model_facts import NOTHING_LEARNT, ROLE_WORDS, ModelFacts
+from pathology_scaat.export.model_facts import ROLE_WORDS, ModelFacts
 from pathology_scaat.export.qupath.model_words import ModelWords
 from pathology_scaat.export.qupath.palette import (
     QuPathClass,
@@ -123,8 +123,8 @@ class Context:
             "method": meta.method,
             **self.words.metadata(),
         }
-        if facts.nothing_learnt:
-            found["WARNING"] = f"{NOTHING_LEARNT}: {facts.nothing_learnt}"
+        if facts.warning:
+            found["WARNING"] = facts.warning
         return found
 
     @cached_property

@@ -14,7 +14,7 @@ from pathology_scaat.training.bundle_config import (
     MapReference,
     ReferenceSettings,
 )
-from pathology_scaat.training.bundle_quality import NOTHING_LEARNT, HeldOut
+from pathology_scaat.training.bundle_quality import NOTHING_LEARNT, QUALITY_NOT_KNOWN, HeldOut
 from pathology_scaat.training.imported.record import ImportRecord
 
 __all__ = ["NOTHING_LEARNT", "NO_YEARS", "ROLE_WORDS", "ModelFacts"]
@@ -100,6 +100,21 @@ class ModelFacts:
         return self.held_out.nothing_learnt if self.held_out is not None else ""
 
     @property
+    def warning(self) -> str:
+        """What must be read before any colour, as a sentence; empty where all is well.
+
+        A model whose quality nobody recorded colours slides as firmly as a good one.
+        """
+        if self.nothing_learnt:
+            return f"{NOTHING_LEARNT}: {self.nothing_learnt}."
+        if self.held_out is None:
+            return (
+                f"{QUALITY_NOT_KNOWN}: it has no record of what it does on tissue that it was not "
+                "trained on. Its maps may mean nothing."
+            )
+        return ""
+
+    @property
     def quality(self) -> str:
         """The model's quality in one sentence."""
         if self.held_out is None:
@@ -152,6 +167,7 @@ class ModelFacts:
             "age_of_data": self.age,
             "slide_role": self.role,
             "nothing_learnt": self.nothing_learnt,
+            "read_first": self.warning,
             "imported": self.imported is not None,
         }
 

@@ -30,6 +30,7 @@ from pathology_scaat.pipeline.stitch import stitch, stitch_job_of
 from pathology_scaat.pipeline.tile import plan_note, tile_cohort, tile_jobs
 from pathology_scaat.pipeline.train import train
 from pathology_scaat.training import TrainResult
+from pathology_scaat.training.bundle_quality import QUALITY_NOT_KNOWN
 
 
 @dataclass
@@ -130,6 +131,8 @@ def run(
     report = RunReport(out)
     if bundle is not None:
         report.nothing_learnt = bundle.nothing_learnt
+        if bundle.held_out is None:
+            listener.note(f"{QUALITY_NOT_KNOWN}: it has no record of it, and every picture says so")
 
     tiled = tile_cohort(
         cohort,

@@ -10,7 +10,7 @@ from typing import Any
 
 from pathology_scaat.artifacts.output_folder import PREDICTIONS_NAME, Workspace
 from pathology_scaat.artifacts.status import STAGES, StatusTable
-from pathology_scaat.export.model_facts import NOTHING_LEARNT, ROLE_WORDS, ModelFacts
+from pathology_scaat.export.model_facts import ROLE_WORDS, ModelFacts
 from pathology_scaat.export.report.contact_sheet import ROLE_SHORT
 from pathology_scaat.export.sidecar import read_sidecar, sidecar_path
 from pathology_scaat.review.map_scale import ChannelScale, channel_scales
@@ -188,9 +188,7 @@ def frame_shift(out: Path, slide_id: str) -> tuple[float, float]:
 
 
 def _warnings(facts: ModelFacts, unlike: float | None) -> tuple[str, ...]:
-    said = []
-    if facts.nothing_learnt:
-        said.append(f"{NOTHING_LEARNT}: {facts.nothing_learnt}.")
+    said = [facts.warning] if facts.warning else []
     if unlike is not None and unlike >= UNLIKE_SLIDE_SHARE:
         said.append(
             f"Unlike the training data: {unlike:.0%} of this slide's patches. "

@@ -10,7 +10,7 @@ from typing import Any
 from pathology_scaat.artifacts.output_folder import Workspace
 from pathology_scaat.artifacts.redaction import redact
 from pathology_scaat.errors import ScaatError
-from pathology_scaat.export.model_facts import NOTHING_LEARNT, ModelFacts
+from pathology_scaat.export.model_facts import ModelFacts
 from pathology_scaat.training.bundle_config import BundleConfig, model_fingerprint
 from pathology_scaat.training.bundle_reading import read_bundle_config
 
@@ -48,7 +48,7 @@ def model_card(out: Path, model: Path | None = None) -> dict[str, Any]:
         return {"problem": problem, "facts": _performance(out), "warnings": []}
     fingerprint = model_fingerprint(config)
     facts = ModelFacts.of_json(config.facts(""), fingerprint)
-    warnings = [f"{NOTHING_LEARNT}: {facts.nothing_learnt}."] if facts.nothing_learnt else []
+    warnings = [facts.warning] if facts.warning else []
     rows = [
         ["model", f"{fingerprint[:12]}: {config.backbone}, trained with {config.trained_by}"],
         ["classes", ", ".join(config.class_names)],

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 NOTHING_LEARNT = "THIS MODEL HAS LEARNT NOTHING THAT CAN BE RELIED ON"
+QUALITY_NOT_KNOWN = "NOT KNOWN HOW GOOD THIS MODEL IS"
 HARDLY_VARIES = 0.05
 """Span of the calibrated probability (5th to 95th percentile) below which a model says the same
 of everything."""

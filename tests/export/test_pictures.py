@@ -184,6 +184,24 @@ def test_a_model_that_has_learnt_nothing_draws_no_evidence_and_says_so(
     assert "THIS MODEL HAS LEARNT NOTHING" in page
 
 
+def test_a_model_whose_quality_nobody_recorded_says_so_before_any_colour(tmp_path: Path) -> None:
+    of_unknown = {name: value for name, value in facts().items() if name != "held_out"}
+    record = exported(tmp_path, "s", 0.9, model=of_unknown)
+    assert "NOT KNOWN HOW GOOD THIS MODEL IS" in record["model"]["read_first"]
+    for name in ("s.png", "s.figure.png"):
+        with Image.open(tmp_path / "o" / name) as picture:
+            assert picture.getpixel((3, 3)) == (176, 0, 0)
+    features = json.loads((tmp_path / "o" / "s.geojson").read_text())["features"]
+    regions = [f["properties"] for f in features if f["properties"]["objectType"] == "annotation"]
+    assert regions
+    assert all("NOT KNOWN HOW GOOD" in r["metadata"]["WARNING"] for r in regions)
+    write_cohort(tmp_path / "o")
+    page = (tmp_path / "o" / "index.html").read_text()
+    assert '<p class="bad">NOT KNOWN HOW GOOD THIS MODEL IS' in page
+    good = exported(tmp_path, "t", 0.9)
+    assert good["model"]["read_first"] == ""
+
+
 def test_what_is_unlike_the_training_data_is_hatched_and_reported(tmp_path: Path) -> None:
     far = exported(tmp_path, "far", 0.9, unlike=100.0)
     near = exported(tmp_path, "near", 0.9, unlike=40.0)

@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 
 from pathology_scaat.export.config import ExportConfig
-from pathology_scaat.export.model_facts import NOTHING_LEARNT, ROLE_WORDS, ModelFacts
+from pathology_scaat.export.model_facts import ROLE_WORDS, ModelFacts
 from pathology_scaat.export.raster.canvas import (
     GREY,
     WARNING,
@@ -228,9 +228,7 @@ class MapPictures:
     @property
     def warning(self) -> str:
         """What must be read first; empty where all is well."""
-        said = []
-        if self.facts.nothing_learnt:
-            said.append(f"{NOTHING_LEARNT}: {self.facts.nothing_learnt}.")
+        said = [self.facts.warning] if self.facts.warning else []
         share = self.examined.unlike_share
         if share >= UNLIKE_SLIDE_SHARE:
             said.append(

@@ -11,7 +11,6 @@ from PIL import Image, ImageDraw
 
 from pathology_scaat.artifacts.atomic import atomic_path
 from pathology_scaat.errors import ExportError
-from pathology_scaat.export.model_facts import NOTHING_LEARNT
 from pathology_scaat.export.raster.canvas import WARNING, fitting, font
 from pathology_scaat.export.raster.colour_scale import ColourScale, legend_colours
 from pathology_scaat.export.raster.overlay_png import NEARLY_ALL
@@ -89,11 +88,12 @@ def _head(draw: ImageDraw.ImageDraw, sheet: Image.Image, records: list[dict[str,
     draw.text((GAP_PX, 6), fitting(title, large, room), fill="black", font=large)
     quality = str(records[0]["model"]["quality"]) if len(scales) == 1 else ""
     draw.text((GAP_PX, 29), fitting(scale, small, room), fill=GREY, font=small)
-    nothing = str(records[0]["model"]["nothing_learnt"])
-    line = f"{NOTHING_LEARNT}: {nothing}" if nothing else f"model {quality}"
+    model = records[0]["model"]
+    warning = str(model.get("read_first", model["nothing_learnt"]))
+    line = warning or f"model {quality}"
     width = sheet.width - 2 * GAP_PX
     if quality:
-        draw.text((GAP_PX, 46), fitting(line, small, width), fill=WARNING if nothing else GREY,
+        draw.text((GAP_PX, 46), fitting(line, small, width), fill=WARNING if warning else GREY,
                   font=small)  # fmt: skip
     colours = ColourScale(top, "", str(records[0]["parameters"]["colormap"]), floor)
     strip = np.repeat(legend_colours(colours, BAR_PX[0])[None], BAR_PX[1], axis=0)

@@ -13,7 +13,7 @@ from pathology_scaat.artifacts.atomic import atomic_path
 from pathology_scaat.artifacts.checksums import EMPTY_CHECKSUM, text_with_checksum
 from pathology_scaat.artifacts.fingerprint import file_sha256
 from pathology_scaat.errors import ExportError
-from pathology_scaat.export.model_facts import NO_YEARS, NOTHING_LEARNT, ROLE_WORDS
+from pathology_scaat.export.model_facts import NO_YEARS, ROLE_WORDS
 from pathology_scaat.export.report.contact_sheet import ROLE_SHORT, evidence_words
 from pathology_scaat.export.report.differences import Difference
 from pathology_scaat.export.report.records import (
@@ -247,7 +247,7 @@ def write_page(cohort: ExportedCohort, title: str = "Evidence maps") -> Path:
     lost = f'; <a href="#failed">{failed} without a result</a>' if failed else ""
     warning = ""
     if cohort.warning:
-        warning = f'<p class="bad">{NOTHING_LEARNT}: {html.escape(cohort.warning)}.</p>'
+        warning = f'<p class="bad">{html.escape(cohort.warning)}</p>'
     head = (
         '<!doctype html><html lang="en"><meta charset="utf-8">'
         f'<meta name="fingerprint" content="{cohort.fingerprint(title)}">'

@@ -69,9 +69,10 @@ class ExportedCohort:
 
     @property
     def warning(self) -> str:
-        """What must be read first: that a model has learnt nothing; empty where none did."""
-        said = {str(r["model"]["nothing_learnt"]) for r in self.records}
-        return "; ".join(sorted(said - {""}))
+        """What must be read first: that a model has learnt nothing, or that nobody knows."""
+        warnings = {str(r["model"].get("read_first", r["model"]["nothing_learnt"]))
+                    for r in self.records}  # fmt: skip
+        return " ".join(sorted(warnings - {""}))
 
     @property
     def models(self) -> list[dict[str, Any]]:

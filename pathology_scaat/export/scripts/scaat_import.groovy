@@ -245,6 +245,7 @@ if (project != null) {
 }
 def untouched = kept == 0 ? '' : ", ${kept} changed in QuPath kept"
 println "SCAAT ${slide}: imported ${fresh.size()} objects (${old.size()} replaced${untouched})"
-if (record?.model?.warning) {
-    println "SCAAT ${slide}: WARNING, ${record.model.warning}"
+def warning = record?.model?.read_first ?: record?.model?.warning
+if (warning) {
+    println "SCAAT ${slide}: WARNING, ${warning}"
 }
