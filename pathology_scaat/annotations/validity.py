@@ -9,11 +9,19 @@ from shapely.geometry.base import BaseGeometry
 
 
 def made_valid(geometry: BaseGeometry) -> BaseGeometry:
-    """What a geometry in pixels covers, valid.
+    """Make a geometry valid, covering the same area.
 
-    Rings that are all but closed to a line (points 1e-16 apart) stop the usual method in some
-    company; then they are put on a grid of 0.01 px, and the method that keeps areas only takes
-    them.
+    Parameters
+    ----------
+    geometry : BaseGeometry
+        Of any type, coordinates in pixels. It may cross itself.
+
+    Returns
+    -------
+    BaseGeometry
+        Valid; possibly of another type (a polygon that crosses itself becomes several). Where
+        GEOS cannot repair it as it is (nearly flat rings, with points 1e-16 px apart), its
+        corners are rounded to 0.01 px first, and parts without area are dropped.
     """
     try:
         return shapely.make_valid(geometry)

@@ -18,10 +18,12 @@ from typing import Any
 from pathology_scaat.artifacts.atomic import atomic_path, write_text_if_changed
 from pathology_scaat.artifacts.fingerprint import file_sha256
 
-CHECKSUM_KEY = "pathology_scaat_seal"
-"""Its name in files; as written since schema version 1."""
+CHECKSUM_KEY = "pathology_scaat_checksum"
+"""Its name in files."""
+EARLIER_CHECKSUM_KEY = "pathology_scaat_seal"
+"""Its name in files of earlier versions, which are read and verified as they are."""
 EMPTY_CHECKSUM = "0" * 64
-_JSON_CHECKSUM = re.compile(rf'"{CHECKSUM_KEY}": ?"([0-9a-f]{{64}})"')
+_JSON_CHECKSUM = re.compile(rf'"(?:{CHECKSUM_KEY}|{EARLIER_CHECKSUM_KEY})": ?"([0-9a-f]{{64}})"')
 
 NO_CHECKSUM = "carries no checksum of its bytes"
 CHECKSUM_MISMATCH = "has other bytes than when they were written"
@@ -56,10 +58,15 @@ def text_problem(path: Path, pattern: re.Pattern[str] = _JSON_CHECKSUM) -> str |
     return None if hashlib.sha256(text.encode()).hexdigest() == checksum else CHECKSUM_MISMATCH
 
 
+def without_checksum(value: dict[str, Any]) -> dict[str, Any]:
+    """The other entries of a JSON object that carries a checksum."""
+    return {k: v for k, v in value.items() if k not in (CHECKSUM_KEY, EARLIER_CHECKSUM_KEY)}
+
+
 def checked_json_text(value: dict[str, Any]) -> str:
     """Indented JSON with sorted keys and its own checksum."""
     text = json.dumps(
-        {**value, CHECKSUM_KEY: EMPTY_CHECKSUM},
+        {**without_checksum(value), CHECKSUM_KEY: EMPTY_CHECKSUM},
         indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False,
     )  # fmt: skip
     return text_with_checksum(text + "\n")
@@ -121,6 +128,7 @@ def checksum_folder(folder: Path, name: str, by_size: tuple[str, ...] = ()) -> N
     """
     value = json.loads((folder / name).read_text(encoding="utf-8"))
     holder = value["attributes"] if Path(name).name == "zarr.json" else value
+    holder.pop(EARLIER_CHECKSUM_KEY, None)
     holder[CHECKSUM_KEY] = EMPTY_CHECKSUM
     text = json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
     checksum = _tree_digest(folder, name, text, by_size)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from pathology_scaat.artifacts.atomic import read_json
-from pathology_scaat.artifacts.checksums import CHECKSUM_KEY, write_checked_json
+from pathology_scaat.artifacts.checksums import without_checksum, write_checked_json
 from pathology_scaat.artifacts.fingerprint import fingerprint, versions
 from pathology_scaat.artifacts.redaction import scrub
 from pathology_scaat.errors import StoreError
@@ -127,10 +127,9 @@ def record_test(out_dir: Path, evaluated_on: str, predictions: str) -> int:
     )
     if entry not in looks:
         try:
-            record = _checked(read_json(Path(out_dir) / FILE_NAME))
+            record = without_checksum(_checked(read_json(Path(out_dir) / FILE_NAME)))
         except (StoreError, OSError):
             return before
-        record.pop(CHECKSUM_KEY, None)
         _write(Path(out_dir), {**record, TESTS_KEY: [*looks, entry]})
     return before
 

@@ -42,12 +42,22 @@ def append_changes(path: Path, changes: Iterable[Change]) -> bool:
 
 
 def mark_folded(path: Path, table: bytes) -> None:
-    """Say that all changes so far are in a table; called before it takes its place.
+    """Record in the file of changes that a table holds all changes so far.
+
+    Called before that table replaces ``slides.csv``: whoever reads the file later finds the
+    table's hash in it and applies only the changes after it.
+
+    Parameters
+    ----------
+    path : Path
+        The file of changes; left alone while it is empty or missing.
+    table : bytes
+        The whole new table, whose hash is recorded.
 
     Raises
     ------
     OSError
-        If it cannot be written.
+        If the file cannot be written.
     """
     if _size(path):
         append_own(path, f"\n{json.dumps(_hash(table))}\n", max_bytes=4 * MAX_BYTES)

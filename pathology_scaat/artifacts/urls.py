@@ -214,7 +214,10 @@ def open_filesystem(url: SlideUrl) -> tuple[Any, str]:
 
 
 def refusal_in(error: BaseException | None) -> AddressError | None:
-    """The refusal that made a file system fail, where there is one."""
+    """The :class:`AddressError` among an error's causes and contexts; None without one.
+
+    Libraries of object storage wrap the error by which a URL was refused in errors of their own.
+    """
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         if isinstance(error, AddressError):

@@ -41,12 +41,24 @@ def column_of(table: Path, name: str, cohort: Manifest) -> dict[str, str]:
 def columns_of(
     tables: Sequence[tuple[Path, Manifest]], names: Sequence[str]
 ) -> dict[str, dict[str, str]]:
-    """Several columns over several tables (a cohort and its external test), by slide id.
+    """Cells of several columns, read from several tables.
+
+    Parameters
+    ----------
+    tables : sequence of (Path, Manifest)
+        Each table with the cohort that was read from it: a cohort, and its external test.
+    names : sequence of str
+        Columns, which every table must have.
+
+    Returns
+    -------
+    dict of column name to dict of slide id to str
+        Empty cells, and words such as "unknown", are left out.
 
     Raises
     ------
     ManifestError
-        If a table has no such column.
+        If a table lacks a column, or has changed since its cohort was read.
     """
     found: dict[str, dict[str, str]] = {}
     for name in names:

@@ -37,7 +37,19 @@ def times_of(cells: Mapping[str, str], column: str) -> dict[str, float]:
 
 
 def events_of(cells: Mapping[str, str], column: str) -> dict[str, bool]:
-    """Whether the event was seen, by slide id.
+    """Read a column of survival events.
+
+    Parameters
+    ----------
+    cells : mapping of slide id to str
+        What the table says, such as ``1``, ``0``, "dead" or "censored", in any case.
+    column : str
+        Its name, for messages.
+
+    Returns
+    -------
+    dict of slide id to bool
+        True where the event was observed, False where the patient was censored.
 
     Raises
     ------

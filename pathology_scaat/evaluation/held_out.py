@@ -75,7 +75,7 @@ def choose_slides(
     asked: Sequence[str] | None = None,
     patients: Mapping[str, str] | None = None,
 ) -> SlideChoice:
-    """Slides to measure a model on, unseen ones first.
+    """Choose the slides to measure a model on: those it has not seen, if there are any.
 
     Parameters
     ----------
@@ -87,6 +87,17 @@ def choose_slides(
         These slides and no others.
     patients : mapping of slide id to patient, optional
         A slide of a patient of whom another slide was trained on is not held out.
+
+    Returns
+    -------
+    SlideChoice
+        The slides, and whether they are held out. Without ``asked`` it holds, in this order of
+        preference, slides that the model has not seen, those it was selected on, and all.
+
+    Raises
+    ------
+    StoreError
+        If a patch store of the folder cannot be read.
     """
     there = sorted(p.name.removesuffix(".zarr") for p in (out_dir / "patches").glob("*.zarr"))
     if not config.knows_its_slides:

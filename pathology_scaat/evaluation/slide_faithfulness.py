@@ -57,7 +57,10 @@ class SlideFeatures:
 
 @torch.no_grad()
 def probability(head: BagHead, slide: SlideFeatures, kept: NDArray[np.int64]) -> float:
-    """Calibrated probability of the target with some patches alone; at least one."""
+    """Calibrated probability of the target, 0 to 1, if the slide had only some of its patches.
+
+    ``kept`` (m,) holds their indices; at least one.
+    """
     logits = head(slide.features[torch.from_numpy(kept).to(slide.features.device)])
     return float((logits / slide.temperature).softmax(dim=-1)[slide.target])
 
@@ -193,7 +196,22 @@ class MarkedPatches:
 def marked_patches(
     head: BagHead, slide: SlideFeatures, marked: NDArray[np.bool_], seed: int = 0
 ) -> MarkedPatches | None:
-    """Necessity and sufficiency of marked patches; None where none or all are marked."""
+    """Necessity and sufficiency of marked patches, beside as many random ones.
+
+    Parameters
+    ----------
+    head : BagHead
+    slide : SlideFeatures
+        Of n patches.
+    marked : (n,) bool
+    seed : int
+        Of the random patches.
+
+    Returns
+    -------
+    MarkedPatches or None
+        None where none or all patches are marked.
+    """
     n, count = len(marked), int(marked.sum())
     if count in (0, n):
         return None

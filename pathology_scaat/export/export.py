@@ -51,12 +51,20 @@ class ExportResult:
 
 
 def file_name(slide_id: str, kind: str, writer: Any) -> str:
-    """Name of the file that a writer of a format makes for a slide.
+    """Name of the file that an exporter writes for a slide, such as ``s1.geojson.gz``.
+
+    Parameters
+    ----------
+    slide_id : str
+    kind : str
+        Registered name of the format; ``writer`` is its exporter.
+    writer : callable
+        Asked for its ``suffix`` (with the dot) if it comes from another package.
 
     Raises
     ------
     UsageError
-        If an exporter of another package names no ending.
+        If an exporter of another package has no valid ``suffix``.
     """
     if kind in FORMAT_SUFFIXES:
         return overlay_name(slide_id, FORMAT_SUFFIXES[kind])

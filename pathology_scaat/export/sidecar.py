@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pathology_scaat.artifacts.checksums import CHECKSUM_KEY, write_checked_json
+from pathology_scaat.artifacts.checksums import without_checksum, write_checked_json
 from pathology_scaat.artifacts.fingerprint import file_sha256
 from pathology_scaat.artifacts.output_names import RECORD_SUFFIX, overlay_name
 from pathology_scaat.export.frame import ExportFrame
@@ -123,8 +123,7 @@ def record_before_writing(path: Path, record: dict[str, Any] | None, made: Colle
     if record is None or not (left or record.get("earlier_files")):
         path.unlink(missing_ok=True)
     elif len(left) < len(entries):
-        content = {k: v for k, v in record.items() if k != CHECKSUM_KEY}
-        write_sidecar(path, {**content, "files": left, "fingerprint": ""})
+        write_sidecar(path, {**without_checksum(record), "files": left, "fingerprint": ""})
 
 
 def with_other_files(

@@ -43,7 +43,10 @@ class ByteStore(Protocol):
 
 
 class LocalByteStore:
-    """A store in a local folder."""
+    """Files of a patch store in a local folder, by paths relative to it.
+
+    Reading raises :class:`OSError`, of files that do not exist as well.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path

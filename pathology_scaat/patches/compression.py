@@ -52,12 +52,24 @@ class PatchEncoder:
         return buffer, self.encode_into(patch, buffer)
 
     def encode_into(self, patch: RgbImage, memory: Memory) -> int:
-        """Compress a patch into memory of ``most_bytes``; how many of them it takes."""
+        """Compress a patch, (P, P, 3) uint8, C-contiguous, and append its CRC32C (4 bytes).
+
+        Parameters
+        ----------
+        patch : (P, P, 3) uint8
+        memory : writable buffer
+            Of at least ``most_bytes``, which is enough for any patch.
+
+        Returns
+        -------
+        int
+            Bytes used at the beginning of ``memory``, the checksum included.
+        """
         length = len(self._encode(patch, memory))
         check = google_crc32c.value(np.frombuffer(memory, np.uint8, length))
         memory[length : length + 4] = check.to_bytes(4, "little")
         return length + 4
 
     def release(self, encoded: EncodedPatch) -> None:
-        """Give the memory back."""
+        """Reuse the memory of a patch from :meth:`encode`, which must not be read afterwards."""
         self._free.append(encoded[0])

@@ -16,7 +16,7 @@ from pathology_scaat.patches.identity import dataset_fingerprint
 from pathology_scaat.pipeline.class_table import class_table_notes, count_classes
 from pathology_scaat.pipeline.data_years import with_years
 from pathology_scaat.pipeline.preflight import check_training
-from pathology_scaat.pipeline.reporting import Reporter, note_result, train_reported
+from pathology_scaat.pipeline.reporting import Reporter, train_noted
 from pathology_scaat.pipeline.run_log import logged
 from pathology_scaat.pipeline.same_slides import refuse_copies
 from pathology_scaat.pipeline.tile import load_cohort
@@ -253,18 +253,16 @@ def finetune(
     if settings.data_years:
         found = replace(found, slides=with_years(found.slides, cohort.rows))
     notes = (*class_table_notes(found.class_counts), *found.notes)
-    for note in notes:
-        listener.note(note)
     from pathology_scaat.training import train_model  # needs torch
 
-    result = train_reported(
+    return train_noted(
         partial(
             train_model, found.slides, target, settings, device=device, seed=seed,
             overwrite=overwrite, parent=model,
         ),
         target,
+        out,
         "finetune",
+        notes,
         listener,
     )  # fmt: skip
-    note_result(result, notes, out, "finetune", listener)
-    return result

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
-from pathology_scaat.artifacts.leases import lease_if_writable
 from pathology_scaat.artifacts.notes import keep_notes
 from pathology_scaat.artifacts.output_folder import claim_output
 from pathology_scaat.errors import UsageError
@@ -18,11 +17,10 @@ from pathology_scaat.pipeline.head_cohort import (
     truth_of,
 )
 from pathology_scaat.pipeline.head_targets import HEAD, refuse_slide_models, target_folder
-from pathology_scaat.pipeline.reporting import Reporter, Silent
+from pathology_scaat.pipeline.reporting import Reporter, Silent, train_reported
 from pathology_scaat.training.config import TrainConfig
 from pathology_scaat.training.heads.config import Target, Unit
 from pathology_scaat.training.heads.train import HeadResult, train_head
-from pathology_scaat.training.results import TrainProgress
 
 
 def train_heads(
@@ -78,22 +76,15 @@ def train_heads(
         folder = target_folder(out, whole, len(targets))
         folder.mkdir(parents=True, exist_ok=True)
         stage = "train" if len(targets) == 1 else f"train {whole.column}"
-        begun = False
-
-        def on_progress(progress: TrainProgress, stage: str = stage) -> None:
-            nonlocal begun
-            if not begun:
-                listener.begin(stage, progress.n_epochs)
-                begun = True
-            listener.update(stage, progress.epochs_done, progress.text)
-
-        with lease_if_writable(folder / HEAD, math.inf):
-            result = train_head(
-                bags, folder / HEAD, settings, whole, unit=own, seed=seed, overwrite=overwrite,
-                progress=on_progress,
-            )  # fmt: skip
-        if begun:
-            listener.end(stage)
+        result = train_reported(
+            partial(
+                train_head, bags, folder / HEAD, settings, whole, unit=own, seed=seed,
+                overwrite=overwrite,
+            ),
+            folder / HEAD,
+            stage,
+            listener,
+        )  # fmt: skip
         head_notes = [f"{len(bags)} bags of one {own} each.", *split_notes, *result.notes]
         for note in head_notes:
             listener.note(note)

@@ -6,13 +6,16 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from pathology_scaat.artifacts.leases import lease_if_writable
 from pathology_scaat.artifacts.notes import keep_notes
 
 if TYPE_CHECKING:
     from pathology_scaat.training import TrainProgress, TrainResult
+
+Trained = TypeVar("Trained")
+"""What a training returns."""
 
 
 class Reporter(Protocol):
@@ -57,11 +60,8 @@ def report_and_keep(notes: Sequence[str], out: Path, stage: str, reporter: Repor
 
 
 def train_reported(
-    train: Callable[..., TrainResult],
-    bundle: Path,
-    stage: str,
-    reporter: Reporter,
-) -> TrainResult:
+    train: Callable[..., Trained], bundle: Path, stage: str, reporter: Reporter
+) -> Trained:
     """Run a training as the only one that writes its bundle, and report its epochs.
 
     Parameters
@@ -92,14 +92,33 @@ def train_reported(
     return result
 
 
-def note_result(
-    result: TrainResult, noted_before: Sequence[str], out: Path, stage: str, reporter: Reporter
-) -> None:
-    """Report what a training noted beside ``noted_before``, and keep all notes in ``out``."""
-    after = [note for note in result.notes if note not in noted_before]
+def train_noted(
+    train: Callable[..., TrainResult],
+    bundle: Path,
+    out: Path,
+    stage: str,
+    notes: Sequence[str],
+    reporter: Reporter,
+) -> TrainResult:
+    """:func:`train_reported`, with notes before and after it; ``out`` keeps them all.
+
+    Parameters
+    ----------
+    train, bundle, stage, reporter
+        As there; ``stage`` is also the name under which the notes are kept.
+    out : Path
+        Output folder of the run.
+    notes : sequence of str
+        What is known before: reported at once, and not again where the training says it too.
+    """
+    for note in notes:
+        reporter.note(note)
+    result = train_reported(train, bundle, stage, reporter)
+    after = [note for note in result.notes if note not in notes]
     for note in after:
         reporter.note(note)
-    keep_notes(out, stage, (*noted_before, *after))
+    keep_notes(out, stage, (*notes, *after))
+    return result
 
 
 @dataclass

@@ -128,7 +128,10 @@ def _sentence_of(model: type[BaseModel]) -> str:
 
 
 def group_model(annotation: Any) -> type[BaseModel] | None:
-    """The model that a field's value is one of, where the field is a group of settings."""
+    """The annotation itself if it is a class of settings, as ``TileConfig`` is; else None.
+
+    Such a field groups settings: ``tile.mpp`` is the field ``mpp`` of the class of ``tile``.
+    """
     is_group = isinstance(annotation, type) and issubclass(annotation, BaseModel)
     return annotation if is_group else None
 

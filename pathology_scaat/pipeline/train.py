@@ -31,7 +31,7 @@ from pathology_scaat.pipeline.label_source import (
     labelled_slides,
 )
 from pathology_scaat.pipeline.preflight import check_training
-from pathology_scaat.pipeline.reporting import Reporter, note_result, train_reported
+from pathology_scaat.pipeline.reporting import Reporter, train_noted
 from pathology_scaat.pipeline.run_log import logged
 from pathology_scaat.pipeline.same_slides import refuse_copies
 from pathology_scaat.pipeline.tile import load_cohort
@@ -309,14 +309,14 @@ def train(
         notes = (*label_notes(cohort.rows, settings.labels), *notes)
     if settings.data_years:
         slides = with_years(slides, cohort.rows)
-    for note in (*cohort.notes, *notes):
+    for note in cohort.notes:
         listener.note(note)
     model = Workspace(out).model
-    result = train_reported(
+    return train_noted(
         partial(learn, slides, model, settings, by_slide, device, seed, overwrite=overwrite),
         model,
+        out,
         "train",
+        notes,
         listener,
     )
-    note_result(result, notes, out, "train", listener)
-    return result

@@ -71,7 +71,7 @@ def members_of(out: Path, meta: SaliencyStoreMeta) -> tuple[Member, ...]:
 
 
 def spread(rows: NDArray[np.int64], most: int) -> NDArray[np.int64]:
-    """At most so many of some rows, evenly spread over them."""
+    """Up to ``most`` of the rows (n,), evenly spaced and in their order."""
     return rows[np.unique(np.linspace(0, len(rows) - 1, min(len(rows), most)).astype(np.int64))]
 
 

@@ -13,12 +13,23 @@ from pathology_scaat.system.own_files import append_durably
 
 
 def append_json_line(path: Path, value: dict[str, Any]) -> None:
-    """Add a line under the file's lock, beside it; it is on the disk when this returns.
+    """Append a value as one line of JSON; it is on the disk when this returns.
+
+    Several processes may append at once: each takes the lock ``.NAME.lock`` beside the file.
+
+    Parameters
+    ----------
+    path : Path
+        Made, with its folder, where it does not exist.
+    value : dict
+        Of JSON types; no NaN.
 
     Raises
     ------
     StoreError
-        If it cannot be written.
+        If the line cannot be written.
+    LeaseError
+        If another process holds the lock for a minute.
     """
     line = json.dumps(value, allow_nan=False)
     try:

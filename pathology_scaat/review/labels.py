@@ -66,7 +66,7 @@ def write_labels(
     negative_class: str,
     drawings: Iterable[Drawing] = (),
 ) -> ReviewLabels:
-    """One GeoJSON per slide of the regions that readers confirmed or rejected, and their drawings.
+    """Write one GeoJSON per slide with labels from readers' verdicts and drawings.
 
     A region labels its class where all readers who decided said yes, the negative class where
     all said no, and nothing where they contradict each other or nobody was sure. A slide of which
@@ -76,6 +76,24 @@ def write_labels(
     different things of one area, that area is not labelled. Coordinates are those of the
     overlay, as QuPath shows the slide. Regions of an earlier model count by the outline that was
     kept with the verdict.
+
+    Parameters
+    ----------
+    out : Path
+        Output folder of the run that was reviewed.
+    verdicts : iterable of Verdict
+        The answers that hold, one per reader and region.
+    folder : Path
+        Where the GeoJSON files go; made where absent.
+    negative_class : str
+        Class of rejected regions.
+    drawings : iterable of Drawing
+        Outlines that readers drew.
+
+    Returns
+    -------
+    ReviewLabels
+        The files, and counts by class.
 
     Raises
     ------

@@ -215,10 +215,27 @@ def ready_to_explain(
 def kept_for_explaining(
     path: Path, fingerprint: str, device: str, precision: Precision, compile_for: int = 0
 ) -> ModelBundle:
-    """A bundle with its model ready, the last one kept: many slides need it loaded once.
+    """Load a model bundle for explaining; the one that was last asked for stays in memory.
 
-    ``fingerprint`` is that of the configuration as it stands now, so that a bundle that was
-    replaced meanwhile is loaded anew.
+    A process explains many slides with one model, which is loaded once.
+
+    Parameters
+    ----------
+    path : Path
+        Folder of the bundle.
+    fingerprint : str
+        Of its present configuration: a bundle that was replaced meanwhile is loaded again.
+    device : str
+        Such as ``cpu`` or ``cuda:0``.
+    precision : str
+        ``float32`` or ``bfloat16``.
+    compile_for : int
+        Patches per batch that the network is compiled for; 0 does not compile.
+
+    Raises
+    ------
+    BundleError
+        If the bundle is damaged or of another version.
     """
     bundle = load_bundle(path, device=device)
     side = bundle.config.patch_size_px

@@ -130,14 +130,14 @@ def _size(signed: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
 def gradient_map(
     model: nn.Module, images: Tensor, classes: Tensor, output: Output, options: AttributionOptions
 ) -> tuple[Tensor, Tensor]:
-    """Input gradient."""
+    """Absolute input gradient, summed over channels: (N, H, W), and the logits (N, K)."""
     return _size(*input_gradient(model, images, classes, output))
 
 
 def gradient_x_input_map(
     model: nn.Module, images: Tensor, classes: Tensor, output: Output, options: AttributionOptions
 ) -> tuple[Tensor, Tensor]:
-    """Input gradient times the pixel."""
+    """Absolute gradient times input, summed over channels: (N, H, W), and the logits (N, K)."""
     signed, logits = input_gradient(model, images, classes, output)
     return _size(signed * images, logits)
 
@@ -145,7 +145,10 @@ def gradient_x_input_map(
 def smoothgrad_map(
     model: nn.Module, images: Tensor, classes: Tensor, output: Output, options: AttributionOptions
 ) -> tuple[Tensor, Tensor]:
-    """Mean input gradient over noisy copies of each image."""
+    """SmoothGrad: the mean input gradient over noisy copies of each image.
+
+    Returns its absolute values summed over channels, (N, H, W), and the logits, (N, K).
+    """
     return _size(
         *_smoothgrad(
             model, images, classes, output, options.n_samples, options.noise_std, options.noise
@@ -156,7 +159,10 @@ def smoothgrad_map(
 def integrated_gradients_map(
     model: nn.Module, images: Tensor, classes: Tensor, output: Output, options: AttributionOptions
 ) -> tuple[Tensor, Tensor]:
-    """Integrated Gradients from the baseline."""
+    """Integrated Gradients from ``options.baseline`` (white if None).
+
+    Returns absolute values summed over channels, (N, H, W), and the logits, (N, K).
+    """
     return _size(
         *_integrated_gradients(model, images, classes, output, options.n_samples, options.baseline)
     )
@@ -165,14 +171,14 @@ def integrated_gradients_map(
 def grad_cam_map(
     model: nn.Module, images: Tensor, classes: Tensor, output: Output, options: AttributionOptions
 ) -> tuple[Tensor, Tensor]:
-    """Grad-CAM."""
+    """Grad-CAM at ``options.layer``: (N, H, W), not negative, and the logits (N, K)."""
     return grad_cam(model, images, classes, output, layer=options.layer, plus_plus=False)
 
 
 def grad_cam_plus_plus_map(
     model: nn.Module, images: Tensor, classes: Tensor, output: Output, options: AttributionOptions
 ) -> tuple[Tensor, Tensor]:
-    """Grad-CAM++."""
+    """Grad-CAM++ at ``options.layer``: (N, H, W), not negative, and the logits (N, K)."""
     return grad_cam(model, images, classes, output, layer=options.layer, plus_plus=True)
 
 

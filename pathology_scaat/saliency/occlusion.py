@@ -29,7 +29,7 @@ KEPT_SHARE = 0.5
 def occlusion_map(
     model: nn.Module, images: Tensor, classes: Tensor, output: Output, options: AttributionOptions
 ) -> tuple[Tensor, Tensor]:
-    """How much the score falls or rises when a square is covered.
+    """How much the score falls or rises when a square is covered, (N, H, W), and the logits.
 
     Squares of ``options.square_px``, half overlapping; a pixel has the mean over those that
     cover it.
@@ -79,7 +79,7 @@ def random_masks(n_masks: int, size: tuple[int, int], cell_px: int, seed: int) -
 def rise_map(
     model: nn.Module, images: Tensor, classes: Tensor, output: Output, options: AttributionOptions
 ) -> tuple[Tensor, Tensor]:
-    """Randomised input sampling: how the score goes with whether a pixel is visible.
+    """RISE: how the score depends on whether a pixel is visible, (N, H, W), and the logits.
 
     Per pixel the least-squares slope of the score by the mask's value over ``options.n_masks``
     masks, which unlike the mean of masked scores is near 0 where nothing depends on the pixel,

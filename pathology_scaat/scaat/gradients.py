@@ -68,7 +68,23 @@ def smoothgrad(
 def activation_gradient(
     forward: Forward, images: Tensor, score: Score, layer: nn.Module
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """A layer's output, the gradient of the summed score by it, and the logits; detached."""
+    """A layer's output, the gradient of the summed score by it, and the logits; detached.
+
+    Parameters
+    ----------
+    forward : callable
+        From images (N, C, H, W) to logits (N, K), through ``layer``.
+    images : Tensor, (N, C, H, W)
+    score : callable
+        From logits (N, K) to a number per image, (N,).
+    layer : nn.Module
+        The last call counts where it is called several times.
+
+    Returns
+    -------
+    tuple of Tensor
+        Output and gradient have the layer's shape; logits are (N, K).
+    """
     kept: list[Tensor] = []
 
     def keep(_module: nn.Module, _inputs: object, result: Tensor) -> Tensor:

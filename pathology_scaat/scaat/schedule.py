@@ -43,5 +43,5 @@ class Schedule:
 
     @property
     def settled_at(self) -> float:
-        """Share of training after which the budget is whole."""
+        """Share of training, 0 to 1, from which on :meth:`strength` is 1: the full budget."""
         return self.start + self.warmup * (1.0 - self.start)

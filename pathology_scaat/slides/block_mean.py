@@ -55,7 +55,16 @@ def _mean_of_fours(
 def block_mean(
     pixels: NDArray[np.uint8], factor: int, out: NDArray[np.uint8] | None = None
 ) -> NDArray[np.uint8]:
-    """Mean of factor x factor blocks, rounded half up; the last ones may be smaller."""
+    """Shrink an image by the mean of ``factor`` x ``factor`` pixels, rounded half up.
+
+    Parameters
+    ----------
+    pixels : (H, W, 3) uint8
+    factor : int
+        At least 1; blocks at the right and lower edge may be smaller.
+    out : (ceil(H / factor), ceil(W / factor), 3) uint8, optional
+        Written to and returned.
+    """
     if factor == 1 and out is None:
         return pixels
     height, width = pixels.shape[:2]

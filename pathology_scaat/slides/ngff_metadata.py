@@ -36,7 +36,15 @@ class NgffImage:
 
 
 def damaged(path: Path, what: str) -> SlideOpenError:
-    """The error for metadata that cannot be used."""
+    """Make (not raise) the error that an OME-Zarr's metadata cannot be used.
+
+    Parameters
+    ----------
+    path : Path
+        The OME-Zarr, of which only the name is shown.
+    what : str
+        What is wrong with it, in a few words.
+    """
     return SlideOpenError(path.name, f"is no OME-Zarr image that can be read ({what})", "check it")
 
 

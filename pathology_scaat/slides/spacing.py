@@ -32,7 +32,17 @@ MAX_ENLARGEMENT = 2.0
 
 @dataclass(frozen=True)
 class Spacing:
-    """µm per level-0 pixel, or None with the reason in words."""
+    """The pixel size that a slide's file states.
+
+    Attributes
+    ----------
+    mpp : float or None
+        µm per level-0 pixel; None where the file states none that can be believed.
+    source : str
+        Which property it was read from, or why there is none.
+    notes : tuple of str
+        How the value was interpreted, for the user to read.
+    """
 
     mpp: float | None
     source: str

@@ -39,7 +39,23 @@ def saliency_factor(
 
 @dataclass(frozen=True)
 class Placement:
-    """Where the patches of a grid lie on the map (all in map pixels)."""
+    """Where the saliency of a grid of patches lies on the slide map.
+
+    Lengths are in map pixels, counted from the map's upper left corner.
+
+    Attributes
+    ----------
+    scale_px : float
+        Level-0 pixels per map pixel.
+    ratio : float
+        Map pixels per pixel of the patch saliency.
+    side : int
+        Pixels along a side of a patch's saliency.
+    origin_x_px, origin_y_px : float
+        Upper left corner of the patch in row 0 and column 0 of the grid.
+    step_px : float
+        From one patch to the next.
+    """
 
     scale_px: float
     ratio: float

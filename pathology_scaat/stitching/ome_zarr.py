@@ -59,7 +59,19 @@ def level_array(path: Path, level: int, ngff: str, *, write: bool = False) -> ts
 
 
 def create_arrays(path: Path, n_channels: int, size_px: SizePx, ngff: str) -> None:
-    """Make empty pyramid arrays "0", "1", ..., (C, H, W) float32 filled with NaN."""
+    """Make an OME-Zarr's empty pyramid: arrays "0", "1", ..., (C, H, W) float32, all NaN.
+
+    Parameters
+    ----------
+    path : Path
+        Folder of the OME-Zarr, not yet there; its metadata are written elsewhere.
+    n_channels : int
+        C.
+    size_px : SizePx
+        Of level 0; each further level halves it, rounded up.
+    ngff : str
+        ``0.5`` (Zarr v3, sharded) or ``0.4`` (Zarr v2, in the layout of bioformats2raw).
+    """
     sizes = level_sizes(size_px)
     folder = UnfinishedFolder(path)
     if ngff == "0.5":

@@ -53,7 +53,10 @@ class AxisWeights:
         return int(self.index.shape[0])
 
     def apply(self, values: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
-        """Weighted sums of ``values`` along ``axis`` (length: patch side), which becomes M."""
+        """Resample one axis: weighted sums along ``axis``, whose length becomes M.
+
+        ``values`` may have any other axes; this one has a length of the patch's side.
+        """
         shape = [1] * values.ndim
         shape[axis] = self.n_px
         out = np.take(values, self.index[:, 0], axis=axis) * self.weight[:, 0].reshape(shape)

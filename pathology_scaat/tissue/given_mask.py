@@ -20,11 +20,18 @@ PICTURE_FORMATS = ("PNG", "TIFF", "JPEG", "JPEG2000", "BMP", "GIF", "PPM", "WEBP
 
 
 def mask_values(image: Image.Image) -> NDArray[Any]:
-    """(H, W) numbers of a mask picture, 0 where there is no tissue.
+    """Read a mask picture's pixels as numbers.
 
-    An indexed picture (as QuPath exports label images) counts by its indices, whatever colours
-    its palette gives them. Of colours the lightness counts, and what is wholly transparent is
-    background.
+    Parameters
+    ----------
+    image : PIL.Image.Image
+        Indexed (as QuPath exports label images): its indices count, whatever colours the palette
+        gives them. Grey: its levels. In colour: its lightness. Fully transparent pixels are 0.
+
+    Returns
+    -------
+    (H, W) array of numbers
+        0 where there is no tissue.
     """
     if image.mode in ("P", "1", "L") or image.mode.startswith(("I", "F")):
         return np.asarray(image)

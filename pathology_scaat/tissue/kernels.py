@@ -43,9 +43,19 @@ def measure_pixels(
     pale: NDArray[np.bool_],
     seeds: NDArray[np.bool_],
 ) -> None:
-    """Fill in for each pixel: range of its densities, whether it is pale, whether it is ink.
+    """Measure the optical densities of an image's pixels, into three arrays of the caller.
 
-    ``table`` (3, 256) holds the optical density of each level of each channel.
+    Parameters
+    ----------
+    rgb : (H, W, 3) uint8
+    table : (3, 256) float32
+        Optical density of each grey level, by channel.
+    colour : (H, W) float32
+        Filled with the largest less the smallest density of the three channels.
+    pale : (H, W) bool
+        Filled with whether the mean density is below ``PALE_OD``.
+    seeds : (H, W) bool
+        Filled with whether the colour alone is that of pen ink.
     """
     for y in range(rgb.shape[0]):
         for x in range(rgb.shape[1]):
@@ -67,7 +77,11 @@ def count(
     step: np.float32,
     counts: NDArray[np.int64],
 ) -> None:
-    """Count values in bins so wide."""
+    """Add a histogram of the values (H, W) at ``where`` (H, W) to ``counts``.
+
+    Bin i holds ``i * step <= value < (i + 1) * step``. The caller makes enough bins for the
+    largest value; no value may be negative.
+    """
     for y in range(values.shape[0]):
         for x in range(values.shape[1]):
             if where[y, x]:

@@ -17,20 +17,20 @@ _MAX_DISC_PX = 12
 
 
 def dilated(mask: Mask, times: int = 1) -> Mask:
-    """Grown by a pixel to each of the four sides, so many times."""
+    """A mask (H, W) grown ``times`` times by one pixel up, down, left and right."""
     grown = cv2.dilate(mask.view(np.uint8), CROSS, iterations=times, **OUTSIDE_IS_EMPTY)
     return grown.view(np.bool_)
 
 
 def outline(mask: Mask, thickness_px: int) -> Mask:
-    """The pixels of a mask that touch what is outside, so thick."""
+    """The border of a mask (H, W): its pixels beside the outside, grown to ``thickness_px``."""
     inner = cv2.erode(mask.view(np.uint8), CROSS, **OUTSIDE_IS_EMPTY)
     line = mask & ~inner.view(np.bool_)
     return dilated(line, thickness_px - 1) if thickness_px > 1 else line
 
 
 def without_small(mask: Mask, max_area_px: int) -> Mask:
-    """Without the components (joined by their sides) of at most so many pixels."""
+    """A mask (H, W) without its 4-connected components of at most ``max_area_px`` pixels."""
     if not mask.any():
         return mask
     _, labels, stats, _ = cv2.connectedComponentsWithStats(mask.view(np.uint8), connectivity=4)
@@ -43,7 +43,7 @@ def without_small(mask: Mask, max_area_px: int) -> Mask:
 
 
 def closed(mask: Mask, radius_px: int) -> Mask:
-    """Closed by a disc; nothing lies outside the picture."""
+    """A mask (H, W) after morphological closing by a disc; the outside counts as empty."""
     padded = np.pad(mask, radius_px + 1).view(np.uint8)
     if radius_px <= _MAX_DISC_PX:
         y, x = np.ogrid[-radius_px : radius_px + 1, -radius_px : radius_px + 1]

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from pathology_scaat.artifacts.checksums import CHECKSUM_KEY
+from pathology_scaat.artifacts.checksums import without_checksum
 from pathology_scaat.errors import BundleError
 from pathology_scaat.training.bundle_config import (
     SCHEMA_NAME,
@@ -85,7 +85,7 @@ def read_bundle_config(path: Path) -> BundleConfig:
         "give the folder 'scaat train' made",
     )
     stated = value.pop("fingerprint", None)
-    value.pop(CHECKSUM_KEY, None)  # of all files, for 'scaat verify'
+    value = without_checksum(value)  # of all files, for 'scaat verify'
     try:
         config = BundleConfig.model_validate(value)
         computed = model_fingerprint(config)

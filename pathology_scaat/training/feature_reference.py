@@ -68,11 +68,15 @@ def penultimate(model: nn.Module) -> Iterator[list[Tensor]]:
 
 @dataclass(frozen=True)
 class FeatureReference:
-    """A Gaussian over standardised features, and the distances that held-out patches have.
+    """What features of training patches look like, to find patches that are unlike them.
+
+    A Gaussian over standardised features gives a patch's Mahalanobis distance; the distances of
+    held-out patches say how unusual it is, as a percentile.
 
     Attributes
     ----------
     mean, scale : (F,) float32
+        Mean and standard deviation of each feature.
     components : (C, F) float32
         Directions of the largest variance, at most 64.
     precision : (C,) float32
@@ -82,7 +86,7 @@ class FeatureReference:
     quantiles : (201,) float32
         Distances of held-out patches, from the smallest to the largest.
     looks : FeatureReference, optional
-        The same of what patches look like; none in bundles of before it existed.
+        The same for simple statistics of stain and texture; None in bundles of earlier versions.
     """
 
     mean: NDArray[np.float32]

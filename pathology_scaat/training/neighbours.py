@@ -107,7 +107,10 @@ class NeighbourIndex:
     def nearest(
         self, distances: NDArray[np.float32], count: int, allowed: NDArray[np.bool_]
     ) -> NDArray[np.int64]:
-        """Numbers of the nearest allowed training patches, the nearest first."""
+        """Indices of the ``count`` nearest allowed training patches, nearest first, (n,) int64.
+
+        ``distances`` and ``allowed`` are (N,), one for each patch of the index.
+        """
         numbers = np.flatnonzero(allowed)
         order = np.argsort(distances[numbers], kind="stable")[:count]
         return numbers[order]

@@ -34,7 +34,19 @@ def overlay_ids(overlay_dir: Path) -> set[str]:
 def check_overlays(
     overlay_dir: Path, slide_id: str, slide_map: SlideMapMeta | None, deep: bool, report: Report
 ) -> None:
-    """Report on the record and on each file that it names."""
+    """Verify a slide's exports against their record, ``overlays/SLIDE.json``.
+
+    Parameters
+    ----------
+    overlay_dir : Path
+    slide_id : str
+    slide_map : SlideMapMeta, optional
+        Of the map that was exported, to compare coordinates and fingerprints with.
+    deep : bool
+        Also read every byte and compare it with its checksum.
+    report : Report
+        Receives a line for the record and one per file; problems are reported, not raised.
+    """
     name = f"overlays/{sidecar_path(overlay_dir, slide_id).name}"
     record = read_sidecar(sidecar_path(overlay_dir, slide_id))
     if record is None:

@@ -18,6 +18,8 @@ def check_slides(
 ) -> None:
     """Compare each slide's bytes with the fingerprint in its patch store.
 
+    Problems are reported, not raised.
+
     Parameters
     ----------
     cohort : Manifest

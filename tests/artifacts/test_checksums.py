@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
 from pathlib import Path
@@ -14,15 +15,22 @@ from PIL import Image
 
 from pathology_scaat.artifacts.checksums import (
     CHECKSUM_KEY,
+    EARLIER_CHECKSUM_KEY,
+    EMPTY_CHECKSUM,
     checksum_folder,
     folder_problem,
     png_problem,
     text_problem,
+    without_checksum,
     write_checked_json,
 )
 from pathology_scaat.geometry import PatchGrid
 from pathology_scaat.stitching import SlideMap, StitchConfig, stitch_slide
 from pathology_scaat.stitching.ome_zarr import attributes_file
+
+
+def sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def flipped(data: bytes, bit: int) -> bytes:
@@ -38,6 +46,33 @@ def test_every_bit_of_a_record_counts(tmp_path: Path) -> None:
     for bit in range(8 * len(whole)):
         path.write_bytes(flipped(whole, bit))
         assert text_problem(path) is not None, bit
+
+
+def test_the_earlier_name_of_the_checksum_is_read_and_replaced(tmp_path: Path) -> None:
+    path, folder = tmp_path / "a.json", tmp_path / "g"
+    write_checked_json(path, {"a": 1})
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps({"a": 1}))
+    checksum_folder(folder, "config.json")
+    for file, problem_of in (
+        (path, lambda: text_problem(path)),
+        (folder / "config.json", lambda: folder_problem(folder, "config.json")),
+    ):
+        # The hash is over all bytes, so that an artifact of an earlier version has another one.
+        text = file.read_text(encoding="utf-8").replace(CHECKSUM_KEY, EARLIER_CHECKSUM_KEY)
+        file.write_text(text, encoding="utf-8")
+        assert problem_of() is not None
+        value = json.loads(text)
+        assert without_checksum(value) == {"a": 1}
+        blank = text.replace(value[EARLIER_CHECKSUM_KEY], EMPTY_CHECKSUM)
+        held = blank if file == path else f"config.json\0{sha256(blank)}\n"
+        file.write_text(blank.replace(EMPTY_CHECKSUM, sha256(held)), encoding="utf-8")
+        assert problem_of() is None
+    write_checked_json(path, json.loads(path.read_text(encoding="utf-8")))
+    checksum_folder(folder, "config.json")
+    for file in (path, folder / "config.json"):
+        assert set(json.loads(file.read_text(encoding="utf-8"))) == {"a", CHECKSUM_KEY}
+    assert text_problem(path) is folder_problem(folder, "config.json") is None
 
 
 def test_every_bit_of_a_picture_counts(tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ def rewrite(bundle: Path, *, with_checksums: bool = False, **changes: Any) -> No
     value = json.loads(file.read_text(encoding="utf-8")) | changes
     if with_checksums:
         value.pop("fingerprint")
-        value.pop("pathology_scaat_seal")
+        value.pop("pathology_scaat_checksum")
         value["weights_sha256"] = file_sha256(bundle / "model.safetensors")
         value["fingerprint"] = model_fingerprint(BundleConfig.model_validate(value))
     file.write_text(json.dumps(value), encoding="utf-8")

@@ -202,7 +202,9 @@ PLANTED: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "a record without its checksum": (
         "overlays/slide-0.json",
         lambda out: (out / "overlays/slide-0.json").write_text(
-            (out / "overlays/slide-0.json").read_text(encoding="utf-8").replace("_seal", "_sea"),
+            (out / "overlays/slide-0.json")
+            .read_text(encoding="utf-8")
+            .replace("_checksum", "_checksu"),
             encoding="utf-8",
         ),
         "no checksum",

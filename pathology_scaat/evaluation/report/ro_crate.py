@@ -54,7 +54,7 @@ _LICENCE: Final = "https://spdx.org/licenses/Apache-2.0"
 
 
 def crate(files: RunFiles, published: date | None = None) -> dict[str, Any]:
-    """The crate's metadata.
+    """Metadata of an RO-Crate 1.1 about a run's output folder, as JSON-LD.
 
     Parameters
     ----------

@@ -96,7 +96,10 @@ def length_text(length_um: float) -> str:
 
 
 def resized(picture: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint8]:
-    """A picture in another size: by area where it shrinks, pixels repeated where it grows."""
+    """A picture (H, W[, 3]) in another size in pixels, each at least 1.
+
+    Area means where it becomes narrower; nearest pixels, so no invented values, where wider.
+    """
     shrinks = width <= picture.shape[1]
     how = cv2.INTER_AREA if shrinks else cv2.INTER_NEAREST
     out: NDArray[np.uint8] = np.asarray(

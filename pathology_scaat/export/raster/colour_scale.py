@@ -146,7 +146,7 @@ def solid(values: NDArray[np.float32], vmax: float, colormap: str) -> RgbImage:
 
 
 def over(base: RgbImage, rgba: NDArray[np.uint8]) -> RgbImage:
-    """Alpha-composite of a picture and an overlay of the same size."""
+    """Lay an overlay (H, W, 4) with straight alpha over a picture (H, W, 3); both uint8."""
     alpha = rgba[..., 3].astype(np.float32) * np.float32(1 / 255)
     colours = np.ascontiguousarray(rgba[..., :3])
     return np.asarray(cv2.blendLinear(base, colours, 1 - alpha, alpha), dtype=np.uint8)

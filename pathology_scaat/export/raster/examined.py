@@ -164,7 +164,7 @@ def paled(base: RgbImage, looked_at: NDArray[np.bool_]) -> RgbImage:
 
 
 def hatched(picture: RgbImage, where: NDArray[np.bool_]) -> RgbImage:
-    """Diagonal lines over an area."""
+    """A picture (H, W, 3) with diagonal grey lines where ``where`` (H, W) is true."""
     if not where.any():
         return picture
     height, width = where.shape

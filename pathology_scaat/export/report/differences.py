@@ -7,7 +7,15 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Difference:
-    """A sentence, and a link to the tiles as seen from the folder of overlays."""
+    """How several models differ about one slide.
+
+    Attributes
+    ----------
+    text : str
+        One sentence, for the page of all slides.
+    link : str
+        Path of the tiles for QuPath that show it, relative to ``overlays/``.
+    """
 
     text: str
     link: str

@@ -251,7 +251,7 @@ def write_page(cohort: ExportedCohort, title: str = "Evidence maps") -> Path:
     head = (
         '<!doctype html><html lang="en"><meta charset="utf-8">'
         f'<meta name="fingerprint" content="{cohort.fingerprint(title)}">'
-        f'<meta name="seal" content="{EMPTY_CHECKSUM}">{stated}'
+        f'<meta name="checksum" content="{EMPTY_CHECKSUM}">{stated}'
         f'<meta http-equiv="Content-Security-Policy" content="{CONTENT_POLICY}">'
         f"<title>{html.escape(title)}</title><style>{_STYLE}</style>"
         f"<h1>{html.escape(title)}</h1>{warning}"

@@ -30,7 +30,7 @@ __all__ = [
 SCHEMA_VERSION = 3
 
 
-CHECKSUM_META = re.compile(r'<meta name="seal" content="([0-9a-f]{64})">')
+CHECKSUM_META = re.compile(r'<meta name="(?:checksum|seal)" content="([0-9a-f]{64})">')
 
 
 @dataclass(frozen=True)

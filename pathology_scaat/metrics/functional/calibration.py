@@ -30,12 +30,19 @@ def softmax(logits: FloatArray) -> NDArray[np.float64]:
 
 
 def sigmoid(logits: FloatArray) -> NDArray[np.float64]:
-    """Elementwise probabilities, float64, without overflow."""
+    """Elementwise 1 / (1 + exp(-x)) of logits of any shape, float64, without overflow."""
     return 0.5 * (1 + np.tanh(0.5 * logits.astype(np.float64)))
 
 
 def mean_loss(logits: FloatArray, labels: NDArray[Any]) -> float:
-    """Mean cross-entropy (summed binary cross-entropy for several labels), in nats."""
+    """Mean cross-entropy in nats.
+
+    Parameters
+    ----------
+    logits : (N, K)
+    labels : (N,) int or (N, K) of 0 and 1
+        Two axes: several labels per image, whose binary cross-entropies are summed.
+    """
     z = logits.astype(np.float64)
     if labels.ndim == 2:
         soft = np.maximum(z, 0) - z * labels + np.log1p(np.exp(-np.abs(z)))
@@ -48,6 +55,7 @@ def mean_loss(logits: FloatArray, labels: NDArray[Any]) -> float:
 def balanced_loss(logits: FloatArray, labels: NDArray[Any]) -> float:
     """Mean over the classes of their mean cross-entropy, in nats.
 
+    Arguments are those of :func:`mean_loss`, whose value it is for several labels per image.
     A prediction that is the same for every patch cannot be better than log K, whatever the
     share of the classes.
     """
@@ -189,7 +197,9 @@ def calibration_error(confidence: FloatArray, correct: NDArray[np.bool_], bins: 
 
 
 def expected_calibration_error(logits: FloatArray, labels: NDArray[Any], n_bins: int = 15) -> float:
-    """Calibration error of the most probable class.
+    """Expected calibration error of the most probable class, 0 to 1; NaN without images.
+
+    ``logits`` are (N, K), ``labels`` (N,); confidences fall into ``n_bins`` equal bins.
 
     Examples
     --------

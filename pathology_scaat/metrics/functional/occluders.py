@@ -42,8 +42,21 @@ def noisy_linear_imputation(images: Tensor, hidden: Tensor, noise: Tensor) -> Te
     """Hidden pixels as weighted means of their neighbours, plus noise (Rong et al. 2022).
 
     Direct neighbours weigh 1/6, diagonal ones 1/12. The linear system is relaxed for a fixed
-    number of sweeps from the mean of the visible pixels, by a convolution on the device for
-    the whole batch; where everything is hidden, that mean (or mid-grey) is what is left.
+    number of iterations that begin with the mean of the visible pixels (mid-grey if none is).
+
+    Parameters
+    ----------
+    images : Tensor, (B, C, H, W)
+        In [0, 1].
+    hidden : Tensor, (B, H, W) bool
+        Pixels to replace, on the device of the images.
+    noise : Tensor, (B, C, H, W)
+        Standard normal numbers; scaled by ``IMPUTE_NOISE``.
+
+    Returns
+    -------
+    Tensor, (B, C, H, W)
+        In [0, 1]; visible pixels are those of ``images``.
     """
     gone = hidden[:, None]
     seen = (~gone).to(images.dtype)

@@ -24,7 +24,7 @@ from pathology_scaat.scaat.schedule import Schedule
 
 
 def projected(images: Tensor, candidate: Tensor, eps: float) -> Tensor:
-    """The nearest image to ``candidate`` within eps of ``images`` and within [0, 1]."""
+    """``candidate`` clipped pixel by pixel to ``images`` ± eps and to [0, 1], (N, C, H, W)."""
     return torch.clamp(torch.clamp(candidate, images - eps, images + eps), 0, 1)
 
 

@@ -10,7 +10,15 @@ from pathology_scaat.scaat.scaat import SCAAT
 
 
 def random_mask(model: nn.Module, **options: Any) -> SCAAT:
-    """SCAAT with a random mask of the same area and budget."""
+    """A control for SCAAT: the attack's mask is random, with SCAAT's area and budget.
+
+    Parameters
+    ----------
+    model : nn.Module
+        Network from images (B, C, H, W) to logits (B, K).
+    **options
+        Fields of :class:`~pathology_scaat.scaat.options.ScaatOptions` besides the mask's.
+    """
     return SCAAT(model, **{"where": "random", **options})
 
 

@@ -39,11 +39,17 @@ class BagTable:
         return len(self.labels)
 
     def members(self, bag: int) -> NDArray[np.int64]:
-        """Numbers of a bag's patches."""
+        """Rows of :attr:`patches` that belong to a bag, (n,) int64, ascending."""
         return np.arange(self.starts[bag], self.starts[bag + 1])
 
     def spread(self, bag: int, most: int) -> NDArray[np.int64]:
-        """At most so many of a bag's patches, evenly spread over the slide; always the same."""
+        """Up to ``most`` patches of a bag, evenly spaced in slide order; always the same.
+
+        Returns
+        -------
+        (m,) int64
+            Rows of :attr:`patches`, ascending; m is at most ``most``.
+        """
         mine = self.members(bag)
         if len(mine) <= most:
             return mine

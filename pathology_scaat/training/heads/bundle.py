@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from pathology_scaat.artifacts.atomic import atomic_path, write_json
-from pathology_scaat.artifacts.checksums import CHECKSUM_KEY, checksum_folder
+from pathology_scaat.artifacts.checksums import checksum_folder, without_checksum
 from pathology_scaat.artifacts.fingerprint import file_sha256, fingerprint, versions
 from pathology_scaat.errors import BundleError
 from pathology_scaat.training.bundle_config import class_names_problem, slide_key
@@ -86,7 +86,7 @@ def read_head_config(path: Path) -> HeadBundleConfig:
         "train one with 'scaat train --features'",
     )
     stated = value.pop("fingerprint", None)
-    value.pop(CHECKSUM_KEY, None)
+    value = without_checksum(value)
     try:
         config = HeadBundleConfig.model_validate(value)
     except (ValidationError, ValueError, RecursionError):
