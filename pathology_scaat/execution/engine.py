@@ -19,6 +19,7 @@ from pathology_scaat.execution.graph import (
     Beside,
     OnProgress,
     Outcome,
+    compute_here,
     job_task,
     run_jobs,
 )
@@ -152,7 +153,7 @@ class _InThisProcess:
             if on_progress is not None:
                 listen_to_progress(partial(on_progress, index))
             try:
-                outcome: Outcome = task.compute(scheduler="synchronous")
+                outcome: Outcome = compute_here(task)
             finally:
                 listen_to_progress(None)
             yield index, outcome

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
+from functools import partial
 from typing import Any, Protocol, TypeAlias
 
 from pathology_scaat.execution.jobs import (
@@ -30,7 +31,16 @@ def job_task(call: Callable[..., Any], *arguments: Any) -> Any:
     """
     from dask.delayed import delayed  # imported late: Dask takes a fifth of a second
 
-    return delayed(call, pure=False, traverse=False)(*arguments)
+    # As one value: Dask would look through every field of the job for tasks inside.
+    return delayed(partial(call, *arguments), pure=False, traverse=False)()
+
+
+def compute_here(task: Any) -> Any:
+    """Run a task by Dask's synchronous scheduler, without what ``compute`` does for graphs."""
+    from dask.local import get_sync
+
+    (result,) = get_sync(task.__dask_graph__(), [task.key])
+    return result
 
 
 class Beside:
