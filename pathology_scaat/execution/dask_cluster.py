@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from pathology_scaat.errors import ConfigError, UsageError
-from pathology_scaat.execution.graph import OnProgress, Outcome, job_task
+from pathology_scaat.execution.graph import Beside, OnProgress, Outcome, job_task
 from pathology_scaat.execution.jobs import ClusterLostError, guarded
 
 LOGGER = logging.getLogger(__name__)
@@ -161,17 +161,22 @@ class ClusterBackend:
         indices: Sequence[int],
         alone: bool,
         on_progress: OnProgress | None,
+        beside: Beside,
     ) -> Iterator[tuple[int, Outcome | None]]:
         """Outcomes as they come; None for a job whose worker died.
+
+        Jobs beside the batch need nothing of a worker but its time; they are all waited for,
+        since one that runs cannot be called back.
 
         A worker that dies takes along the jobs that wait behind the one that killed it, so
         that the caller tries each once more, alone.
         """
         todo = deque(indices)
         running: dict[int, Any] = {}
+        further: list[Any] = []
         shortest_s, longest_s = _POLL_INTERVAL_S
         interval_s = shortest_s
-        while todo or running:
+        while todo or running or further:
             capacity = self._workers.capacity()
             while todo and len(running) < (1 if alone else capacity):
                 index = todo.popleft()
@@ -181,12 +186,20 @@ class ClusterBackend:
                 future = running.pop(index)
                 yield index, _outcome(future)
                 future.release()
+                further += [
+                    self._submit(job_task(guarded, *job, 1), needs={}) for job in beside.take()
+                ]
+            for future in [future for future in further if future.done()]:
+                further.remove(future)
+                beside.ended(_outcome(future))
+                future.release()
             interval_s = shortest_s if ended else min(2 * interval_s, longest_s)
             if not ended:
                 time.sleep(interval_s)
 
-    def _submit(self, task: Any) -> Any:
-        wanted = {k: v for k, v in (self._resources or {}).items() if k in self._workers.offered}
+    def _submit(self, task: Any, needs: dict[str, float] | None = None) -> Any:
+        asked = (self._resources or {}) if needs is None else needs
+        wanted = {k: v for k, v in asked.items() if k in self._workers.offered}
         return self._workers.client.compute(task, optimize_graph=False, resources=wanted or None)
 
 

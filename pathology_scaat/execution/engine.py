@@ -14,7 +14,15 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from pathology_scaat.errors import UsageError
-from pathology_scaat.execution.graph import Backend, OnProgress, Outcome, job_task, run_jobs
+from pathology_scaat.execution.graph import (
+    Backend,
+    Beside,
+    OnProgress,
+    Outcome,
+    compute_here,
+    job_task,
+    run_jobs,
+)
 from pathology_scaat.execution.jobs import (
     JobError,
     JobOutcome,
@@ -27,6 +35,7 @@ from pathology_scaat.system.memory import is_limited, require_memory
 from pathology_scaat.system.processes import usable_cores
 
 __all__ = [
+    "Beside",
     "EngineConfig",
     "JobError",
     "JobOutcome",
@@ -69,6 +78,7 @@ def map_jobs(
     announce: Callable[[str], None] | None = None,
     resources: dict[str, float] | None = None,
     on_progress: OnProgress | None = None,
+    beside: Beside | None = None,
 ) -> Generator[JobOutcome[Result], None, None]:
     """Run one function over many jobs and yield what becomes of each, as it comes.
 
@@ -91,6 +101,8 @@ def map_jobs(
     on_progress : callable, optional
         Called with the index of a running job and the share of it that is done (0 to 1), on any
         thread; jobs on a cluster do not report.
+    beside : Beside, optional
+        Further jobs for the same workers; the caller adds to it as outcomes come.
 
     Yields
     ------
@@ -114,7 +126,7 @@ def map_jobs(
     require_memory()
     with (
         _backend(config, len(jobs), announce, resources) as backend,
-        closing(run_jobs(backend, function, jobs, on_progress)) as outcomes,
+        closing(run_jobs(backend, function, jobs, on_progress, beside)) as outcomes,
     ):
         yield from outcomes
 
@@ -132,13 +144,16 @@ class _InThisProcess:
         indices: Sequence[int],
         alone: bool,
         on_progress: OnProgress | None,
+        beside: Beside,
     ) -> Iterator[tuple[int, Outcome | None]]:
         for index in indices:
+            for further in beside.take():
+                beside.ended(guarded(*further, self._threads))
             task = job_task(guarded, function, jobs[index], self._threads)
             if on_progress is not None:
                 listen_to_progress(partial(on_progress, index))
             try:
-                outcome: Outcome = task.compute(scheduler="synchronous")
+                outcome: Outcome = compute_here(task)
             finally:
                 listen_to_progress(None)
             yield index, outcome

@@ -16,7 +16,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from multiprocessing import resource_tracker
@@ -27,7 +27,7 @@ from typing import Any
 from pathology_scaat.artifacts.atomic import remove_unfinished
 from pathology_scaat.artifacts.leases import release_all
 from pathology_scaat.errors import UsageError
-from pathology_scaat.execution.graph import OnProgress, Outcome, job_task
+from pathology_scaat.execution.graph import Beside, OnProgress, Outcome, job_task
 from pathology_scaat.execution.jobs import guarded, listen_to_progress, set_worker_number
 from pathology_scaat.system.memory import REMEDY
 from pathology_scaat.system.signals import raise_on, unseen_by_children
@@ -251,8 +251,12 @@ class LocalBackend:
         indices: Sequence[int],
         alone: bool,
         on_progress: OnProgress | None,
+        beside: Beside,
     ) -> Iterator[tuple[int, Outcome | None]]:
         """Outcomes as they come; None for a job whose worker died under it.
+
+        Jobs beside the batch wait in the same line as its own, so that neither waits for long;
+        those that have not begun when it ends are left undone.
 
         A new executor each time, and one process where jobs are to be alone: memory that ran
         out with several workers may be enough for one, if the others are really gone.
@@ -260,10 +264,17 @@ class LocalBackend:
         processes = 1 if alone else min(self._processes, len(indices))
         executor = ProcessExecutor(processes, self._threads)
         done: queue.SimpleQueue[tuple[int, Outcome | None] | BaseException] = queue.SimpleQueue()
+        further: list[Future[Outcome | None]] = []
 
         def run_one(index: int) -> None:
             listener = None if on_progress is None else partial(on_progress, index)
             done.put((index, executor.run_in_worker(function, jobs[index], listener)))
+
+        def run_beside(function: Callable[[Any], Any], job: Any) -> Outcome | None:
+            try:
+                return executor.run_in_worker(function, job)
+            except UsageError:  # no process can be started: the batch itself says so
+                return None
 
         def compute() -> None:
             from dask.base import compute as dask_compute
@@ -283,6 +294,10 @@ class LocalBackend:
                 if isinstance(item, BaseException):
                     raise item
                 yield item
+                further += [executor.submit(run_beside, *job) for job in beside.take()]
+            for future in further:
+                if not future.cancel():
+                    beside.ended(future.result())
             idle = True
         finally:
             executor.close(idle=idle)

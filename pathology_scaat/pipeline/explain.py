@@ -8,7 +8,7 @@ from pathlib import Path
 from pathology_scaat.artifacts.output_folder import Workspace
 from pathology_scaat.artifacts.status import StatusTable
 from pathology_scaat.execution.devices import gpu_count
-from pathology_scaat.execution.engine import EngineConfig
+from pathology_scaat.execution.engine import Beside, EngineConfig
 from pathology_scaat.patches import TileJob
 from pathology_scaat.pipeline.preflight import check_device, check_stores, spelled_target
 from pathology_scaat.pipeline.reporting import Reporter, StageReport
@@ -32,6 +32,7 @@ def explain(
     overwrite: bool = False,
     reporter: Reporter | None = None,
     on_done: Callable[[str], None] | None = None,
+    beside: Beside | None = None,
 ) -> StageReport:
     """Explain the patch stores in ``out/patches`` into ``out/saliency``.
 
@@ -57,6 +58,8 @@ def explain(
         Listens to progress.
     on_done : callable, optional
         Told the id of each slide that is explained now.
+    beside : Beside, optional
+        Further jobs for the same workers, which ``on_done`` adds.
 
     Returns
     -------
@@ -113,6 +116,7 @@ def explain(
         logged(reporter, out, "explain"),
         facts=_facts,
         on_done=on_done,
+        beside=beside,
         resources=None if device == "cpu" else {"GPU": 1},
     )
 

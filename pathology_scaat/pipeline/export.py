@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,9 +11,14 @@ from pathology_scaat.artifacts.output_folder import PREDICTIONS_NAME, Workspace
 from pathology_scaat.artifacts.readme import write_readme
 from pathology_scaat.artifacts.status import StatusTable
 from pathology_scaat.artifacts.urls import SlideLocation
-from pathology_scaat.cohort.manifest import Manifest
+from pathology_scaat.cohort.manifest import Manifest, ManifestRow
 from pathology_scaat.errors import BundleError, StoreError
-from pathology_scaat.evaluation.performance.predictions import HOW_NAME, read_how, read_predictions
+from pathology_scaat.evaluation.performance.predictions import (
+    HOW_NAME,
+    Prediction,
+    read_how,
+    read_predictions,
+)
 from pathology_scaat.execution.engine import EngineConfig
 from pathology_scaat.export import ExportConfig
 from pathology_scaat.export.qupath.model_words import ModelWords
@@ -101,8 +106,15 @@ def predictions_in_words(out: Path) -> dict[str, SlideWords]:
         rows, names = read_predictions(path)
     except StoreError:
         return {}
+    return in_words(rows, names, str(read_how(out / HOW_NAME).get("calibration", "")))
+
+
+def in_words(
+    rows: Iterable[Prediction], names: Sequence[str], calibration: str
+) -> dict[str, SlideWords]:
+    """What exports say of predictions, as the table holds them, by slide id."""
     # How sure a model is of a patch is calibrated by itself; of a slide that is another matter.
-    uncalibrated = str(read_how(out / HOW_NAME).get("calibration", "")).startswith("not calibrated")
+    uncalibrated = calibration.startswith("not calibrated")
     found = {}
     for row in rows:
         if not row.model:  # several models together, or a table of before
@@ -121,7 +133,7 @@ def predictions_in_words(out: Path) -> dict[str, SlideWords]:
     return found
 
 
-def _with_prediction(facts: ModelWords, said: SlideWords | None) -> ModelWords:
+def with_prediction(facts: ModelWords, said: SlideWords | None) -> ModelWords:
     """A model's facts with its own prediction of a slide; another model's is left out."""
     if said is None:
         return facts
@@ -130,6 +142,29 @@ def _with_prediction(facts: ModelWords, said: SlideWords | None) -> ModelWords:
     if not facts.model_fingerprint.startswith(said.model):
         return facts
     return replace(facts, prediction=said.text)
+
+
+def export_job(
+    space: Workspace,
+    slide_id: str,
+    row: ManifestRow | None,
+    settings: ExportConfig,
+    facts: ModelWords,
+) -> ExportJob:
+    """What a slide is exported from, of what does not depend on predictions and verdicts."""
+    tissue = space.tissue(slide_id)
+    return ExportJob(
+        map_path=space.map(slide_id),
+        saliency_path=space.saliency(slide_id),
+        overlay_dir=space.overlays,
+        config=settings,
+        slide_path=row.slide_path if row else None,
+        mpp=row.mpp if row else None,
+        tissue_path=tissue if tissue.exists() else None,
+        facts=facts,
+        findings=SlideFindings(),
+        overwrite=False,
+    )
 
 
 def export(
@@ -142,6 +177,7 @@ def export(
     overwrite: bool = False,
     prune: bool = False,
     reporter: Reporter | None = None,
+    made_ahead: Collection[str] = (),
 ) -> StageReport:
     """Export the slide maps of ``out`` into ``out/overlays``.
 
@@ -164,6 +200,9 @@ def export(
         of formats that are not asked for stay.
     reporter : Reporter, optional
         Listens to progress.
+    made_ahead : collection of str
+        Slides that were exported for this run already, while others were explained. What such a
+        slide's files say is compared once more with what is known now.
 
     Returns
     -------
@@ -186,18 +225,13 @@ def export(
     facts = model_facts(space.model)
     said = predictions_in_words(out)
     findings = slide_findings(out) if WITH_FINDINGS & set(settings.formats) else {}
+    ahead = frozenset(made_ahead)
     jobs = [
-        ExportJob(
-            map_path=space.map(slide_id),
-            saliency_path=space.saliency(slide_id),
-            overlay_dir=space.overlays,
-            config=settings,
-            slide_path=rows[slide_id].slide_path if slide_id in rows else None,
-            mpp=rows[slide_id].mpp if slide_id in rows else None,
-            tissue_path=tissue if (tissue := space.tissue(slide_id)).exists() else None,
-            facts=_with_prediction(facts, said.get(slide_id)),
+        replace(
+            export_job(space, slide_id, rows.get(slide_id), settings, facts),
+            facts=with_prediction(facts, said.get(slide_id)),
             findings=findings.get(slide_id, SlideFindings()),
-            overwrite=overwrite,
+            overwrite=overwrite and slide_id not in ahead,
             prune=prune,
         )
         for slide_id in todo
@@ -212,6 +246,7 @@ def export(
         engine,
         status,
         logged(reporter, out, "export"),
+        made_ahead=ahead,
     )
     write_readme(out)
     if report.usable:

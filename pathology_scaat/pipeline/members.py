@@ -143,45 +143,94 @@ def predict_with(
     """Predictions of one model, calibrated: on its validation slides, or as it was before."""
     require_device(device)
     config = read_bundle_config(one.model)
-    names, model_print = config.class_names, model_fingerprint(config)
-    known = one.splits is not None or config.knows_its_slides
     computing = _Computing(one.model, device)
     rows: list[Prediction] = []
     by_patch: dict[str, NDArray[np.float32]] = {}
     for row in slides_of(cohort, space, one):
         listener.advance(STAGE)
-        store = space.patches(row.slide_id)
-        recorded = None if one.splits is None else one.splits.get(row.slide_id, "")
         try:
-            patches = PatchStore(store)
-            explained = explained_score(
-                config, space.saliency(row.slide_id), patches.meta.fingerprint
-            )
-            scores = explained or computing.score(patches)
-            split = (recorded or "") if one.fold is not None else _split_of(
-                config, store, recorded)  # fmt: skip
+            asked = _ask(one, config, row, space, computing.score)
         except StoreError as error:
             listener.note(f"{row.slide_id} has no prediction: {error}")
             continue
-        if scores is None:
+        if asked is None:
             listener.note(f"{row.slide_id} has no prediction: it holds no patch.")
             continue
-        by_patch[row.slide_id] = scores.patches
-        rows.append(
-            Prediction(
-                row.patient_id, row.slide_id, one.fold, split, row.label or "",
-                scores.probability, unlike_training=scores.unlike_training,
-                model=model_print,
-            )
-        )  # fmt: skip
+        prediction, by_patch[row.slide_id] = asked
+        rows.append(prediction)
     fit = like.fit if like is not None else _fit(config, rows)
+    return _said(one, config, rows, fit, by_patch)
+
+
+def said_of_one(one: FoldModel, row: ManifestRow, space: Workspace) -> ModelPredictions | None:
+    """What one model says of one slide that it has explained, where no other slide enters.
+
+    None where others do (a slide that calibrates), or the slide's saliency is another model's.
+
+    Raises
+    ------
+    StoreError
+        If the patches cannot be read.
+    BundleError
+        If the model cannot.
+    """
+    config = read_bundle_config(one.model)
+    asked = _ask(one, config, row, space, lambda store: None)
+    if asked is None or asked[0].split == "val":
+        return None
+    prediction, patches = asked
+    fit = _fit(config, [prediction])
+    return _said(one, config, [prediction], fit, {row.slide_id: patches})
+
+
+def _ask(
+    one: FoldModel,
+    config: BundleConfig,
+    row: ManifestRow,
+    space: Workspace,
+    compute: Callable[[PatchStore], SlideScore | None],
+) -> tuple[Prediction, NDArray[np.float32]] | None:
+    """A slide's prediction, not calibrated yet, and its patches'; None where it holds no patch.
+
+    ``compute`` asks the model itself, of a slide that it has not explained.
+
+    Raises
+    ------
+    StoreError
+        If the patches cannot be read.
+    """
+    store = space.patches(row.slide_id)
+    recorded = None if one.splits is None else one.splits.get(row.slide_id, "")
+    patches = PatchStore(store)
+    explained = explained_score(config, space.saliency(row.slide_id), patches.meta.fingerprint)
+    scores = explained or compute(patches)
+    split = (recorded or "") if one.fold is not None else _split_of(config, store, recorded)
+    if scores is None:
+        return None
+    prediction = Prediction(
+        row.patient_id, row.slide_id, one.fold, split, row.label or "",
+        scores.probability, unlike_training=scores.unlike_training,
+        model=model_fingerprint(config),
+    )  # fmt: skip
+    return prediction, scores.patches
+
+
+def _said(
+    one: FoldModel,
+    config: BundleConfig,
+    rows: Sequence[Prediction],
+    fit: Calibration | None,
+    by_patch: Mapping[str, NDArray[np.float32]],
+) -> ModelPredictions:
+    """Predictions of a model, calibrated."""
     calibrated = tuple(rows)
     if fit is not None and rows:
         values = fit.apply(np.stack([r.probability for r in rows]))
         calibrated = tuple(replace(r, probability=p) for r, p in zip(rows, values, strict=True))
     return ModelPredictions(
-        calibrated, names, config.positive_class, rule_of(config), _words(config, fit),
-        (model_print,), known, fit, by_patch,
+        calibrated, config.class_names, config.positive_class, rule_of(config),
+        _words(config, fit), (model_fingerprint(config),),
+        one.splits is not None or config.knows_its_slides, fit, by_patch,
     )  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from pathology_scaat.artifacts.status import StatusTable
 from pathology_scaat.cohort.column import column_of
 from pathology_scaat.cohort.manifest import Manifest
 from pathology_scaat.patches import TileJob
-from pathology_scaat.pipeline.ahead import Ahead, helpers_for
+from pathology_scaat.pipeline.ahead import Ahead, ahead_job_of, helpers_for
 from pathology_scaat.pipeline.config import RunConfig
 from pathology_scaat.pipeline.cross_validation import (
     plan_folds,
@@ -26,7 +26,7 @@ from pathology_scaat.pipeline.predict import PredictReport, predict
 from pathology_scaat.pipeline.prepare import prepare
 from pathology_scaat.pipeline.reporting import Reporter, StageReport, report_and_keep
 from pathology_scaat.pipeline.run_log import logged
-from pathology_scaat.pipeline.stitch import stitch, stitch_job_of
+from pathology_scaat.pipeline.stitch import stitch
 from pathology_scaat.pipeline.tile import plan_note, tile_cohort, tile_jobs
 from pathology_scaat.pipeline.train import train
 from pathology_scaat.training import TrainResult
@@ -151,9 +151,10 @@ def run(
         slides = {job.slide_id: job for job in jobs}
     if not tiled.usable:
         return report
-    with Ahead(
-        stitch_job_of(out, config.stitch, overwrite), helpers_for(config.engine, config.device)
-    ) as ahead:
+    following = ahead_job_of(
+        out, config.stitch, overwrite, cohort=cohort, model=config.model, export=config.export
+    )
+    with Ahead(following, helpers_for(config.engine, config.device)) as ahead:
         if config.folds is not None:
             explained = _by_folds(
                 config,
@@ -180,7 +181,7 @@ def run(
                 slides,
                 ahead,
             )
-        stitched_ahead = ahead.finish()
+        stitched_ahead, exported_ahead = ahead.finish()
     report.stages.append(explained)
     stitched = stitch(
         out,
@@ -200,6 +201,7 @@ def run(
         slide_ids=stitched.usable,
         overwrite=overwrite,
         reporter=listener,
+        made_ahead=exported_ahead,
     )
     report.stages.append(exported)
     return report
@@ -240,6 +242,7 @@ def _by_one_model(
         overwrite=overwrite,
         reporter=listener,
         on_done=ahead.ready,
+        beside=ahead.beside,
     )
     report.predicted = predict(
         config.out,
@@ -313,6 +316,7 @@ def _by_folds(
             overwrite=overwrite,
             reporter=listener,
             on_done=ahead.ready,
+            beside=ahead.beside,
         )
         explained.done += part.done
         explained.skipped += part.skipped

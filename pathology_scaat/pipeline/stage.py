@@ -18,7 +18,7 @@ from pathology_scaat.artifacts.redaction import reason_for
 from pathology_scaat.artifacts.status import STAGES, Stage, StatusTable
 from pathology_scaat.artifacts.status_writer import StatusChange, StatusWriter
 from pathology_scaat.errors import LeaseError, ScaatError, UsageError
-from pathology_scaat.execution.engine import EngineConfig, LostError, map_jobs
+from pathology_scaat.execution.engine import Beside, EngineConfig, LostError, map_jobs
 from pathology_scaat.pipeline.reporting import Reporter, StageReport
 from pathology_scaat.pipeline.run_log import LoggingReporter
 from pathology_scaat.system.names import did_you_mean, shown_names
@@ -102,6 +102,7 @@ class StageRecorder:
         self._n_made = 0
         self._started = time.monotonic()
         self._units = 0
+        self._units_made = 0
         self._n_ended = 0
         self._shares: dict[int, float] = {}
         changes: list[StatusChange] = []
@@ -134,10 +135,13 @@ class StageRecorder:
             self.report.warnings[slide_id] = "; ".join(warnings)
         own: StatusChange = (slide_id, self._stage, "done", "", facts)
         self._writer.add([*([] if was_there else self._outdated(slide_id)), own])
-        if not result.skipped:  # the rate counts only patches that were really worked on
+        if not was_there:
             n_cut = getattr(result, "n_cut", None)
+            units = int(getattr(result, "n_patches", 0) if n_cut is None else n_cut)
             self._n_made += 1
-            self._units += int(getattr(result, "n_patches", 0) if n_cut is None else n_cut)
+            self._units_made += units
+            if not result.skipped:  # the rate counts only patches that were really worked on now
+                self._units += units
         self._advance()
 
     def _outdated(self, slide_id: str) -> list[StatusChange]:
@@ -165,7 +169,7 @@ class StageRecorder:
     def close(self) -> StageReport:
         self._writer.close()
         if isinstance(self._reporter, LoggingReporter):
-            self._reporter.made(self._stage, self._n_made, self._units)
+            self._reporter.made(self._stage, self._n_made, self._units_made)
         self._reporter.end(self.report.stage)
         return self.report
 
@@ -205,6 +209,7 @@ def run_stage(
     resources: dict[str, float] | None = None,
     on_done: Callable[[str], None] | None = None,
     made_ahead: Collection[str] = (),
+    beside: Beside | None = None,
 ) -> StageReport:
     """Run one job per slide wherever the engine says; a failed slide stops no other.
 
@@ -238,6 +243,8 @@ def run_stage(
         Told the id of each slide whose artifact is there now; must return at once.
     made_ahead : collection of str
         Slides whose artifact was made while the stage before still ran: done, and not found.
+    beside : Beside, optional
+        Jobs that ``on_done`` adds for the same workers.
 
     Raises
     ------
@@ -270,6 +277,7 @@ def run_stage(
                     announce=reporter.note,
                     resources=resources,
                     on_progress=recorder.in_progress,
+                    beside=beside,
                 )
             ) as outcomes:
                 for outcome in outcomes:

@@ -17,6 +17,8 @@ from pathlib import Path
 
 SIDE_BY_SIDE = 16
 _FEW = 4
+_PER_THREAD = 4
+"""Starting a thread takes as long as a file or two: a small store is given a few."""
 
 _CANNOT = {errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EBADF}
 """What file systems say that have no such thing; anything else means that data may be lost."""
@@ -66,7 +68,7 @@ def _sync_all(paths: Iterable[str]) -> None:
             sync_file(path)
         return
     try:
-        with ThreadPoolExecutor(SIDE_BY_SIDE) as threads:
+        with ThreadPoolExecutor(min(SIDE_BY_SIDE, -(-len(todo) // _PER_THREAD))) as threads:
             list(threads.map(sync_file, todo))
     except RuntimeError:  # no thread can be started
         for path in todo:

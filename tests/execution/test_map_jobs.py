@@ -14,7 +14,7 @@ import engine_jobs
 import pytest
 
 from pathology_scaat.errors import ConfigError, SlideOpenError, UsageError
-from pathology_scaat.execution.engine import EngineConfig, map_jobs
+from pathology_scaat.execution.engine import Beside, EngineConfig, map_jobs
 from pathology_scaat.execution.job_queue import read_profile
 from pathology_scaat.patches import TileConfig, TileJob, tile_slide
 
@@ -176,6 +176,48 @@ def test_a_cluster_that_loses_a_worker_ends_with_the_same_bytes(
         return {str(p.relative_to(root)): p.read_bytes() for p in files}
 
     assert content("cluster") == content("here")
+
+
+def followed(settings: EngineConfig) -> tuple[list[object], list[object]]:
+    """Results of jobs, and of the job that follows each of them beside the others."""
+    beside = Beside()
+    results = []
+    for outcome in map_jobs(engine_jobs.square, range(10, 16), settings, beside=beside):
+        results.append(outcome.result)
+        beside.add(engine_jobs.troubled, outcome.result)
+    assert all(error is None for _, error in beside.outcomes)
+    return results, [result for result, _ in beside.outcomes]
+
+
+SQUARES = [100, 121, 144, 169, 196, 225]
+
+
+def test_jobs_beside_a_batch_are_done_between_its_own() -> None:
+    done, beside = followed(EngineConfig(workers=0))
+    assert (done, beside) == (SQUARES, SQUARES[:-1])  # none is begun when the batch is over
+    done, beside = followed(EngineConfig(workers=2))
+    assert sorted(done) == SQUARES
+    assert set(beside) <= set(SQUARES)
+    assert beside
+
+
+def test_jobs_beside_a_batch_on_a_cluster(cluster: distributed.LocalCluster) -> None:
+    done, beside = followed(EngineConfig(scheduler=cluster.scheduler_address))
+    assert sorted(done) == sorted(beside) == SQUARES
+
+
+def test_a_job_beside_a_batch_that_fails_or_kills_its_worker_costs_nothing_else() -> None:
+    beside = Beside()
+    done = []
+    for outcome in map_jobs(
+        engine_jobs.square, [7, 8, 9, 10, 11, 12], EngineConfig(workers=2), beside=beside
+    ):
+        done.append(outcome.result)
+        if len(done) <= 3:
+            beside.add(engine_jobs.troubled, len(done))  # 3 kills its worker
+    assert sorted(done) == [49, 64, 81, 100, 121, 144]
+    assert all(isinstance(error, Exception) for _, error in beside.outcomes)
+    assert len(beside.outcomes) <= 2
 
 
 def test_no_scheduler_there(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -102,6 +102,13 @@ def write_predictions(
     path: Path, predictions: Sequence[Prediction], class_names: Sequence[str], positive: str
 ) -> None:
     """Write predictions as CSV, whole or not at all."""
+    write_text_if_changed(path, predictions_text(predictions, class_names, positive))
+
+
+def predictions_text(
+    predictions: Sequence[Prediction], class_names: Sequence[str], positive: str
+) -> str:
+    """Predictions as CSV."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(
@@ -128,7 +135,7 @@ def write_predictions(
                 row.model[:MODEL_HEX],
             ]
         )
-    write_text_if_changed(path, text.getvalue())
+    return text.getvalue()
 
 
 def _shown(value: float | None) -> str:
@@ -161,39 +168,48 @@ def read_predictions(path: Path) -> tuple[tuple[Prediction, ...], tuple[str, ...
     """
     try:
         with path.open(newline="", encoding="utf-8") as stream:
-            reader = csv.DictReader(stream)
-            header = tuple(reader.fieldnames or ())
-            names = tuple(
-                h.removeprefix(PROBABILITY_PREFIX)
-                for h in header
-                if h.startswith(PROBABILITY_PREFIX)
-            )
-            if not set(FIXED_COLUMNS) <= set(header) or not names:
-                raise ValueError("columns")
-            rows = tuple(
-                Prediction(
-                    row["patient_id"],
-                    row["slide_id"],
-                    int(row["fold"]) if row["fold"] else None,
-                    row["split"],
-                    row["label"],
-                    np.array([float(row[PROBABILITY_PREFIX + n]) for n in names]),
-                    _number(row.get("threshold")),
-                    _number(row.get("unlike_training")),
-                    _number(row.get("disagreement")),
-                    row.get("model") or "",
-                    _possible(row.get("possible"), names),
-                    {"yes": True, "no": False}.get(row.get("refer") or ""),
-                    row.get("refer_reason") or "",
-                )
-                for row in reader
-            )
+            return parse_predictions(stream)
     except FileNotFoundError:
         raise StoreError(path.name, "is not there", "run 'scaat predict' first") from None
     except (OSError, ValueError, KeyError, csv.Error, UnicodeDecodeError):
         raise StoreError(
             path.name, "is not a table of predictions", "make it again with 'scaat predict'"
         ) from None
+
+
+def parse_predictions(lines: Iterable[str]) -> tuple[tuple[Prediction, ...], tuple[str, ...]]:
+    """Predictions and class names of the lines of a table.
+
+    Raises
+    ------
+    ValueError, KeyError, csv.Error
+        If it is no table of predictions.
+    """
+    reader = csv.DictReader(lines)
+    header = tuple(reader.fieldnames or ())
+    names = tuple(
+        h.removeprefix(PROBABILITY_PREFIX) for h in header if h.startswith(PROBABILITY_PREFIX)
+    )
+    if not set(FIXED_COLUMNS) <= set(header) or not names:
+        raise ValueError("columns")
+    rows = tuple(
+        Prediction(
+            row["patient_id"],
+            row["slide_id"],
+            int(row["fold"]) if row["fold"] else None,
+            row["split"],
+            row["label"],
+            np.array([float(row[PROBABILITY_PREFIX + n]) for n in names]),
+            _number(row.get("threshold")),
+            _number(row.get("unlike_training")),
+            _number(row.get("disagreement")),
+            row.get("model") or "",
+            _possible(row.get("possible"), names),
+            {"yes": True, "no": False}.get(row.get("refer") or ""),
+            row.get("refer_reason") or "",
+        )
+        for row in reader
+    )
     return rows, names
 
 

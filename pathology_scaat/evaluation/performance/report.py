@@ -9,6 +9,7 @@ from typing import Any
 from pathology_scaat.artifacts.fingerprint import fingerprint
 from pathology_scaat.evaluation.performance.bootstrap import MIN_PATIENTS, N_RESAMPLES
 from pathology_scaat.evaluation.performance.conformal import (
+    Abstention,
     abstain,
     on_slides,
     unlike_by_patient,
@@ -168,6 +169,33 @@ class Measured:
     patients: tuple[Prediction, ...]
 
 
+@dataclass(frozen=True)
+class _Called:
+    """Predictions with thresholds and referrals, and where these come from."""
+
+    slides: tuple[Prediction, ...]
+    abstained: Abstention
+    slide_thresholds: dict[str, Any]
+    patient_thresholds: dict[str, Any]
+
+
+def _called(rows: Sequence[Prediction], class_names: Sequence[str], positive: str) -> _Called:
+    slides, slide_thresholds = with_thresholds(rows, class_names, positive)
+    patients, patient_thresholds = with_thresholds(
+        by_patient(rows, class_names, positive), class_names, positive
+    )
+    abstained = abstain(patients, class_names, positive, slide_unlike=unlike_by_patient(rows))
+    slides = on_slides(slides, abstained.patients)
+    return _Called(slides, abstained, slide_thresholds, patient_thresholds)
+
+
+def called_slides(
+    rows: Sequence[Prediction], class_names: Sequence[str], positive: str
+) -> tuple[Prediction, ...]:
+    """Predictions of slides with threshold, possible classes and referral; nothing is measured."""
+    return _called(rows, class_names, positive).slides
+
+
 def measure_performance(
     rows: Sequence[Prediction],
     class_names: Sequence[str],
@@ -204,13 +232,9 @@ def measure_performance(
     subgroups : mapping of column to (mapping of slide id to value), optional
         Columns of the manifest by which the same patients are measured in groups.
     """
-    slides, slide_thresholds = with_thresholds(rows, class_names, positive)
-    patients, patient_thresholds = with_thresholds(
-        by_patient(rows, class_names, positive), class_names, positive
-    )
-    abstained = abstain(patients, class_names, positive, slide_unlike=unlike_by_patient(rows))
-    patients = abstained.patients
-    slides = on_slides(slides, patients)
+    called = _called(rows, class_names, positive)
+    slides, patients, abstained = called.slides, called.abstained.patients, called.abstained
+    slide_thresholds, patient_thresholds = called.slide_thresholds, called.patient_thresholds
     chosen = _evaluated(slides, class_names, splits_known, external)
     splits = {(r.patient_id, r.fold, r.split) for r in chosen.rows}
     of_patients = tuple(r for r in patients if (r.patient_id, r.fold, r.split) in splits)

@@ -73,11 +73,27 @@ def _written(text: str, size_px: int, bold: bool) -> tuple[Image.Image, int, int
 
 def fitting(text: str, face: Font, width_px: int) -> str:
     """The text, its end cut off where it is too long."""
+    return _fitting(text, int(face.size), "Bold" in str(face.getname()[1]), width_px)
+
+
+@lru_cache(maxsize=4096)
+def _fitting(text: str, size_px: int, bold: bool, width_px: int) -> str:
+    face = font(size_px, bold)
     if face.getlength(text) <= width_px:
         return text
     while text and face.getlength(text + "…") > width_px:
         text = text[:-1]
     return text + "…"
+
+
+@lru_cache(maxsize=128)
+def _upright(words: str, height: int) -> Image.Image:
+    """What stands beside a colour bar, from below upwards."""
+    face = font(13)
+    words = fitting(words, face, height)
+    label = Image.new("RGB", (round(face.getlength(words)) + 2, 18), "white")
+    ImageDraw.Draw(label).text((0, 1), words, fill=INK, font=face)
+    return label.transpose(Image.Transpose.ROTATE_90)
 
 
 def short_number(value: float) -> str:
@@ -173,11 +189,7 @@ class Canvas:
             self.draw.line((x - 4, at, x + BAR_PX + 4, at), fill=WARNING)
             if min(abs(share - (1 - scale.floor / scale.vmax)) * height for share, _ in marks) > 12:
                 self.text(x + BAR_PX + 7, at, short_number(scale.floor), 13, WARNING, anchor="lm")
-        face = font(13)
-        words = fitting(words, face, height)
-        label = Image.new("RGB", (round(face.getlength(words)) + 2, 18), "white")
-        ImageDraw.Draw(label).text((0, 1), words, fill=INK, font=face)
-        upright = label.transpose(Image.Transpose.ROTATE_90)
+        upright = _upright(words, height)
         self.image.paste(upright, (x + BAR_PX + 58, y + (height - upright.height) // 2))
 
     def save(self, path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 
 import cv2
 import numpy as np
@@ -152,10 +152,12 @@ def over(base: RgbImage, rgba: NDArray[np.uint8]) -> RgbImage:
     return np.asarray(cv2.blendLinear(base, colours, 1 - alpha, alpha), dtype=np.uint8)
 
 
+@lru_cache(maxsize=64)
 def legend_colours(scale: ColourScale, count: int = 256) -> NDArray[np.uint8]:
     """Colours from none to the top as they look over white, (count, 3) uint8."""
     shares = np.linspace(0, scale.vmax, count, dtype=np.float32)[None]
     row: NDArray[np.uint8] = over(np.full((1, count, 3), 255, np.uint8), colourize(shares, scale))[
         0
     ]
+    row.flags.writeable = False  # kept for the next picture
     return row

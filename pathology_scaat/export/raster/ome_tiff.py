@@ -23,6 +23,8 @@ from pathology_scaat.stitching.slide_map import SlideMap
 TILE_PX = 256
 SMALLEST_LEVEL_PX = 512
 BUFFER_BYTES = 8 << 20
+ALONE_PX = 1 << 20
+"""Pixels of a level up to which starting threads takes longer than what they save."""
 SOFTWARE = "pathology_scaat"
 
 
@@ -94,6 +96,6 @@ def write_ome_tiff(path: Path, slide_map: SlideMap) -> None:
                 subifds=len(levels) - 1 if position == 0 else None,
                 subfiletype=0 if position == 0 else 1,
                 metadata=metadata if position == 0 else None,
-                maxworkers=2,
+                maxworkers=2 if size.width * size.height > ALONE_PX else 1,
                 buffersize=BUFFER_BYTES,
             )

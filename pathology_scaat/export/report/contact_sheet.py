@@ -15,6 +15,7 @@ from pathology_scaat.export.raster.canvas import WARNING, fitting, font
 from pathology_scaat.export.raster.colour_scale import ColourScale, legend_colours
 from pathology_scaat.export.raster.overlay_png import NEARLY_ALL
 from pathology_scaat.export.report.records import CONTACT_SHEET, ExportedCohort, small_picture
+from pathology_scaat.slides.base import RgbImage
 
 CELL_PX = 420
 CAPTION_PX = 40
@@ -33,7 +34,7 @@ def columns_for(count: int) -> int:
     return min(range(least, least + 3), key=lambda n: (-count % n, n))
 
 
-def _picture(cohort: ExportedCohort, record: dict[str, Any], side_px: int) -> Image.Image | None:
+def _picture(cohort: ExportedCohort, record: dict[str, Any], side_px: int) -> RgbImage | None:
     """The map over the slide without the frame of text around it; else the whole figure."""
     path = cohort.picture(record, "png", "figure")
     if path is None:
@@ -128,11 +129,9 @@ def write_contact_sheet(cohort: ExportedCohort) -> Path:
         room = side - 2 * GAP_PX
         picture = _picture(cohort, record, room)
         if picture is not None:
-            corner = (
-                x + (side - picture.width) // 2,
-                y + CAPTION_PX + (room - picture.height) // 2,
-            )
-            sheet.paste(picture, corner)
+            height, width = picture.shape[:2]
+            corner = (x + (side - width) // 2, y + CAPTION_PX + (room - height) // 2)
+            sheet.paste(Image.fromarray(picture), corner)
         slide_id = fitting(str(record["slide_id"]), face, room)
         draw.text((x + GAP_PX, y + 2), slide_id, fill="black", font=face)
         caption = fitting(_caption(record), small, room)

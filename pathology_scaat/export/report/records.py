@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import imagecodecs
 import numpy as np
 from PIL import Image
 
@@ -17,6 +18,7 @@ from pathology_scaat.errors import ExportError
 from pathology_scaat.export.raster.canvas import resized
 from pathology_scaat.export.report.differences import Difference
 from pathology_scaat.export.sidecar import read_sidecar
+from pathology_scaat.slides.base import RgbImage
 
 __all__ = [
     "CHECKSUM_META",
@@ -108,26 +110,41 @@ def read_cohort(
     return ExportedCohort(overlay_dir, ordered, tuple(failed), card, differences or {})
 
 
-def small_picture(path: Path, side_px: int, box_px: Sequence[int] | None = None) -> Image.Image:
-    """A picture, or a part (x, y, width, height) of it, no larger than ``side_px``.
+def small_picture(path: Path, side_px: int, box_px: Sequence[int] | None = None) -> RgbImage:
+    """A PNG, or a part (x, y, width, height) of it, no larger than ``side_px``.
 
     Raises
     ------
     ExportError
         If it cannot be decoded.
     """
-    try:
-        with Image.open(path) as picture:
-            small = picture.convert("RGB")
-    except OSError:
-        raise ExportError(path.name, "is a damaged picture", "export the slide again") from None
+    small = _decoded(path)
     if box_px is not None:
         x, y, width, height = box_px
-        small = small.crop((x, y, x + width, y + height))
-    scale = side_px / max(small.size)
+        small = small[max(y, 0) : y + height, max(x, 0) : x + width]
+    rows, columns = small.shape[:2]
+    if not rows * columns:
+        raise _damaged(path)
+    scale = side_px / max(rows, columns)
     if scale >= 1:
         return small
     # By area: as good for making smaller, and a fifth of the time of a filter by Lanczos, which
     # would be a quarter of what a small slide costs.
-    size = (max(round(side * scale), 1) for side in small.size)
-    return Image.fromarray(resized(np.asarray(small, dtype=np.uint8), *size))
+    width, height = (max(round(side * scale), 1) for side in (columns, rows))
+    return resized(np.ascontiguousarray(small), width, height)
+
+
+def _decoded(path: Path) -> RgbImage:
+    """Pixels of a PNG, in half of the time that Pillow takes where it is as exports write it."""
+    try:
+        pixels = np.asarray(imagecodecs.png_decode(path.read_bytes()))
+        if pixels.dtype == np.uint8 and pixels.ndim == 3 and pixels.shape[2] == 3:
+            return pixels
+        with Image.open(path) as picture:
+            return np.asarray(picture.convert("RGB"), dtype=np.uint8)
+    except (OSError, ValueError, RuntimeError):
+        raise _damaged(path) from None
+
+
+def _damaged(path: Path) -> ExportError:
+    return ExportError(path.name, "is a damaged picture", "export the slide again")
