@@ -6,6 +6,9 @@ import os
 import tempfile
 from pathlib import Path
 
+# Before NumPy or torch are loaded: the processes of xdist would each take every core, and spin.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import pytest
 from hypothesis import HealthCheck, settings
 
