@@ -22,6 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pathology_scaat.patches.byte_store import ByteStore, Data, RangeFile, RemoteByteStore
+from pathology_scaat.patches.jpeg_chunk import decode_chunk
+from pathology_scaat.patches.zarr_layout import SLIDE_JPEG_CODEC, most_chunk_bytes
 from pathology_scaat.system.processes import usable_cores
 
 MAX_METADATA_BYTES = 1 << 24
@@ -51,6 +53,12 @@ def _zstd(data: Data, out: NDArray[np.uint8]) -> Any:
 _DECODERS: dict[str, _Decode] = {"blosc": _blosc, "zstd": _zstd}
 
 
+def _slide_jpeg(data: Data, out: NDArray[np.uint8]) -> Any:
+    side = math.isqrt(len(out) // 3)
+    decode_chunk(data, out.reshape(side, side, 3))
+    return out
+
+
 def _checked(data: Data) -> Data:
     """The data without the CRC32C that follows it."""
     if len(data) < 4:
@@ -67,6 +75,14 @@ def _decompressor(codecs: Any) -> tuple[bool, _Decode]:
     if names[:1] != ["bytes"] or names[1] not in _DECODERS or names[2:] not in ([], ["crc32c"]):
         raise LayoutError("codecs")
     return len(names) == 3, _DECODERS[names[1]]
+
+
+def _pixel_decompressor(codecs: Any) -> tuple[bool, _Decode]:
+    """The same for chunks of pixels, which may be the slide's own JPEG tiles."""
+    names = [codec["name"] for codec in codecs]
+    if names[:1] == [SLIDE_JPEG_CODEC] and names[1:] in ([], ["crc32c"]):
+        return len(names) == 2, _slide_jpeg
+    return _decompressor(codecs)
 
 
 def _decoded(data: Data, checked: bool, decode: _Decode, out: NDArray[np.uint8]) -> None:
@@ -133,9 +149,8 @@ class ShardReader:
             raise LayoutError("layout")
         if not 1 <= self._per_shard <= MAX_SHARD_CHUNKS:
             raise LayoutError("shards")
-        self._checked, self._decode = _decompressor(inner["codecs"])
-        size = math.prod(shape)
-        self._most = size + size // 16 + 4096
+        self._checked, self._decode = _pixel_decompressor(inner["codecs"])
+        self._most = most_chunk_bytes(side_px)
         self._indices: dict[int, NDArray[np.uint64]] = {}
         self._own = threading.local()
 
