@@ -11,7 +11,7 @@ import json
 import math
 import os
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import Any
@@ -194,10 +194,26 @@ class ShardReader:
         OSError, LayoutError
             If a shard is missing or damaged.
         """
+        for data, target in zip(self._chunks(items), targets, strict=True):
+            _decoded(data, self._checked, self._decode, target)
+
+    def chunks(self, items: Sequence[int]) -> list[bytes]:
+        """Some items as they are stored, not decoded; those of one shard should stand together.
+
+        Raises
+        ------
+        OSError, LayoutError
+            If a shard is missing or damaged.
+        """
+        found = self._chunks(items)
+        return [bytes(_checked(data) if self._checked else data) for data in found]
+
+    def _chunks(self, items: Sequence[int]) -> Iterator[Data]:
+        """The bytes of each item, valid until the next is asked for."""
         buffer = self._buffer()
         shard_now = -1
         with ExitStack() as opened:
-            for item, target in zip(items, targets, strict=True):
+            for item in items:
                 shard, slot = divmod(item, self._per_shard)
                 if shard != shard_now:
                     opened.close()
@@ -208,8 +224,7 @@ class ShardReader:
                 offset, length = index[slot].tolist()
                 if length > self._most or offset >= 1 << 63:
                     raise LayoutError("absent")
-                data = file.read(offset, length, buffer)
-                _decoded(data, self._checked, self._decode, target)
+                yield file.read(offset, length, buffer)
 
     def _index(self, shard: int, file: RangeFile, buffer: bytearray) -> NDArray[np.uint64]:
         """Offset and length of each item in a shard; read once."""

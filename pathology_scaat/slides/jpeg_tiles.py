@@ -73,8 +73,9 @@ class JpegTiles:
             If it must be decoded; the reason, in words that follow "tiles".
         """
         lattice = self.lattice
-        inside = 0 <= col < lattice.n_cols and 0 <= row < lattice.n_rows
-        if not inside or lattice.box(col, row).size != lattice.tile_size_px:
+        size, tile = lattice.level_size_px, lattice.tile_size_px
+        whole_cols, whole_rows = size.width // tile.width, size.height // tile.height
+        if not (0 <= col < whole_cols and 0 <= row < whole_rows):
             raise JpegStreamError("reach beyond the slide's edge")
         data = self._bytes_of(row * lattice.n_cols + col)
         own, whole = self._last

@@ -20,9 +20,10 @@ import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from reliability_tools import run_scaat
 from zarr.registry import get_codec_class, register_codec
 
-from pathology_scaat.errors import StoreError
+from pathology_scaat.errors import StoreError, UsageError
 from pathology_scaat.patches import PatchStore, TileConfig, TileJob, tile_slide
 from pathology_scaat.patches.identity import identity, settings_of
 from pathology_scaat.patches.jpeg_chunk import decode_chunk, encode_chunk, is_jpeg
@@ -453,3 +454,37 @@ def test_many_chunks_are_decoded_at_once(slide: Path, tmp_path: Path) -> None:
         return await (await group.getitem("patches")).getitem(slice(None))
 
     assert asyncio.run(read()).shape == (12, T, T, 3)
+
+
+def test_tiles_as_they_are_for_other_decoders(slide: Path, tmp_path: Path) -> None:
+    """All of the way to a GPU's decoder but the GPU: the same call with device="cpu"."""
+    torch = pytest.importorskip("torch")
+    decode_jpeg = pytest.importorskip("torchvision.io").decode_jpeg
+    store = tiled(tmp_path, slide)
+    streams = store.jpeg_streams([7, 5, 6, 0])
+    assert streams[1] is None
+    assert streams[2] is None
+    whole = [torch.frombuffer(bytearray(s), dtype=torch.uint8) for s in streams if s]
+    pixels = torch.stack(decode_jpeg(whole, device="cpu")).permute(0, 2, 3, 1).numpy()
+    assert np.array_equal(pixels, store.read([7, 0]))
+    with pytest.raises(IndexError):
+        store.jpeg_streams([12])
+    for other in (tiled(tmp_path, slide, "lossless"), tiled(tmp_path, slide, patch_size_px=2 * T)):
+        with pytest.raises(UsageError, match="one JPEG tile"):
+            other.jpeg_streams([0])
+
+
+def test_the_command(slide: Path, tmp_path: Path) -> None:
+    manifest = tmp_path / "cohort.csv"
+    manifest.write_text(f"slide_path,slide_id\n{slide},s\n")
+    words = ["tile", "--manifest", manifest, "--out", tmp_path / "out", "--mpp", 0.5]
+    words += ["--patch-size", T, "--pixels"]
+    done = run_scaat(*words, "slide-jpeg", in_process=True)
+    assert done.returncode == 0, done.stderr
+    assert "are the slide's own JPEG tiles" in " ".join(done.stderr.split())
+    deep = ("--deep", "--manifest", manifest)
+    checked = run_scaat("verify", "--out", tmp_path / "out", *deep, in_process=True)
+    assert checked.returncode == 0, checked.stderr
+    refused = run_scaat(*words, "jpeg", in_process=True)
+    assert refused.returncode == 2
+    assert "lossless" in refused.stderr
