@@ -33,8 +33,10 @@ from typing import Any
 
 import numpy as np
 
+KEPT = "aligned, the slide's own JPEG"
 SETTINGS: dict[str, dict[str, Any]] = {
     "aligned": {},
+    KEPT: {"pixels": "slide-jpeg"},
     "off the tile grid": {"patch_size_px": 250},
     "50 % overlap": {"overlap": "0.5"},
     "2x the spacing": {"factor": 2.0},
@@ -295,6 +297,42 @@ def write_floor(slide: Path, setting: dict[str, Any], limit: int, cores: int) ->
             yield clock.run(len(held))
 
 
+def copy_alone(slide: Path, setting: dict[str, Any], limit: int, cores: int) -> Iterator[Run]:
+    """All of ``scaat tile`` but the search for tissue and its picture: the patches are known."""
+    from pathology_scaat.patches import TileJob, tile_slide, tiling
+    from pathology_scaat.slides import open_slide
+
+    config = opened_config(slide, setting)
+    with open_slide(slide) as opened, tempfile.TemporaryDirectory() as folder:
+        mask = tiling._tissue(TileJob(slide, "s", Path(folder) / "s.zarr", config), opened)
+    tiling._tissue = lambda job, slide: mask  # type: ignore[assignment]
+    while True:
+        with tempfile.TemporaryDirectory() as folder:
+            job = TileJob(slide, "s", Path(folder) / "s.zarr", config)
+            clock = Clock()
+            yield clock.run(tile_slide(job).n_patches)
+
+
+def bytes_of(slide: Path, setting: dict[str, Any]) -> dict[str, int]:
+    """Bytes of the store, of its patches' tiles in the file, and of all tiles of the level."""
+    from pathology_scaat.patches import PatchStore, TileJob, tile_slide
+    from pathology_scaat.slides import open_slide
+
+    config = opened_config(slide, setting)
+    with tempfile.TemporaryDirectory() as folder, open_slide(slide) as opened:
+        path = Path(folder) / "s.zarr"
+        tile_slide(TileJob(slide, "s", path, config))
+        store = PatchStore(path)
+        level: Any = opened.tiff_level(store.meta.level_read)  # type: ignore[attr-defined]
+        columns, rows = store.grid_index.T
+        lengths = level.planes[0].lengths
+        return {
+            "store_bytes": sum(f.stat().st_size for f in path.rglob("*") if f.is_file()),
+            "tiles_of_patches_bytes": int(lengths[rows * level.lattice.n_cols + columns].sum()),
+            "level_bytes": int(lengths.sum()),
+        }
+
+
 def random_batches(slide: Path, setting: dict[str, Any], limit: int, cores: int) -> Iterator[Run]:
     """Random batches of 256 out of a store."""
     from pathology_scaat.patches import PatchStore, TileJob, tile_slide
@@ -318,6 +356,7 @@ OPENSLIDE, OPENSLIDE_ZARR = "OpenSlide loop, read only", "OpenSlide loop + zarr"
 DECODE, DECODE_FRESH = "decode floor", "decode floor, fresh memory"
 DECODE_PROCESSES = "decode floor, a process a core"
 WRITE = "write floor"
+COPY = "scaat tile, tissue known"
 HS2P = "hs2p (whole, JPEG in a tar)"
 CONTENDERS: dict[str, Contender] = {
     TILE: tile,
@@ -330,6 +369,7 @@ CONTENDERS: dict[str, Contender] = {
     DECODE_FRESH: decode_floor(False),
     DECODE_PROCESSES: decode_by_processes,
     WRITE: write_floor,
+    COPY: copy_alone,
     BATCHES: random_batches,
 }
 
@@ -347,6 +387,12 @@ SYNTHETIC: dict[str, tuple[int, tuple[int, int]]] = {
 REAL = "real"
 PARTS: dict[str, list[tuple[str, str, int, tuple[str, ...]]]] = {
     "aligned": [(REAL, "aligned", 1, ALL_READERS)],
+    "slide-jpeg": [
+        (REAL, KEPT, 1, (TILE, COPY, BATCHES)),
+        (REAL, "aligned", 1, (TILE, COPY, TIATOOLBOX, BATCHES)),
+        (REAL, KEPT, 2, (BATCHES,)),
+        (REAL, "aligned", 2, (BATCHES,)),
+    ],
     "settings": [
         (REAL, "off the tile grid", 1, READERS),
         (REAL, "50 % overlap", 1, (TILE, TIATOOLBOX, HS2P)),
@@ -387,7 +433,10 @@ def child(arguments: argparse.Namespace) -> None:
         done.append(asdict(run))
         if number == arguments.repeats:  # one more than counted: the first one warms up
             break
-    print(json.dumps({"runs": done[1:] or done, "peak_mib": round(peak_mib())}))
+    told = {"runs": done[1:] or done, "peak_mib": round(peak_mib())}
+    if arguments.child == COPY:
+        told.update(bytes_of(arguments.slide, SETTINGS[arguments.setting]))
+    print(json.dumps(told))
 
 
 def hs2p_command(
@@ -436,6 +485,7 @@ def measure(
         "cpu_s": round(best["cpu_s"], 3),
         "peak_mib": result["peak_mib"],
         "repeats": len(result["runs"]),
+        **{name: value for name, value in result.items() if name.endswith("_bytes")},
     }
 
 

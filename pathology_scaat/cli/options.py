@@ -89,6 +89,14 @@ PatchSize = Annotated[
 Overlap = Annotated[
     str | None, typer.Option("--overlap", help="Overlap of neighbours: a ratio (0.5) or 64px.")
 ]
+Pixels = Annotated[
+    str | None,
+    typer.Option(
+        "--pixels",
+        metavar="lossless|slide-jpeg",
+        help="How patches are stored; slide-jpeg: the slide's own JPEG tiles, where it can be.",
+    ),
+]
 Classes = Annotated[
     str | None,
     typer.Option("--classes", help="Class names, comma-separated; others are ignored."),
@@ -372,6 +380,7 @@ def tile_overrides(
     slide_mpp: float | None = None,
     allow_upsampling: bool = False,
     keep_ink: bool = False,
+    pixels: str | None = None,
 ) -> dict[str, Any]:
     """The tile settings that the command line names (None where it names nothing)."""
     from pathology_scaat.geometry import mpp_from_magnification
@@ -384,6 +393,7 @@ def tile_overrides(
         "mpp": mpp,
         "patch_size_px": patch_size,
         "overlap": overlap,
+        "pixels": pixels,
         "class_names": listed(classes),
         "reader": reader,
         "slide_mpp": slide_mpp,

@@ -37,6 +37,7 @@ def run(
     allow_upsampling: opt.AllowUpsampling = False,
     patch_size: opt.PatchSize = None,
     overlap: opt.Overlap = None,
+    pixels: opt.Pixels = None,
     classes: opt.Classes = None,
     background_class: opt.BackgroundClass = None,
     reader: opt.Reader = None,
@@ -90,7 +91,7 @@ def run(
 
     tile_values = opt.tile_overrides(
         mpp, mag, patch_size, overlap, classes, reader, background_class, slide_mpp,
-        allow_upsampling, keep_ink,
+        allow_upsampling, keep_ink, pixels,
     )  # fmt: skip
     settings = load_run_config(
         config,

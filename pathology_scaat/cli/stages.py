@@ -33,6 +33,7 @@ def tile(
     allow_upsampling: opt.AllowUpsampling = False,
     patch_size: opt.PatchSize = None,
     overlap: opt.Overlap = None,
+    pixels: opt.Pixels = None,
     classes: opt.Classes = None,
     background_class: opt.BackgroundClass = None,
     reader: opt.Reader = None,
@@ -66,6 +67,7 @@ def tile(
         slide_mpp,
         allow_upsampling,
         keep_ink,
+        pixels,
     )
     with progress_of(quiet) as reporter:
         report = step(

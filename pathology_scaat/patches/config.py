@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
@@ -23,6 +23,11 @@ DEFAULT_SHARD_BYTES = 64 << 20
 
 Its size costs no memory: it goes to the disk in blocks, and is read a patch at a time.
 """
+
+
+Pixels = Literal["lossless", "slide-jpeg"]
+LOSSLESS: Final[Pixels] = "lossless"
+SLIDE_JPEG: Final[Pixels] = "slide-jpeg"
 
 
 def _as_text(value: Any) -> Any:
@@ -86,6 +91,12 @@ class TileConfig(BaseModel):
     )
     codec: Codec = Field(
         default="lz4", description="lossless compression: lz4 is faster, zstd a little smaller"
+    )
+    pixels: Pixels = Field(
+        default=LOSSLESS,
+        description="how pixels are kept: lossless, or slide-jpeg: the slide's own JPEG tiles, not "
+        "decoded, where patches are whole tiles of a level that is not resampled (else lossless, "
+        "which is told); the same pixels, a tenth of the bytes, slower to read",
     )
 
     @model_validator(mode="after")

@@ -14,8 +14,8 @@ from typing import Any
 
 from pathology_scaat.artifacts.fingerprint import file_sha256, fingerprint
 from pathology_scaat.errors import AnnotationError
-from pathology_scaat.patches.config import TileConfig, TileJob
-from pathology_scaat.patches.schema import PatchStoreMeta, store_version
+from pathology_scaat.patches.config import LOSSLESS, TileConfig, TileJob
+from pathology_scaat.patches.schema import JPEG_VERSION, PatchStoreMeta, store_version
 from pathology_scaat.slides.fingerprint import keyed
 
 METHOD_VERSION = 4
@@ -94,13 +94,18 @@ def identity(
         "parameters": {name: settings.get(name) for name in LABEL_SETTINGS},
         **{name: inputs.get(name) for name in LABEL_INPUTS},
     }
+    parameters = {k: v for k, v in settings.items() if k not in LABEL_SETTINGS}
+    if parameters.get("pixels") == LOSSLESS:
+        del parameters["pixels"]  # as it was before there was a choice
+    # Whether a slide's own tiles can be kept is the slide's matter, not the settings'.
+    asks_for_jpeg = "pixels" in parameters
     pixels = {
         "stage": "tile",
-        "schema": schema_version,
+        "schema": JPEG_VERSION if asks_for_jpeg else schema_version,
         "method": METHOD_VERSION,
         "slide": slide_print,
         "slide_id": slide_id,
-        "parameters": {k: v for k, v in settings.items() if k not in LABEL_SETTINGS},
+        "parameters": parameters,
         **{name: inputs.get(name) for name in _PIXEL_INPUTS},
     }
     if settings.get("only_labelled"):

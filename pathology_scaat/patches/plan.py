@@ -11,6 +11,7 @@ from pathology_scaat.artifacts.urls import slide_location
 from pathology_scaat.errors import ScaatError, StoreError
 from pathology_scaat.geometry import plan_grid, plan_read
 from pathology_scaat.patches.config import TileConfig, TileJob
+from pathology_scaat.patches.slide_jpeg import tile_source
 from pathology_scaat.slides import open_slide
 from pathology_scaat.slides.spacing import check_enlargement, require_mpp, with_fallback
 from pathology_scaat.system.amounts import in_bytes, in_time
@@ -27,6 +28,10 @@ LEAST_TISSUE_SHARE = 0.01
 LEAST_COMPRESSED = 0.35
 MEAN_COMPRESSED = 0.85
 """Bytes of a stored patch by those of its pixels: tissue, lossless; and the least, mostly glass."""
+
+LEAST_JPEG = 0.005
+MEAN_JPEG = 0.1
+"""The same of patches that are the slide's own JPEG tiles."""
 
 LEVEL_PX_PER_SECOND = 40e6
 """Pixels of the level that is read, of those that become patches, by one core in a second."""
@@ -51,6 +56,8 @@ class TilePlan:
         cannot be opened or used at the asked-for µm/px.
     only_labelled : bool
         Whether only patches with a label are kept: how many is not known beforehand.
+    kept_share : float
+        Share of the slides whose own JPEG tiles are kept.
     """
 
     n_slides: int
@@ -60,6 +67,7 @@ class TilePlan:
     n_opened: int
     n_unusable: int = 0
     only_labelled: bool = False
+    kept_share: float = 0.0
 
     @property
     def patch_bytes(self) -> int:
@@ -71,14 +79,20 @@ class TilePlan:
 
     @property
     def expected_bytes(self) -> int:
-        return round(self.expected_patches * self.patch_bytes * MEAN_COMPRESSED)
+        return round(
+            self.expected_patches * self.patch_bytes * self._between(MEAN_COMPRESSED, MEAN_JPEG)
+        )
 
     @property
     def least_bytes(self) -> int:
         """Less than this no cohort takes; 0 where annotations may leave next to nothing."""
         if self.only_labelled:
             return 0
-        return round(self.n_grid * LEAST_TISSUE_SHARE * self.patch_bytes * LEAST_COMPRESSED)
+        compressed = self._between(LEAST_COMPRESSED, LEAST_JPEG)
+        return round(self.n_grid * LEAST_TISSUE_SHARE * self.patch_bytes * compressed)
+
+    def _between(self, lossless: float, jpeg: float) -> float:
+        return lossless + self.kept_share * (jpeg - lossless)
 
     @property
     def core_seconds(self) -> float:
@@ -110,14 +124,21 @@ def grid_of(job: TileJob) -> tuple[int, float]:
     SlideError
         If the slide cannot be opened or used at the asked-for µm/px.
     """
+    n_patches, shrink, _ = _grid_and_source(job)
+    return n_patches, shrink
+
+
+def _grid_and_source(job: TileJob) -> tuple[int, float, bool]:
+    """The same, and whether the slide's own JPEG tiles are kept."""
     config, name = job.config, slide_location(job.slide_path).name
     with open_slide(job.slide_path, reader=config.reader, mpp=job.mpp) as slide:
         info = with_fallback(slide.info, config.slide_mpp, name)
-    mpp = require_mpp(info, name)
-    check_enlargement(mpp, config.mpp, config.mpp_tolerance, config.allow_upsampling, name)
-    plan = plan_read(mpp, info.level_downsamples, config.mpp, config.mpp_tolerance)
-    grid = plan_grid(info.frame_px, plan, config.patch_size_px, config.step_px)
-    return grid.n_patches, plan.shrink
+        mpp = require_mpp(info, name)
+        check_enlargement(mpp, config.mpp, config.mpp_tolerance, config.allow_upsampling, name)
+        plan = plan_read(mpp, info.level_downsamples, config.mpp, config.mpp_tolerance)
+        grid = plan_grid(info.frame_px, plan, config.patch_size_px, config.step_px)
+        source, _ = tile_source(config, slide, plan, grid)
+    return grid.n_patches, plan.shrink, source is not None
 
 
 def plan_tiling(jobs: Sequence[TileJob], config: TileConfig) -> TilePlan:
@@ -129,14 +150,15 @@ def plan_tiling(jobs: Sequence[TileJob], config: TileConfig) -> TilePlan:
     found = []
     for job in sample:
         try:
-            found.append(grid_of(job))
+            found.append(_grid_and_source(job))
         except ScaatError:
             continue
-    mean = sum(n for n, _ in found) / len(sample) if sample else 0.0
-    shrink = sum(s for _, s in found) / len(found) if found else 1.0
+    mean = sum(n for n, _, _ in found) / len(sample) if sample else 0.0
+    shrink = sum(s for _, s, _ in found) / len(found) if found else 1.0
+    kept = sum(k for _, _, k in found) / len(found) if found else 0.0
     return TilePlan(
         len(jobs), round(mean * len(jobs)), config.patch_size_px, shrink, len(sample),
-        len(sample) - len(found), config.only_labelled,
+        len(sample) - len(found), config.only_labelled, kept,
     )  # fmt: skip
 
 
@@ -167,15 +189,20 @@ def check_disk_space(plan: TilePlan, folder: Path) -> str:
     return plan.sentence(free)
 
 
-def check_slide_disk_space(n_patches: int, config: TileConfig, folder: Path, subject: str) -> None:
+def check_slide_disk_space(
+    n_patches: int, config: TileConfig, folder: Path, subject: str, *, kept: bool = False
+) -> None:
     """Refuse a slide whose chosen patches cannot fit, before the first is written.
+
+    ``kept`` tells that they are the slide's own JPEG tiles.
 
     Raises
     ------
     StoreError
         If they do not fit even when compressed as blank glass is.
     """
-    needed = n_patches * 3 * config.patch_size_px**2 * LEAST_COMPRESSED
+    least = LEAST_JPEG if kept else LEAST_COMPRESSED
+    needed = n_patches * 3 * config.patch_size_px**2 * least
     free = free_bytes(folder)
     if needed > free:
         raise StoreError(

@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pathology_scaat.artifacts.urls import is_url
-from pathology_scaat.errors import StoreError
+from pathology_scaat.errors import StoreError, UsageError
 from pathology_scaat.patches.block_reader import BlockReader
 from pathology_scaat.patches.byte_store import byte_store_of
+from pathology_scaat.patches.jpeg_chunk import is_jpeg
 from pathology_scaat.patches.labelled import patches_to_xarray, picked
 from pathology_scaat.patches.schema import PatchStoreMeta
 from pathology_scaat.patches.shard_reader import ShardReader, read_column
@@ -215,6 +216,40 @@ class PatchStore(Described):
             raise IndexError(f"{self.name} has {len(self)} patches")
         tasks = self._pixels.read(wanted, out, np.asarray(rows, dtype=np.int64))
         return PendingRead(tasks, out, self)
+
+    def jpeg_streams(self, indices: Indices) -> list[bytes | None]:
+        """Some patches as the slide's own JPEG tiles, for decoders of your own (a GPU's).
+
+        Returns
+        -------
+        list of bytes or None
+            Whole JPEG streams, in the order asked for; None for a patch that is stored otherwise,
+            which :meth:`read` gives.
+
+        Raises
+        ------
+        UsageError
+            If no patch of this store is one JPEG tile.
+        StoreError
+            If a shard is missing or damaged.
+        IndexError
+            If there is no such patch.
+        """
+        if self.meta.slide_jpeg is None or self.meta.block_size_px is not None:
+            raise UsageError(
+                self.name,
+                "does not hold each patch as one JPEG tile of the slide",
+                "tile with --pixels slide-jpeg and the patch size of the slide's tiles",
+            )
+        reader = self._pixels
+        wanted = np.arange(len(self))[indices].reshape(-1).tolist()
+        if not isinstance(reader, ShardReader):
+            raise self._damaged("patches")
+        try:
+            chunks = reader.chunks(wanted)
+        except _DAMAGE:
+            raise self._damaged(reader.array) from None
+        return [chunk if is_jpeg(chunk) else None for chunk in chunks]
 
     def iter_batches(self, size: int) -> Iterator[NDArray[np.uint8]]:
         """All patches in slide order, (<= size, P, P, 3) uint8 at a time, read one ahead."""

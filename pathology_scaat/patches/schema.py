@@ -14,6 +14,8 @@ SCHEMA_VERSION = 1
 """Of stores that hold whole patches."""
 BLOCKS_VERSION = 2
 """Of stores that hold the blocks which overlapping patches share."""
+JPEG_VERSION = 3
+"""Of stores that hold the slide's own JPEG tiles, as patches or as blocks."""
 ATTRIBUTES_KEY = "pathology_scaat"
 """Key of the zarr group attributes under which all metadata stand."""
 
@@ -49,8 +51,30 @@ class SlideGeometry:
         )
 
 
+@dataclass(frozen=True)
+class SlideJpeg:
+    """How far a store's pixels are the slide's own JPEG tiles.
+
+    Attributes
+    ----------
+    n_kept : int
+        Patches or blocks that are tiles of the slide as it holds them.
+    n_decoded : dict of str to int
+        How many were decoded and stored losslessly, by the reason.
+    """
+
+    n_kept: int
+    n_decoded: dict[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def from_dict(cls, value: dict[str, Any]) -> SlideJpeg:
+        decoded = {str(reason): int(n) for reason, n in value["n_decoded"].items()}
+        return cls(int(value["n_kept"]), decoded)
+
+
 def _block_size(value: dict[str, Any]) -> int | None:
-    if value["schema_version"] == SCHEMA_VERSION:
+    version = value["schema_version"]
+    if version == SCHEMA_VERSION or (version == JPEG_VERSION and "block_size_px" not in value):
         return None
     side, patch = int(value["block_size_px"]), int(value["grid"]["patch_size_px"])
     if side < 1 or patch % side:
@@ -72,9 +96,9 @@ class PatchStoreMeta:
     ==================  ==================  ====================================================
     name                shape, dtype        meaning
     ==================  ==================  ====================================================
-    ``patches``         (N, P, P, 3) uint8  pixels; chunk = one patch, sharded (version 1)
-    ``blocks``          (M, S, S, 3) uint8  pixels; chunk = one block, sharded (version 2)
-    ``patch_blocks``    (N, k * k) int32    blocks of each patch, row by row (version 2)
+    ``patches``         (N, P, P, 3) uint8  pixels; chunk = one patch, sharded (version 1, 3)
+    ``blocks``          (M, S, S, 3) uint8  pixels; chunk = one block, sharded (version 2, 3)
+    ``patch_blocks``    (N, k * k) int32    blocks of each patch, row by row (version 2, 3)
     ``origin_px``       (N, 2) int64        level-0 top-left corner, x, y
     ``grid_index``      (N, 2) int32        column, row in the grid (exact origins come from it)
     ``tissue_fraction`` (N,) float32        tissue share of the patch area, 0 to 1
@@ -84,6 +108,10 @@ class PatchStoreMeta:
 
     Where patches overlap, the store holds the blocks of side S that they share, each once
     (:mod:`pathology_scaat.patches.blocks`); ``block_size_px`` is S, None for whole patches.
+
+    In version 3 a chunk of pixels is a tile of the slide as its file holds it, a JPEG stream
+    (:mod:`pathology_scaat.patches.jpeg_chunk`), or decoded where that cannot be; ``slide_jpeg``
+    counts both. Patches are tiles, or ``blocks`` are where a patch has several.
 
     Where a model was applied, a store may hold all but the pixels, which are read from the slide
     (``has_pixels`` is False): neither ``patches`` nor ``blocks`` and ``patch_blocks`` are there.
@@ -112,6 +140,7 @@ class PatchStoreMeta:
     warnings: tuple[str, ...] = ()
     block_size_px: int | None = None
     has_pixels: bool = True
+    slide_jpeg: SlideJpeg | None = None
     label_fingerprint: str = ""
     label_notes: tuple[str, ...] = ()
     parameters: dict[str, Any] = field(default_factory=dict)
@@ -123,10 +152,14 @@ class PatchStoreMeta:
             del value["block_size_px"]
         if self.has_pixels:
             del value["has_pixels"]
+        if self.slide_jpeg is None:
+            del value["slide_jpeg"]
         return value
 
     @property
     def schema_version(self) -> int:
+        if self.slide_jpeg is not None:
+            return JPEG_VERSION
         return SCHEMA_VERSION if self.block_size_px is None else BLOCKS_VERSION
 
     @classmethod
@@ -138,11 +171,13 @@ class PatchStoreMeta:
         StoreError
             If the attributes are of another schema, version or shape.
         """
-        known = (SCHEMA_VERSION, BLOCKS_VERSION)
-        if value.get("schema") != SCHEMA_NAME or value.get("schema_version") not in known:
+        known = (SCHEMA_VERSION, BLOCKS_VERSION, JPEG_VERSION)
+        version = value.get("schema_version")
+        if value.get("schema") != SCHEMA_NAME or version not in known:
             raise StoreError(
                 subject,
-                f"is not a patch store of schema version {SCHEMA_VERSION} or {BLOCKS_VERSION}",
+                f"is not a patch store of schema version {SCHEMA_VERSION}, {BLOCKS_VERSION} or "
+                f"{JPEG_VERSION}",
                 "make it again with 'scaat tile'",
             )
         try:
@@ -161,6 +196,9 @@ class PatchStoreMeta:
                 warnings=tuple(map(str, value.get("warnings", ()))),
                 block_size_px=_block_size(value),
                 has_pixels=bool(value.get("has_pixels", True)),
+                slide_jpeg=(
+                    SlideJpeg.from_dict(value["slide_jpeg"]) if version == JPEG_VERSION else None
+                ),
                 label_fingerprint=str(value.get("label_fingerprint", "")),
                 label_notes=tuple(map(str, value.get("label_notes", ()))),
                 parameters=dict(value["parameters"]),

@@ -11,7 +11,7 @@ import json
 import math
 import os
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import Any
@@ -22,6 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pathology_scaat.patches.byte_store import ByteStore, Data, RangeFile, RemoteByteStore
+from pathology_scaat.patches.jpeg_chunk import decode_chunk
+from pathology_scaat.patches.zarr_layout import SLIDE_JPEG_CODEC, most_chunk_bytes
 from pathology_scaat.system.processes import usable_cores
 
 MAX_METADATA_BYTES = 1 << 24
@@ -51,6 +53,12 @@ def _zstd(data: Data, out: NDArray[np.uint8]) -> Any:
 _DECODERS: dict[str, _Decode] = {"blosc": _blosc, "zstd": _zstd}
 
 
+def _slide_jpeg(data: Data, out: NDArray[np.uint8]) -> Any:
+    side = math.isqrt(len(out) // 3)
+    decode_chunk(data, out.reshape(side, side, 3))
+    return out
+
+
 def _checked(data: Data) -> Data:
     """The data without the CRC32C that follows it."""
     if len(data) < 4:
@@ -67,6 +75,14 @@ def _decompressor(codecs: Any) -> tuple[bool, _Decode]:
     if names[:1] != ["bytes"] or names[1] not in _DECODERS or names[2:] not in ([], ["crc32c"]):
         raise LayoutError("codecs")
     return len(names) == 3, _DECODERS[names[1]]
+
+
+def _pixel_decompressor(codecs: Any) -> tuple[bool, _Decode]:
+    """The same for chunks of pixels, which may be the slide's own JPEG tiles."""
+    names = [codec["name"] for codec in codecs]
+    if names[:1] == [SLIDE_JPEG_CODEC] and names[1:] in ([], ["crc32c"]):
+        return len(names) == 2, _slide_jpeg
+    return _decompressor(codecs)
 
 
 def _decoded(data: Data, checked: bool, decode: _Decode, out: NDArray[np.uint8]) -> None:
@@ -133,9 +149,8 @@ class ShardReader:
             raise LayoutError("layout")
         if not 1 <= self._per_shard <= MAX_SHARD_CHUNKS:
             raise LayoutError("shards")
-        self._checked, self._decode = _decompressor(inner["codecs"])
-        size = math.prod(shape)
-        self._most = size + size // 16 + 4096
+        self._checked, self._decode = _pixel_decompressor(inner["codecs"])
+        self._most = most_chunk_bytes(side_px)
         self._indices: dict[int, NDArray[np.uint64]] = {}
         self._own = threading.local()
 
@@ -179,10 +194,26 @@ class ShardReader:
         OSError, LayoutError
             If a shard is missing or damaged.
         """
+        for data, target in zip(self._chunks(items), targets, strict=True):
+            _decoded(data, self._checked, self._decode, target)
+
+    def chunks(self, items: Sequence[int]) -> list[bytes]:
+        """Some items as they are stored, not decoded; those of one shard should stand together.
+
+        Raises
+        ------
+        OSError, LayoutError
+            If a shard is missing or damaged.
+        """
+        found = self._chunks(items)
+        return [bytes(_checked(data) if self._checked else data) for data in found]
+
+    def _chunks(self, items: Sequence[int]) -> Iterator[Data]:
+        """The bytes of each item, valid until the next is asked for."""
         buffer = self._buffer()
         shard_now = -1
         with ExitStack() as opened:
-            for item, target in zip(items, targets, strict=True):
+            for item in items:
                 shard, slot = divmod(item, self._per_shard)
                 if shard != shard_now:
                     opened.close()
@@ -193,8 +224,7 @@ class ShardReader:
                 offset, length = index[slot].tolist()
                 if length > self._most or offset >= 1 << 63:
                     raise LayoutError("absent")
-                data = file.read(offset, length, buffer)
-                _decoded(data, self._checked, self._decode, target)
+                yield file.read(offset, length, buffer)
 
     def _index(self, shard: int, file: RangeFile, buffer: bytearray) -> NDArray[np.uint64]:
         """Offset and length of each item in a shard; read once."""

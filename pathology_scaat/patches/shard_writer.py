@@ -21,8 +21,6 @@ from pathlib import Path
 import google_crc32c
 import numpy as np
 
-from pathology_scaat.patches.compression import EncodedPatch
-
 BLOCK_BYTES = 4 << 20
 N_BLOCKS = 6
 """One is filled, one is on its way to the disk, and some may wait while it is slow."""
@@ -110,7 +108,7 @@ class ShardWriter:
         self._finishing: list[Future[None]] = []
         self.n_chunks = 0
 
-    def append(self, encoded: EncodedPatch) -> None:
+    def append(self, encoded: tuple[bytes | bytearray, int]) -> None:
         """Append one chunk.
 
         Raises

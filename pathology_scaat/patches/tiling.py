@@ -27,6 +27,7 @@ from pathology_scaat.patches.publish import new_store
 from pathology_scaat.patches.reader import PatchStore
 from pathology_scaat.patches.relabel import relabel_store
 from pathology_scaat.patches.schema import PatchStoreMeta, SlideGeometry
+from pathology_scaat.patches.slide_jpeg import TileSource, copy_tiles, kept_note, tile_source
 from pathology_scaat.patches.without_pixels import count_unreadable, write_without_pixels
 from pathology_scaat.patches.writer import PatchStoreWriter
 from pathology_scaat.slides import Slide, SlideInfo, open_slide
@@ -101,6 +102,7 @@ def _write(
     meta: PatchStoreMeta,
     plan: Any,
     wanted: _Wanted,
+    source: TileSource | None,
     limits: ExtractorLimits | None,
     signed: Callable[[PatchStoreMeta], PatchStoreMeta],
 ) -> PatchStoreMeta:
@@ -117,13 +119,22 @@ def _write(
             as_blocks=blocks is not None,
             shard_bytes=config.shard_bytes,
             codec=config.codec,
+            slide_jpeg=source is not None,
         ) as writer,
         PatchExtractor(as_tiled(slide), plan, grid, threads=threads, limits=limits) as extractor,
     ):
-        if threads == 1:
-            readable = extractor.extract(index, writer.append, lambda _: None)
+
+        def decode(items: NDArray[np.integer]) -> NDArray[np.bool_]:
+            if threads == 1:
+                return extractor.extract(items, writer.append, lambda _: None)
+            return extractor.extract(items, writer.encode, writer.append_encoded)
+
+        if source is None:
+            readable = decode(index)
         else:
-            readable = extractor.extract(index, writer.encode, writer.append_encoded)
+            readable, kept_tiles = copy_tiles(source, index, writer, decode)
+            said = kept_note(kept_tiles, "patches" if blocks is None else "blocks")
+            meta = replace(meta, slide_jpeg=kept_tiles, notes=(*meta.notes, said))
         patch_blocks = None
         if blocks is not None:  # a patch is readable where all of its blocks are
             moved = blocks.where(readable)
@@ -141,6 +152,13 @@ def _write(
             patch_blocks=patch_blocks,
         )
     return meta
+
+
+def _block_side_px(grid: PatchGrid, source: TileSource | None) -> int | None:
+    """Side of the blocks that are stored; None where patches are stored whole."""
+    if source is None:
+        return block_side_px(grid.patch_size_px, grid.step_px)
+    return source.side_px if source.side_px < grid.patch_size_px else None
 
 
 def _name(job: TileJob) -> str:
@@ -224,7 +242,10 @@ def tile_slide(job: TileJob, *, limits: ExtractorLimits | None = None) -> TileRe
         plan = plan_read(mpp, info.level_downsamples, job.config.mpp, tolerance)
         grid = plan_grid(info.frame_px, plan, job.config.patch_size_px, job.config.step_px)
         wanted, label_notes, warnings = _choose(job, info, grid, tissue)
-        notes = tissue.notes
+        source, not_kept = None, ""
+        if job.keep_pixels:
+            source, not_kept = tile_source(job.config, slide, plan, grid)
+        notes = (*tissue.notes, *((not_kept,) if not_kept else ()))
         if tissue.flags:
             notes = (*notes, "tissue: " + ", ".join(tissue.flags))
         if "mostly-ink" in tissue.flags and job.config.tissue.drop_ink:
@@ -245,7 +266,7 @@ def tile_slide(job: TileJob, *, limits: ExtractorLimits | None = None) -> TileRe
             requested_mpp=plan.requested_mpp,
             effective_mpp=plan.effective_mpp,
             level_read=plan.level,
-            block_size_px=block_side_px(grid.patch_size_px, grid.step_px),
+            block_size_px=_block_side_px(grid, source),
             has_pixels=job.keep_pixels,
             class_names=job.config.class_names,
             notes=notes,
@@ -266,9 +287,11 @@ def tile_slide(job: TileJob, *, limits: ExtractorLimits | None = None) -> TileRe
             )
             return _result(job, info, meta, wanted.label, began)
         if isinstance(store, Path):
-            check_slide_disk_space(len(wanted.index), job.config, store.parent, _name(job))
+            check_slide_disk_space(
+                len(wanted.index), job.config, store.parent, _name(job), kept=source is not None
+            )
         with new_store(job.store_path) as partial:
-            meta = _write(partial, job, slide, meta, plan, wanted, limits, signed)
+            meta = _write(partial, job, slide, meta, plan, wanted, source, limits, signed)
     return _result(job, info, meta, PatchStore(job.store_path).labels, began)
 
 

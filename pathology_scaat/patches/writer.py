@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,6 +18,7 @@ from pathology_scaat.artifacts.fingerprint import versions
 from pathology_scaat.errors import StoreError
 from pathology_scaat.patches.compression import EncodedPatch, PatchEncoder
 from pathology_scaat.patches.config import DEFAULT_SHARD_BYTES
+from pathology_scaat.patches.jpeg_chunk import DECODED_CODEC
 from pathology_scaat.patches.publish import new_store
 from pathology_scaat.patches.schema import PatchStoreMeta
 from pathology_scaat.patches.shard_writer import ShardWriter
@@ -40,7 +42,9 @@ class PatchStoreWriter(Closing):
     called items here. The greatest possible number of them is given beforehand (unreadable ones
     are known only afterwards); :meth:`finish` sets the true one. :meth:`encode` may be called by
     several threads at once, :meth:`append_encoded` by one, in the order of the items. On one thread
-    :meth:`append` does both.
+    :meth:`append` does both. With ``slide_jpeg`` items may also be the slide's own JPEG tiles
+    (:meth:`append_stream`); the others are compressed as :mod:`pathology_scaat.patches.jpeg_chunk`
+    says, whatever ``codec`` is.
     """
 
     def __init__(
@@ -52,6 +56,7 @@ class PatchStoreWriter(Closing):
         as_blocks: bool = False,
         shard_bytes: int = DEFAULT_SHARD_BYTES,
         codec: Codec = "lz4",
+        slide_jpeg: bool = False,
     ) -> None:
         self._path = path
         self._name = path.name.partition(PARTIAL_MARK)[0]
@@ -59,9 +64,11 @@ class PatchStoreWriter(Closing):
         self._array = "blocks" if as_blocks else "patches"
         per_shard = max(1, shard_bytes // (side_px**2 * 3))
         item = "block" if as_blocks else "patch"
-        self._metadata = pixels_metadata(item, max_items, side_px, per_shard, codec)
+        self._metadata = pixels_metadata(
+            item, max_items, side_px, per_shard, None if slide_jpeg else codec
+        )
         path.mkdir(parents=True, exist_ok=True)
-        self._encoder = PatchEncoder(side_px, codec)
+        self._encoder = PatchEncoder(side_px, DECODED_CODEC if slide_jpeg else codec)
         chunk_shape = self._metadata["chunk_grid"]["configuration"]["chunk_shape"]
         self._shards = ShardWriter(path / self._array, chunk_shape[0])
 
@@ -101,6 +108,16 @@ class PatchStoreWriter(Closing):
         encoded = self.encode(patch)
         self.append_encoded(encoded)
         return encoded[1]
+
+    def append_stream(self, stream: bytes) -> int:
+        """Add one item as a whole JPEG stream, with ``slide_jpeg``; how many bytes it takes."""
+        self._check_announced()
+        check = google_crc32c.value(stream).to_bytes(4, "little")
+        try:
+            self._shards.append((stream + check, len(stream) + 4))
+        except OSError as error:
+            raise self._unwritable(error) from None
+        return len(stream) + 4
 
     def _check_announced(self) -> None:
         if self.n_written >= self._n:

@@ -26,6 +26,11 @@ COLUMN_ROWS = 1 << 16
 
 
 Codec = Literal["lz4", "zstd"]
+SLIDE_JPEG_CODEC = "pathology_scaat.slide_jpeg"
+"""Name of the zarr codec of chunks that are the slide's own JPEG tiles.
+
+It makes bytes of an array and back, so that it takes the place of zarr's codec "bytes".
+"""
 
 _CODECS: dict[str, dict[str, Any]] = {
     # Pixels that were JPEG once hardly compress: zstd takes an eighth more off than lz4, at four
@@ -46,13 +51,23 @@ _CODECS: dict[str, dict[str, Any]] = {
 }
 
 
-def pixels_metadata(
-    item: str, n_items: int, side: int, items_per_shard: int, codec: Codec
-) -> dict[str, Any]:
-    """Zarr v3 metadata of ``patches`` or ``blocks``: one chunk per item, sharded, lossless.
+def most_chunk_bytes(side: int) -> int:
+    """Bytes that a chunk of pixels may take, ``side`` in pixels: a longer one is damaged."""
+    size = 3 * side**2
+    return size + size // 16 + 4096
 
-    ``item`` names the first dimension, ``"patch"`` or ``"block"``; ``side`` is in pixels.
+
+def pixels_metadata(
+    item: str, n_items: int, side: int, items_per_shard: int, codec: Codec | None
+) -> dict[str, Any]:
+    """Zarr v3 metadata of ``patches`` or ``blocks``: one chunk per item, sharded.
+
+    ``item`` names the first dimension, ``"patch"`` or ``"block"``; ``side`` is in pixels. Without
+    ``codec`` chunks are the slide's own JPEG tiles (:data:`SLIDE_JPEG_CODEC`).
     """
+    inner: list[dict[str, Any]] = [{"name": SLIDE_JPEG_CODEC, "configuration": {}}]
+    if codec is not None:
+        inner = [{"name": "bytes"}, _CODECS[codec]]
     # A shard never needs to be larger than the array.
     per_shard = max(1, min(items_per_shard, n_items))
     return {
@@ -69,7 +84,7 @@ def pixels_metadata(
                 "name": "sharding_indexed",
                 "configuration": {
                     "chunk_shape": [1, side, side, 3],
-                    "codecs": [{"name": "bytes"}, _CODECS[codec], {"name": "crc32c"}],
+                    "codecs": [*inner, {"name": "crc32c"}],
                     "index_codecs": [
                         {"name": "bytes", "configuration": {"endian": "little"}},
                         {"name": "crc32c"},

@@ -10,6 +10,7 @@ from pathology_scaat.errors import ScaatError, StoreError, UsageError
 from pathology_scaat.execution.devices import require_device
 from pathology_scaat.execution.engine import EngineConfig
 from pathology_scaat.patches import PatchStore, TileConfig
+from pathology_scaat.patches.config import LOSSLESS
 from pathology_scaat.saliency import ExplainConfig
 from pathology_scaat.saliency.explanation import check_match
 from pathology_scaat.system.names import did_you_mean, name_key, shown_names
@@ -189,8 +190,13 @@ def refuse_unused_options(given: Mapping[str, Any], model: BundleConfig) -> None
         )
 
 
-def unused_settings(config: TileConfig, train: TrainConfig, model: BundleConfig) -> list[str]:
-    """A sentence for the settings of a pipeline file that a given model overrides."""
+def unused_settings(
+    config: TileConfig, train: TrainConfig, model: BundleConfig, *, keeps_pixels: bool = True
+) -> list[str]:
+    """A sentence for the settings of a pipeline file that a given model overrides.
+
+    Where no pixels are kept, how they would be stored is one of them.
+    """
     own = {
         "mpp": model.mpp,
         "patch_size_px": model.patch_size_px,
@@ -201,6 +207,8 @@ def unused_settings(config: TileConfig, train: TrainConfig, model: BundleConfig)
         for name, value in own.items()
         if name in config.model_fields_set and not _same(getattr(config, name), value)
     ]
+    if config.pixels != LOSSLESS and not keeps_pixels:
+        named.append("tile.pixels")
     defaults = TrainConfig()
     named += [
         f"train.{name}"

@@ -107,7 +107,7 @@ def prepare(config: RunConfig) -> Prepared:
         model = bundle.config
         inputs["model"] = bundle.fingerprint
         tile_config = tile_config_for(model, config.tile)
-        notes += unused_settings(config.tile, config.train, model)
+        notes += unused_settings(config.tile, config.train, model, keeps_pixels=config.keep_patches)
         notes += shared_slide_notes(cohort)
     else:
         require_device(config.device)

@@ -137,6 +137,23 @@ class TiffSlide(SlideBase):
             raise self._unreadable()
         return pixels[: box.height, : box.width]
 
+    def tiff_level(self, level: int) -> TiffLevel:
+        """Where the tiles of a level are in the file, and how they are decoded."""
+        return self._levels[level]
+
+    def read_bytes(self, offset: int, length: int) -> bytes:
+        """Bytes of the file, fewer where it ends. Safe from several threads.
+
+        Raises
+        ------
+        SlideReadError
+            If the file cannot be read.
+        """
+        try:
+            return self._bytes.read(offset, length)
+        except TIFF_ERRORS:  # whatever a file system of a network raises
+            raise self._unreadable() from None
+
     def _unreadable(self) -> SlideReadError:
         return SlideReadError(self._name, "a tile cannot be decoded", "copy the slide again")
 

@@ -68,6 +68,10 @@ def test_settings_of_a_file_that_a_model_overrides_are_reported() -> None:
     notes = unused_settings(TileConfig(mpp=2.0), TrainConfig(epochs=3), MODEL)
     assert notes == ["settings not used, because a model is given: 'tile.mpp', 'train.epochs'"]
     assert unused_settings(TileConfig(mpp=1.0), TrainConfig(), MODEL) == []
+    jpeg = TileConfig(mpp=1.0, pixels="slide-jpeg")
+    assert unused_settings(jpeg, TrainConfig(), MODEL) == []
+    told = unused_settings(jpeg, TrainConfig(), MODEL, keeps_pixels=False)
+    assert told == ["settings not used, because a model is given: 'tile.pixels'"]
 
 
 def test_a_target_is_matched_by_name() -> None:
