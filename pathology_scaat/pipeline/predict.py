@@ -200,8 +200,8 @@ def publish(
     ]  # fmt: skip
     slides, patients = measured[0].slides, measured[0].patients
     if folds:  # the slides that calibrated a fold's model are tested by another one
-        slides = tuple(row for row in slides if row.split in ("test", EXTERNAL))
-        patients = tuple(row for row in patients if row.split in ("test", EXTERNAL))
+        slides = tuple(row for row in slides if row.fold is None or row.split == "test")
+        patients = tuple(row for row in patients if row.fold is None or row.split == "test")
     write_predictions(out / PREDICTIONS_NAME, slides, names, positive)
     write_predictions(out / PATIENTS_NAME, patients, names, positive)
     if tell_slides:
