@@ -70,8 +70,8 @@ def refuse_without_features(asked: Asked) -> None:
         "--preserve-site": asked.preserve_site,
         "--test-manifest": asked.test_manifest,
     }
-    for option, value in with_slides.items():
-        if value is not None:
+    for option, wanted in with_slides.items():
+        if wanted is not None:
             raise UsageError(
                 option, "of 'scaat train' is for --features", f"for slides: scaat run {option}"
             )

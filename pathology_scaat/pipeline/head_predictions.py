@@ -312,4 +312,5 @@ def _prediction(one: Scored, at: int) -> Prediction:
 @torch.no_grad()
 def _chances(bundle: HeadBundle, scores: NDArray[np.float64]) -> NDArray[np.float64]:
     logits = bundle.model.logits(torch.from_numpy(scores)[None].float()).double().numpy()
-    return softmax(logits / bundle.config.temperature)[0]
+    found: NDArray[np.float64] = softmax(logits / bundle.config.temperature)[0]
+    return found

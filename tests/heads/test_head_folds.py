@@ -383,7 +383,7 @@ def test_cohorts_that_share_anything_are_refused(
     shutil.copytree(elsewhere / "h5", tmp_path / "h5")
     shutil.copy(features / "s01-0.h5", tmp_path / "h5" / "e1.h5")
     shared.write_text("slide_id,case_id,label\ne0,q0,Normal\ne1,q1,Tumor\n")
-    with pytest.raises(ManifestError, match=r"'s01-0', 'e1' have the same features"):
+    with pytest.raises(ManifestError, match=r"'s01-0', 'e1': have the same features"):
         predict_heads(cohort, out, features, test_manifest=shared, test_features=tmp_path / "h5")
     shutil.copy(tmp_path / "h5" / "e2.h5", tmp_path / "h5" / "e3.h5")
     with pytest.raises(ManifestError, match="different patients"):
