@@ -48,6 +48,18 @@ class Asked:
     test_manifest: Path | None = None
 
 
+def bag_unit(asked: str | None) -> Unit | None:
+    """What one bag is, as asked for.
+
+    Raises
+    ------
+    UsageError
+    """
+    if asked is not None and asked not in UNITS:
+        raise UsageError("--bags-of", f"'{asked}' is unknown", f"choose from {', '.join(UNITS)}")
+    return cast("Unit | None", asked)
+
+
 def refuse_without_features(asked: Asked) -> None:
     """Refuse options that nothing would be done with.
 
@@ -60,7 +72,6 @@ def refuse_without_features(asked: Asked) -> None:
         "--grades": asked.grades,
         "--time": asked.time,
         "--event": asked.event,
-        "--bags-of": asked.bags_of,
     }
     for option, value in given.items():
         if value:
@@ -119,13 +130,11 @@ def train(
     from pathology_scaat.pipeline.head_targets import targets_of
     from pathology_scaat.pipeline.head_training import train_heads
 
-    unit = asked.bags_of or "slide"
-    if unit not in UNITS:
-        raise UsageError("--bags-of", f"'{unit}' is unknown", f"choose from {', '.join(UNITS)}")
+    unit = bag_unit(asked.bags_of) or "slide"
     targets = targets_of(asked.columns, asked.grades, asked.time, asked.event)
     with progress_of(quiet) as reporter:
         results = train_heads(
-            manifest, out, features, targets=targets, unit=cast("Unit", unit), config=settings,
+            manifest, out, features, targets=targets, unit=unit, config=settings,
             n_folds=asked.folds, preserve_site=asked.preserve_site,
             test_manifest=asked.test_manifest, seed=seed, overwrite=overwrite, reporter=reporter,
         )  # fmt: skip

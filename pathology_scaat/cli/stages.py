@@ -136,6 +136,8 @@ def train(
         heads.train(table, folder, features, asked, settings, seed or 0, overwrite, quiet)
         return
     heads.refuse_without_features(asked)
+    if (unit := heads.bag_unit(bags_of)) is not None:
+        settings = settings.model_copy(update={"bag": settings.bag.model_copy(update={"of": unit})})
     with progress_of(quiet) as reporter:
         result = step(
             cohort(needed(manifest, "--manifest"), pseudonymize, folder),

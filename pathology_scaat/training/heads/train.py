@@ -143,7 +143,7 @@ def train_head(
             median_risk=judged.median_risk,
             training={
                 **config.model_dump(mode="json", include=USED - {"cache_bytes"}),
-                "bag": work.bag.model_dump(mode="json"),
+                "bag": work.bag.model_dump(mode="json", exclude={"of"}),
                 "seed": seed,
                 **of_fold,
             },
