@@ -184,7 +184,7 @@ BagsOf = Annotated[
     str | None,
     typer.Option(
         "--bags-of",
-        help="With --features: what one bag is, slide or patient (all slides of a patient).",
+        help="Labels of slides: what one bag is, slide or patient (all slides of a patient).",
         autocompletion=completed(("slide", "patient")),
     ),
 ]

@@ -21,6 +21,7 @@ from pathology_scaat.cli.common import (
     train_overrides,
 )
 from pathology_scaat.cli.output import Json, put_values
+from pathology_scaat.errors import UsageError
 
 
 @app.command()
@@ -95,6 +96,9 @@ def train(
     time: opt.TimeColumn = None,
     event: opt.EventColumn = None,
     bags_of: opt.BagsOf = None,
+    folds: opt.Folds = None,
+    preserve_site: opt.PreserveSite = None,
+    test_manifest: opt.TestManifest = None,
     method: opt.TrainingMethod = None,
     backbone: opt.Backbone = None,
     weights: opt.Weights = None,
@@ -123,7 +127,10 @@ def train(
         method, backbone, epochs, eps, positive_class, labels, weights, trainable, data_years
     )
     settings = checked(TrainConfig, values, "train options")
-    asked = heads.Asked(target or [], opt.listed(grades) or [], time, event, bags_of)
+    asked = heads.Asked(
+        target or [], opt.listed(grades) or [], time, event, bags_of, folds, preserve_site,
+        test_manifest,
+    )  # fmt: skip
     if features is not None:
         heads.no_pseudonyms(pseudonymize)
         heads.refuse_engine_options(workers, scheduler, cluster)
@@ -131,6 +138,8 @@ def train(
         heads.train(table, folder, features, asked, settings, seed or 0, overwrite, quiet)
         return
     heads.refuse_without_features(asked)
+    if (unit := heads.bag_unit(bags_of)) is not None:
+        settings = settings.model_copy(update={"bag": settings.bag.model_copy(update={"of": unit})})
     with progress_of(quiet) as reporter:
         result = step(
             cohort(needed(manifest, "--manifest"), pseudonymize, folder),
@@ -196,6 +205,7 @@ def predict(
     features: opt.Features = None,
     ensemble: opt.Ensemble = False,
     test_manifest: opt.TestManifest = None,
+    test_features: heads.TestFeatures = None,
     prevalence: opt.Prevalence = None,
     subgroups: opt.Subgroups = None,
     device: opt.Device = "auto",
@@ -209,14 +219,13 @@ def predict(
     folder = needed(out, "--out")
     if features is not None:
         heads.no_pseudonyms(pseudonymize)
-        beside = {
-            "--ensemble": ensemble,
-            "--test-manifest": test_manifest,
-            "--subgroups": subgroups,
-        }
-        heads.predict(needed(manifest, "--manifest"), folder, features, model or [], beside,
-                      prevalence, seed or 0, quiet)  # fmt: skip
+        heads.predict(
+            needed(manifest, "--manifest"), folder, features, model or [], ensemble,
+            test_manifest, test_features, opt.listed(subgroups) or [], prevalence, seed or 0, quiet,
+        )  # fmt: skip
         return
+    if test_features is not None:
+        raise UsageError("--test-features", "does nothing without --features", "give both")
     from pathology_scaat.cohort.column import columns_of
     from pathology_scaat.pipeline.predict import predict as step
     from pathology_scaat.pipeline.predict import predicting_bundles

@@ -25,6 +25,23 @@ def with_external_test(cohort: Manifest, external: Manifest, seed: int) -> Manif
         If a slide or a patient is in both, or the external table says of a slide that it is to
         be trained on.
     """
+    refuse_shared_with(cohort, external)
+    own = cohort
+    if any(row.split is None for row in cohort.rows):
+        own = assign_splits(cohort, DEVELOPMENT_FRACTIONS, seed)
+    tested = tuple(replace(row, split="test") for row in external.rows)
+    return replace(own, rows=(*own.rows, *tested), notes=(*own.notes, *external.notes))
+
+
+def refuse_shared_with(cohort: Manifest, external: Manifest) -> None:
+    """Refuse an external cohort that is none.
+
+    Raises
+    ------
+    ManifestError
+        If a slide, file or patient is in both tables, or the external one says of a slide that it
+        is to be trained on.
+    """
     _refuse_shared("slide", (r.slide_id for r in cohort.rows), (r.slide_id for r in external.rows))
     _refuse_shared(
         "patient", (r.patient_id for r in cohort.rows), (r.patient_id for r in external.rows)
@@ -39,11 +56,6 @@ def with_external_test(cohort: Manifest, external: Manifest, seed: int) -> Manif
         raise ManifestError(
             "--test-manifest", f"gives '{wrong[0]}' another split than test", "leave split out"
         )
-    own = cohort
-    if any(row.split is None for row in cohort.rows):
-        own = assign_splits(cohort, DEVELOPMENT_FRACTIONS, seed)
-    tested = tuple(replace(row, split="test") for row in external.rows)
-    return replace(own, rows=(*own.rows, *tested), notes=(*own.notes, *external.notes))
 
 
 def _refuse_shared(what: str, first: Iterable[str], second: Iterable[str]) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 from pathology_scaat.errors import ManifestError
 
@@ -87,6 +88,110 @@ def assign_folds(
         held[best].update(own)
         found.update(dict.fromkeys(groups[name], best))
     return found
+
+
+@dataclass(frozen=True)
+class FoldSlide:
+    """What dealing needs to know of a slide.
+
+    Attributes
+    ----------
+    label : str
+        What folds are stratified by.
+    fold : int or None
+        The manifest's own.
+    """
+
+    slide_id: str
+    patient_id: str
+    label: str
+    fold: int | None = None
+
+
+def slide_folds(
+    slides: Iterable[FoldSlide],
+    n_folds: int,
+    seed: int = 0,
+    sites: Mapping[str, str] | None = None,
+) -> dict[str, int]:
+    """Folds of slides, all of a patient's in one; the manifest's own where every slide has one.
+
+    Parameters
+    ----------
+    slides : iterable of FoldSlide
+    n_folds, seed
+        As for :func:`assign_folds`.
+    sites : mapping of slide id to site, optional
+        Sites that are kept together.
+
+    Returns
+    -------
+    dict of slide id to fold
+
+    Raises
+    ------
+    ManifestError
+        If there are too few patients or sites, a patient is at two sites, or the manifest's
+        folds part a patient or a site, or are of another number.
+    """
+    known = tuple(slides)
+    labels: dict[str, set[str]] = {}
+    places: dict[str, set[str]] = {}
+    given: dict[str, set[int]] = {}
+    for slide in known:
+        labels.setdefault(slide.patient_id, set()).add(slide.label)
+        if sites and slide.slide_id in sites:
+            places.setdefault(slide.patient_id, set()).add(sites[slide.slide_id])
+        if slide.fold is not None:
+            given.setdefault(slide.patient_id, set()).add(slide.fold)
+    _refuse_torn(places, "the cohort", "at more than one site", "give each one site")
+    if known and all(slide.fold is not None for slide in known):
+        _refuse_torn(given, "the manifest", "in more than one fold", "give each one fold")
+        found = _given_folds(known, n_folds)
+        _refuse_parted(found, sites or {})
+        return found
+    dealt = assign_folds(
+        {patient: " and ".join(sorted(found)) for patient, found in labels.items()},
+        n_folds,
+        seed,
+        {patient: next(iter(found)) for patient, found in places.items()} if sites else None,
+    )
+    return {s.slide_id: dealt[s.patient_id] for s in known}
+
+
+def _refuse_torn(
+    found: Mapping[str, set[str]] | Mapping[str, set[int]], subject: str, where: str, remedy: str
+) -> None:
+    torn = sorted(patient for patient, values in found.items() if len(values) > 1)
+    if torn:
+        raise ManifestError(subject, f"has patient '{torn[0]}' {where}", remedy)
+
+
+def _refuse_parted(fold_of: Mapping[str, int], sites: Mapping[str, str]) -> None:
+    """Refuse folds of the manifest that part a site which is to be kept together."""
+    folds: dict[str, set[int]] = {}
+    for slide, fold in fold_of.items():
+        if slide in sites:
+            folds.setdefault(sites[slide], set()).add(fold)
+    parted = sorted(site for site, found in folds.items() if len(found) > 1)
+    if parted:
+        raise ManifestError(
+            "--preserve-site",
+            f"does not go with the manifest's folds: they put '{parted[0]}' into several",
+            "leave out --preserve-site, or the column fold",
+        )
+
+
+def _given_folds(slides: Iterable[FoldSlide], n_folds: int) -> dict[str, int]:
+    of_slide = {s.slide_id: s.fold for s in slides if s.fold is not None}
+    numbers = sorted(set(of_slide.values()))
+    if len(numbers) != n_folds:
+        raise ManifestError(
+            "the manifest",
+            f"has {len(numbers)} folds ({', '.join(map(str, numbers[:10]))})",
+            f"ask for --folds {len(numbers)}, or leave the column fold out",
+        )
+    return {slide: numbers.index(fold) for slide, fold in of_slide.items()}
 
 
 def _draw(seed: int, name: str) -> str:

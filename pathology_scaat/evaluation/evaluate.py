@@ -109,6 +109,12 @@ def evaluate_run(
     config = config or ProtocolConfig()
     model = Path(model or out_dir / "model")
     model_config = read_bundle_config(model)
+    if model_config.bag_of is not None:
+        raise UsageError(
+            "the model",
+            "tells of cases, all slides of a patient together, and this measures slides one by one",
+            "see performance.md for how well it tells patients apart",
+        )
     patients = dict(patients or read_column(out_dir, "patient"))
     job = EvaluateJob(
         out_dir, model, config, slide_ids=None if slide_ids is None else tuple(slide_ids),

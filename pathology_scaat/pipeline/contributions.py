@@ -43,6 +43,11 @@ def contribution_names(target: Target) -> tuple[str, ...]:
     return ("higher grade",) if target.kind == "grades" else ("higher hazard",)
 
 
+def contribution_files(folder: Path, slide_id: str) -> tuple[Path, Path]:
+    """Where a slide's table of contributions and its tiles lie."""
+    return folder / f"{slide_id}.csv", folder / f"{slide_id}.geojson.gz"
+
+
 def write_contributions(
     folder: Path,
     file: FeatureFile,
@@ -68,7 +73,7 @@ def write_contributions(
     Written, str
         What was written, and what is wrong (empty where nothing is).
     """
-    table, squares = folder / f"{file.slide_id}.csv", folder / f"{file.slide_id}.geojson.gz"
+    table, squares = contribution_files(folder, file.slide_id)
     if file.coords_px is None:
         table.unlink(missing_ok=True)
         squares.unlink(missing_ok=True)

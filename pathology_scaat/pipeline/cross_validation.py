@@ -9,9 +9,9 @@ from pathlib import Path
 
 from pathology_scaat.artifacts.output_folder import Workspace
 from pathology_scaat.artifacts.status import StatusTable
-from pathology_scaat.cohort.folds import assign_folds, split_of
+from pathology_scaat.cohort.folds import FoldSlide, slide_folds, split_of
 from pathology_scaat.cohort.manifest import Manifest
-from pathology_scaat.errors import ManifestError, TrainingError
+from pathology_scaat.errors import TrainingError
 from pathology_scaat.pipeline.data_years import with_years
 from pathology_scaat.pipeline.label_source import (
     FROM_BAGS,
@@ -110,44 +110,20 @@ def plan_folds(
         slides = with_years(slides, cohort.rows)
     for note in notes:
         listener.note(note)
-    row_of = {row.slide_id: row for row in cohort.rows}
-    labels: dict[str, set[str]] = {}
-    sites_of: dict[str, set[str]] = {}
-    for slide in slides:
-        labels.setdefault(slide.patient_id, set()).add(slide.label or "annotated")
-        if sites and slide.slide_id in sites:
-            sites_of.setdefault(slide.patient_id, set()).add(sites[slide.slide_id])
-    divided = sorted(patient for patient, found in sites_of.items() if len(found) > 1)
-    if divided:
-        raise ManifestError(
-            "the cohort", f"has patient '{divided[0]}' at more than one site", "give each one site"
-        )
-    given = {s.slide_id: getattr(row_of[s.slide_id], "fold", None) for s in slides}
-    if all(fold is not None for fold in given.values()):
-        fold_of = _given_folds(given, n_folds)
-    else:
-        fold_of_patient = assign_folds(
-            {patient: " and ".join(sorted(found)) for patient, found in labels.items()},
-            n_folds,
-            seed,
-            {patient: next(iter(found)) for patient, found in sites_of.items()} if sites else None,
-        )
-        fold_of = {s.slide_id: fold_of_patient[s.patient_id] for s in slides}
+    own = {row.slide_id: row.fold for row in cohort.rows}
+    fold_of = slide_folds(
+        (
+            FoldSlide(s.slide_id, s.patient_id, s.label or "annotated", own.get(s.slide_id))
+            for s in slides
+        ),
+        n_folds,
+        seed,
+        sites,
+    )
     StatusTable(out).update_many(
         (s, "tile", "done", "", {"split": f"fold {fold}"}) for s, fold in fold_of.items()
     )
     return FoldPlan(fold_of, n_folds, slides, by_slide)
-
-
-def _given_folds(given: Mapping[str, int | None], n_folds: int) -> dict[str, int]:
-    numbers = sorted({fold for fold in given.values() if fold is not None})
-    if len(numbers) != n_folds:
-        raise ManifestError(
-            "the manifest",
-            f"has {len(numbers)} folds ({', '.join(map(str, numbers[:10]))})",
-            f"ask for --folds {len(numbers)}, or leave the column fold out",
-        )
-    return {slide: numbers.index(fold) for slide, fold in given.items() if fold is not None}
 
 
 def train_folds(

@@ -10,6 +10,7 @@ from pathology_scaat.artifacts.status import StatusTable
 from pathology_scaat.execution.devices import gpu_count
 from pathology_scaat.execution.engine import Beside, EngineConfig
 from pathology_scaat.patches import TileJob
+from pathology_scaat.pipeline.cases import cases_of, refuse_without_pixels
 from pathology_scaat.pipeline.preflight import check_device, check_stores, spelled_target
 from pathology_scaat.pipeline.reporting import Reporter, StageReport
 from pathology_scaat.pipeline.run_log import logged
@@ -92,6 +93,10 @@ def explain(
     settings = spelled_target(settings, model_config.class_names)
     explained_classes(settings.target, model_config)
     check_stores(space, todo, model_config)
+    cases: Mapping[str, tuple[str, ...]] = {}
+    if model_config.bag_of is not None:
+        cases = cases_of(space, StatusTable(out))
+        refuse_without_pixels(space, {s for i in todo for s in (i, *cases.get(i, ()))})
     jobs = [
         ExplainJob(
             slide_id,
@@ -102,6 +107,7 @@ def explain(
             device,
             overwrite,
             None if slides is None else slides.get(slide_id),
+            tuple(space.patches(other) for other in cases.get(slide_id, ())),
         )
         for slide_id in todo
     ]

@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pathology_scaat.cohort.column import column_of
+from pathology_scaat.cohort.external import DEVELOPMENT_FRACTIONS
 from pathology_scaat.cohort.manifest import Manifest, ManifestRow, assign_splits, read_manifest
 from pathology_scaat.cohort.outcomes import events_of, times_of
 from pathology_scaat.errors import ManifestError, TrainingError, UsageError
-from pathology_scaat.system.names import normal_name
+from pathology_scaat.system.names import normal_name, shown_names
 from pathology_scaat.training.bundle_config import class_names_problem
 from pathology_scaat.training.heads.config import Target, Unit
 from pathology_scaat.training.heads.data import FeatureBag
@@ -39,8 +40,16 @@ class FeatureCohort:
         return tuple(row for row in self.manifest.rows if row.slide_id in self.files)
 
 
-def read_feature_cohort(table: Path, features: Path) -> FeatureCohort:
+def read_feature_cohort(
+    table: Path, features: Path, *, option: str = "--manifest", folder_option: str = "--features"
+) -> FeatureCohort:
     """A table and the features of its slides; only the files' heads are read.
+
+    Parameters
+    ----------
+    table, features : Path
+    option, folder_option : str
+        What the user gave them by, for what is said of them.
 
     Raises
     ------
@@ -52,11 +61,11 @@ def read_feature_cohort(table: Path, features: Path) -> FeatureCohort:
         If a file is none, or damaged.
     """
     if not table.is_file():
-        raise UsageError("--manifest", "is no table", "give the cohort's table (CSV)")
+        raise UsageError(option, "is no table", "give the cohort's table (CSV)")
     held = feature_ids(features) if features.is_dir() else ()
     if not held:
         raise UsageError(
-            "--features", "holds no features (.h5)", "give the folder with one .h5 file a slide"
+            folder_option, "holds no features (.h5)", "give the folder with one .h5 file a slide"
         )
     manifest = read_manifest(table, needs_slides=False)
     files = {}
@@ -66,7 +75,7 @@ def read_feature_cohort(table: Path, features: Path) -> FeatureCohort:
             files[row.slide_id] = read_feature_file(path, row.slide_id)
     if not files:
         raise UsageError(
-            "--features",
+            folder_option,
             f"holds {len(held)} files, none of them a slide's of the table ({held[0]}.h5)",
             "name the slides in the table as the files are named, without the ending",
         )
@@ -78,6 +87,27 @@ def read_feature_cohort(table: Path, features: Path) -> FeatureCohort:
     if others:
         notes.append(f"{len(others)} file(s) of features are of no slide of the table.")
     return FeatureCohort(table, manifest, files, tuple(notes))
+
+
+def refuse_copied_features(*cohorts: FeatureCohort) -> None:
+    """Refuse the same features under two patients: one would be trained, the other tested on.
+
+    Raises
+    ------
+    ManifestError
+        Naming the slides.
+    """
+    groups: dict[str, list[ManifestRow]] = {}
+    for cohort in cohorts:
+        for row in cohort.rows:
+            groups.setdefault(cohort.files[row.slide_id].fingerprint, []).append(row)
+    for group in groups.values():
+        if len({row.patient_id for row in group}) > 1:
+            raise ManifestError(
+                f"slides {shown_names(row.slide_id for row in group)}",
+                "have the same features but belong to different patients",
+                "give them one patient_id, or keep one of them",
+            )
 
 
 def _cells(cohort: FeatureCohort, column: str) -> dict[str, str]:
@@ -199,12 +229,10 @@ def _bag(
     return FeatureBag(bag_id, patient, split, files, said.label, said.time, said.event)
 
 
-def assign_head_splits(
-    cohort: FeatureCohort, truth: Mapping[str, Truth], seed: int
-) -> tuple[dict[str, str], tuple[str, ...]]:
-    """Splits of the slides of which the table says something, patient by patient.
+def labelled_rows(cohort: FeatureCohort, truth: Mapping[str, Truth]) -> list[ManifestRow]:
+    """Rows of which the table says something; their label is what they are stratified by.
 
-    Those that the table gives are kept; of survival, patients are stratified by the event.
+    Of survival that is whether the event was seen.
 
     Raises
     ------
@@ -223,7 +251,22 @@ def assign_head_splits(
             "says nothing of any slide that has features",
             "fill in the column that is to be learnt",
         )
-    assigned = assign_splits(Manifest(rows=tuple(rows)), seed=seed)
+    return rows
+
+
+def assign_head_splits(
+    rows: Sequence[ManifestRow], seed: int, *, with_test: bool = True
+) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Splits of slides, patient by patient; those that the table gives are kept.
+
+    Without ``with_test`` nobody is kept for testing: another cohort is tested on.
+    """
+    manifest = Manifest(rows=tuple(rows))
+    assigned = (
+        assign_splits(manifest, seed=seed)
+        if with_test
+        else assign_splits(manifest, DEVELOPMENT_FRACTIONS, seed)
+    )
     return {r.slide_id: r.split or "train" for r in assigned.rows}, assigned.notes
 
 

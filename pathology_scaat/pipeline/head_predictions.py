@@ -9,31 +9,37 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from pathology_scaat.artifacts.checksums import write_sums
-from pathology_scaat.artifacts.output_folder import PREDICTIONS_NAME, SUMS_NAME, claim_output
-from pathology_scaat.errors import BundleError, UsageError
+from pathology_scaat.artifacts.output_folder import claim_output
+from pathology_scaat.cohort.column import columns_of
+from pathology_scaat.cohort.external import refuse_shared_with
+from pathology_scaat.errors import UsageError
 from pathology_scaat.evaluation.performance.predictions import EXTERNAL, Prediction
-from pathology_scaat.evaluation.performance.survival import (
-    Risk,
-    measure_risks,
-    write_risks,
-    write_survival,
-)
+from pathology_scaat.evaluation.performance.subgroups import MIXED
 from pathology_scaat.metrics.functional.calibration import softmax
-from pathology_scaat.pipeline.contributions import CONTRIBUTIONS, write_contributions
 from pathology_scaat.pipeline.head_cohort import (
     FeatureCohort,
-    Truth,
     make_bags,
     read_feature_cohort,
+    refuse_copied_features,
     truth_of,
 )
-from pathology_scaat.pipeline.head_targets import HEAD, head_folders, refuse_slide_models
+from pathology_scaat.pipeline.head_folds import Member, ensure_record, members_of
+from pathology_scaat.pipeline.head_scoring import (
+    AllScored,
+    Scored,
+    check_members,
+    refuse_known,
+    score_bags,
+)
+from pathology_scaat.pipeline.head_survival import publish_survival
+from pathology_scaat.pipeline.head_targets import head_folders, refuse_slide_models
+from pathology_scaat.pipeline.members import ENSEMBLE_RULE
 from pathology_scaat.pipeline.predict import Gathered, PredictReport, publish
 from pathology_scaat.pipeline.reporting import Reporter, Silent
-from pathology_scaat.training.heads.bundle import HeadBundle, load_head, read_head_config
-from pathology_scaat.training.heads.data import FeatureBag, FeatureReader, is_known
+from pathology_scaat.training.heads.bundle import HeadBundle, load_head
+from pathology_scaat.training.heads.data import FeatureBag, is_known
 
 BAG_RULE = (
     "a head on features: the sum of what the patches of a bag contribute, calibrated; a bag is "
@@ -50,14 +56,24 @@ class HeadPredictions:
     ----------
     classes : PredictReport or None
         Of classes and grades.
-    survival : dict or None
-        The record of survival, as ``performance.json``.
+    survival, external : dict or None
+        The record of survival, as ``performance.json``, and beside folds that of an external
+        cohort.
     """
 
     folder: Path
     n_predicted: int
     classes: PredictReport | None = None
     survival: dict[str, Any] | None = None
+    external: dict[str, Any] | None = None
+
+    @property
+    def external_performance(self) -> dict[str, Any] | None:
+        """The record of the external cohort beside that of folds; None where there are not both."""
+        if self.classes is None:
+            return self.external
+        found = self.classes.external
+        return found.as_dict() if found is not None else None
 
     @property
     def performance(self) -> dict[str, Any] | None:
@@ -68,217 +84,233 @@ class HeadPredictions:
         return found.as_dict() if found is not None else None
 
 
+@dataclass(frozen=True)
+class _Asked:
+    """What is asked of each head alike."""
+
+    cohorts: tuple[FeatureCohort, ...]
+    """The cohort, and the external one where there is one."""
+    prevalence: float | None
+    subgroups: Mapping[str, Mapping[str, str]]
+    seed: int
+    listener: Reporter
+
+
 def predict_heads(
     manifest: Path,
     out: Path,
     features: Path,
     *,
-    model: Path | None = None,
+    models: Sequence[Path] = (),
+    test_manifest: Path | None = None,
+    test_features: Path | None = None,
     prevalence: float | None = None,
+    subgroups: Sequence[str] = (),
     seed: int = 0,
     reporter: Reporter | None = None,
 ) -> tuple[HeadPredictions, ...]:
-    """Predict with the heads in ``out``, or with another one, and measure where there is a truth.
+    """Predict with the heads in ``out``, or with other ones, and measure where there is a truth.
 
     Writes ``predictions.csv``, ``performance.*``, and of each slide what its patches contribute.
+    The heads of folds each predict the patients that they never saw, and all of them together
+    those of elsewhere.
+
+    Parameters
+    ----------
+    manifest, out, features : Path
+    models : sequence of Path, optional
+        Other heads than those in ``out``; several predict together.
+    test_manifest : Path, optional
+        An external cohort: judged by itself.
+    test_features : Path, optional
+        Its features, where they are in another folder.
+    prevalence : float, optional
+        At which predictive values are given; of classes.
+    subgroups : sequence of str
+        Columns of the tables by whose values the same patients are measured.
+    seed : int
+        Of the bootstrap.
+    reporter : Reporter, optional
 
     Raises
     ------
     UsageError
         If there is no head, or table and features do not fit.
+    ManifestError
+        If a patient of the external cohort is of the other one, or a head was trained with it.
     BundleError
-        If the features are of another encoder than the head's.
+        If the features are of another encoder than the head's, or folds lack a head.
     """
     listener = reporter or Silent()
     if prevalence is not None and not 0 < prevalence < 1:
         raise UsageError("--prevalence", f"{prevalence} is no share", "give e.g. 0.1")
-    pairs = [(out, model)] if model is not None else [(f, f / HEAD) for f in head_folders(out)]
-    if not pairs:
+    if test_features is not None and test_manifest is None:
+        raise UsageError("--test-features", "does nothing without --test-manifest", "give both")
+    folders = (out,) if models else head_folders(out)
+    if not folders:
         raise UsageError("--out", "holds no head", "train one with 'scaat train --features'")
-    for _, path in pairs:
-        read_head_config(path)
+    given = tuple(Member(None, load_head(path)) for path in models)
+    heads = {folder: given or members_of(folder) for folder in folders}
+    for members in heads.values():
+        check_members(members)
+        if prevalence is not None and members[0].bundle.config.target.kind == "survival":
+            raise UsageError("--prevalence", "is of classes, and the head tells survival",
+                             "leave it out")  # fmt: skip
     refuse_slide_models(out)
-    cohort = read_feature_cohort(manifest, features)
-    claim_output(out)
-    for note in cohort.notes:
-        listener.note(note)
-    return tuple(
-        _predict_one(folder, load_head(path), cohort, prevalence, seed, listener)
-        for folder, path in pairs
-    )
-
-
-def _predict_one(
-    folder: Path,
-    bundle: HeadBundle,
-    cohort: FeatureCohort,
-    prevalence: float | None,
-    seed: int,
-    listener: Reporter,
-) -> HeadPredictions:
-    config = bundle.config
-    truth = truth_of(cohort, config.target, needed=False)
-    bags = make_bags(cohort, truth, config.unit)
-    bags = [bag for bag in bags if bag.n_patches]
-    for bag in bags:
-        _check_fit(bag, bundle)
-    listener.begin("predict", len(bags))
-    reader = FeatureReader(0)
-    scores = []
-    notes: list[str] = []
-    n_squares = n_tables = 0
-    for bag in bags:
-        with torch.no_grad():
-            parts = bundle.model.contributions(reader.read(bag))
-        scores.append(parts.sum(dim=0).numpy())
-        start = 0
-        for file in bag.files:
-            mine = parts[start : start + file.n_patches].numpy()
-            start += file.n_patches
-            written, problem = write_contributions(
-                folder / CONTRIBUTIONS, file, mine, config.target, _slide_of(cohort, file.slide_id)
-            )
-            n_tables += written.table
-            n_squares += written.squares
-            if problem:
-                notes.append(problem)
-        listener.advance("predict")
-    listener.end("predict")
-    n_slides = sum(len(bag.files) for bag in bags)
-    if n_squares < n_slides:
-        notes.append(
-            f"{n_slides - n_squares} of {n_slides} slides have no contributions for QuPath: their "
-            "files do not say where patches lie and how large they are on level 0."
+    cohorts = [read_feature_cohort(manifest, features)]
+    if test_manifest is not None:
+        outside = read_feature_cohort(
+            test_manifest,
+            test_features or features,
+            option="--test-manifest",
+            folder_option="--features" if test_features is None else "--test-features",
         )
-    if config.notes and any("LEARNT NOTHING" in note for note in config.notes):
-        notes.append(next(note for note in config.notes if "LEARNT NOTHING" in note))
-    found = np.array(scores, np.float64).reshape(len(bags), -1)
-    splits = [_split_of(bundle, bag) for bag in bags]
+        refuse_shared_with(cohorts[0].manifest, outside.manifest)
+        cohorts.append(outside)
+    refuse_copied_features(*cohorts)
+    groups = columns_of([(c.table, c.manifest) for c in cohorts], list(subgroups))
+    claim_output(out)
+    for note in (note for cohort in cohorts for note in cohort.notes):
+        listener.note(note)
+    asked = _Asked(tuple(cohorts), prevalence, groups, seed, listener)
+    return tuple(_predict_one(folder, members, asked) for folder, members in heads.items())
+
+
+def _predict_one(folder: Path, members: tuple[Member, ...], asked: _Asked) -> HeadPredictions:
+    config = members[0].bundle.config
+    bags: list[FeatureBag] = []
+    external: set[str] = set()
+    measured = False
+    notes: list[str] = []
+    for number, cohort in enumerate(asked.cohorts):
+        truth = truth_of(cohort, config.target, needed=False)
+        measured = measured or bool(truth)
+        found = make_bags(cohort, truth, config.unit)
+        if empty := [bag.bag_id for bag in found if not bag.n_patches]:
+            notes.append(f"{len(empty)} bag(s) hold no patch and have no prediction "
+                         f"({', '.join(empty[:5])}).")  # fmt: skip
+        found = [bag for bag in found if bag.n_patches]
+        if number:
+            refuse_known(found, members)
+            external |= {bag.bag_id for bag in found}
+        bags += found
+    notes += _strange(bags, members[0].bundle)
+    asked.listener.begin("predict", len(bags))
+    slides = {
+        row.slide_id: row.slide_path
+        for cohort in asked.cohorts
+        for row in cohort.rows
+        if isinstance(row.slide_path, Path) and _is_slide(row.slide_path)
+    }
+    scored = score_bags(folder, members, bags, frozenset(external), slides, asked.listener)
+    asked.listener.end("predict")
+    notes += scored.notes
+    if not measured:
+        notes.append(f"The tables have no column {config.target.column}: nothing is measured.")
+    groups = {column: _by_bag(bags, value_of) for column, value_of in asked.subgroups.items()}
+    ensure_record(folder, {"target": config.target.model_dump(mode="json"),
+                           "models": [one.bundle.fingerprint for one in members]})  # fmt: skip
     if config.target.kind == "survival":
-        return _survival(folder, bundle, bags, found[:, 0], splits, notes, seed, listener)
-    return _classes(folder, bundle, bags, found, splits, notes, truth, prevalence, seed, listener)
+        records = publish_survival(
+            folder, members, scored.bags, notes, asked.subgroups, asked.seed, asked.listener
+        )
+        return HeadPredictions(
+            folder, records.n_predicted, survival=records.main, external=records.external
+        )
+    return _classes(folder, members, scored, notes, groups, asked)
 
 
-def _check_fit(bag: FeatureBag, bundle: HeadBundle) -> None:
-    config = bundle.config
-    for file in bag.files:
-        if file.n_features != config.n_features:
-            raise BundleError(
-                file.path.name,
-                f"has {file.n_features} features a patch, and the head wants {config.n_features}",
-                "give features of the encoder that the head was trained on",
-            )
-        if file.encoder and config.encoder and file.encoder != config.encoder:
-            raise BundleError(
-                file.path.name,
-                f"names the encoder '{file.encoder}', and the head '{config.encoder}'",
-                "give features of the encoder that the head was trained on",
-            )
+def _is_slide(path: Path) -> bool:
+    """Whether a table's path is that of a slide that is there, and no file of features."""
+    return path.suffix.lower() not in (".h5", ".hdf5") and path.exists()
 
 
-def _slide_of(cohort: FeatureCohort, slide_id: str) -> Path | None:
-    """The slide's file, where the table names one that is there and is no file of features."""
-    row = next(r for r in cohort.manifest.rows if r.slide_id == slide_id)
-    location = row.slide_path
-    if not isinstance(location, Path) or location.suffix.lower() in (".h5", ".hdf5"):
-        return None
-    return location if location.exists() else None
+def _strange(bags: Sequence[FeatureBag], bundle: HeadBundle) -> list[str]:
+    """Labels that the head does not know: such bags are in no figure."""
+    target = bundle.config.target
+    if target.kind == "survival":
+        return []
+    found = [bag.label for bag in bags if bag.label and not is_known(bag, target)]
+    if not found:
+        return []
+    named = ", ".join(sorted(set(found))[:5])
+    return [
+        f"{len(found)} bag(s) have a {target.column} that the head does not know ({named}): they "
+        f"are predicted and in no figure. It knows {', '.join(target.names)}."
+    ]
 
 
-def _split_of(bundle: HeadBundle, bag: FeatureBag) -> str:
-    """A bag's part in the training, by the head's own record: the one closest to training."""
-    roles = {bundle.role_of(file.fingerprint, bag.patient_id) for file in bag.files}
-    worst = next((role for role in ("train", "val", "test") if role in roles), "")
-    return worst or (EXTERNAL if is_known(bag, bundle.config.target) else "")
+def _by_bag(bags: Sequence[FeatureBag], value_of: Mapping[str, str]) -> dict[str, str]:
+    """A column by bag, as its row is headed: of several slides the value that all have."""
+    found = {}
+    for bag in bags:
+        values = {value_of.get(file.slide_id, "") for file in bag.files}
+        value = values.pop() if len(values) == 1 else MIXED
+        if value:
+            found[_heading(bag)] = value
+    return found
+
+
+def _heading(bag: FeatureBag) -> str:
+    return "; ".join(file.slide_id for file in bag.files)
 
 
 def _classes(
     folder: Path,
-    bundle: HeadBundle,
-    bags: Sequence[FeatureBag],
-    scores: np.ndarray,
-    splits: Sequence[str],
+    members: Sequence[Member],
+    scored: AllScored,
     notes: list[str],
-    truth: Mapping[str, Truth],
-    prevalence: float | None,
-    seed: int,
-    listener: Reporter,
+    groups: Mapping[str, Mapping[str, str]],
+    asked: _Asked,
 ) -> HeadPredictions:
-    config = bundle.config
-    with torch.no_grad():
-        logits = bundle.model.logits(torch.from_numpy(scores).float()).double().numpy()
-    chances = softmax(logits / config.temperature)
-    rows = tuple(
-        Prediction(
-            bag.patient_id, "; ".join(f.slide_id for f in bag.files), None, split, bag.label,
-            chance, model=bundle.fingerprint,
-        )
-        for bag, split, chance in zip(bags, splits, chances, strict=True)
-    )  # fmt: skip
+    first = members[0].bundle
+    config = first.config
+    folds = members[0].fold is not None
+    at = config.target.names.index(config.positive_class)
+    rows = tuple(_prediction(one, at) for one in scored.bags)
     if config.unit == "patient":
         notes.append(OF_PATIENTS)
-    if not truth:
-        notes.append(f"The table has no column {config.target.column}: nothing is measured.")
-    how = {
-        "rule": BAG_RULE.format(unit=config.unit),
-        "calibration": config.calibration,
-        "models": [{"fold": None, "fingerprint": bundle.fingerprint,
-                    "calibration": config.calibration}],
+    rule = BAG_RULE.format(unit=config.unit)
+    how: dict[str, Any] = {
+        "rule": rule,
+        "calibration": "; ".join(dict.fromkeys(m.bundle.config.calibration for m in members)),
+        "models": [
+            {"fold": one.fold, "fingerprint": one.bundle.fingerprint,
+             "calibration": one.bundle.config.calibration}
+            for one in members
+        ],
     }  # fmt: skip
-    gathered = Gathered(rows, config.target.names, config.positive_class, how, True, False)
+    if len(members) > 1:
+        joint = f"{ENSEMBLE_RULE.format(n=len(members))}; each: {rule}"
+        how["external_rule" if folds else "rule"] = joint
+    both = folds and any(r.split == EXTERNAL for r in rows)
+    gathered = Gathered(
+        rows, config.target.names, config.positive_class, how, True, both, n_models=len(members)
+    )
     report = publish(
-        folder, gathered, notes=notes, folds=False, prevalence=prevalence, subgroups=None,
-        seed=seed, listener=listener, fill_slide_table=False,
+        folder, gathered, notes=notes, folds=folds, prevalence=asked.prevalence,
+        subgroups=groups, seed=asked.seed, listener=asked.listener, fill_slide_table=False,
     )  # fmt: skip
     if report.performance is None:
         for note in notes:
-            listener.note(note)
-    return HeadPredictions(folder, len(rows), classes=report)
+            asked.listener.note(note)
+    return HeadPredictions(folder, len(report.predictions), classes=report)
 
 
-def _survival(
-    folder: Path,
-    bundle: HeadBundle,
-    bags: Sequence[FeatureBag],
-    hazards: np.ndarray,
-    splits: Sequence[str],
-    notes: list[str],
-    seed: int,
-    listener: Reporter,
-) -> HeadPredictions:
-    median = bundle.config.median_risk or 0.0
-    risks = [
-        Risk(
-            bag.patient_id, tuple(f.slide_id for f in bag.files), split, float(hazard),
-            bool(hazard > median), bag.time, bag.event, bundle.fingerprint,
-        )
-        for bag, hazard, split in zip(bags, hazards, splits, strict=True)
-    ]  # fmt: skip
-    write_risks(folder / PREDICTIONS_NAME, risks)
-    judged, words = _judged(risks)
-    record = {
-        **measure_risks(judged, words, seed=seed),
-        "prediction": {"rule": BAG_RULE.format(unit="patient"),
-                       "calibration": bundle.config.calibration,
-                       "model": bundle.fingerprint,
-                       "risk_group": f"high above {median:.6g}, the training patients' median"},
-        "notes": notes,
-    }  # fmt: skip
-    write_survival(folder, record)
-    write_sums(folder, SUMS_NAME, (PREDICTIONS_NAME, "performance.json", "performance.md"))
-    for note in notes:
-        listener.note(note)
-    return HeadPredictions(folder, len(risks), survival=record)
+def _prediction(one: Scored, at: int) -> Prediction:
+    """A bag's probabilities: of the head that spoke, or the mean over those that did."""
+    chances = np.stack([_chances(b, s) for b, s in zip(one.heads, one.scores, strict=True)])
+    several = len(one.heads) > 1
+    return Prediction(
+        one.bag.patient_id, _heading(one.bag), one.fold, one.split, one.bag.label,
+        chances.mean(axis=0),
+        disagreement=float(chances[:, at].std()) if several else None,
+        model="" if several else one.heads[0].fingerprint,
+    )  # fmt: skip
 
 
-def _judged(risks: Sequence[Risk]) -> tuple[list[Risk], str]:
-    """Which patients count: those that took no part in training, where there are any."""
-    for split, words in (
-        (EXTERNAL, "external test patients"),
-        ("test", "test patients"),
-        ("val", "validation patients, which chose the epoch: optimistic"),
-    ):
-        found = [r for r in risks if r.split == split and r.is_known]
-        if found:
-            return found, words
-    return [], "no patients that took no part in the training"
+@torch.no_grad()
+def _chances(bundle: HeadBundle, scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    logits = bundle.model.logits(torch.from_numpy(scores)[None].float()).double().numpy()
+    found: NDArray[np.float64] = softmax(logits / bundle.config.temperature)[0]
+    return found

@@ -13,6 +13,7 @@ from pathology_scaat.training.heads.config import Target
 
 HEAD = "head"
 TARGETS = "targets"
+FOLDS = "folds"
 
 
 def targets_of(
@@ -49,10 +50,46 @@ def targets_of(
     return tuple(Target(column=name) for name in names)
 
 
+def fold_heads(folder: Path) -> dict[int, Path]:
+    """The heads of cross-validation that a folder holds, by fold."""
+    found = {
+        int(path.parent.name): path
+        for path in (folder / FOLDS).glob(f"*/{HEAD}")
+        if path.is_dir() and path.parent.name.isdecimal()
+    }
+    return dict(sorted(found.items()))
+
+
+def fold_head(folder: Path, fold: int) -> Path:
+    """Where the head of a fold lies."""
+    return folder / FOLDS / str(fold) / HEAD
+
+
 def head_folders(out: Path) -> tuple[Path, ...]:
-    """Folders below ``out`` that hold a head each, itself among them."""
+    """Folders below ``out`` that hold a head each, or those of folds; itself among them."""
     found = [out, *sorted(p for p in (out / TARGETS).glob("*") if p.is_dir())]
-    return tuple(folder for folder in found if (folder / HEAD).is_dir())
+    return tuple(folder for folder in found if (folder / HEAD).is_dir() or fold_heads(folder))
+
+
+def refuse_other_heads(folder: Path, n_folds: int | None) -> None:
+    """Refuse a folder with heads of another kind: which of them predicts would be a guess.
+
+    Raises
+    ------
+    UsageError
+        If it holds a head of all slides and folds are asked for, or the other way round, or the
+        heads of more folds.
+    """
+    there = fold_heads(folder)
+    if n_folds is None and there:
+        found = f"holds heads of {len(there)} folds"
+    elif n_folds is not None and (folder / HEAD).is_dir():
+        found = "holds a head of no fold"
+    elif n_folds is not None and any(fold >= n_folds for fold in there):
+        found = f"holds heads of more than {n_folds} folds"
+    else:
+        return
+    raise UsageError("--out", found, "give another folder, or remove them first")
 
 
 def target_folder(out: Path, target: Target, n_targets: int) -> Path:
@@ -70,7 +107,7 @@ def refuse_slide_models(out: Path) -> None:
     ------
     UsageError
     """
-    if Workspace(out).model.is_dir() or (out / "folds").is_dir():
+    if Workspace(out).model.is_dir() or next((out / FOLDS).glob("*/model"), None) is not None:
         raise UsageError(
             "--out",
             "holds a model of slides, whose predictions would be replaced",

@@ -33,6 +33,7 @@ from pathology_scaat.evaluation.performance.report_files import (
     remove_performance,
     write_performance,
 )
+from pathology_scaat.evaluation.performance.slide_scores import CASE_RULE
 from pathology_scaat.pipeline.cohort_page import write_cohort_page
 from pathology_scaat.pipeline.disagreement import DISAGREEMENT, write_disagreement
 from pathology_scaat.pipeline.members import (
@@ -48,6 +49,11 @@ from pathology_scaat.pipeline.reporting import Reporter
 from pathology_scaat.pipeline.run_log import logged
 from pathology_scaat.pipeline.tile import load_cohort
 from pathology_scaat.training.bundle_reading import read_bundle_config
+
+OF_CASES = (
+    "Each slide has the prediction of its case, all slides of the patient together: figures of "
+    "slides count a case once a slide; those of patients are the ones to read."
+)
 
 
 @dataclass(frozen=True)
@@ -142,7 +148,7 @@ def predict(
     if differ:
         found.how[DISAGREEMENT] = differ
     report = publish(
-        out, found, notes=_notes(cohort, found.rows, recorded, models), folds=bool(folds),
+        out, found, notes=_notes(cohort, found, recorded, models), folds=bool(folds),
         prevalence=prevalence, subgroups=subgroups, seed=seed, listener=listener,
     )  # fmt: skip
     if (space.overlays / PAGE).is_file():  # it links to where models differ
@@ -200,8 +206,8 @@ def publish(
     ]  # fmt: skip
     slides, patients = measured[0].slides, measured[0].patients
     if folds:  # the slides that calibrated a fold's model are tested by another one
-        slides = tuple(row for row in slides if row.split in ("test", EXTERNAL))
-        patients = tuple(row for row in patients if row.split in ("test", EXTERNAL))
+        slides = tuple(row for row in slides if row.fold is None or row.split == "test")
+        patients = tuple(row for row in patients if row.fold is None or row.split == "test")
     write_predictions(out / PREDICTIONS_NAME, slides, names, positive)
     write_predictions(out / PATIENTS_NAME, patients, names, positive)
     if fill_slide_table:
@@ -297,12 +303,13 @@ def _fill_slide_table(
 
 def _notes(
     cohort: Manifest,
-    rows: Sequence[Prediction],
+    found: Gathered,
     recorded: Mapping[str, str],
     models: Sequence[Path],
 ) -> tuple[str, ...]:
     """Slides that figures do not speak of, and what is not known of those they do."""
-    notes = []
+    rows = found.rows
+    notes = [OF_CASES] if CASE_RULE in str(found.how["rule"]) else []
     predicted = {row.slide_id for row in rows}
     missing = [r.slide_id for r in cohort.rows if r.label and r.slide_id not in predicted]
     if missing:

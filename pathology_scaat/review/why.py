@@ -147,6 +147,9 @@ class RegionExplainer:
             rule = f"score of the slide: {PATCH_RULE}; not calibrated for slides"
         else:
             model = self._explaining(saliency.meta.model_fingerprint)
+            if model.bundle.config.bag_of is not None:
+                return {"problem": "the model tells of cases, all slides of a patient together: "
+                                   "one slide without a region is not asked for"}  # fmt: skip
             features = self._bag_features(slide_id, model.bundle)
             kept = torch.from_numpy(~touching)
             scores = [

@@ -64,13 +64,23 @@ class BagExplainer(BatchExplainer):
         self._probability: NDArray[np.float32] = np.zeros((0, model.head.n_classes), np.float32)
         self._slopes: list[Tensor] = []
 
-    def look(self, batches: Iterable[NDArray[np.uint8]]) -> dict[str, NDArray[np.float32]]:
+    def look(
+        self, batches: Iterable[NDArray[np.uint8]], others: Iterable[NDArray[np.uint8]] = ()
+    ) -> dict[str, NDArray[np.float32]]:
         """See all patches once, (n, P, P, 3) uint8 at a time, without explaining any.
+
+        Parameters
+        ----------
+        batches : iterable of (n, P, P, 3) uint8
+            The slide's patches.
+        others : iterable of (n, P, P, 3) uint8
+            Those of the other slides of its case, where the model's bags are cases: the score is
+            the case's then, and of these patches only the features are kept, until it is known.
 
         Returns
         -------
         dict
-            What each patch contributes to the slide's logits, (N, K).
+            What each patch of the slide contributes to the logits, (N, K).
         """
         parts = [self._features(patches) for patches in batches]
         if not parts:
@@ -78,13 +88,17 @@ class BagExplainer(BatchExplainer):
         features = torch.cat([part for part, _ in parts])
         looks = torch.cat([part for _, part in parts])
         parts.clear()  # the features are held once, not twice
-        with torch.no_grad():
-            contributions = self.bag_model.head.contributions(features)
-        self._probability = patch_probability(contributions, self.temperature).cpu().numpy()
         if self.features is not None:
             self._unlike = self.features.percentile(features.cpu().numpy(), looks.cpu().numpy())
-        self._slopes = slide_slopes(self.bag_model.head, features, self.targets, self.config.output)
-        return {CONTRIBUTION_ARRAY: contributions.cpu().numpy()}
+        n_own = len(features)
+        bag = torch.cat([features, *(self._features(patches)[0] for patches in others)])
+        with torch.no_grad():
+            contributions = self.bag_model.head.contributions(bag)
+        chance = patch_probability(contributions, self.temperature)
+        self._probability = chance[:n_own].cpu().numpy()
+        slopes = slide_slopes(self.bag_model.head, bag, self.targets, self.config.output)
+        self._slopes = [slope[:n_own] for slope in slopes]
+        return {CONTRIBUTION_ARRAY: contributions[:n_own].cpu().numpy()}
 
     @torch.no_grad()
     def _features(self, patches: NDArray[np.uint8]) -> tuple[Tensor, Tensor]:

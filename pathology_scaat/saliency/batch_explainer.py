@@ -89,7 +89,9 @@ class BatchExplainer:
         self.at_once: int | None = None
         self.to_device = ToDevice(device)
 
-    def look(self, batches: Iterable[NDArray[np.uint8]]) -> dict[str, NDArray[np.float32]]:
+    def look(
+        self, batches: Iterable[NDArray[np.uint8]], others: Iterable[NDArray[np.uint8]] = ()
+    ) -> dict[str, NDArray[np.float32]]:
         """See the whole slide before any of it is explained, if need be: not under this model.
 
         Returns

@@ -107,6 +107,7 @@ def explain_slide(
     overwrite: bool = False,
     progress: Progress | None = None,
     slide: TileJob | None = None,
+    case: Sequence[Path] = (),
 ) -> ExplainResult:
     """Compute the saliency and the class probabilities of every patch of a slide.
 
@@ -128,6 +129,9 @@ def explain_slide(
         Called with (patches done, patches in all).
     slide : TileJob, optional
         How the patch store was made: where it holds no pixels, they are read from this slide.
+    case : sequence of Path
+        Patch stores, with pixels, of the other slides of the case, where the model's bags are
+        cases: the score that is explained is that of all of them together.
 
     Returns
     -------
@@ -149,9 +153,15 @@ def explain_slide(
     check_match(store.meta, model_config, Path(store_path).name)
     out_path = Path(out_path)
     there = None if overwrite else _existing(out_path)
+    others = tuple(map(PatchStore, case)) if model_config.bag_of is not None else ()
+    case_prints = [other.meta.fingerprint for other in others]
     plans = [
         plan_explanation(
-            store.meta, model_config, settings.model_copy(update={"precision": one}), there
+            store.meta,
+            model_config,
+            settings.model_copy(update={"precision": one}),
+            there,
+            case_prints,
         )
         for one in _precisions(settings.precision)
     ]
@@ -173,7 +183,7 @@ def explain_slide(
         Path(bundle_path), plan.model_print, str(chosen), plan.parameters["precision"],
         compiled_batch(settings, chosen),
     )  # fmt: skip
-    job = _Explaining(plan, bundle, chosen, out_path, progress)
+    job = _Explaining(plan, bundle, chosen, out_path, progress, others)
     try:
         return job.run(store, slide, started)
     except UnreadablePatchesError as found:
@@ -215,7 +225,9 @@ class _Explaining:
         device: torch.device,
         out_path: Path,
         progress: Progress | None,
+        case: Sequence[PatchStore],
     ) -> None:
+        self._case = case
         self._plan, self._bundle, self._device = plan, bundle, device
         self._out_path, self._progress = out_path, progress
         self._further = {n: array for n, array in plan.arrays.items() if array != MAIN_ARRAY}
@@ -242,7 +254,8 @@ class _Explaining:
             config.patches_per_shard,
         ) as writer:
             size = explain.batch_size(store.patch_size_px)
-            writer.columns.update(explain.look(source.batches(size)))
+            others = (batch for other in self._case for batch in other.iter_batches(size))
+            writer.columns.update(explain.look(source.batches(size), others))
             sums = self._explain_all(explain, source, size, len(store), writer.append)
         notes: tuple[str, ...] = ()
         if writer.n_clipped:

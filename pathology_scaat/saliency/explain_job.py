@@ -28,6 +28,8 @@ class ExplainJob:
         Make the store anew even where the right one exists.
     slide : TileJob, optional
         How the patch store was made, where the pixels are read from the slide.
+    case : tuple of Path
+        Patch stores of the case's other slides, of a model whose bags are cases.
     """
 
     slide_id: str
@@ -38,6 +40,7 @@ class ExplainJob:
     device: str = "auto"
     overwrite: bool = False
     slide: TileJob | None = None
+    case: tuple[Path, ...] = ()
 
     @property
     def slide_path(self) -> Path | SlideUrl | str | None:
@@ -72,4 +75,5 @@ def explain_job(job: ExplainJob) -> ExplainResult:
         overwrite=job.overwrite,
         progress=report_progress,
         slide=job.slide,
+        case=job.case,
     )

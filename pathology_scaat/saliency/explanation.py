@@ -85,7 +85,13 @@ def array_names(
     }
 
 
-def _parameters(config: ExplainConfig, model_config: BundleConfig) -> dict[str, Any]:
+CASE = "case"
+"""Parameter of a store of a model of cases: fingerprints of the other slides' patches."""
+
+
+def _parameters(
+    config: ExplainConfig, model_config: BundleConfig, case: Sequence[str]
+) -> dict[str, Any]:
     """All that decides the result beside patches and model, but the classes."""
     idle = {name for name, methods in OPTIONS_OF.items() if config.method not in methods}
     parameters = config.model_dump(mode="json", exclude={*NOT_IN_FINGERPRINT, "target", *idle})
@@ -93,6 +99,9 @@ def _parameters(config: ExplainConfig, model_config: BundleConfig) -> dict[str, 
     parameters["temperature"] = model_config.temperature
     if model_config.bag is not None:
         parameters["unit"] = "gradient of the slide's score x number of its patches"
+    if model_config.bag_of is not None:
+        parameters["unit"] = "gradient of the case's score x number of its patches"
+        parameters[CASE] = sorted(case)
     return parameters
 
 
@@ -171,6 +180,7 @@ def plan_explanation(
     model_config: BundleConfig,
     config: ExplainConfig,
     there: SaliencyStore | None,
+    case: Sequence[str] = (),
 ) -> Explanation:
     """What is to be made of some patches under a model.
 
@@ -181,7 +191,9 @@ def plan_explanation(
     config : ExplainConfig
         Its precision is one that a device computes in, not ``auto``.
     there : SaliencyStore or None
-        What the store holds so far; the classes that it explains likewise are kept.
+        What stands in the place; the classes that it explains likewise are kept.
+    case : sequence of str
+        Fingerprints of the patches of the case's other slides, where the model's bags are cases.
 
     Raises
     ------
@@ -193,7 +205,7 @@ def plan_explanation(
     if model_config.multi_label and config.output != "logit":
         # Classes do not exclude each other: there is no margin between them.
         config = config.model_copy(update={"output": "logit"})
-    parameters = _parameters(config, model_config)
+    parameters = _parameters(config, model_config, case)
     model_print = model_fingerprint(model_config)
     targets = _with_those_there(targets, there, patches.fingerprint, model_print, parameters)
     positive = model_config.positive_class

@@ -195,6 +195,9 @@ class BundleConfig(BaseModel):
     bag: BagHeadConfig | None = Field(
         None, description="additive head of a model for bags; none for a model for patches"
     )
+    bag_of: Literal["patient"] | None = Field(
+        None, description="what one bag is, where it is not one slide"
+    )
     imported: ImportRecord | None = Field(
         None, description="where a model came from that was trained elsewhere"
     )
@@ -270,7 +273,7 @@ ADDED_LATER = frozenset(
     {
         "held_out", "saliency_reference", "evidence_reference", "reference_settings", "slides",
         "training_counts", "data_years", "feature_reference_sha256", "neighbours_sha256", "bag",
-        "imported", "ancestors",
+        "bag_of", "imported", "ancestors",
     }
 )  # fmt: skip
 """Fields that do not enter the fingerprint where they are absent, so that old ones still hold."""

@@ -96,7 +96,7 @@ def test_features_kept_by_a_training_train_heads_of_every_kind(
     with pytest.raises(UsageError, match="predictions would be replaced"):
         train_heads(cohort, out, features, config=QUICK)
     with pytest.raises(UsageError, match="predictions would be replaced"):
-        predict_heads(cohort, out, features, model=tmp_path / "grades" / "head")
+        predict_heads(cohort, out, features, models=[tmp_path / "grades" / "head"])
 
 
 def test_weights_of_a_file_are_not_called_random(

@@ -142,7 +142,7 @@ def test_a_head_judges_another_cohort_and_remembers_its_patients(
         lines.append(f"n{k},{'p00' if k == 0 else f'q{k}'},{'Tumor' if share else 'Normal'}")
     (tmp_path / "t.csv").write_text("\n".join(lines) + "\n")
     found = predict_heads(
-        tmp_path / "t.csv", tmp_path / "o", tmp_path / "h5", model=classes / "head"
+        tmp_path / "t.csv", tmp_path / "o", tmp_path / "h5", models=[classes / "head"]
     )[0]
     assert found.classes is not None
     splits = {p.slide_id: p.split for p in found.classes.predictions}
@@ -152,7 +152,7 @@ def test_a_head_judges_another_cohort_and_remembers_its_patients(
     write_trident(tmp_path / "wide" / "n0.h5", np.zeros((3, WIDTH + 1), np.float32))
     with pytest.raises(BundleError, match="13 features a patch, and the head wants 12"):
         predict_heads(tmp_path / "t.csv", tmp_path / "p", tmp_path / "wide",
-                      model=classes / "head")  # fmt: skip
+                      models=[classes / "head"])  # fmt: skip
 
 
 def test_a_bag_of_all_slides_of_a_patient(feature_cohort: Path, tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -61,6 +61,43 @@ def computed_score(
         _unlike(bundle, kept, looks),
         values[:, positive_index(bundle.config)].astype(np.float32),
     )
+
+
+def computed_case(
+    bundle: ModelBundle, stores: Sequence[PatchStore], device: torch.device
+) -> list[SlideScore] | None:
+    """What a model of cases says of the slides of one; None where none has a patch.
+
+    Returns
+    -------
+    list of SlideScore
+        One a store; the probability is the case's in all of them.
+
+    Raises
+    ------
+    StoreError
+        If a store cannot be read, or holds no pixels.
+    """
+    model = bundle.model
+    assert isinstance(model, BagModel)  # noqa: S101  (for the type checker)
+    features, odd = [], []
+    for store in stores:
+        looks: list[Tensor] = []
+        features.append(encode(model, _looked_at(_on_device(store, device), looks)))
+        odd.append(_unlike(bundle, [features[-1]], looks) if len(store) else None)
+    bag = torch.cat([f.to(device) for f in features])
+    if not len(bag):
+        return None
+    warm = bundle.config.temperature
+    probability = softmax(bag_logits(model, bag)[None] / warm)[0]
+    with torch.no_grad():
+        chance = patch_probability(model.head.contributions(bag), warm)
+    parts = chance[:, positive_index(bundle.config)].cpu().numpy()
+    ends = np.cumsum([len(f) for f in features])
+    return [
+        SlideScore(probability, share, part)
+        for share, part in zip(odd, np.split(parts, ends[:-1]), strict=True)
+    ]
 
 
 def _unlike(bundle: ModelBundle, features: list[Tensor], looks: list[Tensor]) -> float | None:

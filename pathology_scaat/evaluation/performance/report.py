@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -41,7 +42,7 @@ class Performance:
     slide, patient : Level
         Patients are the primary level: what is reported first.
     folds : dict of int to Level
-        Slides of each fold by themselves, without intervals.
+        Slides of each fold that has two classes by themselves, without intervals.
     thresholds : dict
         Of slides and of patients, and where they come from.
     notes : tuple of str
@@ -50,6 +51,9 @@ class Performance:
         Conformal prediction: what calibrated it, and how it did on held-out patients.
     subgroups : tuple of Subgroup
         The same patients by columns of the manifest.
+    fold_counts : mapping of int to (mapping of class to int)
+        Slides of each class in each fold, also of those that hold one class and are not in
+        ``folds``.
     """
 
     class_names: tuple[str, ...]
@@ -67,6 +71,7 @@ class Performance:
     abstention: Mapping[str, Any] = field(default_factory=dict)
     subgroups: tuple[Subgroup, ...] = ()
     tests_before: int = 0
+    fold_counts: Mapping[int, Mapping[str, int]] = field(default_factory=dict)
 
     def after_looks(self, n: int) -> Performance:
         """The same, with how often these cases were looked at before with other predictions."""
@@ -86,10 +91,16 @@ class Performance:
             "levels": {"patient": top, "slide": self.slide.as_dict()},
             "folds": {
                 str(fold): {
-                    "n": level.n,
-                    **{name: e.value for name, e in level.estimates.items()},
+                    "n": sum(counts.values()),
+                    "counts": dict(counts),
+                    "measurable": fold in self.folds,
+                    **(
+                        {name: e.value for name, e in self.folds[fold].estimates.items()}
+                        if fold in self.folds
+                        else {}
+                    ),
                 }
-                for fold, level in self.folds.items()
+                for fold, counts in self.fold_counts.items()
             },
             "thresholds": self.thresholds,
             "intervals": f"95 %, percentiles of {N_RESAMPLES} bootstrap samples of patients; none "
@@ -247,9 +258,12 @@ def measure_performance(
     if slide_level is None or patient_level is None:
         return Measured(None, slides, patients)
     folds = {}
+    fold_counts = {}
     for fold in sorted({r.fold for r in chosen.rows if r.fold is not None}):
+        mine = [r for r in chosen.rows if r.fold == fold]
+        fold_counts[fold] = {name: sum(r.label == name for r in mine) for name in class_names}
         own = measure_level(
-            [r for r in chosen.rows if r.fold == fold],
+            mine,
             class_names,
             positive,
             prevalence=prevalence,
@@ -257,7 +271,7 @@ def measure_performance(
         )
         if own is not None:
             folds[fold] = own
-    all_notes = [*notes, *chosen.notes]
+    all_notes = [*notes, *chosen.notes, *_few(of_patients, class_names)]
     if prevalence is None and len(class_names) == 2:
         all_notes.append(
             "Predictive values are at the prevalence of these cases; give --prevalence for "
@@ -283,6 +297,7 @@ def measure_performance(
             patient_rows=of_patients,
             notes=tuple(all_notes),
             abstention=abstained.record,
+            fold_counts=fold_counts,
             subgroups=measure_subgroups(
                 chosen.rows,
                 of_patients,
@@ -296,6 +311,26 @@ def measure_performance(
         slides,
         patients,
     )
+
+
+def _few(patients: Sequence[Prediction], class_names: Sequence[str]) -> list[str]:
+    """What a reader of figures of few patients, or of fewer classes than there are, must know."""
+    counts = dict.fromkeys(class_names, 0)
+    for label, n in Counter(p.label for p in patients).items():
+        if label in counts:
+            counts[label] = n
+    notes = []
+    if absent := [name for name, n in counts.items() if not n]:
+        notes.append(
+            f"No evaluated patient is of: {', '.join(absent)}. Nothing is measured of them, and "
+            "means over classes are over the others."
+        )
+    if few := [f"{n} of {name}" for name, n in counts.items() if 0 < n < MIN_PATIENTS]:
+        notes.append(
+            f"Few patients ({', '.join(few)}): figures without an interval may be far from what "
+            "other patients would give."
+        )
+    return notes
 
 
 def _fingerprint(rows: Sequence[Prediction]) -> str:

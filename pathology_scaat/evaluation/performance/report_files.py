@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Iterable
 from pathlib import Path
 
 from pathology_scaat.artifacts.atomic import write_text_if_changed
@@ -11,6 +12,7 @@ from pathology_scaat.artifacts.checksums import checked_json_text
 from pathology_scaat.artifacts.status import safe_cell
 from pathology_scaat.evaluation.performance.bootstrap import MIN_PATIENTS, N_RESAMPLES, Estimate
 from pathology_scaat.evaluation.performance.conformal import abstention_lines
+from pathology_scaat.evaluation.performance.levels import Level
 from pathology_scaat.evaluation.performance.predictions import PATIENT_RULE
 from pathology_scaat.evaluation.performance.report import Performance
 from pathology_scaat.evaluation.performance.subgroups import subgroup_lines
@@ -27,6 +29,11 @@ def performance_files(stem: str) -> tuple[str, ...]:
             f"{stem}_patients.svg", f"{stem}_slides.svg")  # fmt: skip
 
 
+ONE_CLASS_FOLD = "not measurable: slides of one class"
+LOOKS = (
+    "- These cases were looked at {n} time(s) before, with other predictions: figures that were "
+    "chosen among several looks are optimistic."
+)
 HEADINGS = {
     "auroc": "AUROC",
     "auprc": "AUPRC",
@@ -77,18 +84,30 @@ def _rows(performance: Performance) -> list[tuple[str, str, str, Estimate, int]]
     found = []
     for name, level in (("patient", performance.patient), ("slide", performance.slide)):
         found += [(name, "all", key, e, level.n) for key, e in level.estimates.items()]
-    for fold, level in performance.folds.items():
-        found += [("slide", str(fold), key, e, level.n) for key, e in level.estimates.items()]
+    for fold, counts in performance.fold_counts.items():
+        own = performance.folds.get(fold)
+        found += _rows_of("slide", str(fold), own, sum(counts.values()))
     for group in performance.subgroups:
-        if group.patient is not None:
-            found += [
-                (f"patient, {group.column}={group.value}", "all", key, e, group.patient.n)
-                for key, e in group.patient.estimates.items()
-            ]
+        unit = f"patient, {group.column}={group.value}"
+        found += _rows_of(unit, "all", group.patient, sum(group.counts.values()))
     return found
 
 
+def _rows_of(
+    unit: str, fold: str, level: Level | None, n: int
+) -> list[tuple[str, str, str, Estimate, int]]:
+    """Rows of a part of the cases; of one class alone a row that has no value."""
+    if level is None:
+        return [(unit, fold, "auroc", Estimate(None), n)]
+    return [(unit, fold, key, e, level.n) for key, e in level.estimates.items()]
+
+
 def csv_text(performance: Performance) -> str:
+    return estimates_csv(_rows(performance))
+
+
+def estimates_csv(rows: Iterable[tuple[str, str, str, Estimate, int]]) -> str:
+    """Measures as CSV: unit, fold, name, estimate and number of cases of each."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["unit", "fold", "measure", "value", "low_95", "high_95", "n"])
@@ -96,7 +115,7 @@ def csv_text(performance: Performance) -> str:
     def shown(value: float | None) -> str:
         return "" if value is None else f"{value:.6g}"
 
-    for unit, fold, key, estimate, n in _rows(performance):
+    for unit, fold, key, estimate, n in rows:
         writer.writerow(
             [
                 safe_cell(unit),
@@ -143,12 +162,13 @@ def markdown(performance: Performance) -> str:
         ),
         "",
     ]  # fmt: skip
-    if p.folds:
-        lines += ["## Folds (slides)", "", "| fold | slides | AUROC |", "|---|---|---|"]
-        lines += [
-            f"| {fold} | {level.n} | {level.estimates['auroc'].text()} |"
-            for fold, level in p.folds.items()
-        ]
+    if p.fold_counts:
+        lines += ["## Folds (slides)", "", "| fold | slides (by class) | AUROC |", "|---|---|---|"]
+        for fold, counts in p.fold_counts.items():
+            told = ", ".join(f"{name} {n}" for name, n in counts.items())
+            level = p.folds.get(fold)
+            value = ONE_CLASS_FOLD if level is None else level.estimates["auroc"].text()
+            lines.append(f"| {fold} | {sum(counts.values())} ({told}) | {value} |")
         lines.append("")
     lines += subgroup_lines(p.subgroups)
     lines += abstention_lines(p.abstention)
@@ -156,8 +176,5 @@ def markdown(performance: Performance) -> str:
     lines.append(f"- Patients: {PATIENT_RULE}.")
     lines += [f"- {note}" for note in p.notes]
     if p.tests_before:
-        lines.append(
-            f"- These cases were looked at {p.tests_before} time(s) before, with other "
-            "predictions: figures that were chosen among several looks are optimistic."
-        )
+        lines.append(LOOKS.format(n=p.tests_before))
     return "\n".join(lines) + "\n"

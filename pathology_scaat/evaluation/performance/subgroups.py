@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,12 @@ MOST_GROUPS = 20
 NOT_GIVEN = "(not given)"
 MIXED = "(several)"
 """Patients whose slides have different values."""
+NOT_COMPARED = (
+    "Groups were not compared by a test: intervals of small groups are wide, and of several groups "
+    "one is the lowest by chance."
+)
+ONE_CLASS = "not measurable: patients of one class"
+"""What stands in place of figures that need two."""
 SHOWN = ("auroc", "sensitivity", "specificity")
 
 
@@ -50,6 +57,36 @@ class Subgroup:
         }
 
 
+def patient_groups(
+    slides: Iterable[tuple[str, str]], value_of: Mapping[str, str], column: str
+) -> dict[str, str]:
+    """Value of a column for each patient, of all of its slides; nobody is left out.
+
+    Parameters
+    ----------
+    slides : iterable of (patient, slide)
+    value_of : mapping of slide id to value
+    column : str
+        For what is refused.
+
+    Raises
+    ------
+    ManifestError
+        If there are more than :data:`MOST_GROUPS` values.
+    """
+    of_patient: dict[str, set[str]] = {}
+    for patient, slide in slides:
+        of_patient.setdefault(patient, set()).add(value_of.get(slide) or NOT_GIVEN)
+    group = {p: next(iter(v)) if len(v) == 1 else MIXED for p, v in of_patient.items()}
+    if (n_values := len(set(group.values()))) > MOST_GROUPS:
+        raise ManifestError(
+            f"--subgroups {column}",
+            f"has {n_values} values among the evaluated patients",
+            f"name a column of at most {MOST_GROUPS}",
+        )
+    return group
+
+
 def measure_subgroups(
     slides: Sequence[Prediction],
     patients: Sequence[Prediction],
@@ -77,21 +114,8 @@ def measure_subgroups(
     """
     found = []
     for column, value_of in columns.items():
-        of_patient: dict[str, set[str]] = {}
-        n_slides: dict[str, int] = {}
-        for row in slides:
-            value = value_of.get(row.slide_id) or NOT_GIVEN
-            of_patient.setdefault(row.patient_id, set()).add(value)
-        group = {p: next(iter(v)) if len(v) == 1 else MIXED for p, v in of_patient.items()}
-        for row in slides:
-            mine = group[row.patient_id]
-            n_slides[mine] = n_slides.get(mine, 0) + 1
-        if len(n_slides) > MOST_GROUPS:
-            raise ManifestError(
-                f"--subgroups {column}",
-                f"has {len(n_slides)} values among the evaluated patients",
-                f"name a column of at most {MOST_GROUPS}",
-            )
+        group = patient_groups(((r.patient_id, r.slide_id) for r in slides), value_of, column)
+        n_slides = Counter(group[row.patient_id] for row in slides)
         for value in sorted(n_slides):
             rows = [p for p in patients if group.get(p.patient_id) == value]
             level = measure_level(rows, class_names, positive, prevalence=prevalence, seed=seed)
@@ -113,21 +137,22 @@ def subgroup_lines(groups: Sequence[Subgroup]) -> list[str]:
         for g in mine:
             counts_text = ", ".join(f"{name} {n}" for name, n in g.counts.items())
             cells = [
-                "not measurable" if g.patient is None or key not in g.patient.estimates
+                ONE_CLASS if g.patient is None
+                else "not measurable" if key not in g.patient.estimates
                 else g.patient.estimates[key].text()
                 for key in SHOWN
             ]  # fmt: skip
             lines.append(
-                f"| {_cell(g.value)} | {g.n_patients} ({counts_text}) | {' | '.join(cells)} |"
+                f"| {cell(g.value)} | {g.n_patients} ({counts_text}) | {' | '.join(cells)} |"
             )
         lines += [
             "",
-            "Each at the threshold of all. Groups were not compared by a test: intervals of small "
-            "groups are wide, and of several groups one is the lowest by chance.",
+            f"Each at the threshold of all. {NOT_COMPARED}",
             "",
         ]
     return lines
 
 
-def _cell(text: str) -> str:
+def cell(text: str) -> str:
+    """A value in a Markdown table."""
     return text.replace("|", "\\|")

@@ -90,6 +90,8 @@ def model_card(config: BundleConfig, files: RunFiles) -> str:
         lines += [f"> **{NOTHING_LEARNT}: {config.nothing_learnt}**", ""]
     lines += [f"> {note}" for note in files.notes]
     kind = "slides, by bags of their patches" if config.bag is not None else "patches of slides"
+    if config.bag_of is not None:
+        kind = "patients, by bags of the patches of all their slides"
     lines += [
         f"A classifier of {kind}, explained by maps of the whole slide. For research: it is no "
         "medical device, and a map is no diagnosis.",

@@ -14,6 +14,7 @@ def concordance(
     time: NDArray[np.floating],
     event: NDArray[np.bool_],
     weights: NDArray[np.floating] | None = None,
+    groups: NDArray[np.integer] | None = None,
 ) -> Array:
     """Share of comparable pairs whose higher risk had the event earlier; equal risks count half.
 
@@ -30,6 +31,8 @@ def concordance(
         True where the event was seen.
     weights : (R, n) float, optional
         How often each patient counts, a row a resample.
+    groups : (n,) int, optional
+        Only patients of one group are a pair: risks of different models have no common zero.
 
     Returns
     -------
@@ -49,6 +52,8 @@ def concordance(
         first = first[seen[first]]
         mine, others = time[first][:, None], time[None, :]
         pairs = (mine < others) | ((mine == others) & ~seen[None, :])
+        if groups is not None:
+            pairs &= groups[first][:, None] == groups[None, :]
         ahead = risk[first][:, None] - risk[None, :]
         good = pairs * (0.5 + 0.5 * np.sign(ahead))
         own = counts[:, first]

@@ -49,9 +49,16 @@ class BagHeadConfig(BaseModel):
     )
 
 
+BagUnit = Literal["slide", "patient"]
+"""What one bag is."""
+
+
 class BagConfig(BagHeadConfig):
     """How a model is trained on labels of slides."""
 
+    of: BagUnit = Field(
+        "slide", description="what one bag is: a slide, or all slides of a patient together"
+    )
     bags_per_step: int = Field(4, ge=2, le=1024, description="slides in one step")
     patches_per_bag: int = Field(
         64, ge=2, le=65536, description="patches drawn at random from a slide for one step"

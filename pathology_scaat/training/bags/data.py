@@ -10,23 +10,29 @@ from numpy.typing import NDArray
 
 from pathology_scaat.errors import TrainingError
 from pathology_scaat.patches.reader import PatchStore
+from pathology_scaat.training.bags.config import BagUnit
 from pathology_scaat.training.data import PatchTable
 from pathology_scaat.training.results import TrainingSlide
 
 
 @dataclass(frozen=True)
 class BagTable:
-    """Slides as bags: all their patches in one numbered set, and a label each.
+    """Slides, or cases, as bags: all their patches in one numbered set, and a label each.
 
     Attributes
     ----------
     patches : PatchTable
-        All patches, bag by bag; ``store_index`` is the number of the bag.
+        All patches, bag by bag, of a case slide by slide.
     starts : (n + 1,) int64
         Bag *i* holds the patches ``starts[i]`` to ``starts[i + 1]``.
     labels : (n,) int64
         Class of each bag.
-    slide_ids, patient_ids : tuple of str
+    slide_ids : tuple of str
+        Of each store.
+    patient_ids : tuple of str
+        Of each bag.
+    bag_of_store : (n_stores,) int64
+        Which bag a store belongs to.
     """
 
     patches: PatchTable
@@ -34,6 +40,12 @@ class BagTable:
     labels: NDArray[np.int64]
     slide_ids: tuple[str, ...]
     patient_ids: tuple[str, ...]
+    bag_of_store: NDArray[np.int64]
+
+    @property
+    def store_patients(self) -> tuple[str, ...]:
+        """Patient of each store."""
+        return tuple(self.patient_ids[bag] for bag in self.bag_of_store)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -43,28 +55,24 @@ class BagTable:
         return np.arange(self.starts[bag], self.starts[bag + 1])
 
     def spread(self, bag: int, most: int) -> NDArray[np.int64]:
-        """Up to ``most`` patches of a bag, evenly spaced in slide order; always the same.
-
-        Returns
-        -------
-        (m,) int64
-            Rows of :attr:`patches`, ascending; m is at most ``most``.
-        """
+        """At most so many of a bag's patches, evenly spread over it; always the same."""
         mine = self.members(bag)
         if len(mine) <= most:
             return mine
         return mine[np.unique(np.linspace(0, len(mine) - 1, most).round().astype(np.int64))]
 
 
-def make_bags(slides: Sequence[TrainingSlide], class_names: tuple[str, ...]) -> BagTable:
+def make_bags(
+    slides: Sequence[TrainingSlide], class_names: tuple[str, ...], of: BagUnit = "slide"
+) -> BagTable:
     """The bags of some slides, in their order; slides without any patch are left out.
 
     Raises
     ------
     TrainingError
-        If a slide has no label, or one that is no class.
+        If a slide has no label, or one that is no class, or a bag's slides have different ones.
     """
-    stores, labels, ids, patients = [], [], [], []
+    cases: dict[str, list[tuple[TrainingSlide, PatchStore]]] = {}
     for slide in slides:
         if slide.label not in class_names:
             raise TrainingError(
@@ -74,20 +82,36 @@ def make_bags(slides: Sequence[TrainingSlide], class_names: tuple[str, ...]) -> 
             )
         store = PatchStore(slide.store)
         if len(store):
-            stores.append(store)
-            labels.append(class_names.index(slide.label))
-            ids.append(slide.slide_id)
-            patients.append(slide.patient_id)
+            key = slide.slide_id if of == "slide" else slide.patient_id
+            cases.setdefault(key, []).append((slide, store))
+    for key, case in cases.items():
+        if len({slide.label for slide, _ in case}) > 1:
+            raise TrainingError(
+                f"patient '{key}'",
+                "has slides with different labels",
+                "give all slides of a patient one label, or learn from bags of slides",
+            )
+    stores = [store for case in cases.values() for _, store in case]
     sizes = np.array([len(store) for store in stores], np.int64)
-    number = np.repeat(np.arange(len(stores)), sizes)
-    rows = [np.arange(size) for size in sizes]
     none = np.zeros(0, np.int64)
-    no_labels = np.full(len(number), -1, np.int64)
     patches = PatchTable(
-        tuple(stores), number.astype(np.int64), np.concatenate([none, *rows]), no_labels
+        tuple(stores),
+        np.repeat(np.arange(len(stores)), sizes).astype(np.int64),
+        np.concatenate([none, *(np.arange(size) for size in sizes)]),
+        np.full(int(sizes.sum()), -1, np.int64),  # nobody knows the class of a patch
     )
-    starts = np.concatenate([none, [0], np.cumsum(sizes)]).astype(np.int64)
-    return BagTable(patches, starts, np.array(labels, np.int64), tuple(ids), tuple(patients))
+    members = [len(case) for case in cases.values()]
+    bag_of_store = np.repeat(np.arange(len(cases)), members).astype(np.int64)
+    in_bag = np.bincount(bag_of_store, weights=sizes, minlength=len(cases)).astype(np.int64)
+    first = [case[0][0] for case in cases.values()]
+    return BagTable(
+        patches,
+        np.concatenate([[0], np.cumsum(in_bag)]).astype(np.int64),
+        np.array([class_names.index(slide.label or "") for slide in first], np.int64),
+        tuple(slide.slide_id for case in cases.values() for slide, _ in case),
+        tuple(slide.patient_id for slide in first),
+        bag_of_store,
+    )
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from pathology_scaat.patches.reader import PatchStore
 from pathology_scaat.scaat.method import Visit
 from pathology_scaat.training import builders
 from pathology_scaat.training.augment import to_float
-from pathology_scaat.training.bags.data import BagBatch
+from pathology_scaat.training.bags.data import BagBatch, BagTable
 from pathology_scaat.training.bags.model import BagModel
 from pathology_scaat.training.bags.predict import bag_logits
 from pathology_scaat.training.bags.trainer import EVALUATION_BATCH, BagTrainer
@@ -59,11 +59,7 @@ class FrozenBagTrainer(BagTrainer):
         model.eval()
         encoder = _print_of(model.encoder)
         self.features = {
-            id(table): [
-                torch.from_numpy(self._features(model, store, slide_id, encoder))
-                for store, slide_id in zip(table.patches.stores, table.slide_ids, strict=True)
-            ]
-            for table in (self.train, self.val)
+            id(table): self._of_bags(model, table, encoder) for table in (self.train, self.val)
         }
         kept = self.job.features_dir
         note = "The encoder is not trained: features were computed once, of patches without " \
@@ -75,6 +71,15 @@ class FrozenBagTrainer(BagTrainer):
             note += f", and are kept in '{kept.name}', those of the test slides too"
         self.notes.append(f"{note}.")
         return model
+
+    def _of_bags(self, model: BagModel, table: BagTable, encoder: str) -> list[Tensor]:
+        """Features (n, F) of each bag, of a case slide by slide."""
+        parts: list[list[NDArray[np.float32]]] = [[] for _ in range(len(table))]
+        for bag, store, slide_id in zip(
+            table.bag_of_store, table.patches.stores, table.slide_ids, strict=True
+        ):
+            parts[bag].append(self._features(model, store, slide_id, encoder))
+        return [torch.from_numpy(np.concatenate(found)) for found in parts]
 
     def _features(
         self, model: BagModel, store: PatchStore, slide_id: str, encoder: str

@@ -61,7 +61,7 @@ def bag_bundle_config(
 ) -> BundleConfig:
     """The configuration of a model that learnt from labels of slides."""
     counts = np.bincount(job.train.labels, minlength=job.n_classes)
-    return describe(
+    described = describe(
         TrainingFacts(
             config=job.config,
             class_names=job.class_names,
@@ -81,3 +81,6 @@ def bag_bundle_config(
         method,
         bag=job.config.bag.head(),
     )
+    if job.config.bag.of == "slide":
+        return described
+    return described.model_copy(update={"bag_of": job.config.bag.of})

@@ -107,7 +107,7 @@ def _seen(
     looked_at = []
     for table in (training, held_out):
         some = spread(table.patches, MOST_FEATURES)
-        some = replace(some, labels=table.labels[some.store_index])
+        some = replace(some, labels=table.labels[table.bag_of_store[some.store_index]])
         looked_at.append((some, features_of(model, some, device)))
     first, second = looked_at
     return FeatureReference.fit(first[1], second[1]), first, second

@@ -90,7 +90,8 @@ def train_on_slides(
     if not overwrite and (done := finished_training(out, identity)) is not None:
         return done
     tables = {
-        split: make_bags([s for s in used if s.split == split], names) for split in ("train", "val")
+        split: make_bags([s for s in used if s.split == split], names, settings.bag.of)
+        for split in ("train", "val")
     }
     counts = Counter(names[k] for k in tables["train"].labels.tolist())
     if len(counts) < 2:
@@ -133,9 +134,15 @@ def bag_fingerprint(
         annotated = {"annotated": prints}
     else:
         del settings["bag"]["annotated_share"]  # decides nothing: models of before are the same
+    cases = {}
+    if config.bag.of == "slide":
+        del settings["bag"]["of"]  # likewise
+    else:
+        cases = {"patients": sorted((s.slide_id, s.patient_id) for s in slides)}
     return fingerprint(
         {
             **annotated,
+            **cases,
             "schema_version": SCHEMA_VERSION,
             "bag_defaults": BAG_DEFAULTS_VERSION,
             "classes": class_names,
@@ -186,6 +193,12 @@ def _notes(
 ) -> tuple[str, ...]:
     """What is to be said of the training itself; slides by class are counted before it."""
     notes = ["Learns from one label per slide, in bags of its patches."]
+    if config.bag.of == "patient":
+        n_bags = {split: len(table) for split, table in tables.items()}
+        notes = [
+            "Learns from one label per patient: a bag is the patches of all slides of a patient "
+            f"({n_bags['train']} bags to train on, {n_bags['val']} to validate)."
+        ]
     there = np.bincount(tables["train"].labels, minlength=len(class_names))
     missing = [name for name, count in zip(class_names, there, strict=True) if not count]
     if missing:

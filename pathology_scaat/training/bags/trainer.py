@@ -295,8 +295,8 @@ class BagTrainer(TrainingLoop):
             {
                 "n_epochs": float(state.epoch),
                 "best_epoch": float(state.chosen_epoch),
-                "n_train_slides": float(len(self.train)),
-                "n_val_slides": float(len(self.val)),
+                "n_train_slides": float(len(self.train.slide_ids)),
+                "n_val_slides": float(len(self.val.slide_ids)),
                 "n_train_patches": float(len(self.train.patches)),
                 "n_val_patches": float(len(self.val.patches)),
             }
@@ -325,8 +325,8 @@ class BagTrainer(TrainingLoop):
         if references.training is None or references.held_out is None:
             return None
         return build_index(
-            references.training, references.held_out, self.train.patient_ids,
-            self.val.patient_ids, None, self.job.fingerprint, self.job.n_classes,
+            references.training, references.held_out, self.train.store_patients,
+            self.val.store_patients, None, self.job.fingerprint, self.job.n_classes,
         )  # fmt: skip
 
 

@@ -33,7 +33,7 @@ def identity_of(
                 for b in sorted([*train, *val], key=lambda b: b.bag_id)
             ],
             "config": config.model_dump(mode="json", include=USED - {"cache_bytes", "bag"}),
-            "bag": bag_settings(config, target).model_dump(mode="json"),
+            "bag": bag_settings(config, target).model_dump(mode="json", exclude={"of"}),
             "seed": seed,
         }
     )  # fmt: skip

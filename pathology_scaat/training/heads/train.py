@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pathology_scaat.errors import BundleError
 from pathology_scaat.training.bundle_quality import NOTHING_LEARNT
 from pathology_scaat.training.config import TrainConfig
-from pathology_scaat.training.heads.bundle import read_head_config, save_head
+from pathology_scaat.training.heads.bundle import load_head, read_head_config, save_head
 from pathology_scaat.training.heads.checks import check_learnable
 from pathology_scaat.training.heads.config import HeadBundleConfig, Target, Unit
 from pathology_scaat.training.heads.data import FeatureBag, check_alike, is_known
@@ -19,6 +19,17 @@ from pathology_scaat.training.heads.learning import HeadLearning
 from pathology_scaat.training.heads.settings import USED, head_settings
 from pathology_scaat.training.positive_class import positive_class
 from pathology_scaat.training.results import TrainProgress
+
+FOLD_KEYS = ("fold", "n_folds")
+"""What the record of a training says of cross-validation; absent where there was none."""
+
+
+@dataclass(frozen=True)
+class Fold:
+    """One of the folds of cross-validation, from 0: the head does not see its patients."""
+
+    number: int
+    n_folds: int
 
 
 @dataclass(frozen=True)
@@ -31,6 +42,8 @@ class HeadResult:
         On the validation bags: ``val_auc``... or ``val_c_index``.
     skipped : bool
         True where the right head was there already.
+    fold : int or None
+        Of cross-validation, which of its folds the head does not know.
     """
 
     path: Path
@@ -41,6 +54,7 @@ class HeadResult:
     notes: tuple[str, ...]
     nothing_learnt: str = ""
     skipped: bool = False
+    fold: int | None = None
 
 
 def train_head(
@@ -51,6 +65,7 @@ def train_head(
     *,
     unit: Unit = "slide",
     seed: int = 0,
+    fold: Fold | None = None,
     overwrite: bool = False,
     progress: Callable[[TrainProgress], None] | None = None,
 ) -> HeadResult:
@@ -68,6 +83,8 @@ def train_head(
         What is learnt; with its classes or grades.
     unit : str
         What a bag is, for the record.
+    fold : Fold, optional
+        Which one of cross-validation, for the record.
     seed, overwrite, progress
         As for other trainings.
 
@@ -86,8 +103,14 @@ def train_head(
     notes = check_learnable(bags, train, target, config, named)
     n_features, encoder = check_alike([*train, *val])
     identity = identity_of(train, val, config, target, unit, seed)
-    if not overwrite and (done := _finished(out_dir, identity)) is not None:
-        return done
+    part = None if fold is None else fold.number
+    slides = keys_by_split([(b.split, f.fingerprint) for b in bags for f in b.files], identity)
+    patients = keys_by_split([(b.split, b.patient_id) for b in bags], identity)
+    of_fold = {} if fold is None else {"fold": fold.number, "n_folds": fold.n_folds}
+    if not overwrite:
+        known_by = {"slides": slides, "patients": patients}
+        if (done := _finished(out_dir, identity, of_fold, known_by)) is not None:
+            return replace(done, fold=part)
     work = HeadLearning(train, val, config, target, n_features, seed, progress)
     work.run()
     survival = target.kind == "survival"
@@ -120,13 +143,13 @@ def train_head(
             median_risk=judged.median_risk,
             training={
                 **config.model_dump(mode="json", include=USED - {"cache_bytes"}),
-                "bag": work.bag.model_dump(mode="json"),
+                "bag": work.bag.model_dump(mode="json", exclude={"of"}),
                 "seed": seed,
+                **of_fold,
             },
             training_fingerprint=identity,
-            slides=keys_by_split([(b.split, f.fingerprint) for b in bags for f in b.files],
-                                 identity),
-            patients=keys_by_split([(b.split, b.patient_id) for b in bags], identity),
+            slides=slides,
+            patients=patients,
             counts=counts_by_class(train, target),
             metrics=metrics,
             notes=tuple(notes),
@@ -134,18 +157,34 @@ def train_head(
     )  # fmt: skip
     return HeadResult(
         out_dir, written, metrics, work.epochs_done, work.best_epoch, tuple(notes),
-        judged.nothing_learnt,
+        judged.nothing_learnt, fold=part,
     )  # fmt: skip
 
 
-def _finished(path: Path, identity: str) -> HeadResult | None:
-    """The head that this very training left, where it did."""
+def _finished(
+    path: Path,
+    identity: str,
+    of_fold: Mapping[str, int],
+    known_by: Mapping[str, Mapping[str, tuple[str, ...]]],
+) -> HeadResult | None:
+    """The head that this very training left, where it did.
+
+    Slides that only test have no part in the training: where others do now, the head is kept and
+    told of them, so that they are not taken for slides of elsewhere.
+    """
     try:
         config = read_head_config(path)
     except BundleError:
         return None
     if config.training_fingerprint != identity:
         return None
+    training = {k: v for k, v in config.training.items() if k not in FOLD_KEYS} | dict(of_fold)
+    told = config.model_copy(update={**known_by, "training": training})
+    if told != config:
+        try:
+            config = save_head(path, load_head(path).model, told)
+        except BundleError:
+            return None
     learnt = next((n for n in config.notes if n.startswith(NOTHING_LEARNT)), "")
     return HeadResult(path, config, dict(config.metrics), 0, int(config.metrics["best_epoch"]),
                       config.notes, learnt.removeprefix(f"{NOTHING_LEARNT}: ").rstrip("."),
