@@ -2,7 +2,7 @@ r"""Do maps of bag models name the patches that the model uses? Patch flipping, 
 
 The models that ``benchmarks/slide_labels.py`` left in its scratch folder are asked again with
 parts of each test slide's patches (``evaluation/slide_faithfulness.py``): kept in order of the
-map (contribution x place, and contribution alone), of the model's word on each patch alone, of
+map (contribution x position, and contribution alone), of the model's word on each patch alone, of
 integrated gradients, of attention, and at random. On the test slides that hold tumour; seeds are
 crossed with slides (each of a patient of its own) in all intervals.
 

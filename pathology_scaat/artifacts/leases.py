@@ -91,6 +91,8 @@ def _now_there(descriptor: int, path: Path) -> float:
 
 def _is_stale(path: Path, found: dict[str, object], now: float, stale_after_s: float) -> bool:
     pid, began = found.get("pid"), found.get("began")
+    # On this machine the process itself can be looked up: no need to wait until its heartbeat is
+    # missed. Its start time is compared as well, since a pid may have been given to another one.
     if (
         found.get("machine") == machine_id() != ""
         and isinstance(pid, int)

@@ -4,136 +4,136 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-import typer
-
-from pathology_scaat.cli.options import completed, completed_list, listed
+from pathology_scaat.cli.declare import of, one_of, option, several_of
+from pathology_scaat.cli.options import listed
 from pathology_scaat.export.exporters import EXPORTERS
 
 MapMpp = Annotated[
     float | None,
-    typer.Option("--map-mpp", help="µm per map pixel; that of the saliency by default."),
+    of("stitch.mpp", "--map-mpp", "µm per map pixel; that of the saliency by default."),
 ]
 Ngff = Annotated[
     str | None,
-    typer.Option(
-        "--ngff",
-        help="OME-Zarr version: 0.5, or 0.4, which QuPath reads.",
-        autocompletion=completed(("0.5", "0.4")),
-    ),
+    one_of("stitch.ngff", "--ngff", "OME-Zarr version: 0.5, or 0.4, which QuPath reads."),
 ]
 Weighting = Annotated[
     str | None,
-    typer.Option(
+    one_of(
+        "stitch.weighting",
         "--weighting",
-        help="Saliency times probability, none, or threshold (where it is likely); see "
-        "docs/exports.md.",
-        autocompletion=completed(("probability", "none", "threshold")),
+        "Saliency times probability, none, or threshold (where it is likely); see docs/exports.md.",
     ),
 ]
 WeightThreshold = Annotated[
     float | None,
-    typer.Option("--weight-threshold", help="Probability from which 'threshold' keeps saliency."),
+    of(
+        "stitch.weight_threshold",
+        "--weight-threshold",
+        "Probability from which 'threshold' keeps saliency.",
+    ),
 ]
 Window = Annotated[
     str | None,
-    typer.Option(
-        "--window",
-        help="Blending of overlapping patches: hann or flat.",
-        autocompletion=completed(("hann", "flat")),
-    ),
+    one_of("stitch.window", "--window", "Blending of overlapping patches: hann or flat."),
 ]
 Formats = Annotated[
     str | None,
-    typer.Option(
-        "--formats",
-        help=f"Comma-separated: {', '.join(EXPORTERS.names)}.",
-        autocompletion=completed_list(EXPORTERS.names),
-    ),
+    several_of("export.formats", "--formats", f"Comma-separated: {', '.join(EXPORTERS.names)}."),
 ]
 QuPathOrigin = Annotated[
     str | None,
-    typer.Option(
+    one_of(
+        "export.qupath_origin",
         "--qupath-origin",
-        help="bounds: as QuPath crops a slide; full: whole canvas.",
-        autocompletion=completed(("bounds", "full")),
+        "bounds: as QuPath crops a slide; full: whole canvas.",
     ),
 ]
 Vmax = Annotated[
     float | None,
-    typer.Option("--vmax", help="Saliency at the top of its scale; the model's own if none."),
+    of("export.vmax", "--vmax", "Saliency at the top of its scale; the model's own if none."),
 ]
 Colormap = Annotated[
     str | None,
-    typer.Option(
-        "--colormap",
-        help="Colours of pictures: viridis, cividis, magma or inferno.",
-        autocompletion=completed(("viridis", "cividis", "magma", "inferno")),
+    one_of(
+        "export.colormap", "--colormap", "Colours of pictures: viridis, cividis, magma or inferno."
     ),
 ]
 TileShape = Annotated[
     str | None,
-    typer.Option(
+    one_of(
+        "export.tile_shape",
         "--tile-shape",
-        help="Tiles in QuPath: cell (abutting) or patch (overlapping).",
-        autocompletion=completed(("cell", "patch")),
+        "Tiles in QuPath: cell (abutting) or patch (overlapping).",
     ),
 ]
 MaxTiles = Annotated[
-    int | None, typer.Option("--max-tiles", help="Most tiles in a GeoJSON; the likeliest stay.")
+    int | None,
+    of("export.max_tiles", "--max-tiles", "Most tiles in a GeoJSON; the likeliest stay."),
 ]
 MaxRegions = Annotated[
-    int | None, typer.Option("--max-regions", help="Most regions in a GeoJSON; 0 for none.")
+    int | None, of("export.max_regions", "--max-regions", "Most regions in a GeoJSON; 0 for none.")
 ]
 EvidenceTop = Annotated[
     float | None,
-    typer.Option("--evidence-top", help="Evidence (0 to 1) at the top; the model's own if none."),
+    of(
+        "export.evidence_top",
+        "--evidence-top",
+        "Evidence (0 to 1) at the top; the model's own if none.",
+    ),
 ]
 Drawn = Annotated[
     str | None,
-    typer.Option(
-        "--drawn",
-        help="Map that is drawn and cut into regions: evidence or saliency.",
-        autocompletion=completed(("evidence", "saliency")),
+    one_of(
+        "export.drawn", "--drawn", "Map that is drawn and cut into regions: evidence or saliency."
     ),
 ]
 DrawUnlike = Annotated[
     bool | None,
-    typer.Option(
+    of(
+        "export.draw_unlike",
         "--draw-unlike/--no-draw-unlike",
-        help="Colour tissue unlike the training data, too; hatched and bare otherwise.",
+        "Colour tissue unlike the training data, too; hatched and bare otherwise.",
     ),
 ]
 RegionMpp = Annotated[
-    float | None, typer.Option("--region-mpp", help="µm/px at which regions are outlined.")
+    float | None, of("export.region_mpp", "--region-mpp", "µm/px at which regions are outlined.")
 ]
 RegionQuantile = Annotated[
     float | None,
-    typer.Option(
-        "--region-quantile", help="Regions: pixels above this quantile of the slide's own."
+    of(
+        "export.region_quantile",
+        "--region-quantile",
+        "Regions: pixels above this quantile of the slide's own.",
     ),
 ]
 RegionThreshold = Annotated[
     float | None,
-    typer.Option("--region-threshold", help="Regions: pixels above this evidence (0 to 1)."),
+    of(
+        "export.region_threshold",
+        "--region-threshold",
+        "Regions: pixels above this evidence (0 to 1).",
+    ),
 ]
 RegionMinProbability = Annotated[
     float | None,
-    typer.Option("--region-min-probability", help="Probability that a region needs as well."),
+    of(
+        "export.region_min_probability",
+        "--region-min-probability",
+        "Probability that a region needs as well.",
+    ),
 ]
 MinRegion = Annotated[
-    float | None, typer.Option("--min-region-um2", help="Smallest region in µm².")
+    float | None, of("export.min_region_um2", "--min-region-um2", "Smallest region in µm².")
 ]
 PictureSize = Annotated[
-    int | None, typer.Option("--png-max-px", help="Longest side of the map in pictures.")
+    int | None, of("export.png_max_px", "--png-max-px", "Longest side of the map in pictures.")
 ]
 Identified = Annotated[
-    bool, typer.Option("--identified", help="Allow DICOM objects that name the patient.")
+    bool, of("export.identified", "--identified", "Allow DICOM objects that name the patient.")
 ]
 Prune = Annotated[
     bool,
-    typer.Option(
-        "--prune", help="Remove what earlier exports made in other formats, or of earlier maps."
-    ),
+    option("--prune", "Remove what earlier exports made in other formats, or of earlier maps."),
 ]
 
 

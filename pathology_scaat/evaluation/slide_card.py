@@ -41,7 +41,7 @@ from pathology_scaat.training.bags.model import BagModel
 from pathology_scaat.training.bags.predict import encode
 from pathology_scaat.training.bundle import ModelBundle
 
-EXPLANATION = "contribution x place"
+EXPLANATION = "contribution x position"
 Progress = Callable[[str, int, int], None]
 
 

@@ -251,7 +251,7 @@ def measure_slide(
     seed : int
         Of random orders and controls; another one for each slide, so that they do not share them.
     evidence : (n,), optional
-        Mean of each patch in the evidence map (contribution x place); patches whose probability
+        Mean of each patch in the evidence map (contribution x position); patches whose probability
         passes one half are the marked ones in any case.
     """
     found: dict[str, Any] = {}

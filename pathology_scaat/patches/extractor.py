@@ -125,6 +125,7 @@ class PatchExtractor(Closing):
         except SlideReadError:
             self._bad.add(key)
             pixels = None
+        # A reader need not use the buffer: it may return an array of its own, or nothing.
         if pixels is None or pixels.base is not buffer.base:
             self._buffers.release(buffer)
             return pixels, None
@@ -159,6 +160,8 @@ class PatchExtractor(Closing):
     def _level_box(self, col: int, row: int) -> BoxPx:
         if self._averaging:
             return self._axes_box(self._output_box(col, row))
+        # The grid's corner is rounded once and steps are whole pixels: all patches are equally far
+        # from where the grid puts them, and patches that overlap share their pixels exactly.
         step, side = self._grid.step_px, self._grid.patch_size_px
         return BoxPx(self._first_x + col * step, self._first_y + row * step, side, side)
 
@@ -303,6 +306,7 @@ class PatchExtractor(Closing):
         for run in self._segments(index):
             if not self._direct:
                 if run[0][2] != row_now:
+                    # Patches come row by row: what lies above this row is not needed again.
                     row_now = run[0][2]
                     self._evict_above(row_now)
                 self._prepare(run)

@@ -161,6 +161,7 @@ class ShardReader:
 
         They raise OSError or LayoutError.
         """
+        # By shard, so that a task opens each file once; in groups, so that all threads have work.
         order = np.argsort(wanted // self._per_shard, kind="stable")
         ends = np.flatnonzero(np.diff(wanted[order] // self._per_shard)) + 1
         tasks = []
@@ -178,6 +179,7 @@ class ShardReader:
         return _pool(threads).submit(function, *arguments)
 
     def _buffer(self) -> bytearray:
+        # Of each thread its own: touching fresh memory costs nearly as much as decoding.
         if not hasattr(self._own, "buffer"):
             self._own.buffer = bytearray(max(self._most, self._per_shard * 16 + 4))
         buffer: bytearray = self._own.buffer
@@ -230,6 +232,7 @@ class ShardReader:
         """Offset and length of each item in a shard; read once."""
         index = self._indices.get(shard)
         if index is None:
+            # 16 bytes per item and a checksum, at the end of the file (a negative offset).
             length = self._per_shard * 16 + 4
             data = file.read(-length, length, buffer)
             index = np.frombuffer(bytes(_checked(data)), dtype="<u8").reshape(-1, 2)

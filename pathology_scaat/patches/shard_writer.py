@@ -49,6 +49,7 @@ class _File:
         written = 0
         with memoryview(block) as data:
             while written < length:
+                # O_DIRECT takes whole disk blocks only: the last write is padded, see `finish`.
                 end = aligned if self._direct else length
                 try:
                     written += os.write(self._descriptor, data[written:end])
@@ -166,6 +167,8 @@ class ShardWriter:
                 self._send()
 
     def _free_block(self) -> mmap.mmap:
+        # At most N_BLOCKS exist, which bounds memory: with all others on their way to the disk
+        # this waits for the oldest. `result` raises what its writing raised.
         if self._writing and (self._writing[0][0].done() or len(self._writing) == N_BLOCKS - 1):
             future, block = self._writing.pop(0)
             self._blocks.append(block)
@@ -183,6 +186,7 @@ class ShardWriter:
     def _close_shard(self) -> None:
         if self._file is None:
             return
+        # As zarr's sharding codec wants it: offsets and lengths at the end, with their CRC32C.
         index = self._index.tobytes()
         self._put(memoryview(index + google_crc32c.value(index).to_bytes(4, "little")))
         self._send()

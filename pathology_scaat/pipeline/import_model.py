@@ -215,8 +215,7 @@ def import_model(
         all_notes = (
             *all_notes,
             f"TorchScript is a program: this one was run, and the bundle runs it again for you "
-            f"alone ({trust_file.name} in your configuration folder). Others must import it "
-            "themselves.",
+            f"alone ({trust_file.name} in your settings folder). Others must import it themselves.",
         )
     return ImportReport(out, config, tried, all_notes)
 

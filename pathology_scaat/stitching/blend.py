@@ -87,6 +87,8 @@ class Placement:
         length = self.side * self.ratio
         first = int(np.floor((low_px - origin_px - length) / self.step_px)) - 1
         last = int(np.ceil((high_px - origin_px) / self.step_px)) + 1
+        # One grid line more on each side than the division says: rounding must not lose a patch,
+        # and one that touches nothing adds nothing.
         return max(first, 0), max(last, 0)
 
 
@@ -104,7 +106,8 @@ class Band:
         # classes that share an array are read once
         self.array_of = {name: source.meta.array_of(name) for name in source.meta.targets}
         arrays = {array: name for name, array in self.array_of.items()}
-        # float32 in memory is twice the stored float16
+        # Blocks of one band share its patches, which are read once where they fit into memory;
+        # else each block reads its own. float32 in memory is twice the stored float16.
         size = (self.stop - self.start) * source.side**2 * 4 * len(arrays)
         self._held = (
             {array: source.read(self.start, self.stop, name) for array, name in arrays.items()}

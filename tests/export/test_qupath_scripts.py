@@ -283,7 +283,7 @@ def test_another_slides_frame_or_bytes_are_refused(player: Player, tmp_path: Pat
         "REFUSED, made for an image of 645 x 515 px, the open one has 900 x 515"
         in frame["lines"][0]
     )
-    assert "is not the file that its record tells of" in bytes_["lines"][0]
+    assert "is not the file that its record names" in bytes_["lines"][0]
 
 
 def test_a_name_with_dots_takes_only_its_own(player: Player, tmp_path: Path) -> None:

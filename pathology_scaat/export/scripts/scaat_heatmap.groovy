@@ -45,7 +45,7 @@ try {
 def frame = record?.files?.get(file.getName())?.frame
 if (!(frame?.width_px instanceof Number) || !(frame?.height_px instanceof Number) ||
         !(record.map?.scale_px instanceof Number) || !(record.colour_scale?.vmax instanceof Number)) {
-    refused("the record ${name}.json tells nothing of ${file.getName()}; export the slide again")
+    refused("the record ${name}.json says nothing of ${file.getName()}; export the slide again")
     return
 }
 if (Math.abs(frame.width_px - slide.getWidth()) > 1 || Math.abs(frame.height_px - slide.getHeight()) > 1) {

@@ -73,7 +73,7 @@ def recordOf = { name ->
         if (frame?.width_px instanceof Number && frame?.height_px instanceof Number) {
             return value
         }
-        return "the record ${name}.json tells nothing of ${fileOf(name).getName()}"
+        return "the record ${name}.json says nothing of ${fileOf(name).getName()}"
     } catch (Exception error) {
         return "the record ${name}.json is damaged"
     }
@@ -138,7 +138,7 @@ if (record != null) {
         }
     }
     if (digest.digest().encodeHex().toString() != record.files[file.getName()].sha256) {
-        refused("${file.getName()} is not the file that its record tells of; export the slide again")
+        refused("${file.getName()} is not the file that its record names; export the slide again")
         return
     }
 }
@@ -197,7 +197,7 @@ def outlineChanged = {
     def roi = it.getROI()
     def stated = it.getMetadata().get('outline')
     if (stated == null) {
-        return false  // of an overlay that did not tell
+        return false  // of an overlay that did not say
     }
     def now = [roi.getArea(), roi.getBoundsX(), roi.getBoundsY(), roi.getBoundsWidth(), roi.getBoundsHeight()]
     def then = stated.split(' ').collect { text -> text as double }

@@ -85,7 +85,7 @@ function madeRow(row) {
   if (row.reason) status.append(element("div", row.reason, "note"));
   if (row.notes) status.append(element("div", row.notes, "note"));
   if (row.model && state.model.fingerprint && row.model !== state.model.fingerprint) {
-    status.append(element("div", "its map is of another model than the one told of above", "note"));
+    status.append(element("div", "its map is of another model than the one described above", "note"));
   }
   const judged = element("td", row.n_regions ? `${row.n_judged} of ${row.n_regions}` : row.n_regions === 0 ? "nothing to judge" : "");
   for (const verdict of row.slide_verdicts) judged.append(element("div", `slide: ${verdict}`));
