@@ -31,7 +31,7 @@ from pathology_scaat.export.slide_findings import SlideFindings
 from pathology_scaat.export.tiles import TileTable, tile_table
 from pathology_scaat.geometry import SizePx
 from pathology_scaat.slides import open_slide
-from pathology_scaat.slides.base import RgbImage
+from pathology_scaat.slides.base import RgbImage, Slide
 from pathology_scaat.stitching.config import StitchConfig
 from pathology_scaat.stitching.slide_map import SlideMap
 from pathology_scaat.stitching.source import SaliencySource
@@ -53,6 +53,24 @@ class Context:
     extras: dict[str, dict[str, Any]] = field(default_factory=dict)
     beside: list[Path] = field(default_factory=list)
     n_tiles: int = 0
+    _slide: Slide | None = None
+
+    def opened_slide(self, path: SlideLocation) -> Slide:
+        """The slide at hand (``slide_path``), opened once for all; :meth:`close` closes it.
+
+        Raises
+        ------
+        SlideOpenError
+            If it cannot be opened.
+        """
+        if self._slide is None:
+            self._slide = open_slide(path, mpp=self.mpp)
+        return self._slide
+
+    def close(self) -> None:
+        if self._slide is not None:
+            self._slide.close()
+            self._slide = None
 
     @property
     def key(self) -> str:
@@ -147,12 +165,12 @@ class Context:
         if self.slide_path is None:
             self.notes.append("pictures show no slide: it was not given")
             return blank(size)
-        with open_slide(self.slide_path, mpp=self.mpp) as slide:
-            if slide.info.frame_px != self.slide_map.frame_px:
-                raise ExportError(
-                    self.slide_map.name,
-                    "the slide at hand has another frame than the map",
-                    "give the slide that was tiled",
-                )
-            scale_px = self.slide_map.level_scale_px(self.picture_level) / zoom
-            return frame_thumbnail(slide, size, scale_px)
+        slide = self.opened_slide(self.slide_path)
+        if slide.info.frame_px != self.slide_map.frame_px:
+            raise ExportError(
+                self.slide_map.name,
+                "the slide at hand has another frame than the map",
+                "give the slide that was tiled",
+            )
+        scale_px = self.slide_map.level_scale_px(self.picture_level) / zoom
+        return frame_thumbnail(slide, size, scale_px)

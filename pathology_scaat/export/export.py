@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -185,11 +187,25 @@ def export_slide(
             "--vmax is the top of saliency, and pictures show evidence: --evidence-top is theirs"
         )
     record_before_writing(record_path, old, todo)
+    with closing(context):
+        files = _written(context, overlay_dir, todo, made_from)
+        if surplus:
+            other = other.pruned(config.formats)
+            context.notes.extend(remove_files(overlay_dir, surplus))
+        record = with_other_files(_record(context, wanted, files), old, other)
+    write_sidecar(record_path, record)
+    return _result(record, False, time.perf_counter() - started)
+
+
+def _written(
+    context: Context, overlay_dir: Path, kinds: Sequence[str], made_from: Mapping[str, str]
+) -> dict[str, Any]:
+    """Write the files of some formats; their entries for the record, by name."""
     files: dict[str, Any] = {}
-    for kind in todo:
+    for kind in kinds:
         n_notes = len(context.notes)
         writer = EXPORTERS.load(kind, "--formats")
-        path = overlay_dir / file_name(slide_id, kind, writer)
+        path = overlay_dir / file_name(context.slide_map.meta.slide_id, kind, writer)
         frame = writer(path, context)
         common = {"made_from": made_from[kind], "notes": context.notes[n_notes:]}
         for beside in context.beside:
@@ -201,12 +217,7 @@ def export_slide(
         context.beside.clear()
         extras = context.extras.get(path.name, {})
         files[path.name] = {**file_entry(path, kind, frame), **common, **extras}
-    if surplus:
-        other = other.pruned(config.formats)
-        context.notes.extend(remove_files(overlay_dir, surplus))
-    record = with_other_files(_record(context, wanted, files), old, other)
-    write_sidecar(record_path, record)
-    return _result(record, False, time.perf_counter() - started)
+    return files
 
 
 def _record(context: Context, wanted: str, files: dict[str, Any]) -> dict[str, Any]:

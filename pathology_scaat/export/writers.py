@@ -34,7 +34,6 @@ from pathology_scaat.export.raster.overlay_png import (
 )
 from pathology_scaat.export.raster.rgb import write_rgb_tiff, write_tile_png
 from pathology_scaat.export.tables import write_annotation_store, write_csv
-from pathology_scaat.slides import open_slide
 from pathology_scaat.slides.base import RgbImage
 
 
@@ -100,8 +99,8 @@ def export_figure(path: Path, context: Context) -> ExportFrame:
     """One figure of everything on a slide."""
     patches: list[TopPatch] = []
     if context.slide_path is not None:
-        with open_slide(context.slide_path, mpp=context.mpp) as slide:
-            patches = top_patches(context.source, context.tiles, slide, context.unjudged)
+        slide = context.opened_slide(context.slide_path)
+        patches = top_patches(context.source, context.tiles, slide, context.unjudged)
     tissue: RgbImage | None = None
     if context.tissue_path is not None:
         with Image.open(context.tissue_path) as picture:

@@ -14,10 +14,9 @@ from typing import Any
 
 import numpy as np
 import tensorstore as ts
-import zarr
 from numpy.typing import NDArray
 
-from pathology_scaat.artifacts.zarr_folder import file_kvstore
+from pathology_scaat.artifacts.zarr_folder import file_kvstore, group_attributes
 from pathology_scaat.errors import StoreError
 from pathology_scaat.patches.schema import ATTRIBUTES_KEY
 from pathology_scaat.saliency.labelled import saliency_to_dask, saliency_to_xarray
@@ -66,9 +65,8 @@ class SaliencyStore(Described):
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         try:
-            group = zarr.open_group(self.path, mode="r", zarr_format=3)
-            attributes = group.attrs[ATTRIBUTES_KEY]
-        except (OSError, KeyError, ValueError, TypeError, AttributeError, RecursionError):
+            attributes = group_attributes(self.path)[ATTRIBUTES_KEY]
+        except (OSError, KeyError, ValueError, RecursionError):
             raise StoreError(
                 self.path.name, "is not a saliency store", "make it with 'scaat explain'"
             ) from None

@@ -73,10 +73,11 @@ class SaliencyStoreWriter:
         # Whole chunks of about 128 KiB, whole chunks in a shard.
         per_chunk = max(1, min(_TARGET_CHUNK_BYTES // (2 * self.side**2), patches_per_shard))
         self._shard = math.ceil(min(patches_per_shard, max(n_patches, 1)) / per_chunk) * per_chunk
-        self._group = zarr.create_group(store=UnfinishedFolder(path), zarr_format=3)
         attributes = meta.to_attributes()
         attributes["parameters"] = {**meta.parameters, "saliency_scale": self.scale}
-        self._group.attrs[ATTRIBUTES_KEY] = attributes
+        self._group = zarr.create_group(
+            store=UnfinishedFolder(path), zarr_format=3, attributes={ATTRIBUTES_KEY: attributes}
+        )
         self.names = tuple(dict.fromkeys([MAIN_ARRAY, *meta.arrays.values()]))
         shape = (self._shard, self.side, self.side)
         self._saliency = {

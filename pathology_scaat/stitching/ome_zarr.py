@@ -17,7 +17,7 @@ import zarr
 from numpy.typing import NDArray
 from zarr.codecs import BloscCodec, Crc32cCodec
 
-from pathology_scaat.artifacts.zarr_folder import UnfinishedFolder, file_kvstore
+from pathology_scaat.artifacts.zarr_folder import UnfinishedFolder, file_kvstore, group_attributes
 from pathology_scaat.geometry import SizePx
 from pathology_scaat.patches.schema import ATTRIBUTES_KEY
 from pathology_scaat.stitching.schema import (
@@ -32,6 +32,7 @@ BLOCK_PX = 1024
 """Side of a shard: what one task computes and is the only one to write."""
 NGFF04_CHUNK_PX = 512
 SMALLEST_LEVEL_PX = 256
+_LAYOUT = "bioformats2raw.layout"
 """The pyramid ends where both sides of the map are at most this."""
 
 
@@ -92,8 +93,8 @@ def create_arrays(path: Path, n_channels: int, size_px: SizePx, ngff: str) -> No
                 dimension_names=("c", "y", "x"),
             )
         return
-    root = zarr.create_group(folder, zarr_format=2)
-    root.create_group("OME")
+    root = zarr.create_group(folder, zarr_format=2, attributes={_LAYOUT: 3})
+    root.create_group("OME", attributes={"series": ["0"]})
     group = root.create_group("0")
     for level, size in enumerate(sizes):
         group.create_array(
@@ -108,12 +109,18 @@ def create_arrays(path: Path, n_channels: int, size_px: SizePx, ngff: str) -> No
         )
 
 
-def open_image_group(path: Path) -> tuple[zarr.Group, str]:
-    """The multiscale group of a map and its NGFF version."""
-    group = zarr.open_group(path, mode="r")
-    if "bioformats2raw.layout" in group.attrs:
-        return zarr.open_group(path / "0", mode="r"), "0.4"
-    return group, "0.5"
+def image_attributes(path: Path) -> tuple[dict[str, Any], str]:
+    """The attributes of the multiscale group of a map, and its NGFF version.
+
+    Raises
+    ------
+    OSError, ValueError, RecursionError
+        If there is none, or its text is damaged.
+    """
+    attributes = group_attributes(path)
+    if _LAYOUT in attributes:
+        return group_attributes(path / "0"), "0.4"
+    return attributes, "0.5"
 
 
 def multiscale_attributes(meta: SlideMapMeta, ngff: str) -> dict[str, Any]:
@@ -175,11 +182,10 @@ def write_attributes(path: Path, meta: SlideMapMeta, ngff: str) -> None:
     """Write NGFF and own metadata; for 0.4 also the bioformats2raw layout QuPath needs."""
     own = {ATTRIBUTES_KEY: meta.to_attributes()}
     if ngff == "0.5":
-        zarr.open_group(path, mode="r+").attrs.update({**multiscale_attributes(meta, ngff), **own})
+        group = zarr.open_group(path, mode="r+", zarr_format=3)
+        group.attrs.update({**multiscale_attributes(meta, ngff), **own})
         return
-    zarr.open_group(path, mode="r+").attrs.update({"bioformats2raw.layout": 3})
-    zarr.open_group(path / "OME", mode="r+").attrs.update({"series": ["0"]})
-    zarr.open_group(path / "0", mode="r+").attrs.update(
+    zarr.open_group(path / "0", mode="r+", zarr_format=2).attrs.update(
         {**multiscale_attributes(meta, ngff), **own}
     )
     (path / "OME" / "METADATA.ome.xml").write_text(ome_xml(meta), encoding="utf-8")

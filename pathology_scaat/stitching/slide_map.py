@@ -12,7 +12,7 @@ from pathology_scaat.errors import StoreError, UsageError
 from pathology_scaat.geometry import BoxPx, SizePx
 from pathology_scaat.patches.schema import ATTRIBUTES_KEY
 from pathology_scaat.stitching.lazy import map_to_dask, map_to_xarray
-from pathology_scaat.stitching.ome_zarr import level_array, open_image_group
+from pathology_scaat.stitching.ome_zarr import image_attributes, level_array
 from pathology_scaat.stitching.schema import SlideMapMeta
 from pathology_scaat.system.representation import THUMBNAIL_PX, Described, grey, shrunk
 
@@ -45,8 +45,8 @@ class SlideMap(Described):
     def __init__(self, path: str | Path) -> None:
         path = Path(path)
         try:
-            group, self.ngff = open_image_group(path)
-            attributes = group.attrs.asdict().get(ATTRIBUTES_KEY)
+            found, self.ngff = image_attributes(path)
+            attributes = found.get(ATTRIBUTES_KEY)
             if not isinstance(attributes, dict):
                 raise KeyError(ATTRIBUTES_KEY)
             self.meta = SlideMapMeta.from_attributes(dict(attributes), path.name)
