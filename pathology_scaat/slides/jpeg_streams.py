@@ -208,6 +208,13 @@ def check_stored(data: bytes | memoryview, height: int, width: int) -> None:
         If it is none of the right size, or would be decoded scan after scan.
     """
     stream = bytes(data)
-    check_head(read_head(stream), height, width)
     if stream.count(_SCAN) != 1:
         raise JpegStreamError("have several scans")
+    place = stream.index(_SCAN)
+    _check_whole_head(stream[: place + 14], height, width)
+
+
+@lru_cache(maxsize=256)
+def _check_whole_head(head: bytes, height: int, width: int) -> None:
+    """The same for a stream's beginning with its only scan; most tiles of a slide share it."""
+    check_head(read_head(head), height, width)

@@ -27,6 +27,7 @@ from pathology_scaat.errors import StoreError, UsageError
 from pathology_scaat.patches import PatchStore, TileConfig, TileJob, tile_slide
 from pathology_scaat.patches.identity import identity, settings_of
 from pathology_scaat.patches.jpeg_chunk import decode_chunk, encode_chunk, is_jpeg
+from pathology_scaat.patches.plan import plan_tiling
 from pathology_scaat.patches.schema import JPEG_VERSION
 from pathology_scaat.patches.zarr_layout import SLIDE_JPEG_CODEC
 from pathology_scaat.slides.jpeg_streams import JpegStreamError, check_stored, read_head
@@ -488,3 +489,25 @@ def test_the_command(slide: Path, tmp_path: Path) -> None:
     refused = run_scaat(*words, "jpeg", in_process=True)
     assert refused.returncode == 2
     assert "lossless" in refused.stderr
+
+
+def test_new_classes_relabel_it(slide: Path, tmp_path: Path) -> None:
+    store = tiled(tmp_path, slide)
+    shard = tmp_path / "slide-jpeg.zarr/patches/c/0/0/0/0"
+    before = shard.stat().st_ino
+    again = tiled(tmp_path, slide, class_names=("A", "B"))
+    assert again.meta.class_names == ("A", "B")
+    assert again.meta.slide_jpeg == store.meta.slide_jpeg
+    assert again.meta.fingerprint == store.meta.fingerprint
+    assert shard.stat().st_ino == before
+    assert not check_patches(tmp_path / "slide-jpeg.zarr", "s", deep=True)[1]
+
+
+def test_the_plan_knows_that_tiles_are_small(slide: Path, tmp_path: Path) -> None:
+    plans = []
+    for pixels in ("lossless", "slide-jpeg"):
+        config = TileConfig(mpp=0.5, patch_size_px=T, pixels=pixels)  # type: ignore[arg-type]
+        plans.append(plan_tiling([TileJob(slide, "s", tmp_path / "s.zarr", config)], config))
+    assert [plan.kept_share for plan in plans] == [0, 1]
+    assert plans[1].expected_bytes < plans[0].expected_bytes / 5
+    assert plans[1].least_bytes < plans[0].least_bytes / 5
