@@ -3,7 +3,8 @@
 Importing torch, SciPy, zarr and matplotlib takes longer than the work of most tests. A server
 process imports these libraries, and nothing of this package, once; each command is a fork of it
 that runs ``python -m pathology_scaat`` to the end of the interpreter, with its own arguments,
-environment, folder and exit code. What tests the start of a process itself (limits of memory,
+environment, folder and exit code. Other modules are started likewise and go on beside the test
+(:func:`start_forked`). What tests the start of a process itself (limits of memory,
 another user, no home) starts Python anew instead.
 """
 
@@ -19,8 +20,10 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 import traceback
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -39,6 +42,9 @@ LIBRARIES = (
     "imagecodecs._blosc", "imagecodecs._deflate", "imagecodecs._zlib", "imagecodecs._zstd",
     "pydantic.root_model", "pydantic.type_adapter", "pydantic.json_schema", "pydantic.plugin",
 )  # fmt: skip
+
+GOES_ON = 1 << 20
+"""What stands for the exit code of a process that has not ended."""
 
 
 def _end(command: Callable[[], object]) -> NoReturn:
@@ -70,6 +76,8 @@ def serve() -> None:
     import runpy
     import warnings
 
+    import dask.config
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for name in LIBRARIES:
@@ -84,29 +92,58 @@ def serve() -> None:
     replies = os.dup(1)
     while line := requests.readline():
         request: dict[str, Any] = json.loads(line)
+        if "ended" in request:
+            found, status = os.waitpid(request["ended"], os.WNOHANG)
+            code = os.waitstatus_to_exitcode(status) if found else GOES_ON
+            os.write(replies, f"{code}\n".encode())
+            continue
         child = os.fork()
         if child:
             os.write(replies, f"{child}\n".encode())
-            _, status = os.waitpid(child, 0)
-            os.write(replies, f"{os.waitstatus_to_exitcode(status)}\n".encode())
             continue
         requests.close()
         os.close(replies)
+        if request["own_session"]:
+            os.setsid()
+        appended = os.O_WRONLY | os.O_APPEND
         for descriptor, path, flags in (
             (0, os.devnull, os.O_RDONLY),
-            (1, request["stdout"], os.O_WRONLY),
-            (2, request["stderr"], os.O_WRONLY),
+            (1, request["stdout"], appended),
+            (2, request["stderr"], appended),
         ):
             opened = os.open(path, flags)
             os.dup2(opened, descriptor)
             os.close(opened)
         os.environ.clear()
         os.environ.update(request["environment"])
+        dask.config.refresh()  # it reads variables when it is loaded
         os.chdir(request["folder"])
-        sys.argv = ["scaat", *request["words"]]
+        sys.argv = [request["module"], *request["words"]]
         # What `python -m` puts there: the folder of the call.
         sys.path[0] = request["folder"]
-        _end(lambda: runpy.run_module("pathology_scaat", run_name="__main__", alter_sys=True))
+        run = partial(runpy.run_module, request["module"], run_name="__main__", alter_sys=True)
+        _end(run)
+
+
+class ForkedProcess:
+    """A process that the server has started: ``Popen``, as far as needed."""
+
+    def __init__(self, server: _Server, pid: int) -> None:
+        self._server, self.pid = server, pid
+        self.returncode: int | None = None
+
+    def poll(self) -> int | None:
+        if self.returncode is None:
+            self.returncode = self._server.ended(self.pid)
+        return self.returncode
+
+    def wait(self, timeout_s: float = 60) -> int:
+        end = time.monotonic() + timeout_s
+        while (code := self.poll()) is None:
+            if time.monotonic() > end:
+                raise subprocess.TimeoutExpired(str(self.pid), timeout_s)
+            time.sleep(0.01)
+        return code
 
 
 class _Server:
@@ -126,30 +163,35 @@ class _Server:
             self._process.stdin.close()
         self._process.wait(30)
 
-    def _line(self, timeout_s: float) -> int | None:
-        assert self._process.stdout
-        ready, _, _ = select.select([self._process.stdout], [], [], timeout_s)
-        if not ready:
-            return None
-        line = self._process.stdout.readline()
-        assert line, "the server of commands has ended"
-        return int(line)
-
-    def run(self, request: dict[str, Any], timeout_s: float) -> int:
+    def _ask(self, request: dict[str, Any]) -> int:
         with self._lock:
             assert self._process.stdin
+            assert self._process.stdout
             self._process.stdin.write(json.dumps(request).encode() + b"\n")
-            child = self._line(120)
-            assert child is not None, "the server of commands does not answer"
-            code = self._line(timeout_s)
-            if code is None:
-                os.kill(child, signal.SIGKILL)
-                self._line(60)
-                raise subprocess.TimeoutExpired(request["words"], timeout_s)
-            return code
+            ready, _, _ = select.select([self._process.stdout], [], [], 120)
+            assert ready, "the server of commands does not answer"
+            line = self._process.stdout.readline()
+            assert line, "the server of commands has ended"
+            return int(line)
+
+    def start(self, request: dict[str, Any]) -> ForkedProcess:
+        return ForkedProcess(self, self._ask(request))
+
+    def ended(self, pid: int) -> int | None:
+        """Exit code of a process that was started, None while it runs."""
+        code = self._ask({"ended": pid})
+        return None if code == GOES_ON else code
 
 
-_servers: dict[tuple[int, str], _Server] = {}
+_servers: dict[tuple[int, int], _Server] = {}
+
+
+def _server(threads: int) -> _Server:
+    """That of this process."""
+    key = (os.getpid(), threads)
+    if key not in _servers:
+        _servers[key] = _Server(str(threads))
+    return _servers[key]
 
 
 def run_forked(
@@ -175,15 +217,14 @@ def run_forked(
     timeout_s : float
         Seconds after which it is killed and ``subprocess.TimeoutExpired`` raised.
     """
-    key = (os.getpid(), str(threads))
-    if key not in _servers:
-        _servers[key] = _Server(str(threads))
     arguments = [str(word) for word in words]
     with tempfile.TemporaryDirectory(prefix="scaat-command-") as scratch:
         out, err = Path(scratch) / "stdout", Path(scratch) / "stderr"
         out.touch()
         err.touch()
         request = {
+            "module": "pathology_scaat",
+            "own_session": False,
             "words": arguments,
             "stdout": str(out),
             "stderr": str(err),
@@ -193,11 +234,43 @@ def run_forked(
                 **(environment or {}),
             },
         }  # fmt: skip
-        code = _servers[key].run(request, timeout_s)
+        process = _server(threads).start(request)
+        try:
+            code = process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            os.kill(process.pid, signal.SIGKILL)
+            process.wait(60)
+            raise subprocess.TimeoutExpired(arguments, timeout_s) from None
         return subprocess.CompletedProcess(
             arguments, code,
             out.read_text(encoding="utf-8"), err.read_text(encoding="utf-8"),
         )  # fmt: skip
+
+
+def start_forked(
+    module: str, words: Sequence[str], *, output: Path, folder: Path, environment: dict[str, str]
+) -> ForkedProcess:
+    """Start ``python -m module`` in a session of its own, and go on.
+
+    Parameters
+    ----------
+    module, words
+        What is run, with which arguments.
+    output : Path
+        What it prints is appended there.
+    folder : Path
+        Working directory.
+    environment : dict
+        Variables beside those of this process; not those that the libraries read when they load.
+    """
+    output.touch()
+    return _server(1).start(
+        {
+            "module": module, "own_session": True, "words": list(words),
+            "stdout": str(output), "stderr": str(output), "folder": str(folder),
+            "environment": {**os.environ, "OMP_NUM_THREADS": "1", **environment},
+        }
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ import re
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 import pytest
 import yaml
 
@@ -33,6 +32,14 @@ SETTINGS = {setting.name: setting for setting in all_settings()}
 
 def run(*words: str) -> int:
     return run_command(lambda: app([*words], standalone_mode=False))
+
+
+def schema_problems(document: Any) -> list[str]:
+    import jsonschema  # takes seconds, in the process that needs it
+
+    validator = jsonschema.validators.validator_for(json_schema())(json_schema())
+    validator.check_schema(json_schema())
+    return [problem.message for problem in validator.iter_errors(document)]
 
 
 def load(*words: str, path: Path | None = None) -> RunConfig:
@@ -80,26 +87,25 @@ def test_what_is_printed_is_a_whole_pipeline_file_of_the_defaults(
     assert printed == as_yaml()
     (tmp_path / "p.yaml").write_text(printed, encoding="utf-8")
     assert load_run_config(tmp_path / "p.yaml", PATHS) == load()
-    jsonschema.validate(yaml.safe_load(printed), json_schema())
+    assert not schema_problems(yaml.safe_load(printed))
 
 
 def test_the_quickstart_holds_the_defaults_and_passes_its_schema() -> None:
     path = ROOT / "pipelines" / "quickstart.yaml"
     text = path.read_text(encoding="utf-8")
     assert text.startswith(f"# yaml-language-server: $schema={SCHEMA_FILE}\n")
-    jsonschema.validate(yaml.safe_load(text), json_schema())
+    assert not schema_problems(yaml.safe_load(text))
     assert load(path=path) == default_config()
     # What is commented out there are settings as well.
     uncommented = re.sub(r"(?m)^( *)# ( *[a-z_]+:)", r"\1\2", text)
     assert len(yaml.safe_load(uncommented)) > len(yaml.safe_load(text))
-    jsonschema.validate(yaml.safe_load(uncommented), json_schema())
+    assert not schema_problems(yaml.safe_load(uncommented))
 
 
 def test_the_schema_refuses_what_a_run_refuses() -> None:
     for wrong in ({"tile": {"mp": 1}}, {"train": {"method": "scat"}}, {"seed": -1}):
-        with pytest.raises(jsonschema.ValidationError):
-            jsonschema.validate(wrong, json_schema())
-    jsonschema.validate({"tile": {"overlap": 0.5}}, json_schema())
+        assert schema_problems(wrong)
+    assert not schema_problems({"tile": {"overlap": 0.5}})
 
 
 def test_the_stages_alone_and_a_run_have_the_same_defaults_but_for_the_overlap() -> None:

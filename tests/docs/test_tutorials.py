@@ -1,7 +1,8 @@
 """The tutorials: each notebook runs, in the order of the index, and tells nothing of this machine.
 
 The executed copies go to ``SCAAT_EXECUTED_NOTEBOOKS``, where the documentation site takes them
-from, or else to a folder of the test.
+from, or else to a folder of the test. What runs notebooks takes seconds to load, and is loaded by
+the process that needs it.
 """
 
 from __future__ import annotations
@@ -14,10 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import nbformat
 import pytest
-from nbclient import NotebookClient
-from traitlets.config import Config
 
 FOLDER = Path(__file__).resolve().parents[2] / "docs" / "tutorials"
 NAMES = re.findall(r"^([a-z_]+)$", (FOLDER / "index.md").read_text(encoding="utf-8"), re.MULTILINE)
@@ -46,6 +44,8 @@ def test_the_index_names_every_notebook() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_notebook_is_kept_without_outputs(name: str) -> None:
+    import nbformat
+
     notebook = nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
     nbformat.validate(notebook)
     for cell in notebook.cells:
@@ -71,6 +71,10 @@ def texts(value: Any) -> Iterator[str]:
 @pytest.mark.timeout(1500)
 @pytest.mark.parametrize("name", NAMES)
 def test_a_notebook_runs(name: str, work: Path, executed: Path) -> None:
+    import nbformat
+    from nbclient import NotebookClient
+    from traitlets.config import Config
+
     notebook = nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
     sockets = {"transport": "ipc", "ip": str(work / name[:8])}  # no port is opened
     pipes = Config({"KernelManager": sockets})

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import ome_types
 import pytest
 import tifffile
 from map_stores import make_saliency_store
@@ -171,6 +170,8 @@ def test_one_picture_scale_or_that_of_the_cohort(tmp_path: Path) -> None:
 
 
 def test_ome_tiff_is_valid_named_and_anonymous(tmp_path: Path) -> None:
+    import ome_types  # takes a second, in the process that needs it
+
     slide_map, store = made(tmp_path)
     export_slide(slide_map, store, tmp_path / "o", ExportConfig(formats=("ome-tiff",)))
     path = tmp_path / "o" / "S1.ome.tiff"

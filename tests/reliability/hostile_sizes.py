@@ -47,6 +47,16 @@ def _zip(path: Path, unit: bytes, n_bytes: int) -> None:
             entry.write(block)
 
 
+def _attributes(path: Path) -> None:
+    """Ten million attributes, each of another name."""
+    thousand = b"".join(b' aN_%d=""' % i for i in range(1000))
+    with gzip.open(path, "wb", compresslevel=1) as stream:
+        stream.write(b"<a")
+        for number in range(10_000):
+            stream.write(thousand.replace(b"N", b"%d" % number))
+        stream.write(b"/>")
+
+
 def _sparse(path: Path) -> None:
     with path.open("wb") as stream:
         stream.write(b"[" * 4096)
@@ -98,9 +108,7 @@ CASES: dict[str, tuple[str, Callable[[Path], None]]] = {
     "112 MB of open XML tags": ("a.xml", lambda p: _gz(p, b"<b>", b"<a>", UNDER)),
     "112 MB of XML attributes": (
         "a.xml",
-        lambda p: p.write_bytes(
-            gzip.compress(b"<a " + b" ".join(b'a%d=""' % i for i in range(10_000_000)) + b"/>", 1)
-        ),
+        _attributes,
     ),
     "XML nested 900,000 deep": (
         "a.xml",

@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from forked_command import ForkedProcess, start_forked
+
 
 def wait_until(condition: Callable[[], Any], seconds: float, every_s: float = 0.01) -> bool:
     end = time.monotonic() + seconds
@@ -25,14 +27,25 @@ def wait_until(condition: Callable[[], Any], seconds: float, every_s: float = 0.
 
 LOG_NAME = "log.txt"
 
+Process = ForkedProcess | subprocess.Popen[bytes]
+
+VARIABLES = {
+    "OMP_NUM_THREADS": "1",
+    # One worker lost is enough for a job to be given up: the engine tries it again.
+    "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "0",
+}
+
 
 class LoopbackCluster:
-    """A scheduler and workers, each a process of its own without a nanny."""
+    """A scheduler and workers, each a process of its own without a nanny.
+
+    They are forks of a process that has loaded the libraries, but for workers with a nanny.
+    """
 
     def __init__(self, folder: Path, workers: int, *worker_options: str) -> None:
         self._folder = folder
         self._file = folder / "scheduler.json"
-        self.log = (folder / LOG_NAME).open("ab")  # of the scheduler and of all workers
+        self.log = folder / LOG_NAME  # of the scheduler and of all workers
         self.scheduler = self._start(
             "dask_scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard",
             "--dashboard-address", "127.0.0.1:0", "--scheduler-file", str(self._file),
@@ -55,23 +68,22 @@ class LoopbackCluster:
         except (FileNotFoundError, json.JSONDecodeError):
             return ""
 
-    def _start(self, module: str, *words: str) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(
-            [sys.executable, "-m", f"distributed.cli.{module}", *words],
-            stdout=self.log,
-            stderr=self.log,
-            cwd=self._folder,
-            # One worker lost is enough for a job to be given up: the engine tries it again.
-            env={
-                **os.environ,
-                "OMP_NUM_THREADS": "1",
-                "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "0",
-            },
-            start_new_session=True,
-        )
+    def _start(self, module: str, *words: str) -> Process:
+        name = f"distributed.cli.{module}"
+        if "--nanny" not in words:
+            return start_forked(
+                name, words, output=self.log, folder=self._folder, environment=VARIABLES
+            )
+        # A nanny starts Python anew itself, and counts the memory of its worker.
+        with self.log.open("ab") as log:
+            return subprocess.Popen(
+                [sys.executable, "-m", name, *words],
+                stdout=log, stderr=log, cwd=self._folder, start_new_session=True,
+                env={**os.environ, **VARIABLES},
+            )  # fmt: skip
 
     @staticmethod
-    def kill(process: subprocess.Popen[bytes]) -> None:
+    def kill(process: Process) -> None:
         """``kill -9`` of a process and all it started."""
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
@@ -89,4 +101,3 @@ def loopback_cluster(
     finally:
         for process in (*cluster.workers, cluster.scheduler):
             cluster.kill(process)
-        cluster.log.close()

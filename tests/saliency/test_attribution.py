@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import captum.attr
 import pytest
 import torch
 
@@ -48,6 +47,8 @@ def test_integrated_gradients_of_a_linear_margin_from_white() -> None:
 
 
 def test_gradient_is_that_of_captum(small_cnn: torch.nn.Module, rgb_batch: torch.Tensor) -> None:
+    import captum.attr  # takes a second, in the process that needs it
+
     small_cnn.eval()
     expected = captum.attr.Saliency(small_cnn).attribute(rgb_batch.clone().requires_grad_(), 2)
     maps = attribution(small_cnn, rgb_batch, 2, output="logit")
@@ -55,6 +56,8 @@ def test_gradient_is_that_of_captum(small_cnn: torch.nn.Module, rgb_batch: torch
 
 
 def test_grad_cam_is_that_of_captum(small_cnn: torch.nn.Module, rgb_batch: torch.Tensor) -> None:
+    import captum.attr
+
     small_cnn.eval()
     layer = small_cnn[3]
     raw = captum.attr.LayerGradCam(small_cnn, layer).attribute(rgb_batch, 1).detach()

@@ -9,7 +9,6 @@ import sys
 import weakref
 from typing import Any
 
-import captum.attr
 import pytest
 import torch
 import torch.nn.functional as F
@@ -251,6 +250,8 @@ def test_gradient_times_input_ranks_by_the_product() -> None:
 
 
 def test_grad_cam_is_captums() -> None:
+    import captum.attr  # takes a second, in the process that needs it
+
     images, labels = batch()
     model = net().eval()
     mine = grad_cam(hard(model), images, labels)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,8 @@ from pathology_scaat.training import TrainConfig, TrainingSlide, load_bundle, tr
 from pathology_scaat.training.backbones import create_backbone, set_trainable
 from pathology_scaat.training.lora import merge_lora, require_lora
 
-pytest.importorskip("peft")
+# Not imported here: it takes seconds, in the process that needs it.
+pytestmark = pytest.mark.skipif(find_spec("peft") is None, reason="PEFT is not installed")
 Slides = tuple[TrainingSlide, ...]
 VIT = {"embed_dim": 48, "depth": 2, "num_heads": 3, "patch_size": 8}
 
