@@ -47,4 +47,5 @@ def decode_chunk(chunk: Data, out: NDArray[np.uint8]) -> None:
 
 def encode_chunk(pixels: NDArray[np.uint8]) -> bytes:
     """Pixels, (S, S, 3) uint8, as a chunk that holds them losslessly."""
-    return bytes(imagecodecs.zstd_encode(np.ascontiguousarray(pixels), level=1))
+    whole = np.ascontiguousarray(pixels)
+    return bytes(imagecodecs.zstd_encode(whole, level=1))  # type: ignore[arg-type]

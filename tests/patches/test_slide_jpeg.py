@@ -145,7 +145,7 @@ def _progressive(pixels: np.ndarray) -> bytes:
     return out.getvalue()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     data=st.data(),
     height=st.integers(33, 3 * T),
@@ -396,7 +396,7 @@ def test_forged_chunks_are_one_sentence(slide: Path, tmp_path: Path, checksum: b
             array[2]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(data=st.data())
 def test_no_flipped_bits_crash_the_decoder(data: st.DataObject) -> None:
     stream = bytearray(encoded(picture(2), optimize=data.draw(st.booleans())))
