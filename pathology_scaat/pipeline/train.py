@@ -12,7 +12,7 @@ import numpy as np
 from pathology_scaat.artifacts.output_folder import Workspace, claim_output
 from pathology_scaat.artifacts.status import StatusTable
 from pathology_scaat.cohort.manifest import Manifest, ManifestRow, assign_splits
-from pathology_scaat.errors import TrainingError
+from pathology_scaat.errors import TrainingError, UsageError
 from pathology_scaat.execution.devices import require_device
 from pathology_scaat.execution.engine import EngineConfig
 from pathology_scaat.patches.stored_labels import LabelCounts, count_labels, over_stores
@@ -225,6 +225,11 @@ def learn(
             slides, model, settings, class_names=bag_class_names(slides), device=device,
             seed=seed, overwrite=overwrite, progress=progress,
             features_dir=Path(slides[0].store).parent.parent / FEATURES,
+        )  # fmt: skip
+    if settings.bag.of == "patient":
+        raise UsageError(
+            "--bags-of", "patient is for labels of slides, and patches are learnt from here",
+            "leave it out, or give --labels slide",
         )  # fmt: skip
     from pathology_scaat.training import train_model
 

@@ -6,18 +6,21 @@ import csv
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from forked_command import run_forked
 
 from pathology_scaat.artifacts.output_folder import Workspace
 from pathology_scaat.errors import TrainingError, UsageError
+from pathology_scaat.execution.engine import EngineConfig
 from pathology_scaat.patches import PatchStore
 from pathology_scaat.pipeline.evaluate import evaluate
 from pathology_scaat.pipeline.explain import explain
 from pathology_scaat.pipeline.predict import predict
-from pathology_scaat.pipeline.train import train
+from pathology_scaat.pipeline.train import learn, train
 from pathology_scaat.saliency import ExplainConfig, SaliencyStore
 from pathology_scaat.saliency.bags import BagExplainer
 from pathology_scaat.scaat.target import target_score
@@ -25,9 +28,12 @@ from pathology_scaat.training import TrainConfig, TrainingSlide, load_bundle
 from pathology_scaat.training.augment import to_float
 from pathology_scaat.training.bags.data import make_bags
 from pathology_scaat.training.bags.model import tall_image
+from pathology_scaat.training.bundle_config import model_fingerprint
 from pathology_scaat.training.bundle_reading import read_bundle_config
 
 CLASSES = ("normal", "tumour")
+SMALL = ExplainConfig(batch_size=7)
+HERE: dict[str, Any] = {"device": "cpu", "engine": EngineConfig(workers=0)}
 
 
 def rows_of(path: Path) -> list[dict[str, str]]:
@@ -71,9 +77,10 @@ def trained(cohort: tuple[Path, Path]) -> Path:
         }
     )  # fmt: skip
     result = train(table, out, config=config, device="cpu")
-    assert any("a bag is the patches of all slides of a patient (8 bags" in n
-               or "a bag is the patches of all slides of a patient (6 bags" in n
-               for n in result.notes)  # fmt: skip
+    told = " ".join(result.notes)
+    assert "all slides of a patient (6 bags to train on, 4 to validate)" in told
+    assert "6 slides of 4 patients" in told
+    assert result.metrics["n_train_slides"] == 12
     predict(out, manifest=table, device="cpu")
     return out
 
@@ -136,7 +143,7 @@ def test_slides_of_a_case_have_its_prediction_explained_or_not(
     assert "every slide of the patient has its case's prediction" in record["prediction"]["rule"]
     assert any("count a case once a slide" in note for note in record["notes"])
     bundle = load_bundle(out / "model")
-    explain(out, device="cpu", config=ExplainConfig(batch_size=7))
+    explain(out, config=SMALL, **HERE)
     stores = [SaliencyStore(Workspace(out).saliency(s)) for s in ("test-0", "test-2")]
     pixels = [PatchStore(Workspace(out).patches(s)).read(slice(None)) for s in ("test-0", "test-2")]
     images = to_float(torch.from_numpy(np.concatenate(pixels)))
@@ -149,14 +156,26 @@ def test_slides_of_a_case_have_its_prediction_explained_or_not(
     predict(out, manifest=table, device="cpu")
     for old, new in zip(before, rows_of(out / "predictions.csv"), strict=True):
         assert float(new["p_tumour"]) == pytest.approx(float(old["p_tumour"]), abs=1e-5)
-    again = explain(out, device="cpu", config=ExplainConfig(batch_size=7))
+    again = explain(out, config=SMALL, **HERE)
     assert not again.done
     # a case that has lost a slide is another case: it is explained anew
     shutil.copytree(out, tmp_path / "out")
     shutil.rmtree(Workspace(tmp_path / "out").patches("test-2"))
-    fewer = explain(tmp_path / "out", device="cpu", config=ExplainConfig(batch_size=7),
+    fewer = explain(tmp_path / "out", config=SMALL, **HERE,
                     slide_ids=["test-0", "test-1"])  # fmt: skip
     assert (fewer.done, fewer.skipped) == (["test-0"], ["test-1"])
+
+
+def test_what_cases_are_of_is_refused_where_nothing_learns_from_them(
+    cohort: tuple[Path, Path], tmp_path: Path
+) -> None:
+    table, out = cohort
+    config = TrainConfig.model_validate({"labels": "patch", "bag": {"of": "patient"}})
+    with pytest.raises(UsageError, match="patient is for labels of slides"):
+        learn((), tmp_path / "model", config, False, "cpu", 0, overwrite=False, progress=None)
+    refused = run_forked(["train", "--manifest", table, "--out", out, "--bags-of", "ward"])
+    assert refused.returncode == 2
+    assert "'ward' is unknown; choose from slide, patient" in refused.stderr
 
 
 def test_what_measures_slides_one_by_one_refuses_a_model_of_cases(trained: Path) -> None:
@@ -169,6 +188,4 @@ def test_models_of_slides_keep_their_fingerprints(trained: Path) -> None:
     assert config.bag_of == "patient"
     slide = config.model_copy(update={"bag_of": None})
     assert "bag_of" not in slide.facts("")
-    from pathology_scaat.training.bundle_config import model_fingerprint
-
     assert model_fingerprint(slide) != model_fingerprint(config)

@@ -289,7 +289,7 @@ class BagTrainer(TrainingLoop):
             held_out = measure_held_out_slides(
                 logits, labels, temperature, self.val.patient_ids, len(self.val.patches),
                 self.job.class_names, seed=self.job.seed,
-            )  # fmt: skip
+            ).model_copy(update={"n_slides": len(self.val.slide_ids)})  # fmt: skip
         self._note_quality(temperature, held_out)
         found.update(
             {
