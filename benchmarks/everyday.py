@@ -13,6 +13,10 @@ Beside it, on some patches of the same slide, what users would write instead: a 
 (TIAToolbox's, or OpenSlide where that is not installed) and PyTorch's gradient in float32, 32 at
 a time. On a GPU, also the share of the time in which it was busy, by its own counter.
 
+Slides are stitched and exported while others are explained: on a CPU by the same workers, so that
+the stage ``explain`` holds most of that. ``--apart`` has every stage wait for the one before, which
+tells the rate of explaining by itself; on a GPU other processes do it, and it is told always.
+
 Wall times on a busy machine say little; ``cpu_s`` (all processes and threads) says more.
 """
 
@@ -116,6 +120,10 @@ def run_once(slides: Path, model: Path, out: Path, given: dict[str, Any], result
     )  # fmt: skip
     settings = settings.model_copy(update={"engine": EngineConfig(workers=given["workers"])})
     watch = Stopwatch()
+    if given["apart"]:
+        from pathology_scaat.pipeline.ahead import Ahead
+
+        Ahead.ready = lambda self, slide_id: None  # type: ignore[method-assign]  # process of its own
     begin = time.perf_counter()
     with gpu_use(given["device"]) as busy:
         report = run(settings, reporter=watch)
@@ -296,7 +304,7 @@ def measure(
         "bounds": found_bounds,
     }
     explain = found["stages"].get("explain")
-    if explain:
+    if explain and (given["apart"] or given["device"].startswith("cuda")):
         network = found["bounds"]["network alone"]["patches_per_s"]
         found["explain_patches_per_s"] = n_patches / explain
         found["explain_of_network_alone"] = n_patches / explain / network
@@ -323,6 +331,7 @@ def main() -> None:
     parser.add_argument("--precision", default="auto")
     parser.add_argument("--compile", action="store_true", help="the network, on a GPU")
     parser.add_argument("--workers", type=int)
+    parser.add_argument("--apart", action="store_true", help="one stage after the other")
     parser.add_argument("--keep", action="store_true", help="keep the patches")
     parser.add_argument("--bound-patches", type=int, default=128)
     parser.add_argument("--loop-patches", type=int, default=64)

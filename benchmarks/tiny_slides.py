@@ -4,7 +4,9 @@ python benchmarks/tiny_slides.py --json benchmarks/results/tiny-slides.json [--p
 
 Slides of a few patches are tiled, explained (``scaat-small``, no store of pixels), predicted,
 stitched and exported in this process, after a few others that warm it up: imports do not count.
-
+``whole`` is a run as it is; the stages are of a second run, where each waits for the one before.
+``network_alone`` is what computing the same number of patches takes, with nothing around it:
+``overhead`` is the whole without that.
 """
 
 from __future__ import annotations
@@ -18,14 +20,21 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from everyday import write_model
 from precision import machine
 from scale import write_small_slides
 
 from pathology_scaat.execution.engine import EngineConfig
+from pathology_scaat.pipeline.ahead import Ahead
 from pathology_scaat.pipeline.config import load_run_config
 from pathology_scaat.pipeline.run import run
+from pathology_scaat.saliency import SaliencyStore
+from pathology_scaat.saliency.arithmetic import chosen_precision, ready_to_explain
+from pathology_scaat.saliency.batch_explainer import BatchExplainer
+from pathology_scaat.saliency.config import ExplainConfig
+from pathology_scaat.training.bundle import load_bundle
 
 
 class StageTimes:
@@ -68,6 +77,32 @@ def once(folder: Path, count: int, model: Path, formats: list[str] | None) -> di
     return {**watch.cpu_s, "whole": time.process_time() - began}
 
 
+def stages_after_each_other(
+    folder: Path, count: int, model: Path, formats: list[str] | None
+) -> dict[str, float]:
+    """CPU seconds of each stage, where none is done beside another."""
+    together, Ahead.ready = Ahead.ready, lambda self, slide_id: None  # type: ignore[method-assign]
+    try:
+        return once(folder, count, model, formats)
+    finally:
+        Ahead.ready = together  # type: ignore[method-assign]
+
+
+def network_alone(model: Path, n_patches: int, repeats: int) -> float:
+    """CPU seconds of explaining so many patches that are in memory."""
+    device = torch.device("cpu")
+    loaded = load_bundle(model, "cpu")
+    side = loaded.config.patch_size_px
+    ready = ready_to_explain(loaded.model, side, chosen_precision("auto"))
+    explainer = BatchExplainer(ready, 1, ExplainConfig(), device)
+    patches = np.random.default_rng(0).integers(0, 255, (n_patches, side, side, 3), np.uint8)
+    explainer(patches)
+    began = time.process_time()
+    for _ in range(repeats):
+        explainer(patches)
+    return (time.process_time() - began) / repeats
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--slides", type=int, default=20)
@@ -87,11 +122,21 @@ def main() -> None:
         if profile:
             profile.disable()
             profile.dump_stats(given.profile)
-    per_slide: dict[str, Any] = {k: round(v / given.slides, 4) for k, v in took.items()}
+        parts = stages_after_each_other(folder / "parts", given.slides, model, given.formats)
+        stores = sorted((folder / "timed/out/saliency").glob("*.zarr"))
+        n_patches = round(sum(len(SaliencyStore(path)) for path in stores) / len(stores))
+        network = network_alone(model, n_patches, given.slides)
+    per_slide: dict[str, Any] = {k: round(v / given.slides, 4) for k, v in parts.items()}
+    whole = took["whole"] / given.slides
+    per_slide |= {
+        "whole": round(whole, 4), "network_alone": round(network, 4),
+        "overhead": round(whole - network, 4),
+    }  # fmt: skip
     result = {
         "machine": machine(),
         "load_average": round(os.getloadavg()[0], 1),
         "slides": given.slides,
+        "patches_per_slide": n_patches,
         "formats": given.formats or "by default",
         "cpu_s_per_slide": per_slide,
     }
