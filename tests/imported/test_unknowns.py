@@ -7,8 +7,6 @@ import gzip
 import json
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,7 @@ import pytest
 import timm
 import torch
 from drawn_slides import make_cohort
+from forked_command import run_forked
 from safetensors.torch import save_file
 
 from pathology_scaat.evaluation.evaluate import evaluate_run
@@ -71,12 +70,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 def test_the_command_says_what_it_does_not_know_and_what_comes_next(
     made: dict[str, Any], tmp_path: Path
 ) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "pathology_scaat", "import-model",
-         str(made["folder"] / "weights.safetensors"), *OPTIONS, "--out", str(tmp_path / "b")],
-        capture_output=True, text=True, timeout=280, check=False,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"},
-    )  # fmt: skip
+    weights = made["folder"] / "weights.safetensors"
+    done = run_forked(["import-model", weights, *OPTIONS, "--out", tmp_path / "b"])
     assert done.returncode == 0, done.stderr
     assert "Not calibrated" in done.stderr
     assert "No slide counts as held out" in done.stderr

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import csv
 import os
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+from forked_command import start_forked
 from reliability_tools import draw_slide
 
 
@@ -34,20 +33,17 @@ def during_message(case: tuple[Callable[[Path], None], int], folder: Path) -> tu
     manifest = folder / "m.csv"
     manifest.write_text("slide_path,slide_id\ns0.tiff,a\ns1.tiff,b\n", encoding="utf-8")
     out = folder / "out"
-    run = subprocess.Popen(
-        [
-            sys.executable, "-m", "pathology_scaat", "tile", "--manifest", str(manifest), "--out",
-            str(out), "--patch-size", "32", "--mpp", "0.25", "--workers", "0", "--quiet",
-        ],
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
+    words = ("tile", "--manifest", str(manifest), "--out", str(out), "--patch-size", "32")
+    words = (*words, "--mpp", "0.25", "--workers", "0", "--quiet")
+    log = folder / "log.txt"
+    run = start_forked("pathology_scaat", words, output=log, folder=folder, environment={})
     while run.poll() is None and not any(out.glob("patches/*.partial-*")):
         time.sleep(0.001)
     act(slides[which])
-    said, _ = run.communicate(timeout=120)
-    assert "Traceback" not in said
+    code = run.wait(120)
+    assert "Traceback" not in log.read_text(encoding="utf-8")
     with (out / "slides.csv").open(newline="", encoding="utf-8") as stream:
         row = list(csv.DictReader(stream))[which]
     unreadable = row["n_unreadable"] not in ("", "0")
     facts = f"{row['n_patches']} patches" + (", some unreadable left out" if unreadable else "")
-    return row["reason"] or f"({row['tile']}: {facts})", run.returncode
+    return row["reason"] or f"({row['tile']}: {facts})", code
