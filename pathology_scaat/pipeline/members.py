@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,22 +15,13 @@ from pathology_scaat.cohort.manifest import Manifest, ManifestRow
 from pathology_scaat.errors import BundleError, StoreError
 from pathology_scaat.evaluation.performance.aggregate import Calibration, fit_calibration
 from pathology_scaat.evaluation.performance.predictions import EXTERNAL, Prediction
-from pathology_scaat.evaluation.performance.slide_scores import (
-    SlideScore,
-    explained_case,
-    explained_score,
-    rule_of,
-)
+from pathology_scaat.evaluation.performance.slide_scores import SlideScore, explained_score, rule_of
 from pathology_scaat.execution.devices import require_device
 from pathology_scaat.patches import PatchStore
+from pathology_scaat.pipeline.model_scores import CaseScores, ScoresOnDemand
 from pathology_scaat.pipeline.reporting import Reporter
 from pathology_scaat.training.bundle_config import BundleConfig, model_fingerprint
 from pathology_scaat.training.bundle_reading import read_bundle_config
-
-if TYPE_CHECKING:
-    import torch
-
-    from pathology_scaat.training.bundle import ModelBundle
 
 STAGE = "predict"
 ENSEMBLE_RULE = "the mean of {n} models' calibrated probabilities"
@@ -110,88 +101,6 @@ def _split_of(config: BundleConfig, store: Path, recorded: str | None) -> str:
     return EXTERNAL if recorded is None else "test"
 
 
-class _Computing:
-    """A model that is loaded when a slide turns up that it has not explained.
-
-    As a rule there is none: loading a network, and torch first, would take longer than all the
-    rest of predicting.
-    """
-
-    def __init__(self, model: Path, device: str) -> None:
-        self._model, self._device = model, device
-        self._score: Callable[[PatchStore], SlideScore | None] | None = None
-        self._case: Callable[[Sequence[PatchStore]], list[SlideScore] | None] | None = None
-
-    def score(self, patches: PatchStore) -> SlideScore | None:
-        """What the model says of a slide; None where it has no patch.
-
-        Raises
-        ------
-        StoreError
-            If the patches cannot be read.
-        BundleError
-            If the model cannot.
-        """
-        if self._score is None:
-            from pathology_scaat.evaluation.performance.computed_scores import computed_score
-
-            bundle, chosen = self._loaded()
-            self._score = lambda store: computed_score(bundle, store, chosen)
-        return self._score(patches)
-
-    def case(self, stores: Sequence[PatchStore]) -> Sequence[SlideScore | None] | None:
-        """What a model of cases says of the slides of one; None where none has a patch."""
-        from pathology_scaat.evaluation.performance.computed_scores import computed_case
-
-        if self._case is None:
-            bundle, chosen = self._loaded()
-            self._case = lambda found: computed_case(bundle, found, chosen)
-        return self._case(stores)
-
-    def _loaded(self) -> tuple[ModelBundle, torch.device]:
-        from pathology_scaat.execution.devices import choose_device
-        from pathology_scaat.training.bundle import load_bundle
-
-        chosen = choose_device(self._device)
-        return load_bundle(self._model, str(chosen)), chosen
-
-
-class _Cases:
-    """Scores of slides under a model of cases: one case after another is kept.
-
-    A case is all slides of the patient in the table that are tiled, also those without a label.
-    """
-
-    def __init__(
-        self, config: BundleConfig, cohort: Manifest, space: Workspace, computing: _Computing
-    ) -> None:
-        self._config, self._space, self._computing = config, space, computing
-        tiled = set(space.slide_ids_with("tile"))
-        self._members: dict[str, list[str]] = {}
-        for row in cohort.rows:
-            if row.slide_id in tiled:
-                self._members.setdefault(row.patient_id, []).append(row.slide_id)
-        self._held: dict[str, dict[str, SlideScore | None]] = {}
-
-    def score_of(self, row: ManifestRow) -> SlideScore | None:
-        """What the model says of the slide's case; None where the slide has no patch."""
-        if row.patient_id not in self._held:
-            ids = sorted(self._members[row.patient_id])
-            stores = [PatchStore(self._space.patches(slide)) for slide in ids]
-            found: Sequence[SlideScore | None] | None = explained_case(
-                self._config,
-                [self._space.saliency(slide) for slide in ids],
-                [store.meta.fingerprint for store in stores],
-            )
-            found = found or self._computing.case(stores) or [None] * len(ids)
-            scores = {
-                slide: score if len(store) else None
-                for slide, store, score in zip(ids, stores, found, strict=True)
-            }
-            self._held = {row.patient_id: scores}
-        return self._held[row.patient_id][row.slide_id]
-
-
 def predict_with(
     one: FoldModel,
     cohort: Manifest,
@@ -203,8 +112,8 @@ def predict_with(
     """Predictions of one model, calibrated: on its validation slides, or as it was before."""
     require_device(device)
     config = read_bundle_config(one.model)
-    computing = _Computing(one.model, device)
-    cases = None if config.bag_of is None else _Cases(config, cohort, space, computing)
+    computing = ScoresOnDemand(one.model, device)
+    cases = None if config.bag_of is None else CaseScores(config, cohort, space, computing)
     rows: list[Prediction] = []
     by_patch: dict[str, NDArray[np.float32]] = {}
     for row in slides_of(cohort, space, one):
@@ -253,7 +162,7 @@ def _ask(
     row: ManifestRow,
     space: Workspace,
     compute: Callable[[PatchStore], SlideScore | None],
-    cases: _Cases | None = None,
+    cases: CaseScores | None = None,
 ) -> tuple[Prediction, NDArray[np.float32]] | None:
     """A slide's prediction, not calibrated yet, and its patches'; None where it holds no patch.
 
