@@ -58,10 +58,11 @@ Overlap = Annotated[
 ]
 Pixels = Annotated[
     str | None,
-    of(
+    one_of(
         "tile.pixels",
         "--pixels",
-        "How patches are stored; slide-jpeg: the slide's own JPEG tiles, where it can be.",
+        "How patches are stored: lossless, or slide-jpeg: the slide's own JPEG tiles, where it "
+        "can be.",
     ),
 ]
 Classes = Annotated[

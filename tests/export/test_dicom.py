@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -62,7 +63,8 @@ def test_tiles_and_map_read_back(stitched: tuple[Path, Path], tmp_path: Path) ->
     matrix = segmentation.get_total_pixel_matrix(rescale_fractional=True)[..., 0]
     slide_map = SlideMap(folder / "m.ome.zarr")
     context = Context(slide_map, SaliencySource(folder / "s.zarr"), config, slide, None, None)
-    seen = resampled(context.pictures.examined.shown(False), matrix.shape)
+    with closing(context):
+        seen = resampled(context.pictures.examined.shown(False), matrix.shape)
     values = np.where(seen, np.nan_to_num(slide_map.read("saliency")), 0)
     unlike = slide_map.read(UNLIKE_CHANNEL) >= UNLIKE_PERCENTILE
     assert unlike.any()

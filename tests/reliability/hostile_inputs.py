@@ -119,10 +119,10 @@ def tile_all(folder: Path) -> tuple[dict[str, dict[str, str]], subprocess.Comple
         writer = csv.writer(stream)
         writer.writerow(["slide_path", "slide_id"])
         for number, (title, make) in enumerate(slides().items()):
-            folder = source / f"{number:02d}"
-            folder.mkdir()
+            own = source / f"{number:02d}"
+            own.mkdir()
             names[f"input-{number:02d}"] = title
-            writer.writerow([str(make(folder)), f"input-{number:02d}"])
+            writer.writerow([str(make(own)), f"input-{number:02d}"])
     out = folder / "out"
     done = run_scaat(
         "tile", "--manifest", manifest, "--out", out, "--mpp", "0.5", "--patch-size", "128",

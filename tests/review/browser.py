@@ -153,7 +153,10 @@ class Browser:
             return np.asarray(picture.convert("RGB"))
 
     def close(self) -> None:
-        self._socket.close()
+        async def part() -> None:  # Tornado asks for the loop that runs
+            self._socket.close()
+
+        self._run(part())
         self._process.terminate()
         try:
             self._process.wait(10)

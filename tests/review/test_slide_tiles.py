@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -167,7 +168,8 @@ def test_the_browsers_map_has_colour_where_the_pictures_have(tmp_path: Path) -> 
         context = Context(
             SlideMap(path), SaliencySource(store), ExportConfig(), slide_path, 0.5, None
         )
-        seen = context.pictures.examined
+        with closing(context):
+            seen = context.pictures.examined
         blue = {}
         for number, name in enumerate(names):
             with Image.open(io.BytesIO(review.map_picture("S1", number).png)) as picture:
