@@ -186,9 +186,9 @@ def bounds(slide: Path, model: Path, folder: Path, given: dict[str, Any]) -> dic
     from pathology_scaat.training.bundle import load_bundle
 
     config = TileConfig(mpp=MPP, patch_size_px=SIDE, overlap="0.5")
-    job = TileJob(slide, "s", folder / "places.zarr", config, keep_pixels=False)
+    job = TileJob(slide, "s", folder / "positions.zarr", config, keep_pixels=False)
     tile_slide(job)
-    store = PatchStore(folder / "places.zarr")
+    store = PatchStore(folder / "positions.zarr")
     with timed("cpu") as cutting:
         n_cut = sum(len(batch) for batch in SlidePatches(store, job).batches(32))
     device = choose_device(given["device"])

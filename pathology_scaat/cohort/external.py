@@ -16,7 +16,7 @@ DEVELOPMENT_FRACTIONS = (0.75, 0.25, 0.0)
 def with_external_test(cohort: Manifest, external: Manifest, seed: int) -> Manifest:
     """Both cohorts as one, all of the external one as test slides.
 
-    The first cohort's own splits are kept; where it gives none, its patients are dealt into
+    The first cohort's own splits are kept; where it gives none, its patients are assigned to
     train and validation only.
 
     Raises

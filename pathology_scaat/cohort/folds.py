@@ -1,4 +1,4 @@
-"""Dealing patients into folds of cross-validation: no patient in two, classes spread evenly."""
+"""Assigning patients to folds of cross-validation: no patient in two, classes spread evenly."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def assign_folds(
 
 @dataclass(frozen=True)
 class FoldSlide:
-    """What dealing needs to know of a slide.
+    """What the assignment to folds needs to know of a slide.
 
     Attributes
     ----------
@@ -136,27 +136,29 @@ def slide_folds(
     """
     known = tuple(slides)
     labels: dict[str, set[str]] = {}
-    places: dict[str, set[str]] = {}
+    sites_of_patient: dict[str, set[str]] = {}
     given: dict[str, set[int]] = {}
     for slide in known:
         labels.setdefault(slide.patient_id, set()).add(slide.label)
         if sites and slide.slide_id in sites:
-            places.setdefault(slide.patient_id, set()).add(sites[slide.slide_id])
+            sites_of_patient.setdefault(slide.patient_id, set()).add(sites[slide.slide_id])
         if slide.fold is not None:
             given.setdefault(slide.patient_id, set()).add(slide.fold)
-    _refuse_torn(places, "the cohort", "at more than one site", "give each one site")
+    _refuse_torn(sites_of_patient, "the cohort", "at more than one site", "give each one site")
     if known and all(slide.fold is not None for slide in known):
         _refuse_torn(given, "the manifest", "in more than one fold", "give each one fold")
         found = _given_folds(known, n_folds)
         _refuse_parted(found, sites or {})
         return found
-    dealt = assign_folds(
+    fold_of_patient = assign_folds(
         {patient: " and ".join(sorted(found)) for patient, found in labels.items()},
         n_folds,
         seed,
-        {patient: next(iter(found)) for patient, found in places.items()} if sites else None,
+        {patient: next(iter(found)) for patient, found in sites_of_patient.items()}
+        if sites
+        else None,
     )
-    return {s.slide_id: dealt[s.patient_id] for s in known}
+    return {s.slide_id: fold_of_patient[s.patient_id] for s in known}
 
 
 def _refuse_torn(

@@ -1,4 +1,4 @@
-"""Dealing patients into train, val and test."""
+"""Assigning patients to train, val and test."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _EMPTY_NOTES = {
 
 @dataclass(frozen=True)
 class Stratum:
-    """What dealing needs to know of a patient.
+    """What the assignment to splits needs to know of a patient.
 
     Attributes
     ----------
@@ -45,7 +45,7 @@ def split_patients(
     """Assign patients to splits.
 
     First each class gets a patient to train on, the rarest class first. Then each stratum is
-    dealt by itself, in an order drawn from the seed and the patient's id alone; each patient
+    assigned by itself, in an order drawn from the seed and the patient's id alone; each patient
     goes to the split that lacks most of its share, first within the stratum, then over all.
     Useful patients come first, so that the splits that training needs are filled before
     anything else.

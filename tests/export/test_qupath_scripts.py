@@ -26,7 +26,7 @@ from pathology_scaat.stitching import stitch_slide
 
 STUBS = Path(__file__).parent / "qupath_stubs"
 SCRIPTS = Path(str(resources.files("pathology_scaat.export") / "scripts"))
-PLACES = (Path("/usr/share/groovy/lib"), Path("/usr/share/java"))
+JAR_FOLDERS = (Path("/usr/share/groovy/lib"), Path("/usr/share/java"))
 MODULES = ("groovy", "groovy-xml", "groovy-jsr223")
 """What QuPath ships of Groovy (its build files name these three)."""
 BESIDE = ("antlr", "asm", "asm-tree", "asm-util", "asm-analysis", "asm-commons", "gson")
@@ -35,7 +35,7 @@ SIDE = 128
 
 
 def jar(name: str) -> Path:
-    folders = [Path(p) for p in (os.environ.get("SCAAT_GROOVY_JARS"),) if p] or list(PLACES)
+    folders = [Path(p) for p in (os.environ.get("SCAAT_GROOVY_JARS"),) if p] or list(JAR_FOLDERS)
     found = [
         p
         for folder in folders

@@ -39,7 +39,7 @@ def jobs(slide: Path, folder: Path, **options: object) -> tuple[TileJob, TileJob
     job = TileJob(
         slide, "a", folder / "kept/a.zarr", config, annotation_path=slide.with_suffix(".geojson")
     )
-    store_path = folder / "places/a.zarr"
+    store_path = folder / "positions/a.zarr"
     return job, dataclasses.replace(job, store_path=store_path, keep_pixels=False)
 
 
