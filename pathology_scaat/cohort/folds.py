@@ -1,4 +1,4 @@
-"""Assigning patients to folds of cross-validation: no patient in two, classes spread evenly."""
+"""Folds of cross-validation: no patient in two, classes spread evenly."""
 
 from __future__ import annotations
 
