@@ -90,12 +90,18 @@ def main() -> None:
         found: dict[str, Any] = {"torch": torch.__version__, "images": n_images}
         for method in ("plain", "scaat"):
             seconds: dict[str, list[float]] = {"patches": [], "bags": []}
-            base = {"method": method, "epochs": given.epochs, "patience": given.epochs}
+            base: dict[str, Any] = {
+                "method": method, "epochs": given.epochs, "patience": given.epochs
+            }  # fmt: skip
+            # both from the first step
+            whole = {"method_options": {"start": 0.0}} if method == "scaat" else {}
             draws = given.patches // 64
             bag = {"start": 0.0, "patches_per_bag": 64, "bags_per_step": 4,
                    "draws_per_epoch": draws,
                    "validation_patches": given.patches}  # fmt: skip
-            one_by_one = TrainConfig.model_validate({**base, "batch_size": 256, "labels": "copy"})
+            one_by_one = TrainConfig.model_validate(
+                {**base, **whole, "batch_size": 256, "labels": "copy"}
+            )
             in_bags = TrainConfig.model_validate({**base, "labels": "slide", "bag": bag})
             for _ in range(given.repeats):
                 for kind, work in (
