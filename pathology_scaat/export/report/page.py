@@ -254,7 +254,7 @@ def write_page(cohort: ExportedCohort, title: str = "Evidence maps") -> Path:
         f'<meta name="fingerprint" content="{cohort.fingerprint(title)}">'
         f'<meta name="checksum" content="{EMPTY_CHECKSUM}">{stated}'
         f'<meta http-equiv="Content-Security-Policy" content="{CONTENT_POLICY}">'
-        f"<title>{html.escape(title)}</title><style>{_STYLE}</style>"
+        f'<title>{html.escape(title)}</title><link rel="icon" href="data:,"><style>{_STYLE}</style>'
         f"<h1>{html.escape(title)}</h1>{warning}"
         f"<p>{count} slide{'s'[: count > 1]}{lost}. {at_a_glance}</p>{_models(cohort)}"
         '<p class="use">For research. The maps show what moved the model, not what is there.</p>'
