@@ -14,7 +14,12 @@ from pathology_scaat.training.bundle_config import (
     MapReference,
     ReferenceSettings,
 )
-from pathology_scaat.training.bundle_quality import NOTHING_LEARNT, QUALITY_NOT_KNOWN, HeldOut
+from pathology_scaat.training.bundle_quality import (
+    COPIED_LABELS,
+    NOTHING_LEARNT,
+    QUALITY_NOT_KNOWN,
+    HeldOut,
+)
 from pathology_scaat.training.imported.record import ImportRecord
 
 __all__ = ["NOTHING_LEARNT", "NO_YEARS", "ROLE_WORDS", "ModelFacts"]
@@ -112,6 +117,11 @@ class ModelFacts:
                 f"{QUALITY_NOT_KNOWN}: it has no record of what it does on tissue that it was not "
                 "trained on. Its maps may mean nothing."
             )
+        if self.held_out.judged == COPIED_LABELS:
+            return (
+                f"{QUALITY_NOT_KNOWN} PATCH BY PATCH: it learnt from labels copied from slides, "
+                "and was judged by them."
+            )
         return ""
 
     @property
@@ -126,6 +136,8 @@ class ModelFacts:
         """What a probability is, in an adjective: ``calibrated`` only where that is known."""
         if self.temperature is None:
             return "perhaps not calibrated"
+        if self.held_out is not None and self.held_out.judged == COPIED_LABELS:
+            return "not calibrated: fitted to labels copied from slides"
         return "calibrated" if self.temperature != 1.0 else "not calibrated"
 
     @property

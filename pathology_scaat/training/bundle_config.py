@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from pathology_scaat.artifacts.fingerprint import fingerprint
 from pathology_scaat.training.bags.config import BagHeadConfig
-from pathology_scaat.training.bundle_quality import HeldOut
+from pathology_scaat.training.bundle_quality import COPIED_LABELS, HeldOut
 from pathology_scaat.training.encoders import encoder_of
 from pathology_scaat.training.imported.record import ImportRecord
 
@@ -211,8 +211,10 @@ class BundleConfig(BaseModel):
 
         A fitted temperature is hardly ever 1 to the last digit; where there was nothing to fit it
         on (no validation patches of two classes, several labels, an imported model) it is 1.
+        Labels copied from slides calibrate nothing: they are wrong for many patches.
         """
-        return self.temperature != 1.0
+        copied = self.held_out is not None and self.held_out.judged == COPIED_LABELS
+        return self.temperature != 1.0 and not copied
 
     @property
     def trained_by(self) -> str:

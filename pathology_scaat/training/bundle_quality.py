@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 NOTHING_LEARNT = "THIS MODEL HAS LEARNT NOTHING THAT CAN BE RELIED ON"
 QUALITY_NOT_KNOWN = "NOT KNOWN HOW GOOD THIS MODEL IS"
+COPIED_LABELS = "copied labels"
 HARDLY_VARIES = 0.05
 """Span of the calibrated probability (5th to 95th percentile) below which a model says the same
 of everything."""
@@ -51,14 +52,20 @@ class HeldOut(BaseModel):
     probability_span: float = Field(
         ge=0, le=1, description="5th to 95th percentile of the calibrated probability, widest class"
     )
-    judged: Literal["slides"] | None = Field(
-        None, description="what the figures count, where it is whole slides and not patches"
+    judged: Literal["slides", "copied labels"] | None = Field(
+        None,
+        description="what the figures count where it is whole slides and not patches; 'copied "
+        "labels' where patches were judged by the labels of their slides",
     )
 
     @property
     def nothing_learnt(self) -> str:
-        """Why the model counts as having learnt nothing, in words; empty where it has."""
-        accuracy = self.balanced_accuracy
+        """Why the model counts as having learnt nothing, in words; empty where it has.
+
+        Labels copied from slides are wrong for many patches: a model that finds every tumour
+        does little better than guessing by them. So they decide nothing.
+        """
+        accuracy = None if self.judged == COPIED_LABELS else self.balanced_accuracy
         if accuracy is not None:
             low = accuracy.value if accuracy.low is None else accuracy.low
             if low <= self.chance + 1e-9:
@@ -81,6 +88,12 @@ class HeldOut(BaseModel):
             return (
                 f"quality unknown: the held-out tissue ({self.n_patches} patches of "
                 f"{self.source}) does not hold two classes"
+            )
+        if self.judged == COPIED_LABELS:
+            return (
+                f"quality of patches unknown: those of {self.source} ({self.n_patches:,}) were "
+                "judged by the labels of their slides, which are wrong for many of them (AUC "
+                f"{self.auc.text()} by these labels)"
             )
         by = f"{self.n_units} {self.unit}{'s' if self.unit != 'patch' else 'es'}"
         if self.unit != "patient":

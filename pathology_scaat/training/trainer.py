@@ -20,7 +20,7 @@ from pathology_scaat.training.augment import apply, draw, to_float
 from pathology_scaat.training.backbones import Classifier
 from pathology_scaat.training.bundle import load_bundle, save_bundle
 from pathology_scaat.training.bundle_config import model_fingerprint
-from pathology_scaat.training.bundle_quality import HeldOut
+from pathology_scaat.training.bundle_quality import COPIED_LABELS, HeldOut
 from pathology_scaat.training.data import BatchLoader, PatchTable
 from pathology_scaat.training.description import patch_bundle_config
 from pathology_scaat.training.gradient_averaging import average_buffers
@@ -254,7 +254,10 @@ class Trainer(TrainingLoop):
         order = np.concatenate(
             [np.arange(r, len(table), self.world_size) for r in range(self.world_size)]
         )
-        return measure_held_out(
+        found = measure_held_out(
             logits, temperature, table.select(order), mine, self.job.class_names,
             source, seed=self.job.seed,  # type: ignore[arg-type]
         )  # fmt: skip
+        if self.config.labels == "copy":
+            return found.model_copy(update={"judged": COPIED_LABELS})
+        return found

@@ -23,6 +23,7 @@ from pathology_scaat.cohort.column import columns_of
 from pathology_scaat.cohort.manifest import read_manifest
 from pathology_scaat.errors import ManifestError, UsageError
 from pathology_scaat.evaluation.performance.computed_scores import computed_score
+from pathology_scaat.export.model_facts import ModelFacts
 from pathology_scaat.patches import PatchStore, TileConfig
 from pathology_scaat.pipeline.config import load_run_config
 from pathology_scaat.pipeline.evaluate import evaluate
@@ -33,6 +34,7 @@ from pathology_scaat.pipeline.tile import tile
 from pathology_scaat.pipeline.train import train
 from pathology_scaat.saliency import SaliencyStore
 from pathology_scaat.training import TrainConfig, load_bundle
+from pathology_scaat.training.bundle_reading import read_bundle_config
 
 SMALL = {
     "tile": {"mpp": 0.5, "patch_size_px": 32, "overlap": "0"},
@@ -287,6 +289,15 @@ def test_copied_labels_are_named_so(cohort: Path, tmp_path: Path) -> None:
     result = train(cohort, tmp_path, config=settings, device="cpu", reporter=listener)
     report = predict(tmp_path, manifest=cohort, device="cpu")
     assert "val_auc" in result.metrics
+    # patches judged by copied labels show nothing of the model, neither good nor bad
+    held_out = read_bundle_config(result.bundle_path).held_out
+    assert held_out is not None
+    assert held_out.judged == "copied labels"
+    assert result.nothing_learnt == ""
+    assert any("quality of patches unknown" in note.lower() for note in listener.notes)
+    facts = ModelFacts.of_json(read_bundle_config(result.bundle_path).facts(""), "f" * 64)
+    assert "PATCH BY PATCH" in facts.warning
+    assert "not calibrated" in facts.calibration
     assert report.performance is not None
     how = report.performance.how
     assert "5% of the patches" in how["rule"]
