@@ -173,6 +173,7 @@ def test_what_learnt_nothing_says_so(
     result = train_on_slides(bag_slides, tmp_path / "model", config, device="cpu")
     assert result.nothing_learnt
     assert any("LEARNT NOTHING" in note for note in result.notes)
+    assert any("--labels mixed" in note for note in result.notes)  # and says what may help
     again = train_on_slides(bag_slides, tmp_path / "model", config, device="cpu")
     assert (again.skipped, again.nothing_learnt) == (True, result.nothing_learnt)
 

@@ -55,6 +55,11 @@ from pathology_scaat.training.references import References
 from pathology_scaat.training.results import TrainProgress, TrainResult
 from pathology_scaat.training.sampling import class_weights
 
+WHAT_MAY_HELP = (
+    "What may help where a class fills little of its slides: more slides; annotations of a few of "
+    "them (--labels mixed); or --labels copy, which found rare tumour better in the one cohort "
+    "where both were measured (docs/slide-labels.md)."
+)
 EVALUATION_BATCH = 256
 """Patches at once where nothing is differentiated."""
 
@@ -291,6 +296,8 @@ class BagTrainer(TrainingLoop):
                 self.job.class_names, seed=self.job.seed,
             ).model_copy(update={"n_slides": len(self.val.slide_ids)})  # fmt: skip
         self._note_quality(temperature, held_out)
+        if held_out is not None and held_out.nothing_learnt:
+            self.notes.append(WHAT_MAY_HELP)
         found.update(
             {
                 "n_epochs": float(state.epoch),
