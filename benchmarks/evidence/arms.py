@@ -82,8 +82,8 @@ ARMS: dict[str, Arm] = {
     ),
     "staged-features": Arm(
         "scaat",
-        {"eps": 0.25, "start": 0.5, "layer": "blocks.0"},
-        note="the output of the first stage is changed instead of the pixels",
+        {"eps": 0.25, "start": 0.5, "layer": "body.3"},
+        note="the output of the first residual block is changed instead of the pixels",
     ),
     "scaat-amortised": Arm("scaat-amortised", {"eps": 32 / 255, **HARD, **FROM_THE_START}),
 }
