@@ -63,5 +63,27 @@ ARMS: dict[str, Arm] = {
     "token-soft-16": _scaat(16, grid="network", gamma=1.0),
     "staged-token-hard-16": _scaat(16, grid="network", start=0.5, **HARD),
     "staged-random-16": Arm("random-mask", {"eps": 16 / 255, "gamma": 1.0, "start": 0.5}),
+    # the default with one thing changed, each by itself
+    "staged-hard-16": _scaat(16, start=0.5, **HARD),
+    "staged-soft-8": _scaat(8, start=0.5),
+    "staged-soft-32": _scaat(32, start=0.5),
+    "staged-everywhere": _scaat(16, start=0.5, where="all"),
+    "staged-salient": _scaat(16, start=0.5, where="high"),
+    "staged-tissue": _scaat(16, start=0.5, region="tissue"),
+    "staged-smooth9": _scaat(16, start=0.5, smooth_px=9),
+    "staged-cells": _scaat(16, start=0.5, grid="network"),
+    "staged-instance": _scaat(16, start=0.5, sample_scale="instance"),
+    "staged-two-steps": _scaat(16, start=0.5, steps=2),
+    "staged-unmasked25": _scaat(16, start=0.5, unmasked_share=0.25),
+    "staged-density": Arm(
+        "scaat",
+        {"eps": 0.09, "start": 0.5, "colour_space": "optical-density"},
+        note="16/255 at a brightness of 0.7, as optical density",
+    ),
+    "staged-features": Arm(
+        "scaat",
+        {"eps": 0.25, "start": 0.5, "layer": "body.3"},
+        note="the output of the first residual block is changed instead of the pixels",
+    ),
     "scaat-amortised": Arm("scaat-amortised", {"eps": 32 / 255, **HARD, **FROM_THE_START}),
 }

@@ -52,6 +52,8 @@ PEERS = {
 
 PAIR = "comparison_of "
 """How the keys of comparisons of two arms begin that a configuration names in ``pairs``."""
+VERSUS = "versus "
+"""How the key of a comparison of all arms with the one begins that ``versus`` names."""
 
 
 def primary_for(bench: Benchmark, config: dict[str, Any]) -> str:
@@ -164,6 +166,8 @@ def write_report(folder: Path, stem: str, content: dict[str, Any], unit: str) ->
     for key in [k for k in content if k.startswith(PAIR)]:
         arm, baseline = key.removeprefix(PAIR).split(" / ")
         text += f"\n### {arm} against {baseline}\n\n{table(key)[1]}"
+    for key in [k for k in content if k.startswith(VERSUS)]:
+        text += f"\n### All arms against {key.removeprefix(VERSUS)}\n\n{table(key)[1]}"
     if "comparison_one_seed" in content:
         seed = int(content["facts"]["plain"][0]["seed"])
         text += f"\n### All arms, seed {seed} alone\n\n{table('comparison_one_seed')[1]}"
@@ -214,6 +218,12 @@ def report(
         if shared:
             pair = compared(bench, found, shared, config, data, baseline, (baseline, arm))
             content[f"{PAIR}{arm} / {baseline}"] = pair.as_dict()
+    if (versus := config.get("versus")) in found:
+        theirs = {arm: by_seed for arm, by_seed in found.items() if arm != "plain"}
+        shared = sorted(set(found["plain"]) & set(found[versus]))
+        content[f"{VERSUS}{versus}"] = compared(
+            bench, theirs, shared, config, data, versus
+        ).as_dict()  # fmt: skip
     if len(seeds) > 1 and any(not set(seeds) <= set(v) for v in found.values()):
         # Arms that were not run with every seed: beside the others, on the first seed alone.
         single = compared(bench, found, seeds[:1], config, data)
