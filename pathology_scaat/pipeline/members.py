@@ -210,7 +210,8 @@ def _said(
     return ModelPredictions(
         calibrated, config.class_names, config.positive_class, rule_of(config),
         _words(config, fit), (model_fingerprint(config),),
-        one.splits is not None or config.knows_its_slides, fit, by_patch,
+        one.splits is not None or (config.knows_its_slides and all(r.split for r in rows)),
+        fit, by_patch,
     )  # fmt: skip
 
 

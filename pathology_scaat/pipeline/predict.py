@@ -329,7 +329,7 @@ def _notes(
             f"{len(absent)} external test slide(s) in this folder are not in the manifest and do "
             f"not count here ({_some(absent)}); give --test-manifest to judge by them."
         )
-    if models and any(row.split == EXTERNAL for row in rows):
+    if models and found.splits_known and any(row.split == EXTERNAL for row in rows):
         notes.append(
             "By the record of the model it was not trained on these slides; whether it was on "
             "other slides of these patients the record does not name."

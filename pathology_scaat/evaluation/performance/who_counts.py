@@ -13,6 +13,11 @@ from pathology_scaat.evaluation.performance.predictions import (
 )
 from pathology_scaat.system.names import shown_names
 
+NOT_KNOWN = (
+    "The model comes from elsewhere, or records its slides under other pseudonyms than these: "
+    "whether it was trained on these slides is not known here."
+)
+
 
 @dataclass(frozen=True)
 class Chosen:
@@ -38,8 +43,7 @@ def evaluated(
         return Chosen(
             tuple(labelled),
             "all labelled slides",
-            ["The model comes from elsewhere: whether it was trained on these slides is not known "
-             "here.", *_known_all_the_same(labelled)],
+            [NOT_KNOWN, *_known_all_the_same(labelled)],
         )  # fmt: skip
     test = tuple(r for r in labelled if r.split == "test")
     external = tuple(r for r in labelled if r.split == EXTERNAL)
