@@ -72,3 +72,12 @@ def test_a_model_of_unknown_slides_says_which_it_does_know() -> None:
     performance = measured(rows, known=False).performance
     assert performance is not None
     assert any("Of 2 of them it is known that it was trained" in n for n in performance.notes)
+
+
+def test_a_class_name_does_not_break_the_tables() -> None:
+    names = ("A|B", "Tumor")
+    rows = [slide(f"p{k}", k, names[k % 2], "test") for k in range(4)]
+    performance = measured(rows, names).performance
+    assert performance is not None
+    table = [line for line in markdown(performance).splitlines() if "A\\|B" in line]
+    assert [line.replace("\\|", "").count("|") for line in table] == [4, 4]

@@ -115,6 +115,21 @@ def test_when_a_model_counts_as_having_learnt_nothing(
     assert (held.nothing_learnt == "") == learnt
 
 
+@pytest.mark.parametrize("judged", [None, "slides"])
+def test_a_class_of_which_nothing_was_held_out_is_named(judged: Any) -> None:
+    """Means over the classes that occur say nothing of the others, and must not seem to."""
+    estimate = Estimate(value=0.9, low=0.8, high=0.95)
+    held = HeldOut(
+        source="test slides", n_patches=100, n_slides=9, n_patients=9, unit="patient", n_units=9,
+        class_counts={"a": 50, "b": 50, "c": 0, "d": 0}, auc=estimate,
+        balanced_accuracy=estimate, chance=0.5, probability_span=0.4, judged=judged,
+    )  # fmt: skip
+    kind = "slide" if judged else "patch"
+    assert held.text().endswith(f"(over the other classes: no held-out {kind} is of c, d)")
+    whole = held.model_copy(update={"class_counts": {"a": 50, "b": 50}})
+    assert "other classes" not in whole.text()
+
+
 def test_a_constant_prediction_wins_no_epoch(
     slides: Slides, tmp_path: Path, quick: TrainConfig
 ) -> None:
