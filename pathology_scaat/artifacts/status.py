@@ -61,6 +61,7 @@ FACTS: Final = (
     "reader",
     "split",
     "patient",
+    "in_manifest",
     "unlike_training",
     "predicted",
     "probabilities",
@@ -187,7 +188,9 @@ class StatusTable:
     def plan(self, slide_ids: Iterable[str], patients: Mapping[str, str] | None = None) -> None:
         """Give each slide of a manifest a row, in its order; other slides' rows follow.
 
-        ``patients`` are what fills the column ``patient``, by slide id.
+        ``patients`` are what fills the column ``patient``, by slide id. The column
+        ``in_manifest`` says ``yes`` of the manifest's slides and ``no`` of the others: what is
+        there of these is of earlier runs.
         """
         with file_lock(self._lock_path):
             known = {row["slide_id"]: row for row in self.rows()}
@@ -196,6 +199,10 @@ class StatusTable:
             for slide_id, patient in (patients or {}).items():
                 if (row := ordered.get(id_cell(slide_id))) is not None:
                     row["patient"] = safe_cell(patient)
+            for row in ordered.values():
+                row["in_manifest"] = "yes"
+            for row in known.values():
+                row["in_manifest"] = "no"
             self._write([*ordered.values(), *known.values()])
 
     def update(
@@ -340,6 +347,10 @@ class StatusTable:
     def failed(self) -> list[dict[str, str]]:
         """The rows in which any stage failed."""
         return [row for row in self.rows() if any(row[stage] == "failed" for stage in STAGES)]
+
+    def not_in_manifest(self) -> list[str]:
+        """Ids of slides that the manifest of the last run or tiling does not name."""
+        return [row["slide_id"] for row in self.rows() if row["in_manifest"] == "no"]
 
     @staticmethod
     def _new_row(slide_id: str) -> dict[str, str]:

@@ -15,6 +15,10 @@ from pathology_scaat.patches.reader import PatchStore
 from pathology_scaat.training.bundle_config import BundleConfig
 
 UNKNOWN = "unknown: this bundle does not record its training slides"
+OTHER_PSEUDONYMS = (
+    "unknown: this bundle records its training slides under other pseudonyms than these slides, "
+    "or the ones under some and the others under none"
+)
 
 
 @dataclass(frozen=True)
@@ -107,6 +111,8 @@ def choose_slides(
         for i in sorted({*there, *(asked or ())})
         if (out_dir / "patches" / f"{i}.zarr").is_dir()
     }
+    if "unknown" in roles.values():
+        return _unknown(out_dir, there, asked, OTHER_PSEUDONYMS)
     known = patients or {}
 
     def of(role: str) -> set[str]:
@@ -139,11 +145,13 @@ def choose_slides(
     return SlideChoice(tuple(roles), words, False, f"no: the model was trained on them ({basis})")
 
 
-def _unknown(out_dir: Path, there: Sequence[str], asked: Sequence[str] | None) -> SlideChoice:
+def _unknown(
+    out_dir: Path, there: Sequence[str], asked: Sequence[str] | None, why: str = UNKNOWN
+) -> SlideChoice:
     if asked is not None:
-        return SlideChoice(tuple(asked), "the slides named", None, UNKNOWN)
+        return SlideChoice(tuple(asked), "the slides named", None, why)
     splits = read_column(out_dir, "split")
     test = tuple(i for i in there if splits.get(i) == "test")
     if test:
-        return SlideChoice(test, "the slides that slides.csv calls test", None, UNKNOWN)
-    return SlideChoice(tuple(there), "all slides", None, UNKNOWN)
+        return SlideChoice(test, "the slides that slides.csv calls test", None, why)
+    return SlideChoice(tuple(there), "all slides", None, why)

@@ -24,15 +24,19 @@ def write_cohort_page(out: Path) -> None:
     from pathology_scaat.export.report.cohort import write_cohort
     from pathology_scaat.export.report.records import FailedSlide
 
+    status = StatusTable(out)
     failed = [
         FailedSlide(row["slide_id"], stage, row["reason"])
-        for row in StatusTable(out).failed()
+        for row in status.failed()
         for stage in STAGES
         if row[stage] == "failed"
     ]
+    earlier = {slide.slide_id: f"the last run failed in {slide.stage}" for slide in failed}
+    earlier |= dict.fromkeys(status.not_in_manifest(), "not in the manifest of the last run")
     write_cohort(
         Workspace(out).overlays,
         failed=failed,
+        earlier=earlier,
         card=f"../{CARD}" if (out / CARD).is_file() else None,
         differences=disagreement_words(out),
     )

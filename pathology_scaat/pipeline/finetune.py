@@ -138,9 +138,10 @@ def _role_notes(
     labelled: Sequence[LabelledRow], fixed: dict[str, str], parent: BundleConfig
 ) -> tuple[str, ...]:
     """What the slides are to the model, in sentences."""
-    if not parent.knows_its_slides:
+    if any(parent.role_of(one.slide_fingerprint) == "unknown" for one in labelled):
         return (
-            "The model does not record every slide that it was trained on: whether the slides for "
+            "The model does not record every slide that it was trained on, or records them under "
+            "other pseudonyms: whether the slides for "
             "validation and test are new to it is NOT known, and their figures may be optimistic.",
         )
     notes = []

@@ -39,7 +39,7 @@ from pathology_scaat.pipeline.members import ENSEMBLE_RULE
 from pathology_scaat.pipeline.predict import Gathered, PredictReport, publish
 from pathology_scaat.pipeline.reporting import Reporter, Silent
 from pathology_scaat.training.heads.bundle import HeadBundle, load_head
-from pathology_scaat.training.heads.data import FeatureBag, is_known
+from pathology_scaat.training.heads.data import FeatureBag
 
 BAG_RULE = (
     "a head on features: the sum of what the patches of a bag contribute, calibrated; a bag is "
@@ -194,7 +194,6 @@ def _predict_one(folder: Path, members: tuple[Member, ...], asked: _Asked) -> He
             refuse_known(found, members)
             external |= {bag.bag_id for bag in found}
         bags += found
-    notes += _strange(bags, members[0].bundle)
     asked.listener.begin("predict", len(bags))
     slides = {
         row.slide_id: row.slide_path
@@ -223,21 +222,6 @@ def _predict_one(folder: Path, members: tuple[Member, ...], asked: _Asked) -> He
 def _is_slide(path: Path) -> bool:
     """Whether a table's path is that of a slide that is there, and no file of features."""
     return path.suffix.lower() not in (".h5", ".hdf5") and path.exists()
-
-
-def _strange(bags: Sequence[FeatureBag], bundle: HeadBundle) -> list[str]:
-    """Labels that the head does not know: such bags are in no figure."""
-    target = bundle.config.target
-    if target.kind == "survival":
-        return []
-    found = [bag.label for bag in bags if bag.label and not is_known(bag, target)]
-    if not found:
-        return []
-    named = ", ".join(sorted(set(found))[:5])
-    return [
-        f"{len(found)} bag(s) have a {target.column} that the head does not know ({named}): they "
-        f"are predicted and in no figure. It knows {', '.join(target.names)}."
-    ]
 
 
 def _by_bag(bags: Sequence[FeatureBag], value_of: Mapping[str, str]) -> dict[str, str]:

@@ -20,6 +20,7 @@ from pathology_scaat.execution.devices import require_device
 from pathology_scaat.patches import PatchStore
 from pathology_scaat.pipeline.model_scores import CaseScores, ScoresOnDemand
 from pathology_scaat.pipeline.reporting import Reporter
+from pathology_scaat.system.names import spelled_as
 from pathology_scaat.training.bundle_config import BundleConfig, model_fingerprint
 from pathology_scaat.training.bundle_reading import read_bundle_config
 
@@ -186,7 +187,8 @@ def _ask(
     if scores is None:
         return None
     prediction = Prediction(
-        row.patient_id, row.slide_id, one.fold, split, row.label or "",
+        row.patient_id, row.slide_id, one.fold, split,
+        spelled_as(row.label or "", config.class_names),
         scores.probability, unlike_training=scores.unlike_training,
         model=model_fingerprint(config),
     )  # fmt: skip
@@ -208,7 +210,8 @@ def _said(
     return ModelPredictions(
         calibrated, config.class_names, config.positive_class, rule_of(config),
         _words(config, fit), (model_fingerprint(config),),
-        one.splits is not None or config.knows_its_slides, fit, by_patch,
+        one.splits is not None or (config.knows_its_slides and all(r.split for r in rows)),
+        fit, by_patch,
     )  # fmt: skip
 
 

@@ -26,7 +26,11 @@ from pathology_scaat.evaluation.performance.predictions import (
     write_how,
     write_predictions,
 )
-from pathology_scaat.evaluation.performance.report import Performance, measure_performance
+from pathology_scaat.evaluation.performance.report import (
+    Measured,
+    Performance,
+    measure_performance,
+)
 from pathology_scaat.evaluation.performance.report_files import (
     STEMS,
     performance_files,
@@ -212,7 +216,7 @@ def publish(
     write_predictions(out / PATIENTS_NAME, patients, names, positive)
     if fill_slide_table:
         _fill_slide_table(out, slides, names, positive)
-    written = [_write(out, one.performance, stem, listener)
+    written = [_write(out, one, stem, listener)
                for one, stem in zip(measured, STEMS, strict=False)]  # fmt: skip
     for stem in STEMS[len(measured) :]:
         remove_performance(out, stem)
@@ -272,16 +276,17 @@ def _gather(
     )
 
 
-def _write(
-    out: Path, performance: Performance | None, stem: str, listener: Reporter
-) -> Performance | None:
+def _write(out: Path, measured: Measured, stem: str, listener: Reporter) -> Performance | None:
     """Write the figures of an evaluation, counted as a look at its cases; or say there are none."""
+    performance = measured.performance
     if performance is None:
         remove_performance(out, stem)
         listener.note(
             "No performance is given: the labels of held-out slides do not name two of the "
             "model's classes."
         )
+        for note in measured.left_out:
+            listener.note(note)
         return None
     before = record_test(out, performance.evaluated_on, performance.predictions_fingerprint)
     performance = performance.after_looks(before)
@@ -324,7 +329,7 @@ def _notes(
             f"{len(absent)} external test slide(s) in this folder are not in the manifest and do "
             f"not count here ({_some(absent)}); give --test-manifest to judge by them."
         )
-    if models and any(row.split == EXTERNAL for row in rows):
+    if models and found.splits_known and any(row.split == EXTERNAL for row in rows):
         notes.append(
             "By the record of the model it was not trained on these slides; whether it was on "
             "other slides of these patients the record does not name."

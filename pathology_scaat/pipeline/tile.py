@@ -24,6 +24,7 @@ from pathology_scaat.pipeline.run_log import logged
 from pathology_scaat.pipeline.same_slides import shared_slide_notes
 from pathology_scaat.pipeline.stage import known_slides, run_stage
 from pathology_scaat.slides.opening import reach_slide
+from pathology_scaat.system.names import shown_names
 from pathology_scaat.training.bags.config import LabelSource
 
 
@@ -227,7 +228,14 @@ def tile_cohort(
 ) -> StageReport:
     """The work of :func:`tile`, with classes that are known and notes that have been reported."""
     space = Workspace(out)
-    StatusTable(out).plan((row.slide_id for row in cohort.rows), cohort.patient_keys())
+    status = StatusTable(out)
+    status.plan((row.slide_id for row in cohort.rows), cohort.patient_keys())
+    if others := status.not_in_manifest():
+        reporter.note(
+            f"{len(others)} slide(s) in this folder are not in the manifest "
+            f"({shown_names(others, 3)}): what is there of them is of earlier runs, and slides.csv "
+            "and the page say so; for a cohort of its own, take a new --out"
+        )
     rows = _chosen(cohort, slide_ids)
     chosen = {row.slide_id for row in rows}
     jobs = [
@@ -249,7 +257,7 @@ def tile_cohort(
         jobs,
         [space.patches(row.slide_id) for row in rows],
         engine,
-        StatusTable(out),
+        status,
         reporter,
         facts,
         preflight=_reach,

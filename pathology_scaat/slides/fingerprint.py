@@ -38,6 +38,8 @@ CACHE_VARIABLE = "SCAAT_CACHE_DIR"
 """Environment variable: where hashes are remembered instead of the user's cache folder."""
 
 _CACHE_VERSION = b"1"
+KEY_NAME_HEX = 8
+_KEY_NAME = b"pathology_scaat: which key"
 _DIGEST = re.compile(rb"[0-9a-f]{64}")
 
 
@@ -65,9 +67,25 @@ def slide_files(path: Path) -> list[Path]:
 def keyed(digest: str, key: bytes) -> str:
     """A digest under a key (HMAC-SHA256), as it is without one.
 
-    The plain hash of a slide shows everybody who has the slide that it is in a cohort.
+    The plain hash of a slide shows everybody who has the slide that it is in a cohort. Before
+    the hash stands which key it is under: hashes under different keys cannot be compared, and
+    that they differ does not say that the slides do.
     """
-    return hmac.new(key, digest.encode(), hashlib.sha256).hexdigest() if key else digest
+    if not key:
+        return digest
+    mark = hmac.new(key, _KEY_NAME, hashlib.sha256).hexdigest()[:KEY_NAME_HEX]
+    return f"{mark}-{hmac.new(key, digest.encode(), hashlib.sha256).hexdigest()}"
+
+
+def key_of(fingerprint: str) -> str:
+    """Which key a fingerprint is under, by :func:`keyed`; empty where it is under none.
+
+    Examples
+    --------
+    >>> key_of("ab" * 32), key_of(keyed("ab" * 32, b"secret")) == key_of(keyed("", b"secret"))
+    ('', True)
+    """
+    return fingerprint.partition("-")[0] if "-" in fingerprint else ""
 
 
 def slide_fingerprint(

@@ -28,6 +28,20 @@ def one_spelling(names: Iterable[str]) -> dict[str, str]:
     return kept
 
 
+def spelled_as(name: str, choices: Iterable[str]) -> str:
+    """The choice that a name is, by :func:`name_key`; the name itself where it is none of them.
+
+    Examples
+    --------
+    >>> spelled_as("tumor ", ["Normal", "Tumor"]), spelled_as("Stroma", ["Normal", "Tumor"])
+    ('Tumor', 'Stroma')
+    """
+    if name in (listed := list(choices)):
+        return name
+    key = name_key(name)
+    return next((choice for choice in listed if name_key(choice) == key), name)
+
+
 def respelled(names: Iterable[str], kept: Mapping[str, str]) -> dict[str, int]:
     """How often each spelling that is not the kept one occurs, in order of appearance."""
     found: dict[str, int] = {}

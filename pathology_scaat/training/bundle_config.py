@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from pathology_scaat.artifacts.fingerprint import fingerprint
+from pathology_scaat.slides.fingerprint import key_of
 from pathology_scaat.training.bags.config import BagHeadConfig
 from pathology_scaat.training.bundle_quality import COPIED_LABELS, HeldOut
 from pathology_scaat.training.encoders import encoder_of
@@ -239,7 +240,8 @@ class BundleConfig(BaseModel):
 
         Of a fine-tuned model, what it served for in any of its trainings: ``train`` before
         ``val``, and both before ``test``. ``unknown`` where that would have to be known of a
-        training that did not record its slides (an older version's, or another program's).
+        training that did not record its slides (an older version's, or another program's), or
+        that recorded them under other pseudonyms than the slide's: such hashes tell nothing.
         """
         roles = {
             _role(own, slide_fingerprint, key)
@@ -291,15 +293,27 @@ def slide_key(slide_fingerprint: str, training_fingerprint: str) -> str:
     return hmac.new(key, slide_fingerprint.encode(), hashlib.sha256).hexdigest()[:KEY_HEX]
 
 
+def slide_mark(slide_fingerprint: str, training_fingerprint: str) -> str:
+    """A slide in a bundle's record: its keyed hash, and under which pseudonyms it was hashed."""
+    key = key_of(slide_fingerprint)
+    mark = slide_key(slide_fingerprint, training_fingerprint)
+    return f"{key}-{mark}" if key else mark
+
+
 def _role(
     slides: dict[SplitName, tuple[str, ...]] | None, slide_fingerprint: str, key: str
 ) -> SplitName | Literal["held out", "unknown"]:
     """What a slide served for in one training."""
     if slides is None:
         return "unknown"
-    mark = slide_key(slide_fingerprint, key)
+    mark = slide_mark(slide_fingerprint, key)
     words: tuple[SplitName, ...] = ("train", "val", "test")
-    return next((word for word in words if mark in slides.get(word, ())), "held out")
+    role = next((word for word in words if mark in slides.get(word, ())), None)
+    if role is not None:
+        return role
+    mine = key_of(slide_fingerprint)
+    others = any(key_of(one) != mine for several in slides.values() for one in several)
+    return "unknown" if others else "held out"
 
 
 def model_name(config: BundleConfig) -> str:

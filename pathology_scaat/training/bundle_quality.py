@@ -102,7 +102,15 @@ class HeldOut(BaseModel):
         return (
             f"on {self.source} ({self.n_patches:,} patches; 95 % interval over {by}): "
             f"AUC {self.auc.text()}, balanced accuracy {self.balanced_accuracy.text()}"
+            f"{self._unmeasured('held-out patch')}"
         )
+
+    def _unmeasured(self, what: str) -> str:
+        """Classes that no figure speaks of, since nothing of them was held out."""
+        absent = [name for name, count in self.class_counts.items() if not count]
+        if not absent:
+            return ""
+        return f" (over the other classes: no {what} is of {', '.join(absent)})"
 
     def _text_of_slides(self) -> str:
         """The sentence where whole slides are told apart."""
@@ -113,5 +121,5 @@ class HeldOut(BaseModel):
         return (
             f"on {self.source}, by which the epoch was chosen ({shown} of {by}; 95 % interval over "
             f"patients), whole slides: AUC {self.auc.text()}, balanced accuracy "
-            f"{self.balanced_accuracy.text()}"
+            f"{self.balanced_accuracy.text()}{self._unmeasured('held-out slide')}"
         )

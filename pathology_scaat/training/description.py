@@ -19,7 +19,7 @@ from pathology_scaat.training.bundle_config import (
     DataYears,
     SplitName,
     model_fingerprint,
-    slide_key,
+    slide_mark,
 )
 from pathology_scaat.training.bundle_quality import HeldOut
 from pathology_scaat.training.bundle_reading import read_bundle_config
@@ -153,7 +153,7 @@ def slide_keys(
     found: dict[SplitName, set[str]] = {"train": set(), "val": set(), "test": set()}
     for slide in slides:
         print_ = PatchStore(slide.store).meta.slide_fingerprint
-        found[cast(SplitName, slide.split)].add(slide_key(print_, training_fingerprint))
+        found[cast(SplitName, slide.split)].add(slide_mark(print_, training_fingerprint))
     return {word: tuple(sorted(keys)) for word, keys in found.items()}
 
 

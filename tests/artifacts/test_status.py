@@ -35,6 +35,9 @@ def test_rows_keep_the_manifest_order_and_facts(tmp_path: Path) -> None:
     assert rows[1]["n_unreadable"] == "0"
     assert rows[0]["export"] == "pending"
     assert [row["slide_id"] for row in table.failed()] == ["z"]
+    assert [row["in_manifest"] for row in rows] == ["yes", "yes", "yes", "no"]
+    table.plan(["z", "a"])
+    assert table.not_in_manifest() == ["b", "c"]
 
 
 def test_a_reason_goes_when_its_stage_succeeds(tmp_path: Path) -> None:

@@ -18,7 +18,8 @@ from pathology_scaat.evaluation.evaluation_set import EvaluationSet, evaluation_
 from pathology_scaat.evaluation.measure import measure_model
 from pathology_scaat.evaluation.measurement import Measurement
 from pathology_scaat.evaluation.protocol import ProtocolConfig
-from pathology_scaat.training.bundle_config import slide_key
+from pathology_scaat.slides.fingerprint import keyed
+from pathology_scaat.training.bundle_config import slide_key, slide_mark
 
 SMALL = ProtocolConfig(
     n_occluded=12, n_perturbed=6, n_mosaics=6, max_images=40, batch_size=8,
@@ -343,6 +344,15 @@ def test_a_bundle_that_does_not_show_gives_unknown(run_folder) -> None:
     assert card.held_out_words == "unknown: this bundle does not record its training slides"
     text = (run_folder.out / "evaluation/trust_card.md").read_text()
     assert "may have been seen in training" in text
+
+
+def test_slides_recorded_under_other_pseudonyms_are_not_said_to_be_held_out(run_folder) -> None:
+    run_folder.add_slide("a", n=16, seed=1)
+    hidden = slide_mark(keyed(f"{1:064d}", b"salt"), "")
+    run_folder.save_model(run_folder.model, 0, slides={"train": (hidden,)})
+    card = evaluate_run(run_folder.out, config=SMALL, device="cpu")
+    assert card.held_out is None
+    assert "other pseudonyms" in card.held_out_words
 
 
 def test_validation_slides_and_other_slides_of_a_patient_are_not_held_out(run_folder) -> None:

@@ -9,6 +9,7 @@ import importlib
 import json
 import sqlite3
 import time
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from pathology_scaat.export.qupath.palette import qupath_class, qupath_classes
 from pathology_scaat.export.report.cohort import write_cohort
 from pathology_scaat.export.report.contact_sheet import columns_for, write_contact_sheet
 from pathology_scaat.export.report.page import write_page
-from pathology_scaat.export.report.records import read_cohort
+from pathology_scaat.export.report.records import ExportedCohort, read_cohort
 from pathology_scaat.geometry import BoxPx, PatchGrid, SizePx
 from pathology_scaat.stitching import SlideMap, StitchConfig, stitch_slide
 
@@ -272,6 +273,21 @@ def test_classes_have_qupath_names_and_steady_colours() -> None:
     assert [c.name for c in qupath_classes(("tumor", "tumour"))] == ["Tumor", "Tumor 2"]
 
 
+def test_a_warning_says_of_which_model_it_is(tmp_path: Path) -> None:
+    cohort = ExportedCohort(
+        tmp_path,
+        (
+            {"model_fingerprint": "a" * 64,
+             "model": {"fingerprint": "a" * 64, "nothing_learnt": "LEARNT NOTHING"}},
+            {"model_fingerprint": "b" * 64,
+             "model": {"fingerprint": "b" * 64, "nothing_learnt": ""}},
+        ),
+    )  # fmt: skip
+    assert cohort.warning == f"Model {'a' * 16}: LEARNT NOTHING"
+    assert replace(cohort, records=cohort.records[:1]).warning == "LEARNT NOTHING"
+    assert replace(cohort, records=cohort.records[1:]).warning == ""
+
+
 def test_cohort_page_and_contact_sheet_need_nothing_else(tmp_path: Path) -> None:
     for number in range(3):
         slide_map, store = made(tmp_path, f"<S&{number}>"[1:-1], seed=number)
@@ -291,6 +307,13 @@ def test_cohort_page_and_contact_sheet_need_nothing_else(tmp_path: Path) -> None
     assert [file_sha256(path) for path in write_cohort(tmp_path / "o")] == first
     (tmp_path / "o" / "index.html").unlink()
     assert [file_sha256(path) for path in write_cohort(tmp_path / "o")] == first
+    # A slide that was taken out of the manifest is no part of the cohort without a word.
+    assert "EARLIER" not in page
+    assert len(write_cohort(tmp_path / "o", earlier={"S&1": "not in the manifest"})) == 2
+    page = (tmp_path / "o" / "index.html").read_text()
+    assert "3 slides (1 of them of an earlier run)" in page
+    assert page.count("OF AN EARLIER RUN: not in the manifest") == 2
+    assert page.index("S&amp;1</a>") < page.index("OF AN EARLIER RUN") < page.index("S&amp;2</a>")
     with pytest.raises(ExportError):
         write_page(read_cohort(tmp_path))
     with pytest.raises(ExportError):

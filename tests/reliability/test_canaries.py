@@ -319,6 +319,9 @@ def test_pseudonyms_hide_names_that_would_be_ids(named: Path, tmp_path: Path) ->
     with (out / "slides.csv").open(encoding="utf-8", newline="") as stream:
         ids = [row["slide_id"] for row in csv.DictReader(stream)]
     assert ids == sorted(ids)
+    # The model recorded its slides under their names: it does not know these, nor that it does not.
+    with (out / "predictions.csv").open(encoding="utf-8", newline="") as stream:
+        assert {row["split"] for row in csv.DictReader(stream)} == {""}
     key = salt.with_name("salt.key.csv")
     assert key.read_text(encoding="utf-8").count(CANARY) >= 4
     if os.name == "posix":

@@ -22,9 +22,15 @@ from pathology_scaat.metrics.functional.calibration import (
     softmax,
 )
 from pathology_scaat.metrics.functional.roc import roc_auc
+from pathology_scaat.slides.fingerprint import keyed
 from pathology_scaat.training import TrainConfig, TrainingSlide, load_bundle, train_model
 from pathology_scaat.training.bundle import read_bundle_config
-from pathology_scaat.training.bundle_config import ADDED_LATER, BundleConfig, model_fingerprint
+from pathology_scaat.training.bundle_config import (
+    ADDED_LATER,
+    BundleConfig,
+    model_fingerprint,
+    slide_mark,
+)
 from pathology_scaat.training.bundle_quality import Estimate, HeldOut
 from pathology_scaat.training.feature_reference import FeatureReference
 from pathology_scaat.training.job import TrainingState
@@ -109,6 +115,21 @@ def test_when_a_model_counts_as_having_learnt_nothing(
     assert (held.nothing_learnt == "") == learnt
 
 
+@pytest.mark.parametrize("judged", [None, "slides"])
+def test_a_class_of_which_nothing_was_held_out_is_named(judged: Any) -> None:
+    """Means over the classes that occur say nothing of the others, and must not seem to."""
+    estimate = Estimate(value=0.9, low=0.8, high=0.95)
+    held = HeldOut(
+        source="test slides", n_patches=100, n_slides=9, n_patients=9, unit="patient", n_units=9,
+        class_counts={"a": 50, "b": 50, "c": 0, "d": 0}, auc=estimate,
+        balanced_accuracy=estimate, chance=0.5, probability_span=0.4, judged=judged,
+    )  # fmt: skip
+    kind = "slide" if judged else "patch"
+    assert held.text().endswith(f"(over the other classes: no held-out {kind} is of c, d)")
+    whole = held.model_copy(update={"class_counts": {"a": 50, "b": 50}})
+    assert "other classes" not in whole.text()
+
+
 def test_a_constant_prediction_wins_no_epoch(
     slides: Slides, tmp_path: Path, quick: TrainConfig
 ) -> None:
@@ -149,6 +170,22 @@ def test_the_bundle_knows_its_slides(learnt: tuple[Path, BundleConfig]) -> None:
     assert prints["t0"] not in json.dumps(config.model_dump(mode="json")["slides"])
     older = config.model_copy(update={"slides": None})
     assert older.role_of(prints["t0"]) == "unknown"
+
+
+def test_slides_under_other_pseudonyms_are_not_called_held_out(
+    learnt: tuple[Path, BundleConfig],
+) -> None:
+    """A slide that was trained on has another hash under a salt: that shows nothing."""
+    config = learnt[1]
+    print_ = hashlib.sha256(b"t0").hexdigest()
+    assert config.role_of(print_) == "train"
+    assert config.role_of(keyed(print_, b"one salt")) == "unknown"
+    marks = (slide_mark(keyed(print_, b"one salt"), config.training_fingerprint),)
+    hidden = config.model_copy(update={"slides": {"train": marks, "val": (), "test": ()}})
+    assert hidden.role_of(keyed(print_, b"one salt")) == "train"
+    assert hidden.role_of(keyed("f" * 64, b"one salt")) == "held out"
+    assert hidden.role_of(keyed(print_, b"another salt")) == "unknown"
+    assert hidden.role_of(print_) == "unknown"
 
 
 def test_map_references_are_ordered_and_evidence_is_a_share(

@@ -30,6 +30,8 @@ MODEL_HEX = 16
 """Characters of a model's fingerprint in the table."""
 EXTERNAL = "external test"
 """Split of the slides of an external test cohort."""
+KNOWN_PATIENT = "known patient"
+"""Split of slides that the model has not seen, of patients of whom it has seen others."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,8 @@ class Prediction:
         there is one model for all.
     split : str
         Part of the slide in the training of that model: ``train``, ``val``, ``test``, ``external
-        test``, or empty where it is not known.
+        test``, ``known patient`` where other slides of its patient were trained on, or empty where
+        it is not known.
     label : str
         The truth as the manifest gives it; empty where it gives none.
     probability : (K,) float64
@@ -226,7 +229,7 @@ def _possible(cell: str | None, names: tuple[str, ...]) -> tuple[str, ...] | Non
 PATIENT_RULE = (
     "a patient's probability is the mean over the patient's slides; the label is that of the "
     "slides, or, where they differ and there are two classes, the positive one, whose largest "
-    "probability then counts"
+    "probability then counts; of more classes such a patient has no label"
 )
 
 

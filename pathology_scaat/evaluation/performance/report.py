@@ -17,7 +17,6 @@ from pathology_scaat.evaluation.performance.conformal import (
 )
 from pathology_scaat.evaluation.performance.levels import Level, measure_level, with_thresholds
 from pathology_scaat.evaluation.performance.predictions import (
-    EXTERNAL,
     PATIENT_RULE,
     Prediction,
     by_patient,
@@ -25,6 +24,11 @@ from pathology_scaat.evaluation.performance.predictions import (
 from pathology_scaat.evaluation.performance.subgroups import (
     Subgroup,
     measure_subgroups,
+)
+from pathology_scaat.evaluation.performance.who_counts import (
+    evaluated,
+    mark_known_patients,
+    notes_of_left_out,
 )
 
 SCHEMA_NAME = "pathology_scaat.performance"
@@ -118,66 +122,16 @@ class Performance:
         }
 
 
-@dataclass
-class _Chosen:
-    rows: tuple[Prediction, ...]
-    words: str
-    notes: list[str] = field(default_factory=list)
-
-
-def _evaluated(
-    rows: Sequence[Prediction], class_names: Sequence[str], known: bool, wanted: bool | None
-) -> _Chosen:
-    """Which predictions count: of patients that the model never saw, where there are any.
-
-    ``wanted`` asks for the external cohort alone (True), or for all but it (False).
-    """
-    labelled = [
-        r for r in rows
-        if r.label in class_names and (wanted is None or (r.split == EXTERNAL) == wanted)
-    ]  # fmt: skip
-    if not known:
-        return _Chosen(
-            tuple(labelled),
-            "all labelled slides",
-            ["The model comes from elsewhere: whether it was trained on these slides is not known "
-             "here."],
-        )  # fmt: skip
-    test = tuple(r for r in labelled if r.split == "test")
-    external = tuple(r for r in labelled if r.split == EXTERNAL)
-    if len({r.label for r in external}) > 1:
-        notes = []
-        if test:
-            notes.append(f"The {len(test)} test slides of the model's own cohort are not among "
-                         "these; predictions.csv has them.")  # fmt: skip
-        if any(r.disagreement is not None for r in external):
-            notes.append("Predicted by several models together: the mean of their probabilities.")
-        return _Chosen(external, "external test slides", notes)
-    if len({r.label for r in test}) > 1:
-        if any(r.fold is not None for r in test):
-            n = len({r.fold for r in test})
-            return _Chosen(test, f"out-of-fold predictions of {n} folds: each slide by a model "
-                           "that never saw its patient")  # fmt: skip
-        return _Chosen(test, "test slides")
-    val = tuple(r for r in labelled if r.split == "val")
-    if len({r.label for r in val}) > 1:
-        return _Chosen(
-            val,
-            "validation slides",
-            ["There are no test slides of two classes: these are the slides that chose the epoch, "
-             "the threshold and the calibration, so that the figures are optimistic."],
-        )  # fmt: skip
-    return _Chosen((), "no labelled slides of two classes")
-
-
 @dataclass(frozen=True)
 class Measured:
     """Performance (None where no labelled slides of two classes are left to judge by), and the
-    predictions of slides and of patients with thresholds and referrals."""
+    predictions of slides and of patients with thresholds and referrals. ``left_out`` says of which
+    labelled slides no figure speaks, and why."""
 
     performance: Performance | None
     slides: tuple[Prediction, ...]
     patients: tuple[Prediction, ...]
+    left_out: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -243,10 +197,12 @@ def measure_performance(
     subgroups : mapping of column to (mapping of slide id to value), optional
         Columns of the manifest by which the same patients are measured in groups.
     """
+    if splits_known:
+        rows = mark_known_patients(rows)
     called = _called(rows, class_names, positive)
     slides, patients, abstained = called.slides, called.abstained.patients, called.abstained
     slide_thresholds, patient_thresholds = called.slide_thresholds, called.patient_thresholds
-    chosen = _evaluated(slides, class_names, splits_known, external)
+    chosen = evaluated(slides, class_names, splits_known, external)
     splits = {(r.patient_id, r.fold, r.split) for r in chosen.rows}
     of_patients = tuple(r for r in patients if (r.patient_id, r.fold, r.split) in splits)
     slide_level = measure_level(
@@ -255,8 +211,9 @@ def measure_performance(
     patient_level = measure_level(
         of_patients, class_names, positive, prevalence=prevalence, seed=seed
     )
+    left_out = tuple(notes_of_left_out(slides, of_patients, class_names))
     if slide_level is None or patient_level is None:
-        return Measured(None, slides, patients)
+        return Measured(None, slides, patients, left_out)
     folds = {}
     fold_counts = {}
     for fold in sorted({r.fold for r in chosen.rows if r.fold is not None}):
@@ -271,7 +228,7 @@ def measure_performance(
         )
         if own is not None:
             folds[fold] = own
-    all_notes = [*notes, *chosen.notes, *_few(of_patients, class_names)]
+    all_notes = [*notes, *chosen.notes, *left_out, *_few(of_patients, class_names)]
     if prevalence is None and len(class_names) == 2:
         all_notes.append(
             "Predictive values are at the prevalence of these cases; give --prevalence for "
@@ -310,6 +267,7 @@ def measure_performance(
         ),
         slides,
         patients,
+        left_out,
     )
 
 

@@ -15,7 +15,7 @@ from pathology_scaat.evaluation.performance.conformal import abstention_lines
 from pathology_scaat.evaluation.performance.levels import Level
 from pathology_scaat.evaluation.performance.predictions import PATIENT_RULE
 from pathology_scaat.evaluation.performance.report import Performance
-from pathology_scaat.evaluation.performance.subgroups import subgroup_lines
+from pathology_scaat.evaluation.performance.subgroups import cell, subgroup_lines
 
 STEMS = ("performance", "performance_external")
 """Names of an evaluation's files: the only one or that by folds, and that of an external cohort
@@ -143,7 +143,7 @@ def markdown(performance: Performance) -> str:
         "|---|---|---|",
     ]
     for key, estimate in p.patient.estimates.items():
-        heading = HEADINGS.get(key, key)
+        heading = HEADINGS.get(key, cell(key))
         if key in ("ppv", "npv"):
             heading += f" at a prevalence of {p.patient.prevalence:.3g}"
         lines.append(f"| {heading} | {estimate.text()} | {p.slide.estimates[key].text()} |")
@@ -154,10 +154,10 @@ def markdown(performance: Performance) -> str:
         "",
         "## Confusion (patients)",
         "",
-        "| truth | " + " | ".join(f"predicted {n}" for n in p.class_names) + " |",
+        "| truth | " + " | ".join(f"predicted {cell(n)}" for n in p.class_names) + " |",
         "|---|" + "---|" * len(p.class_names),
         *(
-            " | ".join([f"| {true}", *(str(row[guess]) for guess in p.class_names)]) + " |"
+            " | ".join([f"| {cell(true)}", *(str(row[guess]) for guess in p.class_names)]) + " |"
             for true, row in p.patient.confusion.items()
         ),
         "",
@@ -165,7 +165,7 @@ def markdown(performance: Performance) -> str:
     if p.fold_counts:
         lines += ["## Folds (slides)", "", "| fold | slides (by class) | AUROC |", "|---|---|---|"]
         for fold, counts in p.fold_counts.items():
-            told = ", ".join(f"{name} {n}" for name, n in counts.items())
+            told = ", ".join(f"{cell(name)} {n}" for name, n in counts.items())
             level = p.folds.get(fold)
             value = ONE_CLASS_FOLD if level is None else level.estimates["auroc"].text()
             lines.append(f"| {fold} | {sum(counts.values())} ({told}) | {value} |")

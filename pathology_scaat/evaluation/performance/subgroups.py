@@ -131,11 +131,11 @@ def subgroup_lines(groups: Sequence[Subgroup]) -> list[str]:
         mine = [g for g in groups if g.column == column]
         lines += [
             f"## By {column} (patients)", "",
-            f"| {column} | patients (by class) | AUROC | sensitivity | specificity |",
+            f"| {cell(column)} | patients (by class) | AUROC | sensitivity | specificity |",
             "|---|---|---|---|---|",
         ]  # fmt: skip
         for g in mine:
-            counts_text = ", ".join(f"{name} {n}" for name, n in g.counts.items())
+            counts_text = ", ".join(f"{cell(name)} {n}" for name, n in g.counts.items())
             cells = [
                 ONE_CLASS if g.patient is None
                 else "not measurable" if key not in g.patient.estimates

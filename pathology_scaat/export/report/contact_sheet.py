@@ -68,12 +68,15 @@ def unlike_words(record: dict[str, Any]) -> str:
     return f"{share:.0%} unlike training" if share and share >= 0.1 else ""
 
 
-def _caption(record: dict[str, Any]) -> str:
+def _caption(cohort: ExportedCohort, record: dict[str, Any]) -> str:
     role = ROLE_SHORT[str(record["model"]["slide_role"])]
-    return "; ".join(t for t in (role, unlike_words(record), evidence_words(record)) if t)
+    earlier = "OF AN EARLIER RUN" if cohort.of_earlier_run(record) else ""
+    return "; ".join(t for t in (earlier, role, unlike_words(record), evidence_words(record)) if t)
 
 
-def _head(draw: ImageDraw.ImageDraw, sheet: Image.Image, records: list[dict[str, Any]]) -> None:
+def _head(
+    draw: ImageDraw.ImageDraw, sheet: Image.Image, records: list[dict[str, Any]], warning: str
+) -> None:
     """One line of what is shown and how to read the colours."""
     scales = {(float(r["colour_scale"]["vmax"]), float(r["colour_scale"]["floor"]))
               for r in records}  # fmt: skip
@@ -87,13 +90,12 @@ def _head(draw: ImageDraw.ImageDraw, sheet: Image.Image, records: list[dict[str,
     drawn = str(records[0]["drawn"]).capitalize()
     title = f"{drawn} for {', '.join(sorted(targets))}: {len(records)} slides"
     draw.text((GAP_PX, 6), fitting(title, large, room), fill="black", font=large)
-    quality = str(records[0]["model"]["quality"]) if len(scales) == 1 else ""
+    one_model = len({str(r["model_fingerprint"]) for r in records}) == 1
+    quality = f"model {records[0]['model']['quality']}" if one_model else ""
     draw.text((GAP_PX, 29), fitting(scale, small, room), fill=GREY, font=small)
-    model = records[0]["model"]
-    warning = str(model.get("read_first", model["nothing_learnt"]))
-    line = warning or f"model {quality}"
+    line = warning or quality
     width = sheet.width - 2 * GAP_PX
-    if quality:
+    if line:
         draw.text((GAP_PX, 46), fitting(line, small, width), fill=WARNING if warning else GREY,
                   font=small)  # fmt: skip
     colours = ColourScale(top, "", str(records[0]["parameters"]["colormap"]), floor)
@@ -122,7 +124,7 @@ def write_contact_sheet(cohort: ExportedCohort) -> Path:
     cell = (side, side + CAPTION_PX)
     sheet = Image.new("RGB", (columns * cell[0], HEAD_PX + rows * cell[1]), "white")
     draw = ImageDraw.Draw(sheet)
-    _head(draw, sheet, found)
+    _head(draw, sheet, found, cohort.warning)
     face, small = font(14), font(12)
     for position, record in enumerate(found):
         x, y = position % columns * cell[0], HEAD_PX + position // columns * cell[1]
@@ -134,7 +136,7 @@ def write_contact_sheet(cohort: ExportedCohort) -> Path:
             sheet.paste(Image.fromarray(picture), corner)
         slide_id = fitting(str(record["slide_id"]), face, room)
         draw.text((x + GAP_PX, y + 2), slide_id, fill="black", font=face)
-        caption = fitting(_caption(record), small, room)
+        caption = fitting(_caption(cohort, record), small, room)
         draw.text((x + GAP_PX, y + 21), caption, fill=GREY, font=small)
     path = cohort.overlay_dir / CONTACT_SHEET
     with atomic_path(path) as partial:

@@ -101,6 +101,7 @@ def _overview(cohort: ExportedCohort) -> str:
             f'<td class="n">{_share(record["slide_summary"]["unlike_share"])}'
             f"<td>{html.escape(ROLE_SHORT[str(record['model']['slide_role'])] or 'not known')}<td>"
             + (f'<span class="note">{notes} note{"s"[: notes > 1]}</span>' if notes else "")
+            + _earlier(cohort, record)
         )
     targets = sorted({str(r["target_class"]) for r in cohort.records})
     return (
@@ -108,6 +109,12 @@ def _overview(cohort: ExportedCohort) -> str:
         f"{html.escape(', '.join(targets))}<th>regions<th>tiles<th>unlike the training data"
         f"<th>in training<th><tbody>{''.join(rows)}</table>"
     )
+
+
+def _earlier(cohort: ExportedCohort, record: dict[str, Any]) -> str:
+    """That a slide's results are no part of the last run, and why."""
+    why = cohort.of_earlier_run(record)
+    return f'<p class="note">OF AN EARLIER RUN: {html.escape(why)}</p>' if why else ""
 
 
 def _number(value: Any) -> str:
@@ -219,7 +226,8 @@ def _section(cohort: ExportedCohort, record: dict[str, Any], embed: bool) -> str
             f'src="{source}"></a></p>'
         )
     return (
-        f'<section id="{slide_id}"><h2>{slide_id}</h2>{shown}{notes}<table>{rows}</table>'
+        f'<section id="{slide_id}"><h2>{slide_id}</h2>{_earlier(cohort, record)}{shown}{notes}'
+        f"<table>{rows}</table>"
         f"<h3>Files</h3><table>{files}</table></section>\n"
     )
 
@@ -246,6 +254,8 @@ def write_page(cohort: ExportedCohort, title: str = "Evidence maps") -> Path:
     at_a_glance = f'<a href="{CONTACT_SHEET}">All at a glance</a>. ' if stated else ""
     count, failed = len(cohort.records), len(cohort.failed)
     lost = f'; <a href="#failed">{failed} without a result</a>' if failed else ""
+    if earlier := sum(bool(cohort.of_earlier_run(r)) for r in cohort.records):
+        lost = f" ({earlier} of them of an earlier run){lost}"
     warning = ""
     if cohort.warning:
         warning = f'<p class="bad">{html.escape(cohort.warning)}</p>'

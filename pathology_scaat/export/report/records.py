@@ -14,6 +14,7 @@ from PIL import Image
 
 from pathology_scaat.artifacts.fingerprint import fingerprint
 from pathology_scaat.artifacts.output_names import CONTACT_SHEET, PAGE
+from pathology_scaat.artifacts.status import id_cell
 from pathology_scaat.errors import ExportError
 from pathology_scaat.export.raster.canvas import resized
 from pathology_scaat.export.report.differences import Difference
@@ -50,7 +51,8 @@ class ExportedCohort:
 
     ``failed`` are slides without a result; ``card`` is where the trust card lies, seen from the
     folder of overlays, if there is one. ``differences`` are of slides that several models
-    predicted together, by slide id; there may be some that have no map.
+    predicted together, by slide id; there may be some that have no map. ``earlier`` are slides
+    whose files here are of an earlier run, and why.
     """
 
     overlay_dir: Path
@@ -58,6 +60,11 @@ class ExportedCohort:
     failed: tuple[FailedSlide, ...] = ()
     card: str | None = None
     differences: Mapping[str, Difference] = field(default_factory=dict)
+    earlier: Mapping[str, str] = field(default_factory=dict)
+
+    def of_earlier_run(self, record: Mapping[str, Any]) -> str:
+        """Why a slide's files are of an earlier run, in words; empty where they are not."""
+        return self.earlier.get(id_cell(str(record["slide_id"])), "")
 
     def picture(self, record: dict[str, Any], *kinds: str) -> Path | None:
         """The first picture of the given formats that a slide has: the main one of several."""
@@ -71,10 +78,16 @@ class ExportedCohort:
 
     @property
     def warning(self) -> str:
-        """What must be read first: that a model has learnt nothing, or that nobody knows."""
-        warnings = {str(r["model"].get("read_first", r["model"]["nothing_learnt"]))
-                    for r in self.records}  # fmt: skip
-        return " ".join(sorted(warnings - {""}))
+        """What must be read first: that a model has learnt nothing, or that nobody knows.
+
+        Of several models it is said of which.
+        """
+        models = self.models
+        said = {str(m.get("fingerprint", "")): str(m.get("read_first", m["nothing_learnt"]))
+                for m in models}  # fmt: skip
+        if len(set(said.values())) == 1:
+            return next(iter(said.values()))
+        return " ".join(f"Model {name[:16]}: {text}" for name, text in said.items() if text)
 
     @property
     def models(self) -> list[dict[str, Any]]:
@@ -91,6 +104,7 @@ class ExportedCohort:
                 "records": list(self.records),
                 "failed": [[f.slide_id, f.stage, f.reason] for f in self.failed],
                 "card": self.card,
+                "earlier": dict(sorted(self.earlier.items())),
                 "differences": {k: [d.text, d.link] for k, d in sorted(self.differences.items())},
             }
         )
@@ -101,13 +115,16 @@ def read_cohort(
     failed: Sequence[FailedSlide] = (),
     card: str | None = None,
     differences: Mapping[str, Difference] | None = None,
+    earlier: Mapping[str, str] | None = None,
 ) -> ExportedCohort:
     """Read the records of a folder of overlays; what is no record is passed over."""
     overlay_dir = Path(overlay_dir)
     records = (read_sidecar(path) for path in overlay_dir.glob("*.json"))
     found = [record for record in records if record is not None]
     ordered = tuple(sorted(found, key=lambda r: str(r["slide_id"])))
-    return ExportedCohort(overlay_dir, ordered, tuple(failed), card, differences or {})
+    return ExportedCohort(
+        overlay_dir, ordered, tuple(failed), card, differences or {}, earlier or {}
+    )
 
 
 def small_picture(path: Path, side_px: int, box_px: Sequence[int] | None = None) -> RgbImage:
