@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -19,8 +20,55 @@ settings.register_profile(
 )
 settings.load_profile("default")
 
-# Hashes of slides are remembered for each session of tests apart.
-os.environ["SCAAT_CACHE_DIR"] = tempfile.mkdtemp(prefix="scaat-tests-")
+MEMORY_DISK = Path("/dev/shm")
+ENOUGH_BYTES = 6 << 30
+"""Free there before the tests begin; they need less than a third of it."""
+
+
+def memory_disk() -> Path | None:
+    """A disk in memory that is large enough and may hold programs, if there is one.
+
+    Nearly all that the product writes is synced, and a sync of a real disk takes milliseconds:
+    that is most of what many tests wait for.
+    """
+    if not (MEMORY_DISK.is_dir() and os.access(MEMORY_DISK, os.W_OK)):
+        return None
+    state = os.statvfs(MEMORY_DISK)
+    available = next(
+        int(line.split()[1]) << 10
+        for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        if line.startswith("MemAvailable")
+    )
+    free = min(state.f_bavail * state.f_frsize, available)
+    return None if free < ENOUGH_BYTES or state.f_flag & os.ST_NOEXEC else MEMORY_DISK
+
+
+# One folder for all that a session of tests leaves, and for all its processes: those of xdist
+# are told of it. Who names a folder (TMPDIR, --basetemp) gets that one.
+IS_FIRST_PROCESS = "SCAAT_TESTS_FOLDER" not in os.environ
+if IS_FIRST_PROCESS:
+    disk = None if "TMPDIR" in os.environ else memory_disk()
+    os.environ["SCAAT_TESTS_FOLDER"] = tempfile.mkdtemp(prefix="scaat-", dir=disk)
+FOLDER = Path(os.environ["SCAAT_TESTS_FOLDER"])
+if IS_FIRST_PROCESS:
+    (FOLDER / "tmp").mkdir()
+    os.environ["TMPDIR"] = tempfile.tempdir = str(FOLDER / "tmp")
+    # Hashes of slides are remembered for each session of tests apart.
+    os.environ["SCAAT_CACHE_DIR"] = str(FOLDER / "cache")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if IS_FIRST_PROCESS and not config.option.basetemp:
+        config.option.basetemp = str(FOLDER / "t")  # short: sockets are made below it
+
+
+def pytest_report_header() -> str:
+    return f"temporary files: {FOLDER} (removed when all tests have passed)"
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    if IS_FIRST_PROCESS and exitstatus in (0, 5):
+        shutil.rmtree(FOLDER, ignore_errors=True)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

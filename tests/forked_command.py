@@ -1,16 +1,17 @@
 """The real command in a process of its own, forked from one that has the libraries loaded.
 
 Importing torch, SciPy, zarr and matplotlib takes longer than the work of most tests. A server
-process imports these libraries, and nothing of this package, once; each command is a fork of it
-that runs ``python -m pathology_scaat`` to the end of the interpreter, with its own arguments,
-environment, folder and exit code. Other modules are started likewise and go on beside the test
-(:func:`start_forked`). What tests the start of a process itself (limits of memory,
-another user, no home) starts Python anew instead.
+process imports these libraries and what this package consists of below the command line, once;
+each command is a fork of it that runs ``python -m pathology_scaat`` to the end of the interpreter,
+with its own arguments, environment, folder and exit code. Other modules are started likewise and
+go on beside the test (:func:`start_forked`). What tests the start of a process itself (limits of
+memory, another user, no home) starts Python anew instead.
 """
 
 from __future__ import annotations
 
 import atexit
+import contextlib
 import gc
 import json
 import os
@@ -22,7 +23,7 @@ import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
@@ -42,6 +43,11 @@ LIBRARIES = (
     "imagecodecs._blosc", "imagecodecs._deflate", "imagecodecs._zlib", "imagecodecs._zstd",
     "pydantic.root_model", "pydantic.type_adapter", "pydantic.json_schema", "pydantic.plugin",
 )  # fmt: skip
+
+NOT_AHEAD = ("pathology_scaat.__main__", "pathology_scaat.cli", "pathology_scaat.metrics.streaming")
+"""Modules of this package that a command imports itself, with what stands below them: the command
+line looks at the environment when it is imported; the last brings a library that no command needs.
+"""
 
 GOES_ON = 1 << 20
 """What stands for the exit code of a process that has not ended."""
@@ -70,6 +76,18 @@ def _end(command: Callable[[], object]) -> NoReturn:
     os._exit(code or 0)
 
 
+def _own_modules() -> Iterator[str]:
+    """Names of this package's modules, but for ``NOT_AHEAD``: none reads the environment."""
+    import pathology_scaat
+
+    folder = Path(pathology_scaat.__path__[0])
+    for path in sorted(folder.rglob("*.py")):
+        parts = path.relative_to(folder.parent).with_suffix("").parts
+        name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+        if not f"{name}.".startswith(tuple(f"{other}." for other in NOT_AHEAD)):
+            yield name
+
+
 def serve() -> None:
     """Fork for each request on standard input; the child runs the command and ends normally."""
     import importlib
@@ -82,6 +100,9 @@ def serve() -> None:
         warnings.simplefilter("ignore")
         for name in LIBRARIES:
             importlib.import_module(name)
+        for name in _own_modules():
+            with contextlib.suppress(ImportError):  # of an extra that is not installed
+                importlib.import_module(name)
         from numba.core.registry import cpu_target
 
         # As the first kernel that is compiled or read from a cache would.
