@@ -137,7 +137,7 @@ class ModelFacts:
         if self.temperature is None:
             return "perhaps not calibrated"
         if self.held_out is not None and self.held_out.judged == COPIED_LABELS:
-            return "not calibrated: fitted to labels copied from slides"
+            return "not calibrated: there were only labels copied from slides to go by"
         return "calibrated" if self.temperature != 1.0 else "not calibrated"
 
     @property
