@@ -2,13 +2,30 @@
 
 from __future__ import annotations
 
+import csv
+import json
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
+from forked_command import run_forked
 from numpy.typing import NDArray
 
 WIDTH = 12
+
+
+def table(path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV file."""
+    with path.open(newline="", encoding="utf-8") as stream:
+        return list(csv.DictReader(stream))
+
+
+def document(*args: object) -> dict[str, Any]:
+    """The JSON document that a command prints."""
+    found = run_forked([*args, "--json", "--quiet"])
+    assert found.returncode == 0, found.stderr
+    return json.loads(found.stdout)  # type: ignore[no-any-return]
 
 
 def patch_features(n: int, n_showing: int, seed: int, strength: float = 4.0) -> NDArray[np.float32]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -60,6 +61,16 @@ def random_maps() -> np.ndarray:
 
 
 CLASSES = ("normal", "tumour")
+
+
+def copy_label(store: Path, label: str) -> None:
+    """Let a store be one whose slide's label was copied onto every patch, as tiling leaves it."""
+    record = store / "zarr.json"
+    values = json.loads(record.read_text())
+    values["attributes"]["pathology_scaat"]["parameters"]["inputs"] = {
+        "mpp": None, "label": label, "annotation": None, "mask": None,
+    }  # fmt: skip
+    record.write_text(json.dumps(values))
 
 
 class RunFolder:

@@ -85,6 +85,11 @@ class MeasureRow:
         return self.shift > 0
 
 
+NO_VERDICT_BY_COPIED = (
+    "no verdict: the patches are judged by labels copied from slides, which are wrong for many"
+)
+
+
 @dataclass(frozen=True)
 class ArmSummary:
     """Prediction of one arm: AUC, its paired difference, and the verdict in words.
@@ -105,6 +110,7 @@ class Comparison:
     """The whole comparison, as plain values.
 
     ``n_groups`` counts patients, or what else images are grouped by: ``unit`` says which.
+    ``label_note`` is what is to be said of the images' labels.
     """
 
     data: str
@@ -117,6 +123,7 @@ class Comparison:
     unit: str
     arms: tuple[ArmSummary, ...]
     rows: tuple[MeasureRow, ...]
+    label_note: str = ""
 
     def row(self, arm: str, measure: str, subset: Subset = "all") -> MeasureRow | None:
         """The row of an arm and measure, or None where it was not measured."""
@@ -171,7 +178,10 @@ def _summaries(
         if arm != baseline:
             difference = clustered_auc(scores[arm], truth, data.groups, minus=scores[baseline])
         row = next((r for r in rows if (r.arm, r.measure, r.subset) == (arm, primary, "all")), None)
-        summaries.append(summarise(arm, len(found), auc, difference, row, config.auc_margin))
+        summary = summarise(arm, len(found), auc, difference, row, config.auc_margin)
+        if data.copied and arm != baseline:
+            summary = replace(summary, non_inferior=None, verdict=NO_VERDICT_BY_COPIED)
+        summaries.append(summary)
     return tuple(summaries)
 
 
@@ -307,6 +317,7 @@ def compare_measurements(
         unit=data.unit,
         arms=_summaries(arms, data, baseline, config, primary, rows),
         rows=tuple(rows),
+        label_note=data.label_note,
     )
 
 

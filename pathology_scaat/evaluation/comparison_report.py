@@ -77,6 +77,7 @@ def comparison_markdown(comparison: Comparison) -> str:
         "",
         _intervals_in_words(c),
         "",
+        *([c.label_note, ""] if c.label_note else []),
         f"| arm | seeds | AUC | AUC − {c.baseline} | gain in `{c.primary}` | p | verdict |",
         "|---|---|---|---|---|---|---|",
     ]

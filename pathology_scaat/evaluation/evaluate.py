@@ -209,6 +209,8 @@ def evaluate_job(job: EvaluateJob, progress: Progress | None = None) -> TrustCar
         temperature=float(bundle.config.temperature),
         entries=build_entries(result, data, config, len(judges)),
         terms=bundle.config.terms,
+        label_note=data.label_note,
+        copied_labels=data.copied,
         settings=config.model_dump(mode="json"),
     )
 
@@ -335,7 +337,7 @@ def compare(
                     "compare models of one patch size",
                 )
             temperature = float(bundle.config.temperature)
-            if validation is not None:
+            if validation is not None and not validation.copied:  # they calibrate nothing
                 temperature = _temperature(bundle.model, validation, chosen_device)
             found = _measured(
                 bundle, data, config, temperature, judges, chosen_device, Path(out_dir),

@@ -16,6 +16,7 @@ from pathology_scaat.annotations.labels import UNLABELLED
 from pathology_scaat.errors import UsageError
 from pathology_scaat.evaluation.held_out import patient_groups
 from pathology_scaat.system.names import name_key
+from pathology_scaat.training.positive_class import doubtful_label
 
 if TYPE_CHECKING:
     from pathology_scaat.execution.engine import EngineConfig
@@ -40,6 +41,10 @@ class EvaluationSet:
         For reports.
     unit : str
         What ``groups`` are, in the plural, for reports: "patients" only where they are.
+    copied : bool
+        Whether the labels are those of slides, copied onto every patch: wrong for many of them.
+    label_note : str
+        What is to be said of the labels, as a sentence; empty where all is well.
     """
 
     images: NDArray[np.uint8]
@@ -49,6 +54,8 @@ class EvaluationSet:
     masks: NDArray[np.bool_] | None = None
     name: str = "patches"
     unit: str = "patients"
+    copied: bool = False
+    label_note: str = ""
 
     def __post_init__(self) -> None:
         n = len(self.images)
@@ -153,7 +160,7 @@ class ChosenPatches:
         The same in the order of the model's classes.
     has_masks : bool
         Whether the set has masks at all.
-    name, unit : str
+    name, unit, copied, label_note
         As in :class:`EvaluationSet`.
     """
 
@@ -165,6 +172,8 @@ class ChosenPatches:
     has_masks: bool
     name: str
     unit: str
+    copied: bool = False
+    label_note: str = ""
 
     def read(self) -> EvaluationSet:
         """The evaluation set with its pixels and masks.
@@ -193,6 +202,8 @@ class ChosenPatches:
             masks=np.concatenate(masks) if self.has_masks else None,
             name=self.name,
             unit=self.unit,
+            copied=self.copied,
+            label_note=self.label_note,
         )
 
 
@@ -210,6 +221,9 @@ def choose_patches(
     engine: EngineConfig | None = None,
 ) -> ChosenPatches | None:
     """Choose labelled patches of some slides; None where no patch has a label.
+
+    Patches whose label was copied from their slide, and may be wrong for them, are left out and
+    counted, unless the others are of fewer than two classes.
 
     Parameters
     ----------
@@ -245,6 +259,7 @@ def choose_patches(
     slide_of: list[str] = []
     labels: list[NDArray[np.int64]] = []
     indices: list[NDArray[np.int64]] = []
+    doubtful: list[bool] = []
     for slide_id, store in found.items():
         table = np.array(
             [known.get(name_key(n), UNLABELLED) for n in store.class_names] + [UNLABELLED],
@@ -255,10 +270,16 @@ def choose_patches(
         labels.append(own[labelled])
         indices.append(labelled)
         slide_of += [slide_id] * len(labelled)
+        doubtful += [doubtful_label(store.copied, class_names)] * len(labelled)
     if not slide_of:
         return None
     all_labels, all_indices = np.concatenate(labels), np.concatenate(indices)
-    slides = np.array(slide_of)
+    slides, out = np.array(slide_of), np.array(doubtful, bool)
+    copied = out.any() and len(set(all_labels[~out])) < min(2, len(set(all_labels)))
+    label_note = _label_note(slides[out], bool(copied))
+    if not copied:
+        all_labels, all_indices, slides = all_labels[~out], all_indices[~out], slides[~out]
+        slide_of = [str(slide_id) for slide_id in slides]
     group_of, unit = patient_groups(tuple(dict.fromkeys(slide_of)), patients)
     groups = np.array([group_of[s] for s in slide_of])
     # The choice is made on labels and patients alone; only chosen pixels are read.
@@ -284,6 +305,25 @@ def choose_patches(
         has_masks=bool(annotations),
         name=name,
         unit=unit,
+        copied=bool(copied),
+        label_note=label_note,
+    )
+
+
+def _label_note(slides_left_out: NDArray[Any], copied: bool) -> str:
+    """What is to be said of patches whose label was copied from their slide."""
+    n, n_slides = len(slides_left_out), len(np.unique(slides_left_out))
+    if copied:
+        return (
+            f"{n} labelled patch(es) of {n_slides} slide(s) without annotations are judged by "
+            "their slide's label, copied onto every patch, for annotations leave no two classes "
+            "to judge by: figures that rest on labels say neither good nor bad."
+        )
+    if not n:
+        return ""
+    return (
+        f"{n} labelled patch(es) of {n_slides} slide(s) without annotations have their slide's "
+        "label copied onto them and are not among these."
     )
 
 

@@ -19,10 +19,12 @@ from pathology_scaat.export.raster.thumbnail import frame_thumbnail
 from pathology_scaat.metrics.functional.localisation import SlideLocalisation, slide_localisation
 from pathology_scaat.metrics.functional.roc import roc_auc
 from pathology_scaat.patches import PatchStore
+from pathology_scaat.patches.copied_labels import copied_class
 from pathology_scaat.saliency import SaliencyStore
 from pathology_scaat.slides import open_slide
 from pathology_scaat.stitching import SlideMap
 from pathology_scaat.stitching.schema import EVIDENCE_PREFIX, PROBABILITY_PREFIX, SALIENCY_CHANNEL
+from pathology_scaat.training.positive_class import doubtful_label
 
 FloatImage = NDArray[np.float32]
 
@@ -41,12 +43,17 @@ class PatchScore:
 
 
 def patch_score(out: Path, slide_ids: Sequence[str]) -> PatchScore:
-    """AUC of the target's probability over the labelled patches of some slides."""
+    """AUC of the target's probability over the labelled patches of some slides.
+
+    Slides whose label was copied onto patches that it may be wrong for take no part.
+    """
     space = Workspace(out)
     truths: list[NDArray[np.bool_]] = []
     scores: list[NDArray[np.float32]] = []
     for slide_id in slide_ids:
         patches = PatchStore(space.patches(slide_id))
+        if doubtful_label(copied_class(patches.meta), patches.meta.class_names):
+            continue
         explained = SaliencyStore(space.saliency(slide_id))
         labelled = patches.labels >= 0
         target = patches.meta.class_names.index(explained.meta.target_class)
@@ -54,7 +61,7 @@ def patch_score(out: Path, slide_ids: Sequence[str]) -> PatchScore:
         scores.append(explained.target_probability[labelled])
     truth = np.concatenate(truths) if truths else np.zeros(0, dtype=bool)
     auc = roc_auc(np.concatenate(scores), truth) if scores else float("nan")
-    return PatchScore(int(truth.size), int(truth.sum()), len(slide_ids), auc)
+    return PatchScore(int(truth.size), int(truth.sum()), len(truths), auc)
 
 
 def polygon_mask(polygons: Sequence[LabelledPolygon], slide_map: SlideMap) -> NDArray[np.bool_]:

@@ -23,6 +23,7 @@ from pathology_scaat.metrics.functional.statistics import (
 SCHEMA_NAME = "pathology_scaat.trust_card"
 SCHEMA_VERSION = 2
 NOT_MEASURED = "not measured"
+BY_COPIED = "by labels copied from slides, which are wrong for many patches: neither good nor bad"
 _CAUTION = {
     "slides": " Which slides are of one patient is not known: with several slides of a patient the "
     "intervals are too narrow."
@@ -57,6 +58,8 @@ class TrustCard:
     ``images`` is what was measured on (patch or slide), ``n_images`` how many.
     ``held_out`` says whether the images were kept from training, as far as the bundle records it;
     None where it does not. ``terms`` are those of the weights, where they are known.
+    ``label_note`` is what is to be said of the images' labels; ``copied_labels`` whether they are
+    those of slides, copied onto every patch: what rests on them decides nothing.
     """
 
     model_fingerprint: str
@@ -74,6 +77,8 @@ class TrustCard:
     settings: dict[str, Any]
     images: str = "patch"
     terms: str = ""
+    label_note: str = ""
+    copied_labels: bool = False
 
     def entry(self, measure: str) -> TrustEntry | None:
         """The entry of a measure, or None."""
@@ -150,7 +155,10 @@ class _Builder:
         if found is None:
             self.missing(question, measure, why_missing)
             return
+        by_labels = positive_only or measure.startswith("mosaic")
         verdict: Verdict = "described" if chance is None else judge(found, chance)
+        if self.data.copied and by_labels:
+            verdict, words = "described", BY_COPIED
         unit = "mosaics" if measure.startswith("mosaic") else self.data.unit
         sentence = words or verdict_words(verdict, found, unit)
         self.entries.append(TrustEntry(question, measure, found, chance, verdict, sentence))
@@ -216,8 +224,8 @@ def _prediction(build: _Builder) -> None:
     if math.isnan(auc.value):
         build.missing(question, "auc", "the images are all of one class")
         return
-    verdict = judge(auc, 0.5)
-    words = verdict_words(verdict, auc, data.unit)
+    verdict = "described" if data.copied else judge(auc, 0.5)
+    words = BY_COPIED if data.copied else verdict_words(verdict, auc, data.unit)
     build.entries.append(TrustEntry(question, "auc", auc, 0.5, verdict, words))
 
 
@@ -272,7 +280,7 @@ def card_markdown(card: TrustCard) -> str:
 
 def _beside(card: TrustCard) -> list[str]:
     """Lines on calibration and licence, where there is something to be said."""
-    said = []
+    said = [card.label_note, ""] if card.label_note else []
     if card.temperature == 1.0:
         said += ["Its probabilities are not calibrated: no temperature was fitted to them.", ""]
     if card.terms:

@@ -113,7 +113,7 @@ class Context:
     def regions(self) -> RegionSet:
         target = self.slide_map.meta.target_class
         threshold = self.pictures.scale(self.config.drawn, target).floor
-        if self.facts.nothing_learnt:
+        if not self.facts.has_learnt:
             threshold = math.inf  # no region where nothing is drawn
         shown = self.pictures.examined.shown(self.config.draw_unlike)
         found = find_regions(self.slide_map, self.qupath_frame, self.config, threshold, shown)

@@ -105,6 +105,11 @@ class ModelFacts:
         return self.held_out.nothing_learnt if self.held_out is not None else ""
 
     @property
+    def has_learnt(self) -> bool:
+        """Whether evidence may be drawn: not where the model is known to have learnt nothing."""
+        return not self.nothing_learnt
+
+    @property
     def warning(self) -> str:
         """What must be read before any colour, as a sentence; empty where all is well.
 
@@ -137,7 +142,7 @@ class ModelFacts:
         if self.temperature is None:
             return "perhaps not calibrated"
         if self.held_out is not None and self.held_out.judged == COPIED_LABELS:
-            return "not calibrated: fitted to labels copied from slides"
+            return "not calibrated: there were only labels copied from slides to go by"
         return "calibrated" if self.temperature != 1.0 else "not calibrated"
 
     @property

@@ -64,7 +64,7 @@ def export_geojson(path: Path, context: Context) -> ExportFrame:
         )
     tiles = tile_features(
         table, chosen, context.classes, context.qupath_frame, context.key, unjudged,
-        has_learnt=not context.facts.nothing_learnt,
+        has_learnt=context.facts.has_learnt,
     )  # fmt: skip
     written = write_geojson(path, itertools.chain(regions, tiles))
     context.n_tiles = written - len(found.regions)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from pathology_scaat.errors import StoreError
 from pathology_scaat.execution.engine import EngineConfig, map_jobs
+from pathology_scaat.patches.copied_labels import copied_class
 from pathology_scaat.patches.reader import PatchStore
 
 Found = TypeVar("Found")
@@ -44,11 +45,14 @@ class PatchLabels:
         As the store names them.
     patch_size_px : int
         Side of a patch.
+    copied : str or None
+        The class of the slide, where it was copied onto all these patches.
     """
 
     labels: NDArray[np.int16]
     class_names: tuple[str, ...]
     patch_size_px: int
+    copied: str | None = None
 
 
 @dataclass(frozen=True)
@@ -85,7 +89,8 @@ def read_patch_labels(job: StoreJob) -> PatchLabels:
     """
     store = PatchStore(job.store)
     labels = np.asarray(store.labels, dtype=np.int16)
-    return PatchLabels(labels, store.meta.class_names, store.meta.grid.patch_size_px)
+    meta = store.meta
+    return PatchLabels(labels, meta.class_names, meta.grid.patch_size_px, copied=copied_class(meta))
 
 
 def count_labels(job: StoreJob) -> LabelCounts:

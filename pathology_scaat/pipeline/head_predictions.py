@@ -269,7 +269,14 @@ def _classes(
         how["external_rule" if folds else "rule"] = joint
     both = folds and any(r.split == EXTERNAL for r in rows)
     gathered = Gathered(
-        rows, config.target.names, config.positive_class, how, True, both, n_models=len(members)
+        rows,
+        config.target.names,
+        config.positive_class,
+        how,
+        True,
+        both,
+        n_models=len(members),
+        ordered=config.target.kind == "grades",
     )
     report = publish(
         folder, gathered, notes=notes, folds=folds, prevalence=asked.prevalence,

@@ -182,6 +182,8 @@ class Gathered:
     apart: Mapping[str, int] = field(default_factory=dict)
     """Of these slides: patches that some models put above one half, others not."""
     n_models: int = 1
+    ordered: bool = False
+    """Whether the classes are grades, from lowest to highest."""
 
 
 def publish(
@@ -205,6 +207,7 @@ def publish(
         measure_performance(
             found.rows, names, positive, how=found.how, splits_known=found.splits_known,
             prevalence=prevalence, seed=seed, notes=notes, external=wanted, subgroups=subgroups,
+            ordered=found.ordered,
         )
         for wanted in ((False, True) if found.both else (None,))
     ]  # fmt: skip

@@ -61,7 +61,7 @@ def _scale(slide_map: SlideMap, facts: ModelFacts, channel: str) -> ChannelScale
     config, meta = ExportConfig(), slide_map.meta
     if channel.startswith(EVIDENCE_PREFIX):
         name = channel.removeprefix(EVIDENCE_PREFIX)
-        useless = NOTHING_LEARNT if facts.nothing_learnt else ""
+        useless = "" if facts.has_learnt else NOTHING_LEARNT
         return _of(channel, evidence_scale(facts, name, config), useless)
     if channel.startswith(PROBABILITY_PREFIX):
         return _of(channel, probability_scale(config))

@@ -28,6 +28,7 @@ from pathology_scaat.training.backbones import (
 from pathology_scaat.training.config import TrainConfig
 from pathology_scaat.training.data import PatchTable, make_table
 from pathology_scaat.training.encoders import encoder_of
+from pathology_scaat.training.judging import Judges, judges_of
 from pathology_scaat.training.positive_class import positive_class
 from pathology_scaat.training.results import TrainingSlide
 from pathology_scaat.training.sampling import class_counts, class_weights, hold_out_blocks
@@ -43,9 +44,19 @@ class Tables:
     """Patches by split, and what to say about them."""
 
     train: PatchTable
-    val: PatchTable
-    test: PatchTable
+    val_judges: Judges
+    test_judges: Judges
     notes: tuple[str, ...]
+
+    @property
+    def val(self) -> PatchTable:
+        """The validation patches that figures are taken from."""
+        return self.val_judges.table
+
+    @property
+    def test(self) -> PatchTable:
+        """The test patches that figures are taken from."""
+        return self.test_judges.table
 
 
 def make_tables(
@@ -82,12 +93,15 @@ def make_tables(
     missing = [n for n, c in zip(class_names, counts, strict=True) if c == 0]
     if missing:
         notes.append(f"No training patch of: {', '.join(missing)}.")
-    for split, table in (("val", val), ("test", tables["test"])):
+    judges = {"val": judges_of(val, class_names), "test": judges_of(tables["test"], class_names)}
+    for split, chosen in judges.items():
+        notes.extend(chosen.notes({"val": "validation", "test": "test"}[split]))
+        table = chosen.table
         present = class_counts(table.labels, len(class_names)) if len(table) else counts[:0]
         shown = [n for n, c in zip(class_names, present, strict=False) if c > 0]
         notes.extend(one_class_notes(split, shown))
     notes.append(f"{positive_class(config.positive_class, class_names).note}.")
-    return Tables(train, val, tables["test"], tuple(notes))
+    return Tables(train, judges["val"], judges["test"], tuple(notes))
 
 
 def _held_out_note(before: PatchTable, train: PatchTable, val: PatchTable, share: float) -> str:

@@ -58,6 +58,13 @@ class HeldOut(BaseModel):
         "labels' where patches were judged by the labels of their slides",
     )
 
+    n_copied: int = Field(
+        0,
+        ge=0,
+        description="patches that were held out too and count in no figure, for their label is "
+        "their slide's, copied onto every patch",
+    )
+
     @property
     def nothing_learnt(self) -> str:
         """Why the model counts as having learnt nothing, in words; empty where it has.
@@ -99,8 +106,11 @@ class HeldOut(BaseModel):
         if self.unit != "patient":
             one = self.n_patients == 1
             by += f", too narrow: of {self.n_patients} patient{'' if one else 's'} only"
+        patches = f"{self.n_patches:,} patches"
+        if self.n_copied:
+            patches += f", without {self.n_copied:,} that have their slide's label copied onto them"
         return (
-            f"on {self.source} ({self.n_patches:,} patches; 95 % interval over {by}): "
+            f"on {self.source} ({patches}; 95 % interval over {by}): "
             f"AUC {self.auc.text()}, balanced accuracy {self.balanced_accuracy.text()}"
             f"{self._unmeasured('held-out patch')}"
         )

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from pathology_scaat.artifacts.checksums import without_checksum
 from pathology_scaat.errors import BundleError
@@ -25,6 +26,9 @@ NEIGHBOURS_NAME = "neighbours.safetensors"
 SCRIPT_FILE = "script.pt"
 MAX_CONFIG_BYTES = 4 << 20
 ANEW = "train it again, or copy the whole folder anew"
+OTHER_NAMES = "train it again with other class names"
+
+Config = TypeVar("Config", bound=BaseModel)
 
 
 def read_config_json(
@@ -84,22 +88,39 @@ def read_bundle_config(path: Path) -> BundleConfig:
         "is not a model bundle",
         "give the folder 'scaat train' made",
     )
+    config = checked_config(path, value, BundleConfig, model_fingerprint)
+    if problem := class_names_problem(config.class_names):
+        raise BundleError(path.name, problem, OTHER_NAMES)
+    if config.positive_class not in config.class_names:
+        raise BundleError(path.name, "names a positive class it does not have", ANEW)
+    return config
+
+
+def checked_config(
+    path: Path,
+    value: dict[str, Any],
+    kind: type[Config],
+    fingerprint_of: Callable[[Config], str],
+) -> Config:
+    """What ``config.json`` holds as a configuration that has the fingerprint it states.
+
+    Raises
+    ------
+    BundleError
+        If a value is damaged, or one was altered.
+    """
     stated = value.pop("fingerprint", None)
     value = without_checksum(value)  # of all files, for 'scaat verify'
     try:
-        config = BundleConfig.model_validate(value)
-        computed = model_fingerprint(config)
+        config = kind.model_validate(value)
+        computed = fingerprint_of(config)
     except ValidationError as error:
         at = ".".join(str(part) for part in error.errors()[0]["loc"])[:60]
         raise BundleError(path.name, f"has a damaged config.json ('{at}')", ANEW) from None
     except (ValueError, RecursionError):  # numbers that are none, in free settings
         raise BundleError(path.name, "has a damaged config.json", ANEW) from None
-    if problem := class_names_problem(config.class_names):
-        raise BundleError(path.name, problem, "train it again with other class names")
     if stated != computed:
         raise BundleError(path.name, "has a config.json that was altered", ANEW)
-    if config.positive_class not in config.class_names:
-        raise BundleError(path.name, "names a positive class it does not have", ANEW)
     return config
 
 

@@ -234,13 +234,15 @@ def _measured(
     if len(found) < LEAST_PATCHES:
         return index
     usual = np.quantile(found, np.linspace(0, 1, N_QUANTILES)).astype(np.float32)
-    voted = macro_auc(np.stack(votes), table.labels)
+    known = (table.labels if table.labels.ndim == 1 else table.labels[:, 0]) >= 0
+    truth = table.labels[known]
+    voted = macro_auc(np.stack(votes)[known], truth) if known.any() else math.nan
     own = math.nan
-    if logits is not None and logits.shape[1]:
+    if logits is not None and logits.shape[1] and known.any():
         lone = logits.shape[1] == 1 and n_classes == 2
         both = np.column_stack([0 * logits, logits]) if lone else logits
         chances = sigmoid if table.labels.ndim == 2 else softmax
-        own = macro_auc(chances(both.astype(np.float64)), table.labels)
+        own = macro_auc(chances(both.astype(np.float64))[known], truth)
     changed = {"usual": usual, "voted_auc": np.array([voted], np.float32),
                "model_auc": np.array([own], np.float32)}  # fmt: skip
     return NeighbourIndex(**({f.name: getattr(index, f.name) for f in fields(index)} | changed))

@@ -33,6 +33,12 @@ _NEGATIONS = frozenset(
 """Words beside a disease word that turn the name into something else."""
 
 
+_NOTHING_WORDS = frozenset({"normal", "benign", "healthy", "negative", "nontumor", "nontumour"})
+"""Words of a class of slides that show none of the others."""
+
+_PLAIN_DENIALS = frozenset({"no", "non", "not", "without", "free"})
+
+
 @dataclass(frozen=True)
 class PositiveClass:
     """A choice, and the sentence that states it."""
@@ -87,6 +93,34 @@ def positive_class(asked: str | None, class_names: Sequence[str]) -> PositiveCla
         f"'{asked}' is no class",
         f"{meant} choose from {', '.join(class_names)}".strip(),
     )
+
+
+def shows_nothing(class_name: str, class_names: Sequence[str]) -> bool:
+    """Whether the label of such a slide is right for every one of its patches, for certain.
+
+    It is where the class is the absence of all others: its name says so and nothing else
+    ("normal", "no tumour"), and the name of each other class speaks of disease. A slide labelled
+    "stroma" may hold anything beside; one labelled "normal" may hold stroma where that is a class.
+    Which class saliency speaks of does not decide: two diseases are told apart too.
+
+    Examples
+    --------
+    >>> shows_nothing("Normal", ("Normal", "Tumor"))
+    True
+    >>> shows_nothing("Normal", ("Normal", "Stroma", "Tumor"))
+    False
+    """
+    words = _words(class_name) - {"tissue"}
+    denied = len(words & DISEASE_WORDS) == len(words & _PLAIN_DENIALS) == 1 and len(words) == 2
+    if not denied and not (len(words) == 1 and words <= _NOTHING_WORDS):
+        return False
+    others = [name for name in class_names if name_key(name) != name_key(class_name)]
+    return bool(others) and all(_speaks_of_disease(name) for name in others)
+
+
+def doubtful_label(copied: str | None, class_names: Sequence[str]) -> bool:
+    """Whether a label that was copied from a slide (None: it was not) may be wrong for a patch."""
+    return copied is not None and not shows_nothing(copied, class_names)
 
 
 def _words(name: str) -> set[str]:

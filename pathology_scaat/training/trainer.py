@@ -168,6 +168,7 @@ class Trainer(TrainingLoop):
         metrics, logits, labels = self._evaluate(self.val_loader)
         found = {f"val_{k}": v for k, v in metrics.items()}
         one_label = labels.ndim == 1 and len(np.unique(labels)) > 1
+        one_label = one_label and not self.tables.val_judges.copied  # they calibrate nothing
         temperature = fit_temperature(logits, labels, smoothed=True) if one_label else 1.0
         test_logits: NDArray[np.float32] | None = None
         test = None
@@ -196,8 +197,8 @@ class Trainer(TrainingLoop):
         if self.rank == 0:
             self.model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
             references = measure_references(
-                self.model, self.tables.train, self.tables.val, self.job.class_names, temperature,
-                self.device, multi_label=self.config.multi_label,
+                self.model, self.tables.train, self.tables.val_judges.whole, self.job.class_names,
+                temperature, self.device, multi_label=self.config.multi_label,
             )  # fmt: skip
             config = patch_bundle_config(
                 self.job, self.model, self.method, self.tables, found, temperature, held_out,
@@ -238,13 +239,16 @@ class Trainer(TrainingLoop):
     ) -> HeldOut | None:
         """Quality on the test patches where they can show it, else on the validation patches."""
         tables, slides = self.tables, self.job.slides
-        if (
-            test_logits is not None
-            and (class_counts(tables.test.labels, self.n_classes) > 0).sum() > 1
-        ):
-            logits, table, split = test_logits, tables.test, "test"
-        else:
-            logits, table, split = val_logits, tables.val, "val"
+        choices = [("val", tables.val_judges, val_logits)]
+        if test_logits is not None:
+            choices.insert(0, ("test", tables.test_judges, test_logits))
+        telling = [
+            choice for choice in choices
+            if (class_counts(choice[1].table.labels, self.n_classes) > 0).sum() > 1
+        ]  # fmt: skip
+        sound = [choice for choice in telling if not choice[1].copied]
+        split, judges, logits = (sound or telling or choices[-1:])[0]
+        table = judges.table
         if not len(logits):
             return None
         blocks = split == "val" and not any(s.split == "val" for s in slides)
@@ -258,6 +262,9 @@ class Trainer(TrainingLoop):
             logits, temperature, table.select(order), mine, self.job.class_names,
             source, seed=self.job.seed,  # type: ignore[arg-type]
         )  # fmt: skip
-        if self.config.labels == "copy":
-            return found.model_copy(update={"judged": COPIED_LABELS})
-        return found
+        return found.model_copy(
+            update={
+                "judged": COPIED_LABELS if judges.copied else None,
+                "n_copied": judges.n_left_out,
+            }
+        )

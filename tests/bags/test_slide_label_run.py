@@ -25,6 +25,7 @@ from pathology_scaat.errors import ManifestError, UsageError
 from pathology_scaat.evaluation.performance.computed_scores import computed_score
 from pathology_scaat.export.model_facts import ModelFacts
 from pathology_scaat.patches import PatchStore, TileConfig
+from pathology_scaat.patches.copied_labels import copied_class
 from pathology_scaat.pipeline.config import load_run_config
 from pathology_scaat.pipeline.evaluate import evaluate
 from pathology_scaat.pipeline.label_source import copies_labels, label_notes, label_source
@@ -302,6 +303,53 @@ def test_copied_labels_are_named_so(cohort: Path, tmp_path: Path) -> None:
     how = report.performance.how
     assert "5% of the patches" in how["rule"]
     assert how["calibration"] == "calibrated on 6 validation slides (Platt)"
+
+
+def test_among_annotated_slides_copied_labels_are_learnt_from_and_judge_nothing(
+    cohort: Path, tmp_path: Path
+) -> None:
+    def box(name: str, left: int, right: int) -> dict[str, Any]:
+        ring = [[left, 0], [right, 0], [right, 256], [left, 256], [left, 0]]
+        return {
+            "type": "Feature",
+            "geometry": {"type": "Polygon", "coordinates": [ring]},
+            "properties": {"classification": {"name": name}},
+        }
+
+    drawn = {
+        "type": "FeatureCollection",
+        "features": [box("Normal", 0, 160), box("Tumor", 160, 256)],
+    }
+    (tmp_path / "drawn.geojson").write_text(json.dumps(drawn))
+    lines = ["slide_path,patient_id,label,split,annotation_path"]
+    for number, split, annotated in (
+        (0, "train", False), (1, "train", True), (3, "train", False), (10, "val", False),
+        (11, "val", True), (13, "val", False),
+    ):  # fmt: skip
+        slide = cohort.parent / f"s{number:02d}.tiff"
+        label = ("Normal", "Tumor")[number % 2]
+        drawing = tmp_path / "drawn.geojson" if annotated else ""
+        lines.append(f"{slide},p{number},{label},{split},{drawing}")
+    manifest, out = tmp_path / "mixed.csv", tmp_path / "out"
+    manifest.write_text("\n".join(lines) + "\n")
+    config = TileConfig(**SMALL["tile"])  # type: ignore[arg-type]
+    tile(manifest, out, config=config, labels="patch", reporter=Notes())
+    stores = {n: PatchStore(out / "patches" / f"s{n}.zarr") for n in ("10", "11", "13")}
+    copied = {n: copied_class(store.meta) for n, store in stores.items()}
+    assert copied == {"10": "Normal", "11": None, "13": "Tumor"}
+    trained = run_forked(
+        ["train", "--manifest", manifest, "--out", out, "--labels", "patch", "--epochs", 1,
+         "--method", "plain",
+         "--device", "cpu", "--json"]
+    )  # fmt: skip
+    assert trained.returncode in (0, 4), trained.stderr  # one epoch may well have learnt nothing
+    assert "count in no figure" in trained.stderr
+    held_out = read_bundle_config(out / "model").held_out
+    assert held_out is not None
+    count = {n: int((store.labels >= 0).sum()) for n, store in stores.items()}
+    assert held_out.n_patches == count["10"] + count["11"]
+    assert held_out.n_copied == count["13"] > 0
+    assert held_out.judged is None
 
 
 @pytest.mark.slow

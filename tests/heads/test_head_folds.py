@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import shutil
 from collections import Counter
@@ -15,7 +14,7 @@ import torch
 from forked_command import run_forked
 from hypothesis import given
 from hypothesis import strategies as st
-from made_features import patch_features, write_trident
+from made_features import document, patch_features, table, write_trident
 from sklearn.metrics import roc_auc_score
 
 from pathology_scaat.cohort.folds import FoldSlide, slide_folds, split_of
@@ -30,17 +29,6 @@ from pathology_scaat.training.heads.bundle import load_head, read_head_config
 
 QUICK = TrainConfig(epochs=8)
 N_FOLDS = 4
-
-
-def table(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="", encoding="utf-8") as stream:
-        return list(csv.DictReader(stream))
-
-
-def document(*args: object) -> dict[str, Any]:
-    found = run_forked([*args, "--json", "--quiet"])
-    assert found.returncode == 0, found.stderr
-    return json.loads(found.stdout)  # type: ignore[no-any-return]
 
 
 @pytest.fixture(scope="module")
@@ -315,6 +303,18 @@ def test_grades_by_folds(cohort: Path, tmp_path: Path) -> None:
     # two slides of a patient are one bag: its ward is theirs
     assert {k: v["n_patients"] for k, v in found["subgroups"]["ward"].items()} == {"0": 20, "1": 20}
     assert set(found["folds"]) == {"0", "1", "2"}
+    # how far grades are off, wherever they are judged, and why a fold has no interval
+    assert 0.3 < found["quadratic_kappa"] <= 1
+    assert found["intervals_95"]["quadratic_kappa"][0] < found["quadratic_kappa"]
+    assert found["mean_absolute_error"] < 1
+    parts = [*found["folds"].values(), *found["subgroups"]["ward"].values()]
+    assert all("quadratic_kappa" in part for part in parts)
+    assert all("fewer than 5 patients" in part["no_intervals"] for part in found["folds"].values())
+    page = (tmp_path / "o" / "performance.md").read_text()
+    assert "| Kappa of grades, quadratic weights |" in page
+    assert "| Mean absolute error, in grades |" in page
+    measures = {row["measure"] for row in table(tmp_path / "o" / "performance.csv")}
+    assert {"quadratic_kappa", "mean_absolute_error"} <= measures
 
 
 @given(

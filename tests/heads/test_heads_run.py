@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import csv
 import gzip
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
 import pytest
 import tifffile
 from forked_command import run_forked
-from made_features import WIDTH, patch_features, write_trident
+from made_features import WIDTH, document, patch_features, table, write_trident
 
 from pathology_scaat.errors import BundleError, ManifestError, TrainingError, UsageError
 from pathology_scaat.pipeline.contributions import write_contributions
@@ -27,17 +25,6 @@ from pathology_scaat.training.heads.config import Target
 from pathology_scaat.training.heads.feature_files import read_feature_file
 
 QUICK = TrainConfig(epochs=3)
-
-
-def table(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="", encoding="utf-8") as stream:
-        return list(csv.DictReader(stream))
-
-
-def document(*args: object) -> dict[str, Any]:
-    found = run_forked([*args, "--json", "--quiet"])
-    assert found.returncode == 0, found.stderr
-    return json.loads(found.stdout)  # type: ignore[no-any-return]
 
 
 @pytest.fixture(scope="module")

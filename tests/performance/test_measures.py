@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -11,14 +13,18 @@ from sklearn.metrics import (
     average_precision_score,
     balanced_accuracy_score,
     brier_score_loss,
+    cohen_kappa_score,
     confusion_matrix,
     roc_auc_score,
 )
+from sklearn.metrics import mean_absolute_error as sklearn_mean_absolute_error
 
 from pathology_scaat.evaluation.performance import measures as m
 from pathology_scaat.evaluation.performance.bootstrap import intervals
 from pathology_scaat.evaluation.performance.levels import measure_level, with_thresholds
 from pathology_scaat.evaluation.performance.predictions import Prediction
+from pathology_scaat.evaluation.performance.report import measure_performance
+from pathology_scaat.evaluation.performance.report_files import markdown
 
 NAMES = ("normal", "tumour")
 
@@ -198,3 +204,70 @@ def test_nobody_wrong_is_no_certainty() -> None:
     assert level.estimates["auroc"].value == 1
     assert level.estimates["auroc"].low is None
     assert level.estimates["brier"].low is not None
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=2, max_size=60),
+    st.integers(0, 1000),
+)
+def test_how_far_grades_are_off_is_as_elsewhere(pairs: list[tuple[int, int]], seed: int) -> None:
+    called, truth = np.array(pairs).T
+    weights = np.random.default_rng(seed).integers(0, 4, len(pairs)).astype(float)
+    weights[:2] = 1
+    both = np.stack([np.ones(len(pairs)), weights])
+    kappa = m.quadratic_kappa(called, truth, both)
+    error = m.mean_absolute_error(called, truth, both)
+    for row, own_kappa, own_error in zip(both, kappa, error, strict=True):
+        assert own_error == pytest.approx(
+            sklearn_mean_absolute_error(truth, called, sample_weight=row), abs=1e-12
+        )
+        kept = row > 0
+        if len({*called[kept], *truth[kept]}) == 1:
+            assert np.isnan(own_kappa), "of one grade alone chance is as good as anything"
+            continue
+        expected = cohen_kappa_score(
+            truth, called, weights="quadratic", labels=range(5), sample_weight=row
+        )
+        assert own_kappa == pytest.approx(expected, abs=1e-12)
+
+
+def test_grades_have_kappa_with_an_interval_and_classes_have_none() -> None:
+    rng = np.random.default_rng(1)
+    names = ("G1", "G2", "G3")
+    truth = np.arange(60) % 3
+    said = np.clip(truth + rng.integers(-1, 2, 60), 0, 2)
+    rows = [
+        Prediction(f"p{i}", f"s{i}", None, "test", names[truth[i]], np.eye(3)[said[i]])
+        for i in range(60)
+    ]
+    level = measure_level(rows, names, "G3", ordered=True, n_resamples=300)
+    assert level is not None
+    kappa = level.estimates["quadratic_kappa"]
+    assert kappa.value == pytest.approx(cohen_kappa_score(truth, said, weights="quadratic"))
+    assert kappa.low is not None
+    assert kappa.high is not None
+    assert kappa.low < kappa.value < kappa.high
+    assert level.estimates["mean_absolute_error"].value == np.abs(truth - said).mean()
+    plain = measure_level(rows, names, "G3", n_resamples=0)
+    assert plain is not None
+    assert "quadratic_kappa" not in plain.estimates
+
+
+def test_folds_have_intervals_of_their_own_or_say_why_not() -> None:
+    rows = [
+        replace(row, fold=0 if k < 24 else 1, split="test")
+        for k, row in enumerate(predictions(30, 3))
+    ]
+    found = measure_performance(rows, NAMES, "tumour", how={}).performance
+    assert found is not None
+    folds = found.as_dict()["folds"]
+    low, high = folds["0"]["intervals_95"]["auroc"]
+    assert low < folds["0"]["auroc"] < high
+    assert folds["0"]["no_intervals"] == ""
+    alone = measure_level(rows[:24], NAMES, "tumour")
+    assert alone is not None
+    assert (low, high) == (alone.estimates["auroc"].low, alone.estimates["auroc"].high)
+    assert folds["1"]["intervals_95"]["auroc"] is None
+    assert folds["1"]["no_intervals"].startswith("fewer than 5 patients of a class (")
+    page = markdown(found)
+    assert "No intervals: fold 1: fewer than 5 patients of a class" in page

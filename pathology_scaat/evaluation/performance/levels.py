@@ -32,6 +32,8 @@ class Level:
         Mean probability and frequency of the positive class in groups of equal size.
     decision_curve : list of dict
         Net benefit of the model, of treating all; none is 0.
+    no_intervals : str
+        Why there are none; empty where there are.
     """
 
     n: int
@@ -42,6 +44,7 @@ class Level:
     confusion: dict[str, dict[str, int]]
     calibration: list[dict[str, float]] = field(default_factory=list)
     decision_curve: list[dict[str, float]] = field(default_factory=list)
+    no_intervals: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -55,6 +58,7 @@ class Level:
                 name: None if e.low is None else [e.low, e.high]
                 for name, e in self.estimates.items()
             },
+            "no_intervals": self.no_intervals,
             "confusion": self.confusion,
             "calibration": self.calibration,
             "decision_curve": self.decision_curve,
@@ -69,6 +73,7 @@ def measure_level(
     prevalence: float | None = None,
     n_resamples: int | None = None,
     seed: int = 0,
+    ordered: bool = False,
 ) -> Level | None:
     """All measures of some predictions; None where fewer than two classes occur.
 
@@ -85,6 +90,9 @@ def measure_level(
     n_resamples : int, optional
         Of the bootstrap over patients; 0 gives no intervals.
     seed : int
+    ordered : bool
+        Whether the classes are grades, from lowest to highest: how far calls are off is measured
+        too.
     """
     names = list(class_names)
     kept = [row for row in rows if row.label in names]
@@ -97,16 +105,26 @@ def measure_level(
     at = names.index(positive)
     if prevalence is None:
         prevalence = float((labels == at).mean())
-    least = min(
-        len({p for p, label in zip(patients, labels, strict=True) if label == k})
+    few = {
+        names[k]: n
         for k in np.unique(labels)
-    )
+        if (n := len({p for p, label in zip(patients, labels, strict=True) if label == k}))
+        < MIN_PATIENTS
+    }
     options = {} if n_resamples is None else {"n_resamples": n_resamples}
     measured = _binary if len(names) == 2 else _multiclass
+
+    def measures(weights: m.Floats) -> dict[str, m.Floats]:
+        found = measured(probability, labels, called, at, names, prevalence, weights)
+        if ordered:
+            found["quadratic_kappa"] = m.quadratic_kappa(called, labels, weights)
+            found["mean_absolute_error"] = m.mean_absolute_error(called, labels, weights)
+        return found
+
     estimates = intervals(
-        lambda weights: measured(probability, labels, called, at, names, prevalence, weights),
+        measures,
         patients,
-        with_intervals=least >= MIN_PATIENTS and n_resamples != 0,
+        with_intervals=not few and n_resamples != 0,
         seed=seed,
         **options,
     )
@@ -125,7 +143,16 @@ def measure_level(
         },
         calibration=_calibration(probability[:, at], is_positive),
         decision_curve=_decision_curve(probability[:, at], is_positive),
+        no_intervals=_few_words(few),
     )
+
+
+def _few_words(few: dict[str, int]) -> str:
+    """Why there are no intervals; empty where the classes have patients enough."""
+    if not few:
+        return ""
+    told = ", ".join(f"{n} of {name}" for name, n in few.items())
+    return f"fewer than {MIN_PATIENTS} patients of a class ({told})"
 
 
 def _binary(

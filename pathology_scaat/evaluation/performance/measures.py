@@ -106,6 +106,31 @@ def expected_calibration_error(probability: Floats, positive: Bools, weights: Fl
     return _ratio(gap, weights.sum(axis=1))
 
 
+def quadratic_kappa(called: NDArray[np.int64], grade: NDArray[np.int64], weights: Floats) -> Floats:
+    """Cohen's kappa of grades (0, 1, 2, ...), a disagreement weighted by its square.
+
+    1 less the mean squared distance of call and truth over that of calls and truths paired by
+    chance; NaN where all calls and all truths are one grade.
+
+    Examples
+    --------
+    >>> quadratic_kappa(np.array([0, 1, 2]), np.array([0, 1, 2]), np.ones((1, 3)))
+    array([1.])
+    """
+    a, b = called.astype(np.float64), grade.astype(np.float64)
+    total = weights.sum(axis=1)
+    observed = weights @ (a - b) ** 2 * total
+    expected = (weights @ a**2 + weights @ b**2) * total - 2 * (weights @ a) * (weights @ b)
+    return 1 - _ratio(observed, expected)
+
+
+def mean_absolute_error(
+    called: NDArray[np.int64], grade: NDArray[np.int64], weights: Floats
+) -> Floats:
+    """Mean distance of the called grade from the true one, in grades."""
+    return _ratio(weights @ np.abs(called - grade).astype(np.float64), weights.sum(axis=1))
+
+
 def net_benefit(probability: Floats, positive: Bools, threshold: float) -> float:
     """Net benefit of treating from a probability on (Vickers and Elkin 2006), per case."""
     called = probability >= threshold

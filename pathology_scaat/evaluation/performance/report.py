@@ -46,7 +46,7 @@ class Performance:
     slide, patient : Level
         Patients are the primary level: what is reported first.
     folds : dict of int to Level
-        Slides of each fold that has two classes by themselves, without intervals.
+        Slides of each fold that has two classes by themselves; intervals over its own patients.
     thresholds : dict
         Of slides and of patients, and where they come from.
     notes : tuple of str
@@ -98,11 +98,7 @@ class Performance:
                     "n": sum(counts.values()),
                     "counts": dict(counts),
                     "measurable": fold in self.folds,
-                    **(
-                        {name: e.value for name, e in self.folds[fold].estimates.items()}
-                        if fold in self.folds
-                        else {}
-                    ),
+                    **(_fold_figures(self.folds[fold]) if fold in self.folds else {}),
                 }
                 for fold, counts in self.fold_counts.items()
             },
@@ -120,6 +116,13 @@ class Performance:
             "earlier_looks_at_these_cases": self.tests_before,
             "notes": list(self.notes),
         }
+
+
+def _fold_figures(level: Level) -> dict[str, Any]:
+    """Values of a fold by their names, and their intervals, or why there are none."""
+    whole = level.as_dict()
+    beside = ("n_patients", "intervals_95", "no_intervals")
+    return {k: whole[k] for k in (*level.estimates, *beside)}
 
 
 @dataclass(frozen=True)
@@ -173,6 +176,7 @@ def measure_performance(
     notes: Sequence[str] = (),
     external: bool | None = None,
     subgroups: Mapping[str, Mapping[str, str]] | None = None,
+    ordered: bool = False,
 ) -> Measured:
     """Thresholds from the validation cases, measures of the held-out ones.
 
@@ -196,6 +200,8 @@ def measure_performance(
         external cohort where there is one.
     subgroups : mapping of column to (mapping of slide id to value), optional
         Columns of the manifest by which the same patients are measured in groups.
+    ordered : bool
+        Whether the classes are grades, from lowest to highest.
     """
     if splits_known:
         rows = mark_known_patients(rows)
@@ -206,10 +212,10 @@ def measure_performance(
     splits = {(r.patient_id, r.fold, r.split) for r in chosen.rows}
     of_patients = tuple(r for r in patients if (r.patient_id, r.fold, r.split) in splits)
     slide_level = measure_level(
-        chosen.rows, class_names, positive, prevalence=prevalence, seed=seed
+        chosen.rows, class_names, positive, prevalence=prevalence, seed=seed, ordered=ordered
     )
     patient_level = measure_level(
-        of_patients, class_names, positive, prevalence=prevalence, seed=seed
+        of_patients, class_names, positive, prevalence=prevalence, seed=seed, ordered=ordered
     )
     left_out = tuple(notes_of_left_out(slides, of_patients, class_names))
     if slide_level is None or patient_level is None:
@@ -224,7 +230,8 @@ def measure_performance(
             class_names,
             positive,
             prevalence=prevalence,
-            n_resamples=0,
+            seed=seed,
+            ordered=ordered,
         )
         if own is not None:
             folds[fold] = own
@@ -263,6 +270,7 @@ def measure_performance(
                 positive,
                 prevalence=prevalence,
                 seed=seed,
+                ordered=ordered,
             ),
         ),
         slides,

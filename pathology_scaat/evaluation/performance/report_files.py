@@ -15,7 +15,7 @@ from pathology_scaat.evaluation.performance.conformal import abstention_lines
 from pathology_scaat.evaluation.performance.levels import Level
 from pathology_scaat.evaluation.performance.predictions import PATIENT_RULE
 from pathology_scaat.evaluation.performance.report import Performance
-from pathology_scaat.evaluation.performance.subgroups import cell, subgroup_lines
+from pathology_scaat.evaluation.performance.subgroups import cell, few_lines, subgroup_lines
 
 STEMS = ("performance", "performance_external")
 """Names of an evaluation's files: the only one or that by folds, and that of an external cohort
@@ -45,6 +45,8 @@ HEADINGS = {
     "accuracy": "Accuracy",
     "brier": "Brier score",
     "ece": "Expected calibration error",
+    "quadratic_kappa": "Kappa of grades, quadratic weights",
+    "mean_absolute_error": "Mean absolute error, in grades",
 }
 
 
@@ -169,7 +171,7 @@ def markdown(performance: Performance) -> str:
             level = p.folds.get(fold)
             value = ONE_CLASS_FOLD if level is None else level.estimates["auroc"].text()
             lines.append(f"| {fold} | {sum(counts.values())} ({told}) | {value} |")
-        lines.append("")
+        lines += ["", *few_lines((f"fold {n}", p.folds.get(n)) for n in p.fold_counts)]
     lines += subgroup_lines(p.subgroups)
     lines += abstention_lines(p.abstention)
     lines += ["## How", "", f"- Slides: {p.how.get('rule', '')}; {p.how.get('calibration', '')}."]

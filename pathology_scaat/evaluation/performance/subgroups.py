@@ -96,6 +96,7 @@ def measure_subgroups(
     *,
     prevalence: float | None = None,
     seed: int = 0,
+    ordered: bool = False,
 ) -> tuple[Subgroup, ...]:
     """The evaluated patients by each value of each column, with intervals of their own.
 
@@ -104,7 +105,7 @@ def measure_subgroups(
     slides, patients : sequence of Prediction
         Those that performance is measured on.
     columns : mapping of column to (mapping of slide id to value)
-    class_names, positive, prevalence, seed
+    class_names, positive, prevalence, seed, ordered
         As for the whole.
 
     Raises
@@ -118,7 +119,9 @@ def measure_subgroups(
         n_slides = Counter(group[row.patient_id] for row in slides)
         for value in sorted(n_slides):
             rows = [p for p in patients if group.get(p.patient_id) == value]
-            level = measure_level(rows, class_names, positive, prevalence=prevalence, seed=seed)
+            level = measure_level(
+                rows, class_names, positive, prevalence=prevalence, seed=seed, ordered=ordered
+            )
             counts = {name: sum(p.label == name for p in rows) for name in class_names}
             found.append(Subgroup(column, value, len(rows), n_slides[value], counts, level))
     return tuple(found)
@@ -145,12 +148,18 @@ def subgroup_lines(groups: Sequence[Subgroup]) -> list[str]:
             lines.append(
                 f"| {cell(g.value)} | {g.n_patients} ({counts_text}) | {' | '.join(cells)} |"
             )
+        lines += ["", *few_lines((g.value, g.patient) for g in mine)]
         lines += [
-            "",
             f"Each at the threshold of all. {NOT_COMPARED}",
             "",
         ]
     return lines
+
+
+def few_lines(parts: Iterable[tuple[str, Level | None]]) -> list[str]:
+    """Why folds or groups have no intervals, as lines of Markdown."""
+    told = [f"{cell(name)}: {one.no_intervals}" for name, one in parts if one and one.no_intervals]
+    return [f"No intervals: {'; '.join(told)}.", ""] if told else []
 
 
 def cell(text: str) -> str:

@@ -214,7 +214,7 @@ def write_figure(
     ]
     strip = warning_height(WIDTH_PX, pictures.warning, 18)
     head = strip + 50
-    drawn = None if pictures.facts.nothing_learnt else pictures.scale("evidence", target)
+    drawn = pictures.scale("evidence", target) if pictures.facts.has_learnt else None
     patch_height = (1 + bool(drawn)) * (PATCH_PICTURE_PX + GAP_PX) + 62 if patches else 0
     print_height = round(1.4 * SMALL_POINTS) * len(said)
     canvas = Canvas(WIDTH_PX, head + len(classes) * row + patch_height + print_height + 2 * GAP_PX)

@@ -168,15 +168,14 @@ class MapPictures:
         area = float(seen.sum()) * self.pixel_um**2
         withheld = float(coloured.sum()) * self.pixel_um**2 - area
         bare = kind == "evidence" and (
-            bool(self.facts.nothing_learnt)
-            or area < max(self.config.min_region_um2, self.pixel_um**2)
+            not self.facts.has_learnt or area < max(self.config.min_region_um2, self.pixel_um**2)
         )
         image = self.plain
         if not bare:
             rgba = rgba.copy() if rgba.base is not None else rgba
             rgba[..., 3] *= seen
             image = over(image, rgba)
-        useless = kind == "evidence" and bool(self.facts.nothing_learnt)
+        useless = kind == "evidence" and not self.facts.has_learnt
         shown = hatched(image, self.examined.unlike)
         share = self.examined.unlike_share
         unjudged = share >= UNLIKE_SLIDE_SHARE and not self.config.draw_unlike

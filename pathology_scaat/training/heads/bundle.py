@@ -5,16 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from pathology_scaat.artifacts.atomic import atomic_path, write_json
-from pathology_scaat.artifacts.checksums import checksum_folder, without_checksum
+from pathology_scaat.artifacts.checksums import checksum_folder
 from pathology_scaat.artifacts.fingerprint import file_sha256, fingerprint, versions
 from pathology_scaat.errors import BundleError
 from pathology_scaat.training.bundle_config import class_names_problem, slide_key
-from pathology_scaat.training.bundle_reading import ANEW, CONFIG_NAME, read_config_json
+from pathology_scaat.training.bundle_reading import (
+    ANEW,
+    CONFIG_NAME,
+    OTHER_NAMES,
+    checked_config,
+    read_config_json,
+)
 from pathology_scaat.training.heads.config import SCHEMA_NAME, SCHEMA_VERSION, HeadBundleConfig
 from pathology_scaat.training.heads.model import FeatureHead
 
@@ -85,16 +90,9 @@ def read_head_config(path: Path) -> HeadBundleConfig:
         "is no head on features",
         "train one with 'scaat train --features'",
     )
-    stated = value.pop("fingerprint", None)
-    value = without_checksum(value)
-    try:
-        config = HeadBundleConfig.model_validate(value)
-    except (ValidationError, ValueError, RecursionError):
-        raise BundleError(path.name, "has a damaged config.json", ANEW) from None
-    if stated != head_fingerprint(config):
-        raise BundleError(path.name, "has a config.json that was altered", ANEW)
+    config = checked_config(path, value, HeadBundleConfig, head_fingerprint)
     if problem := class_names_problem(config.target.names):
-        raise BundleError(path.name, problem, "train it again with other class names")
+        raise BundleError(path.name, problem, OTHER_NAMES)
     return config
 
 
