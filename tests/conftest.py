@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import tempfile
@@ -69,6 +70,12 @@ def pytest_report_header() -> str:
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     if IS_FIRST_PROCESS and exitstatus in (0, 5):
         shutil.rmtree(FOLDER, ignore_errors=True)
+
+
+def pytest_collection_finish() -> None:
+    """What was collected stays: no later collection of garbage looks through it again."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
