@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import gc
 import os
 import shutil
 import tempfile
@@ -22,7 +24,10 @@ settings.load_profile("default")
 
 MEMORY_DISK = Path("/dev/shm")
 ENOUGH_BYTES = 6 << 30
-"""Free there before the tests begin; they need less than a third of it."""
+"""Free there, and allowed to this process, before the tests begin; or else a real disk is used."""
+
+LIMITS = ("memory.max", "memory/memory.limit_in_bytes")
+"""Where a container's memory is limited, below ``/sys/fs/cgroup``."""
 
 
 def memory_disk() -> Path | None:
@@ -39,18 +44,37 @@ def memory_disk() -> Path | None:
         for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
         if line.startswith("MemAvailable")
     )
-    free = min(state.f_bavail * state.f_frsize, available)
+    limits = [Path("/sys/fs/cgroup") / name for name in LIMITS]
+    allowed = [int(n) for p in limits if p.is_file() and (n := p.read_text().strip()).isdigit()]
+    free = min(state.f_bavail * state.f_frsize, available, *allowed)
     return None if free < ENOUGH_BYTES or state.f_flag & os.ST_NOEXEC else MEMORY_DISK
+
+
+def is_of_nobody(folder: Path) -> bool:
+    """Whether no session of tests holds a folder any more: that of a killed or failed one."""
+    try:
+        with (folder / "lock").open("rb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:  # held, another user's, or none of ours
+        return False
+    return True
 
 
 # One folder for all that a session of tests leaves, and for all its processes: those of xdist
 # are told of it. Who names a folder (TMPDIR, --basetemp) gets that one.
 IS_FIRST_PROCESS = "SCAAT_TESTS_FOLDER" not in os.environ
 if IS_FIRST_PROCESS:
+    # What a session before left in memory would stay there.
+    for left in MEMORY_DISK.glob("scaat-*"):
+        if is_of_nobody(left):
+            shutil.rmtree(left, ignore_errors=True)
     disk = None if "TMPDIR" in os.environ else memory_disk()
     os.environ["SCAAT_TESTS_FOLDER"] = tempfile.mkdtemp(prefix="scaat-", dir=disk)
 FOLDER = Path(os.environ["SCAAT_TESTS_FOLDER"])
 if IS_FIRST_PROCESS:
+    LOCK = (FOLDER / "new").open("wb")  # held until this process ends, however it does
+    fcntl.flock(LOCK, fcntl.LOCK_EX)
+    (FOLDER / "new").rename(FOLDER / "lock")
     (FOLDER / "tmp").mkdir()
     os.environ["TMPDIR"] = tempfile.tempdir = str(FOLDER / "tmp")
     # Hashes of slides are remembered for each session of tests apart.
@@ -63,12 +87,19 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_report_header() -> str:
-    return f"temporary files: {FOLDER} (removed when all tests have passed)"
+    return f"temporary files: {FOLDER} (removed when all tests pass, or else by the next tests)"
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     if IS_FIRST_PROCESS and exitstatus in (0, 5):
+        LOCK.close()
         shutil.rmtree(FOLDER, ignore_errors=True)
+
+
+def pytest_collection_finish() -> None:
+    """What was collected stays: no later collection of garbage looks through it again."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

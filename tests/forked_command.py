@@ -168,14 +168,17 @@ class ForkedProcess:
 
 
 class _Server:
-    """A process with the libraries loaded for one number of threads."""
+    """A process with the libraries loaded for one number of threads, and what it was begun with."""
 
-    def __init__(self, threads: str) -> None:
+    def __init__(self, threads: str, preloaded: str) -> None:
         self._lock = threading.Lock()
         self._process = subprocess.Popen(
             [sys.executable, __file__],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0,
-            env={**os.environ, "OMP_NUM_THREADS": threads},
+            env={
+                **os.environ, "OMP_NUM_THREADS": threads,
+                **({"LD_PRELOAD": preloaded} if preloaded else {}),
+            },
         )  # fmt: skip
         atexit.register(self.close)
 
@@ -204,14 +207,14 @@ class _Server:
         return None if code == GOES_ON else code
 
 
-_servers: dict[tuple[int, int], _Server] = {}
+_servers: dict[tuple[int, int, str], _Server] = {}
 
 
-def _server(threads: int) -> _Server:
+def _server(threads: int, preloaded: str = "") -> _Server:
     """That of this process."""
-    key = (os.getpid(), threads)
+    key = (os.getpid(), threads, preloaded)
     if key not in _servers:
-        _servers[key] = _Server(str(threads))
+        _servers[key] = _Server(str(threads), preloaded)
     return _servers[key]
 
 
@@ -235,6 +238,7 @@ def run_forked(
         Working directory.
     environment : dict, optional
         Variables beside those of this process; not those that the libraries read when they load.
+        With ``LD_PRELOAD`` it is a fork of a process that was started with that.
     timeout_s : float
         Seconds after which it is killed and ``subprocess.TimeoutExpired`` raised.
     """
@@ -255,7 +259,8 @@ def run_forked(
                 **(environment or {}),
             },
         }  # fmt: skip
-        process = _server(threads).start(request)
+        preloaded = (environment or {}).get("LD_PRELOAD", "")
+        process = _server(threads, preloaded).start(request)
         try:
             code = process.wait(timeout_s)
         except subprocess.TimeoutExpired:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from drawn_slides import draw_slide, halves, write_annotations
 
-SIDE = 512
+SIDE = 384
 TILE = ("--mpp", "0.5", "--patch-size", "64", "--workers", "1")
 
 

@@ -38,7 +38,7 @@ def out(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "cohort.csv").write_text("\n".join(lines) + "\n")
     done = run_forked(
         ["run", "--manifest", folder / "cohort.csv", "--out", folder / "out", "--mpp", 4,
-         "--patch-size", 64, "--overlap", 0.5, "--classes", "Normal,Tumor", "--epochs", 6,
+         "--patch-size", 64, "--overlap", 0.25, "--classes", "Normal,Tumor", "--epochs", 6,
          "--workers", 1, "--seed", 1],
     )  # fmt: skip
     assert done.returncode in FINISHED, done.stderr

@@ -31,7 +31,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.name != "posix", reason="k
 
 @pytest.fixture(scope="module")
 def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_cohort(tmp_path_factory.mktemp("cohort"), side_px=384)
+    return make_cohort(tmp_path_factory.mktemp("cohort"), side_px=288)
 
 
 @pytest.fixture(scope="module")

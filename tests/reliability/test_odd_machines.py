@@ -18,7 +18,7 @@ from reliability_tools import read_status
 import pathology_scaat
 
 HERE = Path(__file__).resolve().parent
-SMALL = ("--mpp", "1.0", "--patch-size", "64", "--epochs", "3", "--workers", "1")
+SMALL = ("--mpp", "1.0", "--patch-size", "32", "--epochs", "2", "--workers", "1")
 PACKAGE = Path(pathology_scaat.__file__).resolve().parent
 
 
@@ -35,17 +35,13 @@ def shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_cohort(tmp_path_factory.mktemp("cohort"), 640)
+    return make_cohort(tmp_path_factory.mktemp("cohort"))
 
 
 def scaat(
     *words: object, environment: dict[str, str], cwd: Path
 ) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "pathology_scaat", *map(str, words)],
-        capture_output=True, text=True, timeout=280, cwd=cwd, check=False,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200", **environment},
-    )  # fmt: skip
+    return run_forked(words, environment=environment, folder=cwd)
 
 
 def on_disk(shim: Path, root: Path, without: str) -> dict[str, str]:
