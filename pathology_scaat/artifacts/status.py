@@ -348,6 +348,15 @@ class StatusTable:
         """The rows in which any stage failed."""
         return [row for row in self.rows() if any(row[stage] == "failed" for stage in STAGES)]
 
+    def without_failed(self, stage: Stage, slide_ids: Iterable[str]) -> list[str]:
+        """The slides whose last attempt at a stage did not fail, in the order given.
+
+        An artifact that lies there of a slide that has failed since is of an earlier run: the
+        slide may be another one by now.
+        """
+        failed = {row["slide_id"] for row in self.rows() if row[stage] == "failed"}
+        return [slide_id for slide_id in slide_ids if id_cell(slide_id) not in failed]
+
     def not_in_manifest(self) -> list[str]:
         """Ids of slides that the manifest of the last run or tiling does not name."""
         return [row["slide_id"] for row in self.rows() if row["in_manifest"] == "no"]

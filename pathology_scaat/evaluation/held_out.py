@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pathology_scaat.artifacts.status import id_cell
 from pathology_scaat.patches.reader import PatchStore
 from pathology_scaat.training.bundle_config import BundleConfig
 
@@ -104,6 +105,9 @@ def choose_slides(
         If a patch store of the folder cannot be read.
     """
     there = sorted(p.name.removesuffix(".zarr") for p in (out_dir / "patches").glob("*.zarr"))
+    # What lies there of a slide that has failed since is of an earlier run.
+    failed = {i for i, state in read_column(out_dir, "tile").items() if state == "failed"}
+    there = [i for i in there if id_cell(i) not in failed]
     if not config.knows_its_slides:
         return _unknown(out_dir, there, asked)
     roles = {

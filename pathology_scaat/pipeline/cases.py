@@ -12,7 +12,7 @@ from pathology_scaat.patches import PatchStore
 
 def cases_of(space: Workspace, status: StatusTable) -> dict[str, tuple[str, ...]]:
     """The other tiled slides of the same patient, by slide id; also those without a label."""
-    tiled = set(space.slide_ids_with("tile"))
+    tiled = set(status.without_failed("tile", space.slide_ids_with("tile")))
     members: dict[str, list[str]] = {}
     key_of = {}
     for row in status.rows():

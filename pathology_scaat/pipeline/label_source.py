@@ -86,7 +86,8 @@ def labelled_slides(
     space = Workspace(out)
     labelled = [row for row in manifest.rows if row.label]
     n_bare = len(manifest.rows) - len(labelled)
-    stores = {row.slide_id: space.patches(row.slide_id) for row in labelled}
+    tiled = StatusTable(out).without_failed("tile", (row.slide_id for row in labelled))
+    stores = {slide_id: space.patches(slide_id) for slide_id in tiled}
     counted = over_stores(count_labels, stores, engine, skip_unreadable=True, announce=announce)
     rows = [row for row in labelled if row.slide_id in counted]
     notes: list[str] = []

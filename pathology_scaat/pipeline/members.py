@@ -20,6 +20,7 @@ from pathology_scaat.execution.devices import require_device
 from pathology_scaat.patches import PatchStore
 from pathology_scaat.pipeline.model_scores import CaseScores, ScoresOnDemand
 from pathology_scaat.pipeline.reporting import Reporter
+from pathology_scaat.pipeline.stage import usable_slides
 from pathology_scaat.system.names import spelled_as
 from pathology_scaat.training.bundle_config import BundleConfig, model_fingerprint
 from pathology_scaat.training.bundle_reading import read_bundle_config
@@ -78,8 +79,11 @@ class ModelPredictions:
 
 
 def slides_of(cohort: Manifest, space: Workspace, one: FoldModel) -> list[ManifestRow]:
-    """Rows of the manifest that are tiled and that a model may speak of."""
-    tiled = set(space.slide_ids_with("tile"))
+    """Rows of the manifest that are tiled and that a model may speak of.
+
+    What an earlier run tiled of a slide that has failed since is no result of it.
+    """
+    tiled = set(usable_slides(space, "tile"))
     mine = one.splits if one.fold is not None else None
     return [
         row

@@ -10,6 +10,7 @@ from pathology_scaat.artifacts.output_folder import Workspace
 from pathology_scaat.cohort.manifest import Manifest, ManifestRow
 from pathology_scaat.evaluation.performance.slide_scores import SlideScore, explained_case
 from pathology_scaat.patches import PatchStore
+from pathology_scaat.pipeline.stage import usable_slides
 from pathology_scaat.training.bundle_config import BundleConfig
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ class CaseScores:
         self, config: BundleConfig, cohort: Manifest, space: Workspace, computing: ScoresOnDemand
     ) -> None:
         self._config, self._space, self._computing = config, space, computing
-        tiled = set(space.slide_ids_with("tile"))
+        tiled = set(usable_slides(space, "tile"))
         self._members: dict[str, list[str]] = {}
         for row in cohort.rows:
             if row.slide_id in tiled:

@@ -219,7 +219,7 @@ def publish(
     write_predictions(out / PATIENTS_NAME, patients, names, positive)
     if fill_slide_table:
         _fill_slide_table(out, slides, names, positive)
-    written = [_write(out, one, stem, listener)
+    written = [_write(out, one, stem, listener, notes)
                for one, stem in zip(measured, STEMS, strict=False)]  # fmt: skip
     for stem in STEMS[len(measured) :]:
         remove_performance(out, stem)
@@ -279,7 +279,9 @@ def _gather(
     )
 
 
-def _write(out: Path, measured: Measured, stem: str, listener: Reporter) -> Performance | None:
+def _write(
+    out: Path, measured: Measured, stem: str, listener: Reporter, notes: Sequence[str]
+) -> Performance | None:
     """Write the figures of an evaluation, counted as a look at its cases; or say there are none."""
     performance = measured.performance
     if performance is None:
@@ -288,7 +290,7 @@ def _write(out: Path, measured: Measured, stem: str, listener: Reporter) -> Perf
             "No performance is given: the labels of held-out slides do not name two of the "
             "model's classes."
         )
-        for note in measured.left_out:
+        for note in (*notes, *measured.left_out):
             listener.note(note)
         return None
     before = record_test(out, performance.evaluated_on, performance.predictions_fingerprint)

@@ -36,10 +36,18 @@ def no_facts(result: Any) -> Mapping[str, Any]:
     return {}
 
 
+def usable_slides(space: Workspace, stage: Stage) -> list[str]:
+    """Slides that have an artifact of a stage, and whose last attempt at it did not fail."""
+    return StatusTable(space.out).without_failed(stage, space.slide_ids_with(stage))
+
+
 def slides_to_do(
-    space: Workspace, stage_before: str, slide_ids: Sequence[str] | None
+    space: Workspace, stage_before: Stage, slide_ids: Sequence[str] | None
 ) -> tuple[str, ...]:
     """The slides that the stage before left whole, of those asked for.
+
+    Without ``slide_ids``, a slide that failed in the stage before is left out, whatever an
+    earlier run left of it.
 
     Raises
     ------
@@ -52,7 +60,7 @@ def slides_to_do(
             "--out", f"has no result of 'scaat {stage_before}'", "run that stage first"
         )
     if slide_ids is None:
-        return have
+        return tuple(StatusTable(space.out).without_failed(stage_before, have))
     return known_slides(slide_ids, have, f"with a result of 'scaat {stage_before}'")
 
 

@@ -76,6 +76,8 @@ def labelled_rows(
 ) -> list[LabelledRow]:
     """The rows that have a store with labelled patches in an output folder.
 
+    A slide whose last tiling failed is not among them: a store of it is of an earlier run.
+
     Parameters
     ----------
     rows : sequence of ManifestRow
@@ -86,7 +88,8 @@ def labelled_rows(
     announce : callable, optional
         Called with one sentence that a user should read of a cluster.
     """
-    stores = {row.slide_id: space.patches(row.slide_id) for row in rows}
+    tiled = StatusTable(space.out).without_failed("tile", (row.slide_id for row in rows))
+    stores = {slide_id: space.patches(slide_id) for slide_id in tiled}
     counted = over_stores(count_labels, stores, engine, skip_unreadable=True, announce=announce)
     found = []
     for row in rows:

@@ -17,7 +17,7 @@ import torch
 from forked_command import run_forked
 
 from pathology_scaat.artifacts.checksums import sums_problem
-from pathology_scaat.artifacts.output_folder import SUMS_NAME
+from pathology_scaat.artifacts.output_folder import SUMS_NAME, Workspace
 from pathology_scaat.artifacts.status import StatusTable
 from pathology_scaat.cohort.column import columns_of
 from pathology_scaat.cohort.manifest import read_manifest
@@ -31,8 +31,9 @@ from pathology_scaat.pipeline.evaluate import evaluate
 from pathology_scaat.pipeline.label_source import copies_labels, label_notes, label_source
 from pathology_scaat.pipeline.predict import predict, predicting_bundles
 from pathology_scaat.pipeline.run import run
+from pathology_scaat.pipeline.stage import slides_to_do
 from pathology_scaat.pipeline.tile import tile
-from pathology_scaat.pipeline.train import train
+from pathology_scaat.pipeline.train import train, training_slides
 from pathology_scaat.saliency import SaliencyStore
 from pathology_scaat.training import TrainConfig, load_bundle
 from pathology_scaat.training.bundle_reading import read_bundle_config
@@ -296,6 +297,16 @@ def test_copied_labels_are_named_so(cohort: Path, tmp_path: Path) -> None:
     assert held_out.judged == "copied labels"
     assert result.nothing_learnt == ""
     assert any("quality of patches unknown" in note.lower() for note in listener.notes)
+    # A slide that has failed since is neither predicted nor learnt from by what is left of it.
+    StatusTable(tmp_path).update("s01", "tile", "failed", "it is cut off")
+    again = predict(tmp_path, manifest=cohort, device="cpu", reporter=listener)
+    missing = {p.slide_id for p in report.predictions} - {p.slide_id for p in again.predictions}
+    assert missing == {"s01"}
+    assert any("1 slide(s) with a label have no prediction" in note for note in listener.notes)
+    assert "s01" not in {s.slide_id for s in training_slides(read_manifest(cohort), tmp_path, 0)}
+    (row,) = (row for row in StatusTable(tmp_path).rows() if row["slide_id"] == "s01")
+    assert (row["tile"], row["predicted"]) == ("failed", "")
+    assert "s01" not in slides_to_do(Workspace(tmp_path), "tile", None)
     facts = ModelFacts.of_json(read_bundle_config(result.bundle_path).facts(""), "f" * 64)
     assert "PATCH BY PATCH" in facts.warning
     assert "not calibrated" in facts.calibration
