@@ -352,7 +352,8 @@ def test_small_parts() -> None:
     assert wrapped("", face, 300) == []
     grey = np.full((64, 64, 3), 128, np.uint8)
     lines = hatch_lines(np.ones((64, 64), bool))
-    assert 0.1 < lines.mean() < 0.25 and np.array_equal(lines[1:, :-1], lines[:-1, 1:])
+    assert 0.1 < lines.mean() < 0.25
+    assert np.array_equal(lines[1:, :-1], lines[:-1, 1:])
     assert (hatched(grey, lines) == np.where(lines, 30, 128)[..., None]).all()
     assert hatched(grey, np.zeros((64, 64), bool)) is grey
     assert not tissue_of(np.full((64, 64, 3), 245, np.uint8), 8.0).any()
