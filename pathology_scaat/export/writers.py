@@ -35,6 +35,7 @@ from pathology_scaat.export.raster.overlay_png import (
 from pathology_scaat.export.raster.rgb import write_rgb_tiff, write_tile_png
 from pathology_scaat.export.tables import write_annotation_store, write_csv
 from pathology_scaat.slides.base import RgbImage
+from pathology_scaat.tissue.overlay import read_written_png
 
 
 def export_geojson(path: Path, context: Context) -> ExportFrame:
@@ -103,6 +104,8 @@ def export_figure(path: Path, context: Context) -> ExportFrame:
         patches = top_patches(context.source, context.tiles, slide, context.unjudged)
     tissue: RgbImage | None = None
     if context.tissue_path is not None:
+        tissue = read_written_png(context.tissue_path.read_bytes())
+    if context.tissue_path is not None and tissue is None:
         with Image.open(context.tissue_path) as picture:
             tissue = np.asarray(picture.convert("RGB"))
     meta = context.source.meta

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 from map_stores import make_saliency_store, write_marked_slide
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from pathology_scaat.export import ExportConfig, export_slide
 from pathology_scaat.export.model_facts import ModelFacts
 from pathology_scaat.export.raster import figure
-from pathology_scaat.export.raster.canvas import font, wrapped
+from pathology_scaat.export.raster.canvas import Canvas, font, wrapped
 from pathology_scaat.export.raster.colour_scale import (
     FAINTEST,
     LEAST_TOP,
@@ -24,7 +24,7 @@ from pathology_scaat.export.raster.colour_scale import (
     over,
     solid,
 )
-from pathology_scaat.export.raster.examined import hatched, tissue_of
+from pathology_scaat.export.raster.examined import hatch_lines, hatched, tissue_of
 from pathology_scaat.export.report.cohort import write_cohort
 from pathology_scaat.export.report.differences import Difference
 from pathology_scaat.export.report.records import FailedSlide
@@ -351,5 +351,30 @@ def test_small_parts() -> None:
     assert all(face.getlength(line) <= 300 for line in lines)
     assert wrapped("", face, 300) == []
     grey = np.full((64, 64, 3), 128, np.uint8)
+    lines = hatch_lines(np.ones((64, 64), bool))
+    assert 0.1 < lines.mean() < 0.25
+    assert np.array_equal(lines[1:, :-1], lines[:-1, 1:])
+    assert (hatched(grey, lines) == np.where(lines, 30, 128)[..., None]).all()
     assert hatched(grey, np.zeros((64, 64), bool)) is grey
     assert not tissue_of(np.full((64, 64, 3), 245, np.uint8), 8.0).any()
+
+
+def test_a_canvas_draws_what_pillow_draws_also_over_its_edges() -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (90, 120, 3), dtype=np.uint8)
+    canvas, image = Canvas(120, 90), Image.fromarray(picture)
+    canvas.paste(picture, 0, 0)
+    draw = ImageDraw.Draw(image)
+    for x, y in ((60.4, 40.7), (3.2, 2.1), (117.0, 88.5), (300, 300)):
+        canvas.number(x, y, 3)
+        draw.ellipse((x - 10, y - 10, x + 10, y + 10), fill="white", outline=(25, 25, 25))
+        draw.text((x, y), "3", fill=(25, 25, 25), font=font(13, bold=True), anchor="mm")
+    for x, y, anchor in ((20, 20, "lm"), (100, 3, "ls"), (90, 80, "la"), (0, 0, "la")):
+        canvas.text(x, y, "gypsum µm", 14, (176, 0, 0), anchor=anchor)
+        draw.text((x, y), "gypsum µm", fill=(176, 0, 0), font=font(14), anchor=anchor)
+    canvas.fill(10, 60, 200, 70, (1, 2, 3))
+    draw.rectangle((10, 60, 200, 70), fill=(1, 2, 3))
+    part = picture[:50, :40]
+    for x, y in ((100, 70), (-5, 30), (50, -20)):
+        canvas.paste(part, x, y)
+        image.paste(Image.fromarray(part), (x, y))
+    assert np.array_equal(canvas.pixels, np.asarray(image))

@@ -17,7 +17,7 @@ from pathology_scaat.slides.block_mean import block_mean
 from pathology_scaat.slides.tiles import TileLattice
 from pathology_scaat.tissue.ink import pen_coloured
 from pathology_scaat.tissue.morphology import closed, outline, without_small
-from pathology_scaat.tissue.overlay import paint_overlay, write_png
+from pathology_scaat.tissue.overlay import paint_overlay, read_written_png, write_png
 from pathology_scaat.tissue.segmentation import clean_mask
 from pathology_scaat.tissue.thumbnail import _shrink_tiles
 
@@ -137,3 +137,16 @@ def test_the_picture_is_what_was_painted(tmp_path: Path) -> None:
         image.load()
         assert np.array_equal(np.asarray(image), picture)
         assert image.text == {"pathology_scaat": '{"name": "\\u00fc"}'}
+
+
+def test_a_written_picture_is_read_again_and_no_other(tmp_path: Path) -> None:
+    picture = np.random.default_rng(1).integers(0, 256, (40, 31, 3), dtype=np.uint8)
+    path, other = tmp_path / "a.png", tmp_path / "b.png"
+    write_png(picture, path, {})
+    Image.fromarray(picture).save(other)
+    data = path.read_bytes()
+    assert np.array_equal(read_written_png(data), picture)
+    assert read_written_png(other.read_bytes()) is None
+    for at in (3, 20, len(data) // 2, len(data) - 3):
+        assert read_written_png(data[:at]) is None
+        assert read_written_png(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]) is None

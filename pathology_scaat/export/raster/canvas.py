@@ -1,12 +1,14 @@
 """Drawing text, bars and pictures on a plain RGB canvas: what the pictures share.
 
-Done with Pillow rather than with a plotting library: a cohort has thousands of pictures, and
-laying out one plot costs more than reading the slide.
+Done with an array, and Pillow for the letters, rather than with a plotting library: a cohort has
+thousands of pictures, and laying out one plot costs more than reading the slide.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache, lru_cache
 from pathlib import Path
 
@@ -27,6 +29,7 @@ SCALE_BAR_STEPS = (1, 2, 5)
 BAR_PX = 22
 
 Font = ImageFont.FreeTypeFont
+Colour = tuple[int, int, int]
 
 
 @cache
@@ -87,13 +90,15 @@ def _fitting(text: str, size_px: int, bold: bool, width_px: int) -> str:
 
 
 @lru_cache(maxsize=128)
-def _upright(words: str, height: int) -> Image.Image:
+def _upright(words: str, height: int) -> RgbImage:
     """What stands beside a colour bar, from below upwards."""
     face = font(13)
     words = fitting(words, face, height)
     label = Image.new("RGB", (round(face.getlength(words)) + 2, 18), "white")
     ImageDraw.Draw(label).text((0, 1), words, fill=INK, font=face)
-    return label.transpose(Image.Transpose.ROTATE_90)
+    upright: RgbImage = np.array(label.transpose(Image.Transpose.ROTATE_90), dtype=np.uint8)
+    upright.flags.writeable = False  # kept for the next picture
+    return upright
 
 
 def short_number(value: float) -> str:
@@ -125,7 +130,10 @@ def resized(picture: NDArray[np.uint8], width: int, height: int) -> NDArray[np.u
 
 
 class Canvas:
-    """A white picture that grows no more, and a pen.
+    """A white picture that grows no more, and what is drawn on it; what lies outside is cut off.
+
+    The pixels lie in an array: Pillow keeps a picture in another form, and turning a whole one
+    into it and back took as long as drawing it. Letters are drawn on the few pixels under them.
 
     Parameters
     ----------
@@ -134,25 +142,55 @@ class Canvas:
     """
 
     def __init__(self, width: int, height: int) -> None:
-        self.image = Image.new("RGB", (width, height), "white")
-        self.draw = ImageDraw.Draw(self.image)
+        self.pixels: RgbImage = np.full((height, width, 3), 255, np.uint8)
+
+    @property
+    def width(self) -> int:
+        return self.pixels.shape[1]
 
     def paste(self, picture: RgbImage, x: int, y: int) -> None:
-        self.image.paste(Image.fromarray(picture), (x, y))
+        part = picture[max(-y, 0) :, max(-x, 0) :]
+        onto = self.pixels[max(y, 0) :, max(x, 0) :]
+        rows, columns = (min(a, b) for a, b in zip(part.shape[:2], onto.shape[:2], strict=True))
+        onto[:rows, :columns] = part[:rows, :columns]
+
+    def fill(self, left: int, top: int, right: int, bottom: int, colour: Colour) -> None:
+        """A rectangle of one colour, its last column and row included."""
+        self.pixels[max(top, 0) : max(bottom + 1, 0), max(left, 0) : max(right + 1, 0)] = colour
+
+    @contextmanager
+    def _pen(
+        self, left: float, top: float, right: float, bottom: float
+    ) -> Iterator[tuple[Image.Image, int, int]]:
+        """The pixels around a box for Pillow to draw on, and which pixel their corner is."""
+        x, y = max(math.floor(left) - 2, 0), max(math.floor(top) - 2, 0)
+        under = self.pixels[y : max(math.ceil(bottom) + 3, 0), x : max(math.ceil(right) + 3, 0)]
+        if not under.size:
+            yield Image.new("RGB", (1, 1)), x, y
+            return
+        part = Image.fromarray(under)
+        yield part, x, y
+        under[:] = np.asarray(part)
 
     def text(
-        self, x: int, y: int, text: str, size_px: int, colour: tuple[int, int, int] = INK,
+        self, x: float, y: float, text: str, size_px: int, colour: Colour = INK,
         *, bold: bool = False, anchor: str = "la",
     ) -> None:  # fmt: skip
         if anchor != "la" or not text:
-            self.draw.text((x, y), text, fill=colour, font=font(size_px, bold), anchor=anchor)
+            face = font(size_px, bold)
+            left, top, right, bottom = face.getbbox(text, anchor=anchor)
+            with self._pen(x + left, y + top, x + right, y + bottom) as (part, x0, y0):
+                ImageDraw.Draw(part).text(
+                    (x - x0, y - y0), text, fill=colour, font=face, anchor=anchor
+                )
             return
         mask, left, top = _written(text, size_px, bold)
-        self.image.paste(colour, (x + left, y + top), mask)
+        left, top = round(x) + left, round(y) + top
+        with self._pen(left, top, left + mask.width, top + mask.height) as (part, x0, y0):
+            part.paste(colour, (left - x0, top - y0), mask)
 
     def lines(
-        self, x: int, y: int, lines: Sequence[str], size_px: int,
-        colour: tuple[int, int, int] = GREY,
+        self, x: int, y: int, lines: Sequence[str], size_px: int, colour: Colour = GREY,
     ) -> int:  # fmt: skip
         """Lines below each other; returns the y below them."""
         for line in lines:
@@ -160,49 +198,59 @@ class Canvas:
             y += round(1.4 * size_px)
         return y
 
+    def number(self, x: float, y: float, number: int) -> None:
+        """A number in a white disc around (x, y)."""
+        with self._pen(x - 10, y - 10, x + 10, y + 10) as (part, x0, y0):
+            x, y, draw = x - x0, y - y0, ImageDraw.Draw(part)
+            draw.ellipse((x - 10, y - 10, x + 10, y + 10), fill="white", outline=INK)
+            draw.text((x, y), str(number), fill=INK, font=font(13, bold=True), anchor="mm")
+
     def scale_bar(self, x: int, y: int, width: int, height: int, pixel_um: float) -> None:
         """A bar with its length in the lower left corner of a picture at (x, y)."""
         length_um = scale_bar_um(width * pixel_um)
         length = max(round(length_um / pixel_um), 1)
         pad = max(round(0.02 * width), 6)
         low = y + height - pad
-        words, face = length_text(length_um), font(14)
-        box = (x + pad - 4, low - 28, x + pad + max(length, face.getlength(words)) + 4, low + 4)
-        self.draw.rectangle(box, fill=(255, 255, 255))
-        self.draw.rectangle((x + pad, low - 5, x + pad + length, low), fill="black")
-        self.draw.text((x + pad, low - 8), words, fill="black", font=face, anchor="ls")
+        words, left = length_text(length_um), x + pad
+        right = left + int(max(length, font(14).getlength(words)))
+        self.fill(left - 4, low - 28, right + 4, low + 4, (255, 255, 255))
+        self.fill(left, low - 5, left + length, low, (0, 0, 0))
+        self.text(left, low - 8, words, 14, (0, 0, 0), anchor="ls")
 
     def colour_bar(
         self, x: int, y: int, height: int, scale: ColourScale, words: str, floor_words: str = ""
     ) -> None:
         """An upright legend with numbers; ``words`` stand beside it, from below upwards."""
         strip = legend_colours(scale, max(height, 2))[::-1]
+        right, low = x + BAR_PX, y + height - 1
         self.paste(np.repeat(strip[:, None], BAR_PX, axis=1), x, y)
-        self.draw.rectangle((x, y, x + BAR_PX - 1, y + height - 1), outline=GREY)
+        for line in ((x, y, right - 1, y), (x, low, right - 1, low),
+                     (x, y, x, low), (right - 1, y, right - 1, low)):  # fmt: skip
+            self.fill(*line, GREY)
         marks = [(0.0, short_number(scale.vmax)), (0.5, short_number(scale.vmax / 2)), (1.0, "0")]
         for share, number in marks:
             at = y + round(share * (height - 1))
-            self.draw.line((x + BAR_PX, at, x + BAR_PX + 4, at), fill=GREY)
-            self.text(x + BAR_PX + 7, at, number, 13, anchor="lm")
+            self.fill(right, at, right + 4, at, GREY)
+            self.text(right + 7, at, number, 13, anchor="lm")
         if scale.floor > 0 and floor_words:
             at = y + round((1 - scale.floor / scale.vmax) * (height - 1))
-            self.draw.line((x - 4, at, x + BAR_PX + 4, at), fill=WARNING)
+            self.fill(x - 4, at, right + 4, at, WARNING)
             if min(abs(share - (1 - scale.floor / scale.vmax)) * height for share, _ in marks) > 12:
-                self.text(x + BAR_PX + 7, at, short_number(scale.floor), 13, WARNING, anchor="lm")
+                self.text(right + 7, at, short_number(scale.floor), 13, WARNING, anchor="lm")
         upright = _upright(words, height)
-        self.image.paste(upright, (x + BAR_PX + 58, y + (height - upright.height) // 2))
+        self.paste(upright, right + 58, y + (height - len(upright)) // 2)
 
     def save(self, path: Path) -> None:
         """Write a PNG without software or time in it, whole or not at all."""
-        write_png(np.asarray(self.image, dtype=np.uint8), path, {})
+        write_png(self.pixels, path, {})
 
 
 def warning_strip(canvas: Canvas, y: int, words: str, size_px: int = 15) -> int:
     """A red strip across the canvas with what must not be missed; returns the y below it."""
     face = font(size_px, bold=True)
-    lines = wrapped(words, face, canvas.image.width - 24)
+    lines = wrapped(words, face, canvas.width - 24)
     height = round(1.4 * size_px) * len(lines) + 10
-    canvas.draw.rectangle((0, y, canvas.image.width, y + height), fill=WARNING)
+    canvas.fill(0, y, canvas.width, y + height, WARNING)
     for number, line in enumerate(lines):
         canvas.text(12, y + 5 + number * round(1.4 * size_px), line, size_px, (255, 255, 255),
                     bold=True)  # fmt: skip

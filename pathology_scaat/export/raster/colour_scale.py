@@ -145,10 +145,18 @@ def solid(values: NDArray[np.float32], vmax: float, colormap: str) -> RgbImage:
     return picture
 
 
-def over(base: RgbImage, rgba: NDArray[np.uint8]) -> RgbImage:
-    """Lay an overlay (H, W, 4) with straight alpha over a picture (H, W, 3); both uint8."""
-    alpha = rgba[..., 3].astype(np.float32) * np.float32(1 / 255)
-    colours = np.ascontiguousarray(rgba[..., :3])
+def over(
+    base: RgbImage, rgba: NDArray[np.uint8], where: NDArray[np.bool_] | None = None
+) -> RgbImage:
+    """Lay an overlay (H, W, 4) with straight alpha over a picture (H, W, 3); both uint8.
+
+    Given ``where`` (H, W), the picture stays as it is elsewhere.
+    """
+    opaque = np.asarray(cv2.extractChannel(rgba, 3))
+    if where is not None:
+        opaque = opaque * where
+    alpha = opaque.astype(np.float32) * np.float32(1 / 255)
+    colours = cv2.cvtColor(rgba, cv2.COLOR_RGBA2RGB)
     return np.asarray(cv2.blendLinear(base, colours, 1 - alpha, alpha), dtype=np.uint8)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import cv2
 import numpy as np
@@ -34,7 +35,7 @@ MIN_TRIM_PX = 1.5
 LEAST_GLASS_PX = 1000
 LEAST_CONTRAST = 10
 """Difference from glass in any channel, of 255, from which a pixel of the rim is tissue."""
-HATCH_INK = (30, 30, 30)
+HATCH_INK = 30
 
 
 @dataclass(frozen=True)
@@ -59,8 +60,13 @@ class Examined:
     @property
     def unlike_share(self) -> float:
         """Share of the looked-at tissue that is unlike the training data."""
-        n = int(self.looked_at.sum())
-        return float(self.unlike.sum() / n) if n else 0.0
+        n = np.count_nonzero(self.looked_at)
+        return np.count_nonzero(self.unlike) / n if n else 0.0
+
+    @cached_property
+    def hatching(self) -> NDArray[np.bool_]:
+        """Pixels of the lines across what is unlike the training data."""
+        return hatch_lines(self.unlike)
 
 
 def tissue_of(base: RgbImage, pixel_um: float) -> NDArray[np.bool_]:
@@ -100,13 +106,13 @@ def _without_glass(
     box = cv2.getStructuringElement(cv2.MORPH_RECT, (reach, reach))
     raw = tissue.view(np.uint8)
     glass = cv2.dilate(raw, box) == 0
-    if glass.sum() < LEAST_GLASS_PX:
+    n_glass = np.count_nonzero(glass)
+    if n_glass < LEAST_GLASS_PX:
         return tissue
-    colour = np.median(base[glass][:: max(int(glass.sum()) // 20_000, 1)], axis=0)
-    contrast = cv2.absdiff(
-        cv2.blur(base, (3, 3)), np.broadcast_to(colour, base.shape).astype(np.uint8)
-    )
-    shown = (contrast.max(axis=2) >= LEAST_CONTRAST).astype(np.uint8)
+    some = np.flatnonzero(glass)[:: max(n_glass // 20_000, 1)]
+    colour = np.median(base.reshape(-1, 3)[some], axis=0).astype(np.uint8).astype(float)
+    near = LEAST_CONTRAST - 1
+    shown = cv2.bitwise_not(cv2.inRange(cv2.blur(base, (3, 3)), colour - near, colour + near))
     # single pale pixels at the rim are tissue: gaps as wide as a pixel of the mask are closed
     gap = 2 * math.ceil(coarse_px / 2) + 1
     shown = cv2.morphologyEx(shown, cv2.MORPH_CLOSE, np.ones((gap, gap), np.uint8))
@@ -137,7 +143,7 @@ def examine(slide_map: SlideMap, level: int, base: RgbImage | None, pixel_um: fl
     looked = covered
     if base is not None:
         looked = covered & tissue_of(base, pixel_um)
-        if looked.sum() < LEAST_TISSUE * covered.sum():
+        if np.count_nonzero(looked) < LEAST_TISSUE * np.count_nonzero(covered):
             looked = covered
     unlike = np.zeros_like(looked)
     known = slide_map.meta.with_unlike
@@ -163,16 +169,22 @@ def paled(base: RgbImage, looked_at: NDArray[np.bool_]) -> RgbImage:
     return out
 
 
-def hatched(picture: RgbImage, where: NDArray[np.bool_]) -> RgbImage:
-    """A picture (H, W, 3) with diagonal grey lines where ``where`` (H, W) is true."""
-    if not where.any():
-        return picture
+def hatch_lines(where: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The pixels of ``where``, (H, W), that lie on diagonal lines."""
     height, width = where.shape
     line = np.arange(width + HATCH_STEP_PX) % HATCH_STEP_PX < 2
-    rows = np.stack([line[k : k + width] for k in range(HATCH_STEP_PX)])
-    diagonal = np.tile(rows, (height // HATCH_STEP_PX + 1, 1))[:height]
-    ink = np.empty_like(picture)
-    ink[:] = HATCH_INK
+    out = np.empty_like(where)
+    for k in range(HATCH_STEP_PX):
+        rows = slice(k, height, HATCH_STEP_PX)
+        np.logical_and(where[rows], line[k : k + width], out=out[rows])
+    return out
+
+
+def hatched(picture: RgbImage, lines: NDArray[np.bool_]) -> RgbImage:
+    """A picture (H, W, 3) with the pixels of ``lines`` (H, W) in dark grey."""
+    if not lines.any():
+        return picture
+    ink = np.full_like(picture, HATCH_INK)
     out: RgbImage = picture.copy()
-    cv2.copyTo(ink, (where & diagonal).view(np.uint8), out)
+    cv2.copyTo(ink, lines.view(np.uint8), out)
     return out

@@ -12,7 +12,6 @@ from PIL import Image
 from pathology_scaat.errors import SlideReadError
 from pathology_scaat.export.raster.canvas import (
     GREY,
-    INK,
     Canvas,
     fitting,
     font,
@@ -126,8 +125,7 @@ def _mark(canvas: Canvas, corner: tuple[int, int], ratio: float, patches: list[T
     for number, patch in enumerate(patches, start=1):
         x = corner[0] + (patch.centre_px[0] - frame.x) / level0
         y = corner[1] + (patch.centre_px[1] - frame.y) / level0
-        canvas.draw.ellipse((x - 10, y - 10, x + 10, y + 10), fill="white", outline=INK)
-        canvas.draw.text((x, y), str(number), fill=INK, font=font(13, bold=True), anchor="mm")
+        canvas.number(x, y, number)
 
 
 def _map_row(

@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
+import cv2
 import numpy as np
 
 from pathology_scaat.export.config import ExportConfig
@@ -163,20 +164,18 @@ class MapPictures:
         values = self.slide_map.read(channel, self.level)
         looked = self.examined.looked_at
         rgba = np.asarray(enlarged(colourize(values, scale), self.base), dtype=np.uint8)
-        coloured = (rgba[..., 3] > 0) & looked
+        coloured = (np.asarray(cv2.extractChannel(rgba, 3)) > 0) & looked
         seen = coloured & self.examined.shown(self.config.draw_unlike)
-        area = float(seen.sum()) * self.pixel_um**2
-        withheld = float(coloured.sum()) * self.pixel_um**2 - area
+        area = float(np.count_nonzero(seen)) * self.pixel_um**2
+        withheld = float(np.count_nonzero(coloured)) * self.pixel_um**2 - area
         bare = kind == "evidence" and (
             not self.facts.has_learnt or area < max(self.config.min_region_um2, self.pixel_um**2)
         )
         image = self.plain
         if not bare:
-            rgba = rgba.copy() if rgba.base is not None else rgba
-            rgba[..., 3] *= seen
-            image = over(image, rgba)
+            image = over(image, rgba, seen)
         useless = kind == "evidence" and not self.facts.has_learnt
-        shown = hatched(image, self.examined.unlike)
+        shown = hatched(image, self.examined.hatching)
         share = self.examined.unlike_share
         unjudged = share >= UNLIKE_SLIDE_SHARE and not self.config.draw_unlike
         return MapPicture(
