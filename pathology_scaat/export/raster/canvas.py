@@ -146,7 +146,7 @@ class Canvas:
 
     @property
     def width(self) -> int:
-        return self.pixels.shape[1]
+        return int(self.pixels.shape[1])
 
     def paste(self, picture: RgbImage, x: int, y: int) -> None:
         part = picture[max(-y, 0) :, max(-x, 0) :]
