@@ -174,7 +174,7 @@ def test_bfloat16_is_for_who_asks_for_it() -> None:
 
 def test_a_batch_size_is_kept_to_and_else_chosen() -> None:
     model, cpu = trained("scaat-small", steps=1), torch.device("cpu")
-    assert BatchExplainer(model, 1, ExplainConfig(), cpu).batch_size(SIDE) == 32
+    assert BatchExplainer(model, 1, ExplainConfig(), cpu).batch_size(SIDE) == 16
     assert BatchExplainer(model, 1, ExplainConfig(batch_size=5), cpu).batch_size(SIDE) == 5
 
 
