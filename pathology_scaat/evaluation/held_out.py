@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pathology_scaat.artifacts.status import id_cell
@@ -104,6 +104,22 @@ def choose_slides(
     StoreError
         If a patch store of the folder cannot be read.
     """
+    choice = _chosen(out_dir, config, asked, patients)
+    known = read_column(out_dir, "in_manifest")
+    earlier = sum(known.get(id_cell(i)) == "no" for i in choice.slide_ids)
+    if not earlier:
+        return choice
+    return replace(
+        choice, words=f"{choice.words} ({earlier} of them not in the manifest of the last run)"
+    )
+
+
+def _chosen(
+    out_dir: Path,
+    config: BundleConfig,
+    asked: Sequence[str] | None,
+    patients: Mapping[str, str] | None,
+) -> SlideChoice:
     there = sorted(p.name.removesuffix(".zarr") for p in (out_dir / "patches").glob("*.zarr"))
     # What lies there of a slide that has failed since is of an earlier run.
     failed = {i for i, state in read_column(out_dir, "tile").items() if state == "failed"}

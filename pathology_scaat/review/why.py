@@ -195,6 +195,11 @@ class RegionExplainer:
         store = PatchStore(Workspace(self.out).patches(slide_id))
         if store.meta.fingerprint != saliency.meta.patch_fingerprint:
             return {"problem": "the slide was tiled anew since its map was made"}
+        if model.bundle.config.role_of(store.meta.slide_fingerprint) == "unknown":
+            return {
+                "problem": "whether this slide was trained on is not known: patches of its own "
+                "patient could stand here as those of others"
+            }
         sampled = inside[np.unique(np.linspace(0, len(inside) - 1, SAMPLED).astype(int))]
         features = _features(model.bundle, store, sampled)
         typical = int(np.linalg.norm(features - features.mean(axis=0), axis=1).argmin())

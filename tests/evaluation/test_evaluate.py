@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from pathology_scaat.artifacts.status import StatusTable
 from pathology_scaat.errors import StoreError, UsageError
 from pathology_scaat.evaluation.comparison import compare_measurements
 from pathology_scaat.evaluation.comparison_report import comparison_markdown
@@ -331,6 +332,10 @@ def test_held_out_is_what_the_bundle_says_and_not_the_table(run_folder) -> None:
     card = evaluate_run(run_folder.out, config=SMALL, device="cpu")
     assert card.data == "the slides that the model has not seen"
     assert (card.n_images, card.held_out) == (16, True)
+    for manifest in (["a", "b"], ["b"]):  # the last run's does not hold slide a
+        StatusTable(run_folder.out).plan(manifest)
+    again = evaluate_run(run_folder.out, config=SMALL, device="cpu")
+    assert again.data.endswith("(1 of them not in the manifest of the last run)")
     seen = evaluate_run(run_folder.out, config=SMALL, slide_ids=["a"], device="cpu")
     assert seen.held_out is False
     assert "no: 1 of 1 named slides" in seen.held_out_words

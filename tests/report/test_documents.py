@@ -14,6 +14,7 @@ import yaml
 
 import pathology_scaat as ps
 from pathology_scaat.artifacts.checksums import CHECKSUM_KEY, write_checked_json
+from pathology_scaat.artifacts.status import StatusTable
 from pathology_scaat.errors import ExportError, StoreError, UsageError
 from pathology_scaat.evaluation.report import facts
 from pathology_scaat.evaluation.report.checklist import all_answers, count
@@ -83,6 +84,14 @@ def test_numbers_are_those_of_the_files(run_copy: Path) -> None:
     assert f"1 x {reason}" in text
     assert "no external test cohort was given" in text
     assert "NOT pseudonymised" in text
+    assert "not in the manifest" not in text
+
+
+def test_slides_of_earlier_manifests_are_counted_and_said(run_copy: Path) -> None:
+    StatusTable(run_copy).plan(["slide-0", "slide-1"])
+    report(run_copy)
+    text = (run_copy / "report" / "checklist.md").read_text()
+    assert "7 of these slides are not in the manifest of the last run" in text
 
 
 def test_shared_patients_are_reported_not_hidden(run_copy: Path) -> None:

@@ -65,6 +65,15 @@ REGION = box_region(20, 20, 70, 40)
 """Of patches of 32 px without overlap: reaches into rows 0 and 1, columns 0 to 2."""
 
 
+def test_where_nobody_knows_whose_patches_these_are_none_are_shown(
+    reviewed: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(BundleConfig, "role_of", lambda _self, _print: "unknown")
+    found = RegionExplainer(reviewed.out).about("d", REGION)["neighbours"]
+    assert "is not known" in found["problem"]
+    assert "groups" not in found
+
+
 def test_without_the_region_is_the_rule_on_the_other_patches(reviewed: RunFolder) -> None:
     found = RegionExplainer(reviewed.out).about("d", REGION)
     assert found["n_patches"] == 6

@@ -27,6 +27,13 @@ def slide_counts(files: RunFiles) -> list[Fact]:
         facts += files.of_slides(
             f"{without} slides name no patient: each counts as a patient of its own", "patient"
         )
+    earlier = sum(row["in_manifest"] == "no" for row in rows)
+    if earlier:
+        facts += files.of_slides(
+            f"{earlier} of these slides are not in the manifest of the last run: what is there of "
+            "them is of earlier runs, and counts wherever slides are counted here",
+            "in_manifest",
+        )
     return facts
 
 
