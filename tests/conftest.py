@@ -72,7 +72,8 @@ if IS_FIRST_PROCESS:
     os.environ["SCAAT_TESTS_FOLDER"] = tempfile.mkdtemp(prefix="scaat-", dir=disk)
 FOLDER = Path(os.environ["SCAAT_TESTS_FOLDER"])
 if IS_FIRST_PROCESS:
-    LOCK = (FOLDER / "new").open("wb")  # held until this process ends, however it does
+    # held until this process ends, however it does: a number, which no collector complains about
+    LOCK = os.open(FOLDER / "new", os.O_WRONLY | os.O_CREAT, 0o600)
     fcntl.flock(LOCK, fcntl.LOCK_EX)
     (FOLDER / "new").rename(FOLDER / "lock")
     (FOLDER / "tmp").mkdir()
@@ -92,7 +93,7 @@ def pytest_report_header() -> str:
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     if IS_FIRST_PROCESS and exitstatus in (0, 5):
-        LOCK.close()
+        os.close(LOCK)
         shutil.rmtree(FOLDER, ignore_errors=True)
 
 
