@@ -11,7 +11,7 @@ from pathology_scaat.cohort.external import DEVELOPMENT_FRACTIONS
 from pathology_scaat.cohort.manifest import Manifest, ManifestRow, assign_splits, read_manifest
 from pathology_scaat.cohort.outcomes import events_of, times_of
 from pathology_scaat.errors import ManifestError, TrainingError, UsageError
-from pathology_scaat.system.names import normal_name, shown_names
+from pathology_scaat.system.names import normal_name, shown_names, spelled_as
 from pathology_scaat.training.bundle_config import class_names_problem
 from pathology_scaat.training.heads.config import Target, Unit
 from pathology_scaat.training.heads.data import FeatureBag
@@ -171,7 +171,7 @@ def truth_of(cohort: FeatureCohort, target: Target, *, needed: bool) -> dict[str
     try:
         if target.kind != "survival":
             cells = _cells(cohort, target.column)
-            return {s: Truth(text) for s, text in cells.items()}
+            return {s: Truth(spelled_as(text, target.names)) for s, text in cells.items()}
         texts = _cells(cohort, target.column), _cells(cohort, target.event_column)
     except ManifestError:
         if needed:

@@ -121,12 +121,15 @@ def test_the_same_training_is_not_done_twice_and_repeats_itself(
 def test_a_head_judges_another_cohort_and_remembers_its_patients(
     classes: Path, feature_cohort: Path, tmp_path: Path
 ) -> None:
-    """New slides: one of a patient that was trained on, others of nobody known."""
+    """New slides: one of a patient that was trained on, others of nobody known.
+
+    The other table writes a class in another way: it is the head's class all the same.
+    """
     lines = ["slide_id,case_id,label"]
     for k in range(6):
         share = k % 2
         write_trident(tmp_path / "h5" / f"n{k}.h5", patch_features(24, 12 * share, 900 + k))
-        lines.append(f"n{k},{'p00' if k == 0 else f'q{k}'},{'Tumor' if share else 'Normal'}")
+        lines.append(f"n{k},{'p00' if k == 0 else f'q{k}'},{'tumor' if share else 'Normal'}")
     (tmp_path / "t.csv").write_text("\n".join(lines) + "\n")
     found = predict_heads(
         tmp_path / "t.csv", tmp_path / "o", tmp_path / "h5", models=[classes / "head"]
@@ -136,6 +139,7 @@ def test_a_head_judges_another_cohort_and_remembers_its_patients(
     assert splits == {"n0": "train", **{f"n{k}": "external test" for k in range(1, 6)}}
     assert found.classes.performance is not None
     assert found.classes.performance.slide.n == 5
+    assert {p.label for p in found.classes.predictions} == {"Normal", "Tumor"}
     write_trident(tmp_path / "wide" / "n0.h5", np.zeros((3, WIDTH + 1), np.float32))
     with pytest.raises(BundleError, match="13 features a patch, and the head wants 12"):
         predict_heads(tmp_path / "t.csv", tmp_path / "p", tmp_path / "wide",
