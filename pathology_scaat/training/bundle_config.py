@@ -281,6 +281,8 @@ ADDED_LATER = frozenset(
     }
 )  # fmt: skip
 """Fields that do not enter the fingerprint where they are absent, so that old ones still hold."""
+HELD_OUT_ADDED_LATER: dict[str, object] = {"judged": None, "n_copied": 0}
+"""The same of the record of quality: what does not enter where it has this value."""
 
 
 def slide_key(slide_fingerprint: str, training_fingerprint: str) -> str:
@@ -331,6 +333,9 @@ def model_fingerprint(config: BundleConfig) -> str:
     absent = {name for name in ADDED_LATER if getattr(config, name) is None}
     left_out = {"versions", "metrics", "class_colours", "notes", *absent}
     content = config.model_dump(mode="json", exclude=left_out)
-    if config.held_out is not None and config.held_out.judged is None:
-        del content["held_out"]["judged"]
+    if config.held_out is not None:
+        held_out = content["held_out"]
+        for name, default in HELD_OUT_ADDED_LATER.items():
+            if held_out[name] == default:
+                del held_out[name]
     return fingerprint(content)

@@ -115,6 +115,32 @@ def test_when_a_model_counts_as_having_learnt_nothing(
     assert (held.nothing_learnt == "") == learnt
 
 
+@pytest.mark.parametrize(
+    ("judged", "fingerprint"),
+    [
+        (None, "be2b1e292cd50357e03189979cffdac42bb87444307f91d01ba24a08984d5d69"),
+        ("slides", "5ffdc182608fb8bc055e55692e270f2ee18efa2a58d4892533a6118daae8724e"),
+    ],
+)
+def test_a_bundle_of_before_is_not_said_to_be_altered(judged: Any, fingerprint: str) -> None:
+    """Fields that came later, in the record of quality too, do not enter where they say nothing.
+
+    The fingerprints are what the version before these fields wrote.
+    """
+    held = HeldOut(
+        source="test slides", n_patches=100, n_slides=9, n_patients=9, unit="patient", n_units=9,
+        class_counts={"a": 50, "b": 50}, chance=0.5, probability_span=0.5, judged=judged,
+        balanced_accuracy=Estimate(value=0.9, low=0.8, high=0.95),
+    )  # fmt: skip
+    config = BundleConfig(
+        class_names=("a", "b"), positive_class="b", patch_size_px=32, mpp=0.5,
+        backbone="scaat-small", mean=(0.8, 0.7, 0.8), std=(0.15, 0.2, 0.15), held_out=held,
+    )  # fmt: skip
+    assert model_fingerprint(config) == fingerprint
+    with_copied = config.model_copy(update={"held_out": held.model_copy(update={"n_copied": 7})})
+    assert model_fingerprint(with_copied) != fingerprint
+
+
 @pytest.mark.parametrize("judged", [None, "slides"])
 def test_a_class_of_which_nothing_was_held_out_is_named(judged: Any) -> None:
     """Means over the classes that occur say nothing of the others, and must not seem to."""
