@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from pathology_scaat.cohort.retyped import refuse_rounded
 from pathology_scaat.cohort.splits import SPLITS
 from pathology_scaat.errors import ManifestError
 from pathology_scaat.geometry import is_plausible_mpp
@@ -43,6 +44,7 @@ def patient_cell(text: str, where: str) -> str:
     """A patient's id, normalised; "" where the cell is empty."""
     if len(text) > MAX_LABEL_CHARACTERS or not text.isprintable():
         raise ManifestError(where, "has an unusable patient_id", "give a short text")
+    refuse_rounded(text, "patient_id", where)
     return normal_name(text)
 
 

@@ -27,6 +27,7 @@ from pathology_scaat.cohort.cells import (
 )
 from pathology_scaat.cohort.columns import COLUMNS, find_columns
 from pathology_scaat.cohort.folder import slides_of_folder
+from pathology_scaat.cohort.retyped import retyped_notes
 from pathology_scaat.cohort.slide_ids import slide_ids_of
 from pathology_scaat.cohort.spelling import (
     empty_word_notes,
@@ -305,6 +306,8 @@ def _checked(
     refuse_divided_patients(rows, subject)
     numbers = lines if lines is not None else range(1, len(rows) + 1)
     rows, spelled = in_one_spelling(rows, numbers)
+    if strict:
+        notes += retyped_notes(values, numbers)
     notes += [*empty_word_notes(cells), *spelled, *shared_annotation_notes(rows, numbers)]
     if any(row.fold is not None for row in rows):
         notes.append("folds were read: they are for cross-validation, and no splits")

@@ -54,7 +54,7 @@ def clam_manifest(table: Path, slides: Path, splits: Path | None = None) -> Mani
     ]
     _refuse_twice(rows, table.name)
     if splits is None:
-        return Manifest(tuple(rows))
+        return Manifest(tuple(rows), read.notes)
     split_of = clam_splits(splits)
     known = {row.slide_id for row in rows}
     if unknown := sorted(set(split_of) - known):
@@ -65,7 +65,7 @@ def clam_manifest(table: Path, slides: Path, splits: Path | None = None) -> Mani
     notes: tuple[str, ...] = ()
     if len(kept) < len(rows):
         notes = (f"{len(rows) - len(kept)} slide(s) are in no split of {splits.name}: left out",)
-    return Manifest(kept, notes)
+    return Manifest(kept, (*read.notes, *notes))
 
 
 def clam_splits(path: Path) -> dict[str, str]:
@@ -149,7 +149,7 @@ def stamp_manifest(clini: Path, slide_table: Path, slides: Path, target: str) ->
         notes.append(f"{n_unknown} slide(s) of patients that {clini.name} does not name: left out")
     if n_unlabelled:
         notes.append(f"{n_unlabelled} slide(s) of patients without a value of {target}: left out")
-    return Manifest(tuple(rows), tuple(notes))
+    return Manifest(tuple(rows), (*clinical.notes, *listed.notes, *notes))
 
 
 def _columns(table: Table, table_name: str, wanted: Iterable[str]) -> dict[str, int]:

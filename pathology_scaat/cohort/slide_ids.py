@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from pathology_scaat.artifacts.urls import SlideLocation
 from pathology_scaat.cohort.ids import id_from_name, id_key, safe_id
+from pathology_scaat.cohort.retyped import refuse_rounded
 from pathology_scaat.errors import ManifestError
 
 
@@ -42,6 +43,7 @@ def slide_ids_of(
         if not text:
             ids.append("")
             continue
+        refuse_rounded(text, "slide_id", where(index))
         try:
             identity = safe_id(text)
         except ManifestError as error:

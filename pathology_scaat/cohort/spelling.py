@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pathology_scaat.cohort.cells import is_empty_word
+from pathology_scaat.cohort.retyped import in_lines
 from pathology_scaat.errors import ManifestError
 from pathology_scaat.system.names import name_key, near_names, normal_name, one_spelling, respelled
 
@@ -37,7 +38,7 @@ def in_one_spelling(
         if normal_name(row.patient_id) != patients[key]:
             others.setdefault(key, []).append(line)
     notes += [
-        f"the patient_id of {_lines(several)} is that of an earlier line in another "
+        f"the patient_id of {in_lines(several)} is that of an earlier line in another "
         "spelling: they are one patient"
         for several in others.values()
     ]
@@ -84,7 +85,7 @@ def shared_annotation_notes(rows: Sequence[ManifestRow], lines: Sequence[int]) -
         if row.annotation_path:
             found.setdefault(row.annotation_path, []).append(line)
     return tuple(
-        f"{_lines(several)} give one annotation file for {len(several)} slides"
+        f"{in_lines(several)} give one annotation file for {len(several)} slides"
         for several in found.values()
         if len(several) > 1
     )
@@ -115,11 +116,6 @@ def refuse_divided_patients(rows: Sequence[ManifestRow], subject: str) -> None:
                 f"has patient '{named}'{others} in more than one {what}",
                 f"put all slides of a patient into one {what}",
             )
-
-
-def _lines(lines: Sequence[int]) -> str:
-    shown = ", ".join(map(str, lines[:8])) + (", ..." if len(lines) > 8 else "")
-    return f"line {shown}" if len(lines) == 1 else f"lines {shown}"
 
 
 def _rows(count: int) -> str:

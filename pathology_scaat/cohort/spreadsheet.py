@@ -11,6 +11,7 @@ import io
 import zipfile
 from typing import Any
 
+from pathology_scaat.cohort.retyped import in_lines, refuse_long_number
 from pathology_scaat.errors import ManifestError
 
 MARK = b"PK\x03\x04"
@@ -18,17 +19,17 @@ MAX_UNPACKED_BYTES = 512 << 20
 ERROR_VALUES = {"#DIV/0!", "#N/A", "#NAME?", "#NULL!", "#NUM!", "#REF!", "#VALUE!"}
 _SAVE = "save the sheet as CSV (UTF-8)"
 
-Cells = tuple[list[str], list[list[str]], list[int]]
+Cells = tuple[list[str], list[list[str]], list[int], tuple[str, ...]]
 
 
 def read_xlsx(raw: bytes, name: str, most_rows: int) -> Cells:
-    """Heading, rows and the line of each row of a workbook's only filled sheet.
+    """Heading, rows, the line of each row, and notes, of a workbook's only filled sheet.
 
     Raises
     ------
     ManifestError
         If openpyxl is missing, the file is no workbook or too large, several sheets hold
-        something, or a cell has no value that can be taken as it is.
+        something, cells are merged, or a cell has no value that can be taken as it is.
     """
     try:
         import openpyxl
@@ -72,6 +73,8 @@ def _cells(values: Any, formulas: Any, name: str, most_rows: int) -> Cells:
     header: list[str] = []
     rows: list[list[str]] = []
     lines: list[int] = []
+    hidden: list[int] = []
+    _refuse_merged(formulas, name)
     for line, (shown, written) in enumerate(
         zip(values.iter_rows(), formulas.iter_rows(values_only=True), strict=True),
         start=1,
@@ -101,13 +104,30 @@ def _cells(values: Any, formulas: Any, name: str, most_rows: int) -> Cells:
             raise ManifestError(name, f"has more than {most_rows} rows", "split the cohort")
         rows.append((cells + [""] * len(header))[: len(header)])
         lines.append(line)
-    return header, rows, lines
+        if formulas.row_dimensions[line].hidden:
+            hidden.append(line)
+    notes = (f"{in_lines(hidden)} of the sheet: hidden (by a filter, say), but read like "
+             "the others: delete what is not meant",) if hidden else ()  # fmt: skip
+    return header, rows, lines, notes
+
+
+def _refuse_merged(sheet: Any, name: str) -> None:
+    """Of merged cells only the first has a value: a patient of several rows would be lost."""
+    for merged in sheet.merged_cells.ranges:
+        if merged.max_row > merged.min_row:
+            raise ManifestError(
+                f"{name}, line {merged.min_row}",
+                f"has merged cells ({merged.coord}), of which only the first has a value",
+                "unmerge them, and write the value in each row",
+            )
 
 
 def _text(found: Any, where: str) -> str:
     """A cell's value as text; a number in a format of zeros (0007) keeps its zeros."""
     cell = found.value
     zeros = str(found.number_format)
+    if isinstance(cell, int | float) and not isinstance(cell, bool):
+        refuse_long_number(cell, where)
     if isinstance(cell, int | float) and cell == int(cell) and zeros.strip("0") == "" and zeros:
         return str(int(cell)).zfill(len(zeros))
     if cell is None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pathology_scaat.cohort import spreadsheet
+from pathology_scaat.cohort.retyped import refuse_long_number
 from pathology_scaat.errors import ManifestError
 from pathology_scaat.system.text_table import NotTextError, decode_table, split_delimiter
 
@@ -143,6 +144,7 @@ def _text(cell: object, name: str) -> str:
         return ""
     if isinstance(cell, float) and cell.is_integer():
         # Ids and labels that a table of numbers made 1.0 out of 1.
+        refuse_long_number(cell, name)
         return str(int(cell))
     if isinstance(cell, str | int | float):
         return str(cell)
