@@ -27,14 +27,22 @@ class PatchLabels:
 
 
 def labels_of(
-    job: TileJob, info: SlideInfo, grid: PatchGrid, index: NDArray[np.int32]
+    job: TileJob,
+    info: SlideInfo,
+    grid: PatchGrid,
+    index: NDArray[np.int32],
+    *,
+    every: bool = True,
 ) -> PatchLabels:
-    """Annotations decide where there are any, else the slide's label."""
+    """Annotations decide where there are any, else the slide's label.
+
+    ``every`` says that ``index`` holds every patch of tissue, not those that were labelled.
+    """
     names = job.config.class_names
     label = np.full(len(index), UNLABELLED, dtype=np.int16)
     coverage = np.zeros((len(index), len(names)), dtype=np.float32)
     if job.annotation_path is not None:
-        return _labels_from_annotations(job, job.annotation_path, info, grid, index)
+        return _labels_from_annotations(job, job.annotation_path, info, grid, index, every)
     if job.label is not None and names:
         owner = match_class(job.label, names)
         if owner is None:
@@ -47,11 +55,17 @@ def labels_of(
 
 
 def _labels_from_annotations(
-    job: TileJob, path: Path, info: SlideInfo, grid: PatchGrid, index: NDArray[np.int32]
+    job: TileJob,
+    path: Path,
+    info: SlideInfo,
+    grid: PatchGrid,
+    index: NDArray[np.int32],
+    every: bool,
 ) -> PatchLabels:
     from pathology_scaat.annotations import (
         Background,
         label_patches,
+        off_tissue_notes,
         read_annotation_file,
         report_on,
     )
@@ -70,6 +84,8 @@ def _labels_from_annotations(
         Background(background, info.frame_px) if background is not None else None,
     )
     notes = report.notes()
+    if every:
+        notes = (*notes, *off_tissue_notes(file.polygons, names, grid, index))
     if not names:
         notes = ("annotations were not used: no class names were given or found", *notes)
     if background is not None and report.n_used:

@@ -36,10 +36,15 @@ from pathology_scaat.slides.spacing import check_enlargement, require_mpp, with_
 from pathology_scaat.slides.tiles import as_tiled
 from pathology_scaat.tissue.given_mask import read_given_mask
 from pathology_scaat.tissue.mask import TissueMask, find_tissue, save_tissue_overlay
+from pathology_scaat.tissue.segmentation import DARK_BACKGROUND
 
 MOSTLY_INK = (
     "more of it was left out as pen ink than kept as tissue; look at its picture in tissue/, "
     "and use --keep-ink (tile.tissue.drop_ink: false) if that is stain"
+)
+NO_BRIGHTFIELD = (
+    "CHECK THE SLIDE: its background is dark and next to nothing is bright glass, as on pictures "
+    "of fluorescence and inverted ones; only brightfield slides can be judged here"
 )
 
 
@@ -248,7 +253,9 @@ def tile_slide(job: TileJob, *, limits: ExtractorLimits | None = None) -> TileRe
         notes = (*tissue.notes, *((not_kept,) if not_kept else ()))
         if tissue.flags:
             notes = (*notes, "tissue: " + ", ".join(tissue.flags))
-        if "mostly-ink" in tissue.flags and job.config.tissue.drop_ink:
+        if DARK_BACKGROUND in tissue.flags:
+            notes = (*notes, NO_BRIGHTFIELD)
+        elif "mostly-ink" in tissue.flags and job.config.tissue.drop_ink:
             notes = (*notes, MOSTLY_INK)
         meta = PatchStoreMeta(
             slide_id=job.slide_id,
@@ -315,7 +322,7 @@ def _relabelled(
     began: float,
 ) -> TileResult:
     """The patches are right, their labels are not: new labels on the same pixels."""
-    labels = labels_of(job, info, meta.grid, present.grid_index)
+    labels = labels_of(job, info, meta.grid, present.grid_index, every=not job.config.only_labelled)
     label_notes, warnings = _notes_and_warnings(labels)
     meta = replace(
         meta,

@@ -25,6 +25,7 @@ _DPI = (72, 96, 100, 120, 150, 180, 200, 240, 300, 360, 400, 600, 720, 1200, 144
 """Resolutions of printers and screens, in dots per inch, that lie beyond what is possible."""
 
 MICRONS_PER_INCH = 25_400.0
+NOT_SQUARE = "the pixels are not square"
 REMEDY = "add an mpp column with the slide's µm/px to the manifest, or give --slide-mpp"
 MAX_ENLARGEMENT = 2.0
 """How many times finer than the scan patches may be without being asked for."""
@@ -82,7 +83,7 @@ def spacing_from_file(x: object, y: object) -> Spacing:
             return Spacing(None, f"none: the file states {problem}", notes)
     low, high = min(known), max(known)
     if high / low - 1 > MAX_ANISOTROPY:
-        return Spacing(None, f"none: the pixels are not square ({low:g} and {high:g} µm/px)", notes)
+        return Spacing(None, f"none: {NOT_SQUARE} ({low:g} and {high:g} µm/px)", notes)
     mpp = math.sqrt(low * high)
     return Spacing(mpp, "slide", (*notes, *unusual_mpp("the file", mpp)))
 
@@ -132,6 +133,7 @@ def with_override(info: SlideInfo, mpp: float | None, subject: str) -> SlideInfo
     # What was said of the file's own value is nobody's concern where it is not used.
     notes = tuple(note for note in info.notes if not note.startswith("CHECK THE µm/px"))
     notes += unusual_mpp("the manifest", mpp)
+    notes += _distorted(info)
     if info.mpp is not None and abs(info.mpp / mpp - 1) > OVERRIDE_TOLERANCE:
         notes += (f"the manifest's {mpp:g} µm/px overrides the file's {info.mpp:g}",)
     return replace(info, mpp=float(mpp), mpp_source="manifest", notes=notes)
@@ -150,8 +152,19 @@ def with_fallback(info: SlideInfo, mpp: float | None, subject: str) -> SlideInfo
     if not is_plausible_mpp(mpp):
         raise SpacingError(subject, f"{mpp} is not a plausible µm/px", "correct --slide-mpp")
     reason = info.mpp_source.removeprefix("none: ")
-    notes = (*info.notes, f"{mpp:g} µm/px by --slide-mpp, since {reason}")
+    notes = (*info.notes, f"{mpp:g} µm/px by --slide-mpp, since {reason}", *_distorted(info))
     return replace(info, mpp=float(mpp), mpp_source="--slide-mpp", notes=notes)
+
+
+def _distorted(info: SlideInfo) -> tuple[str, ...]:
+    """A note where one µm/px is given for a slide whose axes have two by its file."""
+    if NOT_SQUARE not in info.mpp_source:
+        return ()
+    reason = info.mpp_source.removeprefix("none: ")
+    return (
+        f"CHECK THE PIXELS: one µm/px was given where by the file {reason}: unless the file is "
+        "wrong, patches are distorted, and lengths and areas are wrong",
+    )
 
 
 def check_enlargement(
@@ -201,5 +214,8 @@ def require_mpp(info: SlideInfo, subject: str) -> float:
     """
     if info.mpp is None:
         reason = info.mpp_source.removeprefix("none: ")
-        raise SpacingError(subject, f"its µm/px is unknown ({reason})", REMEDY)
+        remedy = REMEDY
+        if NOT_SQUARE in reason:
+            remedy = f"resample it to square pixels, or, if the file is wrong, {REMEDY}"
+        raise SpacingError(subject, f"its µm/px is unknown ({reason})", remedy)
     return info.mpp

@@ -47,8 +47,8 @@ class TissueMask:
         The picture that the mask was made from.
     flags : tuple of str
         Quality words, e.g. "no-tissue", "blank-white", "blank-black", "ink",
-        "mostly-ink" (more ink than stain), "black-border", "no-glass", "greyscale", "pale",
-        "sampled", "unreadable-area", "unreadable".
+        "mostly-ink" (more ink than stain), "black-border", "dark-background", "no-glass",
+        "greyscale", "pale", "sampled", "unreadable-area", "unreadable".
     origin_px : tuple of float
         Exact level-0 position of mask pixel (0, 0); at most one level pixel left of or above
         ``frame_px``.

@@ -36,6 +36,12 @@ PADDING_LEVEL = 254
 MUCH_GLASS = 0.05
 """A picture of which this share is grey and bright shows its glass."""
 
+DARK_BACKGROUND = "dark-background"
+"""Flag of pictures that are mostly black and show next to no bright glass."""
+
+MUCH_DARK = 0.3
+"""Share of black from which the background may be meant to be dark."""
+
 DARK_LEVEL = 60
 """Pixels whose brightest channel is below this are border, black ink or nothing."""
 
@@ -158,6 +164,10 @@ def classify_pixels(rgb: RgbImage, readable: Mask, sensitivity: float = 1.0) -> 
     colour = np.empty(low.shape, dtype=np.float32)
     pale, seeds = np.empty((2, *low.shape), dtype=np.bool_)
     measure_pixels(rgb, table, colour, pale, seeds)
+    if MUCH_DARK < dark.mean() <= 0.99:
+        n_bright = np.count_nonzero((low >= 190) & (spread <= 24))
+        if n_bright < MUCH_GLASS * np.count_nonzero(~dark):
+            flags.append(DARK_BACKGROUND)
     ink = find_ink(seeds, rgb, table) & ~dark if seeds.any() else seeds
     usable = readable & ~dark & ~ink
     coloured = np.count_nonzero(usable & (spread > 3))

@@ -6,19 +6,23 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import shapely
+from shapely.affinity import translate
 from shapely.geometry import box, mapping
 
 from pathology_scaat.annotations import (
     AnnotationReport,
+    LabelledPolygon,
+    off_tissue_notes,
     read_annotation_file,
     read_annotations,
     report_on,
 )
 from pathology_scaat.annotations.classes import match_class, merge_class_names
 from pathology_scaat.annotations.xml import parse_xml
-from pathology_scaat.geometry import BoxPx
+from pathology_scaat.geometry import BoxPx, PatchGrid
 
 FRAME = BoxPx(0, 0, 2048, 1536)
 CLASSES = ("Tumor", "Normal")
@@ -220,3 +224,18 @@ def test_field_annotations_without_effect(field: Path, name: str, n_used: int, w
     found = field_report(field / "annotations_without_effect_are_not_told" / name)
     assert found.n_used == n_used
     assert words in "; ".join(found.notes())
+
+
+def test_areas_beside_the_tissue_are_told() -> None:
+    grid = PatchGrid(0.0, 0.0, 1.0, 64, 32, 40, 30)
+    rows, cols = np.mgrid[5:15, 5:35]
+    tissue = np.stack([cols.ravel(), rows.ravel()], axis=1)
+    right = box(5 * 32, 5 * 32, 36 * 32, 16 * 32)
+    for shift, told in ((0, False), (64, False), (12 * 32, True)):
+        moved = translate(right, 0, shift)
+        notes = off_tissue_notes([LabelledPolygon("Tumor", moved)], ("Tumor",), grid, tissue)
+        assert [note.startswith("of the area annotated as 'Tumor' only") for note in notes] == (
+            [True] if told else []
+        )
+    few = LabelledPolygon("Tumor", box(0, 0, 70, 70))
+    assert off_tissue_notes([few], ("Tumor",), grid, tissue) == ()

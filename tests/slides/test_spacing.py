@@ -107,3 +107,18 @@ def test_slide_mpp_serves_where_the_file_is_not_believed(tmp_path: Path) -> None
         assert any("--slide-mpp" in note for note in result.notes) == (path == unknown)
     with pytest.raises(ValueError, match="plausible"):
         TileConfig(slide_mpp=math.inf)
+
+
+def test_one_value_for_pixels_that_are_not_square_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "s.tif"
+    tifffile.imwrite(
+        path, np.full((128, 192, 3), 180, dtype=np.uint8), tile=(64, 64), photometric="rgb",
+        resolution=(20_000, 40_000), resolutionunit="CENTIMETER", metadata=None,
+    )  # fmt: skip
+    config = TileConfig(mpp=0.5, patch_size_px=64, min_tissue=0.0)
+    with pytest.raises(SpacingError, match="resample it to square pixels"):
+        tile_slide(TileJob(path, "s", tmp_path / "s.zarr", config))
+    by_hand = config.model_copy(update={"slide_mpp": 0.5})
+    for number, how in enumerate(({"config": by_hand}, {"config": config, "mpp": 0.5})):
+        result = tile_slide(TileJob(path, "s", tmp_path / f"{number}.zarr", **how))  # type: ignore[arg-type]
+        assert sum(note.startswith("CHECK THE PIXELS") for note in result.notes) == 1

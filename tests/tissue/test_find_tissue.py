@@ -6,10 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from pathology_scaat.errors import SlideReadError
 from pathology_scaat.geometry import BoxPx, SizePx
+from pathology_scaat.patches import TileConfig, TileJob, tile_slide
 from pathology_scaat.slides.base import LevelInfo, RgbImage, SlideInfo
 from pathology_scaat.tissue.mask import TissueConfig, find_tissue, save_tissue_overlay
 
@@ -227,3 +229,31 @@ def test_real_slides(data_dir: Path, name: str, low: float, high: float) -> None
     assert low <= found.tissue_share <= high
     assert max(found.mask.shape) <= 4096
     assert "ink" not in found.flags
+
+
+@pytest.mark.parametrize("kind", ["inverted", "fluorescence"])
+def test_pictures_with_a_dark_background_are_told(kind: str, tmp_path: Path) -> None:
+    pixels = glass(400, 400)
+    paint(pixels, (120, 120, 280, 280), STAIN)
+    pixels = 255 - pixels
+    if kind == "fluorescence":
+        pixels[...] = 4
+        paint(pixels, (120, 120, 280, 280), (10, 40, 190))
+        paint(pixels, (150, 150, 160, 160), (250, 250, 250))  # saturated dust
+    assert "dark-background" in find_tissue(ArraySlide(pixels), CONFIG).flags
+    path = tmp_path / "s.tif"
+    tifffile.imwrite(path, pixels, tile=(128, 128), photometric="rgb", metadata=None)
+    config = TileConfig(mpp=0.5, patch_size_px=64, slide_mpp=0.5)
+    notes = tile_slide(TileJob(path, "s", tmp_path / "s.zarr", config)).notes
+    assert any(note.startswith("CHECK THE SLIDE: its background is dark") for note in notes)
+    assert not any("pen ink" in note for note in notes)
+
+
+@pytest.mark.parametrize("value", [0, 25])
+def test_brightfield_in_a_wide_black_rim_is_not_called_dark(value: int) -> None:
+    pixels = np.full((1200, 1200, 3), value, dtype=np.uint8)
+    pixels[300:900, 300:900] = glass(600, 600)
+    paint(pixels, (350, 350, 700, 700), STAIN)
+    flags = find_tissue(ArraySlide(pixels), CONFIG).flags
+    assert "black-border" in flags
+    assert "dark-background" not in flags
