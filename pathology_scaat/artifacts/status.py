@@ -357,6 +357,10 @@ class StatusTable:
         failed = {row["slide_id"] for row in self.rows() if row[stage] == "failed"}
         return [slide_id for slide_id in slide_ids if id_cell(slide_id) not in failed]
 
+    def column(self, name: str) -> dict[str, str]:
+        """Slide id, as its cell says it (:func:`id_cell`), to a column; empty cells left out."""
+        return {row["slide_id"]: row[name] for row in self.rows() if row[name]}
+
     def not_in_manifest(self) -> list[str]:
         """Ids of slides that the manifest of the last run or tiling does not name."""
         return [row["slide_id"] for row in self.rows() if row["in_manifest"] == "no"]

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from pathology_scaat.artifacts.fingerprint import fingerprint
+from pathology_scaat.artifacts.status import StatusTable
 from pathology_scaat.errors import StoreError, UsageError
 from pathology_scaat.evaluation.comparison import Comparison, compare_measurements
 from pathology_scaat.evaluation.comparison_report import write_comparison
@@ -21,7 +22,7 @@ from pathology_scaat.evaluation.evaluation_set import (
     EvaluationSet,
     choose_patches,
 )
-from pathology_scaat.evaluation.held_out import SlideChoice, choose_slides, read_column
+from pathology_scaat.evaluation.held_out import SlideChoice, choose_slides
 from pathology_scaat.evaluation.measure import Progress, measure_model
 from pathology_scaat.evaluation.measurement import Measurement
 from pathology_scaat.evaluation.protocol import ProtocolConfig
@@ -115,7 +116,7 @@ def evaluate_run(
             "tells of cases, all slides of a patient together, and this measures slides one by one",
             "see performance.md for how well it tells patients apart",
         )
-    patients = dict(patients or read_column(out_dir, "patient"))
+    patients = dict(patients or StatusTable(out_dir).column("patient"))
     job = EvaluateJob(
         out_dir, model, config, slide_ids=None if slide_ids is None else tuple(slide_ids),
         patients=patients, labels=None if labels is None else dict(labels),

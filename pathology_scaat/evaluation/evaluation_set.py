@@ -16,6 +16,7 @@ from pathology_scaat.annotations.labels import UNLABELLED
 from pathology_scaat.errors import UsageError
 from pathology_scaat.evaluation.held_out import patient_groups
 from pathology_scaat.system.names import name_key
+from pathology_scaat.training.judging import own_labels
 from pathology_scaat.training.positive_class import doubtful_label
 
 if TYPE_CHECKING:
@@ -275,11 +276,10 @@ def choose_patches(
         return None
     all_labels, all_indices = np.concatenate(labels), np.concatenate(indices)
     slides, out = np.array(slide_of), np.array(doubtful, bool)
-    copied = out.any() and len(set(all_labels[~out])) < min(2, len(set(all_labels)))
-    label_note = _label_note(slides[out], bool(copied))
-    if not copied:
-        all_labels, all_indices, slides = all_labels[~out], all_indices[~out], slides[~out]
-        slide_of = [str(slide_id) for slide_id in slides]
+    keep, copied = own_labels(all_labels, out)
+    label_note = _label_note(slides[out], copied)
+    all_labels, all_indices, slides = all_labels[keep], all_indices[keep], slides[keep]
+    slide_of = [str(slide_id) for slide_id in slides]
     group_of, unit = patient_groups(tuple(dict.fromkeys(slide_of)), patients)
     groups = np.array([group_of[s] for s in slide_of])
     # The choice is made on labels and patients alone; only chosen pixels are read.
@@ -305,7 +305,7 @@ def choose_patches(
         has_masks=bool(annotations),
         name=name,
         unit=unit,
-        copied=bool(copied),
+        copied=copied,
         label_note=label_note,
     )
 

@@ -6,12 +6,11 @@ be that of the model in question. So it never decides whether a slide was held o
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pathology_scaat.artifacts.status import id_cell
+from pathology_scaat.artifacts.status import StatusTable, id_cell
 from pathology_scaat.patches.reader import PatchStore
 from pathology_scaat.training.bundle_config import BundleConfig
 
@@ -42,16 +41,6 @@ class SlideChoice:
     words: str
     held_out: bool | None
     held_out_words: str
-
-
-def read_column(out_dir: Path, column: str) -> dict[str, str]:
-    """Slide id to a column of ``slides.csv``; slides without a value are left out."""
-    table = Path(out_dir) / "slides.csv"
-    if not table.is_file():
-        return {}
-    with table.open(newline="", encoding="utf-8") as stream:
-        rows = list(csv.DictReader(stream))
-    return {row["slide_id"]: row[column] for row in rows if row.get(column)}
 
 
 def patient_groups(
@@ -105,8 +94,8 @@ def choose_slides(
         If a patch store of the folder cannot be read.
     """
     choice = _chosen(out_dir, config, asked, patients)
-    known = read_column(out_dir, "in_manifest")
-    earlier = sum(known.get(id_cell(i)) == "no" for i in choice.slide_ids)
+    others = set(StatusTable(out_dir).not_in_manifest())
+    earlier = sum(id_cell(i) in others for i in choice.slide_ids)
     if not earlier:
         return choice
     return replace(
@@ -122,8 +111,7 @@ def _chosen(
 ) -> SlideChoice:
     there = sorted(p.name.removesuffix(".zarr") for p in (out_dir / "patches").glob("*.zarr"))
     # What lies there of a slide that has failed since is of an earlier run.
-    failed = {i for i, state in read_column(out_dir, "tile").items() if state == "failed"}
-    there = [i for i in there if id_cell(i) not in failed]
+    there = StatusTable(out_dir).without_failed("tile", there)
     if not config.knows_its_slides:
         return _unknown(out_dir, there, asked)
     roles = {
@@ -170,8 +158,8 @@ def _unknown(
 ) -> SlideChoice:
     if asked is not None:
         return SlideChoice(tuple(asked), "the slides named", None, why)
-    splits = read_column(out_dir, "split")
-    test = tuple(i for i in there if splits.get(i) == "test")
+    splits = StatusTable(out_dir).column("split")
+    test = tuple(i for i in there if splits.get(id_cell(i)) == "test")
     if test:
         return SlideChoice(test, "the slides that slides.csv calls test", None, why)
     return SlideChoice(tuple(there), "all slides", None, why)

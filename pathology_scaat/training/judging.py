@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pathology_scaat.patches.copied_labels import copied_class
 from pathology_scaat.training.data import PatchTable
 from pathology_scaat.training.positive_class import doubtful_label
-from pathology_scaat.training.sampling import class_counts
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,40 @@ class Judges:
         )
 
 
+def own_labels(
+    labels: NDArray[np.integer[Any]], doubtful: NDArray[np.bool_]
+) -> tuple[NDArray[np.bool_], bool]:
+    """Which patches figures are taken from: those whose label was not copied from a slide.
+
+    Parameters
+    ----------
+    labels : (N,) int
+        -1 where there is none.
+    doubtful : (N,) bool
+        Whose label was copied from their slide, and may be wrong for them.
+
+    Returns
+    -------
+    (N,) bool, bool
+        The patches that count; and whether those are all of them, copied labels too, since the
+        others are of fewer than two classes though all together are of more.
+
+    Examples
+    --------
+    >>> keep, copied = own_labels(np.array([0, 1, 1]), np.array([False, False, True]))
+    >>> keep.tolist(), copied
+    ([True, True, False], False)
+    >>> own_labels(np.array([0, 0, 1]), np.array([False, False, True]))[1]
+    True
+    """
+    every = np.ones(len(labels), bool)
+    if not doubtful.any():
+        return every, False
+    kept, present = (len(np.unique(x[x >= 0])) for x in (labels[~doubtful], labels))
+    copied = bool(doubtful.all()) or kept < min(2, present)
+    return (every if copied else ~doubtful), copied
+
+
 def judges_of(table: PatchTable, class_names: Sequence[str]) -> Judges:
     """Choose the patches of a split that figures are taken from.
 
@@ -72,9 +107,8 @@ def judges_of(table: PatchTable, class_names: Sequence[str]) -> Judges:
     labels = table.labels.copy()
     labels[out] = -1
     whole = replace(table, labels=labels)
-    kept = table.select(~out)
-    present = [int((class_counts(t.labels, len(class_names)) > 0).sum()) for t in (kept, table)]
-    if not len(kept) or present[0] < min(2, present[1]):
+    keep, copied = own_labels(table.labels, out)
+    if copied:
         return Judges(table, whole, copied=True)
     n_slides = len(np.unique(table.store_index[out]))
-    return Judges(kept, whole, int(out.sum()), n_slides)
+    return Judges(table.select(keep), whole, int(out.sum()), n_slides)

@@ -7,13 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from saliency_fixtures import copy_label
 
 from pathology_scaat.training import TrainConfig, TrainingSlide
 from pathology_scaat.training.builders import make_tables
 from pathology_scaat.training.bundle_quality import COPIED_LABELS
 from pathology_scaat.training.bundle_reading import read_bundle_config
-from pathology_scaat.training.judging import judges_of
+from pathology_scaat.training.judging import judges_of, own_labels
 from pathology_scaat.training.train import train_model
 
 CLASSES = ("normal", "tumour")
@@ -83,3 +85,17 @@ def test_copied_labels_calibrate_nothing(mixed, quick: TrainConfig, tmp_path: Pa
     assert held.judged == COPIED_LABELS
     assert only.nothing_learnt == ""
     assert any("neither" in note or "say neither" in note for note in only.notes)
+
+
+@given(st.lists(st.tuples(st.integers(0, 2), st.booleans()), max_size=12))
+def test_which_labels_judge_is_one_rule(patches: list[tuple[int, bool]]) -> None:
+    labels = np.array([label for label, _ in patches], int)
+    doubtful = np.array([copied for _, copied in patches], bool)
+    keep, copied = own_labels(labels, doubtful)
+    sure = set(labels[~doubtful].tolist())
+    if copied:
+        assert keep.all()
+        assert len(sure) < 2
+    else:
+        assert (keep == ~doubtful).all()
+        assert len(sure) >= min(2, len(set(labels.tolist())))
