@@ -75,12 +75,12 @@ MAX_TEXT = 500
 _FORMULA_START = ("=", "+", "-", "@")
 
 
-def safe_cell(value: object) -> str:
+def safe_cell(value: object, most: int = MAX_TEXT) -> str:
     """A value as one line of text that no spreadsheet takes for a formula.
 
     Numbers keep their shortest exact spelling; line breaks and control characters become
     spaces; a text that begins with ``= + - @`` gets an apostrophe before it (OWASP, CSV
-    injection).
+    injection). A text of more than ``most`` characters is cut.
     """
     if value is None:
         return ""
@@ -89,8 +89,8 @@ def safe_cell(value: object) -> str:
         return str(value) if math.isfinite(value) else ""
     spaced = "".join(" " if unicodedata.category(c) in {"Cc", "Cs"} else c for c in str(value))
     text = " ".join(spaced.split())
-    if len(text) > MAX_TEXT:
-        text = f"{text[: MAX_TEXT - 3]}..."
+    if len(text) > most:
+        text = f"{text[: most - 3]}..."
     return f"'{text}" if text.startswith(_FORMULA_START) else text
 
 
@@ -114,6 +114,17 @@ def _parsed(raw: bytes) -> list[dict[str, str]]:
     if any(not row["slide_id"] for row in rows) or any(row[header[-1]] is None for row in rows):
         raise ValueError("ends in the middle of a row")
     return [{c: row.get(c) or "" for c in COLUMNS} for row in rows]
+
+
+def from_cell(cell: str) -> str:
+    """A text as it was before :func:`safe_cell` put an apostrophe before it.
+
+    Examples
+    --------
+    >>> from_cell(safe_cell("+")), from_cell("'tis")
+    ('+', "'tis")
+    """
+    return cell[1:] if cell.startswith("'") and cell[1:].startswith(_FORMULA_START) else cell
 
 
 def id_cell(slide_id: str) -> str:

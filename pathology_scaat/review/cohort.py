@@ -168,7 +168,7 @@ def slide_details(out: Path, slide_id: str, order: str) -> SlideDetails:
         tuple(_shifted(region, shift) for region in regions),
         channel_scales(slide_map, facts),
         ROLE_WORDS[facts.role],
-        _warnings(facts, _unlike(record, {})),
+        (*_warnings(facts, _unlike(record, {})), *_checks(out, slide_id)),
     )
 
 
@@ -195,6 +195,12 @@ def _warnings(facts: ModelFacts, unlike: float | None) -> tuple[str, ...]:
             "What the model says of it may mean nothing."
         )
     return tuple(said)
+
+
+def _checks(out: Path, slide_id: str) -> tuple[str, ...]:
+    """Notes of the slide that ask for a look at it: of its µm/px, its pixels, its background."""
+    notes = StatusTable(out).column("notes").get(id_cell(slide_id), "")
+    return tuple(note for note in notes.split("; ") if note.startswith("CHECK THE "))
 
 
 def _shifted(region: ReviewRegion, shift: tuple[float, float]) -> ReviewRegion:

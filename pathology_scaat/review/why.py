@@ -214,8 +214,11 @@ class RegionExplainer:
             items = [self._item(model, index, int(i), float(distances[i])) for i in nearest]
             groups.append({"title": title, "items": items})
         vote = index.vote(distances, patient, len(names))
-        voters = f"the nearest {int(min(VOTERS, others.sum()))}"
+        asked = index.nearest(distances, VOTERS, others)
+        voters = f"the nearest {len(asked)}"
         said = f"Of {voters} have" if index.label.ndim == 2 else f"{voters.capitalize()} say"
+        if not of_slides:
+            said += _copied_words(index.copied[asked])
         return {
             "problem": "",
             "groups": groups,
@@ -233,6 +236,7 @@ class RegionExplainer:
             "number": number,
             "distance": round(distance, 2),
             "percentile": index.percentile(distance),
+            "label_copied": bool(index.copied[number] == 1),
             "slide_id": path.name.removesuffix(".zarr") if path is not None else None,
         }
 
@@ -337,6 +341,14 @@ def _groups(
     order = np.argsort(-saliency.probability[row])[:2]
     kind = "Nearest from slides of" if of_slides else "Nearest of"
     return [(f"{kind} {meta.class_names[k]}", index.has(int(k))) for k in order]
+
+
+def _copied_words(copied: NDArray[np.int64]) -> str:
+    """Of how many of the patches asked the class is their slide's, for a sentence."""
+    if (copied == -1).any():
+        return " (whether by labels of their own or of their slides, this model does not hold)"
+    count = int((copied == 1).sum())
+    return f" ({count} of them by the label of their slide, copied)" if count else ""
 
 
 def _vote_quality_text(index: NeighbourIndex, of_slides: bool) -> str:

@@ -22,8 +22,10 @@ from torch import Tensor
 
 from pathology_scaat.metrics.classification import macro_auc
 from pathology_scaat.metrics.functional.calibration import sigmoid, softmax
+from pathology_scaat.patches.copied_labels import copied_class
 from pathology_scaat.training.bundle_config import slide_key
 from pathology_scaat.training.data import PatchTable
+from pathology_scaat.training.positive_class import doubtful_label
 
 VOTERS = 15
 """Neighbours that are asked which class a patch is of."""
@@ -63,6 +65,9 @@ class NeighbourIndex:
     voted_auc, model_auc : (1,) float32
         AUC of the vote of the nearest 15, and of the model, on the same held-out patches; NaN
         where unknown.
+    copied : (N,) int64
+        Whether the class is that of the patch's slide, copied onto the patch, which may show
+        nothing of it: 1, or 0, or -1 where an index of before does not say.
     """
 
     features: NDArray[np.float16]
@@ -77,6 +82,7 @@ class NeighbourIndex:
     usual: NDArray[np.float32]
     voted_auc: NDArray[np.float32]
     model_auc: NDArray[np.float32]
+    copied: NDArray[np.int64]
 
     def __len__(self) -> int:
         return len(self.label)
@@ -140,10 +146,12 @@ class NeighbourIndex:
     @classmethod
     def of_tensors(cls, tensors: dict[str, Tensor]) -> NeighbourIndex:
         """From a file of tensors; ValueError where it is another, or its parts do not fit."""
+        if "copied" not in tensors and "row" in tensors:
+            tensors = {**tensors, "copied": torch.full_like(tensors["row"], -1)}
         if set(tensors) != {f.name for f in fields(cls)}:
             raise ValueError("not an index of neighbours")
         made = cls(**{name: value.numpy() for name, value in tensors.items()})
-        per_patch = (made.patient, made.store, made.row)
+        per_patch = (made.patient, made.store, made.row, made.copied)
         n = len(made.features)
         if made.label.ndim not in (1, 2) or len(made.label) != n:
             raise ValueError("labels that do not fit the patches")
@@ -204,8 +212,16 @@ def build_index(
         usual=np.full(N_QUANTILES, np.nan, np.float32),
         voted_auc=unknown,
         model_auc=unknown,
+        copied=_copied(table),
     )
     return _measured(made, *held_out, held_out_patients, code, held_out_logits, n_classes)
+
+
+def _copied(table: PatchTable) -> NDArray[np.int64]:
+    """(N,): 1 where a patch has its slide's label, and that may be wrong for it, else 0."""
+    metas = [store.meta for store in table.stores]
+    doubtful = [doubtful_label(copied_class(m), m.class_names) for m in metas]
+    return np.array(doubtful, np.int64)[table.store_index]
 
 
 def _whole(labels: NDArray[Any]) -> NDArray[np.int64]:

@@ -106,6 +106,24 @@ def test_neighbours_are_of_other_patients(
     assert "AUC" in found["worth"]
 
 
+@pytest.mark.parametrize(
+    ("value", "words"), [(1, "by the label of their slide, copied"), (-1, "does not hold"), (0, "")]
+)
+def test_neighbours_with_their_slides_label_say_so(
+    reviewed: RunFolder, monkeypatch: pytest.MonkeyPatch, value: int, words: str
+) -> None:
+    index = load_neighbours(reviewed.model)
+    assert index is not None
+    assert not index.copied.any()
+    known = replace(index, copied=np.full(len(index), value))
+    monkeypatch.setattr("pathology_scaat.review.why.load_neighbours", lambda _path: known)
+    found = RegionExplainer(reviewed.out).about("d", REGION)["neighbours"]
+    items = [item for group in found["groups"] for item in group["items"]]
+    assert {item["label_copied"] for item in items} == {value == 1}
+    assert words in found["voters"]
+    assert ("(" in found["voters"]) == bool(words)
+
+
 def test_pictures_come_from_the_very_store_or_not_at_all(
     reviewed: RunFolder, tmp_path: Path
 ) -> None:

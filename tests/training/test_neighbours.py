@@ -9,15 +9,17 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from saliency_fixtures import RunFolder
+from saliency_fixtures import RunFolder, copy_label
 
 from pathology_scaat.errors import BundleError
 from pathology_scaat.patches import PatchStore
 from pathology_scaat.training.bundle import load_neighbours, read_bundle_config
 from pathology_scaat.training.config import TrainConfig
+from pathology_scaat.training.data import PatchTable
 from pathology_scaat.training.neighbours import (
     ALL_PATIENTS,
     NeighbourIndex,
+    build_index,
     short_key,
 )
 from pathology_scaat.training.results import TrainingSlide
@@ -31,7 +33,7 @@ def small_index(features: np.ndarray, patients: list[int], labels: list[int]) ->
         features.astype(np.float16), np.zeros(width, np.float32), np.ones(width, np.float32),
         np.array(labels), np.array(patients), np.array(patients), np.arange(n),
         np.array(sorted({*patients})) + 100, np.array(sorted({*patients})) + 200,
-        np.full(201, np.nan, np.float32), nothing, nothing,
+        np.full(201, np.nan, np.float32), nothing, nothing, np.zeros(n, np.int64),
     )  # fmt: skip
 
 
@@ -102,6 +104,26 @@ def test_a_damaged_file_of_neighbours_is_refused_in_words(trained: RunFolder) ->
     parts = load_neighbours(trained.model).tensors()
     with pytest.raises(ValueError, match="fit"):
         NeighbourIndex.of_tensors({**parts, "row": parts["row"][:5]})
+
+
+def test_an_index_tells_whose_class_was_copied_and_one_of_before_does_not(
+    tmp_path: Path,
+) -> None:
+    folder = RunFolder(tmp_path / "out")
+    stores = [folder.add_slide(name, 30, seed=n) for n, name in enumerate("ab")]
+    copy_label(stores[1], "tumour")
+    tables = PatchTable(
+        tuple(map(PatchStore, stores)), np.repeat([0, 1], 30), np.tile(np.arange(30), 2),
+        np.tile([0, 1], 30),
+    )  # fmt: skip
+    features = np.random.default_rng(0).normal(size=(60, 4)).astype(np.float32)
+    index = build_index(
+        (tables, features), (tables, features), ["p", "q"], ["p", "q"], None, "f", 2
+    )
+    assert index is not None
+    assert index.copied.tolist() == [0] * 30 + [1] * 30
+    parts = {name: tensor for name, tensor in index.tensors().items() if name != "copied"}
+    assert set(NeighbourIndex.of_tensors(parts).copied.tolist()) == {-1}
 
 
 def test_a_model_of_before_has_none_and_keeps_its_fingerprint(tmp_path: Path) -> None:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import math
+import re
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +18,7 @@ from numpy.typing import NDArray
 
 from pathology_scaat.artifacts.atomic import read_json, write_text_if_changed
 from pathology_scaat.artifacts.checksums import checked_json_text
-from pathology_scaat.artifacts.status import safe_cell
+from pathology_scaat.artifacts.status import from_cell, safe_cell
 from pathology_scaat.errors import StoreError
 
 PATIENTS_NAME = "predictions_patients.csv"
@@ -26,6 +29,10 @@ FIXED_COLUMNS = ("patient_id", "slide_id", "fold", "split", "label")
 PROBABILITY_PREFIX = "p_"
 FURTHER_COLUMNS = ("uncertainty", "disagreement", "unlike_training", "possible", "refer",
                    "refer_reason", "model")  # fmt: skip
+NO_CLASS = "none"
+"""What stands in the column ``possible`` where no class is left."""
+_QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
+_LISTED = re.compile(rf"\s*({_QUOTED.pattern}(?=\s*(?:\||$))|[^|]+)")
 MODEL_HEX = 16
 """Characters of a model's fingerprint in the table."""
 EXTERNAL = "external test"
@@ -122,7 +129,7 @@ def predictions_text(
     )  # fmt: skip
     for row in predictions:
         fold = "" if row.fold is None else row.fold
-        possible = None if row.possible is None else " | ".join(row.possible) or "none"
+        possible = None if row.possible is None else _possible_cell(row.possible)
         writer.writerow(
             [
                 *map(safe_cell, (row.patient_id, row.slide_id, fold, row.split, row.label)),
@@ -132,7 +139,7 @@ def predictions_text(
                 f"{row.uncertainty:.4g}",
                 _shown(row.disagreement),
                 _shown(row.unlike_training),
-                safe_cell(possible),
+                safe_cell(possible, sys.maxsize),
                 "" if row.refer is None else ("yes" if row.refer else "no"),
                 safe_cell(row.refer_reason),
                 row.model[:MODEL_HEX],
@@ -197,11 +204,11 @@ def parse_predictions(lines: Iterable[str]) -> tuple[tuple[Prediction, ...], tup
         raise ValueError("columns")
     rows = tuple(
         Prediction(
-            row["patient_id"],
+            from_cell(row["patient_id"]),
             row["slide_id"],
             int(row["fold"]) if row["fold"] else None,
             row["split"],
-            row["label"],
+            from_cell(row["label"]),
             np.array([float(row[PROBABILITY_PREFIX + n]) for n in names]),
             _number(row.get("threshold")),
             _number(row.get("unlike_training")),
@@ -223,7 +230,24 @@ def _number(cell: str | None) -> float | None:
 def _possible(cell: str | None, names: tuple[str, ...]) -> tuple[str, ...] | None:
     if not cell:
         return None
-    return tuple(name for name in names if name in cell.split(" | "))
+    if cell == NO_CLASS:
+        return ()
+    parts = [part.strip() for part in _LISTED.findall(from_cell(cell))]
+    listed = {json.loads(p) if _QUOTED.fullmatch(p) else p for p in parts}
+    return tuple(name for name in names if name in listed)
+
+
+def _possible_cell(names: Sequence[str]) -> str:
+    """Names of classes in a cell; in quotes, as in JSON, those that would be read as others."""
+    return (
+        " | ".join(
+            json.dumps(name, ensure_ascii=False)
+            if "|" in name or name.startswith('"') or name == NO_CLASS
+            else name
+            for name in names
+        )
+        or NO_CLASS
+    )
 
 
 PATIENT_RULE = (

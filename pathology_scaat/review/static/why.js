@@ -23,7 +23,8 @@ function neighbourElement(item) {
   const usual = item.percentile === null ? "what is usual is not known"
     : item.percentile >= 100 ? "farther than all held-out patches"
     : `farther than ${item.percentile.toFixed(0)} % of held-out patches`;
-  figure.append(made("figcaption", `${item.slide_id ?? ""} ${item.distance} (${usual})`));
+  const whose = item.label_copied ? "; label of the slide, copied" : "";
+  figure.append(made("figcaption", `${item.slide_id ?? ""} ${item.distance} (${usual}${whose})`));
   return figure;
 }
 
