@@ -36,6 +36,9 @@ from pathology_scaat.stitching.config import StitchConfig
 from pathology_scaat.stitching.slide_map import SlideMap
 from pathology_scaat.stitching.source import SaliencySource
 
+GIVEN_BY_USER = {"manifest": "the manifest", "--slide-mpp": "--slide-mpp"}
+"""Where a µm/px comes from that is not the slide file's, in words."""
+
 
 @dataclass
 class Context:
@@ -141,6 +144,11 @@ class Context:
             "method": meta.method,
             **self.words.metadata(),
         }
+        if (source := meta.slide.mpp_source) in GIVEN_BY_USER:
+            found["sizes by"] = (
+                f"{meta.slide.mpp:.5g} um/px of {GIVEN_BY_USER[source]}, not of the file: sizes "
+                "that other programs measure by the file may differ"
+            )
         if facts.warning:
             found["WARNING"] = facts.warning
         return found

@@ -123,6 +123,33 @@ def test_values_of_every_channel_come_back_to_the_bit(
     assert "quality not known" in image.ImageComments
 
 
+def test_a_given_pixel_size_moves_nothing_in_the_frame_of_the_slide(
+    tmp_path: Path, data_dir: Path
+) -> None:
+    """A map of 0.25 µm/px by hand over a slide of 0.499: it still covers the whole slide."""
+    slide = data_dir / "formats" / "dicom_wsi"
+    config = TileConfig(mpp=2.0, patch_size_px=64)
+    tile_slide(TileJob(slide, "D", tmp_path / "p.zarr", config, mpp=0.25))
+    darkness_store(tmp_path / "p.zarr", tmp_path / "s.zarr", 4)
+    stitch_slide(tmp_path / "s.zarr", tmp_path / "m.ome.zarr", StitchConfig(weighting="none"))
+    exported((tmp_path, slide), tmp_path, "dicom-map", "geojson-plain", "dicom-sr")
+    header, slide_map = slide_header(slide), SlideMap(tmp_path / "m.ome.zarr")
+    image = pydicom.dcmread(tmp_path / "D.pm.dcm")
+    measures = [d.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0].PixelSpacing
+                for d in (image, header)]  # fmt: skip
+    assert float(measures[0][0]) == pytest.approx(float(measures[1][0]) * slide_map.scale_px)
+    assert float(measures[0][1]) == pytest.approx(float(measures[1][1]) * slide_map.scale_px)
+    assert "0.25 um/px of the manifest, not of the file" in image.ImageComments
+    features = json.loads((tmp_path / "D.geojson").read_text())["features"]
+    rings = [f["geometry"]["coordinates"][0] for f in features
+             if f["properties"]["objectType"] == "annotation"]  # fmt: skip
+    report = hd.sr.srread(tmp_path / "D.sr.dcm")
+    groups = report.content.get_planar_roi_measurement_groups()
+    reach_mm = max(np.ptp(group.roi.value[:, :2], axis=0).max() for group in groups)
+    reach_px = max(np.ptp(np.array(ring), axis=0).max() for ring in rings)
+    assert reach_mm == pytest.approx(reach_px * float(measures[1][0]), rel=1e-3)
+
+
 def test_regions_of_the_report_lie_where_the_geojson_has_them(
     stitched: tuple[Path, Path], tmp_path: Path
 ) -> None:

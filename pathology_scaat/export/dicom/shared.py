@@ -112,7 +112,18 @@ def plane_orientation(source: Any) -> tuple[float, ...]:
     return tuple(float(v) for v in source.ImageOrientationSlide)
 
 
-def slide_points(source: Any, points_px: ArrayLike, mpp: float) -> NDArray[np.float64]:
+def pixel_spacing_mm(source: Any) -> tuple[float, float]:
+    """Height and width of a level-0 pixel in the slide's own frame of reference, mm.
+
+    Viewers lay an object over its slide by this frame. What a user gives for the slide's µm/px
+    changes sizes that are told, and not where the slide's pixels lie in it.
+    """
+    measures = source.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
+    down, across = measures.PixelSpacing
+    return float(down), float(across)
+
+
+def slide_points(source: Any, points_px: ArrayLike) -> NDArray[np.float64]:
     """Places on the slide, (N, 3) in mm of its frame of reference, of level-0 pixels (N, 2).
 
     (0, 0) is the outer corner of the first pixel, which lies at the slide's origin: all levels of
@@ -127,7 +138,7 @@ def slide_points(source: Any, points_px: ArrayLike, mpp: float) -> NDArray[np.fl
         ]
     )
     cosines = np.array(plane_orientation(source))
-    xy_mm = np.asarray(points_px, np.float64).reshape(-1, 2) * (mpp / 1000)
+    xy_mm = np.asarray(points_px, np.float64).reshape(-1, 2) * pixel_spacing_mm(source)[::-1]
     points_mm: NDArray[np.float64] = start + xy_mm[:, :1] * cosines[:3] + xy_mm[:, 1:] * cosines[3:]
     return points_mm
 
@@ -136,12 +147,12 @@ def map_geometry(slide_map: SlideMap, source: Any, level: int) -> dict[str, Any]
     """Position, orientation and spacing of a map level as image objects take them."""
     hd = need_highdicom()
     box = slide_map.frame_px
-    x, y, z = slide_points(source, [(box.x, box.y)], slide_map.meta.slide.mpp)[0].tolist()
-    spacing_mm = slide_map.mpp * 2**level / 1000
+    x, y, z = slide_points(source, [(box.x, box.y)])[0].tolist()
+    down, across = (mm * slide_map.scale_px * 2**level for mm in pixel_spacing_mm(source))
     measures = source.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
     return {
         "pixel_measures": hd.PixelMeasuresSequence(
-            pixel_spacing=(spacing_mm, spacing_mm),
+            pixel_spacing=(down, across),
             slice_thickness=float(measures.get("SliceThickness", 0.0)),
         ),
         "plane_positions": [

@@ -152,7 +152,7 @@ class _Report:
             tracking_identifier=self.tracking("region", region_id(region.polygon, self.key)),
             referenced_region=self.hd.sr.ImageRegion3D(
                 graphic_type=self.hd.sr.GraphicTypeValues3D.POLYGON,
-                graphic_data=slide_points(self.source, level0, meta.slide.mpp),
+                graphic_data=slide_points(self.source, level0),
                 frame_of_reference_uid=self.source.FrameOfReferenceUID,
             ),
             finding_type=self.own("high-saliency", f"High saliency of a model for {target}"),
