@@ -57,7 +57,11 @@ def off_tissue_notes(
         share = float(tissue[inside].mean())
         if share < MIN_ON_TISSUE:
             notes.append(
-                f"of the area annotated as '{name}' only {share:.0%} is tissue: was it drawn on "
+                f"of the area annotated as '{name}' {_part(share)} is tissue: was it drawn on "
                 "another slide, or at another level?"
             )
     return tuple(notes)
+
+
+def _part(share: float) -> str:
+    return "nothing" if share == 0 else f"only {max(share, 0.01):.0%}"
