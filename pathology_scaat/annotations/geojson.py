@@ -8,13 +8,15 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from shapely import Polygon
 
 from pathology_scaat.annotations.model import (
     Area,
     LabelledPolygon,
     SkippedCounts,
     checked_points,
-    polygon_from_rings,
+    drawn_polygon,
+    mended,
     union_of,
 )
 from pathology_scaat.errors import AnnotationError
@@ -56,7 +58,7 @@ def parse_geojson(
     """Labelled polygons of a GeoJSON text; see :func:`read_annotations`."""
     left_out = skipped if skipped is not None else SkippedCounts()
     root = _loaded(text, subject)
-    found: list[LabelledPolygon] = []
+    drawn: list[tuple[dict[str, Any], Any, list[Polygon]]] = []
     n_skipped = n_objects = 0
     for feature in _features(root, subject):
         properties = feature.get("properties")
@@ -67,24 +69,29 @@ def parse_geojson(
             n_skipped += 1
             left_out.leave_out(kind)
             continue
-        area = _area(feature.get("geometry"), subject, np.asarray(offset_px, dtype=np.float64))
-        if area is None:
-            left_out.n_without_area += 1
-        else:
-            name, identity = properties.get("name"), feature.get("id")
-            found.append(
-                LabelledPolygon(
-                    _class_name(properties, subject),
-                    area,
-                    name if isinstance(name, str) else "",
-                    identity if isinstance(identity, str) else "",
-                )
-            )
+        polygons = _polygons(feature.get("geometry"), subject, np.asarray(offset_px, np.float64))
+        drawn.append((properties, feature.get("id"), polygons))
     if n_skipped and n_skipped == n_objects:
         raise AnnotationError(
             subject,
             f"holds {n_skipped} detections or tiles and no annotation",
             "export the annotations from QuPath (File > Export objects as GeoJSON)",
+        )
+    # Only now, when all have been counted: what takes too long is refused before it is begun.
+    found: list[LabelledPolygon] = []
+    for properties, identity, polygons in drawn:
+        area = _area(polygons, subject)
+        if area is None:
+            left_out.n_without_area += 1
+            continue
+        name = properties.get("name")
+        found.append(
+            LabelledPolygon(
+                _class_name(properties, subject),
+                area,
+                name if isinstance(name, str) else "",
+                identity if isinstance(identity, str) else "",
+            )
         )
     return found
 
@@ -147,9 +154,9 @@ def _features(root: Any, subject: str) -> Iterator[dict[str, Any]]:
             )
 
 
-def _area(geometry: Any, subject: str, offset: NDArray[np.float64]) -> Area | None:
-    """The polygons of a geometry; None where it has no area."""
-    areas: list[Area] = []
+def _polygons(geometry: Any, subject: str, offset: NDArray[np.float64]) -> list[Polygon]:
+    """The polygons of a geometry as they were drawn."""
+    found: list[Polygon] = []
     stack = [geometry]
     while stack:
         item = stack.pop()
@@ -169,9 +176,15 @@ def _area(geometry: Any, subject: str, offset: NDArray[np.float64]) -> Area | No
                 checked_points(_as_list(ring, subject), subject) + offset
                 for ring in _as_list(polygon, subject)
             ]
-            area = polygon_from_rings(rings, subject)
-            if area is not None:
-                areas.append(area)
+            polygon = drawn_polygon(rings, subject)
+            if polygon is not None:
+                found.append(polygon)
+    return found
+
+
+def _area(polygons: list[Polygon], subject: str) -> Area | None:
+    """What some polygons cover; None where that is nothing."""
+    areas = [area for one in polygons if (area := mended(one, subject)) is not None]
     return areas[0] if len(areas) == 1 else union_of(areas, subject)
 
 

@@ -97,17 +97,43 @@ def polygon_from_rings(
     Rings are closed if they are open; crossing rings (bow-ties) are repaired into the areas
     they enclose.
     """
+    drawn = drawn_polygon(rings, subject)
+    return None if drawn is None else mended(drawn, subject)
+
+
+def drawn_polygon(rings: Sequence[NDArray[np.float64]], subject: str) -> Polygon | None:
+    """A polygon as it was drawn, perhaps crossing itself; None where there are too few points.
+
+    Whether all of a file can be mended in reasonable time is known when every polygon has been
+    here, long before the first is mended (:func:`mended`).
+
+    Raises
+    ------
+    AnnotationError
+        If looking at it, or mending it and those before it in the file, would take too long.
+    """
     if not rings or len(rings[0]) < 3:
         return None
-    holes = [ring for ring in rings[1:] if len(ring) >= 3]
-    return only_areas(Polygon(rings[0], holes), subject)
+    polygon = Polygon(rings[0], [ring for ring in rings[1:] if len(ring) >= 3])
+    _check(polygon, subject)
+    return polygon
 
 
 def only_areas(geometry: Any, subject: str) -> Polygon | MultiPolygon | None:
     """The polygons of any shapely geometry, made valid; None where there are none."""
+    _check(geometry, subject)
+    return mended(geometry, subject)
+
+
+def _check(geometry: Any, subject: str) -> None:
     check_size(geometry, subject)
     if not geometry.is_valid:
         check_crossings(geometry, subject)
+
+
+def mended(geometry: Any, subject: str) -> Polygon | MultiPolygon | None:
+    """The polygons, made valid, of a geometry that may be mended; None where there are none."""
+    if not geometry.is_valid:
         log.info("%s: a self-crossing polygon was repaired", subject)
         geometry = made_valid(geometry)
     parts = [part for part in _flat(geometry) if isinstance(part, Polygon) and part.area > 0]

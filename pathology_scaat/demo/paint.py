@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
+from scipy import fft, ndimage
 
 from pathology_scaat.demo.layout import LAYOUT_UM, Layout, smooth_noise
 from pathology_scaat.demo.nuclei import (
@@ -72,13 +72,34 @@ def _soft(values: NDArray[np.float32], width: float) -> NDArray[np.float32]:
     return out
 
 
+def _smoothed_around(
+    values: NDArray[np.float32], sigma_px: float, axis: int
+) -> NDArray[np.float32]:
+    """``ndimage.gaussian_filter1d`` of mode "wrap", where it is wide: many times as fast.
+
+    In double precision, and so the same but for the rounding of the last bit.
+    """
+    length = values.shape[axis]
+    reach = int(4 * sigma_px + 0.5)  # as far as ndimage goes
+    offsets = np.arange(-reach, reach + 1)
+    weights = np.exp(-0.5 / sigma_px**2 * offsets**2)
+    kernel = np.bincount(offsets % length, weights / weights.sum(), length)
+    shape = (-1, 1) if axis == 0 else (1, -1)
+    # of a symmetric kernel, and so real
+    response = fft.rfft(kernel).real.reshape(shape)
+    lines = fft.rfft(values.astype(np.float64), axis=axis) * response
+    out: NDArray[np.float32] = fft.irfft(lines, length, axis=axis).astype(np.float32)
+    return out
+
+
 def _fibre_tile(rng: np.random.Generator, side: int, px_per_um: float) -> NDArray[np.float32]:
     """Wavy collagen bundles that repeat without a seam, values about -1 to 1."""
 
     def strands(across_um: float, along_um: float) -> NDArray[np.float32]:
         noise = rng.standard_normal((side, side)).astype(np.float32)
         sigma = (across_um * px_per_um, along_um * px_per_um)
-        noise = ndimage.gaussian_filter(noise, sigma, mode="wrap")
+        for axis, sigma_px in enumerate(sigma):
+            noise = _smoothed_around(noise, sigma_px, axis)
         out: NDArray[np.float32] = noise / noise.std()
         return out
 

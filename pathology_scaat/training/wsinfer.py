@@ -33,6 +33,9 @@ OWN_RECORDS = frozenset(
 )
 """Records that the archive writer adds itself."""
 
+_traced: set[str] = set()
+"""Classes of modules that this process has traced."""
+
 
 class Calibrated(nn.Module):
     """A model whose logits are divided by a temperature."""
@@ -76,10 +79,12 @@ def write_wsinfer_model(folder: Path, model: nn.Module, config: BundleConfig) ->
         # tracing is how these programs want it; torch announces its successor at each call
         warnings.simplefilter("ignore", DeprecationWarning)
         warnings.simplefilter("ignore", torch.jit.TracerWarning)  # type: ignore[attr-defined]
-        # the first trace in a process leaves class names unnumbered: the second numbers them all
+        # the first trace of a class in a process leaves its name unnumbered: the next numbers all
         # (not frozen: frozen weights are constants, which .to(device) does not move)
-        for _ in range(2):
+        classes = {f"{type(m).__module__}.{type(m).__qualname__}" for m in plain.modules()}
+        for _ in range(1 if classes <= _traced else 2):
             script = torch.jit.trace(plain, example, check_trace=False)  # type: ignore[no-untyped-call]
+        _traced.update(classes)
     traced = io.BytesIO()  # given a path on a full disk, torch ends the process
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)

@@ -9,6 +9,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -299,3 +300,19 @@ def test_real_files(data_dir: Path) -> None:
     assert bow.geometry.area == 500_000
     with pytest.raises(AnnotationError, match="truncated"):
         read_annotations(data_dir / "broken" / "bad_truncated.geojson")
+
+
+def test_a_file_that_would_take_too_long_is_refused_before_any_of_it_is_mended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mended: list[Any] = []
+    monkeypatch.setattr("pathology_scaat.annotations.model.made_valid", mended.append)
+    rng = np.random.default_rng(0)
+    scribbles = [rng.uniform(0, 1e5, (40, 2)).tolist() for _ in range(600)]
+    features = [
+        feature(geometry={"type": "Polygon", "coordinates": [[*ring, ring[0]]]})
+        for ring in scribbles
+    ]
+    with pytest.raises(AnnotationError, match="cross themselves too often"):
+        read(tmp_path, {"type": "FeatureCollection", "features": features})
+    assert not mended

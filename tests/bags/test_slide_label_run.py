@@ -23,6 +23,7 @@ from pathology_scaat.cohort.column import columns_of
 from pathology_scaat.cohort.manifest import read_manifest
 from pathology_scaat.errors import ManifestError, UsageError
 from pathology_scaat.evaluation.performance.computed_scores import computed_score
+from pathology_scaat.execution.engine import EngineConfig
 from pathology_scaat.export.model_facts import ModelFacts
 from pathology_scaat.patches import PatchStore, TileConfig
 from pathology_scaat.patches.copied_labels import copied_class
@@ -47,6 +48,8 @@ SMALL = {
     "export": {"formats": ["geojson"], "min_region_um2": 1000},  # slides are 128 µm wide
     "engine": {"workers": 0},
 }  # fmt: skip
+
+HERE = EngineConfig(workers=0)
 
 
 def draw(path: Path, seed: int, positive: bool, side: int = 256) -> None:
@@ -284,7 +287,7 @@ def test_copied_labels_are_named_so(cohort: Path, tmp_path: Path) -> None:
     assert "copied onto every patch" in note
     listener = Notes()
     config = TileConfig(**SMALL["tile"], class_names=("Normal", "Tumor"))  # type: ignore[arg-type]
-    tile(cohort, tmp_path, config=config, labels="copy", reporter=listener)
+    tile(cohort, tmp_path, config=config, labels="copy", engine=HERE, reporter=listener)
     assert any("copied onto every patch" in note for note in listener.notes)
     assert (PatchStore(tmp_path / "patches" / "s01.zarr").labels == 1).all()
     settings = TrainConfig(labels="copy", epochs=2, backbone_options={"widths": (8, 16)})
@@ -344,7 +347,7 @@ def test_among_annotated_slides_copied_labels_are_learnt_from_and_judge_nothing(
     manifest, out = tmp_path / "mixed.csv", tmp_path / "out"
     manifest.write_text("\n".join(lines) + "\n")
     config = TileConfig(**SMALL["tile"])  # type: ignore[arg-type]
-    tile(manifest, out, config=config, labels="patch", reporter=Notes())
+    tile(manifest, out, config=config, labels="patch", engine=HERE, reporter=Notes())
     stores = {n: PatchStore(out / "patches" / f"s{n}.zarr") for n in ("10", "11", "13")}
     copied = {n: copied_class(store.meta) for n, store in stores.items()}
     assert copied == {"10": "Normal", "11": None, "13": "Tumor"}
@@ -551,7 +554,7 @@ def test_mixed_labels_learn_from_the_annotations_that_there_are(
     )
     mixed = dataclasses.replace(manifest, rows=rows)
     out = tmp_path / "out"
-    tile(mixed, out, config=TileConfig(**SMALL["tile"]), labels="mixed")
+    tile(mixed, out, config=TileConfig(**SMALL["tile"]), labels="mixed", engine=HERE)
     labels = {s: PatchStore(out / "patches" / f"{s}.zarr").labels for s in kept}
     assert {s for s, own in labels.items() if (own >= 0).any()} == {"s01"}
     settings = TrainConfig(**{**SMALL["train"], "labels": "mixed", "epochs": 1, "method": "plain"})

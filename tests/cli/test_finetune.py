@@ -19,7 +19,7 @@ from pathology_scaat.training.bundle_config import BundleConfig, model_fingerpri
 
 pytestmark = pytest.mark.slow
 
-SMALL = ("--mpp", "1.0", "--patch-size", "32", "--overlap", "0", "--workers", "1")
+SMALL = ("--mpp", "1.0", "--patch-size", "32", "--overlap", "0", "--workers", "0")
 SIDE_PX = 640
 HEAD = "slide_path,slide_id,patient_id,split,annotation_path"
 
@@ -214,7 +214,7 @@ def test_stores_of_another_size_or_other_classes_are_refused(
     trained: tuple[Path, Path], tmp_path: Path
 ) -> None:
     manifest, out = trained
-    other = ("--mpp", "1.0", "--patch-size", "64", "--overlap", "0", "--workers", "1")
+    other = ("--mpp", "1.0", "--patch-size", "64", "--overlap", "0", "--workers", "0")
     assert scaat("tile", "--manifest", manifest, "--out", tmp_path / "o", *other).returncode == 0
     refused = scaat(
         "finetune", "--model", out / "model", "--manifest", manifest, "--out", tmp_path / "o"

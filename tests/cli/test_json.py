@@ -16,7 +16,7 @@ from pathology_scaat.cli import app, run_command
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "json.md"
 COMMON = {"command", "version", "exit_code", "error", "notes"}
-SMALL = ("--mpp", "1.0", "--patch-size", "64", "--workers", "1")
+SMALL = ("--mpp", "1.0", "--patch-size", "64", "--workers", "0")
 WITHOUT_REPORT = {"review"}
 
 
@@ -95,7 +95,7 @@ def test_the_stages_and_what_looks_at_a_run(
     assert len(document["stages"][0]["already_there"]) == 3
     assert set(document) == COMMON | keys["tile"]
     for verb in ("explain", "stitch", "export"):
-        code, document, said = ask(capsys, verb, "--out", out, "--workers", 1)
+        code, document, said = ask(capsys, verb, "--out", out, "--workers", 0)
         assert code == 0, said
         first = {"open_first"} if verb == "export" else set()
         assert set(document) == COMMON | keys[verb] | first

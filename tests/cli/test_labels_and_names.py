@@ -12,7 +12,7 @@ import pytest
 from drawn_slides import draw_slide, halves, write_annotations
 
 SIDE = 384
-TILE = ("--mpp", "0.5", "--patch-size", "64", "--workers", "1")
+TILE = ("--mpp", "0.5", "--patch-size", "64", "--workers", "0")
 
 
 def rows_of(out: Path) -> dict[str, dict[str, str]]:
@@ -155,7 +155,7 @@ def test_splits_and_classes_are_reported_before_training_and_again(
     assert (tmp_path / "o" / "notes.json").read_bytes() == kept
     # What does not fit a model is one sentence with exit code 2, and touches nothing.
     before = (tmp_path / "o" / "slides.csv").read_bytes()
-    typo = scaat("explain", "--out", tmp_path / "o", "--target", "Tumour")
+    typo = scaat("explain", "--out", tmp_path / "o", "--target", "Tumour", "--workers", 0)
     assert typo.returncode == 2
     assert typo.stderr.count("Tumour") == 1
     assert "did you mean 'Tumor'?" in typo.stderr

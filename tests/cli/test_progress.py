@@ -20,6 +20,7 @@ from pathology_scaat.cli import progress
 from pathology_scaat.cli.pace import LEAST_S, Pace
 from pathology_scaat.cli.progress import TerminalReporter
 from pathology_scaat.errors import UsageError
+from pathology_scaat.execution.engine import EngineConfig
 from pathology_scaat.pipeline.run_log import LoggingReporter, logged
 from pathology_scaat.pipeline.tile import tile
 
@@ -99,7 +100,7 @@ def test_a_quiet_command_writes_no_progress(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_the_log_of_a_command(cohort: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    tile(cohort, out)
+    tile(cohort, out, engine=EngineConfig(workers=0))
     first = (out / "run.log").read_text(encoding="utf-8").splitlines()
     assert first[0].startswith("scaat tile ")
     assert all(re.match(r"^\d+:\d\d:\d\d ", line) for line in first[1:])
@@ -110,7 +111,8 @@ def test_the_log_of_a_command(cohort: Path, tmp_path: Path) -> None:
     assert made.n_slides == 3
     assert made.n_patches > 0
     assert made.seconds > 0
-    tile(cohort, out)  # nothing to make: its time says nothing, and the former is kept
+    # nothing to make: its time says nothing, and the former is kept
+    tile(cohort, out, engine=EngineConfig(workers=0))
     assert stage_times(out)["tile"] == made
     assert (out / "run.log").read_text(encoding="utf-8").count("scaat tile ") == 2
 
@@ -170,7 +172,7 @@ def test_the_readme_is_put_where_none_is(tmp_path: Path) -> None:
 
 def test_the_readme_names_what_a_run_makes(tmp_path: Path, cohort: Path, scaat: Any) -> None:
     done = scaat(
-        "tile", "--manifest", cohort, "--out", tmp_path / "out", "--mpp", 1, "--workers", 1
+        "tile", "--manifest", cohort, "--out", tmp_path / "out", "--mpp", 1, "--workers", 0
     )
     assert done.returncode == 3
     named = {line.split()[0].rstrip("/") for line in TEXT.splitlines() if line[:1].isalpha()}

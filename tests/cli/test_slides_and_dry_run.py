@@ -14,7 +14,7 @@ from pathology_scaat.cli import app, run_command
 from pathology_scaat.errors import UsageError
 from pathology_scaat.pipeline.stage import known_slides
 
-SMALL = ("--mpp", "1.0", "--patch-size", "64", "--workers", "1")
+SMALL = ("--mpp", "1.0", "--patch-size", "64", "--workers", "0")
 
 
 def run(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:

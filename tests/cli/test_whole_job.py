@@ -15,7 +15,7 @@ from pathology_scaat.stitching import SlideMap
 
 pytestmark = pytest.mark.slow
 
-SMALL = ("--mpp", "1.0", "--patch-size", "64", "--overlap", "0.5", "--workers", "1")
+SMALL = ("--mpp", "1.0", "--patch-size", "64", "--overlap", "0.5", "--workers", "0")
 
 
 def statuses(out: Path) -> dict[str, dict[str, str]]:
@@ -133,7 +133,7 @@ def test_a_trained_model_is_applied_without_training(
         "--model",
         out / "model",
         "--workers",
-        1,
+        0,
     )
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "out" / "overlays" / "fresh.geojson.gz").exists()
@@ -143,16 +143,16 @@ def test_a_trained_model_is_applied_without_training(
 
 def test_single_verbs_redo_only_what_a_setting_changes(scaat: Any, whole: tuple[Path, Any]) -> None:
     out, _ = whole
-    done = scaat("explain", "--out", out, "--workers", 1)
+    done = scaat("explain", "--out", out, "--workers", 0)
     assert "explain: 0 done, 3 already there, 0 failed" in done.stdout
-    done = scaat("stitch", "--out", out, "--weighting", "none", "--workers", 1)
+    done = scaat("stitch", "--out", out, "--weighting", "none", "--workers", 0)
     assert done.returncode == 0, done.stderr
     assert "stitch: 3 done, 0 already there, 0 failed" in done.stdout
-    done = scaat("stitch", "--out", out, "--map-mpp", 8, "--ngff", "0.4", "--workers", 1)
+    done = scaat("stitch", "--out", out, "--map-mpp", 8, "--ngff", "0.4", "--workers", 0)
     assert done.returncode == 0, done.stderr
     made = SlideMap(next((out / "maps").glob("*.ome.zarr")))
     assert (made.mpp, made.ngff) == (8.0, "0.4")
-    done = scaat("export", "--out", out, "--formats", "geojson", "--max-tiles", 3, "--workers", 1)
+    done = scaat("export", "--out", out, "--formats", "geojson", "--max-tiles", 3, "--workers", 0)
     assert done.returncode == 0, done.stderr
     assert "export: 3 done" in done.stdout
     assert scaat("verify", "--out", out).returncode == 0
@@ -182,13 +182,13 @@ def test_another_format_is_added_and_only_prune_removes(
     out = tmp_path / "out"
     shutil.copytree(whole[0], out)
     before = {p.name for p in (out / "overlays").iterdir()}
-    done = scaat("export", "--out", out, "--formats", "csv", "--workers", 1)
+    done = scaat("export", "--out", out, "--formats", "csv", "--workers", 0)
     assert done.returncode == 0, done.stderr
     assert "press F" in " ".join(done.stdout.split())
     csvs = {f"slide-{number}.csv" for number in range(3)}
     assert {p.name for p in (out / "overlays").iterdir()} == before | csvs
     assert scaat("verify", "--out", out).returncode == 0
-    done = scaat("export", "--out", out, "--formats", "csv", "--prune", "--workers", 1)
+    done = scaat("export", "--out", out, "--formats", "csv", "--prune", "--workers", 0)
     assert done.returncode == 0, done.stderr
     left = {p.name for p in (out / "overlays").glob("slide-*")}
     assert left == csvs | {f"slide-{number}.json" for number in range(3)}

@@ -72,7 +72,7 @@ def test_the_command_adds_and_prunes_only_when_asked(
     store.rename(tmp_path / "saliency" / "S1.zarr")
 
     def scaat(*more: str) -> None:
-        arguments = ["export", "--out", str(tmp_path), "--workers", "1", "-q", *more]
+        arguments = ["export", "--out", str(tmp_path), "--workers", "0", "-q", *more]
         assert run_command(lambda: app(arguments, standalone_mode=False)) == 0
 
     scaat("--formats", "geojson")

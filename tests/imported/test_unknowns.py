@@ -59,7 +59,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         bundle = folder / f"model-{name}"
         found[name] = import_model(source, bundle, SAID, reference=reference)
         settings = {
-            "manifest": cohort, "out": folder / name, "model": bundle, "engine": {"workers": 1},
+            "manifest": cohort, "out": folder / name, "model": bundle, "engine": {"workers": 0},
             "keep_patches": True,  # the first one's are the reference of the second
             "export": {"formats": ["geojson", "png", "csv"]},
         }  # fmt: skip

@@ -39,7 +39,7 @@ def out(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = run_forked(
         ["run", "--manifest", folder / "cohort.csv", "--out", folder / "out", "--mpp", 4,
          "--patch-size", 64, "--overlap", 0.25, "--classes", "Normal,Tumor", "--epochs", 6,
-         "--workers", 1, "--seed", 1],
+         "--workers", 0, "--seed", 1],
     )  # fmt: skip
     assert done.returncode in FINISHED, done.stderr
     return folder / "out"

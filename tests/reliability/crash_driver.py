@@ -71,7 +71,7 @@ def settings(manifest: Path, out: Path) -> Any:
             # Without the figures: they are put in their place like the rest, and drawing them
             # takes longer than everything else.
             "export": {"formats": ("geojson", "ome-tiff", "png", "csv")},
-            "engine": {"workers": 1},
+            "engine": {"workers": 0},
         }
     )  # fmt: skip
 

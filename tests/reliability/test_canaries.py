@@ -29,7 +29,7 @@ from pathology_scaat.training.small_cnn import SmallNet
 
 pytestmark = pytest.mark.slow
 
-SMALL = ("--mpp", "2.0", "--patch-size", "32", "--workers", "1", "--quiet")
+SMALL = ("--mpp", "2.0", "--patch-size", "32", "--workers", "0", "--quiet")
 
 
 def people_and_paths(tmp_path: Path) -> list[str]:

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from forked_command import start_forked
 
 DRIVER = Path(__file__).with_name("crash_driver.py")
 KILLS = int(os.environ.get("SCAAT_KILLS", "20"))
@@ -28,21 +27,20 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def found() -> dict[str, dict[str, object]]:
-    """What the driver found, by signal."""
+def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, object]]:
+    """What the driver found, by signal: a fork of a process that has loaded the libraries."""
     plan = [f"KILL:{KILLS}", *(f"{name}:3" for name in POLITE)]
-    done = subprocess.run(
-        [sys.executable, str(DRIVER), "--seed", SEED, *plan],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        check=False,
+    output = tmp_path_factory.mktemp("crashes") / "output"
+    driver = start_forked(
+        DRIVER.stem, ["--seed", SEED, *plan], output=output, folder=DRIVER.parent, environment={}
     )
-    assert done.returncode == 0, done.stdout + done.stderr
-    sums: dict[str, dict[str, object]] = json.loads(done.stdout.splitlines()[-1])
+    code = driver.wait(max(600, KILLS * 20))
+    said = output.read_text(encoding="utf-8")
+    assert code == 0, said
+    sums: dict[str, dict[str, object]] = json.loads(said.splitlines()[-1])
     wrong = ("faults", "reruns_failed", "reruns_different", "left_behind")
     none = dict.fromkeys(wrong, 0)
-    assert all({name: of[name] for name in wrong} == none for of in sums.values()), done.stdout
+    assert all({name: of[name] for name in wrong} == none for of in sums.values()), said
     return sums
 
 

@@ -39,7 +39,7 @@ def good(cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The output folder of an undisturbed run."""
     out = tmp_path_factory.mktemp("undisturbed") / "out"
     # Not in this process: what other tests set in it (threads, kernels) may change last bits.
-    done = run_scaat("run", "--manifest", cohort, "--out", out, "--workers", 1, *RUN)
+    done = run_scaat("run", "--manifest", cohort, "--out", out, "--workers", 0, *RUN)
     assert done.returncode in FINISHED, done.stderr
     return out
 
@@ -105,7 +105,7 @@ def test_a_part_of_the_cluster_is_killed(
             assert "the dask scheduler was lost" in said
             # Workers end with their scheduler; what they still finish is whole.
             assert wait_until(lambda: all(w.poll() is not None for w in cluster.workers), 60)
-        again = run_scaat(*args, "--workers", "1")
+        again = run_scaat(*args, "--workers", "0")
     assert again.returncode in FINISHED, again.stdout + again.stderr
     assert digest(out) == undisturbed
     assert not list(out.rglob("*.partial-*"))
@@ -133,7 +133,7 @@ def test_a_cluster_whose_last_worker_died_is_given_up(
         "has no worker that takes work; start it again" in r["reason"] for r in read_status(out)
     )
     assert_rows_are_true(out, 3)
-    again = run_scaat(*args, "--workers", "1")
+    again = run_scaat(*args, "--workers", "0")
     assert again.returncode in FINISHED, again.stdout + again.stderr
     assert digest(out) == undisturbed
 
@@ -153,7 +153,7 @@ def test_a_worker_over_its_memory_limit_is_one_sentence(
     assert "its worker process died (out of memory?)" in said
     assert "Traceback" not in said
     assert_rows_are_true(out, 3)
-    again = run_scaat(*args, "--workers", "1", in_process=True)
+    again = run_scaat(*args, "--workers", "0", in_process=True)
     assert again.returncode in FINISHED, again.stdout + again.stderr
     same = {
         name: value for name, value in undisturbed.items() if name.startswith("patches/slide-0")

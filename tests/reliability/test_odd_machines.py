@@ -18,7 +18,7 @@ from reliability_tools import read_status
 import pathology_scaat
 
 HERE = Path(__file__).resolve().parent
-SMALL = ("--mpp", "1.0", "--patch-size", "32", "--epochs", "2", "--workers", "1")
+SMALL = ("--mpp", "1.0", "--patch-size", "32", "--epochs", "2", "--workers", "0")
 PACKAGE = Path(pathology_scaat.__file__).resolve().parent
 
 
@@ -60,7 +60,7 @@ def test_a_disk_without_links_syncs_or_exchange_holds_a_whole_run(
     done = scaat(*words, environment=odd, cwd=disk)
     assert done.returncode == 0, done.stderr + done.stdout
     assert {row["export"] for row in read_status(disk / "out")} == {"done"}
-    again = scaat("stitch", "--out", "out", "--ngff", ngff, "--overwrite", "--workers", "1",
+    again = scaat("stitch", "--out", "out", "--ngff", ngff, "--overwrite", "--workers", "0",
                   environment=odd, cwd=disk)  # fmt: skip
     assert again.returncode == 0, again.stderr
     assert not list((disk / "out").rglob("*.partial*"))
@@ -80,7 +80,7 @@ def test_a_disk_that_cannot_hold_results_is_refused_before_tiling(
 ) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
-    done = scaat("tile", "--manifest", cohort, "--out", disk / "out", "--workers", "1",
+    done = scaat("tile", "--manifest", cohort, "--out", disk / "out", "--workers", "0",
                  environment=on_disk(shim, disk, without), cwd=tmp_path)  # fmt: skip
     assert done.returncode != 0
     assert words in done.stderr

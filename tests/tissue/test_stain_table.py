@@ -134,7 +134,7 @@ def test_ink_is_reported_and_kept_by_the_command(tmp_path: Path) -> None:
     found = []
     for name, *more in (("dropped",), ("kept", "--keep-ink")):
         done = run_scaat("tile", "--manifest", tmp_path / "cohort.csv", "--out", tmp_path / name,
-                         "--mpp", "4", "--patch-size", "32", "--workers", "1", *more,
+                         "--mpp", "4", "--patch-size", "32", "--workers", "0", *more,
                          in_process=True)  # fmt: skip
         assert done.returncode == 0, done.stderr
         with (tmp_path / name / "slides.csv").open(encoding="utf-8") as stream:

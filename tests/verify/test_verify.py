@@ -30,7 +30,7 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = folder / "out"
     done = run_scaat(
         "run", "--manifest", make_cohort(folder), "--out", out, "--mpp", "1.0", "--patch-size",
-        "32", "--epochs", 1, "--workers", 1, "--quiet", in_process=True,
+        "32", "--epochs", 1, "--workers", 0, "--quiet", in_process=True,
     )  # fmt: skip
     assert done.returncode in FINISHED, done.stderr
     return out

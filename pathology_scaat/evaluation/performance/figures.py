@@ -73,4 +73,13 @@ def write_figure(
         axes[4].set_xticks(range(len(names)), names, rotation=30)
         axes[4].set_yticks(range(len(names)), names)
         axes[4].set(xlabel="predicted", ylabel="truth", title="Confusion")
+        _lay_out(figure)
         figure.savefig(partial, format="svg", metadata={"Date": None})
+
+
+def _lay_out(figure: Figure) -> None:
+    """Place the panels now: while an engine for it is set, saving draws all of it twice."""
+    engine = figure.get_layout_engine()
+    if engine is not None:
+        engine.execute(figure)
+        figure.set_layout_engine(None)
