@@ -34,7 +34,7 @@ LABELLED_SETTINGS: dict[str, Any] = {
         "epochs": 14,
         "patience": 14,
         "learning_rate": 3e-3,
-        "bag": {"patches_per_bag": 48, "draws_per_epoch": 3},
+        "bag": {"patches_per_bag": 12, "draws_per_epoch": 12},
         "positive_class": TRUTH_CLASS,
     },
     "explain": {"target": TRUTH_CLASS},

@@ -103,5 +103,11 @@ def quick_bags() -> TrainConfig:
         patience=6,
         learning_rate=1e-2,
         augment=AugmentConfig(stain=0.05, stain_shift=0.0, brightness=0.05, contrast=0.05),
-        bag=BagConfig(patches_per_bag=16, bags_per_step=4, draws_per_epoch=6, attention_width=16),
+        bag=BagConfig(
+            patches_per_bag=16,
+            bags_per_step=4,
+            draws_per_epoch=6,
+            attention_width=16,
+            attention_steps=40,
+        ),
     )

@@ -126,6 +126,11 @@ def smoothed_loss(logits: FloatArray, labels: NDArray[Any]) -> float:
     >>> smoothed_loss(unsure, np.array([0, 1])) < smoothed_loss(sure, np.array([0, 1]))
     True
     """
+    return float(smoothed_losses(logits, labels).mean())
+
+
+def smoothed_losses(logits: FloatArray, labels: NDArray[Any]) -> NDArray[np.float64]:
+    """Cross-entropy of each case against Platt's targets, (n,), in nats: see `smoothed_loss`."""
     smallest = min(int(np.sum(labels == k)) for k in np.unique(labels))
     spread = 1 / (smallest + 2)
     z = logits.astype(np.float64)
@@ -133,7 +138,8 @@ def smoothed_loss(logits: FloatArray, labels: NDArray[Any]) -> float:
     log_sum = top + np.log(np.exp(z - top[:, None]).sum(axis=1))
     mine = z[np.arange(len(z)), labels]
     others = (z.sum(axis=1) - mine) / max(z.shape[1] - 1, 1)
-    return float((log_sum - (1 - spread) * mine - spread * others).mean())
+    losses: NDArray[np.float64] = log_sum - (1 - spread) * mine - spread * others
+    return losses
 
 
 def calibrated_loss(logits: FloatArray, labels: NDArray[Any], most: int = 20_000) -> float:

@@ -59,12 +59,31 @@ class BagConfig(BagHeadConfig):
     of: BagUnit = Field(
         "slide", description="what one bag is: a slide, or all slides of a patient together"
     )
-    bags_per_step: int = Field(4, ge=2, le=1024, description="slides in one step")
+    bags_per_step: int = Field(
+        16,
+        ge=2,
+        le=1024,
+        description="slides in one step: with few of them stains and other differences between "
+        "slides hide what only a few of their patches show",
+    )
     patches_per_bag: int = Field(
-        64, ge=2, le=65536, description="patches drawn at random from a slide for one step"
+        16, ge=2, le=65536, description="patches drawn at random from a slide for one step"
     )
     draws_per_epoch: int = Field(
-        4, ge=1, le=1000, description="bags drawn from each training slide in one epoch"
+        16, ge=1, le=1000, description="bags drawn from each training slide in one epoch"
+    )
+    attention_steps: int = Field(
+        1000,
+        ge=0,
+        le=1_000_000,
+        description="steps at the end in which attention alone learns from whole slides, on "
+        "features that are computed once; 0: none",
+    )
+    attention_patches: int = Field(
+        1024,
+        ge=2,
+        description="patches of a training slide, spread evenly over it, that attention learns "
+        "from at the end",
     )
     start: float = Field(
         0.5,

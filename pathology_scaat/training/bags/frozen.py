@@ -25,9 +25,9 @@ from pathology_scaat.training import builders
 from pathology_scaat.training.augment import to_float
 from pathology_scaat.training.bags.data import BagBatch, BagTable
 from pathology_scaat.training.bags.model import BagModel
-from pathology_scaat.training.bags.predict import bag_logits
 from pathology_scaat.training.bags.trainer import EVALUATION_BATCH, BagTrainer
 from pathology_scaat.training.config import TrainConfig
+from pathology_scaat.training.data import BatchLoader
 from pathology_scaat.training.heads.feature_files import (
     PATCHES,
     read_feature_file,
@@ -157,13 +157,12 @@ class FrozenBagTrainer(BagTrainer):
     def _watch(self, state: Any) -> dict[str, float]:
         return {}
 
-    def _logits(self, most: int | None = None) -> NDArray[np.float32]:
-        model = self.judged
-        assert isinstance(model, BagModel)  # noqa: S101  (for the type checker)
-        model.eval()
-        kept = self.features[id(self.val)]
-        found = [bag_logits(model, features.to(self.device)) for features in kept]
-        return np.stack(found) if found else np.zeros((0, self.job.n_classes), np.float32)
+    def _features_of(
+        self, model: BagModel, table: BagTable, loader: BatchLoader, most: int | None
+    ) -> Iterator[Tensor]:
+        """Features (n, F) of all patches of each bag: they are here already."""
+        for features in self.features[id(table)]:
+            yield features.to(self.device)
 
 
 def _held(path: Path, slide_id: str, encoder: str, store: PatchStore) -> NDArray[np.float32] | None:

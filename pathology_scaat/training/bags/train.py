@@ -29,7 +29,7 @@ from pathology_scaat.training.train import (
     finished_training,
 )
 
-BAG_DEFAULTS_VERSION = 2
+BAG_DEFAULTS_VERSION = 3
 """Raised when a default of bag learning changes: the same settings then train another model."""
 
 NOT_FOR_BAGS = ("batch_size", "multi_label", "multi_label_min_coverage", "validation_share",

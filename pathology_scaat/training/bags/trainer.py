@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -37,6 +38,7 @@ from pathology_scaat.training.bags.data import (
     epoch_of_bags,
     mixed_patches,
 )
+from pathology_scaat.training.bags.finishing import Finished, finished, later_unless_worse
 from pathology_scaat.training.bags.job import BagJob, bag_bundle_config
 from pathology_scaat.training.bags.model import BagModel, tall_image, with_head
 from pathology_scaat.training.bags.predict import bag_logits, encode
@@ -50,6 +52,7 @@ from pathology_scaat.training.held_out import measure_held_out_slides
 from pathology_scaat.training.job import TrainingState
 from pathology_scaat.training.logs import log_text
 from pathology_scaat.training.loop import StepBatch, TrainingLoop
+from pathology_scaat.training.lora import merge_lora
 from pathology_scaat.training.neighbours import NeighbourIndex, build_index
 from pathology_scaat.training.references import References
 from pathology_scaat.training.results import TrainProgress, TrainResult
@@ -257,24 +260,52 @@ class BagTrainer(TrainingLoop):
 
     def _logits(self, most: int | None = None) -> NDArray[np.float32]:
         """Logits (n, K) of the validation bags, from ``most`` of their patches or from all."""
-        table = self.val
         model = self.judged
         assert isinstance(model, BagModel)  # noqa: S101  (for the type checker)
         model.eval()
-        found = []
+        return self._logits_of(model, most)
+
+    def _logits_of(self, model: BagModel, most: int | None = None) -> NDArray[np.float32]:
+        features = self._features_of(model, self.val, self.val_loader, most)
+        found = [bag_logits(model, one) for one in features]
+        return np.stack(found) if found else np.zeros((0, self.job.n_classes), np.float32)
+
+    # -- the end
+    def _features_of(
+        self, model: BagModel, table: BagTable, loader: BatchLoader, most: int | None
+    ) -> Iterator[Tensor]:
+        """Features (n, F) of each bag, of ``most`` of its patches or of all."""
         for bag in range(len(table)):
             chosen = table.members(bag) if most is None else table.spread(bag, most)
             parts = [
                 chosen[i : i + EVALUATION_BATCH] for i in range(0, len(chosen), EVALUATION_BATCH)
             ]
-            features = encode(model, (patches for _, patches in self.val_loader(parts)))
-            found.append(bag_logits(model, features))
-        return np.stack(found) if found else np.zeros((0, self.job.n_classes), np.float32)
+            yield encode(model, (patches for _, patches in loader(parts)))
 
-    # -- the end
-    def _finish(self, state: TrainingState, seconds: float) -> TrainResult:
+    def _finished(self, model: BagModel, epoch: int) -> Finished:
+        return finished(
+            model, epoch, self.job, self.objective, self._logits_of,
+            lambda m: self._features_of(m, self.train, self.loader, self.bags.attention_patches),
+        )  # fmt: skip
+
+    def _choose_and_finish(self, state: TrainingState) -> Finished:
+        """The best epoch's weights only where the last epoch's are surely worse, both finished."""
+        last = None
+        if state.chosen is not None and state.chosen_epoch != state.epoch:
+            last = copy.deepcopy(self.judged)
+            assert isinstance(last, BagModel)  # noqa: S101  (for the type checker)
+            merge_lora(last)
         self._restore(state)
-        logits, labels = self._logits(), self.val.labels
+        best = self._finished(self.model, state.chosen_epoch)
+        if last is None:
+            return best
+        return later_unless_worse(best, self._finished(last, state.epoch), self.val.labels)
+
+    def _finish(self, state: TrainingState, seconds: float) -> TrainResult:
+        chosen = self._choose_and_finish(state)
+        self.model, state.chosen_epoch, logits = chosen.model, chosen.epoch, chosen.logits
+        self.notes.extend(chosen.notes)
+        labels = self.val.labels
         temperature = 1.0
         held_out: HeldOut | None = None
         found: dict[str, float] = {}

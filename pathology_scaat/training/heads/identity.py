@@ -10,7 +10,7 @@ from pathology_scaat.training.bundle_config import slide_key
 from pathology_scaat.training.config import TrainConfig
 from pathology_scaat.training.heads.config import SCHEMA_VERSION, Target, Unit
 from pathology_scaat.training.heads.data import FeatureBag
-from pathology_scaat.training.heads.settings import USED, bag_settings
+from pathology_scaat.training.heads.settings import NOT_OF_HEADS, USED, bag_settings
 
 
 def identity_of(
@@ -33,7 +33,7 @@ def identity_of(
                 for b in sorted([*train, *val], key=lambda b: b.bag_id)
             ],
             "config": config.model_dump(mode="json", include=USED - {"cache_bytes", "bag"}),
-            "bag": bag_settings(config, target).model_dump(mode="json", exclude={"of"}),
+            "bag": bag_settings(config, target).model_dump(mode="json", exclude=NOT_OF_HEADS),
             "seed": seed,
         }
     )  # fmt: skip

@@ -16,7 +16,7 @@ from pathology_scaat.training.heads.data import FeatureBag, check_alike, is_know
 from pathology_scaat.training.heads.identity import counts_by_class, identity_of, keys_by_split
 from pathology_scaat.training.heads.judging import judge_classes, judge_survival
 from pathology_scaat.training.heads.learning import HeadLearning
-from pathology_scaat.training.heads.settings import USED, head_settings
+from pathology_scaat.training.heads.settings import NOT_OF_HEADS, USED, head_settings
 from pathology_scaat.training.positive_class import positive_class
 from pathology_scaat.training.results import TrainProgress
 
@@ -143,7 +143,7 @@ def train_head(
             median_risk=judged.median_risk,
             training={
                 **config.model_dump(mode="json", include=USED - {"cache_bytes"}),
-                "bag": work.bag.model_dump(mode="json", exclude={"of"}),
+                "bag": work.bag.model_dump(mode="json", exclude=NOT_OF_HEADS),
                 "seed": seed,
                 **of_fold,
             },
