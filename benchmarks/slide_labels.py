@@ -221,10 +221,12 @@ def summary(runs: Sequence[dict[str, Any]], truth: dict[str, bool]) -> dict[str,
         )
         result["arms"][arm] = row
 
-    def contrast(name: str, arm: str, other: str, factor: float, goal: str) -> None:
+    def contrast(
+        name: str, arm: str, other: str, factor: float, goal: str, maps: Sequence[str] = MAPS[:2]
+    ) -> None:
         """Whether one arm's maps are ``factor`` times another's: mean of A - factor * B."""
         seeds = _shared(runs, arm, other)
-        for which in MAPS[:2] if seeds else ():
+        for which in maps if seeds else ():
             a, b = (_precision(runs, one, seeds, which) for one in (arm, other))
             ratios = a.mean(axis=1) / b.mean(axis=1)
             result["contrasts"][f"{name}: {which}"] = as_json(
@@ -237,6 +239,8 @@ def summary(runs: Sequence[dict[str, Any]], truth: dict[str, bool]) -> dict[str,
 
     contrast("bag-scaat against copying", "bag-scaat", "copy-scaat", GOAL_TO_COPY,
              "at least 2 times: the interval of A - 2 B lies above 0")  # fmt: skip
+    contrast("bag-scaat minus copying", "bag-scaat", "copy-scaat", 1.0,
+             "the interval of A - B lies above 0", MAPS)  # fmt: skip
     contrast("bag-plain against copying", "bag-plain", "copy-scaat", GOAL_TO_COPY,
              "at least 2 times")  # fmt: skip
     contrast("bag-scaat against annotated", "bag-scaat", "annotated-scaat", GOAL_TO_ANNOTATED,

@@ -16,9 +16,9 @@ from planted import add_shortcut, make_patches
 from planted_hard import make_hard_patches
 
 from pathology_scaat.artifacts.atomic import atomic_path
+from pathology_scaat.artifacts.status import StatusTable
 from pathology_scaat.demo import make_demo_cohort
 from pathology_scaat.evaluation.evaluation_set import EvaluationSet, evaluation_set_from_stores
-from pathology_scaat.evaluation.held_out import read_column
 from pathology_scaat.patches import TileConfig, TileJob, tile_slide
 from pathology_scaat.training.bundle import read_bundle_config
 
@@ -194,7 +194,7 @@ def load_run(limits: tuple[int, int, int]) -> Benchmark:
     out = Path(os.environ["SCAAT_RUN"])
     drawn = Path(os.environ.get("SCAAT_RUN_ANNOTATIONS", out / "annotations"))
     config = read_bundle_config(out / "model")
-    splits = read_column(out, "split")
+    splits = StatusTable(out).column("split")
     parts = []
     for split, limit in zip(("train", "val", "test"), limits, strict=True):
         stores = {i: out / f"patches/{i}.zarr" for i, s in splits.items() if s == split}

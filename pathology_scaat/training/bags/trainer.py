@@ -59,9 +59,9 @@ from pathology_scaat.training.results import TrainProgress, TrainResult
 from pathology_scaat.training.sampling import class_weights
 
 WHAT_MAY_HELP = (
-    "What may help where a class fills little of its slides: more slides; annotations of a few of "
-    "them (--labels mixed); or --labels copy, which found rare tumour better in the one cohort "
-    "where both were measured (docs/slide-labels.md)."
+    "What may help where a class fills little of its slides: more slides, more of them in a step "
+    "(train: bag: bags_per_step), or annotations of a few (--labels mixed); what was measured "
+    "stands in docs/slide-labels.md."
 )
 EVALUATION_BATCH = 256
 """Patches at once where nothing is differentiated."""
