@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pathology_scaat.metrics.functional.calibration import fit_temperature, smoothed_losses
-from pathology_scaat.scaat.objective import SingleLabelObjective
+from pathology_scaat.scaat.objective import Objective
 from pathology_scaat.training.bags.head import BagHead
 
 SLIDES_PER_STEP = 8
@@ -37,7 +37,7 @@ def finish_attention(
     head: BagHead,
     features: Sequence[Tensor],
     labels: NDArray[np.int64],
-    objective: SingleLabelObjective,
+    objective: Objective,
     *,
     steps: int,
     seed: int,
@@ -53,7 +53,7 @@ def finish_attention(
         Of each training slide (or case), on any device.
     labels : (n,) int64
         Class of each.
-    objective : SingleLabelObjective
+    objective : Objective
         What end-to-end training minimised.
     steps : int
         Steps of eight slides; the learning rate falls to 0 over them. 0 changes nothing.

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pathology_scaat.scaat.objective import SingleLabelObjective
+from pathology_scaat.scaat.objective import Objective
 from pathology_scaat.training.bags.attention import (
     finish_attention,
     has_attention,
@@ -52,7 +52,7 @@ def finished(
     model: BagModel,
     epoch: int,
     job: BagJob,
-    objective: SingleLabelObjective,
+    objective: Objective,
     validation_logits: Callable[[BagModel], NDArray[np.float32]],
     training_features: Callable[[BagModel], Iterator[Tensor]],
 ) -> Finished:
@@ -66,7 +66,7 @@ def finished(
         From which its weights are.
     job : BagJob
         Labels of the slides, and the settings.
-    objective : SingleLabelObjective
+    objective : Objective
         What the training minimised.
     validation_logits : callable
         Logits (n, K) of the validation slides under a model.

@@ -290,10 +290,11 @@ class BagTrainer(TrainingLoop):
 
     def _choose_and_finish(self, state: TrainingState) -> Finished:
         """The best epoch's weights only where the last epoch's are surely worse, both finished."""
-        last = None
+        last: BagModel | None = None
         if state.chosen is not None and state.chosen_epoch != state.epoch:
-            last = copy.deepcopy(self.judged)
-            assert isinstance(last, BagModel)  # noqa: S101  (for the type checker)
+            judged = self.judged
+            assert isinstance(judged, BagModel)  # noqa: S101  (for the type checker)
+            last = copy.deepcopy(judged)
             merge_lora(last)
         self._restore(state)
         best = self._finished(self.model, state.chosen_epoch)
