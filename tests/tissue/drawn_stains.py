@@ -8,7 +8,7 @@ textbooks show it), and how much of each a nucleus, cytoplasm and a fibre take u
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 
 import cv2
 import numpy as np
@@ -176,6 +176,7 @@ def unmixed(rgb: NDArray[np.uint8]) -> Maps:
     return nuclei / 0.7, eosin * (1 - fibrous) / 0.5, eosin * fibrous / 0.6
 
 
+@cache  # of every stain of one section the same
 def strokes(shape: tuple[int, int], px_um: float) -> tuple[NDArray[np.float32], ...]:
     """How much ink each of two pen strokes leaves, (h, w) float32, about 1 where there is ink.
 
@@ -204,5 +205,10 @@ def photograph(
 ) -> NDArray[np.uint8]:
     """What the camera sees of densities on glass, with its noise."""
     light = np.array(glass, dtype=np.float32) * 10.0 ** (-density)
-    noise = np.random.default_rng(seed).normal(0, 1.2, density.shape).astype(np.float32)
-    return np.clip(np.round(light + noise), 0, 255).astype(np.uint8)
+    return np.clip(np.round(light + _camera_noise(density.shape, seed)), 0, 255).astype(np.uint8)
+
+
+@lru_cache(maxsize=4)
+def _camera_noise(shape: tuple[int, ...], seed: int) -> NDArray[np.float32]:
+    """The same in every photograph of a size, (h, w, 3)."""
+    return np.random.default_rng(seed).normal(0, 1.2, shape).astype(np.float32)
