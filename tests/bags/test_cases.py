@@ -73,7 +73,8 @@ def trained(cohort: tuple[Path, Path]) -> Path:
         {
             "labels": "slide", "method": "plain", "backbone_options": {"widths": (8, 16)},
             "epochs": 4, "learning_rate": 1e-2,
-            "bag": {"of": "patient", "patches_per_bag": 16, "attention_width": 16},
+            "bag": {"of": "patient", "patches_per_bag": 16, "draws_per_epoch": 4,
+                    "attention_width": 16, "attention_steps": 20},
         }
     )  # fmt: skip
     result = train(table, out, config=config, device="cpu")

@@ -43,7 +43,8 @@ SMALL = {
     "tile": {"mpp": 0.5, "patch_size_px": 32, "overlap": "0"},
     "train": {
         "epochs": 4, "patience": 4, "learning_rate": 1e-2, "backbone_options": {"widths": (8, 16)},
-        "bag": {"patches_per_bag": 16, "draws_per_epoch": 3, "attention_width": 8},
+        "bag": {"patches_per_bag": 16, "draws_per_epoch": 3, "attention_width": 8,
+                "attention_steps": 20},
     },
     "export": {"formats": ["geojson"], "min_region_um2": 1000},  # slides are 128 µm wide
     "engine": {"workers": 0},

@@ -15,7 +15,8 @@ SETTINGS = {
     "tile": {"mpp": 0.5, "patch_size_px": 32, "overlap": "0"},
     "train": {
         "epochs": 2, "patience": 2, "learning_rate": 1e-2, "backbone_options": {"widths": (8, 16)},
-        "bag": {"patches_per_bag": 16, "draws_per_epoch": 1, "attention_width": 8},
+        "bag": {"patches_per_bag": 16, "draws_per_epoch": 1, "attention_width": 8,
+                "attention_steps": 20},
     },
     "export": {"formats": ["geojson"]},
     "engine": {"workers": 0},
