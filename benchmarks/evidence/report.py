@@ -28,7 +28,7 @@ from data import Benchmark, load_once
 from run import A_CORE, cell_path, cells, machine
 from stored import comparison_from
 
-from pathology_scaat.artifacts.atomic import write_json, write_text_if_changed
+from pathology_scaat.artifacts.atomic import write_json
 from pathology_scaat.evaluation.comparison import Comparison, compare_measurements, without_nan
 from pathology_scaat.evaluation.comparison_report import comparison_markdown, draw_comparison
 from pathology_scaat.evaluation.measurement import Measurement
@@ -182,8 +182,7 @@ def write_report(folder: Path, stem: str, content: dict[str, Any], unit: str) ->
     (folder / f"{stem}.md").write_text(text, encoding="utf-8")
     draw_comparison(comparison, folder / f"{stem}.png")
     # thousands of numbers by image: an indentation of 2 would be a third of the file
-    text = json.dumps(_short(without_nan(content)), indent=1, sort_keys=True, allow_nan=False)
-    write_text_if_changed(folder / f"{stem}.json", text + "\n")
+    write_json(folder / f"{stem}.json", _short(without_nan(content)), indent=1)
 
 
 def _short(value: Any) -> Any:

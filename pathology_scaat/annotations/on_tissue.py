@@ -16,8 +16,8 @@ from pathology_scaat.geometry import PatchGrid
 MIN_ON_TISSUE = 0.5
 """A class with less of its annotated area on tissue is told."""
 
-MIN_PLACES = 8
-"""Areas with the middles of fewer places of the grid say nothing."""
+MIN_CELLS = 8
+"""Areas that hold the middles of fewer cells of the grid say nothing."""
 
 _MOST_AREAS = 5000
 
@@ -37,9 +37,9 @@ def off_tissue_notes(
     class_names : sequence of str
         Classes asked for.
     grid : PatchGrid
-        The slide's grid; a place counts for an area if its middle lies in it.
+        The slide's grid; a cell counts for an area if its middle lies in it.
     index : (N, 2) int
-        Column and row of each place that holds tissue.
+        Column and row of each cell that holds tissue.
     """
     side, step = grid.patch_size_level0_px, grid.step_level0_px
     corner = (grid.anchor_x_px + (side - step) / 2, grid.anchor_y_px + (side - step) / 2)
@@ -52,7 +52,7 @@ def off_tissue_notes(
     for number, name in enumerate(class_names):
         own = [p.geometry for p, owner in zip(drawn, owners, strict=False) if owner == number]
         inside = area_mask(own, corner, step, shape)
-        if np.count_nonzero(inside) < MIN_PLACES or not tissue.any():
+        if np.count_nonzero(inside) < MIN_CELLS or not tissue.any():
             continue
         share = float(tissue[inside].mean())
         if share < MIN_ON_TISSUE:

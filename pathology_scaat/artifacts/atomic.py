@@ -242,11 +242,12 @@ def atomic_path(final: Path) -> Iterator[Path]:
     _unfinished.discard(partial)
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: Any, indent: int = 2) -> None:
     """Write indented JSON with sorted keys, atomically."""
     with atomic_path(path) as partial:
         partial.write_text(
-            json.dumps(value, indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n",
+            json.dumps(value, indent=indent, sort_keys=True, allow_nan=False, ensure_ascii=False)
+            + "\n",
             encoding="utf-8",
         )
 

@@ -21,7 +21,7 @@ from pathology_scaat.training.bags.job import BagJob
 from pathology_scaat.training.bags.model import BagModel
 
 NOT_FINISHED = (
-    "After the last epoch attention alone learnt from whole slides; the validation slides were "
+    "At the end attention alone learnt from whole slides; the validation slides were "
     "surely worse predicted then, so that it was left as it was before."
 )
 
@@ -92,7 +92,7 @@ def finished(
         model.head.load_state_dict(kept)
         return Finished(model, epoch, before, (NOT_FINISHED,))
     note = (
-        f"After the last epoch attention alone learnt from whole slides "
+        f"At the end attention alone learnt from whole slides "
         f"({settings.attention_steps:,} steps, at most {settings.attention_patches:,} patches of "
         "each slide)."
     )

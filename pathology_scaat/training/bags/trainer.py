@@ -15,7 +15,6 @@ from pathology_scaat.metrics.classification import scores
 from pathology_scaat.metrics.functional.calibration import (
     fit_temperature,
     mean_loss,
-    smoothed_loss,
 )
 from pathology_scaat.scaat.method import Visit
 from pathology_scaat.scaat.objective import SingleLabelObjective
@@ -28,6 +27,7 @@ from pathology_scaat.training.backbones import (
     set_trainable,
     train_mode,
 )
+from pathology_scaat.training.bags.attention import losses_of_slides
 from pathology_scaat.training.bags.batch_norm import estimate_statistics, freeze_batch_norm
 from pathology_scaat.training.bags.data import (
     BagBatch,
@@ -373,5 +373,4 @@ def _calibrated_loss(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> 
     """Cross-entropy at the temperature that suits it best, in nats."""
     if len(np.unique(labels)) < 2:
         return mean_loss(logits, labels)
-    warm = fit_temperature(logits, labels, smoothed=True)
-    return smoothed_loss(logits / warm, labels)
+    return float(losses_of_slides(logits, labels).mean())
