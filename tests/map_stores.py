@@ -35,8 +35,12 @@ def make_saliency_store(
     shuffle: bool = False,
     model: dict[str, Any] | None = None,
     unlike: Any = None,
+    of_slides: bool = False,
 ) -> Path:
-    """Write a store; what is not given is drawn at random."""
+    """Write a store; what is not given is drawn at random.
+
+    ``of_slides`` is of a model of whole slides, which says what each patch contributes.
+    """
     rng = np.random.default_rng(seed)
     index = grid.all_indices()
     if kept is not None:
@@ -84,6 +88,8 @@ def make_saliency_store(
     ]
     if unlike is not None:
         columns.append(("unlike", np.array(np.broadcast_to(unlike, n), np.float32)))
+    if of_slides:
+        columns.append(("contribution", np.log(probability) / max(n, 1)))
     for name, data in columns:
         array = group.create_array(
             name, shape=data.shape, dtype=data.dtype,

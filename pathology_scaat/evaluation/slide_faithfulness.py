@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pathology_scaat.training.bags.head import BagHead
+from pathology_scaat.training.bags.slopes import least_said
 
 Floats = NDArray[np.float64]
 
@@ -251,8 +252,8 @@ def measure_slide(
     seed : int
         Of random orders and controls; another one for each slide, so that they do not share them.
     evidence : (n,), optional
-        Mean of each patch in the evidence map (contribution x position); patches whose probability
-        passes one half are the marked ones in any case.
+        Mean of each patch in the evidence map (contribution x position); patches that contribute
+        more than little to the class are the marked ones in any case.
     """
     found: dict[str, Any] = {}
     relevances = {name: make(head, slide) for name, (make, _) in RIVALS.items()}
@@ -267,7 +268,7 @@ def measure_slide(
     with torch.no_grad():
         parts = head.contributions(slide.features) * (len(slide.features) / slide.temperature)
         own = parts.softmax(dim=1)[:, slide.target].cpu().numpy()
-    marked = marked_patches(head, slide, own > 0.5, seed)
+    marked = marked_patches(head, slide, own >= least_said(parts.shape[1]), seed)
     if marked is not None:
         found |= {
             "marked_share": marked.share,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -119,7 +119,10 @@ class Context:
         if not self.facts.has_learnt:
             threshold = math.inf  # no region where nothing is drawn
         shown = self.pictures.examined.shown(self.config.draw_unlike)
-        found = find_regions(self.slide_map, self.qupath_frame, self.config, threshold, shown)
+        found = find_regions(
+            self.slide_map, self.qupath_frame, self.config, threshold, shown,
+            self.facts.least_said(len(self.slide_map.meta.class_names)),
+        )  # fmt: skip
         if found.n_left_out:
             self.notes.append(
                 f"{found.n_left_out} of {found.n_found} high-saliency regions left out "
@@ -129,7 +132,9 @@ class Context:
 
     @cached_property
     def facts(self) -> ModelFacts:
-        return ModelFacts.of(self.slide_map.meta)
+        found = ModelFacts.of(self.slide_map.meta)
+        # maps of earlier versions do not say so themselves
+        return replace(found, of_slides=found.of_slides or self.source.of_slides)
 
     @property
     def object_metadata(self) -> dict[str, str]:

@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from pathology_scaat.stitching.schema import SlideMapMeta
+from pathology_scaat.training.bags.slopes import least_said
 from pathology_scaat.training.bundle_config import (
     NO_YEARS,
     DataYears,
@@ -57,6 +58,9 @@ class ModelFacts:
         Where a model came from that was trained elsewhere.
     data_years : DataYears or None
         How old model and data are; None where the bundle does not record it.
+    of_slides : bool
+        Whether the model learnt from labels of slides: a patch's probability then says what the
+        slide would be given if all its patches contributed as this one does.
     """
 
     fingerprint: str
@@ -69,6 +73,7 @@ class ModelFacts:
     temperature: float | None = None
     imported: ImportRecord | None = None
     data_years: DataYears | None = None
+    of_slides: bool = False
 
     @classmethod
     def of(cls, meta: SlideMapMeta) -> ModelFacts:
@@ -95,9 +100,17 @@ class ModelFacts:
                 None if warm is None else float(warm),
                 ImportRecord.model_validate(imported) if imported else None,
                 DataYears.model_validate(years) if years else None,
+                value.get("of_slides") is True,
             )
         except (ValidationError, TypeError, ValueError, AttributeError):
             return cls(fingerprint, None, "unknown", {}, {}, {}, None)
+
+    def least_said(self, n_classes: int) -> float:
+        """Probability of a class below which a patch contributes little to it; 0 of patch models.
+
+        See :func:`~pathology_scaat.training.bags.slopes.least_said`.
+        """
+        return least_said(n_classes) if self.of_slides else 0.0
 
     @property
     def nothing_learnt(self) -> str:

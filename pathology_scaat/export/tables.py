@@ -19,7 +19,11 @@ from numpy.typing import NDArray
 
 from pathology_scaat.artifacts.atomic import atomic_path
 from pathology_scaat.export.qupath.geojson import number, object_id
-from pathology_scaat.export.qupath.palette import UNLIKE_TRAINING, qupath_classes
+from pathology_scaat.export.qupath.palette import (
+    CONTRIBUTES_LITTLE,
+    UNLIKE_TRAINING,
+    qupath_classes,
+)
 from pathology_scaat.export.tiles import UNLIKE_MEASUREMENT, TileTable
 
 ROWS_A_BATCH = 10_000
@@ -65,6 +69,7 @@ def _store_rows(
     unjudged: NDArray[np.bool_],
 ) -> Iterator[list[tuple[Any, ...]]]:
     classes = [c.name for c in qupath_classes(class_names)]
+    little = table.little
     for start in range(0, len(table), ROWS_A_BATCH):
         edges = table.edges_px[start : start + ROWS_A_BATCH]
         polygons = shapely.to_wkb(shapely.box(*edges.astype(np.float64).T), byte_order=1)
@@ -76,6 +81,7 @@ def _store_rows(
             probability = table.probability[i].tolist()
             properties: dict[str, Any] = {
                 "type": UNLIKE_TRAINING.name if unjudged[i]
+                else CONTRIBUTES_LITTLE.name if little[i]
                 else classes[int(np.argmax(probability))],
                 **{f"{n} probability": float(number(p)) for n, p in
                    zip(classes, probability, strict=True)},

@@ -11,11 +11,14 @@ from pathology_scaat.saliency.schema import UNLIKE_PERCENTILE
 from pathology_scaat.stitching.blend import saliency_factor
 from pathology_scaat.stitching.config import StitchConfig
 from pathology_scaat.stitching.source import SaliencySource
+from pathology_scaat.training.bags.slopes import least_said
 
 BATCH_BYTES = 8 << 20
 
 
 UNLIKE_MEASUREMENT = "Unlike training (percentile)"
+LITTLE_MEASUREMENT = "Contributes little"
+"""Measurement, 1, of the tiles that hardly move what a model of whole slides says of the slide."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,13 @@ class TileTable:
             return np.zeros(len(self), dtype=bool)
         with np.errstate(invalid="ignore"):
             return np.asarray(known >= UNLIKE_PERCENTILE, dtype=bool)
+
+    @property
+    def little(self) -> NDArray[np.bool_]:
+        """Which tiles contribute little to what is said of the slide, (N,); none where a model
+        speaks of patches."""
+        known = dict(self.more).get(LITTLE_MEASUREMENT)
+        return np.zeros(len(self), dtype=bool) if known is None else known == 1.0
 
     def top(self, count: int) -> NDArray[np.int64]:
         """The ``count`` tiles of highest target probability (then saliency), in slide order."""
@@ -131,5 +141,12 @@ def tile_table(source: SaliencySource, config: StitchConfig, shape: str = "cell"
         mean[start:stop] = values.mean(axis=(1, 2), dtype=np.float64) * factor[start:stop]
         top[start:stop] = values.max(axis=(1, 2)) * factor[start:stop]
     unlike = source.unlike
-    more = () if unlike is None else ((UNLIKE_MEASUREMENT, np.asarray(unlike, np.float64)),)
-    return TileTable(edges, patch, source.probability, mean, top, source.meta.target_index, more)
+    more: list[tuple[str, NDArray[np.float64]]] = []
+    if unlike is not None:
+        more.append((UNLIKE_MEASUREMENT, np.asarray(unlike, np.float64)))
+    if source.of_slides:
+        little = source.probability.max(axis=1) < least_said(source.probability.shape[1])
+        more.append((LITTLE_MEASUREMENT, np.where(little, 1.0, np.nan)))
+    return TileTable(
+        edges, patch, source.probability, mean, top, source.meta.target_index, tuple(more)
+    )

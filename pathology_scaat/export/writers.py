@@ -21,6 +21,7 @@ from pathology_scaat.export.dicom.structured_report import write_structured_repo
 from pathology_scaat.export.frame import ExportFrame
 from pathology_scaat.export.qupath.geojson import region_features, tile_features, write_geojson
 from pathology_scaat.export.qupath.palette import (
+    CONTRIBUTES_LITTLE,
     UNLIKE_TRAINING,
     alike_notes,
     qupath_name,
@@ -62,6 +63,12 @@ def export_geojson(path: Path, context: Context) -> ExportFrame:
         context.notes.append(
             f"{unjudged.sum()} of {len(table)} tiles are unlike the training data: they have the "
             f"class '{UNLIKE_TRAINING.name}' and lie in no region, whatever the model says of them"
+        )
+    little = table.little & ~unjudged
+    if little.any() and context.facts.has_learnt:
+        context.notes.append(
+            f"{little.sum()} of {len(table)} tiles contribute little to what the model says of the "
+            f"slide: they have the class '{CONTRIBUTES_LITTLE.name}'"
         )
     tiles = tile_features(
         table, chosen, context.classes, context.qupath_frame, context.key, unjudged,

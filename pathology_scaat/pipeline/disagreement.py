@@ -32,6 +32,7 @@ def write_disagreement(
     apart: Mapping[str, int],
     positive: str,
     n_models: int,
+    where_apart: str,
 ) -> dict[str, dict[str, Any]]:
     """Write ``SLIDE.geojson.gz`` for each slide; what an earlier call left of others goes.
 
@@ -45,9 +46,11 @@ def write_disagreement(
     found : mapping of slide id to (N,) float32
         Standard deviation of the positive class's probability over the models, a patch each.
     apart : mapping of slide id to int
-        Patches that some models put above one half, others not.
+        Patches that the models speak of differently.
     positive : str
     n_models : int
+    where_apart : str
+        What that means, as the end of a sentence.
     """
     for path in folder.glob("*.geojson.gz"):
         if path.name.removesuffix(".geojson.gz") not in found:
@@ -62,6 +65,7 @@ def write_disagreement(
             "n_models": n_models,
             "n_patches": len(values),
             "n_apart": apart[slide_id],
+            "where_apart": where_apart,
             "patches": store.meta.fingerprint,
         }
     return record
@@ -73,7 +77,7 @@ def disagreement_words(out: Path) -> dict[str, Difference]:
     Tiles that are gone, or that are of earlier patches, are left out.
     """
     how = read_how(out / HOW_NAME)
-    recorded, positive = how.get(DISAGREEMENT), str(how.get("positive_class", ""))
+    recorded = how.get(DISAGREEMENT)
     found = {}
     for slide_id, one in (recorded if isinstance(recorded, dict) else {}).items():
         name = f"{slide_id}.geojson.gz"
@@ -81,12 +85,13 @@ def disagreement_words(out: Path) -> dict[str, Difference]:
             meta = PatchStore(Workspace(out).patches(slide_id)).meta
         except StoreError:
             continue
-        if meta.fingerprint != one["patches"] or not (out / DISAGREEMENT / name).is_file():
+        # what counted as a difference is not known of records of earlier versions
+        current = meta.fingerprint == one["patches"] and "where_apart" in one
+        if not current or not (out / DISAGREEMENT / name).is_file():
             continue
         found[slide_id] = Difference(
             f"The {one['n_models']} models that predicted this slide together differ about "
-            f"{one['n_apart']:,} of its {one['n_patches']:,} patches: some put the probability of "
-            f"{positive} above one half there, others do not.",
+            f"{one['n_apart']:,} of its {one['n_patches']:,} patches: {one['where_apart']}.",
             f"../{DISAGREEMENT}/{name}",
         )
     return found

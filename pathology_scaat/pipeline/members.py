@@ -22,6 +22,7 @@ from pathology_scaat.pipeline.model_scores import CaseScores, ScoresOnDemand
 from pathology_scaat.pipeline.reporting import Reporter
 from pathology_scaat.pipeline.stage import usable_slides
 from pathology_scaat.system.names import spelled_as
+from pathology_scaat.training.bags.slopes import least_said, most_against
 from pathology_scaat.training.bundle_config import BundleConfig, model_fingerprint
 from pathology_scaat.training.bundle_reading import read_bundle_config
 
@@ -63,7 +64,10 @@ class ModelPredictions:
         Of one model the positive class's probability of each patch; of several together its
         standard deviation over them.
     apart : dict of slide id to int
-        Of several together: patches that some put above one half, others not.
+        Of several together: patches that some put above one half, others not; of models of
+        slides, patches that some say speak for the class, others against it.
+    of_slides : bool
+        Whether the models learnt from labels of slides.
     """
 
     rows: tuple[Prediction, ...]
@@ -76,6 +80,7 @@ class ModelPredictions:
     fit: Calibration | None = None
     patches: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
     apart: Mapping[str, int] = field(default_factory=dict)
+    of_slides: bool = False
 
 
 def slides_of(cohort: Manifest, space: Workspace, one: FoldModel) -> list[ManifestRow]:
@@ -215,7 +220,7 @@ def _said(
         calibrated, config.class_names, config.positive_class, rule_of(config),
         _words(config, fit), (model_fingerprint(config),),
         one.splits is not None or (config.knows_its_slides and all(r.split for r in rows)),
-        fit, by_patch,
+        fit, by_patch, of_slides=config.bag is not None,
     )  # fmt: skip
 
 
@@ -267,6 +272,7 @@ def combined(members: Sequence[ModelPredictions]) -> ModelPredictions:
     rows = []
     spread: dict[str, NDArray[np.float32]] = {}
     apart: dict[str, int] = {}
+    of_slides = all(m.of_slides for m in members)
     for said in by_slide.values():
         if len(said) < len(members):
             continue
@@ -274,8 +280,7 @@ def combined(members: Sequence[ModelPredictions]) -> ModelPredictions:
         slide_id = said[0].slide_id
         by_member = np.stack([m.patches[slide_id] for m in members])
         spread[slide_id] = by_member.std(axis=0)
-        above = by_member > 0.5
-        apart[slide_id] = int((above.any(axis=0) & ~above.all(axis=0)).sum())
+        apart[slide_id] = _n_apart(by_member, len(first.class_names), of_slides)
         splits = [r.split for r in said]
         worst = next((s for s in ("train", "val", "", "test", EXTERNAL) if s in splits), "")
         odd = [r.unlike_training for r in said if r.unlike_training is not None]
@@ -301,7 +306,20 @@ def combined(members: Sequence[ModelPredictions]) -> ModelPredictions:
         all(m.splits_known for m in members),
         patches=spread,
         apart=apart,
+        of_slides=of_slides,
     )
+
+
+def _n_apart(by_member: NDArray[np.float32], n_classes: int, of_slides: bool) -> int:
+    """Patches, of (M, N) probabilities of M models, that the models speak of differently.
+
+    Under a model of slides most patches contribute nothing and lie about even, some of them above.
+    """
+    above = by_member > 0.5
+    against = ~above
+    if of_slides:
+        above, against = by_member >= least_said(n_classes), by_member <= most_against(n_classes)
+    return int((above.any(axis=0) & against.any(axis=0)).sum())
 
 
 def record_of(members: Sequence[ModelPredictions], models: Sequence[FoldModel]) -> dict[str, Any]:

@@ -52,6 +52,7 @@ from pathology_scaat.pipeline.members import (
 from pathology_scaat.pipeline.reporting import Reporter
 from pathology_scaat.pipeline.run_log import logged
 from pathology_scaat.pipeline.tile import load_cohort
+from pathology_scaat.training.bags.slopes import least_said, most_against
 from pathology_scaat.training.bundle_reading import read_bundle_config
 
 OF_CASES = (
@@ -147,8 +148,9 @@ def predict(
     ones = ones or [_trained_here(space, recorded)]
     found = _gather(ones, cohort, outside, space, device, listener)
     differ = write_disagreement(
-        out / DISAGREEMENT, space, found.disagreement, found.apart, found.positive, found.n_models
-    )
+        out / DISAGREEMENT, space, found.disagreement, found.apart, found.positive, found.n_models,
+        _where_apart(found),
+    )  # fmt: skip
     if differ:
         found.how[DISAGREEMENT] = differ
     report = publish(
@@ -180,7 +182,9 @@ class Gathered:
     disagreement: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
     """Of slides that several models predicted: how far they differ about each patch."""
     apart: Mapping[str, int] = field(default_factory=dict)
-    """Of these slides: patches that some models put above one half, others not."""
+    """Of these slides: patches that the models speak of differently."""
+    of_slides: bool = False
+    """Whether all models that predict together learnt from labels of slides."""
     n_models: int = 1
     ordered: bool = False
     """Whether the classes are grades, from lowest to highest."""
@@ -275,7 +279,20 @@ def _gather(
         bool(shared),
         disagreement,
         apart,
+        all(p.of_slides for p in said),
         len(said),
+    )
+
+
+def _where_apart(found: Gathered) -> str:
+    """What counts as speaking of a patch differently, as the end of a sentence."""
+    name = found.positive
+    if not found.of_slides:
+        return f"some put the probability of {name} above one half there, others do not"
+    n = len(found.class_names)
+    return (
+        f"there it speaks for {name} to some (probability at least {least_said(n):.2g}), against "
+        f"it to others (at most {most_against(n):.2g})"
     )
 
 

@@ -64,7 +64,7 @@ def _scale(slide_map: SlideMap, facts: ModelFacts, channel: str) -> ChannelScale
         useless = "" if facts.has_learnt else NOTHING_LEARNT
         return _of(channel, evidence_scale(facts, name, config), useless)
     if channel.startswith(PROBABILITY_PREFIX):
-        return _of(channel, probability_scale(config))
+        return _of(channel, probability_scale(config, facts.least_said(len(meta.class_names))))
     if channel == UNLIKE_CHANNEL:
         said = f"percentile of held-out patches; drawn from the {UNLIKE_PERCENTILE:g}th"
         return ChannelScale(channel, UNLIKE_PERCENTILE, 100.0, said, True)

@@ -24,6 +24,8 @@ class SaliencySource:
     probability : (N, K) float64
     unlike : (N,) float64 or None
         How unlike the training patches, percentile.
+    of_slides : bool
+        Whether the model speaks of whole slides: the store then says what each patch contributes.
     side : int
         Saliency pixels along a patch side.
     """
@@ -40,6 +42,7 @@ class SaliencySource:
         self._order = np.lexsort((grid_index[:, 0], grid_index[:, 1]))
         self.grid_index = grid_index[self._order]
         self.probability = probability[self._order]
+        self.of_slides = self._store.contribution is not None
         unlike = self._store.unlike
         if unlike is not None and unlike.shape != (shape[0],):
             raise StoreError(

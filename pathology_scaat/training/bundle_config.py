@@ -265,7 +265,10 @@ class BundleConfig(BaseModel):
                  "training_counts", "imported"}  # fmt: skip
         if self.data_years is not None:
             names.add("data_years")
+        # a patch's probability means another thing under a model of whole slides
+        of_slides = {"of_slides": True} if self.bag is not None else {}
         return {
+            **of_slides,
             **self.model_dump(mode="json", include=names),
             "fingerprint": model_fingerprint(self),
             "slide_role": self.role_of(slide_fingerprint),

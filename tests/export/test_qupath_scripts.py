@@ -213,6 +213,22 @@ def test_tiles_that_were_not_judged(player: Player, tmp_path: Path) -> None:
     assert set(after.values()) == {"Unlike training"}
 
 
+def test_tiles_that_contribute_little(player: Player, tmp_path: Path) -> None:
+    """Their class is above no other either; one that is given to a tile is kept, of the same name
+    as the class that the tile is a little above even of too."""
+    overlays = exported(tmp_path / "o", probability=[0.49, 0.51], of_slides=True)
+    objects = features(overlays / "S1.geojson.gz")
+    tiles = [o for o in objects if o["properties"]["objectType"] == "tile"]
+    assert {o["properties"]["classification"]["name"] for o in tiles} == {"Contributes little"}
+    given = moved_class(tiles[0], "Tumor")
+    player.add("scaat_import.groovy", overlays, image(objects=[given, *tiles[1:]]))
+    ((done,),) = player.play()
+    assert "1 changed in QuPath kept" in done["lines"][0]
+    after = {o["id"]: o["properties"]["classification"]["name"] for o in done["objects"]}
+    assert after.pop(given["id"]) == "Tumor"
+    assert set(after.values()) == {"Contributes little"}
+
+
 def test_another_models_overlay_replaces_the_last(player: Player, tmp_path: Path) -> None:
     old = exported(tmp_path / "old")
     new = exported(tmp_path / "new", model="e", seed=7)

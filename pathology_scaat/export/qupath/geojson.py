@@ -23,6 +23,7 @@ from shapely.geometry import Polygon
 from pathology_scaat.artifacts.atomic import atomic_path
 from pathology_scaat.export.frame import ExportFrame
 from pathology_scaat.export.qupath.palette import (
+    CONTRIBUTES_LITTLE,
     HIGH_SALIENCY,
     LEARNT_NOTHING,
     UNLIKE_TRAINING,
@@ -68,7 +69,9 @@ def tile_features(
     """One JSON text per tile; tiles that clipping to the frame leaves empty are left out.
 
     ``unjudged``, (N,), are tiles that get no class of the model, since they are unlike what it
-    was trained on; their measurements say all the same what it made of them. With ``has_learnt``
+    was trained on; their measurements say all the same what it made of them. Nor do tiles that
+    contribute little to what a model of whole slides says: which class they are above even of
+    means nothing. With ``has_learnt``
     False none gets a class of the model: its classes mean nothing.
     """
     names = [json.dumps(measurement_name(f"{c.name} probability")) for c in classes]
@@ -77,7 +80,7 @@ def tile_features(
     more = [mean_name, max_name, *(json.dumps(measurement_name(name)) for name, _ in table.more)]
     looks = [
         json.dumps({"name": c.name, "color": list(c.colour)}, separators=(",", ":"))
-        for c in (*classes, UNLIKE_TRAINING, LEARNT_NOTHING)
+        for c in (*classes, CONTRIBUTES_LITTLE, UNLIKE_TRAINING, LEARNT_NOTHING)
     ]
     for start in range(0, len(chosen), TILES_A_BATCH):  # Python numbers for a batch at a time
         part = chosen[start : start + TILES_A_BATCH]
@@ -85,10 +88,11 @@ def tile_features(
         edges = table.edges_px[part].tolist()
         probability = table.probability[part]
         classed = np.argmax(probability, axis=1)
+        classed[table.little[part]] = len(classes)
         if unjudged is not None:
-            classed[unjudged[part]] = len(classes)
+            classed[unjudged[part]] = len(classes) + 1
         if not has_learnt:
-            classed[:] = len(classes) + 1
+            classed[:] = len(classes) + 2
         best = classed.tolist()
         columns = [probability, table.saliency_mean[part], table.saliency_max[part]]
         scores = np.column_stack([*columns, *(values[part] for _, values in table.more)]).tolist()

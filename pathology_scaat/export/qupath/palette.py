@@ -36,6 +36,10 @@ LEARNT_NOTHING = QuPathClass("Model has learnt nothing", (160, 160, 160))
 """Class of every tile of a model whose classes mean nothing; no region is there to say it."""
 
 
+CONTRIBUTES_LITTLE = QuPathClass("Contributes little", (200, 200, 200))
+"""Class of tiles that hardly move what a model of whole slides says of the slide."""
+
+
 def qupath_class(class_name: str) -> QuPathClass:
     """Name and colour of a class that stands alone."""
     return qupath_classes((class_name,))[0]

@@ -60,12 +60,14 @@ def find_regions(
     config: ExportConfig,
     model_threshold: float,
     shown: NDArray[np.bool_] | None = None,
+    least_said: float = 0.0,
 ) -> RegionSet:
     """Connected pixels above the threshold of the drawn map where the target is probable enough.
 
     ``model_threshold`` is the model's own, below which pictures draw nothing. ``shown`` is where
     pictures may have colour, (H, W) of any size over the map's area: elsewhere is glass, or
-    tissue that the model cannot judge, and no region.
+    tissue that the model cannot judge, and no region. ``least_said``, 0 to 1, is the probability
+    from which a patch counts at all (0 where a model speaks of patches).
 
     Pixels are joined along edges, not corners, so that no outline touches itself in a way
     that has to be repaired.
@@ -85,7 +87,7 @@ def find_regions(
         threshold = float(np.quantile(evidence[seen], config.region_quantile))
     with np.errstate(invalid="ignore"):  # comparisons with NaN are False, as wanted
         mask = (evidence >= threshold) & (evidence > 0)
-        mask &= probability >= config.region_min_probability
+        mask &= probability >= max(config.region_min_probability, least_said)
     if shown is not None:
         mask &= resampled(shown, mask.shape)
     min_px = config.min_region_um2 / level_mpp**2

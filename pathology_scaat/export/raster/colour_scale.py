@@ -103,9 +103,13 @@ def saliency_scale(
     return ColourScale(top, source, config.colormap, FAINTEST_SALIENCY * top)
 
 
-def probability_scale(config: ExportConfig) -> ColourScale:
-    """Probability from 0 to 1, the same for every model."""
-    return ColourScale(1.0, "fixed: certain", config.colormap, FAINTEST)
+def probability_scale(config: ExportConfig, least_said: float = 0.0) -> ColourScale:
+    """Probability from 0 to 1, the same for every model.
+
+    Nothing is drawn below a quarter, nor below ``least_said`` (0 to 1): of a model of whole
+    slides, where a patch that contributes nothing has as much of each class.
+    """
+    return ColourScale(1.0, "fixed: certain", config.colormap, max(FAINTEST, least_said))
 
 
 @cache

@@ -146,9 +146,14 @@ class MapPictures:
         """The slide, paled where nothing was looked at."""
         return paled(self.base, self.examined.looked_at)
 
+    @property
+    def least_said(self) -> float:
+        """Probability below which a patch contributes little; 0 of models of patches."""
+        return self.facts.least_said(len(self.slide_map.meta.class_names))
+
     def scale(self, kind: Kind, class_name: str) -> ColourScale:
         if kind == "probability":
-            return probability_scale(self.config)
+            return probability_scale(self.config, self.least_said)
         if kind == "evidence":
             return evidence_scale(self.facts, class_name, self.config)
         return saliency_scale(self.slide_map, self.facts, class_name, self.config)
@@ -198,8 +203,8 @@ class MapPictures:
             "The scale is of this slide alone: colours of two slides cannot be compared"
         )  # fmt: skip
         lines = [
-            f"{said} {where} (top {scale.vmax:.3g}: {scale.source}); below {scale.floor:.3g} "
-            "nothing is drawn.",
+            f"{said}{self._of_slides} {where} (top {scale.vmax:.3g}: {scale.source}); below "
+            f"{scale.floor:.3g} nothing is drawn.",
             f"Slide without colour: looked at, and below that. It does not mean that there is no "
             f"{name}. Paled: not looked at (no tissue found, or no patch).",
         ]
@@ -212,6 +217,17 @@ class MapPictures:
                 f"of the tissue): {drawn}."
             )
         return lines
+
+    @property
+    def _of_slides(self) -> str:
+        """What a patch's probability means under a model of whole slides; empty of others."""
+        if not self.facts.of_slides:
+            return ""
+        even = 1 / len(self.slide_map.meta.class_names)
+        return (
+            " The model speaks of slides: a patch has the probability that a slide of such patches "
+            f"alone would have; {even:.2g} is a patch that contributes nothing."
+        )
 
     def model_lines(self) -> list[str]:
         """The model, how good it is, and what this slide served for."""

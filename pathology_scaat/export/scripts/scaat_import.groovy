@@ -177,6 +177,7 @@ if (outside > 0) {
 // is not the one that its metadata tell of.
 def SUFFIX = ' probability'
 def UNJUDGED = 'Unlike training'
+def LITTLE = 'Contributes little'
 def LEARNT_NOTHING = 'Model has learnt nothing'
 def isTile = { it.isDetection() && it.getMeasurements().keySet().any { name -> name.startsWith('SCAAT: ') } }
 def isRegion = { it.isAnnotation() && it.getMetadata().containsKey('outlined at um/px') }
@@ -189,6 +190,9 @@ def tileChanged = { it, twin ->
     }
     if (classOf(it) == LEARNT_NOTHING) {
         return false  // so was every tile of that model
+    }
+    if (it.getMeasurements().get('SCAAT: ' + LITTLE) != null) {  // exported with this class
+        return classOf(it) != LITTLE && (twin == null || classOf(twin) == LITTLE)
     }
     def own = scores['SCAAT: ' + classOf(it) + SUFFIX]
     scores.isEmpty() ? false : own == null || own < scores.values().max() - 1e-6
