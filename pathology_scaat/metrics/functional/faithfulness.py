@@ -61,21 +61,27 @@ class Faithfulness:
 
     @property
     def srg(self) -> Tensor:
+        """Symmetric relevance gain, (N,) in [-1, 1] for probabilities: ``least - most``."""
         return self.least - self.most
 
     @property
     def deletion_gain(self) -> Tensor:
+        """How much sooner the score falls than in random order, (N,): ``random - most``."""
         return self.random - self.most
 
     @property
     def insertion_gain(self) -> Tensor:
+        """How much longer it stays than in random order, least relevant first, (N,): ``least -
+        random``.
+        """
         return self.least - self.random
 
 
 def cell_ranks(maps: Tensor, cell_px: int, seed: int = 0) -> Tensor:
     """Rank of each cell of ``cell_px`` pixels by its mean, 0 = most relevant: (N, cells) int64.
 
-    Equal cells are ordered at random (seeded), never by their position. Maps whose side is no
+    Maps are (N, H, W) float. Equal cells are ordered at random (seeded), never by their position.
+    Maps whose side is no
     multiple are pooled with smaller cells at the end.
 
     Examples
@@ -92,7 +98,10 @@ def cell_ranks(maps: Tensor, cell_px: int, seed: int = 0) -> Tensor:
 
 
 def hidden_pixels(ranks: Tensor, share: float, side: tuple[int, int], cell_px: int) -> Tensor:
-    """(N, H, W) bool: the ``share`` of cells with the lowest ranks, enlarged to pixels."""
+    """(N, H, W) bool: the ``share`` of cells with the lowest ranks, enlarged to pixels.
+
+    ``ranks`` are (N, cells) of :func:`cell_ranks`, ``side`` is the images' (H, W).
+    """
     height, width = side
     rows, cols = -(-height // cell_px), -(-width // cell_px)
     hidden = ranks < round(share * ranks.shape[1])

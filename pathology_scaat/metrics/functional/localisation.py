@@ -103,6 +103,13 @@ def pixel_average_precision(values: FloatArray, mask: BoolArray) -> float:
 def pixel_auroc(values: FloatArray, mask: BoolArray) -> float:
     """Probability that a mask pixel outranks another pixel, ties counted half.
 
+    Parameters
+    ----------
+    values : ndarray of float
+        The map, any shape; NaN pixels take no part.
+    mask : ndarray of bool
+        Where the truth is, the same shape.
+
     Returns
     -------
     float
