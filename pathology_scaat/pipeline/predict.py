@@ -167,7 +167,8 @@ def predict(
 class Gathered:
     """Predictions of all models: one row per slide.
 
-    For folds: one row per slide and model that did not learn from it.
+    ``disagreement`` is (N,) of the slide's N patches, 0 to 0.5. For folds: one row per slide and
+    model that did not learn from it.
     """
 
     rows: tuple[Prediction, ...]

@@ -31,7 +31,7 @@ _VECTOR_BYTES = 32
 
 
 def tile_buffer(n_bytes: int) -> NDArray[np.uint8]:
-    """Memory to decode into, flat, that begins half a vector beside a vector's border.
+    """Memory to decode into, (n_bytes,) uint8, that begins half a vector beside a vector's border.
 
     libjpeg-turbo writes rows that begin on a border past the caches: a third slower, and
     slow again for whoever reads them next, which is at once.

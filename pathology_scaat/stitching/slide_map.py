@@ -130,7 +130,9 @@ class SlideMap(Described):
     ) -> NDArray[np.float32]:
         """Values of one channel, (h, w) float32, NaN where there is no data.
 
-        ``box`` is in map pixels of ``level``, cut to its size; None reads the whole level.
+        ``box`` is in map pixels of ``level``, its corner inside, cut at the right and lower edge;
+        None
+        reads the whole level.
 
         Raises
         ------

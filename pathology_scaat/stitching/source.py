@@ -85,6 +85,11 @@ class SaliencySource:
         """Saliency of patches ``start`` to ``stop`` in slide order, (n, side, side) float32.
 
         For the target class unless another explained class is named.
+
+        Raises
+        ------
+        StoreError
+            If it is damaged or not finite.
         """
         rows = self._order[start:stop]
         if rows.size == 0:

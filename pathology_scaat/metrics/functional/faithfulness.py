@@ -66,14 +66,12 @@ class Faithfulness:
 
     @property
     def deletion_gain(self) -> Tensor:
-        """How much sooner the score falls than in random order, (N,): ``random - most``."""
+        """``random - most``, (N,): how much sooner the score falls, most relevant hidden first."""
         return self.random - self.most
 
     @property
     def insertion_gain(self) -> Tensor:
-        """How much longer it stays than in random order, least relevant first, (N,): ``least -
-        random``.
-        """
+        """``least - random``, (N,): how much longer the score holds, least relevant hidden first."""
         return self.least - self.random
 
 
