@@ -33,7 +33,7 @@ def pack_bits(bits: Tensor) -> Tensor:
 
 
 def unpack_bits(octets: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """The inverse of :func:`pack_bits`: (N, *shape) bool."""
+    """The inverse of :func:`pack_bits`: octets (N, m) uint8 to (N, ...) bool, ``shape`` an item."""
     n = 1
     for side in shape:
         n *= side

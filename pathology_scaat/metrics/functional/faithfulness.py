@@ -71,7 +71,7 @@ class Faithfulness:
 
     @property
     def insertion_gain(self) -> Tensor:
-        """``least - random``, (N,): how much longer the score holds, least relevant hidden first."""
+        """``least - random``, (N,): how much longer the score holds, least relevant first."""
         return self.least - self.random
 
 
