@@ -40,7 +40,8 @@ class AttributionOptions:
     noise : ImageNoise
         Source of noise, of each image's own.
     baseline : Tensor or None
-        Start of Integrated Gradients; white if None.
+        Start of Integrated Gradients, in 0..1: (N, C, H, W), or what broadcasts to it; white if
+        None.
     layer : nn.Module or None
         Layer of Grad-CAM and ADVISE; the last one with a spatial output if None.
     n_masks : int
@@ -198,7 +199,10 @@ def attribute_with_logits(
     seed: int = 0,
     index: Tensor | Sequence[int] | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """:func:`attribution` together with the logits (N, K) that the same pass computed."""
+    """:func:`attribution` (N, H, W) together with the logits (N, K) that the same pass computed.
+
+    Parameters and errors are those of :func:`attribution`.
+    """
     attribute = ATTRIBUTIONS.load(method, "method")
     if images.ndim != 4 or not images.is_floating_point():
         raise UsageError(

@@ -40,7 +40,7 @@ def compiled_batch(config: ExplainConfig, device: torch.device) -> int:
 
 
 def average(maps: Tensor, stride_px: int) -> Tensor:
-    """Means over squares of a map, (n, H, W) to (n, H / stride, W / stride)."""
+    """Means over squares of a map, (n, H, W) to (n, H // stride, W // stride)."""
     return F.avg_pool2d(maps[:, None], stride_px)[:, 0] if stride_px > 1 else maps
 
 
@@ -106,7 +106,10 @@ class BatchExplainer:
     ) -> tuple[NDArray[np.float32], ...]:
         """Saliency (n, h, h) and probability (n, K) of (n, P, P, 3) uint8 patches.
 
-        Then, where asked for: percentiles (n,) of how unlike the training patches they are;
+        All float32; ``h`` is the patch's side by the stride.
+
+        Then, where asked for: percentiles (n,), 0 to 100, of how unlike the training patches they
+        are;
         saliency (n, h, h) for each further class.
 
         ``first`` is the number of the first patch in the slide: SmoothGrad's noise is a patch's
@@ -123,7 +126,9 @@ class BatchExplainer:
         return tuple(np.concatenate(same) for same in zip(*parts, strict=True))
 
     def start(self, patches: NDArray[np.uint8], first: int = 0) -> list[Pending]:
-        """As a call, but on a GPU the work is only queued: asking for a result waits for it.
+        """As a call with (n, P, P, 3) uint8, but on a GPU the work is only queued.
+
+        Asking for a result waits for it.
 
         One for each part, where memory does not hold all patches at once.
 

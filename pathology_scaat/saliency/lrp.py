@@ -360,12 +360,28 @@ def _map(signed: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
 def lrp_map(
     model: nn.Module, images: Tensor, classes: Tensor, output: Output, options: Any
 ) -> tuple[Tensor, Tensor]:
-    """Layer-wise relevance propagation; attention weights held fixed."""
+    """Layer-wise relevance propagation; attention weights held fixed.
+
+    Returns the absolute relevance of each pixel, (N, H, W), and the logits, (N, K).
+
+    Raises
+    ------
+    UsageError
+        If the network uses something that no rule is known for.
+    """
     return _map(*relevance(model, images, classes, output))
 
 
 def attn_lrp_map(
     model: nn.Module, images: Tensor, classes: Tensor, output: Output, options: Any
 ) -> tuple[Tensor, Tensor]:
-    """Attention-aware layer-wise relevance propagation (AttnLRP)."""
+    """Attention-aware layer-wise relevance propagation (AttnLRP).
+
+    Returns the absolute relevance of each pixel, (N, H, W), and the logits, (N, K).
+
+    Raises
+    ------
+    UsageError
+        If the network has no attention, or uses something that no rule is known for.
+    """
     return _map(*relevance(model, images, classes, output, through_attention=True))

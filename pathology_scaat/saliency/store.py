@@ -129,9 +129,20 @@ class SaliencyStore(Described):
     def read_saliency(
         self, indices: NDArray[np.integer] | slice, class_name: str | None = None
     ) -> NDArray[np.float32]:
-        """Attribution in true units, (n, h, h) float32, of some patches.
+        """Attribution in true units, (n, h, h) float32, 0 or more, of some patches.
 
-        ``class_name`` is one of ``meta.targets``; the target class if none is given.
+        Parameters
+        ----------
+        indices : (n,) int or slice
+        class_name : str, optional
+            One of ``meta.targets``; the target class if none is given.
+
+        Raises
+        ------
+        StoreError
+            If the values are damaged.
+        ValueError
+            If the class was not explained.
         """
         name = MAIN_ARRAY if class_name is None else self.meta.array_of(class_name)
         try:

@@ -221,7 +221,7 @@ def feature_step(
 
 
 def feature_loss(method: SCAAT, images: Tensor, labels: Tensor, layer: nn.Module) -> Tensor:
-    """Differentiable total loss, a scalar, of images (B, C, H, W) in [0, 1], for a loop of one's own."""
+    """Differentiable total loss, a scalar, of images (B, C, H, W), for a loop of one's own."""
     eager = _eager(method)
     activation, gradient, before = _layer_gradient(eager, images, labels, layer)
     change = feature_change(eager, images, labels, activation, gradient, before, layer)
