@@ -19,9 +19,9 @@ _FORMULA_START = ("=", "+", "-", "@")
 def safe_cell(value: object, most: int = MAX_TEXT) -> str:
     """A value as one line of text that no spreadsheet takes for a formula.
 
-    Numbers keep their shortest exact spelling; line breaks and control characters become
-    spaces; a text that begins with ``= + - @`` gets an apostrophe before it (OWASP, CSV
-    injection). A text of more than ``most`` characters is cut.
+    Numbers keep their shortest exact spelling; line breaks and control characters become spaces; a
+    text that begins with ``= + - @`` gets an apostrophe before it (OWASP, CSV injection). A text of
+    more than ``most`` characters is cut.
     """
     if value is None:
         return ""

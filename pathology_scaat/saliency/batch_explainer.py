@@ -109,8 +109,7 @@ class BatchExplainer:
         All float32; ``h`` is the patch's side by the stride.
 
         Then, where asked for: percentiles (n,), 0 to 100, of how unlike the training patches they
-        are;
-        saliency (n, h, h) for each further class.
+        are; saliency (n, h, h) for each further class.
 
         ``first`` is the number of the first patch in the slide: SmoothGrad's noise is a patch's
         own, so that maps do not depend on how many are explained at once.

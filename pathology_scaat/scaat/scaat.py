@@ -291,8 +291,7 @@ class SCAAT(Method):
         In [0, 1] units, or in optical density where ``colour_space`` says so.
 
         ``gradient``, (B, C, H, W), is that of each image's own loss by that image; ``logits`` (B,
-        K) are
-        needed where ``sample_scale`` is set.
+        K) are needed where ``sample_scale`` is set.
         """
         options = self.options
         generator = self.generator(images.device)

@@ -52,8 +52,8 @@ class Segments:
     offsets, lengths : (n,) int64
         Where each segment's bytes begin in the file, and how many they are; 0 bytes are blank.
     decode : callable
-        Encoded bytes, number of the segment and memory that may be used, or None, to
-        (h, w, 3) uint8, or (h, w) uint8 of a plane.
+        Encoded bytes, number of the segment and memory that may be used, or None, to (h, w, 3)
+        uint8, or (h, w) uint8 of a plane.
     """
 
     offsets: NDArray[np.int64]

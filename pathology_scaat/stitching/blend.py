@@ -148,8 +148,8 @@ class Sums:
 
     ``columns`` (C, h, w) are of values that a whole patch has (probabilities, how unlike the
     training data), ``layers`` (L, h, w) of those that each pixel has: the evidence for each
-    explained class, then its saliency. ``weight`` (h, w) is the sum of windows, ``count`` (h, w)
-    of patches.
+    explained class, then its saliency. ``weight`` (h, w) is the sum of windows, ``count`` (h, w) of
+    patches.
     """
 
     columns: NDArray[np.float64]

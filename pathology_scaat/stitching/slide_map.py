@@ -131,8 +131,7 @@ class SlideMap(Described):
         """Values of one channel, (h, w) float32, NaN where there is no data.
 
         ``box`` is in map pixels of ``level``, its corner inside, cut at the right and lower edge;
-        None
-        reads the whole level.
+        None reads the whole level.
 
         Raises
         ------

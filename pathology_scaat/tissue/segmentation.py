@@ -276,8 +276,7 @@ def clean_mask(
     """Bridge gaps, fill holes, drop specks and what hugs the slide's edge as a thin line.
 
     Masks are (h, w) bool; areas are in square thumbnail pixels, the radius in thumbnail pixels.
-    With
-    ``grow`` the stain is first grown by one pixel, and specks are dropped at the end alone.
+    With ``grow`` the stain is first grown by one pixel, and specks are dropped at the end alone.
     """
     if grow:
         stain = cv2.dilate(stain.view(np.uint8), CROSS, **OUTSIDE_IS_EMPTY).view(np.bool_) & ~dark

@@ -179,6 +179,11 @@ def build_model(config: BundleConfig, state: Mapping[str, Tensor] | None = None)
 
     ``state`` are the weights that it will be given: a network of ours whose design has changed
     since is built as it was.
+
+    Raises
+    ------
+    UsageError
+        If the backbone or its options are unknown.
     """
     options = config.backbone_options
     if config.backbone == SMALL_NAME and state is not None:

@@ -68,7 +68,20 @@ class LoopJob(Protocol):
 
 @dataclass(frozen=True)
 class StepBatch:
-    """What one step is shown: images or bags, their labels, and how many patches they are."""
+    """What one step is shown.
+
+    Attributes
+    ----------
+    images : Tensor of shape (B, 3, H, W)
+        Float, in [0, 1]: patches, or bags as tall images of all their patches. Where the encoder is
+        frozen, the features (B, m, F) of bags of m patches.
+    labels : Tensor of shape (B,) or (B, K)
+        As the objective wants them.
+    visit : Visit
+        Which patches they are.
+    n_patches : int
+        How many patches they are.
+    """
 
     images: Tensor
     labels: Tensor

@@ -46,6 +46,7 @@ class Calibrated(nn.Module):
         self.temperature = float(temperature)
 
     def forward(self, images: Tensor) -> Tensor:
+        """Images (B, 3, P, P) in [0, 1] to logits (B, K) over the temperature."""
         logits: Tensor = self.model(images)
         return logits / self.temperature
 

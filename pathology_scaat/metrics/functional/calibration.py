@@ -56,9 +56,8 @@ def balanced_loss(logits: FloatArray, labels: NDArray[Any]) -> float:
     """Mean over the classes of their mean cross-entropy, in nats.
 
     Arguments are those of :func:`mean_loss`, logits (N, K) and labels (N,), whose value it is for
-    several labels per image.
-    A prediction that is the same for every patch cannot be better than log K, whatever the
-    share of the classes.
+    several labels per image. A prediction that is the same for every patch cannot be better than
+    log K, whatever the share of the classes.
     """
     if labels.ndim == 2:
         return mean_loss(logits, labels)
@@ -149,8 +148,7 @@ def calibrated_loss(logits: FloatArray, labels: NDArray[Any], most: int = 20_000
 
     In nats; logits are (N, K), labels (N,) int or (N, K) of 0 and 1 (whose value is that of
     :func:`mean_loss`). Overconfidence, which one number mends, costs nothing; a constant prediction
-    gets log K.
-    Beyond ``most`` patches, as many evenly spread ones are looked at.
+    gets log K. Beyond ``most`` patches, as many evenly spread ones are looked at.
     """
     if labels.ndim == 2:
         return mean_loss(logits, labels)

@@ -79,8 +79,7 @@ def cell_ranks(maps: Tensor, cell_px: int, seed: int = 0) -> Tensor:
     """Rank of each cell of ``cell_px`` pixels by its mean, 0 = most relevant: (N, cells) int64.
 
     Maps are (N, H, W) float. Equal cells are ordered at random (seeded), never by their position.
-    Maps whose side is no
-    multiple are pooled with smaller cells at the end.
+    Maps whose side is no multiple are pooled with smaller cells at the end.
 
     Examples
     --------

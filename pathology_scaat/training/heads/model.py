@@ -20,6 +20,11 @@ class FeatureHead(nn.Module):
     n_features : int
     target : Target
     config : BagHeadConfig
+
+    Attributes
+    ----------
+    mean, std : Tensor of shape (F,)
+        What features are standardised by; 0 and 1 until training sets them.
     """
 
     mean: Tensor
