@@ -204,6 +204,11 @@ class StatusTable:
         """Why the file cannot be read as a status table, in words; None where it can be.
 
         Its rows are then those of the artifacts that are in the folder.
+
+        Raises
+        ------
+        StoreError
+            If the file cannot be opened.
         """
         return self._read()[1]
 

@@ -201,7 +201,12 @@ def attribute_with_logits(
 ) -> tuple[Tensor, Tensor]:
     """:func:`attribution` (N, H, W) together with the logits (N, K) that the same pass computed.
 
-    Parameters and errors are those of :func:`attribution`.
+    Parameters are those of :func:`attribution`.
+
+    Raises
+    ------
+    UsageError
+        For an unknown method, output or target, images of another shape, or a number out of range.
     """
     attribute = ATTRIBUTIONS.load(method, "method")
     if images.ndim != 4 or not images.is_floating_point():

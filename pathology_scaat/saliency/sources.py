@@ -121,7 +121,7 @@ class SlidePatches:
         Raises
         ------
         SlideError
-            If the slide cannot be opened, or has changed since the store was made.
+            If the slide cannot be opened, or has changed since the store was made (SlideReadError).
         UnreadablePatchesError
             After the last batch, where patches cannot be decoded.
         """

@@ -48,7 +48,8 @@ class SaliencyStore(Described):
     Raises
     ------
     StoreError
-        If it is missing, partial or of another schema.
+        If it is missing, partial or of another schema; a damaged array raises it when it is first
+        used.
 
     Examples
     --------

@@ -47,6 +47,11 @@ class SaliencyStoreWriter:
         Values beyond float16's range, cut to its largest number.
     columns : dict of str to ndarray, (N, ...) float
         Further small arrays that :meth:`close` writes, by name.
+
+    Raises
+    ------
+    UsageError
+        If the stride does not divide the patch size.
     """
 
     def __init__(

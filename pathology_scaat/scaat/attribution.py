@@ -32,7 +32,13 @@ def smoothgrad(
 
 
 def last_convolution(model: nn.Module) -> nn.Conv2d:
-    """The convolution whose output Grad-CAM weighs (for a ViT, its patch embedding)."""
+    """The convolution whose output Grad-CAM weighs (for a ViT, its patch embedding).
+
+    Raises
+    ------
+    UsageError
+        If the network has none.
+    """
     found = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
     if not found:
         raise UsageError("saliency", "Grad-CAM needs a convolution", "choose 'gradient'")

@@ -208,7 +208,13 @@ class TileCache:
 
 
 def check_box(box: BoxPx, subject: str) -> None:
-    """Refuse a box without pixels."""
+    """Refuse a box without pixels.
+
+    Raises
+    ------
+    SlideReadError
+        If its width or height is below 1 px.
+    """
     if box.width < 1 or box.height < 1:
         raise SlideReadError(
             subject, f"a box of {box.width} x {box.height} px was asked for", "ask for pixels"

@@ -115,6 +115,13 @@ class SlideMap(Described):
         return self.n_levels - 1
 
     def channel_index(self, channel: str | int) -> int:
+        """Number of a channel that is given by name, or by number.
+
+        Raises
+        ------
+        UsageError
+            If there is no such channel.
+        """
         if isinstance(channel, int) and 0 <= channel < len(self.channel_names):
             return channel
         if channel in self.channel_names:

@@ -26,6 +26,11 @@ class SaliencySource:
         How unlike the training patches, percentile.
     side : int
         Saliency pixels along a patch side.
+
+    Raises
+    ------
+    StoreError
+        If the store is missing, damaged, or has arrays or values that do not fit its schema.
     """
 
     def __init__(self, path: Path) -> None:

@@ -167,7 +167,13 @@ class TrainingLoop(ABC):
 
     # -- the whole training
     def run(self) -> TrainResult:
-        """Train, choose the best epoch, score it, write the bundle."""
+        """Train, choose the best epoch, score it, write the bundle.
+
+        Raises
+        ------
+        TrainingError
+            If the loss is not finite any more, or a GPU's memory is too small.
+        """
         begin = perf_counter()
         devices = [self.device] if self.device.type == "cuda" else []
         try:

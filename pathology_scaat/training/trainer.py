@@ -38,7 +38,13 @@ _WORDS = {"val": "validation", "test": "test"}
 
 
 class Trainer(TrainingLoop):
-    """One training on labelled patches in one process (of several)."""
+    """One training on labelled patches in one process (of several).
+
+    Raises
+    ------
+    TrainingError
+        If the batch size cannot be shared by the processes, or there is too little to learn from.
+    """
 
     job: Job
     model: Classifier

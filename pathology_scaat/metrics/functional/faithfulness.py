@@ -152,6 +152,14 @@ def occlusion_logits(
     Returns
     -------
     OcclusionLogits
+
+    Raises
+    ------
+    UsageError
+        If images and maps do not fit, the shares do not ascend from 0 to 1, or the occluder is
+        unknown.
+    ValueError
+        If ``index`` has not as many numbers as there are images.
     """
     check_images(images, maps)
     if list(shares) != sorted(shares) or shares[0] != 0.0 or shares[-1] != 1.0:

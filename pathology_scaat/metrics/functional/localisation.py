@@ -82,6 +82,11 @@ def pixel_average_precision(values: FloatArray, mask: BoolArray) -> float:
     float
         0 to 1; NaN where the mask has no pixel, or no map value is there.
 
+    Raises
+    ------
+    UsageError
+        If the mask has another shape than the map, or is not bool.
+
     Examples
     --------
     >>> import numpy as np
@@ -115,6 +120,11 @@ def pixel_auroc(values: FloatArray, mask: BoolArray) -> float:
     float
         0 to 1, chance 0.5; NaN where the mask holds no pixel or all of them.
 
+    Raises
+    ------
+    UsageError
+        If the mask has another shape than the map, or is not bool.
+
     Examples
     --------
     >>> import numpy as np
@@ -139,6 +149,11 @@ def slide_localisation(map_values: FloatArray, mask: BoolArray) -> SlideLocalisa
     -------
     SlideLocalisation
         With NaN scores where the mask is empty or full among the valid pixels.
+
+    Raises
+    ------
+    UsageError
+        If the mask has another shape than the map, or is not bool.
 
     Examples
     --------
