@@ -181,7 +181,7 @@ class Ensemble:
         else:
             with torch.no_grad():
                 logits = bundle.model(to_float(batch)).float().cpu().numpy()
-        if logits.shape[1] == 1:
+        if logits.shape[1] == 1 and not bundle.config.multi_label:
             logits = np.column_stack([np.zeros_like(logits), logits])
         chances = (sigmoid if bundle.config.multi_label else softmax)(logits / warm)
         found: NDArray[np.float64] = chances[:, target].astype(np.float64)
