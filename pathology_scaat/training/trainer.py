@@ -33,6 +33,7 @@ from pathology_scaat.training.parent import parent_model
 from pathology_scaat.training.references import References, measure_references
 from pathology_scaat.training.results import TrainProgress, TrainResult
 from pathology_scaat.training.sampling import class_counts, epoch_batches
+from pathology_scaat.training.wsinfer import NOT_OF_LABELS
 
 _WORDS = {"val": "validation", "test": "test"}
 
@@ -199,6 +200,8 @@ class Trainer(TrainingLoop):
             }
         )
         self._note_quality(temperature, held_out)
+        if self.config.multi_label:
+            self.notes.append(NOT_OF_LABELS)
         identity = [""]
         if self.rank == 0:
             self.model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
