@@ -163,7 +163,8 @@ class PatchStoreWriter(Closing):
     ) -> None:
         """Write the columns and, last, the group metadata that makes it a store.
 
-        ``patch_blocks``, (N, k * k), names each patch's blocks where blocks were written.
+        Columns are as in :func:`write_patch_table`. ``patch_blocks``, (N, k * k), names each
+        patch's blocks where blocks were written.
 
         Raises
         ------

@@ -7,6 +7,8 @@ sums of units chosen by that number. Ours differs where it must decide: the band
 Abramson's square-root law (theirs is found by an iterative search of the L2 loss), and where theirs
 shows one map for each number of peaks, ours is one map, each unit weighed by its share of the
 largest number.
+
+Images are (N, C, H, W) float in [0, 1], ``classes`` (N,) int64: the class that is explained.
 """
 
 from __future__ import annotations

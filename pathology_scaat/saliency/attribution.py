@@ -4,6 +4,8 @@ The value of a pixel is the absolute attribution summed over the colour channels
 summed with its signs first). Nothing is normalised here: maps of two patches under the same model
 can be compared and blended.
 
+Images are (N, C, H, W) float in [0, 1], ``classes`` (N,) int64: the class that is explained.
+
 References
 ----------
 Simonyan et al. 2014 (gradient); Shrikumar et al. 2017 (gradient x input); Smilkov et al. 2017
@@ -65,7 +67,7 @@ class AttributionOptions:
 def input_gradient(
     model: nn.Module, images: Tensor, target: Tensor, output: Output = "margin"
 ) -> tuple[Tensor, Tensor]:
-    """Signed gradient of the score by the pixels, (N, C, H, W), and the logits, in one pass.
+    """Signed gradient of the score by the pixels, (N, C, H, W), and the logits (N, K).
 
     No weight gradient is computed and none is touched. Call it with the model in eval mode:
     batch statistics would mix the images.

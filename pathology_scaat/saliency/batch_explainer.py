@@ -94,6 +94,8 @@ class BatchExplainer:
     ) -> dict[str, NDArray[np.float32]]:
         """See the whole slide before any of it is explained, if need be: not under this model.
 
+        Both give (n, P, P, 3) uint8 at a time.
+
         Returns
         -------
         dict

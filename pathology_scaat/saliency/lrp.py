@@ -11,6 +11,8 @@ Rules: the box of allowed pixels (z-box) at the first layer; gamma at convolutio
 at the linear layers of transformers; plain proportions (LRP-0) elsewhere; identity at
 activations; the deviation held fixed at layer and group norms; gates (sigmoids) held fixed.
 
+Images are (N, C, H, W) float in [0, 1], ``classes`` (N,) int64: the class that is explained.
+
 References
 ----------
 Bach et al. 2015 (LRP); Montavon et al. 2017 (z-box) and 2019 (gamma); Achtibat et al. 2024

@@ -1,5 +1,7 @@
 """Maps at the network's own grid: within one of its cells a gradient shows a filter, not tissue.
 
+Images are (N, C, H, W) float in [0, 1], ``classes`` (N,) int64: the class that is explained.
+
 References
 ----------
 Chefer et al. 2021 (attention-gradient rollout); Shrikumar et al. 2017 (gradient x input, here of

@@ -25,8 +25,8 @@ def target_score(logits: Tensor, target: Tensor, output: Output = "margin") -> T
     Parameters
     ----------
     logits : Tensor, (N, K)
-        K of 1 is read as the logit of class 1 against class 0; where it is that of an only
-        label, ask for class 1.
+        K of 1 is read as the logit of class 1 against class 0; where it is that of an only label,
+        ask for class 1.
     target : Tensor, (N,) int64
         Class of each image.
     output : {"margin", "margin-best", "logit"}

@@ -103,7 +103,10 @@ def predictive_values(
 
 
 def brier(probability: Floats, positive: Bools, weights: Floats) -> Floats:
-    """Mean squared distance of the probability (n,) from what is the case, (R,) in [0, 1]."""
+    """Mean squared distance of the probability (n,) from what is the case, (R,) in [0, 1].
+
+    ``positive`` is (n,) bool.
+    """
     return _ratio(weights @ (probability - positive) ** 2, weights.sum(axis=1))
 
 

@@ -194,7 +194,10 @@ def occlusion_logits(
 def curve_scores(
     logits: Tensor, target: Tensor, score: Score, temperature: float = 1.0, scale: float = 1.0
 ) -> Tensor:
-    """Scores (S, N) of logits (S, N, K): probability at a temperature, or margin over a scale."""
+    """Scores (S, N) of logits (S, N, K): probability at a temperature, or margin over a scale.
+
+    ``target`` is (N,) int64, the class that is followed.
+    """
     steps, n, _ = logits.shape
     flat = logits.flatten(0, 1)
     classes = target.to(logits.device).repeat(steps)

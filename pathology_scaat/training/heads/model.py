@@ -59,5 +59,8 @@ class FeatureHead(nn.Module):
         return self.contributions(features).sum(dim=-2)
 
     def logits(self, scores: Tensor) -> Tensor:
-        """What probabilities are made of, (B, K): logits, or log probabilities of grades."""
+        """What probabilities are made of, (B, K): logits, or log probabilities of grades.
+
+        ``scores`` are (B, O), as :meth:`scores` gives them for each bag.
+        """
         return grade_log_probability(scores[:, 0], self.cuts) if self.kind == "grades" else scores
