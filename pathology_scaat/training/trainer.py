@@ -25,9 +25,9 @@ from pathology_scaat.training.data import BatchLoader, PatchTable
 from pathology_scaat.training.description import patch_bundle_config
 from pathology_scaat.training.gradient_averaging import average_buffers
 from pathology_scaat.training.held_out import measure_held_out
-from pathology_scaat.training.job import Job, TrainingState
+from pathology_scaat.training.job import Job, StepBatch, TrainingState
 from pathology_scaat.training.logs import log_text
-from pathology_scaat.training.loop import StepBatch, TrainingLoop
+from pathology_scaat.training.loop import TrainingLoop
 from pathology_scaat.training.neighbours import NeighbourIndex, build_index
 from pathology_scaat.training.parent import parent_model
 from pathology_scaat.training.references import References, measure_references
