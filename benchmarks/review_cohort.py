@@ -32,7 +32,8 @@ sys.path[:0] = [str(ROOT / "tests" / "review"), str(ROOT / "benchmarks")]
 from browser import Browser  # noqa: E402
 from review import MPP, cpu_s, make_run, memory_mb, write_big_slide  # noqa: E402
 
-from pathology_scaat.artifacts.status import STAGES, StatusTable  # noqa: E402
+from pathology_scaat.artifacts.status import StatusTable  # noqa: E402
+from pathology_scaat.artifacts.status_columns import STAGES  # noqa: E402
 from pathology_scaat.export.sidecar import sidecar_path  # noqa: E402
 
 SIDE = 4096

@@ -29,7 +29,13 @@ PLAUSIBLE_MPP = (0.01, 100.0)
 
 
 def mpp_from_magnification(magnification: float) -> float:
-    """µm/px that an objective magnification stands for (10 / magnification)."""
+    """µm/px that an objective magnification stands for (10 / magnification).
+
+    Raises
+    ------
+    UsageError
+        If the magnification is not a positive number.
+    """
     if not math.isfinite(magnification) or magnification <= 0:
         raise UsageError("--mag", f"{magnification} is not a magnification", "give e.g. --mag 20")
     return MICRONS_PER_PX_AT_1X / magnification
@@ -145,6 +151,21 @@ def plan_read(
     A level within ``tolerance`` (a ratio) of the request is used as it is; otherwise the
     coarsest level that is finer than the request is area-averaged down to it. A request
     finer than the scan is served by upsampling level 0 (``shrink`` below 1).
+
+    Parameters
+    ----------
+    slide_mpp : float
+        µm per level-0 pixel.
+    level_downsamples : tuple of float
+        Level-0 pixels per pixel of each level.
+    requested_mpp : float
+        µm per output pixel.
+    tolerance : float
+
+    Raises
+    ------
+    UsageError
+        If a µm/px is outside :data:`PLAUSIBLE_MPP`.
     """
     for name, value in (("slide µm/px", slide_mpp), ("--mpp", requested_mpp)):
         if not is_plausible_mpp(value):
@@ -207,7 +228,10 @@ class PatchGrid:
         return anchor + steps * (self.step_px * self.scale)
 
     def origins_px(self, grid_index: NDArray[np.integer]) -> NDArray[np.int64]:
-        """Level-0 top-left corners rounded once, (N, 2) int64 as x, y."""
+        """Level-0 top-left corners rounded once, (N, 2) int64 as x, y.
+
+        ``grid_index`` is (N, 2), column and row.
+        """
         return np.floor(self.exact_origins_px(grid_index) + 0.5).astype(np.int64)
 
     def all_indices(self) -> NDArray[np.int32]:
@@ -221,6 +245,19 @@ def plan_grid(region: BoxPx, plan: ReadPlan, patch_size_px: int, step_px: int) -
 
     Where a level is used as it is, the anchor is moved to that level's nearest pixel;
     where the slide is resampled, it is the region's corner exactly.
+
+    Parameters
+    ----------
+    region : BoxPx
+        In level-0 pixels.
+    plan : ReadPlan
+    patch_size_px, step_px : int
+        In output pixels.
+
+    Raises
+    ------
+    UsageError
+        If the patch size or the step is below 1 px, or the step is absurdly long.
     """
     if patch_size_px < 1 or step_px < 1 or step_px > patch_size_px * 64:
         raise UsageError(
@@ -250,7 +287,13 @@ def plan_grid(region: BoxPx, plan: ReadPlan, patch_size_px: int, step_px: int) -
 
 
 def parse_overlap(text: str, patch_size_px: int) -> int:
-    """Step in output pixels from an overlap given as a ratio (``0.5``) or pixels (``64px``)."""
+    """Step in output pixels from an overlap given as a ratio (``0.5``) or pixels (``64px``).
+
+    Raises
+    ------
+    UsageError
+        If it is not a number, or an overlap as large as the patch.
+    """
     cleaned = text.strip().lower()
     try:
         overlap_px = (

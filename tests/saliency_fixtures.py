@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -87,7 +88,8 @@ class RunFolder:
         from pathology_scaat.training.bundle_config import BundleConfig
 
         torch.manual_seed(seed)
-        backbone = create_backbone("scaat-small", len(CLASSES), self.patch_px, {})
+        n_classes = len(cast(tuple[str, ...], changes.get("class_names", CLASSES)))
+        backbone = create_backbone("scaat-small", n_classes, self.patch_px, {})
         classifier = Classifier(backbone, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)).eval()
         config = {
             "class_names": CLASSES, "positive_class": "tumour", "patch_size_px": self.patch_px,

@@ -55,7 +55,17 @@ def parse_geojson(
     offset_px: tuple[float, float] = (0.0, 0.0),
     skipped: SkippedCounts | None = None,
 ) -> list[LabelledPolygon]:
-    """Labelled polygons of a GeoJSON text; see :func:`read_annotations`."""
+    """Labelled polygons of a GeoJSON text; see :func:`read_annotations`.
+
+    ``offset_px`` (x, y in level-0 pixels) is added to every position; what is left out is counted
+    in ``skipped``.
+
+    Raises
+    ------
+    AnnotationError
+        If it is no GeoJSON, has an impossible coordinate, holds detections or tiles alone, or would
+        take too long to mend.
+    """
     left_out = skipped if skipped is not None else SkippedCounts()
     root = _loaded(text, subject)
     drawn: list[tuple[dict[str, Any], Any, list[Polygon]]] = []
@@ -217,7 +227,13 @@ def _class_name(properties: dict[str, Any], subject: str) -> str:
 
 
 def count_lines_and_points(text: str, subject: str) -> tuple[int, int]:
-    """Annotations of a GeoJSON text that have a class but are lines, or points: no area."""
+    """Annotations of a GeoJSON text that have a class but are lines, or points: no area.
+
+    Raises
+    ------
+    AnnotationError
+        If it is no GeoJSON.
+    """
     lines = points = 0
     for feature in _features(_loaded(text, subject), subject):
         properties = feature.get("properties")

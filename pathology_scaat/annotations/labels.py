@@ -65,6 +65,11 @@ def class_areas(
     -------
     list of list of Polygon
         For each class; no two of all of them overlap.
+
+    Raises
+    ------
+    UsageError
+        If the background is none of the classes.
     """
     drawn = with_classes(polygons, class_names)
     order = sorted(range(len(drawn)), key=lambda i: (drawn[i].geometry.area, -i))

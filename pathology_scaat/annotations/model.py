@@ -66,7 +66,9 @@ def is_ignored_class(class_name: str) -> bool:
 
 
 def checked_points(values: Any, subject: str) -> NDArray[np.float64]:
-    """(n, 2) float64 from a list of positions; extra dimensions are dropped.
+    """(n, 2) float64 x, y in level-0 pixels from a list of positions; extra dimensions are dropped.
+
+    No position at all gives (0, 2).
 
     Raises
     ------
@@ -96,6 +98,18 @@ def polygon_from_rings(
 
     Rings are closed if they are open; crossing rings (bow-ties) are repaired into the areas
     they enclose.
+
+    Parameters
+    ----------
+    rings : sequence of ndarray, (n, 2) float64
+        x, y in level-0 pixels, of as many points as each ring has; the outer ring comes first.
+    subject : str
+        File or object that an error names.
+
+    Raises
+    ------
+    AnnotationError
+        If looking at it, or mending it and those before it in the file, would take too long.
     """
     drawn = drawn_polygon(rings, subject)
     return None if drawn is None else mended(drawn, subject)
@@ -106,6 +120,14 @@ def drawn_polygon(rings: Sequence[NDArray[np.float64]], subject: str) -> Polygon
 
     Whether all of a file can be mended in reasonable time is known when every polygon has been
     here, long before the first is mended (:func:`mended`).
+
+    Parameters
+    ----------
+    rings : sequence of ndarray, (n, 2) float64
+        x, y in level-0 pixels; the outer ring, then holes. Holes of fewer than 3 points are left
+        out.
+    subject : str
+        File or object that an error names.
 
     Raises
     ------
@@ -162,7 +184,11 @@ def union_of(areas: Sequence[Area], subject: str) -> Area | None:
 def ellipse_in_box(
     x_min: float, y_min: float, x_max: float, y_max: float, n: int = 128
 ) -> NDArray[np.float64]:
-    """(n, 2) points of the ellipse inscribed in a box."""
+    """(n, 2) float64 x, y of points on the ellipse inscribed in a box, in the box's pixels.
+
+    The points are of equal steps of the ellipse's parameter (eccentric anomaly), the first at the
+    right end; the ring is left open.
+    """
     angle = np.arange(n) * (2 * math.pi / n)
     return np.stack(
         [

@@ -42,7 +42,15 @@ _NAMELESS_LAYER = re.compile(r"(layer|annotation)( \d+)?", re.IGNORECASE)
 def parse_xml(
     raw: bytes, subject: str, skipped: SkippedCounts | None = None
 ) -> list[LabelledPolygon]:
-    """Labelled polygons of an XML file; see :func:`read_annotations`."""
+    """Labelled polygons of an XML file; see :func:`read_annotations`.
+
+    What is left out is counted in ``skipped``.
+
+    Raises
+    ------
+    AnnotationError
+        If it is no XML, of another kind, declares a DTD, or has an impossible coordinate.
+    """
     left_out = skipped if skipped is not None else SkippedCounts()
     try:
         root = fromstring(raw, forbid_dtd=True)

@@ -53,6 +53,11 @@ def pseudonymize(value: str, salt: bytes) -> str:
 
     The same value and salt always give the same pseudonym; without the salt nobody can go
     back from it, nor test whether a slide he has is in the cohort.
+
+    Raises
+    ------
+    UsageError
+        If the salt is shorter than :data:`SALT_BYTES`.
     """
     if len(salt) < SALT_BYTES:
         raise UsageError("salt", f"has fewer than {SALT_BYTES} bytes", "let the program make one")

@@ -13,18 +13,12 @@ import csv
 import errno
 import io
 import logging
-import math
-import numbers
 import os
-import unicodedata
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final, Literal
 
 from pathology_scaat.artifacts.atomic import atomic_path
-from pathology_scaat.artifacts.output_folder import Workspace
-from pathology_scaat.artifacts.output_names import id_of_record
 from pathology_scaat.artifacts.status_changes import FILE_NAME as CHANGES_NAME
 from pathology_scaat.artifacts.status_changes import (
     append_changes,
@@ -32,10 +26,28 @@ from pathology_scaat.artifacts.status_changes import (
     mark_folded,
     read_changes,
 )
+from pathology_scaat.artifacts.status_columns import (
+    COLUMNS,
+    FACTS,
+    STAGES,
+    Fact,
+    Stage,
+    State,
+    StatusChange,
+)
+from pathology_scaat.artifacts.status_rows import (
+    apply_changes,
+    change_if_known,
+    known_change,
+    new_row,
+    parse_rows,
+    rows_of_artifacts,
+)
+from pathology_scaat.artifacts.table_cells import id_cell, safe_cell
 from pathology_scaat.errors import StoreError
 from pathology_scaat.system.locks import describe_os_error, file_lock
 from pathology_scaat.system.own_files import LINK_WORDS, read_own
-from pathology_scaat.system.text_table import NotTextError, decode_table, split_delimiter
+from pathology_scaat.system.text_table import NotTextError
 
 LOGGER = logging.getLogger(__name__)
 
@@ -45,113 +57,6 @@ UNREADABLE_NAME = "slides.unreadable.csv"
 """Where a status table goes that cannot be read; what a user wrote into it is not lost."""
 
 MAX_BYTES = 256 << 20
-
-Stage = Literal["tile", "explain", "stitch", "export"]
-State = Literal["pending", "done", "skipped", "failed"]
-Fact = str | int | float | None
-
-STAGES: Final[tuple[Stage, ...]] = ("tile", "explain", "stitch", "export")
-STATES: Final[tuple[State, ...]] = ("pending", "done", "skipped", "failed")
-FACTS: Final = (
-    "n_patches",
-    "n_unreadable",
-    "n_labelled",
-    "mpp",
-    "mpp_source",
-    "reader",
-    "split",
-    "patient",
-    "in_manifest",
-    "unlike_training",
-    "predicted",
-    "probabilities",
-    "uncertainty",
-    "refer",
-    "notes",
-)
-COLUMNS: Final = ("slide_id", *STAGES, "reason", *FACTS)
-
-MAX_TEXT = 500
-_FORMULA_START = ("=", "+", "-", "@")
-
-
-def safe_cell(value: object, most: int = MAX_TEXT) -> str:
-    """A value as one line of text that no spreadsheet takes for a formula.
-
-    Numbers keep their shortest exact spelling; line breaks and control characters become
-    spaces; a text that begins with ``= + - @`` gets an apostrophe before it (OWASP, CSV
-    injection). A text of more than ``most`` characters is cut.
-    """
-    if value is None:
-        return ""
-    is_truth = isinstance(value, bool)
-    if isinstance(value, numbers.Real) and not is_truth:  # numpy's too
-        return str(value) if math.isfinite(value) else ""
-    spaced = "".join(" " if unicodedata.category(c) in {"Cc", "Cs"} else c for c in str(value))
-    text = " ".join(spaced.split())
-    if len(text) > most:
-        text = f"{text[: most - 3]}..."
-    return f"'{text}" if text.startswith(_FORMULA_START) else text
-
-
-def _parsed(raw: bytes) -> list[dict[str, str]]:
-    """Rows of a status table, with the columns of this version.
-
-    Raises
-    ------
-    ValueError
-        If it is none, or ends in the middle; the message says which.
-    """
-    text, _ = decode_table(raw)
-    if not text.strip():
-        raise ValueError("is empty")
-    delimiter, text, _ = split_delimiter(text)
-    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    rows = list(reader)
-    header = list(reader.fieldnames or ())
-    if not {"slide_id", *STAGES} <= set(header):
-        raise ValueError("is not a status table")
-    if any(not row["slide_id"] for row in rows) or any(row[header[-1]] is None for row in rows):
-        raise ValueError("ends in the middle of a row")
-    return [{c: row.get(c) or "" for c in COLUMNS} for row in rows]
-
-
-def from_cell(cell: str) -> str:
-    """A text as it was before :func:`safe_cell` put an apostrophe before it.
-
-    Examples
-    --------
-    >>> from_cell(safe_cell("+")), from_cell("'tis")
-    ('+', "'tis")
-    """
-    return cell[1:] if cell.startswith("'") and cell[1:].startswith(_FORMULA_START) else cell
-
-
-def id_cell(slide_id: str) -> str:
-    """A slide's id as a cell: as :func:`safe_cell`, but with its blanks as they are.
-
-    Two ids may differ by a blank alone; each has its own row.
-    """
-    shown = safe_cell(slide_id)
-    spaced = "".join(" " if unicodedata.category(c) in {"Cc", "Cs"} else c for c in str(slide_id))
-    return spaced if " ".join(spaced.split()) == shown and spaced == spaced.strip() else shown
-
-
-def _known_words(
-    change: tuple[str, Stage, State, str, Mapping[str, Fact]],
-) -> tuple[str, Stage, State, str, Mapping[str, Fact]]:
-    _, stage, state, _, facts = change
-    if stage not in STAGES or state not in STATES or not set(facts) <= set(FACTS):
-        raise ValueError(f"no such stage, state or fact: {stage}, {state}, {facts}")
-    return change
-
-
-def _if_known(change: Any) -> tuple[str, Stage, State, str, Mapping[str, Fact]] | None:
-    """A change that was read from a file; None where it is of no version of this table."""
-    try:
-        return _known_words(change)
-    except (ValueError, TypeError):
-        return None
 
 
 def _unwritable(error: OSError) -> StoreError:
@@ -206,7 +111,7 @@ class StatusTable:
         with file_lock(self._lock_path):
             known = {row["slide_id"]: row for row in self.rows()}
             keys = list(dict.fromkeys(map(id_cell, slide_ids)))
-            ordered = {key: known.pop(key) if key in known else self._new_row(key) for key in keys}
+            ordered = {key: known.pop(key) if key in known else new_row(key) for key in keys}
             for slide_id, patient in (patients or {}).items():
                 if (row := ordered.get(id_cell(slide_id))) is not None:
                     row["patient"] = safe_cell(patient)
@@ -236,23 +141,19 @@ class StatusTable:
         """
         self.update_many([(slide_id, stage, state, reason, facts)])
 
-    def update_many(
-        self, changes: Iterable[tuple[str, Stage, State, str, Mapping[str, Fact]]]
-    ) -> None:
+    def update_many(self, changes: Iterable[StatusChange]) -> None:
         """Several :meth:`update` calls in one rewrite of the file."""
         with file_lock(self._lock_path):
             rows = self.rows()
-            self._fold(rows, map(_known_words, changes))
+            apply_changes(rows, map(known_change, changes))
             self._write(rows)
 
-    def append_many(
-        self, changes: Iterable[tuple[str, Stage, State, str, Mapping[str, Fact]]]
-    ) -> None:
+    def append_many(self, changes: Iterable[StatusChange]) -> None:
         """As :meth:`update_many`, without rewriting the file: a later rewriting takes them along.
 
         Until then they are seen by what reads the table with this class, and by nobody else.
         """
-        known = list(map(_known_words, changes))
+        known = list(map(known_change, changes))
         try:
             with file_lock(self._lock_path):
                 appended = append_changes(self._changes_path, known)
@@ -260,20 +161,6 @@ class StatusTable:
             raise _unwritable(error) from None
         if not appended:
             self.update_many(known)
-
-    def _fold(
-        self,
-        rows: list[dict[str, str]],
-        changes: Iterable[tuple[str, Stage, State, str, Mapping[str, Fact]]],
-    ) -> None:
-        """Apply changes to rows, in place; slides without a row get one at the end."""
-        by_id = {row["slide_id"]: row for row in rows}
-        for slide_id, stage, state, reason, facts in changes:
-            key = id_cell(slide_id)
-            if key not in by_id:
-                by_id[key] = self._new_row(key)
-                rows.append(by_id[key])
-            self._apply(by_id[key], stage, state, reason, facts)
 
     def set_facts(self, facts: Mapping[str, Mapping[str, Fact]]) -> None:
         """What became known about slides that no stage did; an empty text empties a cell.
@@ -310,13 +197,18 @@ class StatusTable:
         waiting = read_changes(self._changes_path)
         rows, _, raw = self._read()
         changes = changes_since(waiting, raw)
-        self._fold(rows, [known for one in changes if (known := _if_known(one)) is not None])
+        apply_changes(rows, filter(None, map(change_if_known, changes)))
         return rows
 
     def problem(self) -> str | None:
         """Why the file cannot be read as a status table, in words; None where it can be.
 
         Its rows are then those of the artifacts that are in the folder.
+
+        Raises
+        ------
+        StoreError
+            If the file cannot be opened.
         """
         return self._read()[1]
 
@@ -328,32 +220,15 @@ class StatusTable:
             return [], None, b""
         except OSError as error:
             if error.errno == errno.ELOOP:
-                return self._rows_of_artifacts(), LINK_WORDS, b""
+                return rows_of_artifacts(self.path.parent), LINK_WORDS, b""
             # It is there and may be right: to write another over it would lose it.
             raise StoreError(
                 FILE_NAME, f"cannot be read ({describe_os_error(error)})", "check its permissions"
             ) from None
         try:
-            return _parsed(raw), None, raw
+            return parse_rows(raw), None, raw
         except (NotTextError, csv.Error, ValueError) as error:
-            return self._rows_of_artifacts(), str(error) or "is no table", raw
-
-    def _rows_of_artifacts(self) -> list[dict[str, str]]:
-        """Rows for the artifacts that are there: what is in the folder is what was done."""
-        out = self.path.parent
-        space = Workspace(out)
-        there: dict[Stage, set[str]] = {
-            "tile": set(space.slide_ids_with("tile")),
-            "explain": set(space.slide_ids_with("explain")),
-            "stitch": set(space.slide_ids_with("stitch")),
-            "export": {id_of_record(path.name) for path in space.overlays.glob("*.json")},
-        }
-        rows = []
-        for slide_id in sorted(set().union(*there.values())):
-            row = self._new_row(id_cell(slide_id))
-            row |= {stage: "done" for stage in STAGES if slide_id in there[stage]}
-            rows.append(row)
-        return rows
+            return rows_of_artifacts(self.path.parent), str(error) or "is no table", raw
 
     def failed(self) -> list[dict[str, str]]:
         """The rows in which any stage failed."""
@@ -375,26 +250,6 @@ class StatusTable:
     def not_in_manifest(self) -> list[str]:
         """Ids of slides that the manifest of the last run or tiling does not name."""
         return [row["slide_id"] for row in self.rows() if row["in_manifest"] == "no"]
-
-    @staticmethod
-    def _new_row(slide_id: str) -> dict[str, str]:
-        return (
-            dict.fromkeys(COLUMNS, "") | dict.fromkeys(STAGES, "pending") | {"slide_id": slide_id}
-        )
-
-    @staticmethod
-    def _apply(
-        row: dict[str, str], stage: Stage, state: State, reason: str, facts: Mapping[str, Fact]
-    ) -> None:
-        had_failed = row[stage] in {"failed", "skipped"}
-        row[stage] = state
-        if reason:
-            row["reason"] = safe_cell(reason)
-        elif had_failed or not any(row[s] in {"failed", "skipped"} for s in STAGES):
-            row["reason"] = ""
-        for name, value in facts.items():
-            if value is not None:
-                row[name] = safe_cell(value)
 
     def _write(self, rows: list[dict[str, str]]) -> None:
         self._keep_unreadable()

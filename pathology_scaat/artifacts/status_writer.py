@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping, Sequence
-from typing import TypeAlias
+from collections.abc import Sequence
 
-from pathology_scaat.artifacts.status import Fact, Stage, State, StatusTable
+from pathology_scaat.artifacts.status import StatusTable
+from pathology_scaat.artifacts.status_columns import StatusChange
 from pathology_scaat.errors import ScaatError
-
-StatusChange: TypeAlias = tuple[str, Stage, State, str, Mapping[str, Fact]]
-"""Slide id, stage, state, reason, facts: as :meth:`StatusTable.update` takes them."""
 
 FLUSH_AFTER_S = 0.5
 """Changes of the status table within this time are written together."""

@@ -35,13 +35,26 @@ def folded(*heads: str) -> Table:
 
 
 def needed(value: T | None, option: str) -> T:
+    """The value of an option that must be given.
+
+    Raises
+    ------
+    UsageError
+        If it is missing.
+    """
     if value is None:
         raise UsageError(option, "is missing", f"give {option}")
     return value
 
 
 def refuse_salt_alone(manifest: Path | None, salt: Path | None) -> None:
-    """Refuse a salt that nothing would be done with."""
+    """Refuse a salt that nothing would be done with.
+
+    Raises
+    ------
+    UsageError
+        If there is no manifest.
+    """
     if manifest is None and salt is not None:
         raise UsageError("--pseudonymize", "does nothing without --manifest", "give both")
 

@@ -358,7 +358,13 @@ def tile_overrides(
     keep_ink: bool = False,
     pixels: str | None = None,
 ) -> dict[str, Any]:
-    """The tile settings that the command line names (None where it names nothing)."""
+    """The tile settings that the command line names (None where it names nothing).
+
+    Raises
+    ------
+    UsageError
+        If both µm/px and a magnification are given.
+    """
     from pathology_scaat.geometry import mpp_from_magnification
 
     if mag is not None:

@@ -34,14 +34,26 @@ def is_split_word(text: str) -> bool:
 
 
 def label_cell(text: str, where: str) -> str | None:
-    """A class name, normalised; None where the cell is empty."""
+    """A class name, normalised; None where the cell is empty.
+
+    Raises
+    ------
+    ManifestError
+        If it is too long, or holds what cannot be printed; ``where`` names the row.
+    """
     if len(text) > MAX_LABEL_CHARACTERS or not text.isprintable():
         raise ManifestError(where, "has an unusable label", "give a short text as the label")
     return normal_name(text) or None
 
 
 def patient_cell(text: str, where: str) -> str:
-    """A patient's id, normalised; "" where the cell is empty."""
+    """A patient's id, normalised; "" where the cell is empty.
+
+    Raises
+    ------
+    ManifestError
+        If it is too long, holds what cannot be printed, or a spreadsheet program has rounded it.
+    """
     if len(text) > MAX_LABEL_CHARACTERS or not text.isprintable():
         raise ManifestError(where, "has an unusable patient_id", "give a short text")
     refuse_rounded(text, "patient_id", where)
@@ -49,7 +61,13 @@ def patient_cell(text: str, where: str) -> str:
 
 
 def split_cell(text: str, where: str) -> str | None:
-    """One of :data:`SPLITS`; None where the cell is empty."""
+    """One of :data:`SPLITS`; None where the cell is empty.
+
+    Raises
+    ------
+    ManifestError
+        If it is another word.
+    """
     if not text:
         return None
     word = _SPLIT_WORDS.get(text.casefold())
@@ -63,7 +81,13 @@ def split_cell(text: str, where: str) -> str | None:
 
 
 def fold_cell(text: str, where: str) -> int | None:
-    """Number of a cross-validation fold (``3``, ``3.0``, ``fold_3``); None where empty."""
+    """Number of a cross-validation fold (``3``, ``3.0``, ``fold_3``); None where empty.
+
+    Raises
+    ------
+    ManifestError
+        If it is no number.
+    """
     if not text:
         return None
     found = _FOLD.fullmatch(text)
@@ -77,7 +101,13 @@ def fold_cell(text: str, where: str) -> int | None:
 
 
 def mpp_cell(text: str, where: str) -> float | None:
-    """µm per pixel; None where the cell is empty."""
+    """µm per pixel; None where the cell is empty.
+
+    Raises
+    ------
+    ManifestError
+        If it is no number, or one that no slide has.
+    """
     if not text:
         return None
     try:

@@ -32,6 +32,11 @@ def find_columns(
     """Which cell of a row is which column; and the headings that mean nothing here.
 
     Without ``needs_slides`` a column of slide ids will do in place of the slides' files.
+
+    Raises
+    ------
+    ManifestError
+        If a column is there twice, or that of the slides is missing; ``subject`` names the file.
     """
     names: dict[str, int] = {}
     exact: dict[str, bool] = {}

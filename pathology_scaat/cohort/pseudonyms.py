@@ -12,7 +12,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from pathology_scaat.artifacts.redaction import load_salt, pseudonymize
-from pathology_scaat.artifacts.status import safe_cell
+from pathology_scaat.artifacts.table_cells import safe_cell
 from pathology_scaat.cohort.manifest import Manifest
 from pathology_scaat.errors import UsageError
 from pathology_scaat.system.locks import describe_os_error, file_lock

@@ -76,7 +76,18 @@ def write_slide(path: Path, rgb: RgbImage, mpp: float, aperio: bool) -> None:
 def mask_polygons(
     mask: NDArray[np.bool_], scale_px: float, simplify_px: float, min_area_px: float
 ) -> Iterator[Any]:
-    """Polygons, in slide pixels, around the True parts of a mask; holes are kept."""
+    """Polygons, in slide pixels, around the True parts of a mask; holes are kept.
+
+    Parameters
+    ----------
+    mask : ndarray, (h, w) bool
+    scale_px : float
+        Slide pixels per mask pixel.
+    simplify_px : float
+        How far, in slide pixels, an outline may move when it is simplified.
+    min_area_px : float
+        Smallest area that is given, in square slide pixels.
+    """
     padded = np.pad(mask.astype(np.float32), 1)
     rings = []
     for contour in find_contours(padded, 0.5):

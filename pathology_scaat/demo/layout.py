@@ -45,11 +45,15 @@ class Layout:
 
     @property
     def tumor_truth(self) -> NDArray[np.bool_]:
-        """Where tumour cells are: the planted answer."""
+        """Where tumour cells are, (h, w) bool: the planted answer."""
         return (self.nest > 0) & (self.tissue > 0) & self.tumor
 
     def region(self, tumor: bool) -> NDArray[np.bool_]:
-        """The annotated part of the tumour or of the normal tissue."""
+        """The annotated part of the tumour, or of the normal tissue, (h, w) bool.
+
+        More than 40 µm inside the tissue, and not near the border between the two
+        (:data:`REGION_MARGIN`).
+        """
         side = self.field > REGION_MARGIN if tumor else self.field < -REGION_MARGIN
         inner = ndimage.distance_transform_edt(self.tissue > 0) > 40 / LAYOUT_UM
         kept: NDArray[np.bool_] = ndimage.binary_opening(side & inner, iterations=6)
@@ -59,7 +63,10 @@ class Layout:
 def smooth_noise(
     rng: np.random.Generator, shape: tuple[int, int], sigma: float
 ) -> NDArray[np.float32]:
-    """Gaussian noise of a given grain, mean 0 and deviation 1."""
+    """Gaussian noise of a given grain: of ``shape`` (h, w), float32, mean 0 and deviation 1.
+
+    ``sigma`` is the grain's standard deviation in pixels of the result.
+    """
     step = max(int(sigma // 4), 1)
     small = (-(-shape[0] // step) + 2, -(-shape[1] // step) + 2)
     noise = ndimage.gaussian_filter(rng.standard_normal(small).astype(np.float32), sigma / step)

@@ -25,7 +25,7 @@ OVERLAP_LOSS = 1.08
 
 @dataclass(frozen=True)
 class NucleusSprites:
-    """Sprites by kind, at the µm/px of one slide."""
+    """Sprites by kind, at the µm/px of one slide: pairs of (h, w) float32 as the module says."""
 
     benign: list[Sprite]
     tumor: list[Sprite]
@@ -170,7 +170,20 @@ def stamp(
     sprites: list[Sprite],
     strength: float,
 ) -> None:
-    """Blend sprites into the stain maps (optical density x 100) in place."""
+    """Blend sprites into the stain maps in place; those that would cross the edge are left out.
+
+    Parameters
+    ----------
+    hema, eosin : ndarray, (H, W) uint8
+        Optical density x 100.
+    points : ndarray, (N, 2) float64
+        x, y of the sprites' middles, in pixels of the maps.
+    choice : ndarray, (N,) int64
+        Which sprite stands at each point.
+    sprites : list of Sprite
+    strength : float
+        Factor on the stain of the sprites.
+    """
     height, width = hema.shape
     ready = [
         (

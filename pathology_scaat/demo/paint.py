@@ -26,7 +26,21 @@ BAND_ROWS = 512
 
 @dataclass(frozen=True)
 class StainAppearance:
-    """How one laboratory and scanner show colour."""
+    """How one laboratory and scanner show colour.
+
+    Attributes
+    ----------
+    hematoxylin, eosin : ndarray, (3,) float64
+        Optical density of the stain in red, green and blue, for one unit of stain.
+    hematoxylin_gain, eosin_gain : float
+        How strongly the laboratory stains, about 1.
+    glass : ndarray, (3,) float64
+        RGB of bare glass, 0 to 255.
+    gamma : float
+        Factor on the optical density: the scanner's contrast, about 1.
+    ink_rgb : tuple of int
+        RGB of a pen mark, 0 to 255.
+    """
 
     hematoxylin: NDArray[np.float64]
     eosin: NDArray[np.float64]
@@ -208,7 +222,24 @@ def develop(
     appearance: StainAppearance,
     mpp: float,
 ) -> RgbImage:
-    """Light through the stains (Beer-Lambert), ink on the glass, and the camera's noise."""
+    """Light through the stains (Beer-Lambert), ink on the glass, and the camera's noise.
+
+    Parameters
+    ----------
+    rng : Generator
+        Source of the noise.
+    layout : Layout
+        Only its ink is read.
+    hema, eosin : ndarray, (size, size) uint8
+        Optical density x 100, as of :func:`paint_stains`.
+    appearance : StainAppearance
+    mpp : float
+        µm per slide pixel.
+
+    Returns
+    -------
+    ndarray, (size, size, 3) uint8
+    """
     size_px = hema.shape[0]
     level = np.arange(256) / 100.0
     absorbed = (level * appearance.hematoxylin_gain)[:, None, None] * appearance.hematoxylin + (

@@ -46,6 +46,11 @@ class EvaluationSet:
         Whether the labels are those of slides, copied onto every patch: wrong for many of them.
     label_note : str
         What is to be said of the labels, as a sentence; empty where all is well.
+
+    Raises
+    ------
+    UsageError
+        If the arrays do not have these shapes.
     """
 
     images: NDArray[np.uint8]
@@ -76,10 +81,11 @@ class EvaluationSet:
 
     @property
     def is_positive(self) -> NDArray[np.bool_]:
+        """Whether each image is labelled as the positive class, (N,) bool."""
         return np.asarray(self.labels == self.positive_class)
 
     def take(self, indices: NDArray[np.integer]) -> EvaluationSet:
-        """Some of the images, in the order given."""
+        """Some of the images, in the order given; ``indices`` is (M,), into the N images."""
         return replace(
             self,
             images=self.images[indices],
@@ -91,7 +97,7 @@ class EvaluationSet:
     def spread(self, n: int, seed: int = 0) -> NDArray[np.int64]:
         """Indices of ``n`` images, as even over classes and patients as there are (seeded).
 
-        Classes take turns; within a class the patients take turns.
+        Classes take turns; within a class the patients take turns. Ascending, (min(n, N),) int64.
         """
         rng = np.random.default_rng(seed)
         shuffled = rng.permutation(len(self))

@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pathology_scaat.artifacts.status import StatusTable, id_cell
+from pathology_scaat.artifacts.status import StatusTable
+from pathology_scaat.artifacts.table_cells import id_cell
 from pathology_scaat.patches.reader import PatchStore
 from pathology_scaat.training.bundle_config import BundleConfig
 

@@ -60,7 +60,7 @@ def slide_features(
 def evidence_of_patches(
     bundle: ModelBundle, saliency: Path, patches: Path, target: str
 ) -> Floats | None:
-    """Mean evidence in each patch as the map has it; None where this model's map is not there."""
+    """Mean evidence in each patch as its map has it, (n,); None where this model has no map."""
     try:
         store = SaliencyStore(saliency)
         meta = store.meta

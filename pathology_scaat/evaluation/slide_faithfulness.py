@@ -74,18 +74,21 @@ def _margin(values: Tensor, target: int) -> Tensor:
 
 @torch.no_grad()
 def by_contribution(head: BagHead, slide: SlideFeatures) -> Floats:
-    """What each patch adds to the slide's margin; the map's weight of a patch rises with it."""
+    """What each patch adds to the slide's margin, (n,); the map's weight of a patch rises with it.
+
+    The margin is the target's logit minus the mean of the others.
+    """
     return _numpy(_margin(head.contributions(slide.features), slide.target))
 
 
 @torch.no_grad()
 def by_single_patch(head: BagHead, slide: SlideFeatures) -> Floats:
-    """What the model says of each patch alone, as a slide of one patch."""
+    """What the model says of each patch alone, as a slide of one patch: its margin, (n,)."""
     return _numpy(_margin(head.score(slide.features), slide.target))
 
 
 def by_integrated_gradients(head: BagHead, slide: SlideFeatures) -> Floats:
-    """Integrated gradients of the slide's margin by the patches' features, from zero.
+    """Integrated gradients of the slide's margin by the patches' features, from zero; (n,).
 
     The midpoint rule with :data:`IG_STEPS` steps (Sundararajan et al. 2017); a patch's relevance
     is the sum over its features.
@@ -102,7 +105,7 @@ def by_integrated_gradients(head: BagHead, slide: SlideFeatures) -> Floats:
 
 @torch.no_grad()
 def by_attention(head: BagHead, slide: SlideFeatures) -> Floats:
-    """Weight of each patch in the pooling: without sign and, with attention, without class."""
+    """Weight of each patch in the pooling, (n,): no sign and, with attention, without class."""
     return _numpy(head.weights(slide.features)[:, slide.target])
 
 
@@ -155,6 +158,16 @@ def flip(head: BagHead, slide: SlideFeatures, relevance: Floats, seed: int = 0) 
     """Follow the probability while patches are kept in order of relevance.
 
     Equal patches keep an order of their own, drawn at random, so that ties favour nobody.
+
+    Parameters
+    ----------
+    head : BagHead
+    slide : SlideFeatures
+        Of n patches.
+    relevance : (n,) float64
+        The larger, the more relevant.
+    seed : int
+        Of the order of equal patches.
     """
     n = len(relevance)
     shuffled = np.random.default_rng([seed, n]).permutation(n)

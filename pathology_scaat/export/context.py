@@ -171,7 +171,13 @@ class Context:
 
     @cached_property
     def base(self) -> RgbImage:
-        """The slide under the map; grey where the slide is not at hand."""
+        """The slide under the map, (H, W, 3) uint8; grey where the slide is not at hand.
+
+        Raises
+        ------
+        ExportError
+            If the slide has another frame than the map.
+        """
         zoom = zoom_of(self.slide_map, self.picture_level)
         whole = self.slide_map.size_px(self.picture_level)
         size = SizePx(whole.width * zoom, whole.height * zoom)

@@ -66,7 +66,10 @@ class TileTable:
         return np.zeros(len(self), dtype=bool) if known is None else known == 1.0
 
     def top(self, count: int) -> NDArray[np.int64]:
-        """The ``count`` tiles of highest target probability (then saliency), in slide order."""
+        """Rows of the ``count`` tiles of highest target probability, then saliency: (n,) int64.
+
+        In slide order.
+        """
         if count >= len(self):
             return np.arange(len(self))
         keys = (-self.saliency_mean, -self.probability[:, self.target_index])

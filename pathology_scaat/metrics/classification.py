@@ -23,7 +23,19 @@ FloatArray = NDArray[np.floating[Any]]
 
 
 def macro_auc(probability: FloatArray, labels: NDArray[Any]) -> float:
-    """Mean of each class's AUC against the rest, over the classes that can be scored."""
+    """Mean of each class's AUC against the rest, over the classes that can be scored.
+
+    Parameters
+    ----------
+    probability : (N, K)
+    labels : (N,) int or (N, K) of 0 and 1
+
+    Returns
+    -------
+    float
+        0 to 1; with two classes and (N,) labels the AUC of class 1. NaN where no class can be
+        scored.
+    """
     columns = range(probability.shape[1])
     if labels.ndim == 2:
         values = [roc_auc(probability[:, k], labels[:, k] > 0.5) for k in columns]
@@ -36,7 +48,19 @@ def macro_auc(probability: FloatArray, labels: NDArray[Any]) -> float:
 
 
 def scores(logits: FloatArray, labels: NDArray[Any]) -> dict[str, float]:
-    """AUC, accuracy, balanced accuracy, loss and calibration error; NaN is left out."""
+    """AUC, accuracy, balanced accuracy, loss and calibration error; NaN is left out.
+
+    Parameters
+    ----------
+    logits : (N, K)
+    labels : (N,) int or (N, K) of 0 and 1
+        With (N, K) a balanced accuracy is not among them.
+
+    Returns
+    -------
+    dict of str to float
+        ``auc``, ``accuracy``, ``balanced_accuracy`` and ``ece`` in [0, 1], ``loss`` in nats.
+    """
     if labels.ndim == 2:
         probability = sigmoid(logits)
         correct = (probability > 0.5) == (labels > 0.5)

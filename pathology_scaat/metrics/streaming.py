@@ -25,7 +25,7 @@ from pathology_scaat.metrics.functional.occluders import OccluderName
 
 
 class MeanOverImages(Metric):
-    """Mean of one value per image; NaN is left out and counted."""
+    """Mean of one value per image; NaN is left out and counted. All states are scalars."""
 
     is_differentiable = False
     full_state_update = False
@@ -48,7 +48,7 @@ class MeanOverImages(Metric):
         self.n_undefined = self.n_undefined + undefined.sum()
 
     def compute(self) -> Tensor:
-        """Mean over the images that have a value."""
+        """Mean over the images that have a value, a float32 scalar; NaN where none has."""
         return (self.total / self.n_defined).float()
 
 
@@ -67,6 +67,7 @@ class GiniIndex(MeanOverImages):
     higher_is_better = None
 
     def update(self, maps: Tensor) -> None:
+        """Take in maps (N, H, W), float."""
         self.add(sparsity.gini_index(maps))
 
 
@@ -76,6 +77,7 @@ class MapEntropy(MeanOverImages):
     higher_is_better = None
 
     def update(self, maps: Tensor) -> None:
+        """Take in maps (N, H, W), float."""
         self.add(sparsity.map_entropy(maps))
 
 
@@ -94,6 +96,7 @@ class PixelAveragePrecision(MeanOverImages):
     higher_is_better = True
 
     def update(self, maps: Tensor, masks: Tensor) -> None:
+        """Take in maps (N, H, W), float, and their masks (N, H, W), bool."""
         self.add(ranking.pixel_ap(maps, masks))
 
 
@@ -103,6 +106,7 @@ class PixelAuroc(MeanOverImages):
     higher_is_better = True
 
     def update(self, maps: Tensor, masks: Tensor) -> None:
+        """Take in maps (N, H, W), float, and their masks (N, H, W), bool."""
         self.add(ranking.pixel_auroc_batch(maps, masks))
 
 
@@ -112,6 +116,7 @@ class RelevanceRankAccuracy(MeanOverImages):
     higher_is_better = True
 
     def update(self, maps: Tensor, masks: Tensor) -> None:
+        """Take in maps (N, H, W), float, and their masks (N, H, W), bool."""
         self.add(ranking.relevance_rank_accuracy(maps, masks))
 
 
@@ -125,6 +130,7 @@ class PointingGame(MeanOverImages):
         self.tolerance_px = tolerance_px
 
     def update(self, maps: Tensor, masks: Tensor) -> None:
+        """Take in maps (N, H, W), float, and their masks (N, H, W), bool."""
         self.add(ranking.pointing_hit(maps, masks, self.tolerance_px))
 
 
@@ -134,6 +140,7 @@ class RankStability(MeanOverImages):
     higher_is_better = True
 
     def update(self, maps: Tensor, other: Tensor) -> None:
+        """Take in maps (N, H, W), float, and other maps (N, H, W) of the same images."""
         self.add(robustness.spearman(maps, other))
 
 
@@ -143,6 +150,7 @@ class MapSsim(MeanOverImages):
     higher_is_better = True
 
     def update(self, maps: Tensor, other: Tensor) -> None:
+        """Take in maps (N, H, W), float, and other maps (N, H, W) of the same images."""
         self.add(robustness.ssim(maps, other))
 
 
@@ -182,6 +190,16 @@ class SymmetricRelevanceGain(MeanOverImages):
         self.seed = seed
 
     def update(self, images: Tensor, maps: Tensor, target: Tensor) -> None:
+        """Occlude the images of a batch along their maps' order, and take in their gains.
+
+        Parameters
+        ----------
+        images : Tensor, (N, C, H, W)
+            In [0, 1].
+        maps : Tensor, (N, H, W)
+        target : Tensor, (N,) int64
+            Class whose score is followed.
+        """
         curves = occlusion_logits(
             self._models[0], images, maps, self.occluder,
             seed=self.seed + int(self.n_defined + self.n_undefined), **self.occlusion,  # type: ignore[arg-type]

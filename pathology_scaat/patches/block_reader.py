@@ -56,6 +56,14 @@ class BlockReader:
         """Begin to read patches ``wanted`` into ``out[rows]``; done when all futures are.
 
         They raise OSError or LayoutError.
+
+        Parameters
+        ----------
+        wanted : (n,) int64
+            Numbers of the patches, 0 to N - 1.
+        out : (m, P, P, 3) uint8
+        rows : (n,) int64
+            Where each goes in ``out``.
         """
         # In the order of their first block, so that a thread's patches share blocks and shards.
         order = np.argsort(self._patch_blocks[wanted, 0], kind="stable")

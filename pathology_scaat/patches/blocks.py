@@ -52,7 +52,10 @@ class BlockPlan:
     patch_blocks: NDArray[np.int32]
 
     def where(self, readable: NDArray[np.bool_]) -> NDArray[np.int32]:
-        """``patch_blocks`` by position among the readable blocks; -1 for unreadable ones."""
+        """``patch_blocks`` by position among the readable blocks; -1 for unreadable ones.
+
+        ``readable`` is (M,), one truth a block; the result is (N, k * k) int32.
+        """
         position = np.where(readable, np.cumsum(readable) - 1, -1).astype(np.int32)
         moved: NDArray[np.int32] = position[self.patch_blocks]
         return moved

@@ -103,6 +103,15 @@ class RemoteByteStore:
             raise OSError(f"cannot be reached ({type(error).__name__})") from None
 
     def read(self, relative: str) -> bytes:
+        """All bytes of a file of the store.
+
+        Raises
+        ------
+        AddressError
+            If its address may not be opened.
+        OSError
+            If it cannot be read.
+        """
         return self._read(relative)
 
     @contextmanager

@@ -21,9 +21,14 @@ def picked(read: Callable[[Any], NDArray[Any]], key: tuple[Any, ...]) -> NDArray
     Parameters
     ----------
     read : callable
-        Given a slice or indices of patches, their whole arrays.
+        Given a slice or indices of n patches, their whole arrays, (n, ...).
     key : tuple
         One entry an axis, as ``dask.array`` gives them.
+
+    Returns
+    -------
+    ndarray
+        Of any shape: what numpy's indexing with that key would give.
     """
     first, *rest = key
     if isinstance(first, int | np.integer):
@@ -35,7 +40,17 @@ def picked(read: Callable[[Any], NDArray[Any]], key: tuple[Any, ...]) -> NDArray
 def patch_coordinates(
     origins_px: NDArray[np.integer], grid_index: NDArray[np.integer], slide: SlideGeometry
 ) -> dict[str, Any]:
-    """Coordinates along ``patch``: the top-left corner in µm and level-0 pixels, and the cell."""
+    """Coordinates along ``patch``: the top-left corner in µm and level-0 pixels, and the cell.
+
+    Parameters
+    ----------
+    origins_px : (N, 2) int
+        Level-0 x, y.
+    grid_index : (N, 2) int
+        Column, row.
+    slide : SlideGeometry
+        Its µm/px makes µm of pixels.
+    """
     um, px = {"units": "micrometer"}, {"units": "level-0 pixel"}
     return {
         "x": ("patch", origins_px[:, 0] * slide.mpp, um),

@@ -17,7 +17,17 @@ from pathology_scaat.slides import SlideInfo
 
 @dataclass(frozen=True, eq=False)
 class PatchLabels:
-    """Labels (N,) and coverages (N, K) of patches; what to say about the file they came from."""
+    """Labels and coverages of patches, and what to say about the file they came from.
+
+    Attributes
+    ----------
+    label : (N,) int16
+        Index into the class names, -1 where undecided.
+    coverage : (N, K) float32
+        Share of the patch that each class covers, 0 to 1.
+    notes : tuple of str
+        For the user, a sentence each.
+    """
 
     label: NDArray[np.int16]
     coverage: NDArray[np.float32]
@@ -36,7 +46,20 @@ def labels_of(
 ) -> PatchLabels:
     """Annotations decide where there are any, else the slide's label.
 
-    ``every`` says that ``index`` holds every patch of tissue, not those that were labelled.
+    Parameters
+    ----------
+    job : TileJob
+    info : SlideInfo
+    grid : PatchGrid
+    index : (N, 2) int32
+        Column and row in ``grid`` of the patches to label.
+    every : bool
+        Whether ``index`` holds every patch of tissue, not only those that were labelled.
+
+    Raises
+    ------
+    AnnotationError
+        If the annotation file cannot be read.
     """
     names = job.config.class_names
     label = np.full(len(index), UNLABELLED, dtype=np.int16)

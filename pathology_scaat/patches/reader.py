@@ -188,17 +188,25 @@ class PatchStore(Described):
     def read(self, indices: Indices) -> NDArray[np.uint8]:
         """Pixels of some patches, (n, P, P, 3) uint8, in the order asked for.
 
+        Parameters
+        ----------
+        indices : (n,) int or slice
+            Negative numbers count from the end.
+
         Raises
         ------
         StoreError
-            If a shard is missing or damaged.
+            If the store holds no pixels, or a shard is missing or damaged.
         IndexError
             If there is no such patch.
         """
         return np.asarray(self.read_async(indices).result())
 
     def read_async(self, indices: Indices) -> PendingRead:
-        """Start reading; ``.result()`` waits for the pixels."""
+        """Start reading; ``.result()`` waits for the pixels, (n, P, P, 3) uint8.
+
+        Arguments and errors are those of :meth:`read`; damage is met by ``.result()``.
+        """
         if isinstance(indices, slice):
             indices = np.arange(*indices.indices(len(self)))
         wanted = np.asarray(indices, dtype=np.int64).reshape(-1)
@@ -209,7 +217,24 @@ class PatchStore(Described):
     def read_into(
         self, indices: NDArray[np.integer], out: NDArray[np.uint8], rows: NDArray[np.integer]
     ) -> PendingRead:
-        """Start reading some patches into ``out[rows]``, (n, P, P, 3) uint8, C-contiguous."""
+        """Start reading some patches into an array of the caller's.
+
+        Parameters
+        ----------
+        indices : (n,) int
+            Negative numbers count from the end.
+        out : (m, P, P, 3) uint8
+            C-contiguous; ``.result()`` of what is returned gives it back.
+        rows : (n,) int
+            Where each patch goes in ``out``.
+
+        Raises
+        ------
+        StoreError
+            If the store holds no pixels; ``.result()`` raises it for a missing or damaged shard.
+        IndexError
+            If there is no such patch.
+        """
         wanted = np.asarray(indices, dtype=np.int64)
         wanted = np.where(wanted < 0, wanted + len(self), wanted)
         if wanted.size and (wanted.min() < 0 or wanted.max() >= len(self)):
@@ -219,6 +244,10 @@ class PatchStore(Described):
 
     def jpeg_streams(self, indices: Indices) -> list[bytes | None]:
         """Some patches as the slide's own JPEG tiles, for decoders of your own (a GPU's).
+
+        Parameters
+        ----------
+        indices : (n,) int or slice
 
         Returns
         -------
@@ -252,7 +281,13 @@ class PatchStore(Described):
         return [chunk if is_jpeg(chunk) else None for chunk in chunks]
 
     def iter_batches(self, size: int) -> Iterator[NDArray[np.uint8]]:
-        """All patches in slide order, (<= size, P, P, 3) uint8 at a time, read one ahead."""
+        """All patches in slide order, (n, P, P, 3) uint8 at a time, n <= ``size``, read one ahead.
+
+        Raises
+        ------
+        StoreError
+            If the store holds no pixels, or a shard is missing or damaged.
+        """
         starts = range(0, len(self), size)
         pending = [self.read_async(slice(s, s + size)) for s in starts[:1]]
         for start in starts:
@@ -277,7 +312,7 @@ class _LazyPatches:
 
 
 class PendingRead:
-    """Patches on their way."""
+    """Patches on their way into an array, (m, P, P, 3) uint8."""
 
     def __init__(
         self, tasks: list[Future[None]], out: NDArray[np.uint8], store: PatchStore
@@ -285,7 +320,13 @@ class PendingRead:
         self._tasks, self._out, self._store = tasks, out, store
 
     def result(self) -> NDArray[np.uint8]:
-        """The whole array that they are read into; waits for them."""
+        """The whole array that they are read into, (m, P, P, 3) uint8; waits for them.
+
+        Raises
+        ------
+        StoreError
+            If a shard is missing or damaged.
+        """
         try:
             for task in self._tasks:
                 task.result()

@@ -106,7 +106,15 @@ def array_metadata(store: ByteStore, name: str) -> dict[str, Any]:
 
 
 def read_column(store: ByteStore, name: str) -> NDArray[Any]:
-    """All of a small array. Raises OSError, or ValueError or KeyError where it is damaged."""
+    """All of a small array, of any shape and dtype.
+
+    Raises
+    ------
+    OSError
+        If it cannot be read.
+    ValueError, KeyError, TypeError
+        If it is damaged.
+    """
     metadata = array_metadata(store, name)
     shape = tuple(int(n) for n in metadata["shape"])
     chunk_shape = tuple(int(n) for n in metadata["chunk_grid"]["configuration"]["chunk_shape"])
@@ -160,6 +168,15 @@ class ShardReader:
         """Begin to read items ``wanted`` into ``out[rows]``; done when all futures are.
 
         They raise OSError or LayoutError.
+
+        Parameters
+        ----------
+        wanted : (n,) int64
+            Numbers of the items, 0 to ``length`` - 1.
+        out : (m, S, S, 3) uint8
+            C-contiguous; S is ``side_px``.
+        rows : (n,) int64
+            Where each goes in ``out``.
         """
         # By shard, so that a task opens each file once; in groups, so that all threads have work.
         order = np.argsort(wanted // self._per_shard, kind="stable")
@@ -186,7 +203,9 @@ class ShardReader:
         return buffer
 
     def decode(self, items: Sequence[int], targets: Iterable[NDArray[np.uint8]]) -> None:
-        """Decode some items, each into the next of ``targets``: flat, contiguous arrays.
+        """Decode some items, each into the next of ``targets``.
+
+        Targets are (n,) uint8, contiguous, of n = 3 x ``side_px`` x ``side_px`` bytes.
 
         Items of one shard should stand together: its file is opened once for them. A target is
         asked for when the one before it is filled.

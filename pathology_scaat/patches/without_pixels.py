@@ -19,7 +19,7 @@ from pathology_scaat.patches.zarr_layout import GROUP_FILE, LARGE_SHARDS, write_
 
 
 def count_unreadable(readable: NDArray[np.bool_], config: TileConfig, subject: str) -> int:
-    """How many patches cannot be decoded.
+    """How many patches cannot be decoded; ``readable`` is (N,), one truth a patch.
 
     Raises
     ------
@@ -64,7 +64,10 @@ def write_without_pixels(
 
 
 def without_unreadable(store: PatchStore, readable: NDArray[np.bool_]) -> None:
-    """Leave patches out of a store without pixels whose pixels in the slide are damaged."""
+    """Leave patches out of a store without pixels whose pixels in the slide are damaged.
+
+    ``readable`` is (N,), one truth a patch. The store is written anew in its place.
+    """
     meta = replace(store.meta, n_unreadable=store.meta.n_unreadable + int((~readable).sum()))
     write_without_pixels(
         store.path,

@@ -81,7 +81,13 @@ class PatchStoreWriter(Closing):
         return self._encoder.encode(patch)
 
     def append_encoded(self, encoded: EncodedPatch) -> None:
-        """Write what :meth:`encode` returned for the next patch."""
+        """Write what :meth:`encode` returned for the next patch.
+
+        Raises
+        ------
+        StoreError
+            If it cannot be written, or there are more than were announced.
+        """
         self._check_announced()
         try:
             self._shards.append(encoded)
@@ -94,6 +100,11 @@ class PatchStoreWriter(Closing):
 
         On one thread this is the way: a patch is compressed where the disk will fetch it, and
         not copied there.
+
+        Raises
+        ------
+        StoreError
+            If it cannot be written, or there are more than were announced.
         """
         self._check_announced()
         patch = np.ascontiguousarray(patch, dtype=np.uint8)
@@ -110,7 +121,13 @@ class PatchStoreWriter(Closing):
         return encoded[1]
 
     def append_stream(self, stream: bytes) -> int:
-        """Add one item as a whole JPEG stream, with ``slide_jpeg``; how many bytes it takes."""
+        """Add one item as a whole JPEG stream, with ``slide_jpeg``; how many bytes it takes.
+
+        Raises
+        ------
+        StoreError
+            If it cannot be written, or there are more than were announced.
+        """
         self._check_announced()
         check = google_crc32c.value(stream).to_bytes(4, "little")
         try:
@@ -146,7 +163,13 @@ class PatchStoreWriter(Closing):
     ) -> None:
         """Write the columns and, last, the group metadata that makes it a store.
 
-        ``patch_blocks``, (N, k * k), names each patch's blocks where blocks were written.
+        Columns are as in :func:`write_patch_table`. ``patch_blocks``, (N, k * k), names each
+        patch's blocks where blocks were written.
+
+        Raises
+        ------
+        StoreError
+            If a file cannot be written, or what was written is not the patches' number or blocks.
         """
         try:
             self._shards.finish()
@@ -191,7 +214,23 @@ def write_patch_table(
     label: NDArray[np.integer],
     label_coverage: NDArray[np.floating],
 ) -> None:
-    """Write where N patches lie, how much of each is tissue, and their labels."""
+    """Write where N patches lie, how much of each is tissue, and their labels.
+
+    Parameters
+    ----------
+    path : Path
+        Folder of the store.
+    meta : PatchStoreMeta
+        Its grid gives the origins, its K class names the columns of the coverage.
+    grid_index : (N, 2) int
+        Column and row of each patch.
+    tissue_fraction : (N,) float
+        0 to 1.
+    label : (N,) int
+        Index into ``meta.class_names``, -1 where undecided.
+    label_coverage : (N, K) float
+        0 to 1.
+    """
     n, k = len(grid_index), len(meta.class_names)
     write_columns(
         path,
@@ -214,7 +253,10 @@ def write_label_columns(
 
 
 def write_columns(path: Path, columns: dict[str, tuple[NDArray[Any], str]]) -> None:
-    """Write small arrays beside the patches; ``columns`` maps a name to values and dtype."""
+    """Write small arrays beside the patches.
+
+    ``columns`` maps a name to values, (N,) or (N, k), and their dtype in the file.
+    """
     for name, (values, data_type) in columns.items():
         names = ["patch", _NAMES[name]] if values.ndim == 2 else ["patch"]
         write_column(path, name, values, data_type, names)

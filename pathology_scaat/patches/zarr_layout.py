@@ -135,7 +135,19 @@ def write_array_metadata(path: Path, name: str, metadata: dict[str, Any]) -> Non
 def write_column(
     path: Path, name: str, values: NDArray[Any], data_type: str, dimension_names: list[str]
 ) -> None:
-    """Write a small array beside the patches."""
+    """Write a small array beside the patches, of any shape (N, ...): chunks of whole rows.
+
+    Parameters
+    ----------
+    path : Path
+        Folder of the store.
+    name : str
+    values : ndarray
+    data_type : str
+        Its dtype in the file, by zarr's name (``"int32"``).
+    dimension_names : list of str
+        One an axis.
+    """
     metadata = column_metadata(values.shape, data_type, dimension_names)
     write_array_metadata(path, name, metadata)
     rows, *rest = metadata["chunk_grid"]["configuration"]["chunk_shape"]

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from pathology_scaat.artifacts.output_folder import Workspace
-from pathology_scaat.artifacts.status import STAGES, StatusTable
+from pathology_scaat.artifacts.status import StatusTable
+from pathology_scaat.artifacts.status_columns import STAGES
 from pathology_scaat.pipeline.disagreement import disagreement_words
 
 CARD = "evaluation/trust_card.md"

@@ -63,7 +63,7 @@ def write_contributions(
     file : FeatureFile
         Whose patches they are, in its order.
     values : (n, O)
-        They add up to the bag's scores.
+        They add up to the bag's O scores: a class each, or one for grades and hazards.
     target : Target
     slide : Path, optional
         The slide itself: coordinates that do not lie on it are reported, and no tiles made.

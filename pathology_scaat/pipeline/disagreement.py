@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,23 @@ from pathology_scaat.export.qupath.geojson import (
 )
 from pathology_scaat.export.report.differences import Difference
 from pathology_scaat.patches import PatchStore
+from pathology_scaat.training.bags.slopes import least_said, most_against
 
 DISAGREEMENT = "disagreement"
+
+
+def where_apart(positive: str, class_names: Sequence[str], of_slides: bool) -> str:
+    """What counts as speaking of a patch differently, as the end of a sentence.
+
+    ``of_slides`` is whether the models learnt from labels of slides.
+    """
+    if not of_slides:
+        return f"some put the probability of {positive} above one half there, others do not"
+    n = len(class_names)
+    return (
+        f"there it speaks for {positive} to some (probability at least {least_said(n):.2g}), "
+        f"against it to others (at most {most_against(n):.2g})"
+    )
 
 
 def write_disagreement(
@@ -32,7 +47,7 @@ def write_disagreement(
     apart: Mapping[str, int],
     positive: str,
     n_models: int,
-    where_apart: str,
+    apart_words: str,
 ) -> dict[str, dict[str, Any]]:
     """Write ``SLIDE.geojson.gz`` for each slide; what an earlier call left of others goes.
 
@@ -49,7 +64,7 @@ def write_disagreement(
         Patches that the models speak of differently.
     positive : str
     n_models : int
-    where_apart : str
+    apart_words : str
         What that means, as the end of a sentence.
     """
     for path in folder.glob("*.geojson.gz"):
@@ -65,7 +80,7 @@ def write_disagreement(
             "n_models": n_models,
             "n_patches": len(values),
             "n_apart": apart[slide_id],
-            "where_apart": where_apart,
+            "where_apart": apart_words,
             "patches": store.meta.fingerprint,
         }
     return record

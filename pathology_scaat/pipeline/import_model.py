@@ -41,6 +41,7 @@ from pathology_scaat.training.imported.script import run_script, trust_script
 from pathology_scaat.training.imported.wsinfer_folder import read_wsinfer_folder
 from pathology_scaat.training.positive_class import positive_class
 from pathology_scaat.training.references import measure_maps, spread
+from pathology_scaat.training.wsinfer import NOT_OF_LABELS
 
 
 @dataclass(frozen=True)
@@ -207,7 +208,7 @@ def import_model(
             }
         )
     notes = (*found.notes, *notes, f"{positive.note[:1].upper()}{positive.note[1:]}.")
-    all_notes = (*notes, *unknowns(config))
+    all_notes = (*notes, *((NOT_OF_LABELS,) if config.multi_label else ()), *unknowns(config))
     config = config.model_copy(update={"notes": all_notes})
     config = save_bundle(out, model, config, script=source.torchscript)
     if source.torchscript is not None:

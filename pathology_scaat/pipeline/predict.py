@@ -39,7 +39,7 @@ from pathology_scaat.evaluation.performance.report_files import (
 )
 from pathology_scaat.evaluation.performance.slide_scores import CASE_RULE
 from pathology_scaat.pipeline.cohort_page import write_cohort_page
-from pathology_scaat.pipeline.disagreement import DISAGREEMENT, write_disagreement
+from pathology_scaat.pipeline.disagreement import DISAGREEMENT, where_apart, write_disagreement
 from pathology_scaat.pipeline.members import (
     STAGE,
     FoldModel,
@@ -52,7 +52,6 @@ from pathology_scaat.pipeline.members import (
 from pathology_scaat.pipeline.reporting import Reporter
 from pathology_scaat.pipeline.run_log import logged
 from pathology_scaat.pipeline.tile import load_cohort
-from pathology_scaat.training.bags.slopes import least_said, most_against
 from pathology_scaat.training.bundle_reading import read_bundle_config
 
 OF_CASES = (
@@ -149,7 +148,7 @@ def predict(
     found = _gather(ones, cohort, outside, space, device, listener)
     differ = write_disagreement(
         out / DISAGREEMENT, space, found.disagreement, found.apart, found.positive, found.n_models,
-        _where_apart(found),
+        where_apart(found.positive, found.class_names, found.of_slides),
     )  # fmt: skip
     if differ:
         found.how[DISAGREEMENT] = differ
@@ -169,7 +168,8 @@ def predict(
 class Gathered:
     """Predictions of all models: one row per slide.
 
-    For folds: one row per slide and model that did not learn from it.
+    ``disagreement`` is (N,) of the slide's N patches, 0 to 0.5. For folds: one row per slide and
+    model that did not learn from it.
     """
 
     rows: tuple[Prediction, ...]
@@ -281,18 +281,6 @@ def _gather(
         apart,
         all(p.of_slides for p in said),
         len(said),
-    )
-
-
-def _where_apart(found: Gathered) -> str:
-    """What counts as speaking of a patch differently, as the end of a sentence."""
-    name = found.positive
-    if not found.of_slides:
-        return f"some put the probability of {name} above one half there, others do not"
-    n = len(found.class_names)
-    return (
-        f"there it speaks for {name} to some (probability at least {least_said(n):.2g}), against "
-        f"it to others (at most {most_against(n):.2g})"
     )
 
 

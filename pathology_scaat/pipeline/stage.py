@@ -15,8 +15,9 @@ from pathology_scaat.artifacts.leases import LeasedJob, run_leased
 from pathology_scaat.artifacts.leftovers import sweep_leases, sweep_partials
 from pathology_scaat.artifacts.output_folder import Workspace, claim_output
 from pathology_scaat.artifacts.redaction import reason_for
-from pathology_scaat.artifacts.status import STAGES, Stage, StatusTable
-from pathology_scaat.artifacts.status_writer import StatusChange, StatusWriter
+from pathology_scaat.artifacts.status import StatusTable
+from pathology_scaat.artifacts.status_columns import STAGES, Stage, StatusChange
+from pathology_scaat.artifacts.status_writer import StatusWriter
 from pathology_scaat.errors import LeaseError, ScaatError, UsageError
 from pathology_scaat.execution.engine import Beside, EngineConfig, LostError, map_jobs
 from pathology_scaat.pipeline.reporting import Reporter, StageReport

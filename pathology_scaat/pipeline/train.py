@@ -219,7 +219,15 @@ def learn(
     overwrite: bool,
     progress: Callable[[TrainProgress], None] | None,
 ) -> TrainResult:
-    """Train on labels of slides, or of patches."""
+    """Train on labels of slides, or of patches.
+
+    Raises
+    ------
+    UsageError
+        If bags of patients are asked for where patches are learnt from.
+    TrainingError
+        If nothing can be learnt from these slides.
+    """
     # Both need torch, which a run whose model is given does not wait for here.
     if by_slide:
         from pathology_scaat.training.bags.train import train_on_slides

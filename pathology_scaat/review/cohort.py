@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from pathology_scaat.artifacts.output_folder import PREDICTIONS_NAME, Workspace
-from pathology_scaat.artifacts.status import STAGES, StatusTable, id_cell
+from pathology_scaat.artifacts.status import StatusTable
+from pathology_scaat.artifacts.status_columns import STAGES
+from pathology_scaat.artifacts.table_cells import id_cell
 from pathology_scaat.export.model_facts import ROLE_WORDS, ModelFacts
 from pathology_scaat.export.report.contact_sheet import ROLE_SHORT
 from pathology_scaat.export.sidecar import read_sidecar, sidecar_path

@@ -71,7 +71,7 @@ def members_of(out: Path, meta: SaliencyStoreMeta) -> tuple[Member, ...]:
 
 
 def spread(rows: NDArray[np.int64], most: int) -> NDArray[np.int64]:
-    """Up to ``most`` of the rows (n,), evenly spaced and in their order."""
+    """Up to ``most`` of the rows (n,), evenly spaced and in their order, (m,) int64."""
     return rows[np.unique(np.linspace(0, len(rows) - 1, min(len(rows), most)).astype(np.int64))]
 
 
@@ -89,6 +89,9 @@ class Ensemble:
 
         Parameters
         ----------
+        slide_id : str
+        meta : SaliencyStoreMeta
+            Of the map that is looked at.
         inside : (n,) int64
             Rows of the slide's patch store.
 
@@ -178,7 +181,7 @@ class Ensemble:
         else:
             with torch.no_grad():
                 logits = bundle.model(to_float(batch)).float().cpu().numpy()
-        if logits.shape[1] == 1:
+        if logits.shape[1] == 1 and not bundle.config.multi_label:
             logits = np.column_stack([np.zeros_like(logits), logits])
         chances = (sigmoid if bundle.config.multi_label else softmax)(logits / warm)
         found: NDArray[np.float64] = chances[:, target].astype(np.float64)

@@ -122,7 +122,7 @@ def _range(values: NDArray[np.float32]) -> tuple[float, float]:
 def encode_values(
     values: NDArray[np.float32], low: float, high: float, kinds: NDArray[np.uint8] | None = None
 ) -> bytes:
-    """Numbers of a channel, (h, w) float32, NaN where there is none, as a PNG.
+    """Numbers of a channel, (h, w) float32, NaN where there is none, as a PNG (h, w, 3) of 8 bits.
 
     ``kinds``, (h, w), is the blue of each pixel; 255 wherever there is a value if None.
     """

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Literal, get_args
 
-from pathology_scaat.artifacts.status import safe_cell
+from pathology_scaat.artifacts.table_cells import safe_cell
 from pathology_scaat.errors import StoreError, UsageError
 from pathology_scaat.system.locks import describe_os_error, file_lock
 from pathology_scaat.system.own_files import append_durably

@@ -7,6 +7,8 @@ sums of units chosen by that number. Ours differs where it must decide: the band
 Abramson's square-root law (theirs is found by an iterative search of the L2 loss), and where theirs
 shows one map for each number of peaks, ours is one map, each unit weighed by its share of the
 largest number.
+
+Images are (N, C, H, W) float in [0, 1], ``classes`` (N,) int64: the class that is explained.
 """
 
 from __future__ import annotations
@@ -79,7 +81,7 @@ def count_peaks(activations: Tensor) -> Tensor:
 
 
 def unit_relevance(activation: Tensor) -> Tensor:
-    """Relevance of each unit, (N, C), 0..1: its peaks by the most that an image's units have."""
+    """Relevance of each unit of (N, C, h, w), (N, C) in [0, 1]: its peaks by the image's most."""
     peaks = torch.stack([count_peaks(units.flatten(1)) for units in activation]).float()
     return peaks / peaks.amax(dim=1, keepdim=True).clamp_min(1)
 
@@ -87,7 +89,15 @@ def unit_relevance(activation: Tensor) -> Tensor:
 def advise_map(
     model: nn.Module, images: Tensor, classes: Tensor, output: Output, options: AttributionOptions
 ) -> tuple[Tensor, Tensor]:
-    """ADVISE (reconstruction): Grad-CAM over units weighed by their relevance."""
+    """ADVISE (reconstruction): Grad-CAM over units weighed by their relevance.
+
+    Returns the map, (N, H, W), not negative, and the logits, (N, K).
+
+    Raises
+    ------
+    UsageError
+        If the layer has no spatial output.
+    """
     chosen = options.layer if options.layer is not None else find_cam_layer(model, images[:1])
     kept, gradient, logits = activation_gradient(
         model, images, lambda logits: target_score(logits, classes, output), chosen

@@ -81,7 +81,7 @@ def folded(network: nn.Module, example: Tensor) -> nn.Module:
     network : nn.Module
         Left as it is.
     example : Tensor, (n, 3, H, W)
-        Normalised images, on the network's device: on these both must agree.
+        Normalised images, float32, on the network's device: on these both must agree.
 
     Returns
     -------

@@ -4,6 +4,8 @@ The value of a pixel is the absolute attribution summed over the colour channels
 summed with its signs first). Nothing is normalised here: maps of two patches under the same model
 can be compared and blended.
 
+Images are (N, C, H, W) float in [0, 1], ``classes`` (N,) int64: the class that is explained.
+
 References
 ----------
 Simonyan et al. 2014 (gradient); Shrikumar et al. 2017 (gradient x input); Smilkov et al. 2017
@@ -40,7 +42,8 @@ class AttributionOptions:
     noise : ImageNoise
         Source of noise, of each image's own.
     baseline : Tensor or None
-        Start of Integrated Gradients; white if None.
+        Start of Integrated Gradients, in 0..1: (N, C, H, W), or what broadcasts to it; white if
+        None.
     layer : nn.Module or None
         Layer of Grad-CAM and ADVISE; the last one with a spatial output if None.
     n_masks : int
@@ -64,7 +67,7 @@ class AttributionOptions:
 def input_gradient(
     model: nn.Module, images: Tensor, target: Tensor, output: Output = "margin"
 ) -> tuple[Tensor, Tensor]:
-    """Signed gradient of the score by the pixels, (N, C, H, W), and the logits, in one pass.
+    """Signed gradient of the score by the pixels, (N, C, H, W), and the logits (N, K).
 
     No weight gradient is computed and none is touched. Call it with the model in eval mode:
     batch statistics would mix the images.
@@ -198,7 +201,15 @@ def attribute_with_logits(
     seed: int = 0,
     index: Tensor | Sequence[int] | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """:func:`attribution` together with the logits (N, K) that the same pass computed."""
+    """:func:`attribution` (N, H, W) together with the logits (N, K) that the same pass computed.
+
+    Parameters are those of :func:`attribution`.
+
+    Raises
+    ------
+    UsageError
+        For an unknown method, output or target, images of another shape, or a number out of range.
+    """
     attribute = ATTRIBUTIONS.load(method, "method")
     if images.ndim != 4 or not images.is_floating_point():
         raise UsageError(

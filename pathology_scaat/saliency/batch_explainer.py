@@ -40,7 +40,7 @@ def compiled_batch(config: ExplainConfig, device: torch.device) -> int:
 
 
 def average(maps: Tensor, stride_px: int) -> Tensor:
-    """Means over squares of a map, (n, H, W) to (n, H / stride, W / stride)."""
+    """Means over squares of a map, (n, H, W) to (n, H // stride, W // stride)."""
     return F.avg_pool2d(maps[:, None], stride_px)[:, 0] if stride_px > 1 else maps
 
 
@@ -94,6 +94,8 @@ class BatchExplainer:
     ) -> dict[str, NDArray[np.float32]]:
         """See the whole slide before any of it is explained, if need be: not under this model.
 
+        Both give (n, P, P, 3) uint8 at a time.
+
         Returns
         -------
         dict
@@ -106,8 +108,10 @@ class BatchExplainer:
     ) -> tuple[NDArray[np.float32], ...]:
         """Saliency (n, h, h) and probability (n, K) of (n, P, P, 3) uint8 patches.
 
-        Then, where asked for: percentiles (n,) of how unlike the training patches they are;
-        saliency (n, h, h) for each further class.
+        All float32; ``h`` is the patch's side by the stride.
+
+        Then, where asked for: percentiles (n,), 0 to 100, of how unlike the training patches they
+        are; saliency (n, h, h) for each further class.
 
         ``first`` is the number of the first patch in the slide: SmoothGrad's noise is a patch's
         own, so that maps do not depend on how many are explained at once.
@@ -123,7 +127,9 @@ class BatchExplainer:
         return tuple(np.concatenate(same) for same in zip(*parts, strict=True))
 
     def start(self, patches: NDArray[np.uint8], first: int = 0) -> list[Pending]:
-        """As a call, but on a GPU the work is only queued: asking for a result waits for it.
+        """As a call with (n, P, P, 3) uint8, but on a GPU the work is only queued.
+
+        Asking for a result waits for it.
 
         One for each part, where memory does not hold all patches at once.
 

@@ -13,7 +13,11 @@ from pathology_scaat.scaat.target import Output, target_score
 
 
 def spatial_activation(activation: Tensor, prefix_tokens: int) -> Tensor | None:
-    """(N, C, h, w) of a CNN's feature map or a transformer's tokens; None where it is neither."""
+    """(N, C, h, w) of a CNN's feature map or a transformer's tokens; None where it is neither.
+
+    Given are (N, C, h, w), (N, h, w, C) or (N, T, C), of which ``prefix_tokens`` stand before the
+    grid's.
+    """
     if activation.ndim == 4:
         # Channels-last blocks (Swin, ConvNeXt) are told apart by the square in the middle.
         _n, a, b, c = activation.shape
@@ -35,6 +39,17 @@ def find_cam_layer(model: nn.Module, image: Tensor) -> nn.Module:
     In a transformer the last block's output reaches the class token only: its own tokens get
     no gradient. There the block's first normalisation (the input of the last attention) is
     taken, as is usual.
+
+    Parameters
+    ----------
+    model : nn.Module
+    image : Tensor, (1, C, H, W)
+        What a forward pass is tried with, in 0..1.
+
+    Raises
+    ------
+    UsageError
+        If no module has such an output.
     """
     found: list[nn.Module] = []
     transformer = next(
@@ -82,6 +97,11 @@ def grad_cam(
 
     See :func:`~pathology_scaat.scaat.gradients.class_activation_map`; a vision transformer's
     tokens are laid out as the grid that they come from.
+
+    Raises
+    ------
+    UsageError
+        If the layer, or every layer, has no spatial output.
     """
     chosen = layer if layer is not None else find_cam_layer(model, images[:1])
     kept, gradient, logits = activation_gradient(

@@ -42,7 +42,7 @@ class ToDevice:
 
 
 class Fetched:
-    """Results on their way from a device; nothing waits until they are asked for."""
+    """Results of any shape on their way from a device; nothing waits until they are asked for."""
 
     def __init__(self, tensors: Sequence[Tensor]) -> None:
         self._event: torch.cuda.Event | None = None
@@ -57,14 +57,14 @@ class Fetched:
             self._host = [tensor.detach().cpu() for tensor in tensors]
 
     def numpy(self) -> list[NDArray[np.float32]]:
-        """The values; waits for them."""
+        """The values, of any shape (that of its tensor) each; waits for them."""
         if self._event is not None:
             self._event.synchronize()
         return [host.numpy() for host in self._host]
 
 
 class Pending:
-    """The results of a batch, finished on the CPU when they are asked for.
+    """The results of a batch (n, P, P, 3) of patches, finished on the CPU when they are asked for.
 
     Until then it keeps the patches: a copy to the device may still be reading them.
     """
@@ -78,5 +78,5 @@ class Pending:
         self._fetched, self._finish, self._patches = fetched, finish, patches
 
     def result(self) -> tuple[NDArray[np.float32], ...]:
-        """What the explainer gives for the batch; waits for the device."""
+        """What the explainer gives for the batch, (n, ...) each; waits for the device."""
         return self._finish(self._fetched.numpy())

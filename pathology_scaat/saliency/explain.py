@@ -69,6 +69,10 @@ def _explainer(
     if isinstance(bundle.model, BagModel):
         temperature = bundle.config.temperature
         return BagExplainer(bundle.model, targets, config, device, temperature, bundle.features)
+    if bundle.config.multi_label and len(bundle.config.class_names) == 1:
+        # A lone logit is read as that of class 1 against class 0 (target_score): here it is that
+        # of the only class, and asking for class 0 would explain what speaks against it.
+        targets = [1]
     return BatchExplainer(
         bundle.model,
         targets,

@@ -11,6 +11,8 @@ Rules: the box of allowed pixels (z-box) at the first layer; gamma at convolutio
 at the linear layers of transformers; plain proportions (LRP-0) elsewhere; identity at
 activations; the deviation held fixed at layer and group norms; gates (sigmoids) held fixed.
 
+Images are (N, C, H, W) float in [0, 1], ``classes`` (N,) int64: the class that is explained.
+
 References
 ----------
 Bach et al. 2015 (LRP); Montavon et al. 2017 (z-box) and 2019 (gamma); Achtibat et al. 2024
@@ -360,12 +362,28 @@ def _map(signed: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
 def lrp_map(
     model: nn.Module, images: Tensor, classes: Tensor, output: Output, options: Any
 ) -> tuple[Tensor, Tensor]:
-    """Layer-wise relevance propagation; attention weights held fixed."""
+    """Layer-wise relevance propagation; attention weights held fixed.
+
+    Returns the absolute relevance of each pixel, (N, H, W), and the logits, (N, K).
+
+    Raises
+    ------
+    UsageError
+        If the network uses something that no rule is known for.
+    """
     return _map(*relevance(model, images, classes, output))
 
 
 def attn_lrp_map(
     model: nn.Module, images: Tensor, classes: Tensor, output: Output, options: Any
 ) -> tuple[Tensor, Tensor]:
-    """Attention-aware layer-wise relevance propagation (AttnLRP)."""
+    """Attention-aware layer-wise relevance propagation (AttnLRP).
+
+    Returns the absolute relevance of each pixel, (N, H, W), and the logits, (N, K).
+
+    Raises
+    ------
+    UsageError
+        If the network has no attention, or uses something that no rule is known for.
+    """
     return _map(*relevance(model, images, classes, output, through_attention=True))

@@ -3,6 +3,8 @@
 Neither uses a gradient or sees into the network, so they serve any model and judge the fast
 methods. What is covered becomes white, the glass of a slide: black would be ink or a fold.
 
+Images are (N, C, H, W) float in [0, 1], ``classes`` (N,) int64: the class that is explained.
+
 References
 ----------
 Zeiler and Fergus 2014 (occlusion, computed by Captum); Petsiuk et al. 2018 (RISE).

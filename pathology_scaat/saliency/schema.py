@@ -26,7 +26,10 @@ UNLIKE_SLIDE_SHARE = 0.25
 
 
 def unlike_share(percentile: NDArray[np.float32] | None) -> float | None:
-    """Share of patches beyond :data:`UNLIKE_PERCENTILE`, 0 to 1; None where none is known."""
+    """Share of patches from :data:`UNLIKE_PERCENTILE` on, 0 to 1; None where none is known.
+
+    ``percentile`` is (N,), 0 to 100.
+    """
     if percentile is None or not len(percentile):
         return None
     return float(np.mean(percentile >= UNLIKE_PERCENTILE))

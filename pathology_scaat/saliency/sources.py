@@ -50,7 +50,7 @@ class PatchSource(Protocol):
     """The patches of one slide, in slide order."""
 
     def batches(self, size: int) -> Iterator[NDArray[np.uint8]]:
-        """All patches, (<= size, P, P, 3) uint8 at a time; may be called again."""
+        """All patches, (n, P, P, 3) uint8 at a time with n <= ``size``; may be called again."""
 
 
 def batch_buffer(n: int, side_px: int, pinned: bool) -> NDArray[np.uint8]:
@@ -66,7 +66,7 @@ class StoredPatches:
     pinned: bool = False
 
     def batches(self, size: int) -> Iterator[NDArray[np.uint8]]:
-        """As :class:`PatchSource` says.
+        """All patches, (n, P, P, 3) uint8 at a time with n <= ``size``; may be called again.
 
         Raises
         ------
@@ -114,12 +114,14 @@ class SlidePatches:
     pinned: bool = False
 
     def batches(self, size: int) -> Iterator[NDArray[np.uint8]]:
-        """As :class:`PatchSource` says; the slide is decoded anew by each call.
+        """All readable patches, (n, P, P, 3) uint8 at a time with n <= ``size``.
+
+        The slide is decoded anew by each call.
 
         Raises
         ------
         SlideError
-            If the slide cannot be opened, or has changed since the store was made.
+            If the slide cannot be opened, or has changed since the store was made (SlideReadError).
         UnreadablePatchesError
             After the last batch, where patches cannot be decoded.
         """

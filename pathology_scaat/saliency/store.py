@@ -48,7 +48,8 @@ class SaliencyStore(Described):
     Raises
     ------
     StoreError
-        If it is missing, partial or of another schema.
+        If it is missing, partial or of another schema; a damaged array raises it when it is first
+        used.
 
     Examples
     --------
@@ -129,9 +130,20 @@ class SaliencyStore(Described):
     def read_saliency(
         self, indices: NDArray[np.integer] | slice, class_name: str | None = None
     ) -> NDArray[np.float32]:
-        """Attribution in true units, (n, h, h) float32, of some patches.
+        """Attribution in true units, (n, h, h) float32, 0 or more, of some patches.
 
-        ``class_name`` is one of ``meta.targets``; the target class if none is given.
+        Parameters
+        ----------
+        indices : (n,) int or slice
+        class_name : str, optional
+            One of ``meta.targets``; the target class if none is given.
+
+        Raises
+        ------
+        StoreError
+            If the values are damaged.
+        ValueError
+            If the class was not explained.
         """
         name = MAIN_ARRAY if class_name is None else self.meta.array_of(class_name)
         try:

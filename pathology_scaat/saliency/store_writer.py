@@ -47,6 +47,11 @@ class SaliencyStoreWriter:
         Values beyond float16's range, cut to its largest number.
     columns : dict of str to ndarray, (N, ...) float
         Further small arrays that :meth:`close` writes, by name.
+
+    Raises
+    ------
+    UsageError
+        If the stride does not divide the patch size.
     """
 
     def __init__(
@@ -108,6 +113,11 @@ class SaliencyStoreWriter:
         """Add the next patches: (n, h, h) attribution in true units and (n, K) probability.
 
         ``others`` are the maps of further arrays by their name, ``unlike`` percentiles (n,).
+
+        Raises
+        ------
+        UsageError
+            If the shapes do not fit the meta data, or there are more patches than were announced.
         """
         count = len(saliency)
         maps = {MAIN_ARRAY: saliency, **(others or {})}
@@ -153,7 +163,20 @@ class SaliencyStoreWriter:
             self._written, self._filled = stop, 0
 
     def close(self, origins_px: NDArray[np.integer], grid_index: NDArray[np.integer]) -> None:
-        """Write what is left and the small arrays, and the checksum of the store."""
+        """Write what is left and the small arrays, and the checksum of the store.
+
+        Parameters
+        ----------
+        origins_px : (N, 2) int
+            Level-0 top-left corners, x, y.
+        grid_index : (N, 2) int
+            Column, row.
+
+        Raises
+        ------
+        StoreError
+            If fewer patches came than were announced.
+        """
         self._flush()
         if self._written != self.n_patches:
             raise StoreError(
@@ -190,7 +213,20 @@ def saliency_store_writer(
     grid_index: NDArray[np.integer],
     patches_per_shard: int = DEFAULT_PATCHES_PER_SHARD,
 ) -> Iterator[SaliencyStoreWriter]:
-    """A writer whose store appears at ``path`` only when the block ends well."""
+    """A writer whose store appears at ``path`` only when the block ends well.
+
+    Parameters
+    ----------
+    path : Path
+    meta : SaliencyStoreMeta
+    n_patches : int
+        N, of which all must be appended.
+    origins_px : (N, 2) int
+        Level-0 top-left corners, x, y.
+    grid_index : (N, 2) int
+        Column, row.
+    patches_per_shard : int
+    """
     with atomic_path(path) as partial:
         writer = SaliencyStoreWriter(partial, meta, n_patches, patches_per_shard)
         yield writer

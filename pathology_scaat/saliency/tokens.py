@@ -1,5 +1,7 @@
 """Maps at the network's own grid: within one of its cells a gradient shows a filter, not tissue.
 
+Images are (N, C, H, W) float in [0, 1], ``classes`` (N,) int64: the class that is explained.
+
 References
 ----------
 Chefer et al. 2021 (attention-gradient rollout); Shrikumar et al. 2017 (gradient x input, here of
@@ -54,7 +56,15 @@ def _gradient_size(
 def gradient_grid_map(
     model: nn.Module, images: Tensor, classes: Tensor, output: Output, options: AttributionOptions
 ) -> tuple[Tensor, Tensor]:
-    """Input gradient averaged over the cells of the network's own grid."""
+    """Input gradient averaged over the cells of the network's own grid.
+
+    Returns the map, (N, H, W), not negative, and the logits, (N, K).
+
+    Raises
+    ------
+    UsageError
+        If the network has no such grid.
+    """
     size, logits = _gradient_size(model, images, classes, output)
     cell = _cell(model, images)
     return spread(pooled(size, cell), cell, _size(images))[:, 0], logits
@@ -76,7 +86,15 @@ def blurred(maps: Tensor, sd_px: tuple[float, float]) -> Tensor:
 def gradient_blurred_map(
     model: nn.Module, images: Tensor, classes: Tensor, output: Output, options: AttributionOptions
 ) -> tuple[Tensor, Tensor]:
-    """Input gradient smoothed by a Gaussian of half a cell of the network's own grid."""
+    """Input gradient smoothed by a Gaussian of half a cell of the network's own grid.
+
+    Returns the map, (N, H, W), not negative, and the logits, (N, K).
+
+    Raises
+    ------
+    UsageError
+        If the network has no such grid.
+    """
     size, logits = _gradient_size(model, images, classes, output)
     height, width = _cell(model, images)
     return blurred(size, (height / 2, width / 2))[:, 0], logits
@@ -95,7 +113,15 @@ def _embedding(model: nn.Module) -> nn.Module:
 def token_gradient_x_input_map(
     model: nn.Module, images: Tensor, classes: Tensor, output: Output, options: AttributionOptions
 ) -> tuple[Tensor, Tensor]:
-    """Gradient times the patch embedding, summed over a token's features."""
+    """Gradient times the patch embedding, summed over a token's features.
+
+    Returns its absolute values over the tokens' pixels, (N, H, W), and the logits, (N, K).
+
+    Raises
+    ------
+    UsageError
+        If the network has no patch embedding, or its tokens are no square.
+    """
     kept, slope, logits = gradients.activation_gradient(
         model, images, lambda logits: target_score(logits, classes, output), _embedding(model)
     )
@@ -169,7 +195,15 @@ def _reads_class_token(model: nn.Module) -> bool:
 def attention_rollout_map(
     model: nn.Module, images: Tensor, classes: Tensor, output: Output, options: AttributionOptions
 ) -> tuple[Tensor, Tensor]:
-    """Attention-gradient rollout: what helps the class in attention weights, over all blocks."""
+    """Attention-gradient rollout: what helps the class in attention weights, over all blocks.
+
+    Returns the map, (N, H, W), not negative, and the logits, (N, K) (Chefer et al. 2021).
+
+    Raises
+    ------
+    UsageError
+        If the network has no attention among all its tokens, or its head reads something else.
+    """
     eager = getattr(model, "_orig_mod", model)
     keeping = _Attentions()
     with torch.enable_grad():

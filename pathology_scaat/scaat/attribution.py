@@ -18,7 +18,8 @@ def smoothgrad(
 ) -> Tensor:
     """Mean input gradient over Gaussian-noised copies (Smilkov et al. 2017), (B, C, H, W).
 
-    ``sigma`` is the noise's standard deviation in [0, 1] image units.
+    Images are (B, C, H, W) in [0, 1], labels as the objective wants them; ``sigma`` is the noise's
+    standard deviation in image units.
     """
     generator = method.generator(images.device)
 
@@ -32,7 +33,13 @@ def smoothgrad(
 
 
 def last_convolution(model: nn.Module) -> nn.Conv2d:
-    """The convolution whose output Grad-CAM weighs (for a ViT, its patch embedding)."""
+    """The convolution whose output Grad-CAM weighs (for a ViT, its patch embedding).
+
+    Raises
+    ------
+    UsageError
+        If the network has none.
+    """
     found = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
     if not found:
         raise UsageError("saliency", "Grad-CAM needs a convolution", "choose 'gradient'")
@@ -40,7 +47,10 @@ def last_convolution(model: nn.Module) -> nn.Conv2d:
 
 
 def grad_cam(method: Method, images: Tensor, labels: Tensor) -> Tensor:
-    """Grad-CAM (Selvaraju et al. 2017) at the last convolution, (B, 1, H, W), not negative."""
+    """Grad-CAM (Selvaraju et al. 2017) at the last convolution, (B, 1, H, W), not negative.
+
+    Images are (B, C, H, W) in [0, 1], labels as the objective wants them.
+    """
     eager = copy.copy(method)  # a compiled network runs no hook that was not there to compile
     eager.model = getattr(method.model, "_orig_mod", method.model)
     with frozen_parameters(method.model), batch_norm_policy(method.model, "clean"):

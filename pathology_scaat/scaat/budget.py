@@ -35,8 +35,9 @@ def tissue_region(images: Tensor, threshold: float) -> Tensor:
 def quantile_per_image(values: Tensor, ratio: float, region: Tensor | None) -> Tensor:
     """The ``ceil(ratio * n)``-th smallest value of each image, n counted in the region.
 
-    Returns (B, 1); ``-inf`` where nothing is to be chosen. One ``kthvalue`` where all images have
-    the same n; a sort only where a region makes them differ.
+    Values are (B, ...), a region is bool of their shape. Returns (B, 1); ``-inf`` where nothing is
+    to be chosen. One ``kthvalue`` where all images have the same n; a sort only where a region
+    makes them differ.
     """
     flat = values.flatten(1)
     if region is None:
@@ -59,6 +60,8 @@ def pixel_budget(
     generator: torch.Generator | None = None,
 ) -> Tensor:
     """Share of eps that each pixel may use, (B, 1, H, W) float32 in [0, 1].
+
+    Saliency is (B, 1, H, W), the region (B, 1, H, W) bool: outside it nothing changes.
 
     ``low``: the least salient ``mask_ratio`` of the pixels (ties included); with ``gamma > 0``
     the share is ``(1 - s/s_k)**gamma`` below the quantile s_k, or the same of ranks. ``high``

@@ -11,6 +11,6 @@ DENSITY_OFFSET = 1 / 255
 def add_density(images: Tensor, density: Tensor) -> Tensor:
     """Add optical density (natural logarithm) to images in [0, 1]; the result may leave [0, 1].
 
-    ``(x + o) exp(-d) - o`` with ``o = 1/255``: more density is darker.
+    ``(x + o) exp(-d) - o`` with ``o = 1/255``: more density is darker. Both are (B, C, H, W).
     """
     return (images + DENSITY_OFFSET) * (-density).exp() - DENSITY_OFFSET

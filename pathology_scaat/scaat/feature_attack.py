@@ -54,7 +54,15 @@ def layer_named(model: nn.Module, name: str) -> nn.Module:
 
 @contextmanager
 def kept_output(layer: nn.Module) -> Iterator[list[Tensor]]:
-    """Collect a layer's output, whose gradient is then kept by a backward pass."""
+    """Collect a layer's output, whose gradient is then kept by a backward pass.
+
+    What is collected is (B, C, h, w) or (B, T, D), one Tensor for each forward pass.
+
+    Raises
+    ------
+    UsageError
+        In the forward pass, if the layer gives anything else.
+    """
     kept: list[Tensor] = []
 
     def keep(_module: nn.Module, _inputs: object, output: object) -> Tensor:
@@ -76,7 +84,7 @@ def kept_output(layer: nn.Module) -> Iterator[list[Tensor]]:
 
 @contextmanager
 def moved_output(layer: nn.Module, change: Tensor) -> Iterator[None]:
-    """Add a change to a layer's output."""
+    """Add a change to a layer's output, of its shape: (B, C, h, w) or (B, T, D)."""
     handle = layer.register_forward_hook(
         lambda _module, _inputs, output: output + change.to(output.dtype)
     )
@@ -154,7 +162,19 @@ def feature_change(
 ) -> Tensor:  # fmt: skip
     """What is added to the layer's output, of its shape, within the budget of each position.
 
-    ``gradient`` is that of each image's own loss by its activations.
+    Parameters
+    ----------
+    eager : SCAAT
+        On the network uncompiled.
+    images : Tensor of shape (B, C, H, W)
+        In [0, 1].
+    labels : Tensor
+        As the objective wants them.
+    activation, gradient : Tensor of shape (B, C, h, w) or (B, T, D)
+        The layer's output, and the slope of each image's own loss by it.
+    logits : Tensor of shape (B, K)
+        Of the unchanged images.
+    layer : nn.Module
     """
     options, gradient = eager.options, gradient.float()
     noise = None if options.random_start == "none" else eager.uniform(gradient)
@@ -176,7 +196,8 @@ def feature_step(
 ) -> StepLosses:
     """As a step in the pixels: the clean backward pass gives the layer's gradient too.
 
-    The first ``n`` images are perturbed.
+    The first ``n`` of the images (B, C, H, W) are perturbed; labels are as the objective wants
+    them.
     """
     eager, lam = _eager(method), method.options.lam
     with kept_output(layer) as kept:
@@ -200,7 +221,7 @@ def feature_step(
 
 
 def feature_loss(method: SCAAT, images: Tensor, labels: Tensor, layer: nn.Module) -> Tensor:
-    """Differentiable total loss, a scalar, for a loop of one's own."""
+    """Differentiable total loss, a scalar, of images (B, C, H, W), for a loop of one's own."""
     eager = _eager(method)
     activation, gradient, before = _layer_gradient(eager, images, labels, layer)
     change = feature_change(eager, images, labels, activation, gradient, before, layer)

@@ -33,7 +33,7 @@ def pack_bits(bits: Tensor) -> Tensor:
 
 
 def unpack_bits(octets: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """The inverse of :func:`pack_bits`: (N, *shape) bool."""
+    """The inverse of :func:`pack_bits`: octets (N, m) uint8 to (N, ...) bool, ``shape`` an item."""
     n = 1
     for side in shape:
         n *= side
@@ -94,7 +94,7 @@ class BitStore:
         return self.visits(index) > 0
 
     def write(self, index: Tensor, signs: Tensor, logits: Tensor) -> None:
-        """Record (B, C, H, W) signs, zero outside the mask, and (B, K) logits."""
+        """Record signs (B, C, H, W), zero outside the mask, and logits (B, K) of patches (B,)."""
         if not self._shape:
             self._shape = tuple(signs.shape[1:])
             n = len(self._visits)

@@ -22,7 +22,7 @@ Backward = Callable[[Tensor, bool], None]
 
 
 def plain_backward(loss: Tensor, last: bool) -> None:
-    """Accumulate gradients; nothing needs to know which pass is the last."""
+    """Accumulate gradients of a scalar loss; nothing needs to know which pass is the last."""
     loss.backward()  # type: ignore[no-untyped-call]
 
 
@@ -171,7 +171,7 @@ class Method(ABC):
         images : Tensor of shape (B, C, H, W)
             Float images in [0, 1].
         labels : Tensor
-            As the objective wants them.
+            As the objective wants them: (B,) int64, or (B, K) of 0 and 1 for several labels.
         visit : Visit, optional
             Identity and orientation of the patches; only amortised methods need it.
         backward : callable
@@ -197,7 +197,7 @@ class Method(ABC):
 
     # -- tools for methods
     def forward(self, images: Tensor) -> Tensor:
-        """Float32 logits, under autocast where asked."""
+        """Float32 logits (B, K) of images (B, C, H, W) in [0, 1], under autocast where asked."""
         context: AbstractContextManager[object] = nullcontext()
         if self.autocast_dtype is not None:
             context = torch.autocast(images.device.type, dtype=self.autocast_dtype)
@@ -212,7 +212,7 @@ class Method(ABC):
         return self._generators[device]
 
     def input_gradient(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Gradient of the summed loss by the images alone: one forward, one input backward.
+        """Gradient of the summed loss by the images alone, (B, C, H, W): one forward, one backward.
 
         BatchNorm's running statistics and the parameters' gradients are left as they are.
         """
@@ -223,7 +223,10 @@ class Method(ABC):
         return gradient
 
     def plain_step(self, images: Tensor, labels: Tensor, backward: Backward) -> StepLosses:
-        """The step that every method falls back to where it has nothing to add."""
+        """The step that every method falls back to where it has nothing to add.
+
+        Images are (B, C, H, W) in [0, 1], labels as the objective wants them.
+        """
         logits = self.forward(images)
         loss = self.objective.per_image(logits, labels).mean()
         backward(loss, True)
@@ -231,7 +234,7 @@ class Method(ABC):
         return StepLosses(clean, clean, torch.zeros_like(clean), logits.detach())
 
     def uniform(self, images: Tensor) -> Tensor:
-        """Uniform numbers in [-1, 1] of the images' shape."""
+        """Uniform numbers in [-1, 1) of the images' shape (B, C, H, W), or of any other."""
         noise = torch.rand(
             images.shape, generator=self.generator(images.device), device=images.device
         )

@@ -41,13 +41,13 @@ class ImageNoise:
         ]
 
     def normal(self, images: Tensor) -> Tensor:
-        """Standard normal numbers of the images' shape and kind."""
+        """Standard normal numbers of the images' shape (N, ...), dtype and device."""
         shape = images.shape[1:]
         drawn = [torch.randn(shape, generator=g) for g in self._generators]
         return torch.stack(drawn).to(images) if drawn else torch.zeros_like(images)
 
     def uniform(self, images: Tensor) -> Tensor:
-        """Uniform numbers in [-1, 1) of the images' shape and kind."""
+        """Uniform numbers in [-1, 1) of the images' shape (N, ...), dtype and device."""
         shape = images.shape[1:]
         drawn = [torch.rand(shape, generator=g) for g in self._generators]
         return torch.stack(drawn).to(images) * 2 - 1 if drawn else torch.zeros_like(images)
@@ -65,6 +65,8 @@ class ImageNoise:
 
 def image_noise(seed: int, index: Tensor | Sequence[int] | None, n: int) -> ImageNoise:
     """Noise of n images: by their numbers where those are known, else by their index here.
+
+    ``index`` is (N,), of n = N images.
 
     Raises
     ------

@@ -17,15 +17,18 @@ from pathology_scaat.scaat.options import check_range
 
 
 class Objective(ABC):
-    """Per-image quantities of a classification problem; all take (B, K) float logits."""
+    """Per-image quantities of a classification problem; all take (B, K) float logits.
+
+    Labels are (B,) int64 class indices, or (B, K) of 0 and 1, as the objective says.
+    """
 
     @abstractmethod
     def per_image(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Training loss of each image, (B,), class weights included."""
+        """Training loss of each image, (B,), in nats, class weights included."""
 
     @abstractmethod
     def divergence(self, reference: Tensor, logits: Tensor) -> Tensor:
-        """KL(reference || logits) of each image, (B,)."""
+        """KL(reference || logits) of each image, (B,), in nats, 0 or more."""
 
     @abstractmethod
     def confidence(self, logits: Tensor, labels: Tensor) -> Tensor:
@@ -33,7 +36,7 @@ class Objective(ABC):
 
     @abstractmethod
     def predict(self, logits: Tensor) -> Tensor:
-        """Hard labels of the same form as the training labels."""
+        """Hard labels of the same form as the training labels, (B,) int64 or (B, K) of 0 and 1."""
 
     @abstractmethod
     def target_logit(self, logits: Tensor, labels: Tensor) -> Tensor:

@@ -112,6 +112,11 @@ class ScaatOptions:
         Odd side of the box filter over the saliency map; 1 is none. For ``grid="pixel"``.
     smoothgrad_samples, smoothgrad_sigma, teacher_decay : int, float, float
         Settings of the sources that need them.
+
+    Raises
+    ------
+    UsageError
+        If a value is unknown or out of range.
     """
 
     eps: float = 16 / 255

@@ -53,7 +53,7 @@ def check_overfitting(
     steps: int = 5,
     seed: int = 0,
 ) -> OverfittingCheck:
-    """Compare one masked step with several on a few training images.
+    """Compare one masked step with several on a few training images (B, C, H, W) in [0, 1].
 
     The model is put into evaluation mode and back; no gradient is left in its parameters.
     """

@@ -246,6 +246,17 @@ class SCAAT(Method):
 
     # -- parts
     def robust_loss(self, clean_logits: Tensor, perturbed: Tensor, labels: Tensor) -> Tensor:
+        """Loss of the perturbed images as ``options.loss`` says: a scalar, not yet times ``lam``.
+
+        Parameters
+        ----------
+        clean_logits : Tensor of shape (B, K)
+            Of the images as they are; held fixed with ``stop_gradient``.
+        perturbed : Tensor of shape (B, C, H, W)
+            In [0, 1].
+        labels : Tensor
+            As the objective wants them; only ``"ce"`` looks at them.
+        """
         with batch_norm_policy(self.model, self.options.batch_norm):
             logits = self.forward(perturbed)
         reference = clean_logits.detach() if self.options.stop_gradient else clean_logits
@@ -275,9 +286,12 @@ class SCAAT(Method):
     def budget(
         self, images: Tensor, labels: Tensor, gradient: Tensor, logits: Tensor | None
     ) -> Tensor:
-        """How far each pixel may go, (B, 1, H, W) in eps units times eps.
+        """How far each pixel may go, (B, 1, H, W), from 0 to eps.
 
-        ``gradient`` is that of each image's own loss by that image.
+        In [0, 1] units, or in optical density where ``colour_space`` says so.
+
+        ``gradient``, (B, C, H, W), is that of each image's own loss by that image; ``logits`` (B,
+        K) are needed where ``sample_scale`` is set.
         """
         options = self.options
         generator = self.generator(images.device)
@@ -312,6 +326,24 @@ class SCAAT(Method):
     def sample_scale_of(
         self, logits: Tensor, labels: Tensor, gradient: Tensor, budget: Tensor
     ) -> Tensor:
+        """Factor on each image's budget, (B, 1, 1, 1) in [0, 1], as ``options.sample_scale`` says.
+
+        Parameters
+        ----------
+        logits : Tensor of shape (B, K)
+        labels : Tensor
+            As the objective wants them.
+        gradient : Tensor of shape (B, C, H, W)
+            Of each image's own loss by what is changed; or (B, T, D) of tokens.
+        budget : Tensor of shape (B, 1, H, W)
+            What each position may change by; or (B, T, 1).
+
+        Returns
+        -------
+        Tensor of shape (B, 1, 1, 1)
+            With ``"confidence"`` the probability of the true label. Else what would bring that
+            probability down to one half, to first order: 0 where it is below already.
+        """
         confidence = self.objective.confidence(logits, labels)
         if self.options.sample_scale == "confidence":
             return confidence[:, None, None, None]

@@ -20,21 +20,27 @@ Scorer = Callable[[Tensor, Tensor], Tensor]
 
 
 def target_score(logits: Tensor, target: Tensor, output: Output = "margin") -> Tensor:
-    """The number per image whose attribution is asked.
+    r"""The number per image whose attribution is asked.
 
     Parameters
     ----------
     logits : Tensor, (N, K)
-        K of 1 is read as the logit of class 1 against class 0.
+        K of 1 is read as the logit of class 1 against class 0; where it is that of an only label,
+        ask for class 1.
     target : Tensor, (N,) int64
         Class of each image.
     output : {"margin", "margin-best", "logit"}
-        ``"logit"`` is :math:`z_t`; ``"margin"`` is :math:`z_t - \\log\\sum_{j \\ne t} e^{z_j}`
-        (the log-odds of the class); ``"margin-best"`` is :math:`z_t - \\max_{j \\ne t} z_j`.
+        ``"logit"`` is :math:`z_t`; ``"margin"`` is :math:`z_t - \log\sum_{j \ne t} e^{z_j}` (the
+        log-odds of the class); ``"margin-best"`` is :math:`z_t - \max_{j \ne t} z_j`.
 
     Returns
     -------
     Tensor, (N,)
+
+    Raises
+    ------
+    UsageError
+        If the output is unknown.
 
     Examples
     --------
@@ -79,7 +85,13 @@ def evaluating(model: nn.Module) -> Iterator[nn.Module]:
 
 
 def resolve_target(model: nn.Module, images: Tensor, target: Target) -> Tensor:
-    """Class index per image, (N,) int64, from an index, a tensor or ``"predicted"``."""
+    """Class index per image, (N,) int64, from an index, a tensor or ``"predicted"``.
+
+    Raises
+    ------
+    UsageError
+        If a tensor is not (N,), or a text is not ``"predicted"``.
+    """
     if isinstance(target, Tensor):
         if target.shape != (images.shape[0],):
             raise UsageError(

@@ -43,7 +43,13 @@ class _Scene:
 
 
 class CziSlide(SlideBase):
-    """The largest scene of a CZI; its first pixel is (0, 0)."""
+    """The largest scene of a CZI; its first pixel is (0, 0).
+
+    Raises
+    ------
+    SlideOpenError
+        If it cannot be read, or holds no picture that is a brightfield slide.
+    """
 
     def __init__(self, path: Path, mpp: float | None = None) -> None:
         from pylibCZIrw import czi
@@ -93,6 +99,13 @@ class CziSlide(SlideBase):
         return self._info
 
     def read_level(self, level: int, box_px: BoxPx) -> RgbImage:
+        """A box of level pixels, (height, width, 3) uint8; white beyond the scene.
+
+        Raises
+        ------
+        SlideReadError
+            If it cannot be decoded, or the box has no pixel.
+        """
         check_box(box_px, self._name)
         out = np.full((box_px.height, box_px.width, 3), 255, dtype=np.uint8)
         size: SizePx = self._info.levels[level].size_px

@@ -111,7 +111,13 @@ def _looked_at(path: Path, image: NgffImage) -> _Image:
 
 
 class NgffSlide(SlideBase):
-    """An OME-Zarr image: of several, the one that is the slide."""
+    """An OME-Zarr image: of several, the one that is the slide.
+
+    Raises
+    ------
+    SlideOpenError
+        If it holds no picture that is a brightfield slide.
+    """
 
     def __init__(self, path: Path, mpp: float | None = None) -> None:
         self._name = path.name
@@ -149,7 +155,13 @@ class NgffSlide(SlideBase):
     def read_tile(
         self, level: int, col: int, row: int, scratch: RgbImage | None = None
     ) -> RgbImage | None:
-        """One chunk as RGB; None where it was never written."""
+        """One chunk, (h, w, 3) uint8; None where it was never written.
+
+        Raises
+        ------
+        SlideReadError
+            If it cannot be decoded.
+        """
         of = self._levels[level]
         box = of.lattice.box(col, row)
         parts = {"x": slice(box.x, box.right), "y": slice(box.y, box.bottom), "c": slice(None)}

@@ -222,6 +222,13 @@ def _openslide_file(
 
 
 def read_openslide(path: Path, mpp: float | None) -> Slide:
+    """Open a file, or a folder of DICOM files, with OpenSlide.
+
+    Raises
+    ------
+    SlideOpenError
+        If it cannot be opened, or the folder does not hold one slide.
+    """
     if path.is_dir():
         slide, notes = _dicom_slide(path)
         return _openslide_file(slide, mpp, path.name, notes)
@@ -240,6 +247,13 @@ def _tiff(path: Path, mpp: float | None, vendor: str | None) -> Slide:
 
 
 def read_tiff(path: Path, mpp: float | None) -> Slide:
+    """Open a file with the own TIFF reader.
+
+    Raises
+    ------
+    SlideOpenError
+        If it is no TIFF, or one that this reader does not serve.
+    """
     from pathology_scaat.slides.tiff_levels import UnsuitableError
 
     if path.is_dir() or not _head(path).startswith(TIFF_MAGIC):
@@ -260,6 +274,13 @@ def read_ngff(path: Path, mpp: float | None) -> Slide:
 
 
 def read_czi(path: Path, mpp: float | None) -> Slide:
+    """Open a Zeiss CZI file.
+
+    Raises
+    ------
+    SlideOpenError
+        If it is none, cannot be read, or pylibCZIrw is not installed.
+    """
     from pathology_scaat.slides.czi_reader import CziSlide, has_czi_library
 
     if path.is_dir() or not _head(path).startswith(CZI_MAGIC):
@@ -274,7 +295,13 @@ def read_czi(path: Path, mpp: float | None) -> Slide:
 
 
 def read_tiatoolbox(path: Path, mpp: float | None) -> Slide:
-    """Only files of formats that are slides: it also opens tables of references by fsspec."""
+    """Only files of formats that are slides: it also opens tables of references by fsspec.
+
+    Raises
+    ------
+    SlideOpenError
+        If it is of another format, or cannot be opened.
+    """
     if path.is_dir():
         known = bool(dicom_files(entry for entry in path.iterdir() if entry.is_file()))
     else:

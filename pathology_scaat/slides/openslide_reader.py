@@ -159,7 +159,13 @@ def over_white(image: Image.Image) -> RgbImage:
 
 
 def open_handle(path: Path, subject: str | None = None) -> openslide.OpenSlide:
-    """Open a file with OpenSlide, in one sentence where that fails."""
+    """Open a file with OpenSlide, in one sentence where that fails.
+
+    Raises
+    ------
+    SlideOpenError
+        If it cannot be opened; ``subject`` is named in place of the file.
+    """
     name = subject or path.name
     try:
         return openslide.OpenSlide(path)
@@ -209,6 +215,13 @@ class OpenSlideSlide(SlideBase):
         return self._info
 
     def read_level(self, level: int, box_px: BoxPx) -> RgbImage:
+        """A box of level pixels, (height, width, 3) uint8; white where the slide holds no pixels.
+
+        Raises
+        ------
+        SlideReadError
+            If it cannot be decoded, or the box has no pixel.
+        """
         check_box(box_px, self._subject)
         out = np.full((box_px.height, box_px.width, 3), 255, dtype=np.uint8)
         for area in self._areas[level]:

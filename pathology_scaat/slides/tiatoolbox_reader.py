@@ -27,7 +27,13 @@ def _import_reader() -> Any:
 
 
 class TiatoolboxSlide(SlideBase):
-    """A slide read by tiatoolbox."""
+    """A slide read by tiatoolbox.
+
+    Raises
+    ------
+    SlideOpenError
+        If tiatoolbox cannot open it.
+    """
 
     def __init__(self, path: Path, mpp: float | None = None) -> None:
         self._name = path.name
@@ -60,6 +66,13 @@ class TiatoolboxSlide(SlideBase):
         return self._info
 
     def read_level(self, level: int, box_px: BoxPx) -> RgbImage:
+        """A box of level pixels, (height, width, 3) uint8; white beyond the level.
+
+        Raises
+        ------
+        SlideReadError
+            If it cannot be decoded, or the box has no pixel.
+        """
         check_box(box_px, self._name)
         out = np.full((box_px.height, box_px.width, 3), 255, dtype=np.uint8)
         size = self._info.levels[level].size_px

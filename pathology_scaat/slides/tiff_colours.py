@@ -159,7 +159,7 @@ def plane_decoder(page: Any) -> Callable[[bytes, int], NDArray[np.uint8]]:
 
 
 def merged(planes: NDArray[np.uint8], page: Any) -> RgbImage:
-    """RGB of decoded planes (height, width, samples) by what the page says of colours."""
+    """RGB (h, w, 3) of decoded planes (h, w, samples), uint8, by what the page says of colours."""
     if page.photometric.name == "YCBCR" and int(page.compression) not in JPEGS:
         return YcbcrRule.of(page).rgb(planes)
     if page.photometric.name == "YCBCR":
@@ -297,7 +297,7 @@ def _decompressed(page: Any, data: bytes) -> bytes:
 def unpacked(
     raw: NDArray[np.uint8], height: int, width: int, across: int, down: int
 ) -> NDArray[np.uint8]:
-    """Subsampled YCbCr as TIFF packs it, to (height, width, 3).
+    """Subsampled YCbCr as TIFF packs it, (n,) uint8, to (height, width, 3) uint8, not subsampled.
 
     A unit holds the luma of ``across`` x ``down`` pixels, then one Cb and one Cr.
     """
@@ -326,7 +326,7 @@ class YcbcrRule:
         return cls((weights[0], weights[1], weights[2]), levels)
 
     def rgb(self, pixels: NDArray[np.uint8]) -> RgbImage:
-        """(h, w, 3) uint8 YCbCr to RGB."""
+        """(h, w, 3) uint8 YCbCr to RGB of the same shape."""
         if self == YcbcrRule():
             return rgb_from_ycbcr(pixels)
         low, high = np.array(self.black_white[::2]), np.array(self.black_white[1::2])
@@ -346,7 +346,7 @@ def _rationals(value: Any, count: int) -> tuple[float, ...] | None:
 
 
 def rgb_from_ycbcr(pixels: NDArray[np.uint8]) -> RgbImage:
-    """Full-range BT.601 YCbCr (JFIF, JPEG part 5) to RGB, (h, w, 3) uint8."""
+    """Full-range BT.601 YCbCr (JFIF, JPEG part 5) to RGB, both (h, w, 3) uint8."""
     values = pixels.astype(np.float32)
     luma, blue, red = values[..., 0], values[..., 1] - 128, values[..., 2] - 128
     rgb = np.stack(

@@ -45,9 +45,15 @@ class UnsuitableError(ValueError):
 
 @dataclass(frozen=True, eq=False)
 class Segments:
-    """Tiles or strips of one page or plane: offset and length of each one's bytes.
+    """Tiles or strips of one page or plane.
 
-    Segments of length 0 are blank.
+    Attributes
+    ----------
+    offsets, lengths : (n,) int64
+        Where each segment's bytes begin in the file, and how many they are; 0 bytes are blank.
+    decode : callable
+        Encoded bytes, number of the segment and memory that may be used, or None, to (h, w, 3)
+        uint8, or (h, w) uint8 of a plane.
     """
 
     offsets: NDArray[np.int64]

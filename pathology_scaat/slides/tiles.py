@@ -31,7 +31,7 @@ _VECTOR_BYTES = 32
 
 
 def tile_buffer(n_bytes: int) -> NDArray[np.uint8]:
-    """Memory to decode into, flat, that begins half a vector beside a vector's border.
+    """Memory to decode into, (n_bytes,) uint8, that begins half a vector beside a vector's border.
 
     libjpeg-turbo writes rows that begin on a border past the caches: a third slower, and
     slow again for whoever reads them next, which is at once.
@@ -208,7 +208,13 @@ class TileCache:
 
 
 def check_box(box: BoxPx, subject: str) -> None:
-    """Refuse a box without pixels."""
+    """Refuse a box without pixels.
+
+    Raises
+    ------
+    SlideReadError
+        If its width or height is below 1 px.
+    """
     if box.width < 1 or box.height < 1:
         raise SlideReadError(
             subject, f"a box of {box.width} x {box.height} px was asked for", "ask for pixels"

@@ -29,7 +29,7 @@ BATCH_BYTES = 8 << 20
 def saliency_factor(
     target_probability: NDArray[np.float64], config: StitchConfig
 ) -> NDArray[np.float64]:
-    """(N,) factor on each patch's saliency, by :class:`StitchConfig`'s ``weighting``."""
+    """(N,) factor on each patch's saliency, by :class:`StitchConfig`'s ``weighting``; 0 to 1."""
     if config.weighting == "probability":
         return target_probability
     if config.weighting == "threshold":
@@ -116,6 +116,15 @@ class Band:
         )
 
     def read(self, start: int, stop: int, class_name: str) -> NDArray[np.float32]:
+        """Saliency of patches ``start`` to ``stop`` for a class, (n, side, side) float32.
+
+        Both are numbers in slide order, and lie in the band.
+
+        Raises
+        ------
+        StoreError
+            If the saliency is damaged or not finite.
+        """
         if self._held is not None:
             held = self._held[self.array_of[class_name]]
             return held[start - self.start : stop - self.start]
@@ -139,7 +148,8 @@ class Sums:
 
     ``columns`` (C, h, w) are of values that a whole patch has (probabilities, how unlike the
     training data), ``layers`` (L, h, w) of those that each pixel has: the evidence for each
-    explained class, then its saliency.
+    explained class, then its saliency. ``weight`` (h, w) is the sum of windows, ``count`` (h, w) of
+    patches.
     """
 
     columns: NDArray[np.float64]
@@ -156,7 +166,10 @@ class Sums:
         )  # fmt: skip
 
     def values(self, n_classes: int) -> NDArray[np.float32]:
-        """(C + L + 1, h, w) float32 in the order of the map's channels; NaN where no patch is."""
+        """(C + L + 1, h, w) float32 in the order of the map's channels; NaN where no patch is.
+
+        The last channel is the count, 0 where no patch is.
+        """
         seen = self.count > 0
         weight = np.where(seen, self.weight, 1.0)
         sums = [*self.columns[:n_classes], *self.layers, *self.columns[n_classes:]]

@@ -55,7 +55,7 @@ class AxisWeights:
     def apply(self, values: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
         """Resample one axis: weighted sums along ``axis``, whose length becomes M.
 
-        ``values`` may have any other axes; this one has a length of the patch's side.
+        ``values`` may be of any shape in which this axis is as long as the patch's side.
         """
         shape = [1] * values.ndim
         shape[axis] = self.n_px

@@ -115,6 +115,13 @@ class SlideMap(Described):
         return self.n_levels - 1
 
     def channel_index(self, channel: str | int) -> int:
+        """Number of a channel that is given by name, or by number.
+
+        Raises
+        ------
+        UsageError
+            If there is no such channel.
+        """
         if isinstance(channel, int) and 0 <= channel < len(self.channel_names):
             return channel
         if channel in self.channel_names:
@@ -130,7 +137,8 @@ class SlideMap(Described):
     ) -> NDArray[np.float32]:
         """Values of one channel, (h, w) float32, NaN where there is no data.
 
-        ``box`` is in map pixels of ``level``, cut to its size; None reads the whole level.
+        ``box`` is in map pixels of ``level``, its corner inside, cut at the right and lower edge;
+        None reads the whole level.
 
         Raises
         ------

@@ -28,6 +28,11 @@ class SaliencySource:
         Whether the model speaks of whole slides: the store then says what each patch contributes.
     side : int
         Saliency pixels along a patch side.
+
+    Raises
+    ------
+    StoreError
+        If the store is missing, damaged, or has arrays or values that do not fit its schema.
     """
 
     def __init__(self, path: Path) -> None:
@@ -88,6 +93,11 @@ class SaliencySource:
         """Saliency of patches ``start`` to ``stop`` in slide order, (n, side, side) float32.
 
         For the target class unless another explained class is named.
+
+        Raises
+        ------
+        StoreError
+            If it is damaged or not finite.
         """
         rows = self._order[start:stop]
         if rows.size == 0:

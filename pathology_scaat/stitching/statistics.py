@@ -19,7 +19,7 @@ class Histogram:
         self.maximum = 0.0
 
     def add(self, values: NDArray[np.float32]) -> None:
-        """Count values; NaN is left out, negatives count as zero."""
+        """Count values of any shape; what is not finite is left out, negatives count as zero."""
         held = np.maximum(values[np.isfinite(values)], np.float32(0))
         if held.size == 0:
             return

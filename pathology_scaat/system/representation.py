@@ -52,13 +52,13 @@ def _data_url(picture: NDArray[np.uint8]) -> str:
 
 
 def shrunk(picture: NDArray[np.uint8], max_px: int = THUMBNAIL_PX) -> NDArray[np.uint8]:
-    """Every n-th pixel of a picture, so that no side is longer than ``max_px``."""
+    """Every n-th pixel of a picture (H, W, ...), so that no side is longer than ``max_px``."""
     step = max(1, -(-max(picture.shape[:2]) // max_px))
     return picture[::step, ::step]
 
 
 def tiled(pictures: NDArray[np.uint8], columns: int = 8) -> NDArray[np.uint8]:
-    """Pictures (N, P, P, 3) side by side in rows, white where there are fewer."""
+    """Pictures (N, P, P, 3) side by side in rows, white where there are fewer; (H, W, 3)."""
     n, height, width = pictures.shape[:3]
     rows = -(-n // columns)
     sheet = np.full((rows * height, min(n, columns) * width, 3), 255, dtype=np.uint8)
@@ -69,7 +69,7 @@ def tiled(pictures: NDArray[np.uint8], columns: int = 8) -> NDArray[np.uint8]:
 
 
 def grey(values: NDArray[np.floating]) -> NDArray[np.uint8]:
-    """Values (h, w) as grey levels from 0 to their largest; NaN is white."""
+    """Values (h, w) as grey levels from 0 to their largest, (h, w, 3) uint8; NaN is white."""
     finite = np.nan_to_num(values, nan=0.0)
     top = float(finite.max()) if finite.size else 0.0
     level = np.round(255 * np.clip(finite / top, 0, 1)) if top > 0 else np.zeros_like(finite)
@@ -82,7 +82,7 @@ def shown_maps(
 ) -> NDArray[np.uint8] | None:
     """Some of `n` maps, spread over all, each as grey levels of its own; None where n is 0.
 
-    `read` gives the maps (k, h, w) of k indices.
+    `read` gives the maps (k, h, w) of indices (k,); the picture is (H, W, 3) uint8.
     """
     if not n:
         return None

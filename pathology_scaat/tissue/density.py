@@ -17,6 +17,7 @@ Densities: TypeAlias = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[n
 
 
 def strips(shape: tuple[int, ...]) -> Iterator[slice]:
+    """Slices of the rows of a picture, (H, W, ...), about :data:`STRIP_PX` pixels each."""
     height, width = shape[:2]
     rows = max(1, STRIP_PX // max(width, 1))
     for top in range(0, height, rows):
@@ -24,13 +25,21 @@ def strips(shape: tuple[int, ...]) -> Iterator[slice]:
 
 
 def density_table(glass: NDArray[np.float64]) -> NDArray[np.float32]:
-    """Optical density of each of the 256 levels of each channel, (3, 256)."""
+    """Optical density of each of the 256 levels of each channel, (3, 256) float32, 0 or more.
+
+    ``glass``, (3,), is the RGB of bare glass, 0 to 255; the density is ``-log10((I + 1) / (glass +
+    1))``.
+    """
     levels = np.arange(256, dtype=np.float32)
     table = -np.log10((levels + 1.0) / (glass.astype(np.float32)[:, None] + 1.0))
     return np.clip(table, 0.0, None).astype(np.float32)
 
 
 def densities(rgb: RgbImage, table: NDArray[np.float32]) -> Densities:
+    """Optical density of red, green and blue, (h, w) float32 each.
+
+    ``table`` is that of :func:`density_table`.
+    """
     red, green, blue = (
         np.take(table[c], np.asarray(plane, dtype=np.uint8))
         for c, plane in enumerate(cv2.split(rgb))

@@ -60,7 +60,10 @@ _SPECK_PX = 12
 
 
 def pen_coloured(seeds: Mask) -> Mask:
-    """The seeds in areas of more than 12 px and nowhere thinner than two: one pixel is noise."""
+    """The seeds (h, w) in areas of more than 12 px and nowhere thinner than two, (h, w) bool.
+
+    One pixel is noise.
+    """
     square = np.ones((2, 2), dtype=np.uint8)
     # Opened: eroded by a square and dilated by the same, turned round.
     core = cv2.erode(seeds.view(np.uint8), square, anchor=(1, 1), **OUTSIDE_IS_EMPTY)

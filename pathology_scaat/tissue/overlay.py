@@ -24,7 +24,10 @@ _PALED = ((np.arange(256) + 510) // 3).astype(np.uint8)
 
 
 def paint_overlay(thumbnail: RgbImage, mask: NDArray[np.bool_], ink: NDArray[np.bool_]) -> RgbImage:
-    """What is no tissue paled, tissue outlined in green, ink in orange."""
+    """What is no tissue paled, tissue outlined in green, ink in orange: (h, w, 3) uint8.
+
+    ``mask`` and ``ink`` are (h, w) bool, on the pixels of ``thumbnail``.
+    """
     picture: RgbImage = np.ascontiguousarray(cv2.LUT(thumbnail, _PALED))
     cv2.copyTo(np.ascontiguousarray(thumbnail), mask.view(np.uint8), picture)
     thickness = 1 + max(mask.shape) // 1500

@@ -152,6 +152,15 @@ def classify_pixels(rgb: RgbImage, readable: Mask, sensitivity: float = 1.0) -> 
     grey however dark, large for haematoxylin, eosin and DAB. Stain begins above what the
     glass itself shows: a threshold between tissue and glass, such as Otsu's, would lie
     higher the darker the tissue is, and lose the pale.
+
+    Parameters
+    ----------
+    rgb : (h, w, 3) uint8
+        Thumbnail.
+    readable : (h, w) bool
+        What could be decoded.
+    sensitivity : float
+        Divides the threshold: above 1 paler stain is found.
     """
     flags: list[str] = []
     low, high = _extremes(rgb)
@@ -264,7 +273,11 @@ def clean_mask(
     close_radius_px: float,
     grow: bool = False,
 ) -> Mask:
-    """Bridge gaps, fill holes, drop specks and what hugs the slide's edge as a thin line."""
+    """Bridge gaps, fill holes, drop specks and what hugs the slide's edge as a thin line.
+
+    Masks are (h, w) bool; areas are in square thumbnail pixels, the radius in thumbnail pixels.
+    With ``grow`` the stain is first grown by one pixel, and specks are dropped at the end alone.
+    """
     if grow:
         stain = cv2.dilate(stain.view(np.uint8), CROSS, **OUTSIDE_IS_EMPTY).view(np.bool_) & ~dark
     if not stain.any():

@@ -28,7 +28,21 @@ SAMPLE_SIDE_PX = 48
 
 @dataclass(frozen=True)
 class Thumbnail:
-    """``rgb[r, c]`` is the mean of the level-0 box at ``origin_px + (c, r) * scale_px``."""
+    """A picture of a slide's frame: ``rgb[r, c]`` is the mean of a level-0 box.
+
+    Attributes
+    ----------
+    rgb : (h, w, 3) uint8
+        The box of a pixel has its corner at ``origin_px + (c, r) * scale_px``, and that side.
+    readable : (h, w) bool
+        False where the slide could not be decoded; ``rgb`` is white there.
+    scale_px : float
+        Level-0 pixels per thumbnail pixel.
+    origin_px : tuple of float
+        Level-0 x, y of the upper left corner.
+    sampled : bool
+        Whether a pixel is the mean of a small window in the middle of its box, not of all of it.
+    """
 
     rgb: RgbImage
     readable: NDArray[np.bool_]

@@ -301,6 +301,11 @@ def set_trainable(backbone: nn.Module, trainable: str) -> None:
 
     Frozen modules are also kept in evaluation mode by :func:`train_mode`, so that their
     BatchNorm statistics stay those of the weights.
+
+    Raises
+    ------
+    UsageError
+        If the backbone names no head or has fewer blocks, or the library for adapters is not there.
     """
     if trainable == "all":
         return

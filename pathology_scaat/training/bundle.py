@@ -114,7 +114,8 @@ def save_bundle(
     training_log : str, optional
         CSV text kept beside the weights.
     wsinfer : bool
-        Also write the TorchScript and the WSInfer configuration.
+        Also write the TorchScript and the WSInfer configuration; never of a model for several
+        labels, whose probabilities that format cannot give (:data:`.wsinfer.NOT_OF_LABELS`).
     features : FeatureReference, optional
         What training patches look like to the model.
     script : Path, optional
@@ -152,7 +153,7 @@ def save_bundle(
         )
         if training_log is not None:
             (partial / "training_log.csv").write_text(training_log, encoding="utf-8")
-        if wsinfer:
+        if wsinfer and not config.multi_label:
             write_wsinfer_model(partial / WSINFER_DIR, model, config)
         checksum_folder(partial, CONFIG_NAME)
     return config
@@ -179,6 +180,11 @@ def build_model(config: BundleConfig, state: Mapping[str, Tensor] | None = None)
 
     ``state`` are the weights that it will be given: a network of ours whose design has changed
     since is built as it was.
+
+    Raises
+    ------
+    UsageError
+        If the backbone or its options are unknown.
     """
     options = config.backbone_options
     if config.backbone == SMALL_NAME and state is not None:

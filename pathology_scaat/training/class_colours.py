@@ -69,7 +69,7 @@ def _lab(colours: Sequence[Colour]) -> NDArray[np.float64]:
 
 
 def delta_e(one: Sequence[Colour], other: Sequence[Colour]) -> NDArray[np.float64]:
-    """CIEDE2000 between colours: (n, 3) and (m, 3) in 0..255 give (n, m)."""
+    """CIEDE2000 between colours: (n, 3) and (m, 3) sRGB in 0..255 give (n, m), 0 or more."""
     from skimage.color import deltaE_ciede2000
 
     first, second = _lab(one)[:, None], _lab(other)[None]

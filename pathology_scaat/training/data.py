@@ -41,11 +41,19 @@ class PatchTable:
         return len(self.row)
 
     def select(self, index: NDArray[Any]) -> PatchTable:
-        """The patches of an index or mask, in its order."""
+        """The patches of an index (n,), or of a mask (N,), in its order."""
         return PatchTable(self.stores, self.store_index[index], self.row[index], self.labels[index])
 
     def read(self, index: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """(n, P, P, 3) uint8 in the order asked for; one request per store, all at once."""
+        """(n, P, P, 3) uint8 in the order asked for; one request per store, all at once.
+
+        ``index`` (n,) are numbers of this table.
+
+        Raises
+        ------
+        StoreError
+            If a store holds no pixels, or a shard is missing or damaged.
+        """
         where = self.store_index[index]
         rows = self.row[index]
         side = self.stores[0].patch_size_px
@@ -60,7 +68,20 @@ class PatchTable:
 
 
 def patch_labels(store: PatchStore, multi_label: bool, min_coverage: float) -> NDArray[Any]:
-    """Labels of a store's patches, -1 (all of a row, for several labels) where undecided."""
+    """Labels of a store's patches, -1 (all of a row, for several labels) where undecided.
+
+    Parameters
+    ----------
+    store : PatchStore
+    multi_label : bool
+        Whether several classes may hold at once.
+    min_coverage : float
+        For several labels: share of the patch, 0 to 1, from which a class counts as present.
+
+    Returns
+    -------
+    (N,) int64, or (N, K) float32 of 0 and 1
+    """
     if not multi_label:
         return store.labels.astype(np.int64)
     coverage = store.label_coverage
@@ -129,7 +150,7 @@ class BatchLoader:
     def __call__(
         self, batches: Sequence[NDArray[np.int64]]
     ) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
-        """Yield (index, (n, P, P, 3) uint8 on the device) for each batch.
+        """Yield (index, (n, P, P, 3) uint8 on the device) for each batch of numbers, (n,) int64.
 
         What the device waits for the batches is counted anew (:meth:`waited_s`).
         """

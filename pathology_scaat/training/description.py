@@ -36,12 +36,18 @@ NOT_RECORDED = {"backbone_weights", "cache_bytes"}
 
 
 class Normalising(Protocol):
-    """A network that normalises its input."""
+    """A network that normalises its input.
+
+    ``mean`` and ``std`` are (1, 3, 1, 1), or what flattens to three numbers on the [0, 1] scale.
+    """
 
     @property
-    def mean(self) -> Tensor: ...
+    def mean(self) -> Tensor:
+        """Of each channel, (1, 3, 1, 1), on the [0, 1] scale."""
+
     @property
-    def std(self) -> Tensor: ...
+    def std(self) -> Tensor:
+        """Standard deviation of each channel, (1, 3, 1, 1), on the [0, 1] scale."""
 
 
 @dataclass(frozen=True)

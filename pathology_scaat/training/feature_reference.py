@@ -190,7 +190,7 @@ class FeatureReference:
         return np.asarray(found, dtype=np.float32)
 
     def tensors(self) -> dict[str, Tensor]:
-        """For a file of tensors."""
+        """For a file of tensors: the arrays by name, those of looks after ``looks.``."""
         own = {name: torch.from_numpy(np.ascontiguousarray(getattr(self, name)))
                for name in _ARRAYS}  # fmt: skip
         looks = {} if self.looks is None else self.looks.tensors()

@@ -93,7 +93,7 @@ class GradientAverager:
             parameter.register_post_accumulate_grad_hook(ready)  # type: ignore[no-untyped-call]
 
     def backward(self, loss: Tensor, last: bool) -> None:
-        """Run a backward pass; the last of a step starts the reductions."""
+        """Run a backward pass of a scalar loss; the last of a step starts the reductions."""
         self._armed = last and self.world_size > 1
         try:
             loss.backward()  # type: ignore[no-untyped-call]

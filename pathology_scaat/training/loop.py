@@ -16,10 +16,8 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
-from pathlib import Path
 from time import perf_counter
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,7 +27,7 @@ from torch import Tensor, nn
 from pathology_scaat.errors import TrainingError
 from pathology_scaat.execution.devices import process_device
 from pathology_scaat.metrics.functional.calibration import temperature_problem
-from pathology_scaat.scaat.method import Method, Visit
+from pathology_scaat.scaat.method import Method
 from pathology_scaat.scaat.objective import Objective
 from pathology_scaat.scaat.overfitting_monitor import check_overfitting
 from pathology_scaat.system.own_files import replace_file
@@ -40,7 +38,7 @@ from pathology_scaat.training.checkpoint import CHECKPOINT_NAME, load_checkpoint
 from pathology_scaat.training.config import TrainConfig
 from pathology_scaat.training.data import BatchLoader
 from pathology_scaat.training.gradient_averaging import GradientAverager
-from pathology_scaat.training.job import TrainingState, work_folder
+from pathology_scaat.training.job import LoopJob, StepBatch, TrainingState, work_folder
 from pathology_scaat.training.logs import log_text, write_tensorboard
 from pathology_scaat.training.lora import merge_lora
 from pathology_scaat.training.results import TrainProgress, TrainResult
@@ -49,31 +47,6 @@ logger = logging.getLogger(__name__)
 
 REPORT_INTERVAL_S = 0.5
 MONITOR_SIGN = "Sign of catastrophic overfitting"
-
-
-class LoopJob(Protocol):
-    """What the loop must know of a training."""
-
-    @property
-    def out(self) -> Path: ...
-    @property
-    def config(self) -> TrainConfig: ...
-    @property
-    def fingerprint(self) -> str: ...
-    @property
-    def device(self) -> str: ...
-    @property
-    def seed(self) -> int: ...
-
-
-@dataclass(frozen=True)
-class StepBatch:
-    """What one step is shown: images or bags, their labels, and how many patches they are."""
-
-    images: Tensor
-    labels: Tensor
-    visit: Visit
-    n_patches: int
 
 
 class TrainingLoop(ABC):
@@ -154,7 +127,13 @@ class TrainingLoop(ABC):
 
     # -- the whole training
     def run(self) -> TrainResult:
-        """Train, choose the best epoch, score it, write the bundle."""
+        """Train, choose the best epoch, score it, write the bundle.
+
+        Raises
+        ------
+        TrainingError
+            If the loss is not finite any more, or a GPU's memory is too small.
+        """
         begin = perf_counter()
         devices = [self.device] if self.device.type == "cuda" else []
         try:

@@ -11,7 +11,15 @@ from pathology_scaat.training.config import TrainConfig
 
 
 def parent_model(path: Path, config: TrainConfig) -> tuple[Classifier, tuple[str, ...]]:
-    """The network of a bundle, ready to be trained on, and what to say about it."""
+    """The network of a bundle, ready to be trained on, and what to say about it.
+
+    Raises
+    ------
+    BundleError
+        If the bundle cannot be read.
+    TrainingError
+        If it is no model for patches.
+    """
     bundle = load_bundle(path)
     model = bundle.model
     if not isinstance(model, Classifier):

@@ -17,7 +17,7 @@ not be torn apart, and a block at the rim of the tissue costs fewer training pat
 
 
 def class_counts(labels: NDArray[Any], n_classes: int) -> NDArray[np.int64]:
-    """Patches of each class, (K,)."""
+    """Patches of each class, (K,) int64, from labels (N,) int or (N, K) of 0 and 1."""
     if labels.ndim == 2:
         return np.asarray((labels > 0.5).sum(axis=0), np.int64)
     return np.asarray(np.bincount(labels, minlength=n_classes), np.int64)
@@ -26,7 +26,8 @@ def class_counts(labels: NDArray[Any], n_classes: int) -> NDArray[np.int64]:
 def class_weights(labels: NDArray[Any], n_classes: int) -> NDArray[np.float32]:
     """Loss weights, (K,): each class weighs the same in all, and the mean over patches is 1.
 
-    For several labels: negatives over positives of each class, at most 20.
+    Labels are (N,) int or (N, K) of 0 and 1. For several labels: negatives over positives of each
+    class, at most 20.
     """
     counts = class_counts(labels, n_classes)
     if labels.ndim == 2:
@@ -48,7 +49,8 @@ def epoch_batches(
 ) -> list[NDArray[np.int64]]:
     """Shuffled batches of one epoch; a last one below the size is dropped unless it is the only.
 
-    ``balanced`` draws with replacement, each class equally often.
+    Labels are (N,) int or (N, K) of 0 and 1; a batch is (B,) int64, indices into them. ``balanced``
+    draws with replacement, each class equally often.
     """
     n = len(labels)
     if balanced:

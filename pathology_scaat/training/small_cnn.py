@@ -60,6 +60,7 @@ class ResidualStage(nn.Module):
         self.activation = nn.ReLU(inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) to (B, D, H / 2, W / 2), of C ``inputs`` and D ``outputs``."""
         x = self.activation(self.norm1(self.down(x)))
         return self.activation(x + self.norm2(self.refine(x)))  # type: ignore[no-any-return]
 
@@ -106,6 +107,7 @@ class SmallNet(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, x: Tensor) -> Tensor:
+        """Normalised images (B, 3, H, W) to logits (B, K), or to features without a head."""
         features = self.pool(self.blocks(self.stem(x))).flatten(1)
         return self.head(features)  # type: ignore[no-any-return]
 

@@ -132,7 +132,16 @@ def check_patients(slides: Sequence[TrainingSlide]) -> None:
 
 
 def check_slides(slides: Sequence[TrainingSlide]) -> tuple[str, ...]:
-    """Check splits, patients and stores; returns the class names they share."""
+    """Check splits, patients and stores; returns the class names they share.
+
+    Raises
+    ------
+    TrainingError
+        If a patient is in two splits, the stores differ in classes, patch size or µm/px, or name
+        none.
+    StoreError
+        If a store cannot be read.
+    """
     check_patients(slides)
     kinds: set[tuple[Any, ...]] = set()
     for slide in slides:

@@ -25,20 +25,27 @@ from pathology_scaat.training.data import BatchLoader, PatchTable
 from pathology_scaat.training.description import patch_bundle_config
 from pathology_scaat.training.gradient_averaging import average_buffers
 from pathology_scaat.training.held_out import measure_held_out
-from pathology_scaat.training.job import Job, TrainingState
+from pathology_scaat.training.job import Job, StepBatch, TrainingState
 from pathology_scaat.training.logs import log_text
-from pathology_scaat.training.loop import StepBatch, TrainingLoop
+from pathology_scaat.training.loop import TrainingLoop
 from pathology_scaat.training.neighbours import NeighbourIndex, build_index
 from pathology_scaat.training.parent import parent_model
 from pathology_scaat.training.references import References, measure_references
 from pathology_scaat.training.results import TrainProgress, TrainResult
 from pathology_scaat.training.sampling import class_counts, epoch_batches
+from pathology_scaat.training.wsinfer import NOT_OF_LABELS
 
 _WORDS = {"val": "validation", "test": "test"}
 
 
 class Trainer(TrainingLoop):
-    """One training on labelled patches in one process (of several)."""
+    """One training on labelled patches in one process (of several).
+
+    Raises
+    ------
+    TrainingError
+        If the batch size cannot be shared by the processes, or there is too little to learn from.
+    """
 
     job: Job
     model: Classifier
@@ -193,6 +200,8 @@ class Trainer(TrainingLoop):
             }
         )
         self._note_quality(temperature, held_out)
+        if self.config.multi_label:
+            self.notes.append(NOT_OF_LABELS)
         identity = [""]
         if self.rank == 0:
             self.model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]

@@ -33,6 +33,12 @@ OWN_RECORDS = frozenset(
 )
 """Records that the archive writer adds itself."""
 
+NOT_OF_LABELS = (
+    "No model is written for WSInfer and QuPath's extension: they take the softmax over the "
+    "classes, and here each label has a probability of its own."
+)
+"""What is to be said of a model for several labels."""
+
 _traced: set[str] = set()
 """Classes of modules that this process has traced."""
 
@@ -46,6 +52,7 @@ class Calibrated(nn.Module):
         self.temperature = float(temperature)
 
     def forward(self, images: Tensor) -> Tensor:
+        """Images (B, 3, P, P) in [0, 1] to logits (B, K) over the temperature."""
         logits: Tensor = self.model(images)
         return logits / self.temperature
 

@@ -18,7 +18,8 @@ from pathology_scaat.artifacts.output_folder import PREDICTIONS_NAME, SUMS_NAME,
 from pathology_scaat.artifacts.run_record import FILE_NAME as RUN_RECORD
 from pathology_scaat.artifacts.run_record import read_run_record
 from pathology_scaat.artifacts.status import FILE_NAME as STATUS_TABLE
-from pathology_scaat.artifacts.status import STAGES, STATES, StatusTable
+from pathology_scaat.artifacts.status import StatusTable
+from pathology_scaat.artifacts.status_columns import STAGES, STATES
 from pathology_scaat.cohort.manifest import Manifest
 from pathology_scaat.errors import BundleError, ScaatError, StoreError
 from pathology_scaat.saliency.schema import SaliencyStoreMeta

@@ -18,7 +18,8 @@ from pathology_scaat.artifacts.disk_probe import probe_disk
 from pathology_scaat.artifacts.failure_log import log_failure
 from pathology_scaat.artifacts.leases import LeasedJob, lease, lease_path, run_leased
 from pathology_scaat.artifacts.redaction import PATH_SETTINGS, redact, scrub
-from pathology_scaat.artifacts.status import STATES, safe_cell
+from pathology_scaat.artifacts.status_columns import STATES
+from pathology_scaat.artifacts.table_cells import safe_cell
 from pathology_scaat.errors import ScaatError
 from pathology_scaat.pipeline.config import RunConfig
 from pathology_scaat.system import signals

@@ -10,7 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pathology_scaat.artifacts.status import COLUMNS, StatusTable, safe_cell
+from pathology_scaat.artifacts.status import StatusTable
+from pathology_scaat.artifacts.status_columns import COLUMNS
+from pathology_scaat.artifacts.table_cells import safe_cell
 
 WRITER = """
 import sys

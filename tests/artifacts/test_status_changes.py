@@ -10,14 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pathology_scaat.artifacts import status_writer
-from pathology_scaat.artifacts.status import FACTS, STAGES, StatusTable
+from pathology_scaat.artifacts.status import StatusTable
 from pathology_scaat.artifacts.status_changes import (
     FILE_NAME,
     append_changes,
     changes_since,
     read_changes,
 )
-from pathology_scaat.artifacts.status_writer import StatusChange, StatusWriter
+from pathology_scaat.artifacts.status_columns import FACTS, STAGES, StatusChange
+from pathology_scaat.artifacts.status_writer import StatusWriter
 from pathology_scaat.errors import StoreError
 
 WORDS = st.sampled_from(

@@ -29,7 +29,8 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # also run as a script
 from reliability_tools import digest, make_cohort
 
-from pathology_scaat.artifacts.status import STAGES, StatusTable
+from pathology_scaat.artifacts.status import StatusTable
+from pathology_scaat.artifacts.status_columns import STAGES
 
 LANES = 2
 

@@ -17,7 +17,8 @@ from browser import Browser
 from map_stores import darkness_store
 from test_slide_tiles import best_shift
 
-from pathology_scaat.artifacts.status import STAGES, StatusTable
+from pathology_scaat.artifacts.status import StatusTable
+from pathology_scaat.artifacts.status_columns import STAGES
 from pathology_scaat.geometry import BoxPx
 from pathology_scaat.patches import PatchStore, TileConfig, TileJob, tile_slide
 from pathology_scaat.review.slide_tiles import TileServer

@@ -228,6 +228,27 @@ def test_the_models_of_the_folds_are_reported_with_what_the_slide_was_to_them(
     assert apart == {"r1": pytest.approx(max(values) - min(values), abs=1e-5)}
 
 
+def test_models_of_one_label_are_asked_for_that_label(tmp_path: Path) -> None:
+    """A second class with the logit 0 would have each of them say 0.5, whatever it sees."""
+    folder = RunFolder(tmp_path / "out")
+    label = {"multi_label": True, "class_names": ("tumour",)}
+    path = folder.add_slide("s", 30)
+    folds = [folder.out / "folds" / str(k) / "model" for k in (0, 1)]
+    for seed, model in enumerate([folder.model, *folds]):
+        folder.save_model(model, seed, **label)
+    explain(folder, "s")
+    found = RegionExplainer(folder.out).about("s", box_region(0, 0, 70, 40))["ensemble"]
+    index = PatchStore(path).grid_index
+    pixels = PatchStore(path).read(np.flatnonzero((index[:, 0] <= 1) & (index[:, 1] == 0)))
+    images = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255
+    for model, member in zip(folds, found["members"], strict=True):
+        bundle = load_bundle(model)
+        with torch.no_grad():
+            wanted = (bundle.model(images) / bundle.config.temperature).sigmoid().mean()
+        assert member["probability"] == pytest.approx(float(wanted), abs=1e-5)
+        assert abs(float(wanted) - 0.5) > 1e-3
+
+
 def test_a_model_of_other_classes_is_no_member(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "out")
     folder.add_slide("s", 30)

@@ -153,6 +153,21 @@ def test_several_labels_are_explained_by_their_logit(run_folder, tmp_path: Path)
     np.testing.assert_allclose(store.probability, expected, atol=1e-6)
 
 
+def test_of_an_only_label_the_map_shows_what_speaks_for_it(run_folder, tmp_path: Path) -> None:
+    """One logit is else read as that of class 1, and the only class is number 0."""
+    patches = run_folder.add_slide("a", n=4)
+    run_folder.save_model(run_folder.model, seed=0, multi_label=True, class_names=("tumour",))
+    config = ExplainConfig(method="grad-cam", stride_px=1)
+    explain_slide(patches, run_folder.model, tmp_path / "a.zarr", config, device="cpu")
+    images = torch.from_numpy(PatchStore(patches).read(np.arange(4))).permute(0, 3, 1, 2) / 255
+    model = load_bundle(run_folder.model).model
+    wanted = attribution(model, images, 1, "grad-cam").numpy()
+    against = attribution(model, images, 0, "grad-cam").numpy()
+    assert not np.allclose(wanted, against, atol=1e-3 * wanted.max())
+    found = SaliencyStore(tmp_path / "a.zarr").read_saliency(slice(None))
+    np.testing.assert_allclose(found, wanted, rtol=2e-3, atol=1e-3 * wanted.max())
+
+
 def test_a_model_that_does_not_fit_is_refused_with_the_remedy(run_folder, tmp_path: Path) -> None:
     patches = run_folder.add_slide("a", n=4)
     run_folder.save_model(run_folder.model, seed=0, patch_size_px=64)

@@ -27,6 +27,7 @@ from pathology_scaat.training import (
 )
 from pathology_scaat.training.job import Job, work_folder
 from pathology_scaat.training.train import check_slides
+from pathology_scaat.training.wsinfer import NOT_OF_LABELS
 
 Slides = tuple[TrainingSlide, ...]
 StoreMaker = Callable[..., TrainingSlide]
@@ -215,8 +216,13 @@ def test_several_labels(make_slide: StoreMaker, tmp_path: Path, quick: TrainConf
     ]
     config = quick.model_copy(update={"multi_label": True, "epochs": 3})
     result = train_model(made, tmp_path / "model", config, device="cpu")
-    assert load_bundle(result.bundle_path).config.multi_label
+    config_of_bundle = load_bundle(result.bundle_path).config
+    assert config_of_bundle.multi_label
     assert result.metrics["val_auc"] > 0.5
+    # QuPath's extension would take the softmax of what are probabilities of their own
+    assert not (result.bundle_path / "wsinfer").exists()
+    assert NOT_OF_LABELS in result.notes
+    assert NOT_OF_LABELS in config_of_bundle.notes
     tolerant = config.model_copy(update={"noise_tolerance": 0.5})
     with pytest.raises(UsageError, match="one class per patch"):
         train_model(made, tmp_path / "other", tolerant, device="cpu")

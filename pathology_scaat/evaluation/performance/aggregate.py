@@ -30,7 +30,7 @@ class Calibration:
     text: str = "not calibrated"
 
     def apply(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
-        """(n, K) scores to (n, K) probabilities."""
+        """(n, K) scores in [0, 1] to (n, K) probabilities; each row of these sums to 1."""
         logs = np.log(np.clip(scores, 1e-6, 1))
         if scores.shape[1] == 2:
             odds = self.slope * (logs[:, 1] - logs[:, 0]) + self.intercept

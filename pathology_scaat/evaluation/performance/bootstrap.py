@@ -46,7 +46,21 @@ class Estimate:
 def patient_weights(
     patients: Sequence[str], n_resamples: int, seed: int
 ) -> Iterator[NDArray[np.float64]]:
-    """How often each case counts when whole patients are drawn with replacement, (r, n) parts."""
+    """How often each case counts when whole patients are drawn with replacement.
+
+    Parameters
+    ----------
+    patients : sequence of str
+        Patient of each of n cases.
+    n_resamples : int
+        R draws, of as many patients as there are.
+    seed : int
+
+    Yields
+    ------
+    ndarray, (r, n) float64
+        Counts, R rows in all, at most :data:`ROWS_AT_ONCE` at a time.
+    """
     _, codes = np.unique(np.asarray(patients), return_inverse=True)
     n_patients = int(codes.max()) + 1
     rng = np.random.default_rng(seed)

@@ -59,6 +59,14 @@ def possible_classes(
 ) -> tuple[str, ...]:
     """Classes whose score is no larger than the limit.
 
+    Parameters
+    ----------
+    probability : (K,)
+        Of one case, in the order of ``class_names``.
+    class_names : sequence of str
+    limit : float
+        Of :func:`score_limit`.
+
     Examples
     --------
     >>> possible_classes(np.array([0.3, 0.7]), ("a", "b"), 0.5)

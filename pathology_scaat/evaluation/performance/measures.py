@@ -33,7 +33,14 @@ def _ranked(scores: Floats, positive: Bools, weights: Floats) -> tuple[Floats, F
 
 
 def auroc(scores: Floats, positive: Bools, weights: Floats) -> Floats:
-    """Area under the ROC curve, ties counted half.
+    """Area under the ROC curve, ties counted half: (R,) in [0, 1].
+
+    Parameters
+    ----------
+    scores : (n,)
+        The higher, the more likely positive.
+    positive : (n,) bool
+    weights : (R, n)
 
     Examples
     --------
@@ -46,7 +53,10 @@ def auroc(scores: Floats, positive: Bools, weights: Floats) -> Floats:
 
 
 def auprc(scores: Floats, positive: Bools, weights: Floats) -> Floats:
-    """Average precision: the area under the precision-recall steps; chance is the prevalence."""
+    """Average precision, (R,) in [0, 1]: the area under the precision-recall steps.
+
+    Chance is the prevalence. Arguments as in :func:`auroc`.
+    """
     up, down = _ranked(scores, positive, weights)
     hits = np.cumsum(up[:, ::-1], axis=1)
     seen = hits + np.cumsum(down[:, ::-1], axis=1)
@@ -58,24 +68,26 @@ def auprc(scores: Floats, positive: Bools, weights: Floats) -> Floats:
 
 
 def sensitivity(called: Bools, positive: Bools, weights: Floats) -> Floats:
-    """Share of the positive cases that are called positive."""
+    """Share of the positive cases that are called positive, (R,); ``called`` is (n,) bool."""
     return _ratio(weights @ (called & positive), weights @ positive.astype(np.float64))
 
 
 def specificity(called: Bools, positive: Bools, weights: Floats) -> Floats:
-    """Share of the negative cases that are not called positive."""
+    """Share of the negative cases that are not called positive, (R,); ``called`` is (n,) bool."""
     return _ratio(weights @ (~called & ~positive), weights @ (~positive).astype(np.float64))
 
 
 def accuracy(called: Bools, positive: Bools, weights: Floats) -> Floats:
-    """Share of the cases that are called as they are."""
+    """Share of the cases that are called as they are, (R,); ``called`` is (n,) bool."""
     return _ratio(weights @ (called == positive), weights.sum(axis=1))
 
 
 def predictive_values(
     sens: Floats, spec: Floats, prevalence: float | Floats
 ) -> tuple[Floats, Floats]:
-    """Positive and negative predictive value at a prevalence, by Bayes' rule.
+    """Positive and negative predictive value at a prevalence, by Bayes' rule; (R,) each.
+
+    ``sens`` and ``spec`` are (R,) in [0, 1]; the prevalence is one number or (R,).
 
     Examples
     --------
@@ -91,12 +103,19 @@ def predictive_values(
 
 
 def brier(probability: Floats, positive: Bools, weights: Floats) -> Floats:
-    """Mean squared distance of the probability from what is the case."""
+    """Mean squared distance of the probability (n,) from what is the case, (R,) in [0, 1].
+
+    ``positive`` is (n,) bool.
+    """
     return _ratio(weights @ (probability - positive) ** 2, weights.sum(axis=1))
 
 
 def expected_calibration_error(probability: Floats, positive: Bools, weights: Floats) -> Floats:
-    """Mean distance of probability and frequency over bins of equal width (Naeini 2015)."""
+    """Mean distance of probability and frequency over bins of equal width (Naeini 2015), (R,).
+
+    ``probability`` is (n,), of the positive class; there are :data:`ECE_BINS` bins, each of which
+    holds its lower edge.
+    """
     bin_index = np.clip((probability * ECE_BINS).astype(np.int64), 0, ECE_BINS - 1)
     gap = np.zeros(len(weights))
     for number in range(ECE_BINS):
@@ -107,7 +126,7 @@ def expected_calibration_error(probability: Floats, positive: Bools, weights: Fl
 
 
 def quadratic_kappa(called: NDArray[np.int64], grade: NDArray[np.int64], weights: Floats) -> Floats:
-    """Cohen's kappa of grades (0, 1, 2, ...), a disagreement weighted by its square.
+    """Cohen's kappa of grades 0, 1, 2, ... (n,), a disagreement weighted by its square; (R,).
 
     1 less the mean squared distance of call and truth over that of calls and truths paired by
     chance; NaN where all calls and all truths are one grade.
@@ -127,12 +146,15 @@ def quadratic_kappa(called: NDArray[np.int64], grade: NDArray[np.int64], weights
 def mean_absolute_error(
     called: NDArray[np.int64], grade: NDArray[np.int64], weights: Floats
 ) -> Floats:
-    """Mean distance of the called grade from the true one, in grades."""
+    """Mean distance of the called grade (n,) from the true one (n,), in grades: (R,), 0 or more."""
     return _ratio(weights @ np.abs(called - grade).astype(np.float64), weights.sum(axis=1))
 
 
 def net_benefit(probability: Floats, positive: Bools, threshold: float) -> float:
-    """Net benefit of treating from a probability on (Vickers and Elkin 2006), per case."""
+    """Net benefit of treating from a probability on (Vickers and Elkin 2006), per case.
+
+    ``probability`` and ``positive`` are (n,), the threshold is in [0, 1); every case counts once.
+    """
     called = probability >= threshold
     odds = threshold / (1 - threshold)
     return float((called & positive).mean() - (called & ~positive).mean() * odds)
@@ -141,7 +163,8 @@ def net_benefit(probability: Floats, positive: Bools, threshold: float) -> float
 def youden_threshold(probability: Floats, positive: Bools) -> float | None:
     """The threshold with the greatest sensitivity + specificity; None with one class only.
 
-    Half way between the two scores that it parts; of several equally good ones the middle one.
+    ``probability`` and ``positive`` are (n,). Half way between the two scores that it parts; of
+    several equally good ones the middle one.
 
     Examples
     --------

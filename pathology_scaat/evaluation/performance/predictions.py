@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from pathology_scaat.artifacts.atomic import read_json, write_text_if_changed
 from pathology_scaat.artifacts.checksums import checked_json_text
-from pathology_scaat.artifacts.status import from_cell, safe_cell
+from pathology_scaat.artifacts.table_cells import from_cell, safe_cell
 from pathology_scaat.errors import StoreError
 
 PATIENTS_NAME = "predictions_patients.csv"

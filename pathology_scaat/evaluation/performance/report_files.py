@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pathology_scaat.artifacts.atomic import write_text_if_changed
 from pathology_scaat.artifacts.checksums import checked_json_text
-from pathology_scaat.artifacts.status import safe_cell
+from pathology_scaat.artifacts.table_cells import safe_cell
 from pathology_scaat.evaluation.performance.bootstrap import MIN_PATIENTS, N_RESAMPLES, Estimate
 from pathology_scaat.evaluation.performance.conformal import abstention_lines
 from pathology_scaat.evaluation.performance.levels import Level

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pathology_scaat.artifacts.atomic import write_text_if_changed
 from pathology_scaat.artifacts.checksums import checked_json_text
 from pathology_scaat.artifacts.fingerprint import fingerprint
-from pathology_scaat.artifacts.status import safe_cell
+from pathology_scaat.artifacts.table_cells import safe_cell
 from pathology_scaat.evaluation.performance.bootstrap import N_RESAMPLES, Estimate, intervals
 from pathology_scaat.evaluation.performance.report_files import LOOKS, estimates_csv
 from pathology_scaat.evaluation.performance.subgroups import NOT_COMPARED, cell, patient_groups

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from pathology_scaat.artifacts.run_record import FILE_NAME as RUN_NAME
-from pathology_scaat.artifacts.status import STAGES
+from pathology_scaat.artifacts.status_columns import STAGES
 from pathology_scaat.evaluation.performance.predictions import HOW_NAME
 from pathology_scaat.evaluation.performance.report_files import HEADINGS
 from pathology_scaat.evaluation.performance.report_files import PERFORMANCE_NAME as PERFORMANCE

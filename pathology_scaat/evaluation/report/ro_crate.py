@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from pathology_scaat.artifacts.fingerprint import file_sha256
 from pathology_scaat.artifacts.run_record import FILE_NAME as RUN_NAME
-from pathology_scaat.artifacts.status import STAGES
+from pathology_scaat.artifacts.status_columns import STAGES
 from pathology_scaat.evaluation.report.run_files import RunFiles
 
 CRATE_NAME: Final = "ro-crate-metadata.json"

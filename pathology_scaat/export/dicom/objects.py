@@ -39,7 +39,13 @@ from pathology_scaat.stitching.slide_map import SlideMap
 def write_annotations(
     path: Path, slide_map: SlideMap, table: TileTable, source: Any, facts: dict[str, str]
 ) -> None:
-    """Write all tiles as one annotation group with probability and mean saliency."""
+    """Write all tiles as one annotation group with probability and mean saliency.
+
+    Raises
+    ------
+    ExportError
+        If there is no tile.
+    """
     hd = need_highdicom()
     from pydicom.sr.codedict import codes
     from pydicom.sr.coding import Code
@@ -145,7 +151,8 @@ def write_dicom(
 ) -> Path:
     """Write annotations to ``path`` and the segmentation beside it (returned).
 
-    ``shown`` is where pictures may have colour (:func:`write_segmentation`).
+    ``shown``, (H, W) of any size over the map's area, is where pictures may have colour
+    (:func:`write_segmentation`); ``vmax`` is the saliency that becomes 255.
 
     Raises
     ------

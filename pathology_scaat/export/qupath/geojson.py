@@ -68,11 +68,11 @@ def tile_features(
 ) -> Iterator[str]:
     """One JSON text per tile; tiles that clipping to the frame leaves empty are left out.
 
-    ``unjudged``, (N,), are tiles that get no class of the model, since they are unlike what it
-    was trained on; their measurements say all the same what it made of them. Nor do tiles that
-    contribute little to what a model of whole slides says: which class they are above even of
-    means nothing. With ``has_learnt``
-    False none gets a class of the model: its classes mean nothing.
+    ``chosen``, (n,), are rows of the table's N tiles. ``unjudged``, (N,), are tiles that get no
+    class of the model, since they are unlike what it was trained on; their measurements say all the
+    same what it made of them. Nor do tiles that contribute little to what a model of whole slides
+    says: which class they are above even of means nothing. With ``has_learnt`` False none gets a
+    class of the model: its classes mean nothing.
     """
     names = [json.dumps(measurement_name(f"{c.name} probability")) for c in classes]
     mean_name = json.dumps(measurement_name("Saliency mean"))

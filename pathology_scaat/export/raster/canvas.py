@@ -117,7 +117,7 @@ def length_text(length_um: float) -> str:
 
 
 def resized(picture: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint8]:
-    """A picture (H, W[, 3]) in another size in pixels, each at least 1.
+    """A picture (H, W) or (H, W, 3) in another size in pixels, each at least 1.
 
     Area means where it becomes narrower; nearest pixels, so no invented values, where wider.
     """

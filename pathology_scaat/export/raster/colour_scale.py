@@ -131,7 +131,10 @@ def _table(colormap: str, floor_share: float) -> NDArray[np.uint8]:
 
 
 def colourize(values: NDArray[np.float32], scale: ColourScale) -> NDArray[np.uint8]:
-    """RGBA, (H, W, 4) uint8: below the floor, and where there is no data, transparent."""
+    """RGBA of values (H, W), (H, W, 4) uint8.
+
+    Below the floor, and where there is no data (NaN), it is transparent.
+    """
     share = np.nan_to_num(values, nan=0.0) * np.float32(1 / scale.vmax)
     steps = (np.clip(share, 0, 1) * (STEPS - 1) + 0.5).astype(np.uint8)
     rgba: NDArray[np.uint8] = _table(scale.colormap, round(scale.floor / scale.vmax, 6))[steps]
@@ -141,7 +144,7 @@ def colourize(values: NDArray[np.float32], scale: ColourScale) -> NDArray[np.uin
 
 
 def solid(values: NDArray[np.float32], vmax: float, colormap: str) -> RgbImage:
-    """Opaque colours, (H, W, 3) uint8; no data is white."""
+    """Opaque colours of values (H, W), 0 to ``vmax``: (H, W, 3) uint8; no data is white."""
     share = np.clip(np.nan_to_num(values, nan=0.0) / vmax, 0, 1)
     steps = (share * (STEPS - 1) + 0.5).astype(np.uint8)
     picture: RgbImage = _table(colormap, 0.0)[steps][..., :3].copy()
@@ -166,7 +169,7 @@ def over(
 
 @lru_cache(maxsize=64)
 def legend_colours(scale: ColourScale, count: int = 256) -> NDArray[np.uint8]:
-    """Colours from none to the top as they look over white, (count, 3) uint8."""
+    """Colours from none to the top as they look over white, (count, 3) uint8, RGB."""
     shares = np.linspace(0, scale.vmax, count, dtype=np.float32)[None]
     row: NDArray[np.uint8] = over(np.full((1, count, 3), 255, np.uint8), colourize(shares, scale))[
         0

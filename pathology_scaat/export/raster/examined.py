@@ -54,7 +54,7 @@ class Examined:
     has_unlike: bool
 
     def shown(self, draw_unlike: bool) -> NDArray[np.bool_]:
-        """Where a map may have colour: tissue that was looked at and that the model may know."""
+        """Where a map may have colour, (H, W) bool: looked at, and known to the model."""
         return self.looked_at if draw_unlike else self.looked_at & ~self.unlike
 
     @property
@@ -65,12 +65,15 @@ class Examined:
 
     @cached_property
     def hatching(self) -> NDArray[np.bool_]:
-        """Pixels of the lines across what is unlike the training data."""
+        """Pixels of the lines across what is unlike the training data, (H, W) bool."""
         return hatch_lines(self.unlike)
 
 
 def tissue_of(base: RgbImage, pixel_um: float) -> NDArray[np.bool_]:
-    """Where a picture of a slide shows tissue: as tiling finds it, on the picture's pixels."""
+    """Where a picture of a slide shows tissue, (H, W) bool: as tiling finds it.
+
+    The picture is (H, W, 3) uint8, with ``pixel_um`` µm a pixel.
+    """
     # Its kernels take a second to load, which commands that draw nothing need not wait for.
     from pathology_scaat.tissue.segmentation import classify_pixels, clean_mask
 
@@ -122,7 +125,11 @@ def _without_glass(
 
 
 def enlarged(values: NDArray[np.generic], base: RgbImage) -> NDArray[np.generic]:
-    """Map values in the pixels of the picture under them, a whole number of times larger."""
+    """Map values in the pixels of the picture under them, a whole number of times larger.
+
+    Values are (h, w) or (h, w, C), of any dtype that OpenCV knows, or bool; the picture is (H, W,
+    3).
+    """
     zoom = base.shape[0] // values.shape[0]
     if zoom <= 1:
         return values
@@ -155,7 +162,7 @@ def examine(slide_map: SlideMap, level: int, base: RgbImage | None, pixel_um: fl
 
 
 def resampled(where: NDArray[np.bool_], shape: tuple[int, ...]) -> NDArray[np.bool_]:
-    """A mask in another number of pixels (height, width) over the same area."""
+    """A mask (h, w) in another number of pixels, ``shape`` (H, W), over the same area."""
     large = cv2.resize(
         np.ascontiguousarray(where).view(np.uint8), shape[::-1], interpolation=cv2.INTER_NEAREST
     )
@@ -163,7 +170,10 @@ def resampled(where: NDArray[np.bool_], shape: tuple[int, ...]) -> NDArray[np.bo
 
 
 def paled(base: RgbImage, looked_at: NDArray[np.bool_]) -> RgbImage:
-    """What was not looked at, paled: bare tissue and tissue without a value look different."""
+    """What was not looked at, paled: bare tissue and tissue without a value look different.
+
+    The picture is (H, W, 3) uint8, ``looked_at`` (H, W) bool.
+    """
     out: RgbImage = np.ascontiguousarray(cv2.LUT(base, _PALED))
     cv2.copyTo(np.ascontiguousarray(base), looked_at.view(np.uint8), out)
     return out

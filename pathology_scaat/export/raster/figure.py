@@ -48,7 +48,19 @@ ROW_KINDS: tuple[Kind, ...] = ("probability", "evidence", "saliency")
 
 @dataclass(frozen=True)
 class TopPatch:
-    """A patch as seen on the slide, and its evidence; its level-0 centre."""
+    """A patch as seen on the slide, and its evidence.
+
+    Attributes
+    ----------
+    picture : (P, P, 3) uint8
+        P is :data:`PATCH_PICTURE_PX`.
+    evidence : (s, s) float32
+        In the pixels of the patch's saliency; for the target class.
+    probability : float
+        Of the target class.
+    centre_px : tuple of float
+        x, y in level-0 pixels.
+    """
 
     picture: RgbImage
     evidence: NDArray[np.float32]

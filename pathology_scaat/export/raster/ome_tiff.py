@@ -42,7 +42,22 @@ def pyramid_levels(slide_map: SlideMap) -> list[int]:
 def map_tiles(
     slide_map: SlideMap, channels: Iterable[str], level: int, fill: float = 0.0
 ) -> Iterator[NDArray[np.float32]]:
-    """Tiles of channels of a level, read in bands of a few tile rows; edges are filled up."""
+    """Tiles of channels of a level, read in bands of a few tile rows; edges are filled up.
+
+    Parameters
+    ----------
+    slide_map : SlideMap
+    channels : iterable of str
+    level : int
+        Of the map's pyramid.
+    fill : float
+        Value beyond the map's right and lower edge.
+
+    Yields
+    ------
+    (256, 256) float32
+        :data:`TILE_PX` a side, channel by channel, row by row.
+    """
     size = slide_map.size_px(level)
     rows = 4 * TILE_PX  # a row of shards: each is decoded once
     for channel in channels:

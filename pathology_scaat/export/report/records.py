@@ -13,7 +13,7 @@ from PIL import Image
 
 from pathology_scaat.artifacts.fingerprint import fingerprint
 from pathology_scaat.artifacts.output_names import CONTACT_SHEET, PAGE
-from pathology_scaat.artifacts.status import id_cell
+from pathology_scaat.artifacts.table_cells import id_cell
 from pathology_scaat.errors import ExportError
 from pathology_scaat.export.raster.canvas import resized
 from pathology_scaat.export.report.differences import Difference

@@ -19,7 +19,10 @@ def check_maps(maps: Tensor, name: str = "maps") -> Tensor:
 
 
 def check_masks(maps: Tensor, masks: Tensor) -> Tensor:
-    """Masks as bool of the maps' shape; UsageError for anything else."""
+    """Masks as bool of the maps' shape; UsageError for anything else.
+
+    ``maps`` are (N, H, W); masks of a whole-number type count as True where they are not 0.
+    """
     if masks.dtype.is_floating_point or masks.shape != maps.shape:
         raise UsageError(
             "masks",

@@ -47,5 +47,5 @@ def haematoxylin_density(images: Tensor) -> Tensor:
 
 
 def random_map(n: int, height: int, width: int, generator: torch.Generator) -> Tensor:
-    """(n, height, width) of independent uniform values from a CPU generator."""
+    """(n, height, width) of independent values, uniform in [0, 1), from a CPU generator."""
     return torch.rand((n, height, width), generator=generator)

@@ -22,7 +22,7 @@ _ITERATIONS = 60
 
 
 def softmax(logits: FloatArray) -> NDArray[np.float64]:
-    """Class probabilities, (N, K) float64."""
+    """Class probabilities of logits (N, K), (N, K) float64; each row sums to 1."""
     shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
     powers: NDArray[np.float64] = np.exp(shifted)
     powers /= powers.sum(axis=1, keepdims=True)
@@ -55,9 +55,9 @@ def mean_loss(logits: FloatArray, labels: NDArray[Any]) -> float:
 def balanced_loss(logits: FloatArray, labels: NDArray[Any]) -> float:
     """Mean over the classes of their mean cross-entropy, in nats.
 
-    Arguments are those of :func:`mean_loss`, whose value it is for several labels per image.
-    A prediction that is the same for every patch cannot be better than log K, whatever the
-    share of the classes.
+    Arguments are those of :func:`mean_loss`, logits (N, K) and labels (N,), whose value it is for
+    several labels per image. A prediction that is the same for every patch cannot be better than
+    log K, whatever the share of the classes.
     """
     if labels.ndim == 2:
         return mean_loss(logits, labels)
@@ -118,7 +118,8 @@ def fit_temperature(logits: FloatArray, labels: NDArray[Any], *, smoothed: bool 
 def smoothed_loss(logits: FloatArray, labels: NDArray[Any]) -> float:
     """Cross-entropy against Platt's targets, in nats: lowest for what few cases can support.
 
-    A class of which the rarest has n cases is aimed at with (n + 1) / (n + 2), not with 1.
+    Logits are (N, K), labels (N,) int. A class of which the rarest has n cases is aimed at with (n
+    + 1) / (n + 2), not with 1.
 
     Examples
     --------
@@ -130,7 +131,7 @@ def smoothed_loss(logits: FloatArray, labels: NDArray[Any]) -> float:
 
 
 def smoothed_losses(logits: FloatArray, labels: NDArray[Any]) -> NDArray[np.float64]:
-    """Cross-entropy of each case against Platt's targets, (n,), in nats: see `smoothed_loss`."""
+    """Cross-entropy of each case against Platt's targets, (N,), in nats: see `smoothed_loss`."""
     smallest = min(int(np.sum(labels == k)) for k in np.unique(labels))
     spread = 1 / (smallest + 2)
     z = logits.astype(np.float64)
@@ -145,8 +146,9 @@ def smoothed_losses(logits: FloatArray, labels: NDArray[Any]) -> NDArray[np.floa
 def calibrated_loss(logits: FloatArray, labels: NDArray[Any], most: int = 20_000) -> float:
     """Balanced loss at the temperature that suits it best: what ranks the epochs of a training.
 
-    Overconfidence, which one number mends, costs nothing; a constant prediction gets log K.
-    Beyond ``most`` patches, as many evenly spread ones are looked at.
+    In nats; logits are (N, K), labels (N,) int or (N, K) of 0 and 1 (whose value is that of
+    :func:`mean_loss`). Overconfidence, which one number mends, costs nothing; a constant prediction
+    gets log K. Beyond ``most`` patches, as many evenly spread ones are looked at.
     """
     if labels.ndim == 2:
         return mean_loss(logits, labels)
@@ -185,7 +187,8 @@ def temperature_problem(temperature: float) -> str | None:
 def calibration_error(confidence: FloatArray, correct: NDArray[np.bool_], bins: int = 15) -> float:
     """Expected calibration error (Naeini et al. 2015) over equally wide bins, 0 to 1.
 
-    A bin holds its upper edge: ``(0, 1/15], (1/15, 2/15], ...``. NaN without any prediction.
+    ``confidence`` is (N,) in [0, 1], ``correct`` (N,). A bin holds its upper edge: ``(0, 1/15],
+    (1/15, 2/15], ...``. NaN without any prediction.
 
     Examples
     --------

@@ -61,22 +61,25 @@ class Faithfulness:
 
     @property
     def srg(self) -> Tensor:
+        """Symmetric relevance gain, (N,) in [-1, 1] for probabilities: ``least - most``."""
         return self.least - self.most
 
     @property
     def deletion_gain(self) -> Tensor:
+        """``random - most``, (N,): how much sooner the score falls, most relevant hidden first."""
         return self.random - self.most
 
     @property
     def insertion_gain(self) -> Tensor:
+        """``least - random``, (N,): how much longer the score holds, least relevant first."""
         return self.least - self.random
 
 
 def cell_ranks(maps: Tensor, cell_px: int, seed: int = 0) -> Tensor:
     """Rank of each cell of ``cell_px`` pixels by its mean, 0 = most relevant: (N, cells) int64.
 
-    Equal cells are ordered at random (seeded), never by their position. Maps whose side is no
-    multiple are pooled with smaller cells at the end.
+    Maps are (N, H, W) float. Equal cells are ordered at random (seeded), never by their position.
+    Maps whose side is no multiple are pooled with smaller cells at the end.
 
     Examples
     --------
@@ -92,7 +95,10 @@ def cell_ranks(maps: Tensor, cell_px: int, seed: int = 0) -> Tensor:
 
 
 def hidden_pixels(ranks: Tensor, share: float, side: tuple[int, int], cell_px: int) -> Tensor:
-    """(N, H, W) bool: the ``share`` of cells with the lowest ranks, enlarged to pixels."""
+    """(N, H, W) bool: the ``share`` of cells with the lowest ranks, enlarged to pixels.
+
+    ``ranks`` are (N, cells) of :func:`cell_ranks`, ``side`` is the images' (H, W).
+    """
     height, width = side
     rows, cols = -(-height // cell_px), -(-width // cell_px)
     hidden = ranks < round(share * ranks.shape[1])
@@ -146,6 +152,14 @@ def occlusion_logits(
     Returns
     -------
     OcclusionLogits
+
+    Raises
+    ------
+    UsageError
+        If images and maps do not fit, the shares do not ascend from 0 to 1, or the occluder is
+        unknown.
+    ValueError
+        If ``index`` has not as many numbers as there are images.
     """
     check_images(images, maps)
     if list(shares) != sorted(shares) or shares[0] != 0.0 or shares[-1] != 1.0:
@@ -180,7 +194,10 @@ def occlusion_logits(
 def curve_scores(
     logits: Tensor, target: Tensor, score: Score, temperature: float = 1.0, scale: float = 1.0
 ) -> Tensor:
-    """Scores (S, N) of logits (S, N, K): probability at a temperature, or margin over a scale."""
+    """Scores (S, N) of logits (S, N, K): probability at a temperature, or margin over a scale.
+
+    ``target`` is (N,) int64, the class that is followed.
+    """
     steps, n, _ = logits.shape
     flat = logits.flatten(0, 1)
     classes = target.to(logits.device).repeat(steps)

@@ -82,6 +82,11 @@ def pixel_average_precision(values: FloatArray, mask: BoolArray) -> float:
     float
         0 to 1; NaN where the mask has no pixel, or no map value is there.
 
+    Raises
+    ------
+    UsageError
+        If the mask has another shape than the map, or is not bool.
+
     Examples
     --------
     >>> import numpy as np
@@ -103,10 +108,22 @@ def pixel_average_precision(values: FloatArray, mask: BoolArray) -> float:
 def pixel_auroc(values: FloatArray, mask: BoolArray) -> float:
     """Probability that a mask pixel outranks another pixel, ties counted half.
 
+    Parameters
+    ----------
+    values : ndarray of float
+        The map, any shape; NaN pixels take no part.
+    mask : ndarray of bool
+        Where the truth is, the same shape.
+
     Returns
     -------
     float
         0 to 1, chance 0.5; NaN where the mask holds no pixel or all of them.
+
+    Raises
+    ------
+    UsageError
+        If the mask has another shape than the map, or is not bool.
 
     Examples
     --------
@@ -132,6 +149,11 @@ def slide_localisation(map_values: FloatArray, mask: BoolArray) -> SlideLocalisa
     -------
     SlideLocalisation
         With NaN scores where the mask is empty or full among the valid pixels.
+
+    Raises
+    ------
+    UsageError
+        If the mask has another shape than the map, or is not bool.
 
     Examples
     --------

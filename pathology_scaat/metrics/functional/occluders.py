@@ -103,6 +103,13 @@ def make_occluder(
     callable
         (N, H, W) bool of hidden pixels to (N, C, H, W) images.
 
+    Raises
+    ------
+    UsageError
+        If the name is unknown.
+    ValueError
+        If ``index`` has not as many numbers as there are images.
+
     Examples
     --------
     >>> import torch

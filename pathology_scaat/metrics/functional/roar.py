@@ -53,6 +53,11 @@ def remove_relevant(
     -------
     Tensor, (N, C, H, W)
 
+    Raises
+    ------
+    UsageError
+        If images and maps do not fit, or the share is not within 0 to 1.
+
     Examples
     --------
     >>> import torch

@@ -85,7 +85,8 @@ def relative_sensitivity(
     """Largest relative change of a map under uniform noise: max ||A(x+n) - A(x)|| / ||A(x)||.
 
     Max-sensitivity of Yeh et al. 2019 over the map's own norm; (N,), NaN where a map is zero.
-    ``index`` is the number of each image, which its noise is drawn by; else its index here.
+    Images are (N, C, H, W) in [0, 1]. ``index`` is the number of each image, which its noise is
+    drawn by; else its index here.
 
     Examples
     --------
@@ -113,7 +114,7 @@ def _average_ranks(flat: Tensor) -> Tensor:
 def spearman(first: Tensor, second: Tensor) -> Tensor:
     """Rank correlation of two maps' pixels, (N,), equal values given their mean rank.
 
-    NaN where a map is constant or not finite.
+    Maps are (N, H, W) float. NaN where a map is constant or not finite.
 
     Examples
     --------
@@ -133,8 +134,8 @@ def spearman(first: Tensor, second: Tensor) -> Tensor:
 def ssim(first: Tensor, second: Tensor, sigma_px: float = 1.5) -> Tensor:
     """Structural similarity of two maps, each divided by its own largest value: (N,).
 
-    Wang et al. 2004 with a Gaussian window truncated at 3.5 sigma, data range 1, and the
-    border of half a window left out. NaN where a map is zero or not finite.
+    Maps are (N, H, W) float. Wang et al. 2004 with a Gaussian window truncated at 3.5 sigma, data
+    range 1, and the border of half a window left out. NaN where a map is zero or not finite.
 
     Examples
     --------

@@ -126,6 +126,10 @@ class Trades(_Attack):
         self.lam = lam
 
     def perturb(self, images: Tensor, labels: Tensor) -> Tensor:
+        """The image of largest divergence found within eps, (B, C, H, W) in [0, 1], detached.
+
+        Labels are not looked at.
+        """
         self.check_images(images)
         eps = self.eps_now
         step = eps * 2.5 / self.steps

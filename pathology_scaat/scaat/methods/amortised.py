@@ -49,6 +49,11 @@ class AmortisedScaat(Method):
         the start (``start=0``) by default; only the hard mask
         (``gamma=0``, the default here), one step, ``fill='perturb'`` and ``colour_space='rgb'``
         can be stored.
+
+    Raises
+    ------
+    UsageError
+        If an option is out of range, or one that cannot be stored.
     """
 
     name = "scaat-amortised"

@@ -96,7 +96,10 @@ def finish_attention(
 def losses_of_slides(
     logits: NDArray[np.floating], labels: NDArray[np.int64]
 ) -> NDArray[np.float64]:
-    """Loss of each slide at the temperature that suits them all best, in nats, (n,)."""
+    """Loss of each slide at the temperature that suits them all best, in nats, (n,) float64.
+
+    Logits are (n, K), labels (n,); see :func:`.calibration.smoothed_losses`.
+    """
     if len(np.unique(labels)) < 2:
         return smoothed_losses(logits, labels)
     return smoothed_losses(logits / fit_temperature(logits, labels, smoothed=True), labels)

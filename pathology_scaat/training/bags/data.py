@@ -55,7 +55,7 @@ class BagTable:
         return np.arange(self.starts[bag], self.starts[bag + 1])
 
     def spread(self, bag: int, most: int) -> NDArray[np.int64]:
-        """At most so many of a bag's patches, evenly spread over it; always the same."""
+        """At most so many of a bag's patches, evenly spread, (m,) int64; always the same."""
         mine = self.members(bag)
         if len(mine) <= most:
             return mine
@@ -116,7 +116,7 @@ def make_bags(
 
 @dataclass(frozen=True)
 class BagBatch:
-    """One step: the bags (B,), and the numbers of their patches (B * m,), bag by bag."""
+    """One step: the bags (B,), and the numbers of their patches (B * m,), m a bag, bag by bag."""
 
     bags: NDArray[np.int64]
     patches: NDArray[np.int64]
@@ -160,7 +160,7 @@ def epoch_of_bags(
 
 
 def annotated_patches(table: BagTable, class_names: tuple[str, ...]) -> NDArray[np.int64]:
-    """Class of each patch of all bags by its annotation, -1 where it has none, (n,).
+    """Class of each patch of all bags by its annotation, -1 where it has none, (n,) int64.
 
     Stores may know classes that no slide is labelled with; their patches count as not annotated.
     """
@@ -215,7 +215,7 @@ def annotated_steps(
 
 
 def mixed_patches(table: BagTable, most: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Patches spread evenly over all bags, shuffled: what statistics are taken from."""
+    """Patches spread evenly over all bags, shuffled, (m,) int64: what statistics are taken from."""
     each = max(1, most // max(len(table), 1))
     chosen = [
         rng.choice(members, min(each, len(members)), replace=False)

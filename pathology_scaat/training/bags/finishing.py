@@ -102,8 +102,8 @@ def finished(
 def later_unless_worse(best: Finished, last: Finished, labels: NDArray[np.int64]) -> Finished:
     """The last epoch's model, unless the validation slides are surely worse predicted by it.
 
-    Few validation slides say little: of many epochs the best may be so by chance, and be one in
-    which little was learnt yet.
+    ``labels`` (n,) are the classes of the validation slides. Few of them say little: of many epochs
+    the best may be so by chance, and be one in which little was learnt yet.
     """
     worse = surely_worse(
         losses_of_slides(last.logits, labels), than=losses_of_slides(best.logits, labels)

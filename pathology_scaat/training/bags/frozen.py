@@ -33,7 +33,7 @@ from pathology_scaat.training.heads.feature_files import (
     read_feature_file,
     write_feature_file,
 )
-from pathology_scaat.training.loop import StepBatch
+from pathology_scaat.training.job import StepBatch
 
 
 def _print_of(encoder: nn.Module) -> str:

@@ -54,7 +54,13 @@ class BagModel(nn.Module):
         return self.encoder.std
 
     def features(self, bags: Tensor) -> Tensor:
-        """Features (B, m, F) of tall images (B, 3, m * P, P)."""
+        """Features (B, m, F) of tall images (B, 3, m * P, P).
+
+        Raises
+        ------
+        UsageError
+            If the height is no multiple of the width.
+        """
         n_bags, channels, height, side = bags.shape
         if height % side:
             raise UsageError(

@@ -35,7 +35,7 @@ class SlopedEncoder(nn.Module):
         self.encoder = encoder
 
     def forward(self, images: Tensor) -> Tensor:
-        """(n, 3, P, P) to (n, 1)."""
+        """Images (n, 3, P, P) in [0, 1] to the score of each, (n, 1)."""
         features: Tensor = self.encoder(images).float()
         return (features * self.slope).sum(dim=1, keepdim=True)
 
@@ -98,5 +98,9 @@ def most_against(n_classes: int) -> float:
 
 
 def patch_probability(contributions: Tensor, temperature: float) -> Tensor:
-    """What a slide would be given all of whose patches contribute as this one does, (n, K)."""
+    """What a slide would be given all of whose patches contribute as this one does, (n, K).
+
+    ``contributions`` are (n, K), what each of the slide's n patches adds to its logits; each row of
+    the result sums to 1.
+    """
     return (contributions * (len(contributions) / temperature)).softmax(dim=1)

@@ -49,9 +49,9 @@ from pathology_scaat.training.bundle_quality import HeldOut
 from pathology_scaat.training.config import TrainConfig
 from pathology_scaat.training.data import BatchLoader
 from pathology_scaat.training.held_out import measure_held_out_slides
-from pathology_scaat.training.job import TrainingState
+from pathology_scaat.training.job import StepBatch, TrainingState
 from pathology_scaat.training.logs import log_text
-from pathology_scaat.training.loop import StepBatch, TrainingLoop
+from pathology_scaat.training.loop import TrainingLoop
 from pathology_scaat.training.lora import merge_lora
 from pathology_scaat.training.neighbours import NeighbourIndex, build_index
 from pathology_scaat.training.references import References

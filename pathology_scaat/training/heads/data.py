@@ -61,15 +61,22 @@ class FeatureReader:
     ----------
     room_bytes : int
         For features in memory; beyond it they are read from the file at each step.
+    kept : dict of path to (n, d) float32
+        Features of the files that are in memory.
     """
 
     room_bytes: int
     kept: dict[str, NDArray[np.float32]] = field(default_factory=dict)
 
     def read(self, bag: FeatureBag, rows: NDArray[np.int64] | None = None) -> Tensor:
-        """Features (n, d) of some patches of a bag, or of all.
+        """Features (n, d) float32 of some patches of a bag, or of all.
 
-        ``rows`` rise, and number the patches through all slides of the bag.
+        ``rows`` (n,) rise, and number the patches through all slides of the bag.
+
+        Raises
+        ------
+        StoreError
+            If a file cannot be read any more, or holds what is no finite number.
         """
         parts = []
         start = 0
@@ -121,11 +128,14 @@ def check_alike(bags: Sequence[FeatureBag]) -> tuple[int, str]:
 
 
 def labels_of(bags: Sequence[FeatureBag], target: Target) -> NDArray[np.int64]:
-    """Class indices (n,) of bags whose labels are among the target's."""
+    """Class indices (n,) int64 of bags whose labels are among the target's."""
     return np.array([target.names.index(b.label) for b in bags], np.int64)
 
 
 def outcomes_of(bags: Sequence[FeatureBag]) -> tuple[Tensor, Tensor]:
-    """Times and events (n,) of bags that have them."""
+    """Times (n,) float64 and events (n,) float32, 1 or 0, of bags that have them.
+
+    Times are in the manifest's unit.
+    """
     time = torch.tensor([float(b.time or 0.0) for b in bags], dtype=torch.float64)
     return time, torch.tensor([float(bool(b.event)) for b in bags])

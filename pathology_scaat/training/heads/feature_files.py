@@ -68,7 +68,7 @@ class FeatureFile:
     patches: str = ""
 
     def read(self, rows: NDArray[np.integer] | None = None) -> NDArray[np.float32]:
-        """Features (n, d) of some patches, in the order asked for, or of all.
+        """Features (n, d) float32 of some patches, ``rows`` (n,) in the order asked for, or of all.
 
         Raises
         ------
@@ -149,6 +149,7 @@ def write_feature_file(
     Parameters
     ----------
     features : (n, d)
+        Written as float32.
     coords_px : (n, 2)
         Level-0 pixels of the top-left corners.
     attributes : mapping

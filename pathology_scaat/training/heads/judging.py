@@ -49,7 +49,7 @@ class Judgement:
 
 @torch.no_grad()
 def scores_of(model: FeatureHead, reader: FeatureReader, bags: Sequence[FeatureBag]) -> Tensor:
-    """Scores (n, K) of whole bags; the model is left in evaluation mode."""
+    """Scores (n, O) of whole bags, O outputs each; the model is left in evaluation mode."""
     model.eval()
     return torch.stack([model.scores(reader.read(b)) for b in bags])
 

@@ -20,6 +20,11 @@ class FeatureHead(nn.Module):
     n_features : int
     target : Target
     config : BagHeadConfig
+
+    Attributes
+    ----------
+    mean, std : Tensor of shape (F,)
+        What features are standardised by; 0 and 1 until training sets them.
     """
 
     mean: Tensor
@@ -54,5 +59,8 @@ class FeatureHead(nn.Module):
         return self.contributions(features).sum(dim=-2)
 
     def logits(self, scores: Tensor) -> Tensor:
-        """What probabilities are made of, (B, K): logits, or log probabilities of grades."""
+        """What probabilities are made of, (B, K): logits, or log probabilities of grades.
+
+        ``scores`` are (B, O), as :meth:`scores` gives them for each bag.
+        """
         return grade_log_probability(scores[:, 0], self.cuts) if self.kind == "grades" else scores

@@ -23,7 +23,7 @@ HARMLESS = ("mask_token", "relative_position_index", "attn_mask", "total_ops", "
 
 @dataclass(frozen=True)
 class Matched:
-    """Weights in a network's own names, and what was done to them, in sentences."""
+    """Weights in a network's own names and shapes, and what was done to them, in sentences."""
 
     state: dict[str, Tensor]
     notes: tuple[str, ...]
