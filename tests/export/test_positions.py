@@ -99,10 +99,14 @@ def near(found: tuple[float, float], mark: BoxPx, tolerance: float = 1.0) -> Non
 
 def values_of(rgb: NDArray[np.uint8], colours: NDArray[np.uint8]) -> Values:
     """What the colours of a picture stand for, 0 to 1, where ``colours`` run from 0 to 1."""
-    found, inverse = np.unique(rgb.reshape(-1, 3).astype(np.float64), axis=0, return_inverse=True)
-    far = np.abs(found[:, None] - colours[None].astype(np.float64)).sum(axis=2)
-    nearest = far.argmin(axis=1) / (len(colours) - 1)
-    return np.asarray(nearest[inverse.reshape(-1)].reshape(rgb.shape[:2]))
+    red, green, blue = np.moveaxis(rgb.astype(np.uint32), 2, 0)
+    packed = red << 16 | green << 8 | blue
+    there = np.flatnonzero(np.bincount(packed.ravel(), minlength=1 << 24))
+    found = np.stack([there >> 16, there >> 8 & 255, there & 255], axis=1)
+    far = np.abs(found[:, None] - colours[None].astype(np.int64)).sum(axis=2)
+    nearest = np.zeros(1 << 24)
+    nearest[there] = far.argmin(axis=1) / (len(colours) - 1)
+    return np.asarray(nearest[packed])
 
 
 def ngff_levels(path: Path) -> list[tuple[Values, float, float]]:
