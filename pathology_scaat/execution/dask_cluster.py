@@ -19,6 +19,7 @@ from typing import Any
 from pathology_scaat.errors import ConfigError, UsageError
 from pathology_scaat.execution.graph import Beside, OnProgress, Outcome, job_task
 from pathology_scaat.execution.jobs import ClusterLostError, guarded
+from pathology_scaat.system.worker_import import end_if_imported_by_worker
 
 LOGGER = logging.getLogger(__name__)
 
@@ -242,6 +243,7 @@ def _client(
 
 def _local_client(stack: ExitStack, announce: Callable[[str], None]) -> Any:
     """A cluster on this machine's loopback, with certificates made for this run only."""
+    end_if_imported_by_worker()
     library = _library()
     try:
         security = library.Security.temporary()

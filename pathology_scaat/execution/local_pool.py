@@ -31,6 +31,11 @@ from pathology_scaat.execution.graph import Beside, OnProgress, Outcome, job_tas
 from pathology_scaat.execution.jobs import guarded, listen_to_progress, set_worker_number
 from pathology_scaat.system.memory import REMEDY
 from pathology_scaat.system.signals import raise_on, unseen_by_children
+from pathology_scaat.system.worker_import import (
+    IMPORTED_AGAIN,
+    end_if_imported_by_worker,
+    imported_again,
+)
 
 ENDING_S = 10.0
 """Time for workers to clean up when they are ended; then they are killed."""
@@ -147,6 +152,7 @@ class ProcessExecutor(ThreadPoolExecutor):
     """
 
     def __init__(self, processes: int, threads_per_job: int) -> None:
+        end_if_imported_by_worker()
         super().__init__(processes, thread_name_prefix="worker")
         self._threads_per_job = threads_per_job
         self._own = threading.local()
@@ -199,7 +205,11 @@ class ProcessExecutor(ThreadPoolExecutor):
                 self._workers.append(worker)
             self._own.worker = worker
             if worker.receive() is None:
+                worker.process.join(1)
+                repeats_the_script = worker.process.exitcode == IMPORTED_AGAIN
                 self._discard(worker)
+                if repeats_the_script:
+                    raise imported_again()
                 worker = None
                 with self._lock:
                     self._failed_starts += 1

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pathology_scaat.artifacts.run_log import RunLog, stage_done
 from pathology_scaat.pipeline.reporting import Reporter, Silent
+from pathology_scaat.system.worker_import import end_if_imported_by_worker
 
 LINE_AFTER_S = 60.0
 LINE_SHARE = 0.05
@@ -78,6 +79,7 @@ def logged(reporter: Reporter | None, out: Path, command: str) -> Reporter:
 
     A command within another one writes into the log of that one.
     """
+    end_if_imported_by_worker()
     if isinstance(reporter, LoggingReporter):
         return reporter
     return LoggingReporter(reporter or Silent(), RunLog(out, command))

@@ -6,9 +6,11 @@ import hashlib
 import logging
 import os
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import timedelta
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,11 @@ from pathology_scaat.artifacts.fingerprint import file_sha256, fingerprint
 from pathology_scaat.errors import BundleError, TrainingError, UsageError
 from pathology_scaat.execution.devices import choose_device
 from pathology_scaat.patches.reader import PatchStore
+from pathology_scaat.system.worker_import import (
+    IMPORTED_AGAIN,
+    end_if_imported_by_worker,
+    imported_again,
+)
 from pathology_scaat.training.backbones import HEAD_STD
 from pathology_scaat.training.bundle_config import SCHEMA_VERSION, model_fingerprint
 from pathology_scaat.training.bundle_reading import read_bundle_config
@@ -252,22 +259,24 @@ def _under_torchrun(job: Job, progress: Callable[[TrainProgress], None] | None) 
 
 def _with_processes(job: Job, progress: Callable[[TrainProgress], None] | None) -> TrainResult:
     """Be the first process and start the others; progress stays in this one."""
+    end_if_imported_by_worker()
     n = job.config.devices
     _check_devices(job, n)
     with ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="scaat-"))
-        address = f"file://{folder}/meeting"
         context = mp.get_context("spawn")
         others = [
-            context.Process(target=_member, args=(job, address, rank, n), daemon=True)
+            context.Process(target=_member, args=(job, folder, rank, n), daemon=True)
             for rank in range(1, n)
         ]
         for process in others:
             process.start()
         try:
+            _await_begin(Path(folder), others)
             dist.init_process_group(
-                _backend(job), init_method=address, rank=0, world_size=n, timeout=PROCESS_TIMEOUT
-            )
+                _backend(job), init_method=_meeting(folder), rank=0, world_size=n,
+                timeout=PROCESS_TIMEOUT,
+            )  # fmt: skip
             try:
                 with _share_of_cores(job, n):
                     result = Trainer(job, progress).run()
@@ -294,11 +303,34 @@ def _share_of_cores(job: Job, n: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _member(job: Job, address: str, rank: int, world_size: int) -> None:
-    """One of the other processes."""
+def _meeting(folder: str) -> str:
+    """Where the processes find each other."""
+    return f"file://{folder}/meeting"
+
+
+def _await_begin(folder: Path, others: Sequence[BaseProcess]) -> None:
+    """Wait until all processes are at their work, or one has ended before.
+
+    Raises
+    ------
+    UsageError
+        If the user's script starts its work where it is imported.
+    """
+    while len(list(folder.glob("begun-*"))) < len(others):
+        for process in others:
+            if process.exitcode == IMPORTED_AGAIN:
+                raise imported_again()
+            if process.exitcode is not None:
+                return  # why is said where the processes are to meet
+        time.sleep(0.02)
+
+
+def _member(job: Job, folder: str, rank: int, world_size: int) -> None:
+    """One of the other processes; ``folder`` is of all of them."""
+    (Path(folder) / f"begun-{rank}").touch()
     dist.init_process_group(
         _backend(job),
-        init_method=address,
+        init_method=_meeting(folder),
         rank=rank,
         world_size=world_size,
         timeout=PROCESS_TIMEOUT,
