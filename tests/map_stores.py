@@ -35,6 +35,7 @@ def make_saliency_store(
     shuffle: bool = False,
     model: dict[str, Any] | None = None,
     unlike: Any = None,
+    mpp_source: str = "slide",
 ) -> Path:
     """Write a store; what is not given is drawn at random."""
     rng = np.random.default_rng(seed)
@@ -65,7 +66,7 @@ def make_saliency_store(
         fingerprint="b" * 64,
         patch_fingerprint="c" * 64,
         model_fingerprint="d" * 64,
-        slide=SlideGeometry(size, mpp, "slide", bounds, "generic-tiff", "openslide"),
+        slide=SlideGeometry(size, mpp, mpp_source, bounds, "generic-tiff", "openslide"),
         grid=grid,
         effective_mpp=mpp * grid.scale,
         stride_px=stride_px,

@@ -37,6 +37,7 @@ def write_cohort_page(out: Path) -> None:
         Workspace(out).overlays,
         failed=failed,
         earlier=earlier,
+        slide_notes=status.column("notes"),
         card=f"../{CARD}" if (out / CARD).is_file() else None,
         differences=disagreement_words(out),
     )

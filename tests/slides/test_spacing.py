@@ -19,6 +19,8 @@ from pathology_scaat.slides.spacing import (
     BELIEVED_MPP,
     POSSIBLE_MPP,
     check_enlargement,
+    distortion_warning,
+    given_by,
     spacing_from_file,
 )
 
@@ -122,3 +124,6 @@ def test_one_value_for_pixels_that_are_not_square_is_told(tmp_path: Path) -> Non
     for number, how in enumerate(({"config": by_hand}, {"config": config, "mpp": 0.5})):
         result = tile_slide(TileJob(path, "s", tmp_path / f"{number}.zarr", **how))  # type: ignore[arg-type]
         assert sum(note.startswith("CHECK THE PIXELS") for note in result.notes) == 1
+        source = PatchStore(tmp_path / f"{number}.zarr").meta.slide.mpp_source
+        assert "the pixels are not square (0.5 and 0.25 µm/px)" in distortion_warning(source)
+        assert given_by(source)[0] in ("the manifest", "--slide-mpp")  # type: ignore[index]

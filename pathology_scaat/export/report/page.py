@@ -91,7 +91,7 @@ def _overview(cohort: ExportedCohort) -> str:
     rows = []
     for record in cohort.records:
         slide_id = html.escape(str(record["slide_id"]))
-        notes = len(record["notes"])
+        notes = len(cohort.notes(record))
         rows.append(
             f'<tr><td><a href="#{slide_id}">{slide_id}</a>'
             f"<td>{html.escape(str(record['model'].get('prediction') or 'not made'))}"
@@ -216,7 +216,7 @@ def _section(cohort: ExportedCohort, record: dict[str, Any], embed: bool) -> str
         f"<td>{text(_FILE_WORDS.get(str(entry['format']), ''))}"
         for name, entry in sorted(record["files"].items())
     )
-    notes = "".join(f'<p class="note">{text(str(note))}</p>' for note in record["notes"])
+    notes = "".join(f'<p class="note">{text(str(note))}</p>' for note in cohort.notes(record))
     picture = cohort.picture(record, "figure", "png")
     shown = ""
     if picture:
