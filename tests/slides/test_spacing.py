@@ -125,5 +125,5 @@ def test_one_value_for_pixels_that_are_not_square_is_told(tmp_path: Path) -> Non
         result = tile_slide(TileJob(path, "s", tmp_path / f"{number}.zarr", **how))  # type: ignore[arg-type]
         assert sum(note.startswith("CHECK THE PIXELS") for note in result.notes) == 1
         source = PatchStore(tmp_path / f"{number}.zarr").meta.slide.mpp_source
-        assert "the pixels are not square (0.5 and 0.25 µm/px)" in distortion_warning(source)
+        assert "the pixels are not square (0.25 and 0.5 µm/px)" in distortion_warning(source)
         assert given_by(source)[0] in ("the manifest", "--slide-mpp")  # type: ignore[index]
