@@ -235,7 +235,8 @@ def predict(
     table = needed(manifest, "--manifest")
     asked = cohort(table, pseudonymize, folder)
     tested = cohort(test_manifest, pseudonymize, folder) if test_manifest is not None else None
-    groups, said = None, ()
+    groups: dict[str, dict[str, str]] | None = None
+    said: tuple[str, ...] = ()
     if names := opt.listed(subgroups):
         tables = [(table, load_cohort(asked))]
         if test_manifest is not None and tested is not None:

@@ -100,7 +100,8 @@ def train_heads(
     if test_manifest is not None:
         outside = read_manifest(test_manifest, needs_slides=False)
         refuse_shared_with(cohort.manifest, outside)
-    sites, said = None, ()
+    sites: dict[str, str] | None = None
+    said: tuple[str, ...] = ()
     if preserve_site is not None:
         sites, said = groups_of([(cohort.table, cohort.manifest)], preserve_site)
     folders = {target.column: target_folder(out, target, len(targets)) for target in targets}

@@ -13,7 +13,7 @@ import torch
 from pathology_scaat.artifacts.status import StatusTable
 from pathology_scaat.errors import StoreError, UsageError
 from pathology_scaat.evaluation.comparison import compare_measurements
-from pathology_scaat.evaluation.comparison_report import comparison_markdown
+from pathology_scaat.evaluation.comparison_report import comparison_markdown, picture_title
 from pathology_scaat.evaluation.evaluate import compare, evaluate_run
 from pathology_scaat.evaluation.evaluation_set import EvaluationSet, evaluation_set_from_stores
 from pathology_scaat.evaluation.measure import measure_model
@@ -253,6 +253,10 @@ def test_a_worse_auc_is_said_before_better_maps() -> None:
     found = compare_measurements(arms, data, primary="pixel_ap")
     assert found.arms[1].non_inferior is False
     assert found.arms[1].verdict.startswith("that prediction is not worse is not shown")
+    assert "No verdicts" not in picture_title(found)
+    few = {name: several[:2] for name, several in arms.items()}
+    title = picture_title(compare_measurements(few, data, primary="pixel_ap"))
+    assert "No verdicts: fewer than 5 seeds" in title
 
 
 def test_faithfulness_stands_for_the_positive_class_alone_too() -> None:
