@@ -13,6 +13,7 @@ from map_stores import make_saliency_store, write_marked_slide
 from PIL import Image, ImageDraw
 from pydantic import ValidationError
 
+from pathology_scaat.artifacts.status import StatusTable
 from pathology_scaat.export import ExportConfig, export_slide
 from pathology_scaat.export.model_facts import ModelFacts
 from pathology_scaat.export.raster import figure
@@ -31,8 +32,10 @@ from pathology_scaat.export.raster.overlay_png import MapPicture, MapPictures
 from pathology_scaat.export.report.cohort import write_cohort
 from pathology_scaat.export.report.contact_sheet import evidence_words
 from pathology_scaat.export.report.differences import Difference
+from pathology_scaat.export.report.page import _exported
 from pathology_scaat.export.report.records import FailedSlide
 from pathology_scaat.geometry import BoxPx, PatchGrid, SizePx
+from pathology_scaat.pipeline.cohort_page import write_cohort_page
 from pathology_scaat.stitching import SlideMap, stitch_slide
 from pathology_scaat.training.bundle_config import MapReference
 from pathology_scaat.training.bundle_quality import Estimate, HeldOut
@@ -141,6 +144,27 @@ def test_what_was_noted_of_a_slide_before_its_export_stands_on_the_page(tmp_path
     assert f'<p class="note">{noted}; tissue: ink</p>' in page
     assert "2 notes" in page  # and that there was no slide to draw on
     assert write_cohort(tmp_path / "o", slide_notes={"s": noted})
+
+
+def test_pictures_of_an_earlier_map_and_tiles_that_were_not_exported_are_told(
+    tmp_path: Path,
+) -> None:
+    record = exported(tmp_path, "s", 0.12)
+    (tmp_path / "o").rename(tmp_path / "overlays")
+    status = StatusTable(tmp_path)
+    for stage in ("tile", "explain", "stitch", "export"):
+        status.update_many([("s", stage, "done", "", {})])
+    write_cohort_page(tmp_path)
+    page = tmp_path / "overlays" / "index.html"
+    assert "EARLIER RUN" not in page.read_text()
+    assert f'<td class="n">{record["n_regions"]}<td class="n">{record["n_tiles"]}' in (
+        page.read_text()
+    )
+    status.update_many([("s", "stitch", "done", "", {}), ("s", "export", "pending", "", {})])
+    write_cohort_page(tmp_path)
+    assert "OF AN EARLIER RUN: what it was made of was made anew since" in page.read_text()
+    plain = {"files": {"s.png": {"format": "png"}}, "n_tiles": 0, "n_regions": 0}
+    assert _exported(plain, "n_tiles") == _exported(plain, "n_regions") == "not exported"
 
 
 def test_pixels_that_are_not_square_are_told_wherever_sizes_are(tmp_path: Path) -> None:
