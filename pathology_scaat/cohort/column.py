@@ -8,8 +8,8 @@ from pathlib import Path
 from pathology_scaat.cohort.manifest import Manifest
 from pathology_scaat.cohort.table import read_table
 from pathology_scaat.errors import ManifestError
-from pathology_scaat.system.look_alikes import look_alike_notes
-from pathology_scaat.system.names import name_key, one_spelling, respelled
+from pathology_scaat.system.look_alikes import look_alikes
+from pathology_scaat.system.names import name_key, normal_name, one_spelling, respelled
 
 UNKNOWN_WORDS = {"", "na", "n/a", "nan", "none", "null", "<na>", "unknown"}
 """Cells that say nothing."""
@@ -68,12 +68,20 @@ def groups_of(
     for table, cohort in tables:
         cells.update(column_of(table, name, cohort))
     kept = one_spelling(cells.values())
+    # Notes are kept beside results: they name slides, and not what a table says of them.
+    first: dict[str, str] = {}
+    for slide, cell in cells.items():
+        first.setdefault(normal_name(cell), slide)
     notes = [
-        f"'{other[:60]}' of column {name} ({count} {'row' if count == 1 else 'rows'}) is "
-        f"'{kept[name_key(other)][:60]}' in another spelling: they are one value"
-        for other, count in respelled(cells.values(), kept).items()
+        f"column {name} of slide '{first[other]}' ({count} {'row' if count == 1 else 'rows'}) is "
+        f"that of slide '{first[kept[name_key(other)]]}' in another spelling: they are one value"
+        for other, count in respelled(map(normal_name, cells.values()), kept).items()
     ]
-    notes += look_alike_notes(f"values of column {name},", "value", list(kept.values()))
+    notes += [
+        f"column {name} of slides '{first[one]}' and '{first[other]}' has values that {why}: if "
+        "they are one value, write them alike"
+        for one, other, why in look_alikes(kept.values())
+    ]
     return {slide: kept[name_key(cell)] for slide, cell in cells.items()}, tuple(notes)
 
 

@@ -81,13 +81,17 @@ def spacing_from_file(x: object, y: object) -> Spacing:
         reason = notes[0] if notes else "the file states no µm/px"
         return Spacing(None, f"none: {reason}", notes)
     known = [m for m in (mpp_x, mpp_y) if m is not None]
+    if len(known) == 1:
+        axis = "x" if mpp_y is None else "y"
+        notes = (*notes, f"the file states µm/px along {axis} only: the pixels count as square")
     for mpp in known:
         problem = impossible_mpp(mpp)
         if problem:
             return Spacing(None, f"none: the file states {problem}", notes)
     low, high = min(known), max(known)
     if high / low - 1 > MAX_ANISOTROPY:
-        return Spacing(None, f"none: {NOT_SQUARE} ({low:g} and {high:g} µm/px)", notes)
+        sides = f"{mpp_x:g} µm/px along x, {mpp_y:g} along y"
+        return Spacing(None, f"none: {NOT_SQUARE} ({sides})", notes)
     mpp = math.sqrt(low * high)
     return Spacing(mpp, "slide", (*notes, *unusual_mpp("the file", mpp)))
 
@@ -183,8 +187,8 @@ def given_by(mpp_source: str) -> tuple[str, str] | None:
 
     Examples
     --------
-    >>> given_by("manifest, although the pixels are not square (0.5 and 1 µm/px)")
-    ('the manifest', 'the pixels are not square (0.5 and 1 µm/px)')
+    >>> given_by("manifest, although the pixels are not square (0.5 µm/px along x, 1 along y)")
+    ('the manifest', 'the pixels are not square (0.5 µm/px along x, 1 along y)')
     >>> given_by("slide") is None
     True
     """

@@ -30,13 +30,14 @@ def test_a_site_in_two_spellings_is_one_site(tmp_path: Path) -> None:
     found, notes = columns_of([(tmp_path / "m.csv", COHORT)], ["site"])
     assert found == {"site": {"a": "Site A", "b": "Site A"}}
     assert notes == (
-        "'site a' of column site (1 row) is 'Site A' in another spelling: they are one value",
+        "column site of slide 'b' (1 row) is that of slide 'a' in another spelling: they are one "
+        "value",
     )
     found, notes = columns_of([(tmp_path / "n.csv", COHORT)], ["site"])
     assert found == {"site": {"a": "Site A", "b": "Site-A"}}
     assert notes == (
-        "values of column site, 'Site A' and 'Site-A' look alike: if they are one value, write "
-        "them alike",
+        "column site of slides 'a' and 'b' has values that look alike: if they are one value, "
+        "write them alike",
     )
 
 

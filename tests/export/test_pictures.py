@@ -168,12 +168,12 @@ def test_pictures_of_an_earlier_map_and_tiles_that_were_not_exported_are_told(
 
 
 def test_pixels_that_are_not_square_are_told_wherever_sizes_are(tmp_path: Path) -> None:
-    source = "manifest, although the pixels are not square (0.5 and 1 µm/px)"
+    source = "manifest, although the pixels are not square (0.5 µm/px along x, 1 along y)"
     record = exported(tmp_path, "s", 0.97, mpp_source=source)
     objects = json.loads((tmp_path / "o" / "s.geojson").read_text())["features"]
     said = [f["properties"]["metadata"] for f in objects if "metadata" in f["properties"]]
     assert said
-    assert all("not square (0.5 and 1" in m["WARNING"] for m in said)
+    assert all("not square (0.5 µm/px" in m["WARNING"] for m in said)
     assert all("of the manifest" in m["sizes by"] for m in said)
     assert record["model"]["read_first"] == ""  # it is the slide's fault, not the model's
     slide_map = SlideMap(tmp_path / "s.ome.zarr")

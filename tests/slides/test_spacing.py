@@ -125,7 +125,9 @@ def test_one_value_for_pixels_that_are_not_square_is_told(tmp_path: Path) -> Non
         result = tile_slide(TileJob(path, "s", tmp_path / f"{number}.zarr", **how))  # type: ignore[arg-type]
         assert sum(note.startswith("CHECK THE PIXELS") for note in result.notes) == 1
         source = PatchStore(tmp_path / f"{number}.zarr").meta.slide.mpp_source
-        assert "the pixels are not square (0.25 and 0.5 µm/px)" in distortion_warning(source)
+        assert "the pixels are not square (0.5 µm/px along x, 0.25 along y)" in distortion_warning(
+            source
+        )
         assert given_by(source)[0] in ("the manifest", "--slide-mpp")  # type: ignore[index]
 
 
@@ -145,3 +147,10 @@ def test_a_patch_larger_than_the_slide_is_told(tmp_path: Path) -> None:
     assert result.n_patches == 0
     (said,) = [note for note in result.notes if note.startswith("NO PATCH")]
     assert "1,280 µm wide (64 px at 20 µm/px), and the slide 128 x 128 µm" in said
+
+
+def test_pixels_of_which_one_side_is_stated_are_told() -> None:
+    assert spacing_from_file("0.5", None).notes == (
+        "the file states µm/px along x only: the pixels count as square",
+    )
+    assert not spacing_from_file("0.5", "0.5").notes
