@@ -36,6 +36,7 @@ def make_saliency_store(
     model: dict[str, Any] | None = None,
     unlike: Any = None,
     of_slides: bool = False,
+    mpp_source: str = "slide",
 ) -> Path:
     """Write a store; what is not given is drawn at random.
 
@@ -69,7 +70,7 @@ def make_saliency_store(
         fingerprint="b" * 64,
         patch_fingerprint="c" * 64,
         model_fingerprint="d" * 64,
-        slide=SlideGeometry(size, mpp, "slide", bounds, "generic-tiff", "openslide"),
+        slide=SlideGeometry(size, mpp, mpp_source, bounds, "generic-tiff", "openslide"),
         grid=grid,
         effective_mpp=mpp * grid.scale,
         stride_px=stride_px,

@@ -16,6 +16,9 @@ from pathology_scaat.geometry import PatchGrid
 MIN_ON_TISSUE = 0.5
 """A class with less of its annotated area on tissue is told."""
 
+OFF_TISSUE = "of the area annotated as"
+"""How such a sentence begins; an evaluation by these annotations repeats it."""
+
 MIN_CELLS = 8
 """Areas that hold the middles of fewer cells of the grid say nothing."""
 
@@ -57,7 +60,7 @@ def off_tissue_notes(
         share = float(tissue[inside].mean())
         if share < MIN_ON_TISSUE:
             notes.append(
-                f"of the area annotated as '{name}' {_part(share)} is tissue: was it drawn on "
+                f"{OFF_TISSUE} '{name}' {_part(share)} is tissue: was it drawn on "
                 "another slide, or at another level?"
             )
     return tuple(notes)

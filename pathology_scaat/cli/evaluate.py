@@ -48,6 +48,8 @@ def evaluate(
     text = f"{measured} of {len(card.entries)} measures on {card.n_images} images"
     stdout.print(text, markup=False, highlight=False)
     stdout.print(f"held out: {card.held_out_words}", markup=False, highlight=False, soft_wrap=True)
+    for line in (*((card.warning,) if card.warning else ()), *card.slide_notes):
+        stdout.print(line, markup=False, highlight=False, soft_wrap=True)
     path = folder / "evaluation" / "trust_card.md"
     stdout.print(f"trust card: {path}", markup=False, highlight=False, soft_wrap=True)
 

@@ -235,13 +235,16 @@ def predict(
     table = needed(manifest, "--manifest")
     asked = cohort(table, pseudonymize, folder)
     tested = cohort(test_manifest, pseudonymize, folder) if test_manifest is not None else None
-    groups = None
+    groups: dict[str, dict[str, str]] | None = None
+    said: tuple[str, ...] = ()
     if names := opt.listed(subgroups):
         tables = [(table, load_cohort(asked))]
         if test_manifest is not None and tested is not None:
             tables.append((test_manifest, load_cohort(tested)))
-        groups = columns_of(tables, names)
+        groups, said = columns_of(tables, names)
     with progress_of(quiet) as reporter:
+        for note in said:
+            reporter.note(note)
         report = step(
             folder,
             manifest=asked,

@@ -155,7 +155,7 @@ def read_manifest(path: Path | str, *, needs_slides: bool = True) -> Manifest:
     notes = list(table.notes)
     if ignored:
         shown = ", ".join(ignored[:6]) + (", ..." if len(ignored) > 6 else "")
-        notes.append(f"columns not used: {shown}")
+        notes.append(f"columns not used unless an option names them: {shown}")
     manifest = _checked(cells, path.absolute().parent, path.name, table.lines)
     return replace(manifest, notes=(*notes, *manifest.notes))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 
 from pathology_scaat.errors import ManifestError
@@ -10,6 +11,13 @@ from pathology_scaat.errors import ManifestError
 SEEN = {"1", "1.0", "true", "yes", "event", "dead", "deceased", "1:deceased"}
 NOT_SEEN = {"0", "0.0", "false", "no", "censored", "alive", "living", "0:living"}
 """What a cell of the event may say, without regard to case."""
+
+
+_WORDS_OF_LIFE = re.compile(r"censor|alive|living|surviv(?!al)|lost|event_?free|(?<![a-z])no_")
+"""In the name of a column of which 1 says, as a rule, that the event was *not* seen."""
+
+_PLAIN = {"1", "1.0", "true", "yes", "0", "0.0", "false", "no"}
+"""Cells whose meaning is the column's name."""
 
 
 def times_of(cells: Mapping[str, str], column: str) -> dict[str, float]:
@@ -54,8 +62,15 @@ def events_of(cells: Mapping[str, str], column: str) -> dict[str, bool]:
     Raises
     ------
     ManifestError
-        If a cell says neither.
+        If a cell says neither, or 1 and 0 stand in a column named after those who had no event.
     """
+    plain = {text.strip() for text in cells.values() if text.strip().casefold() in _PLAIN}
+    if plain and _WORDS_OF_LIFE.search(column.casefold().replace(" ", "_")):
+        raise ManifestError(
+            f"column {column}",
+            f"says '{min(plain)[:40]}', and by its name that may mean that the event was not seen",
+            "write 'event' and 'censored' into its cells, or name a column in which 1 is an event",
+        )
     found = {}
     for slide, text in cells.items():
         word = text.strip().casefold()

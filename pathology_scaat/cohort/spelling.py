@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 from pathology_scaat.cohort.cells import is_empty_word
 from pathology_scaat.cohort.retyped import in_lines
 from pathology_scaat.errors import ManifestError
-from pathology_scaat.system.names import name_key, near_names, normal_name, one_spelling, respelled
+from pathology_scaat.system.look_alikes import look_alike_notes, look_key
+from pathology_scaat.system.names import name_key, normal_name, one_spelling, respelled
 
 if TYPE_CHECKING:
     from pathology_scaat.cohort.manifest import ManifestRow
@@ -31,6 +32,9 @@ def in_one_spelling(
     """
     patients = one_spelling(row.patient_id for row in rows)
     labels = one_spelling(row.label for row in rows if row.label)
+    looks: dict[str, list[str]] = {}
+    for key, spelling in patients.items():
+        looks.setdefault(look_key(spelling), []).append(key)
     notes: list[str] = []
     others: dict[str, list[int]] = {}
     for row, line in zip(rows, lines, strict=True):
@@ -42,16 +46,13 @@ def in_one_spelling(
         "spelling: they are one patient"
         for several in others.values()
     ]
+    notes += _look_alike_patients(rows, lines, [keys for keys in looks.values() if len(keys) > 1])
     for spelling, count in respelled((row.label for row in rows if row.label), labels).items():
         notes.append(
             f"label '{spelling[:60]}' ({_rows(count)}) is '{labels[name_key(spelling)][:60]}' "
             "in another spelling: they are one class"
         )
-    notes += [
-        f"labels '{one[:60]}' and '{other[:60]}' differ by a letter: if they are one class, "
-        "write them alike"
-        for one, other in near_names(list(labels.values()))
-    ]
+    notes += look_alike_notes("labels", "class", list(labels.values()))
     changed = [
         replace(
             row,
@@ -61,6 +62,23 @@ def in_one_spelling(
         for row in rows
     ]
     return changed, tuple(notes)
+
+
+def _look_alike_patients(
+    rows: Sequence[ManifestRow], lines: Sequence[int], groups: Sequence[Sequence[str]]
+) -> list[str]:
+    """Sentences on patients whose ids look alike: one of them may be trained and tested on."""
+    if not groups:
+        return []
+    of_key: dict[str, list[int]] = {}
+    for row, line in zip(rows, lines, strict=True):
+        of_key.setdefault(name_key(row.patient_id), []).append(line)
+    return [
+        f"the patient_id of {in_lines(of_key[first])} and of "
+        f"{in_lines([line for key in others for line in of_key[key]])} look alike: they count as "
+        f"{1 + len(others)} patients; if they are one, write them alike"
+        for first, *others in groups
+    ]
 
 
 def empty_word_notes(cells: Iterable[Mapping[str, str]]) -> tuple[str, ...]:

@@ -12,8 +12,8 @@ from pathology_scaat.errors import ManifestError
 SPLITS = ("train", "val", "test")
 
 _EMPTY_NOTES = {
-    "val": "too few patients for a validation split: training stops on the training patients",
-    "test": "too few patients for a test split: no figure on held-out patients can be given",
+    "val": ("validation", "no epoch is chosen by other patients than those trained on"),
+    "test": ("test", "no figure on held-out patients can be given"),
 }
 
 
@@ -88,10 +88,14 @@ def split_patients(
     for group in (useful, others):
         _assign_group(group, strata, assigned, shares, wanted, seed)
     learned_from = useful or others
+    # Where the table names all splits, it is not the number of patients that leaves one empty.
+    given = all(p in fixed for p in learned_from)
     notes = tuple(
-        _EMPTY_NOTES[split]
-        for split in wanted
-        if split in _EMPTY_NOTES and not any(assigned[p] == split for p in learned_from)
+        f"the table puts no patient with something to learn from into the {name} split: {so}"
+        if given
+        else f"too few patients for a {name} split: {so}"
+        for split, (name, so) in _EMPTY_NOTES.items()
+        if split in wanted and not any(assigned[p] == split for p in learned_from)
     )
     if not any(assigned[p] == "train" for p in learned_from):
         notes = ("no patient with labels is in the training split", *notes)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pathology_scaat.artifacts.atomic import atomic_path, write_json
 from pathology_scaat.evaluation.comparison import Comparison
-from pathology_scaat.metrics.functional.statistics import MIN_SEEDS, Interval
+from pathology_scaat.metrics.functional.statistics import MIN_PATIENTS, MIN_SEEDS, Interval
 
 TABLE_MEASURES = (
     "pixel_ap", "mosaic_ap", "srg/mean/probability", "srg/blur/probability",
@@ -104,6 +104,17 @@ def comparison_markdown(comparison: Comparison) -> str:
     return "\n".join(lines)
 
 
+def picture_title(comparison: Comparison) -> str:
+    """What a picture of a comparison is of, and whether it says anything of other seeds."""
+    c = comparison
+    title = f"{c.data}: {c.n_images} images, {c.n_groups} {c.unit}"
+    if max(arm.n_seeds for arm in c.arms) < MIN_SEEDS:
+        title += f"\nNo verdicts: fewer than {MIN_SEEDS} seeds an arm, said of these seeds only"
+    if c.n_groups < MIN_PATIENTS:
+        title += f"\nNo verdicts: fewer than {MIN_PATIENTS} {c.unit}"
+    return title
+
+
 def draw_comparison(comparison: Comparison, path: Path) -> None:
     """Gain of each arm in AUC and in the primary measure, with intervals."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -130,7 +141,7 @@ def draw_comparison(comparison: Comparison, path: Path) -> None:
     left.set_ylim(-0.7, max(len(arms), 1) - 0.3)
     left.set_xlabel(f"AUC − {c.baseline} (red: margin)")
     right.set_xlabel(f"{c.primary} − {c.baseline}")
-    figure.suptitle(f"{c.data}: {c.n_images} images, {c.n_groups} {c.unit}", fontsize=10)
+    figure.suptitle(picture_title(c), fontsize=10)
     with atomic_path(path) as partial:
         figure.savefig(partial, format="png", dpi=120, metadata={"Software": None})
 

@@ -28,6 +28,7 @@ from pathology_scaat.evaluation.measurement import Measurement
 from pathology_scaat.evaluation.protocol import ProtocolConfig
 from pathology_scaat.evaluation.slide_card import slide_card
 from pathology_scaat.evaluation.trust_card import TrustCard, build_entries, write_card
+from pathology_scaat.evaluation.warnings import doubts_of_slides, model_warning
 from pathology_scaat.execution.devices import choose_device
 from pathology_scaat.execution.engine import EngineConfig, map_jobs
 from pathology_scaat.metrics.functional.calibration import fit_temperature, temperature_problem
@@ -212,6 +213,8 @@ def evaluate_job(job: EvaluateJob, progress: Progress | None = None) -> TrustCar
         terms=bundle.config.terms,
         label_note=data.label_note,
         copied_labels=data.copied,
+        warning=model_warning(bundle.config.held_out),
+        slide_notes=doubts_of_slides(job.out_dir, choice.slide_ids),
         settings=config.model_dump(mode="json"),
     )
 

@@ -29,6 +29,7 @@ from pathology_scaat.evaluation.trust_card import (
     judge,
     verdict_words,
 )
+from pathology_scaat.evaluation.warnings import doubts_of_slides, model_warning
 from pathology_scaat.metrics.functional.statistics import (
     MIN_PATIENTS,
     clustered_auc,
@@ -146,6 +147,8 @@ def slide_card(
         entries=tuple(_entries(rows, scores, groups, unit, target, labels or {})),
         settings=config.model_dump(mode="json"),
         images="slide",
+        warning=model_warning(bundle.config.held_out),
+        slide_notes=doubts_of_slides(out_dir, choice.slide_ids),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +18,7 @@ from pathology_scaat.metrics.functional.statistics import (
     Interval,
     clustered_auc,
     clustered_mean,
+    within,
 )
 
 SCHEMA_NAME = "pathology_scaat.trust_card"
@@ -60,6 +61,8 @@ class TrustCard:
     None where it does not. ``terms`` are those of the weights, where they are known.
     ``label_note`` is what is to be said of the images' labels; ``copied_labels`` whether they are
     those of slides, copied onto every patch: what rests on them decides nothing.
+    ``warning`` is what must be read before any figure: that the model has learnt nothing.
+    ``slide_notes`` are sentences on slides whose annotations or µm/px are in doubt.
     """
 
     model_fingerprint: str
@@ -79,6 +82,8 @@ class TrustCard:
     terms: str = ""
     label_note: str = ""
     copied_labels: bool = False
+    warning: str = ""
+    slide_notes: tuple[str, ...] = ()
 
     def entry(self, measure: str) -> TrustEntry | None:
         """The entry of a measure, or None."""
@@ -92,6 +97,21 @@ class TrustCard:
             for e in self.entries
         ]
         return {"schema": SCHEMA_NAME, "schema_version": SCHEMA_VERSION, **plain}
+
+
+_SHARES = ("mosaic_ap", "pixel_ap", "gini")
+_AT_LEAST_0 = ("sensitivity",)
+_CORRELATIONS = ("weight_randomisation", "stability_spearman")
+_CHANGES_OF_PROBABILITY = "/probability"
+
+
+def _limits(measure: str) -> tuple[float, float]:
+    """Between what values a measure can be: the interval of few patients would go beyond."""
+    if measure.startswith(_SHARES):
+        return 0.0, 1.0
+    if measure.startswith(_CORRELATIONS) or measure.endswith(_CHANGES_OF_PROBABILITY):
+        return -1.0, 1.0
+    return (0.0, math.inf) if measure.startswith(_AT_LEAST_0) else (-math.inf, math.inf)
 
 
 def judge(interval: Interval, chance: float) -> Verdict:
@@ -132,7 +152,7 @@ class _Builder:
         if positive_only:
             values = np.where(self.data.is_positive, values, np.nan)
         groups = range(len(values)) if measure.startswith("mosaic") else self.data.groups
-        found = clustered_mean(values, list(groups))
+        found = within(clustered_mean(values, list(groups)), *_limits(measure))
         return found if found.n else None
 
     def missing(self, question: str, measure: str, why: str) -> None:
@@ -159,7 +179,12 @@ class _Builder:
         verdict: Verdict = "described" if chance is None else judge(found, chance)
         if self.data.copied and by_labels:
             verdict, words = "described", BY_COPIED
-        unit = "mosaics" if measure.startswith("mosaic") else self.data.unit
+        unit = self.data.unit
+        if measure.startswith("mosaic") and verdict != "described":
+            # Many mosaics are made of the patches of few patients: that makes no finding.
+            found_of = replace(found, n_clusters=len(np.unique(self.data.groups)))
+            if found_of.n_clusters < MIN_PATIENTS:
+                verdict, words = "unclear", verdict_words("unclear", found_of, unit)
         sentence = words or verdict_words(verdict, found, unit)
         self.entries.append(TrustEntry(question, measure, found, chance, verdict, sentence))
 
@@ -188,8 +213,10 @@ def build_entries(
         "no referee models were given" if not n_referees else "no images",
     )  # fmt: skip
     build.add(
-        "In mosaics of both classes, is the target's tissue found?", "mosaic_ap", 0.5, one_class,
-        "an absolute gradient does not distinguish evidence for the class from evidence against it",
+        "In mosaics of both classes, is the target's tissue found? (interval over mosaics)",
+        "mosaic_ap", 0.5, one_class,
+        "an absolute gradient does not distinguish evidence for the class from evidence against "
+        "it; mosaics share patients, so that the interval is too narrow",
     )  # fmt: skip
     chance = result.mean("pixel_ap_chance")
     no_masks = "there are no annotated regions on these slides that leave other tissue in a patch"
@@ -253,6 +280,7 @@ def card_markdown(card: TrustCard) -> str:
     lines = [
         "# Trust card",
         "",
+        *((f"> **{card.warning}**", "") if card.warning else ()),
         f"Model `{card.model_fingerprint[:12]}`, trained by *{card.training_method}*, "
         f"explained by *{card.explanation_method}* for the class **{card.target_class}**.",
         f"Measured on {_count(card.n_images, *_PLURAL[card.images])} of "
@@ -281,6 +309,8 @@ def card_markdown(card: TrustCard) -> str:
 def _beside(card: TrustCard) -> list[str]:
     """Lines on calibration and licence, where there is something to be said."""
     said = [card.label_note, ""] if card.label_note else []
+    for note in card.slide_notes:
+        said += [f"> {note}", ""]
     if card.temperature == 1.0:
         said += ["Its probabilities are not calibrated: no temperature was fitted to them.", ""]
     if card.terms:
@@ -317,8 +347,10 @@ def draw_card(card: TrustCard, path: Path) -> None:
             True: "",
             False: " — images seen in training",
             None: " — images perhaps seen in training",
-        }[card.held_out],
+        }[card.held_out]
+        + (f"\n{card.warning}" if card.warning else ""),
         fontsize=10,
+        color="#b00000" if card.warning else "black",
     )
     if not shown:
         axis.text(0.5, 0.5, NOT_MEASURED, ha="center", transform=axis.transAxes)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from pathology_scaat.export.exporters import EXPORTERS
 
@@ -93,6 +93,15 @@ class ExportConfig(BaseModel):
         default=False,
         description="Allow DICOM objects, which carry the patient's data of their source.",
     )
+
+    @model_validator(mode="after")
+    def _no_percent(self) -> Self:
+        if self.drawn == "evidence" and (self.region_threshold or 0) > 1:
+            raise ValueError(
+                f"region_threshold {self.region_threshold:g} is above all evidence, which is from "
+                "0 to 1: there would be no region anywhere"
+            )
+        return self
 
     def parameters(self) -> dict[str, Any]:
         """The settings as JSON, as artifacts record them."""

@@ -32,12 +32,10 @@ from pathology_scaat.export.tiles import TileTable, tile_table
 from pathology_scaat.geometry import SizePx
 from pathology_scaat.slides import open_slide
 from pathology_scaat.slides.base import RgbImage, Slide
+from pathology_scaat.slides.spacing import distortion_warning, given_by
 from pathology_scaat.stitching.config import StitchConfig
 from pathology_scaat.stitching.slide_map import SlideMap
 from pathology_scaat.stitching.source import SaliencySource
-
-GIVEN_BY_USER = {"manifest": "the manifest", "--slide-mpp": "--slide-mpp"}
-"""Where a µm/px comes from that is not the slide file's, in words."""
 
 
 @dataclass
@@ -149,13 +147,14 @@ class Context:
             "method": meta.method,
             **self.words.metadata(),
         }
-        if (source := meta.slide.mpp_source) in GIVEN_BY_USER:
+        if given := given_by(meta.slide.mpp_source):
             found["sizes by"] = (
-                f"{meta.slide.mpp:.5g} um/px of {GIVEN_BY_USER[source]}, not of the file: sizes "
+                f"{meta.slide.mpp:.5g} um/px of {given[0]}, not of the file: sizes "
                 "that other programs measure by the file may differ"
             )
-        if facts.warning:
-            found["WARNING"] = facts.warning
+        warnings = (facts.warning, distortion_warning(meta.slide.mpp_source))
+        if warning := " ".join(filter(None, warnings)):
+            found["WARNING"] = warning
         return found
 
     @cached_property

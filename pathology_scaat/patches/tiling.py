@@ -94,6 +94,17 @@ def _choose(
     return wanted, *_notes_and_warnings(labels)
 
 
+def _no_patch(job: TileJob, info: SlideInfo, grid: PatchGrid, mpp: float) -> str:
+    """Why a slide with tissue gives no patch: as a rule a µm/px that is none."""
+    frame = info.frame_px
+    side_um = grid.patch_size_level0_px * mpp
+    return (
+        f"NO PATCH holds enough tissue: each is {side_um:,.0f} µm wide "
+        f"({job.config.patch_size_px} px at {job.config.mpp:g} µm/px), and the slide "
+        f"{frame.width * mpp:,.0f} x {frame.height * mpp:,.0f} µm"
+    )
+
+
 def _notes_and_warnings(labels: PatchLabels) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Notes and warnings of labels: a warning holds the notes that explain it."""
     warnings = label_warnings(labels)
@@ -251,6 +262,8 @@ def tile_slide(job: TileJob, *, limits: ExtractorLimits | None = None) -> TileRe
         if job.keep_pixels:
             source, not_kept = tile_source(job.config, slide, plan, grid)
         notes = (*tissue.notes, *((not_kept,) if not_kept else ()))
+        if not len(wanted.index) and not job.config.only_labelled and tissue.mask.any():
+            notes = (*notes, _no_patch(job, info, grid, mpp))
         if tissue.flags:
             notes = (*notes, "tissue: " + ", ".join(tissue.flags))
         if DARK_BACKGROUND in tissue.flags:

@@ -10,7 +10,8 @@ from pathology_scaat.annotations.classes import FoundClasses, merge_class_names
 from pathology_scaat.cohort.manifest import ManifestRow
 from pathology_scaat.errors import AnnotationError, UsageError
 from pathology_scaat.patches.config import TileConfig
-from pathology_scaat.system.names import name_key, near_names, shown_names
+from pathology_scaat.system.look_alikes import look_alike_notes
+from pathology_scaat.system.names import name_key, shown_names
 
 
 @dataclass(frozen=True)
@@ -87,10 +88,7 @@ def _notes(found: FoundClasses) -> list[str]:
 
 def near_notes(names: Sequence[str]) -> list[str]:
     """A sentence for each two classes whose names look like one name."""
-    return [
-        f"classes '{one}' and '{other}' differ by a letter: if they are one class, write them alike"
-        for one, other in near_names(names)
-    ]
+    return look_alike_notes("classes", "class", names)
 
 
 def with_class_names(

@@ -33,11 +33,18 @@ def write_cohort_page(out: Path) -> None:
         if row[stage] == "failed"
     ]
     earlier = {slide.slide_id: f"the last run failed in {slide.stage}" for slide in failed}
+    # Tiled, explained or stitched since: what lies there was made of something else.
+    earlier |= {
+        row["slide_id"]: "what it was made of was made anew since; export it again"
+        for row in status.rows()
+        if row["export"] == "pending" and row["tile"] != "pending"
+    }
     earlier |= dict.fromkeys(status.not_in_manifest(), "not in the manifest of the last run")
     write_cohort(
         Workspace(out).overlays,
         failed=failed,
         earlier=earlier,
+        slide_notes=status.column("notes"),
         card=f"../{CARD}" if (out / CARD).is_file() else None,
         differences=disagreement_words(out),
     )

@@ -225,6 +225,11 @@ def _problem(complaint: Any, model: type[BaseModel] | None) -> str:
         problem = f"'{complaint['input'][:60]}' is none of {', '.join(choices)}" + (
             f" ({meant})" if meant else ""
         )
+    elif complaint["type"] == "string_type" and isinstance(complaint["input"], bool):
+        problem = (
+            "is true or false, which YAML reads out of Yes, No, on and off; put the text into "
+            "quotes"
+        )
     between = " " if problem.startswith("is missing") else ": "
     return f"'{setting}'{between}{problem}"
 

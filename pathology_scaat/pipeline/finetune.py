@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from pathology_scaat.artifacts.output_folder import Workspace, claim_output
+from pathology_scaat.artifacts.status import StatusTable
 from pathology_scaat.cohort.manifest import Manifest, assign_splits
 from pathology_scaat.errors import BundleError, TrainingError, UsageError
 from pathology_scaat.execution.devices import require_device
@@ -20,7 +21,12 @@ from pathology_scaat.pipeline.reporting import Reporter, train_noted
 from pathology_scaat.pipeline.run_log import logged
 from pathology_scaat.pipeline.same_slides import refuse_copies
 from pathology_scaat.pipeline.tile import load_cohort
-from pathology_scaat.pipeline.train import LabelledRow, TrainingCohort, labelled_rows
+from pathology_scaat.pipeline.train import (
+    LabelledRow,
+    TrainingCohort,
+    labelled_rows,
+    refuse_no_patch,
+)
 from pathology_scaat.saliency.explanation import check_match
 from pathology_scaat.system.names import shown_names
 from pathology_scaat.training import TrainingSlide, TrainResult
@@ -52,6 +58,7 @@ def finetune_cohort(
     space = Workspace(out)
     labelled = labelled_rows(manifest.rows, space)
     if not labelled:
+        refuse_no_patch(StatusTable(out))
         raise TrainingError(
             "the cohort", "has no labelled patch", "give annotation_path in the manifest, and tile"
         )

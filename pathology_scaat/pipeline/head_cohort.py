@@ -11,6 +11,7 @@ from pathology_scaat.cohort.external import DEVELOPMENT_FRACTIONS
 from pathology_scaat.cohort.manifest import Manifest, ManifestRow, assign_splits, read_manifest
 from pathology_scaat.cohort.outcomes import events_of, times_of
 from pathology_scaat.errors import ManifestError, TrainingError, UsageError
+from pathology_scaat.system.look_alikes import look_alike_notes
 from pathology_scaat.system.names import normal_name, shown_names, spelled_as
 from pathology_scaat.training.bundle_config import class_names_problem
 from pathology_scaat.training.heads.config import Target, Unit
@@ -149,6 +150,13 @@ def completed(target: Target, cohort: FeatureCohort) -> Target:
             "name all grades from lowest to highest, or empty these cells",
         )
     return target
+
+
+def value_notes(target: Target, cohort: FeatureCohort) -> tuple[str, ...]:
+    """What is to be said of a target's values; of the column ``label`` the table said it."""
+    if target.kind == "survival" or target.column == LABEL:
+        return ()
+    return tuple(look_alike_notes(f"values of column {target.column},", "class", target.names))
 
 
 @dataclass(frozen=True)

@@ -168,9 +168,9 @@ def predict_heads(
         refuse_shared_with(cohorts[0].manifest, outside.manifest)
         cohorts.append(outside)
     refuse_copied_features(*cohorts)
-    groups = columns_of([(c.table, c.manifest) for c in cohorts], list(subgroups))
+    groups, said = columns_of([(c.table, c.manifest) for c in cohorts], list(subgroups))
     claim_output(out)
-    for note in (note for cohort in cohorts for note in cohort.notes):
+    for note in (*(note for cohort in cohorts for note in cohort.notes), *said):
         listener.note(note)
     asked = _Asked(tuple(cohorts), prevalence, groups, seed, listener)
     return tuple(_predict_one(folder, members, asked) for folder, members in heads.items())

@@ -9,7 +9,7 @@ from pathlib import Path
 from pathology_scaat.artifacts.fingerprint import file_sha256
 from pathology_scaat.artifacts.notes import keep_notes
 from pathology_scaat.artifacts.output_folder import claim_output
-from pathology_scaat.cohort.column import column_of
+from pathology_scaat.cohort.column import groups_of
 from pathology_scaat.cohort.external import refuse_shared_with
 from pathology_scaat.cohort.manifest import read_manifest
 from pathology_scaat.errors import TrainingError, UsageError
@@ -21,6 +21,7 @@ from pathology_scaat.pipeline.head_cohort import (
     read_feature_cohort,
     refuse_copied_features,
     truth_of,
+    value_notes,
 )
 from pathology_scaat.pipeline.head_folds import FoldSplits, plan_head_folds, record_heads
 from pathology_scaat.pipeline.head_targets import (
@@ -99,18 +100,21 @@ def train_heads(
     if test_manifest is not None:
         outside = read_manifest(test_manifest, needs_slides=False)
         refuse_shared_with(cohort.manifest, outside)
-    sites = None
+    sites: dict[str, str] | None = None
+    said: tuple[str, ...] = ()
     if preserve_site is not None:
-        sites = column_of(cohort.table, preserve_site, cohort.manifest)
+        sites, said = groups_of([(cohort.table, cohort.manifest)], preserve_site)
     folders = {target.column: target_folder(out, target, len(targets)) for target in targets}
     for folder in folders.values():
         refuse_other_heads(folder, n_folds)
     claim_output(out)
-    for note in cohort.notes:
+    for note in (*cohort.notes, *said):
         listener.note(note)
     results = []
     for target in targets:
         whole = completed(target, cohort)
+        for note in value_notes(whole, cohort):
+            listener.note(note)
         own: Unit = "patient" if whole.kind == "survival" else unit
         truth = truth_of(cohort, whole, needed=True)
         rows = labelled_rows(cohort, truth)

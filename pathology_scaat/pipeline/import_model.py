@@ -14,7 +14,9 @@ from torch import Tensor, nn
 
 from pathology_scaat.artifacts.fingerprint import file_sha256
 from pathology_scaat.errors import BundleError, TrainingError, UsageError
+from pathology_scaat.geometry import is_plausible_mpp
 from pathology_scaat.patches import PatchStore
+from pathology_scaat.pipeline.class_names import near_notes
 from pathology_scaat.saliency.explanation import check_match
 from pathology_scaat.training.backbones import Classifier, create_backbone
 from pathology_scaat.training.bundle import save_bundle
@@ -29,6 +31,7 @@ from pathology_scaat.training.class_colours import class_colours
 from pathology_scaat.training.data import PatchTable, whole_table
 from pathology_scaat.training.encoders import encoder_of
 from pathology_scaat.training.imported.check import N_RANDOM, Tried, random_patches, try_model
+from pathology_scaat.training.imported.class_order import refuse_another_order, refuse_one_class
 from pathology_scaat.training.imported.facts import Colour, ModelFile, read_weights
 from pathology_scaat.training.imported.matching import match_weights
 from pathology_scaat.training.imported.monai_bundle import read_monai_bundle
@@ -38,6 +41,7 @@ from pathology_scaat.training.imported.record import (
     ImportRecord,
 )
 from pathology_scaat.training.imported.script import run_script, trust_script
+from pathology_scaat.training.imported.unknowns import unknowns
 from pathology_scaat.training.imported.wsinfer_folder import read_wsinfer_folder
 from pathology_scaat.training.positive_class import positive_class
 from pathology_scaat.training.references import measure_maps, spread
@@ -157,7 +161,7 @@ def import_model(
     assert said.patch_size_px is not None  # noqa: S101
     assert said.mean is not None  # noqa: S101
     assert said.std is not None  # noqa: S101
-    positive = positive_class(said.positive, said.class_names)
+    positive = positive_class(said.positive, said.class_names, option="--positive")
     backbone = SCRIPT_BACKBONE if source.torchscript is not None else str(said.backbone)
     try:
         config = BundleConfig(
@@ -207,7 +211,8 @@ def import_model(
                 ),
             }
         )
-    notes = (*found.notes, *notes, f"{positive.note[:1].upper()}{positive.note[1:]}.")
+    notes = (*found.notes, *notes, *tried.notes, *near_notes(said.class_names))
+    notes = (*notes, f"{positive.note[:1].upper()}{positive.note[1:]}.")
     all_notes = (*notes, *((NOT_OF_LABELS,) if config.multi_label else ()), *unknowns(config))
     config = config.model_copy(update={"notes": all_notes})
     config = save_bundle(out, model, config, script=source.torchscript)
@@ -219,32 +224,6 @@ def import_model(
             f"alone ({trust_file.name} in your settings folder). Others must import it themselves.",
         )
     return ImportReport(out, config, tried, all_notes)
-
-
-def unknowns(config: BundleConfig) -> tuple[str, ...]:
-    """What a bundle of a model that was trained elsewhere cannot say, in sentences."""
-    record = config.imported
-    if record is None:
-        return ()
-    said = [
-        "Not calibrated: its probabilities are those of the plain logits.",
-        "Not known: the slides it was trained on. No slide counts as held out, and no performance "
-        "of it is recorded.",
-        "Not known: what its training patches look like. No patch is reported to be unlike them.",
-    ]
-    if record.n_reference_patches:
-        said.append(
-            f"Its colours are scaled by {record.n_reference_patches} reference patches that were "
-            "given; whether it was trained on them is not known."
-        )
-    else:
-        said.append(
-            "No scale of saliency: each slide's picture of saliency has a scale of its own, and "
-            "two cannot be compared. Give --reference STORE to measure one."
-        )
-    if config.terms:
-        said.append(f"{config.terms}.")
-    return tuple(said)
 
 
 def _check_output(out: Path, overwrite: bool) -> None:
@@ -310,6 +289,7 @@ def _merged(said: ModelMeaning, found: ModelFile, *, runs: bool) -> ModelMeaning
                 f"({', '.join(found.class_names)})",
                 "name all of them, in that order",
             )
+        refuse_another_order(names, found.class_names)
         names = names or found.class_names  # other names for the same outputs are allowed
     values["class_names"] = names
     values["backbone"] = said.backbone or found.backbone
@@ -339,6 +319,11 @@ def _merged(said: ModelMeaning, found: ModelFile, *, runs: bool) -> ModelMeaning
         )
     if problem := class_names_problem(names or ()):
         raise UsageError("--classes", problem, "choose other names")
+    refuse_one_class(names or (), multi_label=said.multi_label)
+    if not is_plausible_mpp(values["mpp"]):
+        raise UsageError(
+            "--mpp", f"{values['mpp']:g} is not a plausible µm/px", "give µm per pixel, e.g. 0.5"
+        )
     if not 8 <= values["patch_size_px"] <= MAX_PATCH_PX:
         raise UsageError("--patch-size", f"{values['patch_size_px']} px is no patch", "correct it")
     return ModelMeaning(

@@ -105,7 +105,7 @@ class _Trial:
 
     tiling: Measured | None = None
     explaining: Measured | None = None
-    why_no_tiling: str = "no slide that can be used holds tissue"
+    why_no_tiling: str = "no patch fits into the tissue of a slide that can be used"
     why_no_explaining: str = "the model is not trained yet"
 
 

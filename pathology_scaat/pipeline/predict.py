@@ -38,6 +38,7 @@ from pathology_scaat.evaluation.performance.report_files import (
     write_performance,
 )
 from pathology_scaat.evaluation.performance.slide_scores import CASE_RULE
+from pathology_scaat.evaluation.performance.who_counts import why_not_measured
 from pathology_scaat.pipeline.cohort_page import write_cohort_page
 from pathology_scaat.pipeline.disagreement import DISAGREEMENT, where_apart, write_disagreement
 from pathology_scaat.pipeline.members import (
@@ -291,10 +292,7 @@ def _write(
     performance = measured.performance
     if performance is None:
         remove_performance(out, stem)
-        listener.note(
-            "No performance is given: the labels of held-out slides do not name two of the "
-            "model's classes."
-        )
+        listener.note(f"No performance is given: {why_not_measured(measured.slides)}.")
         for note in (*notes, *measured.left_out):
             listener.note(note)
         return None

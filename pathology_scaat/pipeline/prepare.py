@@ -87,8 +87,9 @@ def prepare(config: RunConfig) -> Prepared:
         cohort = with_external_test(cohort, tested, config.seed)
     if not cohort.rows:
         raise ManifestError("the cohort", "has no slides", "add at least one row")
-    groups = columns_of(tables, config.subgroups)  # a column that does not exist is refused now
-    notes = [*cohort.notes]
+    # A column that does not exist is refused now.
+    groups, said = columns_of(tables, config.subgroups)
+    notes = [*cohort.notes, *said]
     cohort = replace(cohort, notes=())  # the stages need not say them again
     tile_config = config.tile
     check_device(config.device, config.engine)

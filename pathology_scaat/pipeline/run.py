@@ -10,7 +10,7 @@ from pathology_scaat.artifacts.output_folder import claim_output
 from pathology_scaat.artifacts.readme import write_readme
 from pathology_scaat.artifacts.run_record import write_run_record
 from pathology_scaat.artifacts.status import StatusTable
-from pathology_scaat.cohort.column import column_of
+from pathology_scaat.cohort.column import groups_of
 from pathology_scaat.cohort.manifest import Manifest
 from pathology_scaat.patches import TileJob
 from pathology_scaat.pipeline.ahead import Ahead, ahead_job_of, helpers_for
@@ -278,7 +278,9 @@ def _by_folds(
     sites = None
     if config.preserve_site is not None:
         own = replace(cohort, rows=tuple(r for r in cohort.rows if r.slide_id not in outside))
-        sites = column_of(config.manifest, config.preserve_site, own)
+        sites, said = groups_of([(config.manifest, own)], config.preserve_site)
+        for note in said:
+            listener.note(note)
     plan = plan_folds(
         cohort, config.out, n_folds, config.train, config.seed,
         sites=sites, external=external, reporter=listener,

@@ -68,6 +68,23 @@ class LabelledRow:
         return self.counts.slide_fingerprint
 
 
+def refuse_no_patch(status: StatusTable) -> None:
+    """Refuse a cohort of which no slide gave any patch: labels are not what it lacks.
+
+    Raises
+    ------
+    TrainingError
+    """
+    counts = {text for text in status.column("n_patches").values() if text}
+    if counts == {"0"}:
+        raise TrainingError(
+            "the cohort",
+            "has no patch: on no slide one holds enough tissue",
+            "check --mpp (or --mag) and --patch-size against the slides' size, and what slides.csv "
+            "says of their tissue",
+        )
+
+
 def labelled_rows(
     rows: Sequence[ManifestRow],
     space: Workspace,
@@ -133,6 +150,7 @@ def training_cohort(
     space = Workspace(out)
     labelled = labelled_rows(manifest.rows, space, engine, announce)
     if not labelled:
+        refuse_no_patch(StatusTable(out))
         raise TrainingError(
             "the cohort",
             "has no labelled patch",

@@ -26,6 +26,10 @@ _DPI = (72, 96, 100, 120, 150, 180, 200, 240, 300, 360, 400, 600, 720, 1200, 144
 
 MICRONS_PER_INCH = 25_400.0
 NOT_SQUARE = "the pixels are not square"
+GIVEN_BY_USER = {"manifest": "the manifest", "--slide-mpp": "--slide-mpp"}
+"""Where a µm/px comes from that is not the slide file's, in words."""
+_ALTHOUGH = ", although "
+"""Between the source of a given µm/px and what the file says of its pixels."""
 REMEDY = "add an mpp column with the slide's µm/px to the manifest, or give --slide-mpp"
 MAX_ENLARGEMENT = 2.0
 """How many times finer than the scan patches may be without being asked for."""
@@ -77,13 +81,17 @@ def spacing_from_file(x: object, y: object) -> Spacing:
         reason = notes[0] if notes else "the file states no µm/px"
         return Spacing(None, f"none: {reason}", notes)
     known = [m for m in (mpp_x, mpp_y) if m is not None]
+    if len(known) == 1:
+        axis = "x" if mpp_y is None else "y"
+        notes = (*notes, f"the file states µm/px along {axis} only: the pixels count as square")
     for mpp in known:
         problem = impossible_mpp(mpp)
         if problem:
             return Spacing(None, f"none: the file states {problem}", notes)
     low, high = min(known), max(known)
     if high / low - 1 > MAX_ANISOTROPY:
-        return Spacing(None, f"none: {NOT_SQUARE} ({low:g} and {high:g} µm/px)", notes)
+        sides = f"{mpp_x:g} µm/px along x, {mpp_y:g} along y"
+        return Spacing(None, f"none: {NOT_SQUARE} ({sides})", notes)
     mpp = math.sqrt(low * high)
     return Spacing(mpp, "slide", (*notes, *unusual_mpp("the file", mpp)))
 
@@ -136,7 +144,7 @@ def with_override(info: SlideInfo, mpp: float | None, subject: str) -> SlideInfo
     notes += _distorted(info)
     if info.mpp is not None and abs(info.mpp / mpp - 1) > OVERRIDE_TOLERANCE:
         notes += (f"the manifest's {mpp:g} µm/px overrides the file's {info.mpp:g}",)
-    return replace(info, mpp=float(mpp), mpp_source="manifest", notes=notes)
+    return replace(info, mpp=float(mpp), mpp_source=_source("manifest", info), notes=notes)
 
 
 def with_fallback(info: SlideInfo, mpp: float | None, subject: str) -> SlideInfo:
@@ -153,7 +161,56 @@ def with_fallback(info: SlideInfo, mpp: float | None, subject: str) -> SlideInfo
         raise SpacingError(subject, f"{mpp} is not a plausible µm/px", "correct --slide-mpp")
     reason = info.mpp_source.removeprefix("none: ")
     notes = (*info.notes, f"{mpp:g} µm/px by --slide-mpp, since {reason}", *_distorted(info))
-    return replace(info, mpp=float(mpp), mpp_source="--slide-mpp", notes=notes)
+    return replace(info, mpp=float(mpp), mpp_source=_source("--slide-mpp", info), notes=notes)
+
+
+def _source(given_by: str, info: SlideInfo) -> str:
+    """Where a given µm/px comes from; and that the file has two, which artifacts must not lose."""
+    if NOT_SQUARE not in info.mpp_source:
+        return given_by
+    return f"{given_by}{_ALTHOUGH}{info.mpp_source.removeprefix('none: ')}"
+
+
+def given_by(mpp_source: str) -> tuple[str, str] | None:
+    """Who gave a slide's µm/px, and what is wrong with the slide's pixels, in words.
+
+    Parameters
+    ----------
+    mpp_source : str
+        As an artifact records it.
+
+    Returns
+    -------
+    (str, str) or None
+        None where the µm/px is the file's own; the second text is empty where the pixels are
+        square, as far as the file says.
+
+    Examples
+    --------
+    >>> given_by("manifest, although the pixels are not square (0.5 µm/px along x, 1 along y)")
+    ('the manifest', 'the pixels are not square (0.5 µm/px along x, 1 along y)')
+    >>> given_by("slide") is None
+    True
+    """
+    who, _, although = mpp_source.partition(_ALTHOUGH)
+    return (GIVEN_BY_USER[who], although) if who in GIVEN_BY_USER else None
+
+
+def distortion_warning(mpp_source: str) -> str:
+    """What must be read first of a slide whose pixels are not square; empty where they are.
+
+    Parameters
+    ----------
+    mpp_source : str
+        As an artifact records it.
+    """
+    found = given_by(mpp_source)
+    if found is None or not found[1]:
+        return ""
+    return (
+        f"NOT SQUARE: one µm/px was given although by the slide's file {found[1]}. Unless the file "
+        "is wrong, the model saw distorted tissue, and lengths and areas are wrong."
+    )
 
 
 def _distorted(info: SlideInfo) -> tuple[str, ...]:

@@ -200,7 +200,7 @@ def _open(
     index, notes = choose_slide([image.entry for image in images])
     image = images[index]
     page = image.levels[0][0]
-    notes = (*notes, *_orientation_notes(page))
+    notes = (*notes, *_orientation_notes(page), *_transparency_notes(page))
     made = tuple(make_level(planes) for planes in image.levels)
     vendor, spacing, power = _description(tiff, image)
     icc = page.tags.get(_ICC_TAG)
@@ -252,7 +252,7 @@ def _as_openslide(
         reader="tiff",
         levels=_described(made),
         icc_profile_bytes=icc.count if icc is not None else 0,
-        notes=(*like.notes, *_orientation_notes(found[0])),
+        notes=(*like.notes, *_orientation_notes(found[0]), *_transparency_notes(found[0])),
     )
     return made, found[0], info
 
@@ -278,6 +278,13 @@ def _number(text: str | None) -> float | None:
         return float(text) if text else None
     except ValueError:
         return None
+
+
+def _transparency_notes(page: Any) -> tuple[str, ...]:
+    """That a page has transparency: what is blank by its pixels may only be transparent."""
+    if page.samplesperpixel != 4:
+        return ()
+    return ("the file has transparency (RGBA): what is transparent in it is read as white",)
 
 
 def _orientation_notes(page: Any) -> tuple[str, ...]:

@@ -47,13 +47,15 @@ class PositiveClass:
     note: str
 
 
-def choose_positive_class(class_names: Sequence[str]) -> PositiveClass:
+def choose_positive_class(
+    class_names: Sequence[str], option: str = "--positive-class"
+) -> PositiveClass:
     """The class whose name speaks of disease; of several the plainest name.
 
     A name that is a disease word beats one that contains such a word; words count as wholes,
     and names that deny it ("cancer-free", "tumor-associated stroma") do not count. Where names
     do not decide, the first candidate is taken (the last class, if there is none), and the
-    note says that it is a guess.
+    note says that it is a guess, and by which ``option`` one is chosen.
     """
     plain = [name for name in class_names if name_key(name) in DISEASE_WORDS]
     said = plain or [name for name in class_names if _speaks_of_disease(name)]
@@ -70,11 +72,13 @@ def choose_positive_class(class_names: Sequence[str]) -> PositiveClass:
     return PositiveClass(
         chosen,
         f"saliency speaks of class '{chosen}'{beside}: the names do not say which is meant; "
-        "choose with --positive-class",
+        f"choose with {option}",
     )
 
 
-def positive_class(asked: str | None, class_names: Sequence[str]) -> PositiveClass:
+def positive_class(
+    asked: str | None, class_names: Sequence[str], option: str = "--positive-class"
+) -> PositiveClass:
     """The class asked for, in the spelling of the classes, or the one chosen by name.
 
     Raises
@@ -83,13 +87,13 @@ def positive_class(asked: str | None, class_names: Sequence[str]) -> PositiveCla
         If the class asked for is none of the classes.
     """
     if asked is None:
-        return choose_positive_class(class_names)
+        return choose_positive_class(class_names, option)
     for name in class_names:
         if name_key(name) == name_key(asked):
             return PositiveClass(name, f"saliency speaks of class '{name}'")
     meant = did_you_mean(asked, class_names)
     raise TrainingError(
-        "--positive-class",
+        option,
         f"'{asked}' is no class",
         f"{meant} choose from {', '.join(class_names)}".strip(),
     )

@@ -245,7 +245,7 @@ def test_performance_is_that_of_the_test_slides(whole: tuple[Path, Notes], cohor
     assert found["thresholds"]["slide"]["values"][0]["chosen_on"] == "validation cases"
     assert "sum of its patches' contributions" in found["prediction"]["rule"]
     # slides s16 to s23 are the test slides; site-0 to site-3 have two of them each
-    sites = columns_of([(cohort, read_manifest(cohort))], ["SITE"])
+    sites, _ = columns_of([(cohort, read_manifest(cohort))], ["SITE"])
     predict(out, manifest=cohort, subgroups={"site": sites["SITE"]}, device="cpu")
     found = json.loads((out / "performance.json").read_text())
     groups = found["subgroups"]["site"]

@@ -133,7 +133,7 @@ def test_splits_and_classes_are_reported_before_training_and_again(
     done = scaat(*base)
     assert done.returncode == 4, done.stderr  # one validation slide: nothing shows that it learnt
     for words in (
-        "columns not used: weather",
+        "columns not used unless an option names them: weather",
         "label 'NORMAL' (1 row) is 'Normal' in another spelling",
         "the patient_id of line 6 is that of an earlier line",
         "class 'Normal': training",
@@ -148,7 +148,7 @@ def test_splits_and_classes_are_reported_before_training_and_again(
     assert splits["s0"] == "train"
     assert splits["s3"] == splits["s4"]
     kept = (tmp_path / "o" / "notes.json").read_bytes()
-    assert "columns not used: weather" in json.loads(kept)["cohort"]
+    assert "columns not used unless an option names them: weather" in json.loads(kept)["cohort"]
     assert any("holds one class only" in note for note in json.loads(kept)["train"])
     again = scaat(*base)
     assert again.stderr.count("validation split holds one class only") == 1

@@ -168,7 +168,8 @@ def test_all_mistakes_are_reported_at_once_with_what_was_meant(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    Path("p.yaml").write_text("manifest: a.csv\nout: o\ntile: {mp: 1}\ntrain: {method: scat}\n")
+    Path("p.yaml").write_text("manifest: a.csv\nout: o\ntile: {mp: 1}\ntrain: {method: scat, "
+                              "positive_class: Yes}\n")  # fmt: skip
     words = ("overlapp", "tile.overlapp=0.5", "epochs=3", "train.patience=0", "seed=x")
     assert run("run", "p.yaml", *(part for word in words for part in ("--set", word))) == 2
     said = " ".join(capsys.readouterr().err.split())
@@ -178,6 +179,7 @@ def test_all_mistakes_are_reported_at_once_with_what_was_meant(
         "'tile.overlapp': is not a setting (did you mean 'overlap'?)",
         "'epochs': is not a setting (did you mean 'train.epochs'?)",
         "did you mean 'scaat'?",
+        "'train.positive_class': is true or false, which YAML reads out of Yes",
         "'train.patience'",
         "'seed'",
     ):

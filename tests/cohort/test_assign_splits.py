@@ -135,3 +135,15 @@ def test_no_test_split_if_none_is_asked_for() -> None:
 def test_impossible_shares_are_refused(shares: tuple[float, ...]) -> None:
     with pytest.raises(ManifestError, match="no shares"):
         assign_splits(cohort([("a", "T", 1)]), shares)  # type: ignore[arg-type]
+
+
+def test_a_split_that_the_table_leaves_empty_is_not_for_want_of_patients() -> None:
+    rows = tuple(
+        replace(row, split="train") for row in cohort([(f"p{i}", "T", 1) for i in range(30)]).rows
+    )
+    said = assign_splits(Manifest(rows)).notes
+    assert [note.partition(":")[0] for note in said] == [
+        "the table puts no patient with something to learn from into the validation split",
+        "the table puts no patient with something to learn from into the test split",
+    ]
+    assert "too few patients for a test split" in assign_splits(cohort([("p", "T", 1)])).notes[1]

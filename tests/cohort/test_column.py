@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pathology_scaat.cohort.column import column_of
+from pathology_scaat.cohort.column import column_of, columns_of
 from pathology_scaat.cohort.manifest import Manifest, ManifestRow
 from pathology_scaat.errors import ManifestError
 
@@ -19,6 +19,26 @@ def test_cells_by_slide_without_those_that_say_nothing(tmp_path: Path) -> None:
     table = tmp_path / "m.csv"
     table.write_text("slide_path,SITE\na.tiff, north \nb.tiff,n/a\n")
     assert column_of(table, "site", COHORT) == {"a": "north"}
+
+
+def test_a_site_in_two_spellings_is_one_site(tmp_path: Path) -> None:
+    """Two would be trained on under one name and tested on under the other."""
+    for name, cells in (("m", ("Site A", "site a")), ("n", ("Site  A", "Site-A"))):
+        (tmp_path / f"{name}.csv").write_text(
+            f"slide_path,site\na.tiff,{cells[0]}\nb.tiff,{cells[1]}\n"
+        )
+    found, notes = columns_of([(tmp_path / "m.csv", COHORT)], ["site"])
+    assert found == {"site": {"a": "Site A", "b": "Site A"}}
+    assert notes == (
+        "column site of slide 'b' (1 row) is that of slide 'a' in another spelling: they are one "
+        "value",
+    )
+    found, notes = columns_of([(tmp_path / "n.csv", COHORT)], ["site"])
+    assert found == {"site": {"a": "Site A", "b": "Site-A"}}
+    assert notes == (
+        "column site of slides 'a' and 'b' has values that look alike: if they are one value, "
+        "write them alike",
+    )
 
 
 @pytest.mark.parametrize(

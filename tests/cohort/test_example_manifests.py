@@ -18,7 +18,7 @@ def test_examples() -> None:
     european = read_manifest(EXAMPLES / "excel_semicolon.csv")
     assert [row.mpp for row in european.rows] == [0.2524, 0.5]
     assert [row.label for row in european.rows] == ["Tumor", "Normal"]
-    assert european.notes == ("columns not used: Comment",)
+    assert european.notes == ("columns not used unless an option names them: Comment",)
 
 
 def test_the_schema_and_the_page_name_every_column() -> None:

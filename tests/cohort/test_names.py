@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from pathology_scaat.cohort.manifest import Manifest, read_manifest, write_manifest
 from pathology_scaat.errors import ManifestError
+from pathology_scaat.system.look_alikes import look_alikes
 from pathology_scaat.system.names import did_you_mean, name_key, near_names, normal_name
 
 JOSE = "Jos\u00e9"
@@ -49,6 +50,34 @@ def test_a_key_does_not_depend_on_spelling(name: str) -> None:
 )
 def test_near_names(one: str, other: str, near: bool) -> None:
     assert bool(near_names([one, other])) == near
+
+
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        (["TRUE", "1", "Yes", "1.0"], {"1.0": "number", "1": "answer", "Yes": "answer"}),
+        (["0", "no", "FALSE", "1"], {"no": "answer", "FALSE": "answer"}),
+        (["01", "1,0", "2"], {"1,0": "number"}),
+        (["Tumor", "Tum\u043er", "Non\u2011Tumor", "Non Tumor", "nontumor"],
+         {"Tum\u043er": "alike", "Non Tumor": "alike", "nontumor": "alike"}),
+        (["Tumor", "Tu\u200bmor", "\uff34umor"], {"Tu\u200bmor": "alike", "\uff34umor": "alike"}),
+        (["HER2+", "HER2-", "Grade 1", "Grade 2", "G1", "G2", "1-2", "12", "I", "II"], {}),
+        (["positive", "negative", "Normal", "Tumor", "0", "2"], {"0": "answer"}),
+        (["pT1a", "pT1b", "pT2", "0.5", "5", "1.5", "15"], {}),
+        (["Tumor", "Tumour"], {"Tumour": "letter"}),
+    ],
+)  # fmt: skip
+def test_names_that_a_reader_takes_for_one(names: list[str], told: dict[str, str]) -> None:
+    found = {other: why.split()[-1] for _, other, why in look_alikes(names)}
+    assert found == told
+
+
+def test_labels_of_several_programs_are_told(tmp_path: Path) -> None:
+    text = "slide,patient,label\na,P-1,TRUE\nb,P1,1\nc,P2,1.0\nd,P3,no\n"
+    said = "; ".join(read(tmp_path, text).notes)
+    assert "labels 'TRUE' and '1' are one answer: if they are one class, write them alike" in said
+    assert "labels '1' and '1.0' are one number" in said
+    assert "the patient_id of line 2 and of line 3 look alike: they count as 2 patients" in said
 
 
 def test_a_mistyped_name_gets_a_proposal() -> None:

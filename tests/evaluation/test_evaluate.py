@@ -13,7 +13,7 @@ import torch
 from pathology_scaat.artifacts.status import StatusTable
 from pathology_scaat.errors import StoreError, UsageError
 from pathology_scaat.evaluation.comparison import compare_measurements
-from pathology_scaat.evaluation.comparison_report import comparison_markdown
+from pathology_scaat.evaluation.comparison_report import comparison_markdown, picture_title
 from pathology_scaat.evaluation.evaluate import compare, evaluate_run
 from pathology_scaat.evaluation.evaluation_set import EvaluationSet, evaluation_set_from_stores
 from pathology_scaat.evaluation.measure import measure_model
@@ -21,6 +21,7 @@ from pathology_scaat.evaluation.measurement import Measurement
 from pathology_scaat.evaluation.protocol import ProtocolConfig
 from pathology_scaat.slides.fingerprint import keyed
 from pathology_scaat.training.bundle_config import slide_key, slide_mark
+from pathology_scaat.training.bundle_quality import Estimate, HeldOut
 
 SMALL = ProtocolConfig(
     n_occluded=12, n_perturbed=6, n_mosaics=6, max_images=40, batch_size=8,
@@ -252,6 +253,10 @@ def test_a_worse_auc_is_said_before_better_maps() -> None:
     found = compare_measurements(arms, data, primary="pixel_ap")
     assert found.arms[1].non_inferior is False
     assert found.arms[1].verdict.startswith("that prediction is not worse is not shown")
+    assert "No verdicts" not in picture_title(found)
+    few = {name: several[:2] for name, several in arms.items()}
+    title = picture_title(compare_measurements(few, data, primary="pixel_ap"))
+    assert "No verdicts: fewer than 5 seeds" in title
 
 
 def test_faithfulness_stands_for_the_positive_class_alone_too() -> None:
@@ -281,9 +286,26 @@ def test_trust_card_of_a_run(run_folder) -> None:
     run_folder.add_slide("seen", seed=1)
     run_folder.add_slide("kept", n=16, seed=2)
     run_folder.add_slide("kept2", n=16, seed=3)
-    run_folder.save_model(run_folder.model, 0, slides=served(train=1))
+    nothing = HeldOut(
+        source="test slides", n_patches=32, n_slides=2, n_patients=2, unit="block", n_units=8,
+        class_counts={"Normal": 16, "tumour": 16}, auc=Estimate(value=0.5),
+        balanced_accuracy=Estimate(value=0.5), chance=0.5, probability_span=0.9,
+    )  # fmt: skip
+    run_folder.save_model(run_folder.model, 0, slides=served(train=1), held_out=nothing)
+    doubt = "of the area annotated as 'tumour' only 9% is tissue: was it drawn on another slide?"
+    noted = {"notes": f"tissue: ink; {doubt}"}
+    StatusTable(run_folder.out).update_many([("kept", "tile", "done", "", noted)])
     card = evaluate_run(run_folder.out, config=SMALL, device="cpu")
     assert (card.n_images, card.n_groups, card.unit, card.held_out) == (32, 2, "slides", True)
+    assert "HAS LEARNT NOTHING" in card.warning
+    assert card.slide_notes == (f"Slide kept: {doubt}",)
+    mosaics = card.entry("mosaic_ap")
+    assert mosaics is not None
+    assert (mosaics.verdict, mosaics.words[:14]) == ("unclear", "2 slides only:")
+    for entry in card.entries:  # limits that cannot be are of no use
+        if entry.interval is not None and entry.measure in ("pixel_ap", "gini", "mosaic_ap"):
+            assert entry.interval.low >= 0
+            assert entry.interval.high <= 1
     auc = card.entry("auc")
     assert auc is not None
     assert auc.interval is not None
@@ -300,6 +322,8 @@ def test_trust_card_of_a_run(run_folder) -> None:
     folder = run_folder.out / "evaluation"
     text = (folder / "trust_card.md").read_text()
     assert "not measured" in text
+    assert card.warning in text
+    assert card.slide_notes[0] in text
     assert str(run_folder.out) not in text
     stored = json.loads((folder / "trust_card.json").read_text())
     assert stored["schema"] == "pathology_scaat.trust_card"

@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 from map_stores import make_saliency_store, write_marked_slide
 from PIL import Image, ImageDraw
+from pydantic import ValidationError
 
+from pathology_scaat.artifacts.status import StatusTable
 from pathology_scaat.export import ExportConfig, export_slide
 from pathology_scaat.export.model_facts import ModelFacts
 from pathology_scaat.export.raster import figure
@@ -19,16 +21,21 @@ from pathology_scaat.export.raster.canvas import Canvas, font, wrapped
 from pathology_scaat.export.raster.colour_scale import (
     FAINTEST,
     LEAST_TOP,
+    ColourScale,
     colourize,
     evidence_scale,
     over,
     solid,
 )
 from pathology_scaat.export.raster.examined import hatch_lines, hatched, tissue_of
+from pathology_scaat.export.raster.overlay_png import MapPicture, MapPictures
 from pathology_scaat.export.report.cohort import write_cohort
+from pathology_scaat.export.report.contact_sheet import evidence_words
 from pathology_scaat.export.report.differences import Difference
+from pathology_scaat.export.report.page import _exported
 from pathology_scaat.export.report.records import FailedSlide
 from pathology_scaat.geometry import BoxPx, PatchGrid, SizePx
+from pathology_scaat.pipeline.cohort_page import write_cohort_page
 from pathology_scaat.stitching import SlideMap, stitch_slide
 from pathology_scaat.training.bundle_config import MapReference
 from pathology_scaat.training.bundle_quality import Estimate, HeldOut
@@ -66,7 +73,8 @@ def exported(
     """A slide that is everywhere of one probability, exported; its record."""
     options.setdefault("model", facts())
     rng = np.random.default_rng(0)
-    n = GRID.n_cols * GRID.n_rows
+    kept = options.get("kept")
+    n = GRID.n_cols * GRID.n_rows if kept is None else int(kept.sum())
     store = make_saliency_store(
         folder / f"{slide_id}.zarr", GRID, slide_id=slide_id,
         saliency=rng.random((n, 16, 16)) * 0.01,
@@ -105,6 +113,82 @@ def test_a_slide_without_evidence_is_bare_and_one_with_it_is_filled(tmp_path: Pa
     page = (tmp_path / "o" / "index.html").read_text()
     assert "no evidence for tumour" in page
     assert "it does not mean that the class is not there" in page
+
+
+def test_a_model_that_has_learnt_nothing_does_not_find_slides_free_of_evidence(
+    tmp_path: Path,
+) -> None:
+    """Nothing is drawn of it; a page that says "no evidence" of each slide would be a finding."""
+    record = exported(tmp_path, "s", 0.97, model=facts(accuracy=0.52, low=0.45))
+    write_cohort(tmp_path / "o")
+    page = (tmp_path / "o" / "index.html").read_text()
+    assert "no evidence for" not in page
+    assert "evidence for tumour not drawn: the model has learnt nothing" in page
+    assert evidence_words(record) in page
+
+
+def test_a_slide_of_which_nothing_was_looked_at_is_not_free_of_evidence(tmp_path: Path) -> None:
+    record = exported(tmp_path, "s", 0.12, kept=np.zeros((GRID.n_rows, GRID.n_cols), bool))
+    assert record["n_tiles"] == 0
+    assert evidence_words(record) == "evidence for tumour not judged: no patch of it was cut"
+    found = MapPicture(np.zeros((1, 1, 3), np.uint8), "evidence", "tumour",
+                       ColourScale(1, "", "viridis"), 0, True, nothing_seen=True)  # fmt: skip
+    assert found.title == "evidence, tumour: not judged, no patch of this slide was cut"
+
+
+def test_what_was_noted_of_a_slide_before_its_export_stands_on_the_page(tmp_path: Path) -> None:
+    exported(tmp_path, "s", 0.12)
+    noted = "CHECK THE µm/px: the file states 7"
+    write_cohort(tmp_path / "o", slide_notes={"s": f"{noted}; tissue: ink"})
+    page = (tmp_path / "o" / "index.html").read_text()
+    assert f'<p class="note">{noted}; tissue: ink</p>' in page
+    assert "2 notes" in page  # and that there was no slide to draw on
+    assert write_cohort(tmp_path / "o", slide_notes={"s": noted})
+
+
+def test_pictures_of_an_earlier_map_and_tiles_that_were_not_exported_are_told(
+    tmp_path: Path,
+) -> None:
+    record = exported(tmp_path, "s", 0.12)
+    (tmp_path / "o").rename(tmp_path / "overlays")
+    status = StatusTable(tmp_path)
+    for stage in ("tile", "explain", "stitch", "export"):
+        status.update_many([("s", stage, "done", "", {})])
+    write_cohort_page(tmp_path)
+    page = tmp_path / "overlays" / "index.html"
+    assert "EARLIER RUN" not in page.read_text()
+    assert f'<td class="n">{record["n_regions"]}<td class="n">{record["n_tiles"]}' in (
+        page.read_text()
+    )
+    status.update_many([("s", "stitch", "done", "", {}), ("s", "export", "pending", "", {})])
+    write_cohort_page(tmp_path)
+    assert "OF AN EARLIER RUN: what it was made of was made anew since" in page.read_text()
+    plain = {"files": {"s.png": {"format": "png"}}, "n_tiles": 0, "n_regions": 0}
+    assert _exported(plain, "n_tiles") == _exported(plain, "n_regions") == "not exported"
+
+
+def test_pixels_that_are_not_square_are_told_wherever_sizes_are(tmp_path: Path) -> None:
+    source = "manifest, although the pixels are not square (0.5 µm/px along x, 1 along y)"
+    record = exported(tmp_path, "s", 0.97, mpp_source=source)
+    objects = json.loads((tmp_path / "o" / "s.geojson").read_text())["features"]
+    said = [f["properties"]["metadata"] for f in objects if "metadata" in f["properties"]]
+    assert said
+    assert all("not square (0.5 µm/px" in m["WARNING"] for m in said)
+    assert all("of the manifest" in m["sizes by"] for m in said)
+    assert record["model"]["read_first"] == ""  # it is the slide's fault, not the model's
+    slide_map = SlideMap(tmp_path / "s.ome.zarr")
+    pictures = MapPictures(
+        slide_map, 0, lambda: np.zeros((1, 1, 3), np.uint8), False,
+        ModelFacts.of(slide_map.meta), ExportConfig(),
+    )  # fmt: skip
+    assert "Sizes by 0.5 µm/px of the manifest" in pictures.model_lines()[-1]
+
+
+def test_a_percent_for_evidence_is_refused() -> None:
+    """Regions above it there are none: a cohort would look free of them."""
+    with pytest.raises(ValidationError, match="from 0 to 1"):
+        ExportConfig(region_threshold=50)
+    assert ExportConfig(region_threshold=50, drawn="saliency").region_threshold == 50
 
 
 def test_probability_is_a_picture_of_its_own_on_a_fixed_scale(tmp_path: Path) -> None:

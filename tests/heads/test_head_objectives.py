@@ -14,6 +14,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pathology_scaat.cohort.outcomes import events_of
+from pathology_scaat.errors import ManifestError
 from pathology_scaat.evaluation.performance.survival import Risk, measure_risks
 from pathology_scaat.metrics.functional.survival import concordance
 from pathology_scaat.training.heads.objectives import cox_loss, grade_log_probability
@@ -140,3 +142,18 @@ def test_grades_are_the_differences_of_a_logistic_curve(score: float, steps: lis
     above = np.concatenate([[1.0], 1 / (1 + np.exp(cuts - score)), [0.0]])
     assert found == pytest.approx(above[:-1] - above[1:], abs=1e-9)
     assert found.sum() == pytest.approx(1, abs=1e-9)
+
+
+@pytest.mark.parametrize("column", ["censorship", "Censored", "is_alive", "event free", "no_event"])
+def test_a_column_of_those_without_an_event_is_no_column_of_events(column: str) -> None:
+    """1 would be read as a death where it says that the patient was censored."""
+    with pytest.raises(ManifestError, match="may mean that the event was not seen"):
+        events_of({"a": "1", "b": "0"}, column)
+    assert events_of({"a": "censored", "b": "event"}, column) == {"a": False, "b": True}
+
+
+@pytest.mark.parametrize(
+    "column", ["event", "OS_event", "dead", "survival_event", "status", "death"]
+)
+def test_columns_of_events(column: str) -> None:
+    assert events_of({"a": "1", "b": "0"}, column) == {"a": True, "b": False}

@@ -26,6 +26,7 @@ from pathology_scaat.pipeline.import_model import (
 from pathology_scaat.training import load_bundle
 from pathology_scaat.training.bundle import save_bundle
 from pathology_scaat.training.bundle_config import BundleConfig
+from pathology_scaat.training.imported.class_order import refuse_another_order
 from pathology_scaat.training.imported.torchscript_tensors import read_torchscript_tensors
 
 SIDE = 32
@@ -274,25 +275,53 @@ class Odd(nn.Module):
         logits: Tensor = self.network(x)
         if self.how == "probabilities":
             return logits.softmax(1)
+        if self.how == "log":
+            return logits.log_softmax(1)
+        if self.how == "sigmoids":
+            return (logits * 3).sigmoid()
+        if self.how == "one":
+            return logits[:, :1]
         return torch.stack([logits, logits], 1) if self.how == "shape" else logits
 
 
 @pytest.mark.parametrize(
-    ("how", "words"),
+    ("how", "words", "several"),
     [
-        ("probabilities", "without its last softmax"),
-        ("rounded", "no gradient"),
-        ("shape", "not a row of logits"),
+        ("probabilities", "without its last softmax", False),
+        ("probabilities", "without its last softmax", True),
+        ("log", "without its last log-softmax", True),
+        ("sigmoids", "without its last sigmoid", True),
+        ("one", "with --multi-label", False),
+        ("rounded", "no gradient", False),
+        ("shape", "not a row of logits", False),
     ],
 )
 def test_a_script_that_cannot_be_explained_is_refused(
-    network: nn.Module, tmp_path: Path, how: str, words: str
+    network: nn.Module, tmp_path: Path, how: str, words: str, several: bool
 ) -> None:
     script = traced(Odd(network, how).eval(), tmp_path / "odd.ts")
-    said = ModelMeaning(None, {}, ("a", "b"), 0.5, SIDE, MEAN, STD)
+    said = ModelMeaning(None, {}, ("a", "b"), 0.5, SIDE, MEAN, STD, multi_label=several)
     with pytest.raises(TrainingError, match=words):
         import_model(ModelSource(torchscript=script), tmp_path / "b", said)
     assert not (tmp_path / "b").exists()
+
+
+def test_outputs_between_0_and_1_are_told_and_names_that_do_not_decide(
+    network: nn.Module, tmp_path: Path
+) -> None:
+    script = traced(Odd(network, "sigmoids").eval(), tmp_path / "odd.ts")
+    said = ModelMeaning(None, {}, ("1", "1.0"), 0.5, SIDE, MEAN, STD)
+    notes = " ".join(import_model(ModelSource(torchscript=script), tmp_path / "b", said).notes)
+    assert "if it ends in a sigmoid" in notes
+    assert "choose with --positive." in notes
+
+
+def test_the_folders_classes_in_another_order_are_refused() -> None:
+    """Every map would speak of the other class."""
+    refuse_another_order(("benign", "malignant"), ("Normal", "Tumor"))
+    refuse_another_order(("normal", "tumor"), ("Normal", "Tumor"))
+    with pytest.raises(UsageError, match=r"that is output 2 \(Normal, Tumor\)"):
+        refuse_another_order(("Tumor", "Normal"), ("Normal", "Tumor"))
 
 
 def test_a_script_saved_in_training_mode_is_refused(network: nn.Module, tmp_path: Path) -> None:
@@ -315,13 +344,15 @@ def changed(**changes: Any) -> ModelMeaning:
         (changed(class_names=("a", "b", "c")), "classifies into 2, and 3 classes are named"),
         (changed(class_names=("a", "A")), "two classes of one name"),
         (changed(class_names=None), "--classes"),
+        (changed(class_names=("Tumor",)), "certain everywhere"),
         (changed(mpp=None), "--mpp"),
+        (changed(mpp=0.0005), "not a plausible µm/px"),
         (changed(mean=None), "--mean"),
         (changed(std=(0.2, 0.2, 0.0)), "--std"),
         (changed(patch_size_px=None), "--patch-size"),
         (changed(backbone=None), "--backbone"),
         (changed(backbone="resnet18"), "fills only"),
-        (changed(positive="Tumour"), "did you mean"),
+        (changed(positive="Tumour"), "--positive: 'Tumour' is no class; did you mean"),
     ],
 )
 def test_what_must_be_known_is_asked_for_in_one_sentence(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from sklearn.metrics import mean_absolute_error as sklearn_mean_absolute_error
 
 from pathology_scaat.evaluation.performance import measures as m
 from pathology_scaat.evaluation.performance.bootstrap import intervals
+from pathology_scaat.evaluation.performance.figures import write_figure
 from pathology_scaat.evaluation.performance.levels import measure_level, with_thresholds
 from pathology_scaat.evaluation.performance.predictions import Prediction
 from pathology_scaat.evaluation.performance.report import measure_performance
@@ -271,3 +273,19 @@ def test_folds_have_intervals_of_their_own_or_say_why_not() -> None:
     assert folds["1"]["no_intervals"].startswith("fewer than 5 patients of a class (")
     page = markdown(found)
     assert "No intervals: fold 1: fewer than 5 patients of a class" in page
+
+
+def test_no_curve_is_drawn_of_a_class_that_does_not_occur(tmp_path: Path) -> None:
+    """It had the mean over the other classes for its area."""
+    names = ("G1", "G2", "G3")
+    rows = [
+        Prediction(f"p{n}", f"s{n}", None, "test", names[n % 2], np.array([0.5, 0.3, 0.2]))
+        for n in range(12)
+    ]
+    level = measure_level(rows, names, "G3")
+    assert level is not None
+    write_figure(tmp_path / "f.svg", rows, level, names, "G3", "patients")  # warnings are errors
+    drawn = (tmp_path / "f.svg").read_text()
+    assert "<!-- ROC: not measurable, -->" in drawn
+    write_figure(tmp_path / "g.svg", rows, level, names, "G2", "patients")
+    assert "<!-- ROC: G2 0.500" in (tmp_path / "g.svg").read_text()

@@ -13,6 +13,7 @@ from pathology_scaat.evaluation.performance.predictions import (
 )
 from pathology_scaat.evaluation.performance.report import Measured, measure_performance
 from pathology_scaat.evaluation.performance.report_files import markdown
+from pathology_scaat.evaluation.performance.who_counts import why_not_measured
 
 NAMES = ("Normal", "Tumor")
 THREE = ("A", "B", "C")
@@ -81,3 +82,15 @@ def test_a_class_name_does_not_break_the_tables() -> None:
     assert performance is not None
     table = [line for line in markdown(performance).splitlines() if "A\\|B" in line]
     assert [line.replace("\\|", "").count("|") for line in table] == [4, 4]
+
+
+def test_why_nothing_is_measured_is_said_as_it_is() -> None:
+    trained = [slide(f"p{k}", k, NAMES[k % 2], "train") for k in range(4)]
+    for rows, words in (
+        ([slide("p", 0, "", "test")], "no predicted slide has a label"),
+        (trained, "no slide with a label was held out"),
+        ([*trained, slide("p9", 9, "Tumor", "test")], "do not name two"),
+    ):
+        found = measured(rows)
+        assert found.performance is None
+        assert words in why_not_measured(found.slides)

@@ -19,6 +19,8 @@ from pathology_scaat.slides.spacing import (
     BELIEVED_MPP,
     POSSIBLE_MPP,
     check_enlargement,
+    distortion_warning,
+    given_by,
     spacing_from_file,
 )
 
@@ -122,3 +124,33 @@ def test_one_value_for_pixels_that_are_not_square_is_told(tmp_path: Path) -> Non
     for number, how in enumerate(({"config": by_hand}, {"config": config, "mpp": 0.5})):
         result = tile_slide(TileJob(path, "s", tmp_path / f"{number}.zarr", **how))  # type: ignore[arg-type]
         assert sum(note.startswith("CHECK THE PIXELS") for note in result.notes) == 1
+        source = PatchStore(tmp_path / f"{number}.zarr").meta.slide.mpp_source
+        assert "the pixels are not square (0.5 µm/px along x, 0.25 along y)" in distortion_warning(
+            source
+        )
+        assert given_by(source)[0] in ("the manifest", "--slide-mpp")  # type: ignore[index]
+
+
+def test_a_patch_larger_than_the_slide_is_told(tmp_path: Path) -> None:
+    """Its tissue is found, and nobody would look for the fault in the magnification."""
+    picture = np.full((256, 256, 3), 242, dtype=np.uint8)
+    picture[64:192, 64:192] = (190, 110, 170)
+    picture[64:192:4, 64:192:4] = (120, 60, 140)
+    path = tmp_path / "s.tif"
+    tifffile.imwrite(
+        path, picture, tile=(64, 64), photometric="rgb", resolution=(20_000, 20_000),
+        resolutionunit="CENTIMETER", metadata=None,
+    )  # fmt: skip
+    result = tile_slide(
+        TileJob(path, "s", tmp_path / "s.zarr", TileConfig(mpp=20, patch_size_px=64))
+    )
+    assert result.n_patches == 0
+    (said,) = [note for note in result.notes if note.startswith("NO PATCH")]
+    assert "1,280 µm wide (64 px at 20 µm/px), and the slide 128 x 128 µm" in said
+
+
+def test_pixels_of_which_one_side_is_stated_are_told() -> None:
+    assert spacing_from_file("0.5", None).notes == (
+        "the file states µm/px along x only: the pixels count as square",
+    )
+    assert not spacing_from_file("0.5", "0.5").notes

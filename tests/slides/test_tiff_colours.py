@@ -252,6 +252,8 @@ def test_transparency_is_over_white(tmp_path: Path) -> None:
             path, stored, photometric="rgb", extrasamples=[kind], tile=(TILE, TILE), metadata=None
         )
         pixels = read(path)
+        with open_slide(path) as slide:
+            assert any("transparent in it is read as white" in n for n in slide.info.notes)
         assert (pixels[:40] == 255).all()
         assert np.array_equal(pixels[60:], rgba[60:, :, :3])
         mixed = rgba[40:60, :, :3] * 0.2 + 255 * 0.8

@@ -38,16 +38,23 @@ def write_figure(
         FigureCanvasSVG(figure)
         axes: Any = figure.subplots(1, 5)
         figure.suptitle(title)
-        auroc = level.estimates.get(f"auroc: {positive}", level.estimates["auroc"])
-        auprc = level.estimates.get(f"auprc: {positive}", level.estimates["auprc"])
-        fpr, tpr, _ = roc_curve(truth, score)
-        axes[0].plot(fpr, tpr, drawstyle="default")
+        # Of more than two classes the plain measure is a mean over them, and no curve's.
+        of = "" if len(names) == 2 else f": {positive}"
         axes[0].plot([0, 1], [0, 1], "k:", linewidth=1)
-        axes[0].set(xlabel="1 - specificity", ylabel="sensitivity", title=f"ROC {auroc.text()}")
-        precision, recall, _ = precision_recall_curve(truth, score)
-        axes[1].plot(recall, precision, drawstyle="steps-post")
+        axes[0].set(xlabel="1 - specificity", ylabel="sensitivity")
         axes[1].axhline(truth.mean(), color="k", linestyle=":", linewidth=1)
-        axes[1].set(xlabel="recall", ylabel="precision", title=f"PR {auprc.text()}")
+        axes[1].set(xlabel="recall", ylabel="precision")
+        if truth.any() and not truth.all():
+            fpr, tpr, _ = roc_curve(truth, score)
+            axes[0].plot(fpr, tpr, drawstyle="default")
+            axes[0].set(title=f"ROC{of} {level.estimates[f'auroc{of}'].text()}")
+            precision, recall, _ = precision_recall_curve(truth, score)
+            axes[1].plot(recall, precision, drawstyle="steps-post")
+            axes[1].set(title=f"PR{of} {level.estimates[f'auprc{of}'].text()}")
+        else:
+            which = "all cases are" if truth.all() else "no case is"
+            axes[0].set(title=f"ROC: not measurable,\n{which} of {positive}")
+            axes[1].set(title=f"PR: not measurable,\n{which} of {positive}")
         groups = level.calibration
         axes[2].plot([0, 1], [0, 1], "k:", linewidth=1)
         axes[2].plot(

@@ -94,6 +94,16 @@ def mark_known_patients(rows: Sequence[Prediction]) -> tuple[Prediction, ...]:
     )
 
 
+def why_not_measured(slides: Sequence[Prediction]) -> str:
+    """Why no performance can be given, in words, where none was measured."""
+    labelled = [r for r in slides if r.label]
+    if not labelled:
+        return "no predicted slide has a label of its own in the table"
+    if all(r.split in ("train", KNOWN_PATIENT) for r in labelled):
+        return "no slide with a label was held out: the model knows the patients of all of them"
+    return "the labels of held-out slides do not name two of the model's classes"
+
+
 def notes_of_left_out(
     slides: Sequence[Prediction], patients: Sequence[Prediction], class_names: Sequence[str]
 ) -> list[str]:

@@ -34,6 +34,7 @@ from pathology_scaat.export.raster.colour_scale import (
 from pathology_scaat.export.raster.examined import Examined, enlarged, examine, hatched, paled
 from pathology_scaat.saliency.schema import UNLIKE_SLIDE_SHARE
 from pathology_scaat.slides.base import RgbImage
+from pathology_scaat.slides.spacing import distortion_warning, given_by
 from pathology_scaat.stitching.schema import (
     EVIDENCE_PREFIX,
     PROBABILITY_PREFIX,
@@ -68,7 +69,7 @@ class MapPicture:
     that none is drawn; ``of_no_use`` where none is drawn since the model has learnt nothing.
     ``withheld_um2`` is the area that has none only because it is unlike the training data;
     ``not_judged`` is the share of the tissue that is, where that is too much to call the rest
-    a finding.
+    a finding. ``nothing_seen`` where no patch of the slide was looked at.
     """
 
     image: RgbImage
@@ -80,10 +81,13 @@ class MapPicture:
     of_no_use: bool = False
     withheld_um2: float = 0.0
     not_judged: float = 0.0
+    nothing_seen: bool = False
 
     @property
     def title(self) -> str:
         """What is to be seen, in words."""
+        if self.nothing_seen:
+            return f"{self.kind}, {self.class_name}: not judged, no patch of this slide was cut"
         if self.of_no_use:
             return f"evidence for {self.class_name} is not drawn: the model has learnt nothing"
         if self.not_judged > NEARLY_ALL:
@@ -184,8 +188,9 @@ class MapPictures:
         share = self.examined.unlike_share
         unjudged = share >= UNLIKE_SLIDE_SHARE and not self.config.draw_unlike
         return MapPicture(
-            shown, kind, class_name, scale, area, bare, useless, withheld, share * unjudged
-        )
+            shown, kind, class_name, scale, area, bare, useless, withheld, share * unjudged,
+            nothing_seen=not looked.any(),
+        )  # fmt: skip
 
     # -- words
     def meaning(self, picture: MapPicture) -> list[str]:
@@ -233,16 +238,20 @@ class MapPictures:
         """The model, how good it is, and what this slide served for."""
         facts = self.facts
         quality = facts.quality[:1].upper() + facts.quality[1:]
+        slide = self.slide_map.meta.slide
+        given = given_by(slide.mpp_source)
+        sizes = f" Sizes by {slide.mpp:.4g} µm/px of {given[0]}, not of the file." if given else ""
         return [
             f"Model {facts.fingerprint[:12]}, {facts.slides}. Age of its data: {facts.age}. "
             f"{quality}.",
-            f"This slide: {ROLE_WORDS[facts.role]}. For research only.",
+            f"This slide: {ROLE_WORDS[facts.role]}.{sizes} For research only.",
         ]
 
     @property
     def warning(self) -> str:
         """What must be read first; empty where all is well."""
-        said = [self.facts.warning] if self.facts.warning else []
+        distorted = distortion_warning(self.slide_map.meta.slide.mpp_source)
+        said = [text for text in (self.facts.warning, distorted) if text]
         share = self.examined.unlike_share
         if share >= UNLIKE_SLIDE_SHARE:
             said.append(

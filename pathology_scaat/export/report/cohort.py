@@ -57,12 +57,14 @@ def write_cohort(
     card: str | None = None,
     differences: Mapping[str, Difference] | None = None,
     earlier: Mapping[str, str] | None = None,
+    slide_notes: Mapping[str, str] | None = None,
 ) -> Sequence[Path]:
     """Write what shows a whole cohort, unless it is there: the contact sheet, then the page.
 
     ``failed`` slides are named on the page; ``card`` is a link to the trust card;
     ``differences`` say where several models differ about a slide, by slide id. ``earlier`` says
-    why what is there of a slide is of an earlier run, by slide id.
+    why what is there of a slide is of an earlier run, by slide id; ``slide_notes`` what was noted
+    of a slide before it was exported.
 
     The page comes last and carries the fingerprint of both, so that a run that was killed
     between them makes them again.
@@ -75,7 +77,7 @@ def write_cohort(
     from pathology_scaat.export.report.contact_sheet import write_contact_sheet
     from pathology_scaat.export.report.page import write_page
 
-    cohort = read_cohort(overlay_dir, failed, card, differences, earlier)
+    cohort = read_cohort(overlay_dir, failed, card, differences, earlier, slide_notes)
     pictured = any(cohort.picture(r, "png", "figure") for r in cohort.records)
     if _is_current(cohort, cohort.fingerprint(title), pictured):
         return []

@@ -51,8 +51,12 @@ ROLE_SHORT = {
 def evidence_words(record: dict[str, Any]) -> str:
     """How much evidence a slide has, in words."""
     target, area = str(record["target_class"]), record["slide_summary"].get("drawn_um2")
+    if record["slide_summary"]["target_probability_max"] is None:
+        return f"{record['drawn']} for {target} not judged: no patch of it was cut"
     if area is None:
         return ""
+    if record["drawn"] == "evidence" and record["model"]["nothing_learnt"]:
+        return f"evidence for {target} not drawn: the model has learnt nothing"
     found = f"{record['drawn']} for {target} on {area / 1e6:.3g} mm²"
     if area == 0:
         found = f"no {record['drawn']} for {target}"

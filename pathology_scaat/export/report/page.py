@@ -91,13 +91,14 @@ def _overview(cohort: ExportedCohort) -> str:
     rows = []
     for record in cohort.records:
         slide_id = html.escape(str(record["slide_id"]))
-        notes = len(record["notes"])
+        notes = len(cohort.notes(record))
         rows.append(
             f'<tr><td><a href="#{slide_id}">{slide_id}</a>'
             f"<td>{html.escape(str(record['model'].get('prediction') or 'not made'))}"
             f"<td>{html.escape(evidence_words(record))}"
             f'<td class="n">{_number(record["slide_summary"]["target_probability_max"])}'
-            f'<td class="n">{record["n_regions"]:,}<td class="n">{record["n_tiles"]:,}'
+            f'<td class="n">{_exported(record, "n_regions")}'
+            f'<td class="n">{_exported(record, "n_tiles")}'
             f'<td class="n">{_share(record["slide_summary"]["unlike_share"])}'
             f"<td>{html.escape(ROLE_SHORT[str(record['model']['slide_role'])] or 'not known')}<td>"
             + (f'<span class="note">{notes} note{"s"[: notes > 1]}</span>' if notes else "")
@@ -115,6 +116,14 @@ def _earlier(cohort: ExportedCohort, record: dict[str, Any]) -> str:
     """That a slide's results are no part of the last run, and why."""
     why = cohort.of_earlier_run(record)
     return f'<p class="note">OF AN EARLIER RUN: {html.escape(why)}</p>' if why else ""
+
+
+def _exported(record: dict[str, Any], name: str) -> str:
+    """How many tiles or regions there are; that none were exported is no count of them."""
+    formats = {str(entry.get("format")) for entry in record["files"].values()}
+    if not record[name] and not formats & {"geojson", "geojson-plain"}:
+        return "not exported"
+    return f"{record[name]:,}"
 
 
 def _number(value: Any) -> str:
@@ -194,7 +203,7 @@ def _section(cohort: ExportedCohort, record: dict[str, Any], embed: bool) -> str
         ("slide prediction", model.get("prediction") or "not made"),
         ("in training", ROLE_WORDS[str(model["slide_role"])]),
         ("unlike the training data", _share(record["slide_summary"]["unlike_share"])),
-        ("tiles, regions", f"{record['n_tiles']:,}, {record['n_regions']:,}"),
+        ("tiles, regions", f"{_exported(record, 'n_tiles')}, {_exported(record, 'n_regions')}"),
         (
             "colour scale of evidence",
             f"top {scale['vmax']:.4g} ({scale['source']}); below {scale['floor']:.4g} "
@@ -216,7 +225,7 @@ def _section(cohort: ExportedCohort, record: dict[str, Any], embed: bool) -> str
         f"<td>{text(_FILE_WORDS.get(str(entry['format']), ''))}"
         for name, entry in sorted(record["files"].items())
     )
-    notes = "".join(f'<p class="note">{text(str(note))}</p>' for note in record["notes"])
+    notes = "".join(f'<p class="note">{text(str(note))}</p>' for note in cohort.notes(record))
     picture = cohort.picture(record, "figure", "png")
     shown = ""
     if picture:

@@ -30,7 +30,7 @@ __all__ = [
     "small_picture",
 ]
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 
 CHECKSUM_META = re.compile(r'<meta name="(?:checksum|seal)" content="([0-9a-f]{64})">')
@@ -52,7 +52,8 @@ class ExportedCohort:
     ``failed`` are slides without a result; ``card`` is where the trust card lies, seen from the
     folder of overlays, if there is one. ``differences`` are of slides that several models
     predicted together, by slide id; there may be some that have no map. ``earlier`` are slides
-    whose files here are of an earlier run, and why.
+    whose files here are of an earlier run, and why. ``slide_notes`` is what the stages before
+    the export have to say of slides, by slide id.
     """
 
     overlay_dir: Path
@@ -61,6 +62,12 @@ class ExportedCohort:
     card: str | None = None
     differences: Mapping[str, Difference] = field(default_factory=dict)
     earlier: Mapping[str, str] = field(default_factory=dict)
+    slide_notes: Mapping[str, str] = field(default_factory=dict)
+
+    def notes(self, record: Mapping[str, Any]) -> tuple[str, ...]:
+        """What is to be read of a slide: what was noted when it was tiled, then its exports'."""
+        noted = self.slide_notes.get(id_cell(str(record["slide_id"])), "")
+        return (*((noted,) if noted else ()), *map(str, record["notes"]))
 
     def of_earlier_run(self, record: Mapping[str, Any]) -> str:
         """Why a slide's files are of an earlier run, in words; empty where they are not."""
@@ -105,6 +112,7 @@ class ExportedCohort:
                 "failed": [[f.slide_id, f.stage, f.reason] for f in self.failed],
                 "card": self.card,
                 "earlier": dict(sorted(self.earlier.items())),
+                "slide_notes": dict(sorted(self.slide_notes.items())),
                 "differences": {k: [d.text, d.link] for k, d in sorted(self.differences.items())},
             }
         )
@@ -116,6 +124,7 @@ def read_cohort(
     card: str | None = None,
     differences: Mapping[str, Difference] | None = None,
     earlier: Mapping[str, str] | None = None,
+    slide_notes: Mapping[str, str] | None = None,
 ) -> ExportedCohort:
     """Read the records of a folder of overlays; what is no record is passed over."""
     overlay_dir = Path(overlay_dir)
@@ -123,8 +132,9 @@ def read_cohort(
     found = [record for record in records if record is not None]
     ordered = tuple(sorted(found, key=lambda r: str(r["slide_id"])))
     return ExportedCohort(
-        overlay_dir, ordered, tuple(failed), card, differences or {}, earlier or {}
-    )
+        overlay_dir, ordered, tuple(failed), card, differences or {}, earlier or {},
+        slide_notes or {},
+    )  # fmt: skip
 
 
 def small_picture(path: Path, side_px: int, box_px: Sequence[int] | None = None) -> RgbImage:

@@ -28,11 +28,14 @@ class Tried:
         Patches of each class, by the largest logit.
     mean_gradient : float
         Mean size of the gradient of the explained score by a channel of a pixel.
+    notes : tuple of str
+        Sentences on what looks odd.
     """
 
     n_patches: int
     predicted: tuple[int, ...]
     mean_gradient: float
+    notes: tuple[str, ...] = ()
 
 
 def random_patches(side_px: int, seed: int = 0) -> Tensor:
@@ -79,16 +82,13 @@ def try_model(
             raise TrainingError(
                 subject,
                 f"classifies into {logits.shape[1]}, and {n_classes} classes are named",
-                "name its classes with --classes, in the order of its outputs",
+                "name its classes with --classes, in the order of its outputs"
+                if logits.shape[1] > 1
+                else "of one logit, name the one class that it speaks for, with --multi-label",
             )
         if not bool(torch.isfinite(logits).all()):
             raise TrainingError(subject, "gives what is no number (NaN or infinite)", "check it")
-        if bool((logits >= 0).all()) and bool(((logits.sum(1) - 1).abs() < 1e-4).all()):
-            raise TrainingError(
-                subject,
-                "gives probabilities, and saliency is taken from logits",
-                "export it without its last softmax",
-            )
+        notes = _refuse_probabilities(logits, subject, several=output == "logit")
         if float((logits - logits[:1]).abs().max()) == 0:
             raise TrainingError(
                 subject, "says the same of every patch", "check the weights and --mean and --std"
@@ -116,7 +116,32 @@ def try_model(
             "export it so that it can be differentiated, without rounding or no_grad",
         )
     counts = torch.bincount(logits.argmax(1), minlength=n_classes)
-    return Tried(len(images), tuple(counts.tolist()), float(slope.abs().mean()))
+    return Tried(len(images), tuple(counts.tolist()), float(slope.abs().mean()), notes)
+
+
+def _refuse_probabilities(logits: Tensor, subject: str, *, several: bool) -> tuple[str, ...]:
+    """Refuse what has gone through softmax or sigmoid already; a note where that may be.
+
+    ``several`` says that several classes may hold at once: a sigmoid follows, and logits of a
+    class that is not there are negative.
+    """
+    within = bool((logits >= 0).all() and (logits <= 1).all())
+    if within and bool(((logits.sum(1) - 1).abs() < 1e-4).all()):
+        kind, last = "gives probabilities", "softmax"
+    elif within and several:
+        kind, last = "gives numbers from 0 to 1 alone, as probabilities are", "sigmoid"
+    elif several and logits.shape[1] > 1 and bool(((logits.exp().sum(1) - 1).abs() < 1e-4).all()):
+        kind, last = "gives logarithms of probabilities that sum to 1", "log-softmax"
+    elif within:
+        return (
+            "All its outputs lie between 0 and 1 here: if it ends in a sigmoid, its probabilities "
+            "and maps are wrong; then export it without.",
+        )
+    else:
+        return ()
+    raise TrainingError(
+        subject, f"{kind}, and saliency is taken from logits", f"export it without its last {last}"
+    )
 
 
 def _logits(model: nn.Module, images: Tensor, subject: str, *, grad: bool = False) -> Tensor:

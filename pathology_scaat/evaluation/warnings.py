@@ -1,0 +1,48 @@
+"""What must be read before the figures of an evaluation: of its model, and of its slides."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pathology_scaat.annotations.on_tissue import OFF_TISSUE
+from pathology_scaat.artifacts.status import StatusTable
+from pathology_scaat.artifacts.table_cells import id_cell
+from pathology_scaat.training.bundle_quality import NOTHING_LEARNT, HeldOut
+
+MOST_SHOWN = 10
+_DOUBTS = (OFF_TISSUE, "CHECK THE ")
+"""How notes begin that make the figures of a slide doubtful."""
+
+
+def model_warning(held_out: HeldOut | None) -> str:
+    """That a model has learnt nothing, and why; empty where it has, or nobody knows."""
+    why = held_out.nothing_learnt if held_out is not None else ""
+    return f"{NOTHING_LEARNT}: {why}." if why else ""
+
+
+def doubts_of_slides(out: Path, slide_ids: Sequence[str]) -> tuple[str, ...]:
+    """Sentences on slides whose annotations or µm/px were in doubt when they were tiled.
+
+    Parameters
+    ----------
+    out : Path
+        Output folder of a run, whose ``slides.csv`` holds the notes.
+    slide_ids : sequence of str
+        The slides that are measured on.
+
+    Returns
+    -------
+    tuple of str
+        At most :data:`MOST_SHOWN`, and one that counts the others.
+    """
+    noted = StatusTable(out).column("notes")
+    found = [
+        f"Slide {slide_id}: {note}"
+        for slide_id in slide_ids
+        for note in noted.get(id_cell(slide_id), "").split("; ")
+        if any(mark in note for mark in _DOUBTS)
+    ]
+    more = len(found) - MOST_SHOWN
+    others = (f"{more} more such notes stand in slides.csv.",) if more > 0 else ()
+    return (*found[:MOST_SHOWN], *others)
