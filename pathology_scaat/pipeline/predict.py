@@ -47,6 +47,7 @@ from pathology_scaat.pipeline.members import (
     combined,
     predict_with,
     record_of,
+    silent_models,
     slide_facts,
     slides_of,
 )
@@ -153,8 +154,9 @@ def predict(
     )  # fmt: skip
     if differ:
         found.how[DISAGREEMENT] = differ
+    notes = (*silent_models(ones), *_notes(cohort, found, recorded, models))
     report = publish(
-        out, found, notes=_notes(cohort, found, recorded, models), folds=bool(folds),
+        out, found, notes=notes, folds=bool(folds),
         prevalence=prevalence, subgroups=subgroups, seed=seed, listener=listener,
     )  # fmt: skip
     if (space.overlays / PAGE).is_file():  # it links to where models differ

@@ -26,7 +26,8 @@ from pathology_scaat.evaluation.performance.figures import write_figure
 from pathology_scaat.evaluation.performance.levels import measure_level, with_thresholds
 from pathology_scaat.evaluation.performance.predictions import Prediction
 from pathology_scaat.evaluation.performance.report import measure_performance
-from pathology_scaat.evaluation.performance.report_files import markdown
+from pathology_scaat.evaluation.performance.report_files import markdown, write_performance
+from pathology_scaat.training.bundle_quality import NOTHING_LEARNT
 
 NAMES = ("normal", "tumour")
 
@@ -289,3 +290,19 @@ def test_no_curve_is_drawn_of_a_class_that_does_not_occur(tmp_path: Path) -> Non
     assert "<!-- ROC: not measurable, -->" in drawn
     write_figure(tmp_path / "g.svg", rows, level, names, "G2", "patients")
     assert "<!-- ROC: G2 0.500" in (tmp_path / "g.svg").read_text()
+
+
+def test_that_the_model_has_learnt_nothing_is_read_before_any_figure(tmp_path: Path) -> None:
+    rows = [replace(row, split="test") for row in predictions(14, 3)]
+    note = f"fold 1: {NOTHING_LEARNT}: its balanced accuracy is 0.50; guessing gives 0.5."
+    found = measure_performance(
+        rows, NAMES, "tumour", how={}, notes=("Something else.", note)
+    ).performance
+    assert found is not None
+    page = markdown(found).splitlines()
+    assert page[2] == f"> **{note}**"
+    assert sum(note in line for line in page) == 1
+    assert "- Something else." in page
+    assert found.as_dict()["read_first"] == [note]
+    write_performance(tmp_path, found)
+    assert NOTHING_LEARNT in (tmp_path / "performance_slides.svg").read_text()

@@ -22,6 +22,7 @@ from pathology_scaat.metrics.functional.calibration import (
     softmax,
 )
 from pathology_scaat.metrics.functional.roc import roc_auc
+from pathology_scaat.pipeline.members import FoldModel, silent_models
 from pathology_scaat.slides.fingerprint import keyed
 from pathology_scaat.training import TrainConfig, TrainingSlide, load_bundle, train_model
 from pathology_scaat.training.bundle import read_bundle_config
@@ -31,7 +32,7 @@ from pathology_scaat.training.bundle_config import (
     model_fingerprint,
     slide_mark,
 )
-from pathology_scaat.training.bundle_quality import Estimate, HeldOut
+from pathology_scaat.training.bundle_quality import NOTHING_LEARNT, Estimate, HeldOut
 from pathology_scaat.training.feature_reference import FeatureReference
 from pathology_scaat.training.job import TrainingState
 from pathology_scaat.training.looks import look_statistics
@@ -89,6 +90,8 @@ def test_a_model_that_was_trained_on_nothing_useful_says_so(
     assert any("LEARNT NOTHING" in note for note in result.notes)
     bundle = read_bundle_config(tmp_path / "model")
     assert bundle.nothing_learnt == result.nothing_learnt
+    (said,) = silent_models([FoldModel(2, tmp_path / "model", None)])
+    assert said == f"fold 2: {NOTHING_LEARNT}: {result.nothing_learnt}."
     again = train_model(slides, tmp_path / "model", config, device="cpu")
     assert again.skipped
     assert again.nothing_learnt == result.nothing_learnt

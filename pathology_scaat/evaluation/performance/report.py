@@ -30,6 +30,7 @@ from pathology_scaat.evaluation.performance.who_counts import (
     mark_known_patients,
     notes_of_left_out,
 )
+from pathology_scaat.training.bundle_quality import NOTHING_LEARNT
 
 SCHEMA_NAME = "pathology_scaat.performance"
 SCHEMA_VERSION = 1
@@ -81,6 +82,11 @@ class Performance:
         """The same, with how often these cases were looked at before with other predictions."""
         return replace(self, tests_before=n)
 
+    @property
+    def read_first(self) -> tuple[str, ...]:
+        """Notes that no figure is to be read without: a model has learnt nothing."""
+        return tuple(note for note in self.notes if NOTHING_LEARNT in note)
+
     def as_dict(self) -> dict[str, Any]:
         """For JSON; the measures of patients also stand at the top."""
         top = self.patient.as_dict()
@@ -115,6 +121,7 @@ class Performance:
             "predictions_fingerprint": self.predictions_fingerprint,
             "earlier_looks_at_these_cases": self.tests_before,
             "notes": list(self.notes),
+            "read_first": list(self.read_first),
         }
 
 

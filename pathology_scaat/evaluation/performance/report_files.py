@@ -16,6 +16,7 @@ from pathology_scaat.evaluation.performance.levels import Level
 from pathology_scaat.evaluation.performance.predictions import PATIENT_RULE
 from pathology_scaat.evaluation.performance.report import Performance
 from pathology_scaat.evaluation.performance.subgroups import cell, few_lines, subgroup_lines
+from pathology_scaat.training.bundle_quality import NOTHING_LEARNT
 
 STEMS = ("performance", "performance_external")
 """Names of an evaluation's files: the only one or that by folds, and that of an external cohort
@@ -72,7 +73,10 @@ def write_performance(folder: Path, performance: Performance, stem: str = STEMS[
             level,
             performance.class_names,
             performance.positive_class,
-            f"{level.n} {unit}: {performance.evaluated_on}",
+            "\n".join(
+                [f"{level.n} {unit}: {performance.evaluated_on}"]
+                + [NOTHING_LEARNT] * bool(performance.read_first)
+            ),
         )
 
 
@@ -137,6 +141,7 @@ def markdown(performance: Performance) -> str:
     lines = [
         "# Performance",
         "",
+        *(line for note in p.read_first for line in (f"> **{note}**", "")),
         f"On {p.evaluated_on}: {p.slide.n} slides of {p.patient.n} patients "
         f"({', '.join(f'{name} {n}' for name, n in p.patient.counts.items())} patients). "
         f"Positive class: {p.positive_class}.",
@@ -176,7 +181,7 @@ def markdown(performance: Performance) -> str:
     lines += abstention_lines(p.abstention)
     lines += ["## How", "", f"- Slides: {p.how.get('rule', '')}; {p.how.get('calibration', '')}."]
     lines.append(f"- Patients: {PATIENT_RULE}.")
-    lines += [f"- {note}" for note in p.notes]
+    lines += [f"- {note}" for note in p.notes if note not in p.read_first]
     if p.tests_before:
         lines.append(LOOKS.format(n=p.tests_before))
     return "\n".join(lines) + "\n"
