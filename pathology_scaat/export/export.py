@@ -273,6 +273,8 @@ def _summary(context: Context) -> dict[str, Any]:
     if "png" in context.config.formats or "figure" in context.config.formats:
         shown = context.pictures.get(context.config.drawn, meta.target_class)
         found["drawn_um2"] = 0.0 if shown.is_bare else round(shown.drawn_um2, 1)
+        if shown.is_bare and shown.drawn_um2:
+            found["too_little_um2"] = round(shown.drawn_um2, 1)
         found["not_judged"] = _rounded(shown.not_judged)
     return found
 

@@ -67,10 +67,10 @@ def facts(
 
 
 def exported(
-    folder: Path, slide_id: str, probability: float, draw_unlike: bool = False,
+    folder: Path, slide_id: str, probability: Any, draw_unlike: bool = False,
     slide_path: Path | None = None, **options: Any,
 ) -> dict[str, Any]:  # fmt: skip
-    """A slide that is everywhere of one probability, exported; its record."""
+    """A slide that is everywhere of one probability, or of (n,) of them, exported; its record."""
     options.setdefault("model", facts())
     rng = np.random.default_rng(0)
     kept = options.get("kept")
@@ -78,7 +78,7 @@ def exported(
     store = make_saliency_store(
         folder / f"{slide_id}.zarr", GRID, slide_id=slide_id,
         saliency=rng.random((n, 16, 16)) * 0.01,
-        probability=np.array([1 - probability, probability]), **options,
+        probability=np.stack([1 - np.asarray(probability), probability], axis=-1), **options,
     )  # fmt: skip
     stitch_slide(store, folder / f"{slide_id}.ome.zarr")
     config = ExportConfig(formats=("png", "figure", "geojson-plain"), draw_unlike=draw_unlike)
@@ -113,6 +113,20 @@ def test_a_slide_without_evidence_is_bare_and_one_with_it_is_filled(tmp_path: Pa
     page = (tmp_path / "o" / "index.html").read_text()
     assert "no evidence for tumour" in page
     assert "it does not mean that the class is not there" in page
+
+
+def test_too_little_evidence_to_be_drawn_is_not_called_none(tmp_path: Path) -> None:
+    chances = np.full(GRID.n_cols * GRID.n_rows, 0.02)
+    chances[40] = 0.99
+    record = exported(tmp_path, "small", chances)
+    assert coloured_share(tmp_path, record, "small.png") == 0
+    assert record["slide_summary"]["drawn_um2"] == 0
+    area = record["slide_summary"]["too_little_um2"]
+    assert 0 < area < 5000
+    said = f"too little evidence for tumour to be drawn ({area / 1e6:.2g} mm² in all)"
+    assert evidence_words(record) == said
+    write_cohort(tmp_path / "o")
+    assert said in (tmp_path / "o" / "index.html").read_text()
 
 
 def test_a_model_that_has_learnt_nothing_does_not_find_slides_free_of_evidence(

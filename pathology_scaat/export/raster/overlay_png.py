@@ -61,12 +61,20 @@ def zoom_of(slide_map: SlideMap, level: int) -> int:
     return max(1, min(room, int(slide_map.level_scale_px(level))))
 
 
+def little_evidence(class_name: str, area_um2: float) -> str:
+    """Of a slide none of whose evidence is drawn: that there is none, or how little, in words."""
+    if area_um2 == 0:
+        return f"no evidence for {class_name}"
+    return f"too little evidence for {class_name} to be drawn ({area_um2 / 1e6:.2g} mm² in all)"
+
+
 @dataclass(frozen=True)
 class MapPicture:
     """One map drawn over the slide.
 
     ``drawn_um2`` is the area that has colour; ``is_bare`` where so little of it would have any
-    that none is drawn; ``of_no_use`` where none is drawn since the model has learnt nothing.
+    that none is drawn (it is the area that would have, then); ``of_no_use`` where none is drawn
+    since the model has learnt nothing.
     ``withheld_um2`` is the area that has none only because it is unlike the training data;
     ``not_judged`` is the share of the tissue that is, where that is too much to call the rest
     a finding. ``nothing_seen`` where no patch of the slide was looked at.
@@ -93,7 +101,7 @@ class MapPicture:
         if self.not_judged > NEARLY_ALL:
             return f"{self.kind}, {self.class_name}: not judged, all unlike the training data"
         if self.is_bare and self.kind == "evidence":
-            none = f"no evidence for {self.class_name}"
+            none = little_evidence(self.class_name, self.drawn_um2)
             return f"{none} where it was judged; {self._unjudged}" if self.not_judged else none
         of = "of" if self.kind == "probability" else "for"
         said = f"{self.kind} {of} {self.class_name}"
@@ -208,11 +216,17 @@ class MapPictures:
             "The scale is of this slide alone: colours of two slides cannot be compared"
         )  # fmt: skip
         lines = [
-            f"{said}{self._of_slides} {where} (top {scale.vmax:.3g}: {scale.source}); below "
+            f"{said} {where} (top {scale.vmax:.3g}: {scale.source}); below "
             f"{scale.floor:.3g} nothing is drawn.",
             f"Slide without colour: looked at, and below that. It does not mean that there is no "
             f"{name}. Paled: not looked at (no tissue found, or no patch).",
         ]
+        if self.facts.of_slides:
+            even = 1 / len(self.slide_map.meta.class_names)
+            lines.append(
+                "The model speaks of slides: a patch has the probability that a slide of such "
+                f"patches alone would have; {even:.2g} is a patch that contributes nothing."
+            )
         if self.examined.has_unlike:
             drawn = "coloured all the same, as was asked for" if self.config.draw_unlike else (
                 "not judged, and without colour whatever the model says. That is no finding"
@@ -222,17 +236,6 @@ class MapPictures:
                 f"of the tissue): {drawn}."
             )
         return lines
-
-    @property
-    def _of_slides(self) -> str:
-        """What a patch's probability means under a model of whole slides; empty of others."""
-        if not self.facts.of_slides:
-            return ""
-        even = 1 / len(self.slide_map.meta.class_names)
-        return (
-            " The model speaks of slides: a patch has the probability that a slide of such patches "
-            f"alone would have; {even:.2g} is a patch that contributes nothing."
-        )
 
     def model_lines(self) -> list[str]:
         """The model, how good it is, and what this slide served for."""

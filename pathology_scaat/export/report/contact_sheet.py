@@ -13,7 +13,7 @@ from pathology_scaat.artifacts.atomic import atomic_path
 from pathology_scaat.errors import ExportError
 from pathology_scaat.export.raster.canvas import WARNING, fitting, font
 from pathology_scaat.export.raster.colour_scale import ColourScale, legend_colours
-from pathology_scaat.export.raster.overlay_png import NEARLY_ALL
+from pathology_scaat.export.raster.overlay_png import NEARLY_ALL, little_evidence
 from pathology_scaat.export.report.records import CONTACT_SHEET, ExportedCohort, small_picture
 from pathology_scaat.slides.base import RgbImage
 
@@ -60,6 +60,8 @@ def evidence_words(record: dict[str, Any]) -> str:
     found = f"{record['drawn']} for {target} on {area / 1e6:.3g} mm²"
     if area == 0:
         found = f"no {record['drawn']} for {target}"
+        if record["drawn"] == "evidence":
+            found = little_evidence(target, record["slide_summary"].get("too_little_um2", 0.0))
     share = record["slide_summary"].get("not_judged")
     if share and share > NEARLY_ALL:
         return f"{record['drawn']} for {target} not judged: all unlike the training data"
