@@ -13,6 +13,7 @@ from pathology_scaat.artifacts.table_cells import safe_cell
 from pathology_scaat.evaluation.performance.bootstrap import MIN_PATIENTS, N_RESAMPLES, Estimate
 from pathology_scaat.evaluation.performance.conformal import abstention_lines
 from pathology_scaat.evaluation.performance.levels import Level
+from pathology_scaat.evaluation.performance.measures import ECE_BINS
 from pathology_scaat.evaluation.performance.predictions import PATIENT_RULE
 from pathology_scaat.evaluation.performance.report import Performance
 from pathology_scaat.evaluation.performance.subgroups import cell, few_lines, subgroup_lines
@@ -45,7 +46,7 @@ HEADINGS = {
     "npv": "NPV",
     "accuracy": "Accuracy",
     "brier": "Brier score",
-    "ece": "Expected calibration error",
+    "ece": f"Expected calibration error ({ECE_BINS} bins)",
     "quadratic_kappa": "Kappa of grades, quadratic weights",
     "mean_absolute_error": "Mean absolute error, in grades",
 }
