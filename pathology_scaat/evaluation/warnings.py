@@ -8,7 +8,7 @@ from pathlib import Path
 from pathology_scaat.annotations.on_tissue import OFF_TISSUE
 from pathology_scaat.artifacts.status import StatusTable
 from pathology_scaat.artifacts.table_cells import id_cell
-from pathology_scaat.training.bundle_quality import NOTHING_LEARNT, HeldOut
+from pathology_scaat.training.bundle_quality import HeldOut, nothing_learnt_warning
 
 MOST_SHOWN = 10
 _DOUBTS = (OFF_TISSUE, "CHECK THE ")
@@ -17,8 +17,7 @@ _DOUBTS = (OFF_TISSUE, "CHECK THE ")
 
 def model_warning(held_out: HeldOut | None) -> str:
     """That a model has learnt nothing, and why; empty where it has, or nobody knows."""
-    why = held_out.nothing_learnt if held_out is not None else ""
-    return f"{NOTHING_LEARNT}: {why}." if why else ""
+    return "" if held_out is None else nothing_learnt_warning(held_out.nothing_learnt)
 
 
 def doubts_of_slides(out: Path, slide_ids: Sequence[str]) -> tuple[str, ...]:

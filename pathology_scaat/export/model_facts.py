@@ -20,6 +20,7 @@ from pathology_scaat.training.bundle_quality import (
     NOTHING_LEARNT,
     QUALITY_NOT_KNOWN,
     HeldOut,
+    nothing_learnt_warning,
 )
 from pathology_scaat.training.imported.record import ImportRecord
 
@@ -129,7 +130,7 @@ class ModelFacts:
         A model whose quality nobody recorded colours slides as firmly as a good one.
         """
         if self.nothing_learnt:
-            return f"{NOTHING_LEARNT}: {self.nothing_learnt}."
+            return nothing_learnt_warning(self.nothing_learnt)
         if self.held_out is None:
             return (
                 f"{QUALITY_NOT_KNOWN}: it has no record of what it does on tissue that it was not "

@@ -24,7 +24,7 @@ from pathology_scaat.pipeline.stage import usable_slides
 from pathology_scaat.system.names import spelled_as
 from pathology_scaat.training.bags.slopes import least_said, most_against
 from pathology_scaat.training.bundle_config import BundleConfig, model_fingerprint
-from pathology_scaat.training.bundle_quality import NOTHING_LEARNT
+from pathology_scaat.training.bundle_quality import nothing_learnt_warning
 from pathology_scaat.training.bundle_reading import read_bundle_config
 
 STAGE = "predict"
@@ -340,10 +340,10 @@ def silent_models(models: Sequence[FoldModel]) -> list[str]:
     """Which of the models have learnt nothing, and why, as sentences; figures are read by that."""
     notes = []
     for one in models:
-        why = read_bundle_config(one.model).nothing_learnt
+        warning = nothing_learnt_warning(read_bundle_config(one.model).nothing_learnt)
         mark = "" if one.fold is None else f"fold {one.fold}: "
-        if why:
-            notes.append(f"{mark}{NOTHING_LEARNT}: {why}.")
+        if warning:
+            notes.append(mark + warning)
     return notes
 
 

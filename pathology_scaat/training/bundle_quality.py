@@ -14,6 +14,11 @@ HARDLY_VARIES = 0.05
 of everything."""
 
 
+def nothing_learnt_warning(why: str) -> str:
+    """That a model has learnt nothing, and ``why``, as a sentence; empty where it has learnt."""
+    return f"{NOTHING_LEARNT}: {why}." if why else ""
+
+
 class Estimate(BaseModel):
     """A measure with its 95 % interval; without one where it could not be had."""
 

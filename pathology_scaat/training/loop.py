@@ -33,7 +33,7 @@ from pathology_scaat.scaat.overfitting_monitor import check_overfitting
 from pathology_scaat.system.own_files import replace_file
 from pathology_scaat.training import builders as setup
 from pathology_scaat.training.backbones import train_mode
-from pathology_scaat.training.bundle_quality import NOTHING_LEARNT, HeldOut
+from pathology_scaat.training.bundle_quality import HeldOut, nothing_learnt_warning
 from pathology_scaat.training.checkpoint import CHECKPOINT_NAME, load_checkpoint, save_checkpoint
 from pathology_scaat.training.config import TrainConfig
 from pathology_scaat.training.data import BatchLoader
@@ -352,7 +352,7 @@ class TrainingLoop(ABC):
                 else f"Quality {text}."
             )
             if held_out.nothing_learnt:
-                self.notes.append(f"{NOTHING_LEARNT}: {held_out.nothing_learnt}.")
+                self.notes.append(nothing_learnt_warning(held_out.nothing_learnt))
 
     def _result(
         self,

@@ -13,7 +13,7 @@ from torch import Tensor
 from pathology_scaat.metrics.classification import scores as class_scores
 from pathology_scaat.metrics.functional.calibration import fit_temperature
 from pathology_scaat.metrics.functional.survival import concordance
-from pathology_scaat.training.bundle_quality import NOTHING_LEARNT, HeldOut
+from pathology_scaat.training.bundle_quality import HeldOut, nothing_learnt_warning
 from pathology_scaat.training.heads.config import Target, Unit
 from pathology_scaat.training.heads.data import FeatureBag, FeatureReader, labels_of, outcomes_of
 from pathology_scaat.training.heads.model import FeatureHead
@@ -151,4 +151,4 @@ def _quality(held: HeldOut, unit: Unit) -> str:
 
 
 def _nothing_learnt_notes(why: str) -> tuple[str, ...]:
-    return (f"{NOTHING_LEARNT}: {why}.",) if why else ()
+    return (nothing_learnt_warning(why),) if why else ()
