@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from pathology_scaat.errors import ManifestError
@@ -88,6 +88,22 @@ def assign_folds(
         held[best].update(own)
         found.update(dict.fromkeys(groups[name], best))
     return found
+
+
+def refuse_too_few_patients(patients: Collection[str], n_folds: int) -> None:
+    """Refuse more folds than there are patients, before anything is tiled for them.
+
+    Whether all of them have labels is known later, where annotations have been read.
+
+    Raises
+    ------
+    ManifestError
+        If there are fewer patients than folds.
+    """
+    if len(patients) < n_folds:
+        raise ManifestError(
+            "the cohort", f"has {len(patients)} patients for {n_folds} folds", "ask for fewer folds"
+        )
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathology_scaat.artifacts.fingerprint import file_sha256
 from pathology_scaat.cohort.column import columns_of
 from pathology_scaat.cohort.external import with_external_test
+from pathology_scaat.cohort.folds import refuse_too_few_patients
 from pathology_scaat.cohort.manifest import Manifest
 from pathology_scaat.errors import ManifestError
 from pathology_scaat.execution.devices import require_device
@@ -87,6 +88,9 @@ def prepare(config: RunConfig) -> Prepared:
         cohort = with_external_test(cohort, tested, config.seed)
     if not cohort.rows:
         raise ManifestError("the cohort", "has no slides", "add at least one row")
+    if config.folds is not None:
+        own = {row.patient_id for row in cohort.rows if row.slide_id not in external}
+        refuse_too_few_patients(own, config.folds)
     # A column that does not exist is refused now.
     groups, said = columns_of(tables, config.subgroups)
     notes = [*cohort.notes, *said]

@@ -408,6 +408,9 @@ def test_the_command_says_what_is_wrong(cohort: Path, tmp_path: Path) -> None:
     few = scaat("run", "--manifest", cohort, "--out", tmp_path / "a", "--folds", 2)
     assert few.returncode == 2
     assert "folds" in few.stderr
+    many = scaat("run", "--manifest", cohort, "--out", tmp_path / "a", "--folds", 30)
+    assert many.returncode == 2
+    assert "has 24 patients for 30 folds" in many.stderr  # said before anything is tiled
     assert not (tmp_path / "a").exists()
 
 
