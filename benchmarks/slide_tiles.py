@@ -4,7 +4,7 @@ The models that ``benchmarks/slide_labels.py`` left in its scratch folders say o
 test slides what it contributes. A tile holds tumour where a tenth of it is planted tumour, and is
 of the class tumour from some probability on: from one half, as the larger of two probabilities
 would have it, and from where a patch contributes more than little
-(``training/bags/slopes.py``), as exports have it.
+(``training/bags/patch_meaning.py``), as exports have it.
 
 ::
 
@@ -30,7 +30,8 @@ from pathology_scaat.evaluation.slide_card import slide_features
 from pathology_scaat.patches import PatchStore
 from pathology_scaat.pipeline.demo_labels import TRUTH_CLASS
 from pathology_scaat.training import load_bundle
-from pathology_scaat.training.bags.slopes import least_said, patch_probability
+from pathology_scaat.training.bags.patch_meaning import least_said
+from pathology_scaat.training.bags.slopes import patch_probability
 
 LEAST_TUMOUR = 0.1
 

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pathology_scaat.training.bags.head import BagHead
-from pathology_scaat.training.bags.slopes import least_said
+from pathology_scaat.training.bags.patch_meaning import least_said
 
 Floats = NDArray[np.float64]
 

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from pathology_scaat.stitching.schema import SlideMapMeta
-from pathology_scaat.training.bags.slopes import least_said
+from pathology_scaat.training.bags.patch_meaning import least_said
 from pathology_scaat.training.bundle_config import (
     NO_YEARS,
     DataYears,
@@ -109,7 +109,7 @@ class ModelFacts:
     def least_said(self, n_classes: int) -> float:
         """Probability of a class below which a patch contributes little to it; 0 of patch models.
 
-        See :func:`~pathology_scaat.training.bags.slopes.least_said`.
+        See :func:`~pathology_scaat.training.bags.patch_meaning.least_said`.
         """
         return least_said(n_classes) if self.of_slides else 0.0
 

@@ -11,7 +11,7 @@ from pathology_scaat.saliency.schema import UNLIKE_PERCENTILE
 from pathology_scaat.stitching.blend import saliency_factor
 from pathology_scaat.stitching.config import StitchConfig
 from pathology_scaat.stitching.source import SaliencySource
-from pathology_scaat.training.bags.slopes import least_said
+from pathology_scaat.training.bags.patch_meaning import least_said
 
 BATCH_BYTES = 8 << 20
 

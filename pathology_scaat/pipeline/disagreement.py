@@ -21,7 +21,7 @@ from pathology_scaat.export.qupath.geojson import (
 )
 from pathology_scaat.export.report.differences import Difference
 from pathology_scaat.patches import PatchStore
-from pathology_scaat.training.bags.slopes import least_said, most_against
+from pathology_scaat.training.bags.patch_meaning import least_said, most_against
 
 DISAGREEMENT = "disagreement"
 

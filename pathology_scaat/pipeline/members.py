@@ -22,7 +22,7 @@ from pathology_scaat.pipeline.model_scores import CaseScores, ScoresOnDemand
 from pathology_scaat.pipeline.reporting import Reporter
 from pathology_scaat.pipeline.stage import usable_slides
 from pathology_scaat.system.names import spelled_as
-from pathology_scaat.training.bags.slopes import least_said, most_against
+from pathology_scaat.training.bags.patch_meaning import least_said, most_against
 from pathology_scaat.training.bundle_config import BundleConfig, model_fingerprint
 from pathology_scaat.training.bundle_quality import nothing_learnt_warning
 from pathology_scaat.training.bundle_reading import read_bundle_config

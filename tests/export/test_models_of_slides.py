@@ -19,7 +19,7 @@ from pathology_scaat.geometry import PatchGrid
 from pathology_scaat.pipeline.members import _n_apart
 from pathology_scaat.review.map_scale import channel_scales
 from pathology_scaat.stitching import SlideMap, stitch_slide
-from pathology_scaat.training.bags.slopes import least_said, most_against
+from pathology_scaat.training.bags.patch_meaning import least_said, most_against
 
 SHOWN = np.array([0.97, 0.56, 0.54, 0.501, 0.499, 0.46, 0.44, 0.03])
 """Probability of tumour of eight patches in a row."""
