@@ -82,13 +82,14 @@ def tile_features(
         json.dumps({"name": c.name, "color": list(c.colour)}, separators=(",", ":"))
         for c in (*classes, CONTRIBUTES_LITTLE, UNLIKE_TRAINING, LEARNT_NOTHING)
     ]
+    little = table.little
     for start in range(0, len(chosen), TILES_A_BATCH):  # Python numbers for a batch at a time
         part = chosen[start : start + TILES_A_BATCH]
         boxes = frame.boxes(table.edges_px[part]).tolist()
         edges = table.edges_px[part].tolist()
         probability = table.probability[part]
         classed = np.argmax(probability, axis=1)
-        classed[table.little[part]] = len(classes)
+        classed[little[part]] = len(classes)
         if unjudged is not None:
             classed[unjudged[part]] = len(classes) + 1
         if not has_learnt:
