@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from pathology_scaat.errors import ManifestError
@@ -58,11 +58,7 @@ def assign_folds(
         # the prefixes keep a site and a patient of one name apart
         site = (sites or {}).get(patient)
         groups.setdefault(f"site {site}" if site else f"patient {patient}", []).append(patient)
-    if len(groups) < n_folds:
-        what = "sites" if sites else "patients with a label"
-        raise ManifestError(
-            "the cohort", f"has {len(groups)} {what} for {n_folds} folds", "ask for fewer folds"
-        )
+    refuse_too_few(len(groups), "sites" if sites else "patients with a label", n_folds)
     counts: dict[str, Counter[str]] = {
         name: Counter(labels[patient] for patient in members) for name, members in groups.items()
     }
@@ -90,19 +86,17 @@ def assign_folds(
     return found
 
 
-def refuse_too_few_patients(patients: Collection[str], n_folds: int) -> None:
-    """Refuse more folds than there are patients, before anything is tiled for them.
-
-    Whether all of them have labels is known later, where annotations have been read.
+def refuse_too_few(n: int, what: str, n_folds: int) -> None:
+    """Refuse more folds than there are patients, or sites; ``what`` are counted, in words.
 
     Raises
     ------
     ManifestError
-        If there are fewer patients than folds.
+        If there are fewer than folds.
     """
-    if len(patients) < n_folds:
+    if n < n_folds:
         raise ManifestError(
-            "the cohort", f"has {len(patients)} patients for {n_folds} folds", "ask for fewer folds"
+            "the cohort", f"has {n} {what} for {n_folds} folds", "ask for fewer folds"
         )
 
 

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from pathology_scaat.artifacts.fingerprint import file_sha256
-from pathology_scaat.cohort.column import columns_of
+from pathology_scaat.cohort.column import columns_of, groups_of
 from pathology_scaat.cohort.external import with_external_test
-from pathology_scaat.cohort.folds import refuse_too_few_patients
+from pathology_scaat.cohort.folds import refuse_too_few
 from pathology_scaat.cohort.manifest import Manifest
 from pathology_scaat.errors import ManifestError
 from pathology_scaat.execution.devices import require_device
@@ -40,6 +40,8 @@ class Prepared:
         Ids of the slides of the external test.
     subgroups : mapping of column to (mapping of slide id to value)
         Columns of the manifest by which performance is measured in groups.
+    sites : mapping of slide id to site, or None
+        Sites that stay in one fold; None where none are to.
     tile_config : TileConfig
         With the classes of the cohort, and what a given model needs.
     notes : tuple of str
@@ -53,6 +55,7 @@ class Prepared:
     cohort: Manifest
     external: tuple[str, ...]
     subgroups: Mapping[str, Mapping[str, str]]
+    sites: Mapping[str, str] | None
     tile_config: TileConfig
     notes: tuple[str, ...]
     inputs: Mapping[str, str]
@@ -88,12 +91,17 @@ def prepare(config: RunConfig) -> Prepared:
         cohort = with_external_test(cohort, tested, config.seed)
     if not cohort.rows:
         raise ManifestError("the cohort", "has no slides", "add at least one row")
-    if config.folds is not None:
-        own = {row.patient_id for row in cohort.rows if row.slide_id not in external}
-        refuse_too_few_patients(own, config.folds)
-    # A column that does not exist is refused now.
+    # A column that does not exist is refused now, as are too few patients; whether all of them
+    # have labels is known when annotations have been read.
     groups, said = columns_of(tables, config.subgroups)
     notes = [*cohort.notes, *said]
+    own = replace(cohort, rows=tuple(r for r in cohort.rows if r.slide_id not in external))
+    if config.folds is not None:
+        refuse_too_few(len({row.patient_id for row in own.rows}), "patients", config.folds)
+    sites: Mapping[str, str] | None = None
+    if config.preserve_site is not None:
+        sites, said = groups_of([(config.manifest, own)], config.preserve_site)
+        notes += said
     cohort = replace(cohort, notes=())  # the stages need not say them again
     tile_config = config.tile
     check_device(config.device, config.engine)
@@ -123,4 +131,6 @@ def prepare(config: RunConfig) -> Prepared:
     check_class_choices(
         config.train if model is None else None, config.explain, tile_config.class_names
     )
-    return Prepared(cohort, external, groups, tile_config, (*notes, *class_notes), inputs, model)
+    return Prepared(
+        cohort, external, groups, sites, tile_config, (*notes, *class_notes), inputs, model
+    )

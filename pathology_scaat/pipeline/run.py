@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pathology_scaat.artifacts.output_folder import claim_output
 from pathology_scaat.artifacts.readme import write_readme
 from pathology_scaat.artifacts.run_record import write_run_record
 from pathology_scaat.artifacts.status import StatusTable
-from pathology_scaat.cohort.column import groups_of
 from pathology_scaat.cohort.manifest import Manifest
 from pathology_scaat.patches import TileJob
 from pathology_scaat.pipeline.ahead import Ahead, ahead_job_of, helpers_for
@@ -162,6 +161,7 @@ def run(
                 cohort,
                 external,
                 groups,
+                ready.sites,
                 report,
                 tiled.usable,
                 overwrite,
@@ -264,6 +264,7 @@ def _by_folds(
     cohort: Manifest,
     external: Sequence[str],
     groups: Mapping[str, Mapping[str, str]],
+    sites: Mapping[str, str] | None,
     report: RunReport,
     slide_ids: Sequence[str],
     overwrite: bool,
@@ -275,12 +276,6 @@ def _by_folds(
     External slides, which none saw, are predicted by all of them together.
     """
     outside = set(external)
-    sites = None
-    if config.preserve_site is not None:
-        own = replace(cohort, rows=tuple(r for r in cohort.rows if r.slide_id not in outside))
-        sites, said = groups_of([(config.manifest, own)], config.preserve_site)
-        for note in said:
-            listener.note(note)
     plan = plan_folds(
         cohort, config.out, n_folds, config.train, config.seed,
         sites=sites, external=external, reporter=listener,

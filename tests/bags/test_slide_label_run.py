@@ -411,6 +411,10 @@ def test_the_command_says_what_is_wrong(cohort: Path, tmp_path: Path) -> None:
     many = scaat("run", "--manifest", cohort, "--out", tmp_path / "a", "--folds", 30)
     assert many.returncode == 2
     assert "has 24 patients for 30 folds" in many.stderr  # said before anything is tiled
+    sites = ("--folds", 3, "--preserve-site", "city")
+    site = scaat("run", "--manifest", cohort, "--out", tmp_path / "a", *sites)
+    assert site.returncode == 2
+    assert "city" in site.stderr  # before anything is tiled as well
     assert not (tmp_path / "a").exists()
 
 
