@@ -25,6 +25,7 @@ from torch import Tensor
 
 from pathology_scaat.training.bags.head import BagHead
 from pathology_scaat.training.bags.patch_meaning import least_said
+from pathology_scaat.training.bags.slopes import patch_probability
 
 Floats = NDArray[np.float64]
 
@@ -279,9 +280,9 @@ def measure_slide(
         found[f"drop_least_first/{name}"] = flipping.drop_least_first
     found["flipping/random"] = random_gain(head, slide, seed)
     with torch.no_grad():
-        parts = head.contributions(slide.features) * (len(slide.features) / slide.temperature)
-        own = parts.softmax(dim=1)[:, slide.target].cpu().numpy()
-    marked = marked_patches(head, slide, own >= least_said(parts.shape[1]), seed)
+        said = patch_probability(head.contributions(slide.features), slide.temperature)
+        own = said[:, slide.target].cpu().numpy()
+    marked = marked_patches(head, slide, own >= least_said(head.n_classes), seed)
     if marked is not None:
         found |= {
             "marked_share": marked.share,

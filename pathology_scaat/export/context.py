@@ -119,7 +119,7 @@ class Context:
         shown = self.pictures.examined.shown(self.config.draw_unlike)
         found = find_regions(
             self.slide_map, self.qupath_frame, self.config, threshold, shown,
-            self.facts.least_said(len(self.slide_map.meta.class_names)),
+            self.pictures.least_said,
         )  # fmt: skip
         if found.n_left_out:
             self.notes.append(
