@@ -24,6 +24,7 @@ from pathology_scaat.evaluation.performance.survival import (
 from pathology_scaat.pipeline.head_folds import Member
 from pathology_scaat.pipeline.head_scoring import Scored
 from pathology_scaat.pipeline.reporting import Reporter
+from pathology_scaat.training.bundle_quality import read_first
 
 RULE = (
     "a head on features: the sum of what the patches of a bag contribute, a log hazard; a bag is "
@@ -98,7 +99,8 @@ def publish_survival(
         judged, words = _judged(own)
         record = measure_risks(judged, words, subgroups=subgroups, seed=seed)
         looks = record_test(folder, words, record["predictions_fingerprint"]) if judged else 0
-        record |= {"prediction": how, "earlier_looks_at_these_cases": looks, "notes": said}
+        record |= {"prediction": how, "earlier_looks_at_these_cases": looks, "notes": said,
+                   "read_first": list(read_first(said))}  # fmt: skip
         write_survival(folder, record, stem)
         records.append(record)
     for stem in STEMS[len(records) :]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -17,6 +18,11 @@ of everything."""
 def nothing_learnt_warning(why: str) -> str:
     """That a model has learnt nothing, and ``why``, as a sentence; empty where it has learnt."""
     return f"{NOTHING_LEARNT}: {why}." if why else ""
+
+
+def read_first(notes: Iterable[str]) -> tuple[str, ...]:
+    """Notes that no figure is to be read without: that a model has learnt nothing."""
+    return tuple(note for note in notes if NOTHING_LEARNT in note)
 
 
 class Estimate(BaseModel):

@@ -27,6 +27,7 @@ from pathology_scaat.evaluation.performance.levels import measure_level, with_th
 from pathology_scaat.evaluation.performance.predictions import Prediction
 from pathology_scaat.evaluation.performance.report import measure_performance
 from pathology_scaat.evaluation.performance.report_files import markdown, write_performance
+from pathology_scaat.evaluation.performance.survival import survival_markdown
 from pathology_scaat.training.bundle_quality import NOTHING_LEARNT
 
 NAMES = ("normal", "tumour")
@@ -306,3 +307,16 @@ def test_that_the_model_has_learnt_nothing_is_read_before_any_figure(tmp_path: P
     assert found.as_dict()["read_first"] == [note]
     write_performance(tmp_path, found)
     assert NOTHING_LEARNT in (tmp_path / "performance_slides.svg").read_text()
+
+
+def test_of_survival_as_well() -> None:
+    note = f"{NOTHING_LEARNT}: its C-index on the validation patients is 0.480; guessing gives 0.5."
+    record = {
+        "evaluated_on": "test patients", "n": 9, "n_events": 4, "c_index": 0.5,
+        "intervals_95": {"c_index": None}, "definition": "d", "intervals": "i",
+        "notes": ["Something else.", note],
+    }  # fmt: skip
+    page = survival_markdown(record).splitlines()
+    assert page[2] == f"> **{note}**"
+    assert sum(note in line for line in page) == 1
+    assert "- Something else." in page

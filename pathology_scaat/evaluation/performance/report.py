@@ -30,7 +30,7 @@ from pathology_scaat.evaluation.performance.who_counts import (
     mark_known_patients,
     notes_of_left_out,
 )
-from pathology_scaat.training.bundle_quality import NOTHING_LEARNT
+from pathology_scaat.training.bundle_quality import read_first
 
 SCHEMA_NAME = "pathology_scaat.performance"
 SCHEMA_VERSION = 1
@@ -85,7 +85,7 @@ class Performance:
     @property
     def read_first(self) -> tuple[str, ...]:
         """Notes that no figure is to be read without: a model has learnt nothing."""
-        return tuple(note for note in self.notes if NOTHING_LEARNT in note)
+        return read_first(self.notes)
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON; the measures of patients also stand at the top."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from pathology_scaat.artifacts.atomic import write_text_if_changed
@@ -17,7 +17,7 @@ from pathology_scaat.evaluation.performance.measures import ECE_BINS
 from pathology_scaat.evaluation.performance.predictions import PATIENT_RULE
 from pathology_scaat.evaluation.performance.report import Performance
 from pathology_scaat.evaluation.performance.subgroups import cell, few_lines, subgroup_lines
-from pathology_scaat.training.bundle_quality import NOTHING_LEARNT
+from pathology_scaat.training.bundle_quality import NOTHING_LEARNT, read_first
 
 STEMS = ("performance", "performance_external")
 """Names of an evaluation's files: the only one or that by folds, and that of an external cohort
@@ -137,12 +137,23 @@ def estimates_csv(rows: Iterable[tuple[str, str, str, Estimate, int]]) -> str:
     return text.getvalue()
 
 
+def warning_lines(notes: Sequence[str]) -> list[str]:
+    """Lines that stand before all figures: what of the notes is to be read first."""
+    return [line for note in read_first(notes) for line in (f"> **{note}**", "")]
+
+
+def note_lines(notes: Sequence[str]) -> list[str]:
+    """Lines of the other notes, below the figures."""
+    first = read_first(notes)
+    return [f"- {note}" for note in notes if note not in first]
+
+
 def markdown(performance: Performance) -> str:
     p = performance
     lines = [
         "# Performance",
         "",
-        *(line for note in p.read_first for line in (f"> **{note}**", "")),
+        *warning_lines(p.notes),
         f"On {p.evaluated_on}: {p.slide.n} slides of {p.patient.n} patients "
         f"({', '.join(f'{name} {n}' for name, n in p.patient.counts.items())} patients). "
         f"Positive class: {p.positive_class}.",
@@ -182,7 +193,7 @@ def markdown(performance: Performance) -> str:
     lines += abstention_lines(p.abstention)
     lines += ["## How", "", f"- Slides: {p.how.get('rule', '')}; {p.how.get('calibration', '')}."]
     lines.append(f"- Patients: {PATIENT_RULE}.")
-    lines += [f"- {note}" for note in p.notes if note not in p.read_first]
+    lines += note_lines(p.notes)
     if p.tests_before:
         lines.append(LOOKS.format(n=p.tests_before))
     return "\n".join(lines) + "\n"

@@ -17,7 +17,12 @@ from pathology_scaat.artifacts.checksums import checked_json_text
 from pathology_scaat.artifacts.fingerprint import fingerprint
 from pathology_scaat.artifacts.table_cells import safe_cell
 from pathology_scaat.evaluation.performance.bootstrap import N_RESAMPLES, Estimate, intervals
-from pathology_scaat.evaluation.performance.report_files import LOOKS, estimates_csv
+from pathology_scaat.evaluation.performance.report_files import (
+    LOOKS,
+    estimates_csv,
+    note_lines,
+    warning_lines,
+)
 from pathology_scaat.evaluation.performance.subgroups import NOT_COMPARED, cell, patient_groups
 from pathology_scaat.metrics.functional.survival import concordance
 
@@ -223,6 +228,7 @@ def survival_markdown(record: Mapping[str, Any]) -> str:
     lines = [
         "# Performance",
         "",
+        *warning_lines(record.get("notes", ())),
         f"On {record['evaluated_on']}: {record['n']} patients, {record['n_events']} events.",
         "",
         f"C-index {_estimate(record).text()}.",
@@ -237,7 +243,7 @@ def survival_markdown(record: Mapping[str, Any]) -> str:
     for column, parts in record.get("subgroups", {}).items():
         lines += [f"## By {column} (patients)", "", *_table(column, parts), NOT_COMPARED, ""]
     lines += ["## Refer to a pathologist", "", f"Not given: {NO_REFERRAL}.", ""]
-    lines += [f"- {note}" for note in record.get("notes", ())]
+    lines += note_lines(record.get("notes", ()))
     if looks := record.get("earlier_looks_at_these_cases"):
         lines.append(LOOKS.format(n=looks))
     return "\n".join([*lines, ""])
