@@ -50,8 +50,9 @@ def fit(
     """
     torch.manual_seed(seed)
     model = make_network(network, data.images.shape[1]).to(device)
-    if device.type == "cuda":
-        model = model.to(memory_format=torch.channels_last)  # as tensor cores want it
+    if device.type == "cuda" or network == "lite0":
+        # as tensor cores want it, and twice as fast for convolutions by channel on processors
+        model = model.to(memory_format=torch.channels_last)
     rng = torch.Generator().manual_seed(seed)
     pixels = as_tensor(data, device)
     labels = torch.from_numpy(data.labels).to(device)
