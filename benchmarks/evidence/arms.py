@@ -75,6 +75,7 @@ ARMS: dict[str, Arm] = {
     "staged-instance": _scaat(16, start=0.5, sample_scale="instance"),
     "staged-two-steps": _scaat(16, start=0.5, steps=2),
     "staged-unmasked25": _scaat(16, start=0.5, unmasked_share=0.25),
+    "staged-teacher": _scaat(16, start=0.5, saliency="ema-teacher"),
     "staged-density": Arm(
         "scaat",
         {"eps": 0.09, "start": 0.5, "colour_space": "optical-density"},

@@ -25,7 +25,8 @@ import yaml
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from data import Benchmark, load_once
-from run import A_CORE, cell_path, cells, machine
+from numpy.typing import NDArray
+from run import A_CORE, CALLED, cell_path, cells, machine
 from stored import comparison_from
 
 from pathology_scaat.artifacts.atomic import write_json
@@ -33,6 +34,7 @@ from pathology_scaat.evaluation.comparison import Comparison, compare_measuremen
 from pathology_scaat.evaluation.comparison_report import comparison_markdown, draw_comparison
 from pathology_scaat.evaluation.measurement import Measurement
 from pathology_scaat.evaluation.protocol import ProtocolConfig
+from pathology_scaat.metrics.functional.statistics import clustered_mean, holm
 
 Found = dict[str, dict[int, Measurement]]
 Facts = dict[str, list[dict[str, Any]]]
@@ -62,9 +64,13 @@ def primary_for(bench: Benchmark, config: dict[str, Any]) -> str:
     return named if has_masks or not named.startswith("pixel") else "srg/blur/probability"
 
 
-def shortcut_table(found: Found) -> list[dict[str, Any]]:
-    """Reliance on a shortcut, an arm a row (means and ranges over seeds)."""
-    rows = []
+def shortcut_table(found: Found, groups: NDArray[np.str_]) -> list[dict[str, Any]]:
+    """Reliance on a shortcut, an arm a row (means and ranges over seeds).
+
+    Where images were kept one by one: the share called tumour against plain training's, over the
+    seeds that both have, with an interval over seeds and patients, corrected for the arms.
+    """
+    rows: list[dict[str, Any]] = []
     for arm, by_seed in found.items():
         facts = [m.facts for m in by_seed.values()]
         mass = [float(f["shortcut_mass"]) / float(f["shortcut_area"]) for f in facts]
@@ -74,25 +80,45 @@ def shortcut_table(found: Found) -> list[dict[str, Any]]:
              "by_seed": mass, "called_positive_with_shortcut": float(np.mean(called)),
              "called_by_seed": called}
         )  # fmt: skip
+        shared = sorted(set(by_seed) & set(found["plain"]))
+        pairs = [(by_seed[s].values.get(CALLED), found["plain"][s].values.get(CALLED))
+                 for s in shared]  # fmt: skip
+        differences = [a - b for a, b in pairs if a is not None and b is not None]
+        if arm != "plain" and differences:
+            rows[-1]["called_against_plain"] = clustered_mean(differences, groups).as_dict()
+    judged = [r["called_against_plain"] for r in rows if "called_against_plain" in r]
+    for one, corrected in zip(judged, holm([r["p_value"] for r in judged]), strict=True):
+        one["p_holm"] = corrected
     return rows
 
 
 def shortcut_markdown(rows: list[dict[str, Any]]) -> str:
+    judged = any("called_against_plain" in r for r in rows)
     lines = [
         "",
         "Shortcut put on every test image (in training it agreed with the class in 90 %). "
-        "Saliency per area: 1 = no more than elsewhere. Called tumour: 0.5 is right.",
+        "Saliency per area: 1 = no more than elsewhere. Called tumour: 0.5 is right."
+        + (" p: corrected for the arms." if judged else ""),
         "",
-        "| arm | saliency on the shortcut per area (by seed) | called tumour (by seed) |",
-        "|---|---|---|",
+        "| arm | saliency on the shortcut per area (by seed) | called tumour (by seed) |"
+        + (" called tumour − plain | p |" if judged else ""),
+        "|---|---|---|" + ("---|---|" if judged else ""),
     ]
     for r in rows:
         by = " ".join(f"{v:.1f}" for v in r["by_seed"])
         called = " ".join(f"{v:.2f}" for v in r["called_by_seed"])
-        lines.append(
+        line = (
             f"| {r['arm']} | {r['saliency_on_shortcut_per_area']:.1f} ({by}) | "
             f"{r['called_positive_with_shortcut']:.2f} ({called}) |"
         )
+        if judged:
+            d = r.get("called_against_plain")
+            line += (
+                f" {d['value']:+.3f} ({d['low']:+.3f} to {d['high']:+.3f}) | {d['p_holm']:.2g} |"
+                if d
+                else " | |"
+            )
+        lines.append(line)
     return "\n".join([*lines, ""])
 
 
@@ -230,7 +256,7 @@ def report(
         single = compared(bench, found, seeds[:1], config, data)
         content["comparison_one_seed"] = single.as_dict()
     if bench.marked_test is not None:
-        content["shortcut"] = shortcut_table(found)
+        content["shortcut"] = shortcut_table(found, bench.marked_test.groups)
     plain = list(found["plain"].values())
     known = ("chance", "centre", "haematoxylin", "random_weights")
     content["baselines"] = {

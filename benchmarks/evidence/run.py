@@ -45,6 +45,9 @@ from pathology_scaat.metrics.functional.calibration import (
 from pathology_scaat.metrics.functional.ranking import mass_accuracy
 from pathology_scaat.saliency.attribution import attribution
 
+CALLED = "called_positive_with_shortcut"
+"""1 for each test image called positive with the shortcut on it, else 0."""
+
 A_CORE = "one core of"
 """How the words for a machine begin where it was no GPU."""
 
@@ -97,11 +100,11 @@ def shortcut_scores(
         shares.append(mass_accuracy(maps, masks).cpu())
     share = torch.cat(shares).numpy()
     area = marked.masks.mean((1, 2))
-    logits = logits_of(model, marked, device)
+    called = (logits_of(model, marked, device).argmax(1) == 1).astype(np.float64)
     return (
         {"shortcut_mass": float(share.mean()), "shortcut_area": float(area.mean()),
-         "called_positive_with_shortcut": float((logits.argmax(1) == 1).mean())},
-        {"shortcut_mass_per_area": share / area},
+         "called_positive_with_shortcut": float(called.mean())},
+        {"shortcut_mass_per_area": share / area, CALLED: called},
     )  # fmt: skip
 
 
