@@ -3,7 +3,8 @@
 Every method that takes the network is asked the same of: planted tumour (``planted.py``, the answer
 is known) at 48 px, a residual network of 8 to 32 channels or a vision transformer of 36 tokens
 without pretraining, or a pretrained EfficientNet-Lite0 (twice the size; SCAAT_LITE0 names the
-weights, see ``pretrained.py``), five seeds of weights and data. Measured on tumour patches of other patients:
+weights, see ``pretrained.py``), five seeds of weights and data. Measured on tumour patches of
+other patients:
 
 * ``weights_50``, ``weights_100``: rank correlation of a map with that of the same network whose
   layers, the upper half or all, were shuffled from the output down (cascade; Adebayo et al. 2018);
@@ -91,8 +92,9 @@ def trained(name: str, pixels: Tensor, labels: Tensor, seed: int) -> nn.Module:
     model = new_network(name).train()
     rng = torch.Generator().manual_seed(seed)
     setting = SETTINGS[name]
+    epochs, batch = int(setting["epochs"]), int(setting["batch"])
     _cycle(model, make_method("plain", model, seed=seed), pixels, labels,
-           int(setting["epochs"]), setting["rate"], int(setting["batch"]), 1000 * seed, rng)  # fmt: skip
+           epochs, setting["rate"], batch, 1000 * seed, rng)  # fmt: skip
     return model.eval()
 
 
