@@ -31,6 +31,10 @@ class _Ordered(TyperGroup):
         return [*known, *(name for name in found if name not in known)]
 
 
+def _name_of(function: Any) -> str:
+    return get_command_name(function.__name__)
+
+
 class _Application(typer.Typer):
     """Builds the parser of the command that is called, of twenty; without one, of all."""
 
@@ -41,8 +45,7 @@ class _Application(typer.Typer):
         called = [
             command
             for command in self.registered_commands
-            if first
-            == (command.name or get_command_name(getattr(command.callback, "__name__", "")))
+            if first == (command.name or _name_of(command.callback))
         ]
         one = copy.copy(self)
         one.registered_commands = called or self.registered_commands
