@@ -135,7 +135,8 @@ def _shifted_rows(values: NDArray[np.float32], at: NDArray[np.float32]) -> NDArr
     index[index == side] = 0
     below_share *= flat[index * side + columns]
     found += below_share
-    return found.astype(np.float32)
+    out: NDArray[np.float32] = found.astype(np.float32)
+    return out
 
 
 def _fibre_tile(

@@ -46,7 +46,7 @@ class Extension:
 
 
 @lru_cache(maxsize=1)
-def _entry_points(path: tuple[str, ...]) -> metadata.EntryPoints:
+def _entry_points(path: tuple[str, ...]) -> Any:
     """Those of every group: reading what is installed costs the same for one group as for all."""
     return metadata.entry_points()
 

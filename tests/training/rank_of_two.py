@@ -33,4 +33,7 @@ def average(job: str, address: str, rank: str, out: str) -> None:
 
 
 if __name__ == "__main__":
-    {"train": train, "average": average}[sys.argv[1]](*sys.argv[2:])
+    if sys.argv[1] == "train":
+        train(*sys.argv[2:])
+    else:
+        average(*sys.argv[2:])
