@@ -39,8 +39,8 @@ NOT_OF_LABELS = (
 )
 """What is to be said of a model for several labels."""
 
-_NAMED: set[str] = set()
-"""Names of classes that TorchScript has given away in this process."""
+_traced: set[str] = set()
+"""Classes of modules that this process has traced."""
 
 
 class Calibrated(nn.Module):
@@ -86,9 +86,12 @@ def write_wsinfer_model(folder: Path, model: nn.Module, config: BundleConfig) ->
         # tracing is how these programs want it; torch announces its successor at each call
         warnings.simplefilter("ignore", DeprecationWarning)
         warnings.simplefilter("ignore", torch.jit.TracerWarning)  # type: ignore[attr-defined]
-        _take_names(plain)
+        # the first trace of a class in a process leaves its name unnumbered: the next numbers all
         # (not frozen: frozen weights are constants, which .to(device) does not move)
-        script = torch.jit.trace(plain, example, check_trace=False)  # type: ignore[no-untyped-call]
+        classes = {f"{type(m).__module__}.{type(m).__qualname__}" for m in plain.modules()}
+        for _ in range(1 if classes <= _traced else 2):
+            script = torch.jit.trace(plain, example, check_trace=False)  # type: ignore[no-untyped-call]
+        _traced.update(classes)
     traced = io.BytesIO()  # given a path on a full disk, torch ends the process
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
@@ -99,25 +102,6 @@ def write_wsinfer_model(folder: Path, model: nn.Module, config: BundleConfig) ->
         target.check()
     write_json(folder / "config.json", wsinfer_config(config))
     (folder / "README.md").write_text(wsinfer_readme(config), encoding="utf-8")
-
-
-class _Nothing(nn.Module):
-    def forward(self, image: Tensor) -> Tensor:
-        return image
-
-
-def _take_names(model: nn.Module) -> None:
-    """Have TorchScript number the classes of a model in its first trace as in all later ones.
-
-    The first class of a name in a process gets the name itself, and the file would tell whether
-    another model was written before. So the names are given to modules that do nothing.
-    """
-    for kind in {type(module) for module in model.modules()}:
-        name = torch._jit_internal._qualified_name(kind)
-        if name not in _NAMED:
-            taken = type("_Taken", (_Nothing,), {"_jit_override_qualname": name})
-            torch.jit.trace(taken(), torch.zeros(1), check_trace=False)  # type: ignore[no-untyped-call]
-            _NAMED.add(name)
 
 
 def wsinfer_readme(config: BundleConfig) -> str:

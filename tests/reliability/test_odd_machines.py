@@ -108,15 +108,14 @@ NOBODY = ("unshare", "--user", "--map-user=54321", "--map-group=54321")
 
 @pytest.fixture(scope="module")
 def installation() -> Iterator[Path]:
-    """The package where nobody can write, byte-compiled as pip does, without compiled kernels."""
+    """The package where nobody can write, without anything compiled."""
     probe = [*NOBODY, sys.executable, "-c", "pass"]
     if shutil.which("unshare") is None or subprocess.run(probe, check=False).returncode:
         pytest.skip("no user namespace can be made here")
     top = Path(tempfile.mkdtemp(prefix="scaat-read-only-"))
     shutil.copytree(
-        PACKAGE, top / "site" / "pathology_scaat",
-        ignore=shutil.ignore_patterns("*.nb?", "*.tmp.*", "*.pyc.*"),
-    )  # fmt: skip
+        PACKAGE, top / "site" / "pathology_scaat", ignore=shutil.ignore_patterns("__pycache__")
+    )
     folders = [top / "site", *(p for p in (top / "site").rglob("*") if p.is_dir())]
     for folder in folders:
         folder.chmod(0o555)
