@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+import sys
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
+from typer.main import get_command_name
 
 from pathology_scaat import __version__
 from pathology_scaat.cli.output import stdout
@@ -28,7 +31,28 @@ class _Ordered(TyperGroup):
         return [*known, *(name for name in found if name not in known)]
 
 
-app = typer.Typer(
+def _name_of(function: Any) -> str:
+    return get_command_name(function.__name__)
+
+
+class _Application(typer.Typer):
+    """Builds the parser of the command that is called, of twenty; without one, of all."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Parse the words given, or else the command line, and run what they name."""
+        words = args[0] if args else kwargs.get("args")
+        first = next(iter(sys.argv[1:] if words is None else words), None)
+        called = [
+            command
+            for command in self.registered_commands
+            if first == (command.name or _name_of(command.callback))
+        ]
+        one = copy.copy(self)
+        one.registered_commands = called or self.registered_commands
+        return typer.Typer.__call__(one, *args, **kwargs)
+
+
+app = _Application(
     name="scaat",
     cls=_Ordered,
     help="From a folder of whole-slide images to slide-level saliency maps that open in QuPath.",

@@ -14,6 +14,9 @@ from pathology_scaat.cli.output import Json, put_values, stderr, stdout
 from pathology_scaat.cli.output import note as add_note
 from pathology_scaat.errors import BatchError, UsageError
 
+MOST_LABELS = 10
+"""Labels that are printed with their counts."""
+
 
 @app.command("make-manifest", short_help="A manifest from tables of CLAM or STAMP.")
 def make_manifest(
@@ -34,7 +37,9 @@ def make_manifest(
     as_json: Json = False,
 ) -> None:
     """Make a manifest from the tables of CLAM or STAMP; nothing is left out unsaid."""
-    from pathology_scaat.cohort.manifest import write_manifest
+    from collections import Counter
+
+    from pathology_scaat.cohort.manifest import manifest_text, write_manifest
     from pathology_scaat.cohort.peer_tables import clam_manifest, stamp_manifest
 
     if (slide_table is None) != (target is None):
@@ -47,16 +52,26 @@ def make_manifest(
         found = stamp_manifest(table, slide_table, slides, target)
     else:
         found = clam_manifest(table, slides, splits)
+    if to.exists() and to.read_bytes() != manifest_text(found, to.absolute().parent).encode():
+        raise UsageError(
+            f"--to {to.name}", "is there already and says something else",
+            "give another name, or move it away",
+        )  # fmt: skip
     write_manifest(found, to)
     for note in found.notes:
         add_note(note)
         stdout.print(note, markup=False, highlight=False)
     put_values(manifest=to, n_slides=len(found.rows))
     labelled = sum(row.label is not None for row in found.rows)
-    put_values(n_labelled=labelled)
+    counts = Counter(row.label for row in found.rows if row.label is not None)
+    put_values(n_labelled=labelled, labels=dict(counts))
     stdout.print(
         f"{to}: {len(found.rows)} slides, {labelled} with a label", markup=False, highlight=False
     )
+    for label, count in counts.most_common(MOST_LABELS):
+        stdout.print(f"  {count} '{label}'", markup=False, highlight=False)
+    if len(counts) > MOST_LABELS:
+        stdout.print(f"  and {len(counts) - MOST_LABELS} other labels", highlight=False)
 
 
 @app.command("import-annotations", short_help="Labels from annotations corrected in QuPath.")

@@ -167,10 +167,8 @@ def _fold_or_split(row: dict[str, str]) -> dict[str, str]:
     return row
 
 
-def write_manifest(manifest: Manifest, path: Path | str) -> None:
-    """Write a manifest as CSV (UTF-8, commas), with paths relative to it where possible."""
-    path = Path(path)
-    base = path.absolute().parent
+def manifest_text(manifest: Manifest, base: Path) -> str:
+    """A manifest as CSV (commas), with paths relative to the folder ``base`` where possible."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
@@ -183,8 +181,15 @@ def write_manifest(manifest: Manifest, path: Path | str) -> None:
                 value = value.as_posix()
             cells.append("" if value is None else str(value))
         writer.writerow(cells)
+    return text.getvalue()
+
+
+def write_manifest(manifest: Manifest, path: Path | str) -> None:
+    """Write a manifest as CSV (UTF-8, commas), with paths relative to it where possible."""
+    path = Path(path)
     with atomic_path(path) as partial:
-        partial.write_text(text.getvalue(), encoding="utf-8", newline="")
+        text = manifest_text(manifest, path.absolute().parent)
+        partial.write_text(text, encoding="utf-8", newline="")
 
 
 def assign_splits(

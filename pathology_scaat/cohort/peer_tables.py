@@ -53,8 +53,14 @@ def clam_manifest(table: Path, slides: Path, splits: Path | None = None) -> Mani
         for cells, line in zip(read.rows, read.lines, strict=True)
     ]
     _refuse_twice(rows, table.name)
+    alone = sum(not cells[column["case_id"]].strip() for cells in read.rows)
+    said = (
+        *read.notes,
+        *_counted(alone, "has", "have", "no case_id: each counts as a patient of its own"),
+        *_not_named(files, (row.slide_id for row in rows), table.name),
+    )
     if splits is None:
-        return Manifest(tuple(rows), read.notes)
+        return Manifest(tuple(rows), said)
     split_of = clam_splits(splits)
     known = {row.slide_id for row in rows}
     if unknown := sorted(set(split_of) - known):
@@ -65,7 +71,7 @@ def clam_manifest(table: Path, slides: Path, splits: Path | None = None) -> Mani
     notes: tuple[str, ...] = ()
     if len(kept) < len(rows):
         notes = (f"{len(rows) - len(kept)} slide(s) are in no split of {splits.name}: left out",)
-    return Manifest(kept, (*read.notes, *notes))
+    return Manifest(kept, (*notes, *said))
 
 
 def clam_splits(path: Path) -> dict[str, str]:
@@ -128,8 +134,12 @@ def stamp_manifest(clini: Path, slide_table: Path, slides: Path, target: str) ->
     column = _columns(listed, slide_table.name, ("PATIENT", "FILENAME"))
     files = _files_by_stem(slides)
     rows, n_unknown, n_unlabelled = [], 0, 0
+    named: list[str] = []
+    without = dict.fromkeys(label_of)
     for cells, line in zip(listed.rows, listed.lines, strict=True):
         patient = cells[column["PATIENT"]].strip()
+        named.append(_stem(cells[column["FILENAME"]].strip()))
+        without.pop(patient, None)
         if patient not in label_of:
             n_unknown += 1
             continue
@@ -149,6 +159,11 @@ def stamp_manifest(clini: Path, slide_table: Path, slides: Path, target: str) ->
         notes.append(f"{n_unknown} slide(s) of patients that {clini.name} does not name: left out")
     if n_unlabelled:
         notes.append(f"{n_unlabelled} slide(s) of patients without a value of {target}: left out")
+    if without:
+        notes.append(
+            f"{len(without)} patient(s) of {clini.name} have no slide in {slide_table.name}"
+        )
+    notes += _not_named(files, named, slide_table.name)
     return Manifest(tuple(rows), (*clinical.notes, *listed.notes, *notes))
 
 
@@ -208,8 +223,35 @@ def _row(
 
 
 def _refuse_twice(rows: Iterable[ManifestRow], subject: str) -> None:
+    """Neither an id nor a file may stand in two rows: a file has its name with and without ending.
+
+    Raises
+    ------
+    ManifestError
+        If one does.
+    """
     seen: set[str] = set()
+    files: dict[str, str] = {}
     for row in rows:
         if row.slide_id in seen:
             raise ManifestError(subject, f"names slide '{row.slide_id}' twice", "keep one row")
         seen.add(row.slide_id)
+        other = files.setdefault(str(row.slide_path), row.slide_id)
+        if other != row.slide_id:
+            raise ManifestError(
+                subject, f"names one file twice, as '{other}' and '{row.slide_id}'", "keep one row"
+            )
+
+
+def _counted(count: int, one: str, several: str, what: str) -> tuple[str, ...]:
+    """A note of how many slides something is the case for; none where there are none."""
+    return (f"{count} slide(s) {one if count == 1 else several} {what}",) if count else ()
+
+
+def _not_named(
+    files: Mapping[str, list[Path]], named: Iterable[str], table: str
+) -> tuple[str, ...]:
+    """A note of how many files of the folder no row names."""
+    every = {str(path) for paths in files.values() for path in paths}
+    every -= {str(path) for name in named for path in files.get(name, [])}
+    return _counted(len(every), "of the folder is", "of the folder are", f"in no row of {table}")

@@ -16,6 +16,7 @@ from skimage.measure import find_contours
 
 from pathology_scaat.artifacts.atomic import atomic_path
 from pathology_scaat.slides.base import RgbImage
+from pathology_scaat.slides.painted import PAINTED_BY
 
 TILE_PX = 256
 JPEG_QUALITY = 88
@@ -40,7 +41,8 @@ def write_slide(path: Path, rgb: RgbImage, mpp: float, aperio: bool) -> None:
     """Write a pyramidal, tiled JPEG TIFF (levels 1, 4, 16), byte for byte the same each time.
 
     With ``aperio`` it is an Aperio-style file whose µm/px stands in the description;
-    otherwise a generic TIFF whose µm/px stands in the resolution tags.
+    otherwise a generic TIFF whose µm/px stands in the resolution tags. Its tag Software says that
+    it is painted.
     """
     levels = [rgb]
     while min(levels[-1].shape[:2]) > 512 and len(levels) < 4:
@@ -69,7 +71,7 @@ def write_slide(path: Path, rgb: RgbImage, mpp: float, aperio: bool) -> None:
                 resolutionunit="CENTIMETER",
                 description=description,
                 metadata=None,
-                software=False,
+                software=PAINTED_BY,
             )
 
 

@@ -10,6 +10,7 @@ that colour alone carries no information.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,9 +34,11 @@ class NucleusSprites:
     lymphocyte: list[Sprite]
 
 
+@cache
 def _canvas(half: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    rows, cols = np.mgrid[-half : half + 1, -half : half + 1].astype(np.float32)
-    return rows, cols
+    both = np.mgrid[-half : half + 1, -half : half + 1].astype(np.float32)
+    both.flags.writeable = False  # kept for the next sprite of that size
+    return both[0], both[1]
 
 
 def _nucleus(

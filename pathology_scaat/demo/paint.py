@@ -22,6 +22,8 @@ from pathology_scaat.slides.base import RgbImage
 HEMATOXYLIN = (0.60, 0.73, 0.33)
 EOSIN = (0.13, 0.88, 0.46)
 BAND_ROWS = 512
+NARROW_PX = 3.0
+"""Standard deviation below which a filter is faster than a transform."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,11 @@ class _Upsampler:
         lines: NDArray[np.float32] = values[r] * (1 - fr) + values[r + 1] * fr
         c = np.minimum(self.position.astype(int), last)
         fc = (self.position - c).astype(np.float32)
-        out: NDArray[np.float32] = lines[:, c] * (1 - fc) + lines[:, c + 1] * fc
+        out: NDArray[np.float32] = np.take(lines, c, axis=1)
+        out *= 1 - fc
+        right = np.take(lines, c + 1, axis=1)
+        right *= fc
+        out += right
         return out
 
 
@@ -89,10 +95,13 @@ def _soft(values: NDArray[np.float32], width: float) -> NDArray[np.float32]:
 def _smoothed_around(
     values: NDArray[np.float32], sigma_px: float, axis: int
 ) -> NDArray[np.float32]:
-    """``ndimage.gaussian_filter1d`` of mode "wrap", where it is wide: many times as fast.
+    """``ndimage.gaussian_filter1d`` of mode "wrap"; where it is wide many times as fast.
 
     In double precision, and so the same but for the rounding of the last bit.
     """
+    if sigma_px < NARROW_PX:
+        narrow: NDArray[np.float32] = ndimage.gaussian_filter1d(values, sigma_px, axis, mode="wrap")
+        return narrow
     length = values.shape[axis]
     reach = int(4 * sigma_px + 0.5)  # as far as ndimage goes
     offsets = np.arange(-reach, reach + 1)
@@ -101,13 +110,42 @@ def _smoothed_around(
     shape = (-1, 1) if axis == 0 else (1, -1)
     # of a symmetric kernel, and so real
     response = fft.rfft(kernel).real.reshape(shape)
-    lines = fft.rfft(values.astype(np.float64), axis=axis) * response
+    lines = fft.rfft(values.astype(np.float64), axis=axis)
+    lines *= response
     out: NDArray[np.float32] = fft.irfft(lines, length, axis=axis).astype(np.float32)
     return out
 
 
-def _fibre_tile(rng: np.random.Generator, side: int, px_per_um: float) -> NDArray[np.float32]:
-    """Wavy collagen bundles that repeat without a seam, values about -1 to 1."""
+def _shifted_rows(values: NDArray[np.float32], at: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Between the rows of a square (N, N) without a seam: at row ``at`` (n, m) of each column.
+
+    As ``ndimage.map_coordinates`` of order 1 and mode "grid-wrap", to the last bit.
+    """
+    side = values.shape[0]
+    position = at.astype(np.float64)
+    above = np.floor(position)
+    below_share = position - above
+    index = above.astype(np.int32)
+    index %= side
+    columns = np.arange(at.shape[1], dtype=np.int32)
+    flat = values.ravel()
+    found = flat[index * side + columns].astype(np.float64)
+    found *= 1 - below_share
+    index += 1
+    index[index == side] = 0
+    below_share *= flat[index * side + columns]
+    found += below_share
+    out: NDArray[np.float32] = found.astype(np.float32)
+    return out
+
+
+def _fibre_tile(
+    rng: np.random.Generator, side: int, px_per_um: float, size_px: int
+) -> NDArray[np.float32]:
+    """Wavy collagen bundles that repeat without a seam, values about -1 to 1.
+
+    Of a tile larger than the slide, ``size_px``, only the part that is seen.
+    """
 
     def strands(across_um: float, along_um: float) -> NDArray[np.float32]:
         noise = rng.standard_normal((side, side)).astype(np.float32)
@@ -118,22 +156,26 @@ def _fibre_tile(rng: np.random.Generator, side: int, px_per_um: float) -> NDArra
         return out
 
     mix = 0.55 * strands(0.55, 5) + 0.7 * strands(1.2, 12) + 0.75 * strands(4.5, 16)
-    rows, cols = np.mgrid[0:side, 0:side].astype(np.float32)
+    seen = min(side, size_px)
+    rows, cols = np.mgrid[0:seen, 0:seen].astype(np.float32)
     turn = 2 * np.pi / side
     wave = (
         5.0 * px_per_um * np.sin(turn * (5 * cols + 2 * rows))
         + 3.0 * px_per_um * np.sin(turn * (9 * cols - 6 * rows) + 1.0)
         + 14 * px_per_um * np.sin(turn * (cols - 2 * rows) + 2.0)
     )
-    warped = ndimage.map_coordinates(mix, [rows + wave, cols], order=1, mode="grid-wrap")
+    warped = _shifted_rows(mix, rows + wave)
     grain = ndimage.gaussian_filter(
         rng.standard_normal((side, side)).astype(np.float32), 0.4 * px_per_um, mode="wrap"
     )
-    out: NDArray[np.float32] = np.clip(warped / 1.9 + 0.25 * grain / grain.std(), -1.2, 1.2)
+    grain = 0.25 * grain[:seen, :seen] / grain.std()
+    out: NDArray[np.float32] = np.clip(warped / 1.9 + grain, -1.2, 1.2)
     return out
 
 
 def _tiled(tile: NDArray[np.float32], start: int, stop: int, width: int) -> NDArray[np.float32]:
+    if stop <= tile.shape[0] and width <= tile.shape[1]:
+        return tile[start:stop, :width]
     rows = np.arange(start, stop) % tile.shape[0]
     cols = np.arange(width) % tile.shape[1]
     out: NDArray[np.float32] = tile[rows][:, cols]
@@ -148,7 +190,7 @@ def paint_stains(
     up = _Upsampler(size_px, mpp)
     hema = np.empty((size_px, size_px), dtype=np.uint8)
     eosin = np.empty_like(hema)
-    tiles = [_fibre_tile(rng, round(s * px_per_um), px_per_um) for s in (620, 451)]
+    tiles = [_fibre_tile(rng, round(s * px_per_um), px_per_um, size_px) for s in (620, 451)]
     tiles[1] = np.ascontiguousarray(tiles[1].T)
     grain = smooth_noise(rng, (round(350 * px_per_um),) * 2, 1.3 * px_per_um)
     # Which of the two directions the collagen runs in, changing slowly over the slide.
@@ -247,8 +289,13 @@ def develop(
     )[None, :, None] * appearance.eosin
     light = appearance.glass * 10.0 ** (-absorbed * appearance.gamma)
     # Through float32, so that the last bit of the power function does not decide a pixel.
-    table = np.clip(light, 0, 255).astype(np.float32).astype(np.uint8).reshape(-1, 3)
+    shades = np.clip(light, 0, 255).astype(np.float32).astype(np.uint8).reshape(-1, 3)
+    # One number for the three, so that each pixel is looked up once.
+    table = np.zeros((len(shades), 4), np.uint8)
+    table[:, :3] = shades
+    packed = table.view(np.uint32).ravel()
     noise = np.round(rng.normal(0, 1.6, (509, 521, 3))).astype(np.int16)
+    noise = noise[:, np.arange(size_px) % 521]
     rgb = np.empty((size_px, size_px, 3), dtype=np.uint8)
     up = _Upsampler(size_px, mpp)
     ink_field = ndimage.gaussian_filter(layout.ink.astype(np.float32), 1.0)
@@ -257,13 +304,13 @@ def develop(
         stop = min(start + BAND_ROWS, size_px)
         index = hema[start:stop].astype(np.uint16) << 8
         index |= eosin[start:stop]
-        band = table[index].astype(np.int16)
+        found = packed[index].view(np.uint8).reshape(*index.shape, 4)
+        band = found[..., :3].astype(np.int16)
         if inked:
             cover = _soft(up.rows(ink_field, start, stop) - 0.5, 0.3)[..., None] * 0.86
             band = (band * (1 - cover + cover * np.array(appearance.ink_rgb) / 255.0)).astype(
                 np.int16
             )
-        rows, cols = np.arange(start, stop) % 509, np.arange(size_px) % 521
-        band += noise[rows][:, cols]
-        rgb[start:stop] = np.clip(band, 0, 255)
+        band += noise[np.arange(start, stop) % 509]
+        rgb[start:stop] = np.clip(band, 0, 255, out=band)
     return rgb

@@ -8,11 +8,12 @@ from pathlib import Path
 from pathology_scaat.annotations.on_tissue import OFF_TISSUE
 from pathology_scaat.artifacts.status import StatusTable
 from pathology_scaat.artifacts.table_cells import id_cell
+from pathology_scaat.slides.painted import PAINTED_NOTE
 from pathology_scaat.training.bundle_quality import HeldOut, nothing_learnt_warning
 
 MOST_SHOWN = 10
-_DOUBTS = (OFF_TISSUE, "CHECK THE ")
-"""How notes begin that make the figures of a slide doubtful."""
+_DOUBTS = (OFF_TISSUE, "CHECK THE ", PAINTED_NOTE)
+"""What stands in notes that make the figures of a slide doubtful, or no figures of tissue."""
 
 
 def model_warning(held_out: HeldOut | None) -> str:
@@ -21,7 +22,7 @@ def model_warning(held_out: HeldOut | None) -> str:
 
 
 def doubts_of_slides(out: Path, slide_ids: Sequence[str]) -> tuple[str, ...]:
-    """Sentences on slides whose annotations or µm/px were in doubt when they were tiled.
+    """Sentences on slides whose annotations or µm/px were in doubt, or that are painted.
 
     Parameters
     ----------

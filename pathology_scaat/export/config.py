@@ -59,13 +59,14 @@ class ExportConfig(BaseModel):
         ge=0,
         le=1,
         description="Regions hold the pixels above this quantile of the slide's own values, "
-        "instead of the model's threshold: then every slide has regions, a normal one too.",
+        "instead of the model's threshold: then every slide has regions, a normal one too. None of "
+        "a model that has learnt nothing.",
     )
     region_threshold: float | None = Field(
         default=None,
         ge=0,
         description="Evidence (0 to 1) that makes a region; none: the model's threshold, below "
-        "which nothing is drawn either.",
+        "which nothing is drawn either. A model that has learnt nothing has no region by any.",
     )
     region_min_probability: float = Field(
         default=0.5, ge=0, le=1, description="Target probability that a region needs as well."

@@ -37,6 +37,9 @@ from pathology_scaat.stitching.config import StitchConfig
 from pathology_scaat.stitching.slide_map import SlideMap
 from pathology_scaat.stitching.source import SaliencySource
 
+REGIONS_BY_HAND = ("region_threshold", "region_quantile")
+"""Settings that put another threshold of regions in the place of the model's."""
+
 
 @dataclass
 class Context:
@@ -113,12 +116,20 @@ class Context:
     @cached_property
     def regions(self) -> RegionSet:
         target = self.slide_map.meta.target_class
-        threshold = self.pictures.scale(self.config.drawn, target).floor
+        threshold, config = self.pictures.scale(self.config.drawn, target).floor, self.config
         if not self.facts.has_learnt:
-            threshold = math.inf  # no region where nothing is drawn
+            # No region where nothing is drawn, by hand neither: an outline on a slide is taken for
+            # a finding, whatever stands beside it.
+            threshold, config = math.inf, config.model_copy(update=dict.fromkeys(REGIONS_BY_HAND))
+            asked = [name for name in REGIONS_BY_HAND if getattr(self.config, name) is not None]
+            if asked:
+                self.notes.append(
+                    f"{' and '.join(asked)} made no region: the model has learnt nothing that can "
+                    "be relied on"
+                )
         shown = self.pictures.examined.shown(self.config.draw_unlike)
         found = find_regions(
-            self.slide_map, self.qupath_frame, self.config, threshold, shown,
+            self.slide_map, self.qupath_frame, config, threshold, shown,
             self.pictures.least_said,
         )  # fmt: skip
         if found.n_left_out:

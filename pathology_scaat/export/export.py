@@ -18,6 +18,7 @@ from pathology_scaat.export.context import Context
 from pathology_scaat.export.exporters import EXPORTERS
 from pathology_scaat.export.qupath.model_words import ModelWords
 from pathology_scaat.export.sidecar import (
+    RULES,
     SCHEMA_VERSION,
     OtherFiles,
     current_formats,
@@ -88,6 +89,7 @@ def export_fingerprint(
     return fingerprint(
         {
             "schema_version": SCHEMA_VERSION,
+            "rules": RULES,
             "map": slide_map.meta.fingerprint,
             "parameters": parameters,
             "facts": facts.as_json() if facts is not None else {},

@@ -15,6 +15,10 @@ from pathology_scaat.export.frame import ExportFrame
 
 SCHEMA_NAME = "pathology_scaat.overlay"
 SCHEMA_VERSION = 3
+RULES = 1
+"""Of what files say of the same map under the same settings: which tiles have a class, where a
+region may be, what warns. One more for each change, so that files by earlier rules, which would be
+read by today's, are written anew."""
 
 _KEYS_ABOUT: dict[frozenset[str], tuple[str, ...]] = {
     frozenset({"geojson", "geojson-plain"}): ("coordinates", "n_tiles", "n_regions"),

@@ -55,10 +55,16 @@ class DemoReport:
             for r in status
         ]
         patch_rows = [
-            ["patches of unseen patients", "of them tumour", "AUC"],
+            [
+                "labelled patches of unseen patients",
+                "of them tumour",
+                "slides",
+                "AUC (no interval)",
+            ],
             [
                 str(self.held_out.n_patches),
                 str(self.held_out.n_positive),
+                str(self.held_out.n_slides),
                 f"{self.held_out.auc:.3f}" if self.held_out.n_patches else "not measured",
             ],
         ]

@@ -10,6 +10,7 @@ from pathology_scaat.artifacts.urls import SlideUrl
 from pathology_scaat.geometry import BoxPx
 from pathology_scaat.slides import open_slide
 from pathology_scaat.slides.base import SlideInfo
+from pathology_scaat.slides.spacing import spacing_remedy
 
 COMMON_MPPS = (0.25, 0.5, 1.0, 2.0, 4.0)
 """µm/px that models are commonly trained at (40x, 20x, 10x, 5x, 2.5x)."""
@@ -56,7 +57,7 @@ class SlideReport:
         if self.suggested_mpp is not None:
             rows.append(("suggested", f"--mpp {self.suggested_mpp:g}"))
         else:
-            rows.append(("suggested", "add an mpp column to the manifest, or give --slide-mpp"))
+            rows.append(("suggested", spacing_remedy(info.mpp_source)))
         rows.extend((f"image {number}", text) for number, text in enumerate(info.images, 1))
         rows.extend(("note", note) for note in info.notes)
         return rows

@@ -137,16 +137,19 @@ def group_model(annotation: Any) -> type[BaseModel] | None:
 
 
 def _groups(
-    prefix: str, model: type[BaseModel], values: Mapping[str, Any], sentence: str
-) -> Iterator[Group]:
-    schema = model.model_json_schema()["properties"]
+    prefix: str, model: type[BaseModel], values: Mapping[str, Any], sentence: str,
+    whole: Mapping[str, Any] | None = None,
+) -> Iterator[Group]:  # fmt: skip
+    # The outermost model's schema holds those of all inside it: each of its own costs as much.
+    whole = model.model_json_schema() if whole is None else whole
+    schema = whole.get("$defs", {}).get(model.__name__, whole)["properties"]
     below: list[Iterator[Group]] = []
     own = []
     for name, field in model.model_fields.items():
         inner = group_model(field.annotation)
         if inner is not None:
             inner_sentence = _sentence_of(inner)
-            below.append(_groups(f"{prefix}{name}.", inner, values[name], inner_sentence))
+            below.append(_groups(f"{prefix}{name}.", inner, values[name], inner_sentence, whole))
             continue
         default = None if field.is_required() else values[name]
         own.append(
@@ -318,7 +321,8 @@ def chosen(words: Sequence[str]) -> tuple[dict[str, Any], dict[str, str]]:
     problems : dict of str to str
         What cannot be read at all, by what was written.
     """
-    known = {setting.name: setting for setting in all_settings()}
+    # Most runs name none, and reading the models takes longer than reading the command line.
+    known = {setting.name: setting for setting in all_settings()} if words else {}
     values: dict[str, Any] = {}
     problems: dict[str, str] = {}
     for word in words:

@@ -73,7 +73,7 @@ class RegionExplainer:
     model: Path | None = None
     ensemble: Ensemble = field(init=False)
     _loaded: dict[str, _Explaining] = field(default_factory=dict)
-    _encoded: OrderedDict[str, torch.Tensor] = field(default_factory=OrderedDict)
+    _encoded: OrderedDict[tuple[str, str], torch.Tensor] = field(default_factory=OrderedDict)
     _stores: dict[int, Path] | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -150,7 +150,7 @@ class RegionExplainer:
             if model.bundle.config.bag_of is not None:
                 return {"problem": "the model tells of cases, all slides of a patient together: "
                                    "one slide without a region is not asked for"}  # fmt: skip
-            features = self._bag_features(slide_id, model.bundle)
+            features = self._bag_features(slide_id, saliency, model.bundle)
             kept = torch.from_numpy(~touching)
             scores = [
                 softmax(bag_logits(model.bundle.model, part)[None]  # type: ignore[arg-type]
@@ -166,11 +166,16 @@ class RegionExplainer:
                         zip(names, before, after, strict=True)],
         }  # fmt: skip
 
-    def _bag_features(self, slide_id: str, bundle: ModelBundle) -> torch.Tensor:
+    def _bag_features(
+        self, slide_id: str, saliency: SaliencyStore, bundle: ModelBundle
+    ) -> torch.Tensor:
+        """Features of the patches that the map was made of, under the model that made it."""
+        meta = saliency.meta
+        key = (meta.patch_fingerprint, meta.model_fingerprint)
         with self._lock:
-            if slide_id in self._encoded:
-                return self._encoded[slide_id]
-        store = PatchStore(Workspace(self.out).patches(slide_id))
+            if key in self._encoded:
+                return self._encoded[key]
+        store = self._patches_of_map(slide_id, saliency)
         if len(store) > MOST_BAG_PATCHES:
             raise UsageError(
                 "this slide", f"has {len(store):,} patches: too many to encode while you wait", ""
@@ -179,10 +184,23 @@ class RegionExplainer:
         batches = (torch.from_numpy(patches) for patches in store.iter_batches(BATCH))
         features = encode(bundle.model, batches)
         with self._lock:
-            self._encoded[slide_id] = features
+            self._encoded[key] = features
             while len(self._encoded) > 2:
                 self._encoded.popitem(last=False)
         return features
+
+    def _patches_of_map(self, slide_id: str, saliency: SaliencyStore) -> PatchStore:
+        """The patches that a map was made of.
+
+        Raises
+        ------
+        UsageError
+            If others stand in their place.
+        """
+        store = PatchStore(Workspace(self.out).patches(slide_id))
+        if store.meta.fingerprint != saliency.meta.patch_fingerprint:
+            raise UsageError("the slide", "was tiled anew since its map was made", "")
+        return store
 
     # -- the nearest training patches
     def _neighbours(
@@ -192,9 +210,7 @@ class RegionExplainer:
         index, names = model.index, saliency.meta.class_names
         if index is None:
             return {"problem": "the model does not hold its training patches' features"}
-        store = PatchStore(Workspace(self.out).patches(slide_id))
-        if store.meta.fingerprint != saliency.meta.patch_fingerprint:
-            return {"problem": "the slide was tiled anew since its map was made"}
+        store = self._patches_of_map(slide_id, saliency)
         if model.bundle.config.role_of(store.meta.slide_fingerprint) == "unknown":
             return {
                 "problem": "whether this slide was trained on is not known: patches of its own "

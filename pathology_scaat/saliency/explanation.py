@@ -97,6 +97,10 @@ def _parameters(
     parameters = config.model_dump(mode="json", exclude={*NOT_IN_FINGERPRINT, "target", *idle})
     # the model's fingerprint holds it too: this tells that it was applied
     parameters["temperature"] = model_config.temperature
+    alone = model_config.multi_label and len(model_config.class_names) == 1
+    if alone and model_config.bag is None and config.method not in SIGNED:
+        # once these showed what speaks against the label: such maps are not this explanation
+        parameters["explains"] = "the only label"
     if model_config.bag is not None:
         parameters["unit"] = "gradient of the slide's score x number of its patches"
     if model_config.bag_of is not None:

@@ -23,6 +23,7 @@ from pathology_scaat.slides.ngff_metadata import (
     list_ngff_images,
     plane_numbers,
 )
+from pathology_scaat.slides.pyramid import alike_levels
 from pathology_scaat.slides.spacing import with_override
 from pathology_scaat.slides.tiles import TileCache, TileLattice, assemble, check_box
 
@@ -131,16 +132,19 @@ class NgffSlide(SlideBase):
         self._levels, self._planes, self._order = chosen.levels, chosen.planes, chosen.order
         spacing = chosen.source.spacing
         sizes = [level.lattice.level_size_px for level in self._levels]
+        levels, squeezed = alike_levels(
+            [
+                LevelInfo(size, snapped_downsample(sizes[0], size), level.lattice.tile_size_px)
+                for size, level in zip(sizes, self._levels, strict=True)
+            ]
+        )
         info = SlideInfo(
             reader="ngff",
             vendor="ome-zarr",
-            levels=tuple(
-                LevelInfo(size, snapped_downsample(sizes[0], size), level.lattice.tile_size_px)
-                for size, level in zip(sizes, self._levels, strict=True)
-            ),
+            levels=levels,
             mpp=spacing.mpp,
             mpp_source=spacing.source,
-            notes=(*spacing.notes, *notes),
+            notes=(*spacing.notes, *squeezed, *notes),
             images=tuple(str(i.entry) for i in images) if len(images) > 1 else (),
         )
         self._info = with_override(info, mpp, path.name)

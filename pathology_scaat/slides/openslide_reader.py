@@ -16,6 +16,8 @@ from PIL import Image, ImageCms
 from pathology_scaat.errors import SlideOpenError, SlideReadError
 from pathology_scaat.geometry import BoxPx, SizePx, snapped_downsample
 from pathology_scaat.slides.base import LevelInfo, RgbImage, SlideBase, SlideInfo
+from pathology_scaat.slides.painted import as_painted
+from pathology_scaat.slides.pyramid import alike_levels
 from pathology_scaat.slides.spacing import Spacing, spacing_from_file, with_override
 from pathology_scaat.slides.tiles import check_box
 
@@ -98,7 +100,10 @@ def _regions(properties: Mapping[str, str]) -> tuple[BoxPx, ...]:
 
 def _spacing(properties: Mapping[str, str]) -> Spacing:
     spacing = spacing_from_file(
-        properties.get(openslide.PROPERTY_NAME_MPP_X), properties.get(openslide.PROPERTY_NAME_MPP_Y)
+        properties.get(openslide.PROPERTY_NAME_MPP_X),
+        properties.get(openslide.PROPERTY_NAME_MPP_Y),
+        # DICOM states the rows' distance first, which OpenSlide (4.0.0) calls that along x
+        axes_known=properties.get(openslide.PROPERTY_NAME_VENDOR) != "dicom",
     )
     raw = next((properties[name] for name in _RAW_MPP if name in properties), None)
     if raw is None:
@@ -122,7 +127,8 @@ def describe(handle: openslide.OpenSlide, reader: str) -> SlideInfo:
         tile = SizePx(width, height) if width and height else None
         levels.append(LevelInfo(size, snapped_downsample(sizes[0], size), tile))
     spacing = _spacing(properties)
-    regions, notes = _regions(properties), spacing.notes
+    alike, squeezed = alike_levels(levels)
+    regions, notes = _regions(properties), (*spacing.notes, *squeezed)
     if len(regions) > 1:
         notes += (
             f"its {len(regions)} scanned areas are read as one picture, as OpenSlide places them",
@@ -137,7 +143,7 @@ def describe(handle: openslide.OpenSlide, reader: str) -> SlideInfo:
     return SlideInfo(
         reader=reader,
         vendor=properties.get(openslide.PROPERTY_NAME_VENDOR, "unknown"),
-        levels=tuple(levels),
+        levels=alike,
         mpp=spacing.mpp,
         mpp_source=spacing.source,
         objective_power=_positive(properties.get(openslide.PROPERTY_NAME_OBJECTIVE_POWER)),
@@ -206,9 +212,10 @@ class OpenSlideSlide(SlideBase):
         self._lock = threading.Lock()
         info = describe(self._handle, "openslide")
         info = replace(info, notes=(*info.notes, *notes))
+        info = as_painted(info, self._handle.properties.get("tiff.Software"))
         self._info = with_override(info, mpp, self._subject)
         self._factors = tuple(self._handle.level_downsamples)
-        self._areas = tuple(self._areas_of(level) for level in range(len(self._factors)))
+        self._areas = tuple(self._areas_of(level) for level in range(len(info.levels)))
 
     @property
     def info(self) -> SlideInfo:

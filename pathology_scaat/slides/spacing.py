@@ -12,6 +12,9 @@ from pathology_scaat.slides.base import SlideInfo
 MAX_ANISOTROPY = 0.01
 """Relative difference of the two axes' µm/px above which a file's pixels are not square."""
 
+NOTED_ANISOTROPY = 0.002
+"""The same from which the pixels count as square, and it is told."""
+
 OVERRIDE_TOLERANCE = 0.02
 """A given µm/px further than this from the file's own is worth a note."""
 
@@ -73,8 +76,12 @@ def parse_mpp(text: object) -> tuple[float | None, str]:
         return None, "the µm/px in the file is not a number"
 
 
-def spacing_from_file(x: object, y: object) -> Spacing:
-    """Judge a file's own µm/px along both axes."""
+def spacing_from_file(x: object, y: object, *, axes_known: bool = True) -> Spacing:
+    """Judge a file's own µm/px along both axes.
+
+    ``axes_known`` False means that which of the two is x is not to be relied on; it is not said
+    then.
+    """
     (mpp_x, note_x), (mpp_y, note_y) = parse_mpp(x), parse_mpp(y)
     notes = tuple(dict.fromkeys(n for n in (note_x, note_y) if n))
     if mpp_x is None and mpp_y is None:
@@ -90,9 +97,19 @@ def spacing_from_file(x: object, y: object) -> Spacing:
             return Spacing(None, f"none: the file states {problem}", notes)
     low, high = min(known), max(known)
     if high / low - 1 > MAX_ANISOTROPY:
-        sides = f"{mpp_x:g} µm/px along x, {mpp_y:g} along y"
+        sides = (
+            f"{mpp_x:g} µm/px along x, {mpp_y:g} along y"
+            if axes_known
+            else f"{low:g} µm/px along one axis, {high:g} along the other"
+        )
         return Spacing(None, f"none: {NOT_SQUARE} ({sides})", notes)
     mpp = math.sqrt(low * high)
+    if high / low - 1 > NOTED_ANISOTROPY:
+        notes = (
+            *notes,
+            f"the file states {low:g} and {high:g} µm/px along its two axes: one value serves for "
+            f"both, so that lengths may be off by {high / mpp - 1:.1%}",
+        )
     return Spacing(mpp, "slide", (*notes, *unusual_mpp("the file", mpp)))
 
 
@@ -261,6 +278,13 @@ def check_enlargement(
     )
 
 
+def spacing_remedy(mpp_source: str) -> str:
+    """What to do about a µm/px that is not known, by why it is not."""
+    if NOT_SQUARE in mpp_source:
+        return f"resample it to square pixels, or, if the file is wrong, {REMEDY}"
+    return REMEDY
+
+
 def require_mpp(info: SlideInfo, subject: str) -> float:
     """The slide's µm/px.
 
@@ -271,8 +295,6 @@ def require_mpp(info: SlideInfo, subject: str) -> float:
     """
     if info.mpp is None:
         reason = info.mpp_source.removeprefix("none: ")
-        remedy = REMEDY
-        if NOT_SQUARE in reason:
-            remedy = f"resample it to square pixels, or, if the file is wrong, {REMEDY}"
+        remedy = spacing_remedy(info.mpp_source)
         raise SpacingError(subject, f"its µm/px is unknown ({reason})", remedy)
     return info.mpp

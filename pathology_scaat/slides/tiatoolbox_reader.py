@@ -14,6 +14,7 @@ import numpy as np
 from pathology_scaat.errors import SlideOpenError, SlideReadError
 from pathology_scaat.geometry import BoxPx, SizePx, snapped_downsample
 from pathology_scaat.slides.base import LevelInfo, RgbImage, SlideBase, SlideInfo
+from pathology_scaat.slides.pyramid import alike_levels
 from pathology_scaat.slides.spacing import spacing_from_file, with_override
 from pathology_scaat.slides.tiles import check_box
 
@@ -50,14 +51,17 @@ class TiatoolboxSlide(SlideBase):
             ) from None
         stated = (None, None) if meta.mpp is None else tuple(meta.mpp)
         spacing = spacing_from_file(*stated)
+        levels, squeezed = alike_levels(
+            [LevelInfo(s, snapped_downsample(sizes[0], s)) for s in sizes]
+        )
         info = SlideInfo(
             reader="tiatoolbox",
             vendor=str(meta.vendor or "unknown").lower(),
-            levels=tuple(LevelInfo(s, snapped_downsample(sizes[0], s)) for s in sizes),
+            levels=levels,
             mpp=spacing.mpp,
             mpp_source=spacing.source,
             objective_power=meta.objective_power,
-            notes=spacing.notes,
+            notes=(*spacing.notes, *squeezed),
         )
         self._info = with_override(info, mpp, path.name)
 

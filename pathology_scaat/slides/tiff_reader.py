@@ -18,6 +18,7 @@ from pathology_scaat.errors import SlideOpenError, SlideReadError
 from pathology_scaat.geometry import BoxPx, SizePx, snapped_downsample
 from pathology_scaat.slides.base import LevelInfo, RgbImage, SlideBase, SlideInfo
 from pathology_scaat.slides.images import RefusedError, choose_slide, remedy_of
+from pathology_scaat.slides.painted import as_painted
 from pathology_scaat.slides.spacing import Spacing, spacing_from_file, with_override
 from pathology_scaat.slides.tiff_colours import OPENSLIDE_COMPRESSIONS, sample_problem
 from pathology_scaat.slides.tiff_images import TiffImage, list_images, page_size, special_family
@@ -110,6 +111,7 @@ class TiffSlide(SlideBase):
                 raise UnsuitableError("it is cut off")
             lost_note = f"the file is cut off: {lost:.1%} of its tiles are missing"
             info = replace(info, notes=(*info.notes, lost_note))
+        info = as_painted(info, self._page.tags.valueof("Software"))
         self._info = with_override(info, mpp, name)
 
     @property

@@ -284,7 +284,7 @@ ADDED_LATER = frozenset(
     }
 )  # fmt: skip
 """Fields that do not enter the fingerprint where they are absent, so that old ones still hold."""
-HELD_OUT_ADDED_LATER: dict[str, object] = {"judged": None, "n_copied": 0}
+HELD_OUT_ADDED_LATER: dict[str, object] = {"judged": None, "n_copied": 0, "painted": False}
 """The same of the record of quality: what does not enter where it has this value."""
 
 

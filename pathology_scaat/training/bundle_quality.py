@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 NOTHING_LEARNT = "THIS MODEL HAS LEARNT NOTHING THAT CAN BE RELIED ON"
 QUALITY_NOT_KNOWN = "NOT KNOWN HOW GOOD THIS MODEL IS"
 COPIED_LABELS = "copied labels"
+OF_PAINTED_SLIDES = "learnt from painted slides (scaat demo), not from patients' tissue"
 HARDLY_VARIES = 0.05
 """Span of the calibrated probability (5th to 95th percentile) below which a model says the same
 of everything."""
@@ -76,6 +77,12 @@ class HeldOut(BaseModel):
         "their slide's, copied onto every patch",
     )
 
+    painted: bool = Field(
+        False,
+        description="whether it learnt from slides that scaat demo painted: then nothing here "
+        "speaks of tissue",
+    )
+
     @property
     def nothing_learnt(self) -> str:
         """Why the model counts as having learnt nothing, in words; empty where it has.
@@ -100,6 +107,10 @@ class HeldOut(BaseModel):
 
     def text(self) -> str:
         """One sentence for pages, figures and the terminal."""
+        said = self._text_of_figures()
+        return f"{OF_PAINTED_SLIDES}; {said}" if self.painted else said
+
+    def _text_of_figures(self) -> str:
         if self.judged == "slides":
             return self._text_of_slides()
         if self.auc is None or self.balanced_accuracy is None:

@@ -12,6 +12,7 @@ from torch import Tensor
 from pathology_scaat.patches.identity import dataset_fingerprint
 from pathology_scaat.patches.reader import PatchStore
 from pathology_scaat.scaat.method import Method
+from pathology_scaat.slides.painted import is_painted
 from pathology_scaat.training.builders import Tables
 from pathology_scaat.training.bundle_config import (
     Ancestor,
@@ -115,7 +116,7 @@ def describe(made: TrainingFacts, model: Normalising, method: Method, **more: An
         training_fingerprint=made.training_fingerprint,
         metrics=made.metrics,
         temperature=made.temperature,
-        held_out=made.held_out,
+        held_out=_of_painted(made),
         slides=slide_keys(made.slides, made.training_fingerprint),
         training_counts=made.training_counts,
         data_years=data_years(made.slides, made.parent) if config.data_years else None,
@@ -125,6 +126,18 @@ def describe(made: TrainingFacts, model: Normalising, method: Method, **more: An
         notes=made.notes,
         **more,
     )
+
+
+def _of_painted(made: TrainingFacts) -> HeldOut | None:
+    """The record of quality, which says so where slides of the demo were learnt from.
+
+    A model that goes on from such a one has learnt from them too.
+    """
+    held_out, before = made.held_out, made.parent.held_out if made.parent is not None else None
+    painted = any(is_painted(store.meta.slide.vendor) for store in made.stores)
+    if held_out is None or not (painted or (before is not None and before.painted)):
+        return held_out
+    return held_out.model_copy(update={"painted": True})
 
 
 def data_years(slides: Iterable[TrainingSlide], parent: BundleConfig | None = None) -> DataYears:

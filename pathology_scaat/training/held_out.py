@@ -72,12 +72,13 @@ def _resampled(
     members = [np.flatnonzero(codes == u) for u in range(n_units)]
     hits, totals = _recall_parts(probability, labels)
     aucs, accuracies = [], []
+    numbers = np.arange(n_units)
     per_unit_hit = np.stack([hits[m].sum(axis=0) for m in members])
     per_unit_total = np.stack([totals[m].sum(axis=0) for m in members])
     for number, drawn in enumerate(draws):
         accuracies.append(_balanced_accuracy(drawn @ per_unit_hit, drawn @ per_unit_total))
         if number < N_RESAMPLES // 4:  # ranking costs more
-            some = np.concatenate([np.tile(members[u], k) for u, k in enumerate(drawn) if k])
+            some = np.concatenate([members[u] for u in np.repeat(numbers, drawn)])
             aucs.append(macro_auc(probability[some], labels[some]))
     return aucs, accuracies
 

@@ -167,6 +167,7 @@ def test_what_is_no_workbook_is_said(tmp_path: Path, content: bytes) -> None:
     [
         ("case_id,slide_id,label\np,slide_7,a\n", None, "holds none"),
         ("case_id,slide_id,label\np,slide_1,a\np,slide_1,a\n", None, "twice"),
+        ("case_id,slide_id,label\np,slide_1,a\np,slide_1.svs,b\n", None, "one file twice"),
         ("case_id,slide,label\np,slide_1,a\n", None, "no column slide_id"),
         ("case_id,slide_id,label\np,slide_1,a\n", "train,val,test\nslide_2,,\n", "which task.csv"),
         ("case_id,slide_id,label\np,slide_1,a\n", "train,val,test\nslide_1,slide_1,\n", "two spl"),
@@ -179,6 +180,20 @@ def test_what_does_not_fit_is_said(
     other = None if splits is None else write(tmp_path / "splits_0.csv", splits)
     with pytest.raises(ManifestError, match=words):
         clam_manifest(path, slides, other)
+
+
+def test_what_the_tables_do_not_say_is_counted(tmp_path: Path, slides: Path) -> None:
+    table = write(tmp_path / "task.csv", "case_id,slide_id,label\n,slide_1,a\n,slide_2,b\n")
+    assert clam_manifest(table, slides).notes == (
+        "2 slide(s) have no case_id: each counts as a patient of its own",
+        "2 slide(s) of the folder are in no row of task.csv",
+    )
+    clini = write(tmp_path / "clini.csv", "PATIENT,x\nP1,a\nP2,b\nP3,a\n")
+    listed = write(tmp_path / "slide.csv", "PATIENT,FILENAME\nP1,slide_1.h5\nP3,slide_2.svs\n")
+    assert stamp_manifest(clini, listed, slides, "x").notes == (
+        "1 patient(s) of clini.csv have no slide in slide.csv",
+        "2 slide(s) of the folder are in no row of slide.csv",
+    )
 
 
 def test_the_command_writes_a_manifest(tmp_path: Path, slides: Path) -> None:
@@ -194,6 +209,15 @@ def test_the_command_writes_a_manifest(tmp_path: Path, slides: Path) -> None:
     assert done.exit_code == 0, done.output
     assert "2 slides, 1 with a label" in " ".join(done.output.split())
     assert [row.label for row in read_manifest(to).rows] == ["a", None]
+    assert "1 'a'" in done.output
+    assert "2 slide(s) of the folder are in no row of task.csv" in done.output
+    again = ["make-manifest", str(table), "--slides", str(slides), "--to", str(to)]
+    assert CliRunner().invoke(app, again).exit_code == 0
+    edited = to.read_text().replace("p1", "somebody")
+    to.write_text(edited)
+    lost = CliRunner().invoke(app, again)
+    assert "is there already and says something else" in str(lost.exception)
+    assert to.read_text() == edited
     half = CliRunner().invoke(
         app, ["make-manifest", str(table), "--slides", str(slides), "--target", "x"]
     )

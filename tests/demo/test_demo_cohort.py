@@ -17,6 +17,7 @@ from pathology_scaat.demo import DemoCohort, DemoSlide, make_demo_cohort
 from pathology_scaat.errors import UsageError
 from pathology_scaat.geometry import BoxPx
 from pathology_scaat.slides import open_slide
+from pathology_scaat.slides.painted import PAINTED_NOTE, is_painted
 from pathology_scaat.tissue.mask import find_tissue
 
 CLASSES = ("Normal", "Tumor")
@@ -67,7 +68,10 @@ def test_the_slides_are_pyramids_that_know_their_spacing(cohort: DemoCohort) -> 
             assert opened.info.mpp == pytest.approx(slide.mpp, abs=1e-4)
             assert opened.info.level_downsamples[:2] == (1.0, 4.0)
             assert opened.info.size_px.width * slide.mpp == pytest.approx(1152, abs=1)
-    assert vendors == {"aperio", "generic-tiff"}
+            assert opened.info.notes == (PAINTED_NOTE,)
+    assert vendors == {"aperio, painted by scaat demo", "generic-tiff, painted by scaat demo"}
+    with open_slide(cohort.slides[0].slide_path, reader="openslide") as opened:
+        assert is_painted(opened.info.vendor)
 
 
 def test_tissue_is_found_and_the_pen_is_not(cohort: DemoCohort) -> None:

@@ -89,7 +89,9 @@ def test_full_origin_subtracts_nothing(tmp_path: Path) -> None:
     assert (boxes["full"] - boxes["bounds"] == [1000, 2000]).all()
 
 
-def test_exporting_again_does_nothing_until_something_changes(tmp_path: Path) -> None:
+def test_exporting_again_does_nothing_until_something_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     slide_map, store = made(tmp_path)
     config = ExportConfig(formats=("geojson", "csv"))
     out = tmp_path / "o"
@@ -101,6 +103,8 @@ def test_exporting_again_does_nothing_until_something_changes(tmp_path: Path) ->
     assert not export_slide(slide_map, store, out, config).skipped
     fewer = ExportConfig(formats=("csv",))
     assert export_slide(slide_map, store, out, fewer).skipped  # it is there already
+    monkeypatch.setattr("pathology_scaat.export.export.RULES", -1)  # files by other rules
+    assert not export_slide(slide_map, store, out, fewer).skipped
     assert not export_slide(slide_map, store, out, fewer, overwrite=True).skipped
     assert (out / "S1.geojson.gz").exists()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -280,6 +280,28 @@ def test_a_model_that_has_learnt_nothing_draws_no_evidence_and_says_so(
     write_cohort(tmp_path / "o")
     page = (tmp_path / "o" / "index.html").read_text()
     assert "THIS MODEL HAS LEARNT NOTHING" in page
+
+
+@pytest.mark.parametrize(
+    ("drawn", "by_hand"),
+    [("evidence", {"region_threshold": 0.001}), ("saliency", {"region_quantile": 0.1})],
+)
+def test_no_threshold_by_hand_makes_a_region_of_a_model_that_has_learnt_nothing(
+    tmp_path: Path, drawn: Literal["evidence", "saliency"], by_hand: dict[str, float]
+) -> None:
+    """An outline on a slide is taken for a finding, whatever stands beside it."""
+    settings = ExportConfig(formats=("geojson-plain",), min_region_um2=0, drawn=drawn, **by_hand)
+    for name, model in {"good": facts(), "useless": facts(accuracy=0.52, low=0.44)}.items():
+        exported(tmp_path, name, 0.9, model=model)
+        slide_map, store = tmp_path / f"{name}.ome.zarr", tmp_path / f"{name}.zarr"
+        export_slide(slide_map, store, tmp_path / "again", settings)
+        record = json.loads((tmp_path / "again" / f"{name}.json").read_text())
+        features = json.loads((tmp_path / "again" / f"{name}.geojson").read_text())["features"]
+        regions = [f for f in features if f["properties"]["objectType"] == "annotation"]
+        assert bool(regions) == bool(record["n_regions"]) == (name == "good")
+    (setting,) = by_hand
+    said = f"{setting} made no region: the model has learnt nothing that can be relied on"
+    assert said in record["notes"]
 
 
 def test_a_model_whose_quality_nobody_recorded_says_so_before_any_colour(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import sqlite3
 import zipfile
 import zlib
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -196,7 +197,8 @@ def contents(path: Path) -> Iterator[tuple[str, bytes]]:
             image.load()
             yield "texts", repr(image.info).encode()
     if data[:15] == b"SQLite format 3":
-        with sqlite3.connect(f"file:{path}?mode=ro", uri=True) as store:
+        # a connection's own "with" ends a transaction and leaves the file open
+        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as store:
             yield "rows", "\n".join(store.iterdump()).encode()
     for start in range(min(len(data), 1 << 16)):
         if data[start : start + 2] == b"x\x9c":

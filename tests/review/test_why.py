@@ -186,7 +186,8 @@ def test_of_a_model_for_bags_it_is_exact(tmp_path: Path, pooling: str) -> None:
     )  # fmt: skip
     save_bundle(folder.model, model, config, wsinfer=False)
     explain(folder, "s")
-    found = RegionExplainer(folder.out).about("s", REGION)["without"]
+    explainer = RegionExplainer(folder.out)
+    found = explainer.about("s", REGION)["without"]
     pixels = PatchStore(path).read(slice(None))
     index = PatchStore(path).grid_index
     kept = ~((index[:, 0] <= 2) & (index[:, 1] <= 1))
@@ -195,6 +196,14 @@ def test_of_a_model_for_bags_it_is_exact(tmp_path: Path, pooling: str) -> None:
         logits = model(images.permute(1, 0, 2, 3).reshape(1, 3, -1, 32)).numpy()
     expected = softmax(logits / 2.0)[0]
     assert [after for _, _, after in found["classes"]] == pytest.approx(expected, abs=1e-5)
+    shutil.rmtree(path)
+    folder.add_slide("s", 31)  # tiled anew: other patches than the map was made of
+    tiled = RegionExplainer(folder.out).about("s", REGION)["without"]
+    assert tiled["problem"] == "the slide was tiled anew since its map was made"
+    explain(folder, "s")  # and now what was kept of the former ones is of no slide
+    again = explainer.about("s", REGION)["without"]
+    assert again["classes"] != found["classes"]
+    assert again == RegionExplainer(folder.out).about("s", REGION)["without"]
 
 
 def test_the_models_of_the_folds_are_reported_with_what_the_slide_was_to_them(

@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 import torch
 
+from pathology_scaat.artifacts.fingerprint import fingerprint
 from pathology_scaat.errors import UsageError
 from pathology_scaat.execution.devices import choose_device
 from pathology_scaat.patches import PatchStore
 from pathology_scaat.saliency import ExplainConfig, SaliencyStore, explain_slide
 from pathology_scaat.saliency.attribution import attribution
 from pathology_scaat.saliency.batch_explainer import BatchExplainer
+from pathology_scaat.saliency.schema import SCHEMA_NAME, SCHEMA_VERSION
 from pathology_scaat.training.bundle import load_bundle
 
 
@@ -166,6 +168,28 @@ def test_of_an_only_label_the_map_shows_what_speaks_for_it(run_folder, tmp_path:
     assert not np.allclose(wanted, against, atol=1e-3 * wanted.max())
     found = SaliencyStore(tmp_path / "a.zarr").read_saliency(slice(None))
     np.testing.assert_allclose(found, wanted, rtol=2e-3, atol=1e-3 * wanted.max())
+
+
+@pytest.mark.parametrize(("method", "again"), [("grad-cam", True), ("gradient", False)])
+def test_a_map_of_before_its_direction_was_mended_is_made_anew(
+    method: str, again: bool, run_folder, tmp_path: Path
+) -> None:
+    """Of an only label; where the direction changes nothing, the map stays."""
+    patches, out = run_folder.add_slide("a", n=2), tmp_path / "a.zarr"
+    run_folder.save_model(run_folder.model, seed=0, multi_label=True, class_names=("tumour",))
+    config = ExplainConfig(method=method)
+    made = explain_slide(patches, run_folder.model, out, config, device="cpu")
+    assert explain_slide(patches, run_folder.model, out, config, device="cpu").skipped
+    store = SaliencyStore(out)
+    before = {k: v for k, v in store.meta.parameters.items() if k != "explains"}
+    old_print = fingerprint(
+        {
+            "schema": SCHEMA_NAME, "schema_version": SCHEMA_VERSION,
+            "patches": store.meta.patch_fingerprint, "model": store.meta.model_fingerprint,
+            "parameters": before,
+        }
+    )  # fmt: skip
+    assert (old_print != made.fingerprint) == again
 
 
 def test_a_model_that_does_not_fit_is_refused_with_the_remedy(run_folder, tmp_path: Path) -> None:

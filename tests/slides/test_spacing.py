@@ -13,15 +13,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pathology_scaat.errors import SpacingError
+from pathology_scaat.geometry import SizePx
 from pathology_scaat.patches import PatchStore, TileConfig, TileJob, tile_slide
+from pathology_scaat.pipeline.info import info
 from pathology_scaat.slides import open_slide
+from pathology_scaat.slides.base import LevelInfo
+from pathology_scaat.slides.pyramid import alike_levels
 from pathology_scaat.slides.spacing import (
     BELIEVED_MPP,
+    NOT_SQUARE,
     POSSIBLE_MPP,
     check_enlargement,
     distortion_warning,
     given_by,
     spacing_from_file,
+    spacing_remedy,
 )
 
 
@@ -154,3 +160,66 @@ def test_pixels_of_which_one_side_is_stated_are_told() -> None:
         "the file states µm/px along x only: the pixels count as square",
     )
     assert not spacing_from_file("0.5", "0.5").notes
+
+
+def test_two_sizes_of_a_pixel_that_count_as_one_are_told() -> None:
+    (said,) = spacing_from_file("0.4953", "0.5").notes
+    assert said.startswith("the file states 0.4953 and 0.5 µm/px along its two axes")
+    assert said.endswith("off by 0.5%")
+
+
+def test_which_axis_is_which_is_not_said_where_it_is_not_known() -> None:
+    """OpenSlide takes a DICOM slide's first spacing, that of rows, for that along x."""
+    said = spacing_from_file("1", "0.5", axes_known=False).source
+    assert said == (f"none: {NOT_SQUARE} (0.5 µm/px along one axis, 1 along the other)")
+
+
+@pytest.mark.real
+def test_a_dicom_slide_of_oblong_pixels_is_refused_for_what_it_is(
+    data_dir: Path, tmp_path: Path
+) -> None:
+    pydicom = pytest.importorskip("pydicom")
+    for file in (data_dir / "formats/dicom_wsi").glob("*.dcm"):
+        dataset = pydicom.dcmread(file)
+        for measures in dataset.SharedFunctionalGroupsSequence[0].get("PixelMeasuresSequence", []):
+            if "PixelSpacing" in measures:
+                between_rows, between_columns = map(float, measures.PixelSpacing)
+                measures.PixelSpacing = [between_rows * 2, between_columns]
+        dataset.save_as(tmp_path / file.name)
+    report = info(tmp_path)
+    assert report.info.mpp_source == (
+        f"none: {NOT_SQUARE} (0.499 µm/px along one axis, 0.998 along the other)"
+    )
+    assert ("suggested", spacing_remedy(report.info.mpp_source)) in report.rows()
+    with pytest.raises(SpacingError, match="resample it to square pixels"):
+        tile_slide(TileJob(tmp_path, "s", tmp_path / "s.zarr", TileConfig()))
+
+
+def test_a_level_squeezed_along_one_axis_is_not_read(tmp_path: Path) -> None:
+    """Its mean downsample would put its patches elsewhere, of distorted tissue."""
+    picture = np.full((1536, 2048, 3), 200, dtype=np.uint8)
+    with tifffile.TiffWriter(tmp_path / "s.svs") as writer:
+        for level in (picture, picture[::2, ::2], picture[::8, ::4]):
+            writer.write(
+                level, tile=(256, 256), photometric="rgb", compression="jpeg", metadata=None,
+                description="Aperio Image Library v12\r\n2048x1536|AppMag = 20|MPP = 0.5",
+                software=False,
+            )  # fmt: skip
+    for reader in ("auto", "openslide"):
+        with open_slide(tmp_path / "s.svs", reader=reader) as slide:
+            assert slide.info.level_downsamples == (1, 2)
+            (said,) = slide.info.notes
+            assert said.startswith("level 2 (512 x 192 px) is not the slide made smaller alike")
+
+
+@given(
+    width=st.integers(1, 200_000), height=st.integers(1, 200_000),
+    factor=st.sampled_from([2, 3, 4, 16, 64]), up=st.tuples(st.booleans(), st.booleans()),
+)  # fmt: skip
+def test_no_rounding_of_a_whole_factor_counts_as_squeezed(
+    width: int, height: int, factor: int, up: tuple[bool, bool]
+) -> None:
+    sides = [max(1, -(-n // factor) if high else n // factor)
+             for n, high in zip((width, height), up, strict=True)]  # fmt: skip
+    levels = [LevelInfo(SizePx(width, height), 1), LevelInfo(SizePx(*sides), factor)]
+    assert alike_levels(levels) == (tuple(levels), ())

@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,7 @@ from pathology_scaat.training.bundle_config import (
     slide_mark,
 )
 from pathology_scaat.training.bundle_quality import NOTHING_LEARNT, Estimate, HeldOut
+from pathology_scaat.training.description import _of_painted
 from pathology_scaat.training.feature_reference import FeatureReference
 from pathology_scaat.training.job import TrainingState
 from pathology_scaat.training.looks import look_statistics
@@ -199,6 +201,29 @@ def test_the_bundle_knows_its_slides(learnt: tuple[Path, BundleConfig]) -> None:
     assert prints["t0"] not in json.dumps(config.model_dump(mode="json")["slides"])
     older = config.model_copy(update={"slides": None})
     assert older.role_of(prints["t0"]) == "unknown"
+
+
+@pytest.mark.parametrize(
+    ("own", "before", "painted"),
+    [("aperio", False, False), ("aperio, painted by scaat demo", False, True),
+     ("aperio", True, True)],
+)  # fmt: skip
+def test_what_learnt_from_painted_slides_says_so_wherever_its_quality_is_read(
+    learnt: tuple[Path, BundleConfig], own: str, before: bool, painted: bool
+) -> None:
+    config = learnt[1]
+    assert config.held_out is not None
+    parent = config.model_copy(
+        update={"held_out": config.held_out.model_copy(update={"painted": before})}
+    )
+    stores = [SimpleNamespace(meta=SimpleNamespace(slide=SimpleNamespace(vendor=own)))]
+    made: Any = SimpleNamespace(held_out=config.held_out, parent=parent, stores=stores)
+    found = _of_painted(made)
+    assert found is not None
+    said = "learnt from painted slides (scaat demo), not from patients' tissue; on validation"
+    assert found.text().startswith(said) == painted
+    same = config.model_copy(update={"held_out": found})
+    assert (model_fingerprint(same) == model_fingerprint(config)) == (not painted)
 
 
 def test_slides_under_other_pseudonyms_are_not_called_held_out(

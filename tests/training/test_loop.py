@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import socket
-import subprocess
-import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -15,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
+from forked_command import start_forked
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from test_train_model import InterruptedTestError, Slides, StoreMaker, files, stop_after
 from torch import nn
@@ -212,16 +210,6 @@ def test_only_the_last_backward_sends_and_each_gradient_once(
         assert not torch.equal(first, torch.cat([g.reshape(-1) for g in grads]))
 
 
-RANK_OF_TWO = """
-import json, sys
-from pathlib import Path
-from pathology_scaat.training import TrainConfig, TrainingSlide, train_model
-slides = [TrainingSlide(Path(s[0]), *s[1:]) for s in json.loads(sys.argv[1])]
-config = TrainConfig.model_validate_json(sys.argv[3])
-print(train_model(slides, sys.argv[2], config, device="cpu").model_fingerprint)
-"""
-
-
 @pytest.mark.slow
 def test_processes_that_a_launcher_starts_share_the_training(
     slides: Slides, tmp_path: Path, quick: TrainConfig
@@ -236,16 +224,18 @@ def test_processes_that_a_launcher_starts_share_the_training(
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = str(server.getsockname()[1])
     where = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    words = ["train", named, str(out), config.model_dump_json()]
     processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", RANK_OF_TWO, named, str(out), config.model_dump_json()],
-            env={**os.environ, **where, "RANK": rank, "LOCAL_RANK": rank, "OMP_NUM_THREADS": "1"},
-            stdout=subprocess.PIPE,
-            text=True,
+        start_forked(
+            "rank_of_two", words, output=tmp_path / rank, folder=Path(__file__).parent,
+            environment={**where, "RANK": rank, "LOCAL_RANK": rank},
         )
         for rank in ("0", "1")
-    ]
-    said = [process.communicate(timeout=120)[0].split()[-1:] for process in processes]
+    ]  # fmt: skip
+    codes = [process.wait(120) for process in processes]
+    texts = [(tmp_path / rank).read_text() for rank in ("0", "1")]
+    assert codes == [0, 0], texts
+    said = [text.split()[-1:] for text in texts]
     bundle = load_bundle(out)
     assert said == [[bundle.fingerprint]] * 2
     one = train_model(slides, tmp_path / "one" / "model", config, device="cpu")

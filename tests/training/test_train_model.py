@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from forked_command import start_forked
 from stopping import InterruptedTestError, files, stop_after
 
 from pathology_scaat.errors import TrainingError, UsageError
@@ -328,18 +330,6 @@ def test_each_process_has_the_gpu_of_its_own_machine(monkeypatch: pytest.MonkeyP
     assert process_device("cuda", 5) == torch.device("cuda", 1)
 
 
-def _average_of_one_process(job: Job, address: str, rank: int, where: Path) -> None:
-    import torch.distributed as dist
-
-    from pathology_scaat.training.trainer import Trainer
-
-    dist.init_process_group("gloo", init_method=address, rank=rank, world_size=2)
-    trainer = Trainer(job, None)
-    trainer.run()
-    torch.save(trainer.model.state_dict(), where / f"{rank}.pt")
-    dist.destroy_process_group()
-
-
 @pytest.mark.slow
 def test_averaged_statistics_are_the_same_in_all_processes(
     slides: Slides, tmp_path: Path, quick: TrainConfig
@@ -349,17 +339,18 @@ def test_averaged_statistics_are_the_same_in_all_processes(
         update={"ema_decay": 0.9, "epochs": 1, "backbone_options": {"widths": (8, 16)}}
     )
     job = Job(tuple(slides), tmp_path / "model", config, check_slides(slides), "f" * 64, "cpu", 0)
-    context = torch.multiprocessing.get_context("spawn")
-    address = f"file://{tmp_path}/meeting"
+    (tmp_path / "job").write_bytes(pickle.dumps(job))
     processes = [
-        context.Process(target=_average_of_one_process, args=(job, address, rank, tmp_path))
+        start_forked(
+            "rank_of_two",
+            ["average", str(tmp_path / "job"), f"file://{tmp_path}/meeting", str(rank),
+             str(tmp_path / f"{rank}.pt")],
+            output=tmp_path / f"{rank}.txt", folder=Path(__file__).parent, environment={},
+        )
         for rank in range(2)
-    ]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(200)
-        assert process.exitcode == 0
+    ]  # fmt: skip
+    for rank, process in enumerate(processes):
+        assert process.wait(200) == 0, (tmp_path / f"{rank}.txt").read_text()
     first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
     assert any("running_mean" in name for name in first)
     for name, value in first.items():

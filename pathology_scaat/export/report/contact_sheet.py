@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
-from pathology_scaat.artifacts.atomic import atomic_path
 from pathology_scaat.errors import ExportError
 from pathology_scaat.export.raster.canvas import WARNING, fitting, font
 from pathology_scaat.export.raster.colour_scale import ColourScale, legend_colours
 from pathology_scaat.export.raster.overlay_png import NEARLY_ALL, little_evidence
 from pathology_scaat.export.report.records import CONTACT_SHEET, ExportedCohort, small_picture
 from pathology_scaat.slides.base import RgbImage
+from pathology_scaat.tissue.overlay import write_png
 
 CELL_PX = 420
 CAPTION_PX = 40
@@ -145,6 +145,5 @@ def write_contact_sheet(cohort: ExportedCohort) -> Path:
         caption = fitting(_caption(cohort, record), small, room)
         draw.text((x + GAP_PX, y + 21), caption, fill=GREY, font=small)
     path = cohort.overlay_dir / CONTACT_SHEET
-    with atomic_path(path) as partial:
-        sheet.save(partial, format="PNG")
+    write_png(np.asarray(sheet), path, {})
     return path

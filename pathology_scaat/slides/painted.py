@@ -1,0 +1,25 @@
+"""Slides that ``scaat demo`` painted: whoever opens, learns from or maps one is told."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from pathology_scaat.slides.base import SlideInfo
+
+PAINTED_BY = "pathology_scaat demo"
+"""What stands in the TIFF tag Software of a painted slide."""
+_FAMILY = ", painted by scaat demo"
+"""After the format family of a painted slide, which every artifact of it keeps."""
+PAINTED_NOTE = "PAINTED by 'scaat demo': it shows no patient's tissue"
+
+
+def as_painted(info: SlideInfo, software: object) -> SlideInfo:
+    """The slide's description, which says so where ``software`` is that of the demo."""
+    if str(software or "").strip("\0 ") != PAINTED_BY:
+        return info
+    return replace(info, vendor=info.vendor + _FAMILY, notes=(PAINTED_NOTE, *info.notes))
+
+
+def is_painted(vendor: str) -> bool:
+    """Whether a slide is painted, by the format family that an artifact records."""
+    return vendor.endswith(_FAMILY)
