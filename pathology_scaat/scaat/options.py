@@ -91,12 +91,14 @@ class ScaatOptions:
     batch_share : float
         Share of the batch that is perturbed.
     unmasked_share : float
-        Probability that an image is attacked everywhere: against shortcuts that are salient
-        early and would never be attacked.
+        Probability that an image is attacked everywhere. Meant against shortcuts that are
+        salient early and would never be attacked; measured, it holds on to them *more* than any
+        other arm did (``benchmarks/evidence``, five seeds), and loses maps.
     start : float
         Share of training, 0 to 1, that is plain before the adversary begins: its steps cost what
         plain ones cost. 0.5 makes a training of 1.5 plain ones out of one of 2.0; over five seeds
-        it gains as much as 0 does, and neither surely (``benchmarks/evidence``).
+        its maps are as good as those of 0 where the answer is known, surely so with a full
+        ResNet-18 alone (``benchmarks/evidence``).
     warmup : float
         Share of what follows ``start`` over which eps grows linearly from 0.
     region, tissue_threshold : str, float
