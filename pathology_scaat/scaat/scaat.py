@@ -28,7 +28,7 @@ from pathology_scaat.errors import UsageError
 from pathology_scaat.scaat.attribution import EmaTeacher, grad_cam, smoothgrad
 from pathology_scaat.scaat.batch_norm import batch_norm_policy
 from pathology_scaat.scaat.budget import pixel_budget, pixel_saliency, tissue_region
-from pathology_scaat.scaat.colour import add_density
+from pathology_scaat.scaat.colour import apply_change
 from pathology_scaat.scaat.feature_attack import feature_loss, feature_step, layer_named
 from pathology_scaat.scaat.grid import Cell, network_cell, on_grid
 from pathology_scaat.scaat.method import Backward, Method, StepLosses, Visit
@@ -158,7 +158,7 @@ class SCAAT(Method):
         noise = None if self.options.random_start == "none" else self.uniform(images)
         x = images
         if noise is not None and self.options.random_start == "before":
-            x = self._apply(images, noise * self.eps_now)
+            x = apply_change(images, noise * self.eps_now, self.options.colour_space)
         logits = None
         if self.options.sample_scale != "none":
             with torch.no_grad(), batch_norm_policy(self.model, "clean"):
@@ -352,12 +352,6 @@ class SCAAT(Method):
         gain = (budget * gradient.abs()).flatten(1).sum(dim=1) * loss / own.clamp_min(1e-12)
         return ((math.log(2) - loss) / gain.clamp_min(1e-12)).clamp(0, 1)[:, None, None, None]
 
-    def _apply(self, images: Tensor, change: Tensor) -> Tensor:
-        if self.options.colour_space == "rgb":
-            return (images + change).clamp_(0, 1)
-        moved = add_density(images, change).clamp_(0, 1)
-        return torch.where(change == 0, images, moved)
-
     def attack_step(self, gradient: Tensor) -> Tensor:
         """Direction of the attack, (B, C, H, W), about -1 to 1 times the step size."""
         options = self.options
@@ -387,11 +381,11 @@ class SCAAT(Method):
         if noise is not None:
             relative = relative.add_(noise)
         relative = relative.clamp_(-1, 1)
-        perturbed = self._apply(images, relative * budget)
+        perturbed = apply_change(images, relative * budget, options.colour_space)
         for _ in range(options.steps - 1):
             gradient = self.input_gradient(perturbed, labels)
             relative = (relative + self.attack_step(gradient)).clamp_(-1, 1)
-            perturbed = self._apply(images, relative * budget)
+            perturbed = apply_change(images, relative * budget, options.colour_space)
         return perturbed
 
     def _filled(self, images: Tensor, mask: Tensor) -> Tensor:
