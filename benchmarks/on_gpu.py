@@ -4,14 +4,13 @@
     python benchmarks/on_gpu.py --out /tmp/gpu --parts tests training
     python benchmarks/on_gpu.py --out /tmp/gpu --parts evidence --budget-s 400
     python benchmarks/on_gpu.py --out /tmp/gpu --parts method --earlier method.tar.xz
-    python benchmarks/on_gpu.py --out /tmp/gpu --parts method --packed DIR --processes 16 \
-        --method benchmarks/evidence/gpu-staged.yaml
+    python benchmarks/on_gpu.py --out /tmp/gpu --parts method --packed DIR --processes 16
 
 The part ``method`` runs only where it is named. It takes 8 minutes at most, writes each arm as it
 comes, and goes on from the ``method.tar.xz`` of an earlier session. A part that fails or runs out
 of time leaves what it has and does not stop the others. In the folder afterwards: ``facts.json``,
-``training-*.json``, ``log.txt``, ``evidence.tar.xz`` and ``method.tar.xz`` (for
-``evidence/report.py``, unpacked into its ``--work``).
+``training-*.json``, ``log.txt``, ``evidence.tar.xz`` and ``method.tar.xz`` (``method-2.tar.xz``
+and so on; for ``evidence/report.py``, unpacked into its ``--work``).
 """
 
 from __future__ import annotations
@@ -33,6 +32,11 @@ ROOT = HERE.parent
 EVIDENCE = HERE / "evidence"
 
 EVIDENCE_S, METHOD_S = 420.0, 480.0
+LAST_ARM_S = 40.0
+"""No arm is begun so shortly before the end: it would be cut off."""
+TAR_BYTES = 12 << 20
+METHOD = ("gpu-networks", "gpu-pretrained", "gpu-guidance", "gpu-large")
+"""Configurations of the part ``method``, in their order of priority."""
 FULL_SIZE = "--side 224 --batch 256 --precision bf16"
 
 
@@ -126,9 +130,14 @@ def method(run: Runner, scratch: Path, args: argparse.Namespace) -> None:
 
 
 def side_by_side(
-    run: Runner, scratch: Path, args: argparse.Namespace, name: str, config: Path, budget_s: float
+    run: Runner,
+    scratch: Path,
+    args: argparse.Namespace,
+    name: str,
+    configs: list[Path],
+    budget_s: float,
 ) -> None:
-    """The arms of a configuration in many processes, until all are done or time is up."""
+    """The arms of configurations in many processes, until all are done or time is up."""
     import yaml
 
     work: Path = args.work or scratch / name
@@ -137,9 +146,9 @@ def side_by_side(
     for earlier in args.earlier:
         with tarfile.open(earlier, "r:xz") as tar:
             tar.extractall(work, filter="data")
-    named = yaml.safe_load(config.read_text())
-    sets = list(dict.fromkeys(entry["data"] for tier in named["tiers"] for entry in tier))
-    script = [sys.executable, str(EVIDENCE / "run.py"), str(config), "--work", str(work)]
+    tiers = [tier for each in configs for tier in yaml.safe_load(each.read_text())["tiers"]]
+    sets = list(dict.fromkeys(entry["data"] for tier in tiers for entry in tier))
+    script = [sys.executable, str(EVIDENCE / "run.py"), *map(str, configs), "--work", str(work)]
 
     def start(words: list[str]) -> subprocess.Popen[bytes]:
         with run.log.open("a", encoding="utf-8") as log:
@@ -166,15 +175,30 @@ def side_by_side(
         script_of_packed = [sys.executable, str(EVIDENCE / "packed.py"), "unpack"]
         run("unpack", [*script_of_packed, str(args.packed), "--work", str(work)], 60)
     first = [start(["--prepare", "--data", each]) for each in sets]
-    arms = [start(["--together", "--budget-s", str(max(1.0, left_s() - 25))])
+    arms = [start(["--together", "--budget-s", str(max(1.0, left_s() - LAST_ARM_S))])
             for _ in range(args.processes)]  # fmt: skip
     codes = wait([*first, *arms])
-    with tarfile.open(run.out / f"{name}.tar.xz", "w:xz") as tar:
-        done = [p for p in sorted(work.glob("*.npz")) if not p.name.startswith("data__")]
-        for path in [*done, *sorted(work.glob("referee__*.pt"))]:
-            tar.add(path, path.name)
+    done = [p for p in sorted(work.glob("*.npz")) if not p.name.startswith("data__")]
+    tar_up([*done, *sorted(work.glob("referee__*.pt"))], run.out, name)
     took = time.perf_counter() - begin
     print(f"{name}: {codes}, {len(done)} arms, {took:.0f} s", flush=True)
+
+
+def tar_up(paths: list[Path], out: Path, name: str) -> None:
+    """``name.tar.xz``, and ``name-2.tar.xz`` and so on where one would be large."""
+    parts: list[list[Path]] = [[]]
+    size = 0
+    for path in paths:
+        if parts[-1] and size + path.stat().st_size > TAR_BYTES:
+            parts.append([])
+            size = 0
+        parts[-1].append(path)
+        size += path.stat().st_size
+    for number, part in enumerate(parts, 1):
+        suffix = f"-{number}" if number > 1 else ""
+        with tarfile.open(out / f"{name}{suffix}.tar.xz", "w:xz", preset=1) as tar:
+            for path in part:
+                tar.add(path, path.name)
 
 
 def everyday(run: Runner, scratch: Path, args: argparse.Namespace) -> None:
@@ -199,8 +223,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--parts", nargs="+", default=BY_DEFAULT, choices=[*PARTS])
-    parser.add_argument("--evidence", type=Path, default=EVIDENCE / "gpu-short.yaml")
-    parser.add_argument("--method", type=Path, default=EVIDENCE / "gpu-method.yaml")
+    parser.add_argument("--evidence", type=Path, nargs="+", default=[EVIDENCE / "gpu-short.yaml"])
+    parser.add_argument(
+        "--method", type=Path, nargs="+", default=[EVIDENCE / f"{name}.yaml" for name in METHOD]
+    )
     parser.add_argument("--work", type=Path, help="of the evidence or the method; kept")
     parser.add_argument("--earlier", type=Path, nargs="*", default=[], help="tar of before")
     parser.add_argument("--packed", type=Path, help="data sets that evidence/packed.py made")

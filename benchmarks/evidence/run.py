@@ -5,7 +5,8 @@
 
 One file per arm and seed; what is there is not made again. ``--budget-s`` ends between two arms.
 Side by side: start as many processes with ``--together`` as there are cores; each takes the first
-arm that no other has taken and whose data are ready. ``--prepare`` makes data sets and their
+arm that no other has taken and whose data are ready. Several configurations are run one after the
+other, in one folder. ``--prepare`` makes data sets and their
 referees and nothing else.
 """
 
@@ -207,7 +208,7 @@ def machine(device: torch.device) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("config", type=Path)
+    parser.add_argument("configs", type=Path, nargs="+", help="in this order, in one folder")
     parser.add_argument("--work", type=Path, default=Path("evidence-work"))
     parser.add_argument("--device", default="auto")
     parser.add_argument("--budget-s", type=float, default=float("inf"))
@@ -215,37 +216,44 @@ def main() -> int:
     parser.add_argument("--together", action="store_true", help="other processes do the same")
     parser.add_argument("--prepare", action="store_true", help="only data sets and referees")
     arguments = parser.parse_args()
-    config = yaml.safe_load(arguments.config.read_text())
+    configs = [yaml.safe_load(path.read_text()) for path in arguments.configs]
     device = choose_device(arguments.device)
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = True  # the batches of training are all of one size
     work: Path = arguments.work
     work.mkdir(parents=True, exist_ok=True)
     started = time.perf_counter()
-    wanted = [c for c in cells(config) if not arguments.data or c[1] in arguments.data]
-    todo = [c for c in wanted if not cell_path(work, config, c).exists()]
+    wanted = [
+        (number, cell)
+        for number, config in enumerate(configs)
+        for cell in cells(config)
+        if not arguments.data or cell[1] in arguments.data
+    ]
+    todo = [(k, cell) for k, cell in wanted if not cell_path(work, configs[k], cell).exists()]
     if arguments.prepare:
-        for name in dict.fromkeys(cell[1] for cell in todo):
-            Bench(name, config, work, device)
+        for number, name in dict.fromkeys((k, cell[1]) for k, cell in todo):
+            Bench(name, configs[number], work, device)
         return 0
     print(f"{len(todo)} of {len(wanted)} arms to do on {device}", flush=True)
-    benches: dict[str, Bench] = {}
+    benches: dict[tuple[int, str], Bench] = {}
     while todo:
         if time.perf_counter() - started > arguments.budget_s:
             print("time is up; the rest at the next call", flush=True)
             return 0
-        ready = {name: not arguments.together or is_ready(name, config, work)
-                 for name in dict.fromkeys(cell[1] for cell in todo)}  # fmt: skip
-        waiting = [cell for cell in todo if not ready[cell[1]]]
-        for cell in [cell for cell in todo if ready[cell[1]]]:
+        ready = {(k, name): not arguments.together or is_ready(name, configs[k], work)
+                 for k, name in dict.fromkeys((k, cell[1]) for k, cell in todo)}  # fmt: skip
+        waiting = [one for one in todo if not ready[one[0], one[1][1]]]
+        for one in [one for one in todo if ready[one[0], one[1][1]]]:
+            number, cell = one
+            config, key = configs[number], (number, cell[1])
             path = cell_path(work, config, cell)
-            todo.remove(cell)
+            todo.remove(one)
             with claimed(path) as mine:
                 if not mine:
                     continue
-                if cell[1] not in benches:
-                    benches[cell[1]] = Bench(cell[1], config, work, device)
-                result = run_cell(benches[cell[1]], cell, config, device, path)
+                if key not in benches:
+                    benches[key] = Bench(cell[1], config, work, device)
+                result = run_cell(benches[key], cell, config, device, path)
             print(f"{' '.join(map(str, cell))}: {result}, {len(todo)} left", flush=True)
             break
         else:
