@@ -57,10 +57,13 @@ class Stopwatch:
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
         self.slide_ends_s: dict[str, list[float]] = {}
+        self.begins_s: dict[str, float] = {}
+        self._started = time.perf_counter()
         self._begun: dict[str, float] = {}
 
     def begin(self, stage: str, total: int) -> None:
         self._begun[stage] = time.perf_counter()
+        self.begins_s[stage] = self._begun[stage] - self._started
 
     def end(self, stage: str) -> None:
         took = time.perf_counter() - self._begun[stage]
@@ -136,6 +139,7 @@ def run_once(slides: Path, model: Path, out: Path, given: dict[str, Any], result
         sum(resource.getrusage(who)[:2]) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
     )
     found = {"wall_s": wall, "cpu_s": cpu, "stages": watch.seconds, "failed": report.failed}
+    found["stage_begins_s"] = watch.begins_s
     found["explain_slide_ends_s"] = watch.slide_ends_s.get("explain", [])
     if busy:
         found["gpu_busy"] = sum(busy) / len(busy) / 100

@@ -14,12 +14,20 @@ from typing import TYPE_CHECKING
 
 from pathology_scaat.errors import UsageError
 from pathology_scaat.execution.jobs import worker_number
+from pathology_scaat.system.processes import usable_cores
 
 if TYPE_CHECKING:
     import torch
 
 NVIDIA_DRIVER = "libcuda.so.1"
 AMD_DRIVER = Path("/dev/kfd")
+
+PROCESSES_ON_A_GPU = 3
+CORES_FOR_EACH = 4
+MEMORY_FOR_EACH = 12 << 30
+"""One process decodes a slide's patches at half the rate at which a large GPU explains them, and
+between two slides gives it nothing to do: several take turns on the GPU, where the machine has
+the cores, and the GPU the memory (bytes), for them."""
 
 
 def _no_gpu_driver() -> bool:
@@ -102,6 +110,19 @@ def gpu_count(name: str = "auto") -> int:
     if device.type != "cuda":
         return 0
     return torch.cuda.device_count() if device.index is None else 1
+
+
+def processes_on_gpu(name: str = "auto") -> int:
+    """How many processes of this machine explain on each GPU; 1 where no GPU is used."""
+    gpus = gpu_count(name)
+    if gpus == 0:
+        return 1
+    import torch
+
+    numbers = range(gpus) if ":" not in name else [torch.device(name).index]
+    memory = min(torch.cuda.get_device_properties(n).total_memory for n in numbers)
+    most = min(usable_cores() // (CORES_FOR_EACH * gpus), memory // MEMORY_FOR_EACH)
+    return max(1, min(PROCESSES_ON_A_GPU, most))
 
 
 def process_device(name: str, rank: int) -> torch.device:

@@ -23,7 +23,7 @@ from typing import Any, Self
 from pathology_scaat.artifacts.output_folder import Workspace
 from pathology_scaat.cohort.manifest import Manifest
 from pathology_scaat.errors import ScaatError
-from pathology_scaat.execution.devices import gpu_count
+from pathology_scaat.execution.devices import gpu_count, processes_on_gpu
 from pathology_scaat.execution.engine import Beside, EngineConfig
 from pathology_scaat.execution.local_pool import ProcessExecutor
 from pathology_scaat.export import ExportConfig
@@ -34,8 +34,8 @@ from pathology_scaat.pipeline.stitch import stitch_job_of
 from pathology_scaat.stitching import StitchConfig
 from pathology_scaat.system.processes import usable_cores
 
-PROCESSES_PER_GPU = 8
-"""Stitching and exporting a slide take a core 4 to 5 times as long as explaining takes a GPU."""
+PROCESSES_PER_GPU = 10
+"""Stitching and exporting a slide take a core about ten times as long as explaining takes a GPU."""
 
 
 def helpers_for(engine: EngineConfig | None, device: str) -> int:
@@ -44,8 +44,11 @@ def helpers_for(engine: EngineConfig | None, device: str) -> int:
     if config.scheduler or config.cluster or config.workers is not None:
         return 0
     gpus = gpu_count(device)
-    # Beside each GPU one core queues its work and another decodes the next patches.
-    return min(PROCESSES_PER_GPU * gpus, max(usable_cores() - 2 * gpus, 0))
+    if not gpus:
+        return 0
+    # Each process that explains queues a GPU's work on one core and decodes patches on another.
+    explaining = gpus * processes_on_gpu(device)
+    return min(PROCESSES_PER_GPU * gpus, max(usable_cores() - 2 * explaining, 0))
 
 
 def ahead_job_of(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pathology_scaat.artifacts.output_folder import Workspace
 from pathology_scaat.artifacts.status import StatusTable
-from pathology_scaat.execution.devices import gpu_count
+from pathology_scaat.execution.devices import gpu_count, processes_on_gpu
 from pathology_scaat.execution.engine import Beside, EngineConfig
 from pathology_scaat.patches import TileJob
 from pathology_scaat.pipeline.cases import cases_of, refuse_without_pixels
@@ -48,7 +48,8 @@ def explain(
     device : str
         ``auto``, ``cpu``, ``cuda`` (all GPUs of the machine) or ``cuda:N``.
     engine : EngineConfig, optional
-        Where to run. By default one process per GPU, or per core where no GPU is used.
+        Where to run. By default one to three processes per GPU, by the machine's cores and the
+        GPU's memory; or one per core where no GPU is used.
     slide_ids : sequence of str, optional
         Only these; all that are tiled by default.
     slides : mapping of slide id to TileJob, optional
@@ -128,11 +129,13 @@ def explain(
 
 
 def _engine_for(engine: EngineConfig, device: str) -> EngineConfig:
-    """One local process per GPU where GPUs compute and nothing else was asked for."""
+    """Local processes for the GPUs where GPUs compute and nothing else was asked for."""
     if engine.scheduler or engine.cluster or engine.workers is not None:
         return engine
     gpus = gpu_count(device)
-    return engine.model_copy(update={"workers": gpus}) if gpus else engine
+    if not gpus:
+        return engine
+    return engine.model_copy(update={"workers": gpus * processes_on_gpu(device)})
 
 
 def _facts(result: ExplainResult) -> dict[str, float | None]:

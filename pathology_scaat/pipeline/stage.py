@@ -23,6 +23,10 @@ from pathology_scaat.execution.engine import Beside, EngineConfig, LostError, ma
 from pathology_scaat.pipeline.reporting import Reporter, StageReport
 from pathology_scaat.pipeline.run_log import LoggingReporter
 from pathology_scaat.system.names import did_you_mean, shown_names
+from pathology_scaat.system.processes import usable_cores
+
+CHECKS_OF_A_PROCESS = 100
+"""Artifacts that are there already, for which a process of its own is worth its start."""
 
 
 class SlideResult(Protocol):
@@ -204,6 +208,24 @@ class StageRecorder:
             sweep_leases(out)
 
 
+def _engine_for_checks(
+    engine: EngineConfig | None,
+    todo: Sequence[int],
+    slide_ids: Sequence[str],
+    made_ahead: Collection[str],
+) -> EngineConfig:
+    """Fewer processes where every artifact is there, made ahead, and is only looked at.
+
+    A process takes longer to start than to look at many artifacts.
+    """
+    config = engine or EngineConfig()
+    is_here = config.workers is None and not config.scheduler and not config.cluster
+    if not is_here or not todo or not {slide_ids[i] for i in todo} <= set(made_ahead):
+        return config
+    processes = min(usable_cores(), -(-len(todo) // CHECKS_OF_A_PROCESS))
+    return config.model_copy(update={"workers": processes})
+
+
 def run_stage(
     stage: Stage,
     slide_ids: Sequence[str],
@@ -273,6 +295,7 @@ def run_stage(
                 else:
                     possible.append(index)
             todo = possible
+        engine = _engine_for_checks(engine, todo, slide_ids, made_ahead)
         lost: list[LostError] = []
         for wait in (False, True):
             leased = [LeasedJob(function, jobs[i], artifacts[i], wait, slide_ids[i]) for i in todo]
@@ -282,7 +305,7 @@ def run_stage(
                 map_jobs(
                     run_leased,
                     leased,
-                    engine or EngineConfig(),
+                    engine,
                     announce=reporter.note,
                     resources=resources,
                     on_progress=recorder.in_progress,

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pathology_scaat.errors import UsageError
+from pathology_scaat.execution.devices import processes_on_gpu
 from pathology_scaat.saliency.attribution import attribute_with_logits
 from pathology_scaat.saliency.config import ExplainConfig
 from pathology_scaat.saliency.device_copies import Fetched, Pending, ToDevice
@@ -26,7 +27,8 @@ CPU_BATCH = 16
 GPU_BATCH = 512
 """The most patches at once on a GPU: more make it no faster (256 to 512 fill an H100)."""
 MEMORY_SHARE = 0.6
-"""Of the GPU's free memory, for a batch: the next one and the libraries' work space need some."""
+"""Of the GPU's free memory, for the batches of all its processes: the next ones and the libraries'
+work space need some."""
 PROBE = 8
 COMPILED_BATCH = 256
 """Patches at once of a compiled network on a GPU, unless set: its batches are all of one size."""
@@ -170,7 +172,7 @@ class BatchExplainer:
             pending.result()
         each = max((torch.cuda.max_memory_allocated(device) - before) / PROBE, 1.0)
         torch.cuda.empty_cache()  # what others have freed counts as free
-        room = torch.cuda.mem_get_info(device)[0] * MEMORY_SHARE
+        room = torch.cuda.mem_get_info(device)[0] * MEMORY_SHARE / processes_on_gpu(str(device))
         fitting = int(room / each)
         size = CPU_BATCH
         while size * 2 <= min(fitting, GPU_BATCH):

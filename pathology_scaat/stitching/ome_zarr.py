@@ -218,13 +218,20 @@ def halve(values: NDArray[np.float32]) -> NDArray[np.float32]:
         padded = np.full((height + height % 2, width + width % 2), np.nan, np.float32)
         padded[:height, :width] = values
         values = padded
+    has_none = np.isnan(values)
+    if has_none.all():
+        return np.full((values.shape[0] // 2, values.shape[1] // 2), np.nan, np.float32)
     total = np.zeros((values.shape[0] // 2, values.shape[1] // 2), np.float64)
+    if not has_none.any():  # as below, in a third of the time
+        for dy in (0, 1):
+            for dx in (0, 1):
+                total += values[dy::2, dx::2]
+        return (total / 4).astype(np.float32)
     count = np.zeros(total.shape, np.uint8)
     for dy in (0, 1):
         for dx in (0, 1):
-            part = values[dy::2, dx::2]
-            held = ~np.isnan(part)
-            total += np.where(held, part, np.float32(0))
+            held = ~has_none[dy::2, dx::2]
+            total += np.where(held, values[dy::2, dx::2], np.float32(0))
             count += held
     out = total / np.maximum(count, 1)
     out[count == 0] = np.nan

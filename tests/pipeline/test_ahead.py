@@ -81,7 +81,8 @@ def test_only_beside_gpus_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(module, "usable_cores", lambda: 16)
     assert helpers_for(None, "cpu") == 0
     monkeypatch.setattr(module, "gpu_count", lambda device: 2)
-    assert helpers_for(None, "auto") == 12
+    monkeypatch.setattr(module, "processes_on_gpu", lambda device: 2)
+    assert helpers_for(None, "auto") == 8
     assert helpers_for(EngineConfig(workers=2), "auto") == 0
     assert helpers_for(EngineConfig(scheduler="tcp://host:1"), "auto") == 0
     monkeypatch.setattr(module, "usable_cores", lambda: 2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import distributed
 import pytest
@@ -109,6 +110,18 @@ def test_gpus_are_shared_out_among_workers(monkeypatch: pytest.MonkeyPatch) -> N
     assert job_device("cuda") == job_device("auto") == torch.device("cuda", 2)
     assert job_device("cuda:1") == torch.device("cuda", 1)
     assert (gpu_count("auto"), gpu_count("cuda:3"), gpu_count("cpu")) == (4, 1, 0)
+    monkeypatch.setattr(devices, "usable_cores", lambda: 8)
+    memory = {n: SimpleNamespace(total_memory=80 << 30) for n in range(4)}
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda n: memory[n])
+    assert _engine_for(EngineConfig(), "auto").workers == 4
+    # several processes take turns on a GPU, where there are the cores and the memory for them
+    monkeypatch.setattr(devices, "usable_cores", lambda: 64)
+    assert _engine_for(EngineConfig(), "auto").workers == 12
+    assert _engine_for(EngineConfig(), "cuda:3").workers == 3
+    memory[3] = SimpleNamespace(total_memory=24 << 30)
+    assert _engine_for(EngineConfig(), "auto").workers == 8
+    assert _engine_for(EngineConfig(), "cuda:3").workers == 2
+    memory[3] = SimpleNamespace(total_memory=8 << 30)
     assert _engine_for(EngineConfig(), "auto").workers == 4
     assert _engine_for(EngineConfig(workers=7), "auto").workers == 7
     assert _engine_for(EngineConfig(), "cpu").workers is None
