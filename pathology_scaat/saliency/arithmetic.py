@@ -32,6 +32,11 @@ AGREEMENT = 1e-3
 """How far folded scores may be from the model's own, of the largest: float32's rounding is 1e-6."""
 
 
+CONVOLUTIONS = ("Conv2dSame", "EdgeRepeatingConv2d")
+"""Subclasses of torch's (timm's, and our own) that only pad otherwise; others may do more to their
+weights than a convolution does."""
+
+
 class _Tracer(fx.Tracer):
     """Keeps convolutions and normalisations whole, also those that are no part of torch."""
 
@@ -57,8 +62,7 @@ def _foldable(network: nn.Module) -> Iterator[tuple[nn.Conv2d, nn.Module, str]]:
             continue
         convolution = modules[str(before.target)]
         alone = len(before.users) == 1 and calls[str(before.target)] == calls[str(node.target)] == 1
-        # Others than these two may do more to their weights than a convolution does.
-        plain = type(convolution) is nn.Conv2d or type(convolution).__name__ == "Conv2dSame"
+        plain = type(convolution) is nn.Conv2d or type(convolution).__name__ in CONVOLUTIONS
         if alone and plain and isinstance(convolution, nn.Conv2d):
             yield convolution, modules[str(node.target)], str(node.target)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Mapping
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 SMALL_NAME = "scaat-small"
@@ -17,12 +19,44 @@ NORMS: dict[str, Callable[[int], nn.Module]] = {
 }
 
 
+def repeat_border(images: Tensor) -> Tensor:
+    """(B, C, H, W) to (B, C, H + 2, W + 2), the outermost pixels once more.
+
+    ``F.pad`` with ``replicate`` in other operations: its gradient adds up in an order that
+    changes from run to run on a GPU, this one's does not.
+
+    Examples
+    --------
+    >>> import torch
+    >>> repeat_border(torch.tensor([[[[1.0, 2.0]]]]))
+    tensor([[[[1., 1., 2., 2.],
+              [1., 1., 2., 2.],
+              [1., 1., 2., 2.]]]])
+    """
+    rows = torch.cat([images[:, :, :1], images, images[:, :, -1:]], dim=2)
+    return torch.cat([rows[..., :1], rows, rows[..., -1:]], dim=3)
+
+
+class EdgeRepeatingConv2d(nn.Conv2d):
+    """A convolution over an image whose border is repeated by one pixel, the same in each run.
+
+    On a processor it is ``nn.Conv2d`` with ``padding_mode="replicate"``, which repeats there.
+    """
+
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if not input.is_cuda:
+            return super()._conv_forward(input, weight, bias)
+        return F.conv2d(repeat_border(input), weight, bias, self.stride)
+
+
 def _even(inputs: int, outputs: int) -> nn.Module:
     """Halve with 4 x 4 kernels: the stride divides the kernel, so that every pixel meets as many
     weights as its neighbour (no checkerboard in the gradient; Odena et al. 2016) and the four
     borders are alike. Repeating the border's pixels keeps their share of the gradient, which
     padding with zeros would drop."""
-    return nn.Conv2d(inputs, outputs, 4, stride=2, padding=1, bias=False, padding_mode="replicate")
+    return EdgeRepeatingConv2d(
+        inputs, outputs, 4, stride=2, padding=1, bias=False, padding_mode="replicate"
+    )
 
 
 def _odd(inputs: int, outputs: int) -> nn.Module:

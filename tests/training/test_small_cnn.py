@@ -13,7 +13,7 @@ from pathology_scaat.saliency.attribution import attribution
 from pathology_scaat.training.backbones import Classifier, create_backbone
 from pathology_scaat.training.bundle import load_bundle, save_bundle
 from pathology_scaat.training.bundle_config import BundleConfig
-from pathology_scaat.training.small_cnn import SmallNet
+from pathology_scaat.training.small_cnn import EdgeRepeatingConv2d, SmallNet, repeat_border
 
 SIDE = 64
 
@@ -91,3 +91,26 @@ def test_bundles_of_the_network_of_before_load_as_they_were(tmp_path: Path) -> N
     images = torch.rand(2, 3, 32, 32)
     with torch.no_grad():
         assert torch.equal(load_bundle(tmp_path / "model").model(images), old(images))
+
+
+def test_a_repeated_border_is_torchs_own_and_so_is_its_gradient() -> None:
+    images = torch.arange(2 * 3 * 5 * 4, dtype=torch.float64).reshape(2, 3, 5, 4)
+    weights = torch.arange(2 * 3 * 7 * 6, dtype=torch.float64).reshape(2, 3, 7, 6)
+    found, gradients = [], []
+    for pad in (repeat_border, lambda x: F.pad(x, (1, 1, 1, 1), mode="replicate")):
+        given = images.clone().requires_grad_(True)
+        padded = pad(given)
+        found.append(padded.detach())
+        gradients.append(torch.autograd.grad((padded * weights).sum(), given)[0])
+    assert torch.equal(*found)
+    assert torch.equal(*gradients)
+
+
+def test_padded_by_itself_the_convolution_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    convolution = SmallNet(2).stem[0]
+    assert isinstance(convolution, EdgeRepeatingConv2d)
+    images = torch.rand(2, 3, 16, 16)
+    expected = convolution(images)
+    monkeypatch.setattr(torch.Tensor, "is_cuda", True)
+    assert torch.equal(convolution(images), expected)
