@@ -44,7 +44,7 @@ import torch.nn.functional as F
 from fit import _cycle
 from networks import Normalised, make_network
 from planted import make_patches
-from run import machine
+from run import A_CORE, machine
 from scipy.stats import t as student
 from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
@@ -256,6 +256,9 @@ def table(runs: list[dict[str, Any]]) -> str:
     auc = ", ".join(f"{r['auc']:.3f}" for r in runs)
     is_known = first["auc_shuffled_labels"] is not None
     wrong = ", ".join(f"{r['auc_shuffled_labels']:.2f}" for r in runs) if is_known else "not run"
+    # the first call of a method on a GPU prepares it: the times say little
+    on_gpu = "machine" in first and not first["machine"].startswith(A_CORE)
+    where = f" Measured on one {first['machine']}." if on_gpu else ""
     few = "" if len(runs) >= VERDICT_SEEDS else " **Under five seeds: what was seen, no verdict.**"
     lines = [
         f"## {name}: {len(runs)} seeds", "",
@@ -263,6 +266,7 @@ def table(runs: list[dict[str, Any]]) -> str:
         f"interval, Student); {first['n_patches']} tumour patches a seed. Pixel AP by chance "
         f"{number([r['pixel_ap_chance'] for r in runs])}, of a map of the centre "
         f"{number([r['pixel_ap_centre'] for r in runs])}."
+        + where
         + few,
         "",
         "| method | by the rule | upper half of layers shuffled | all | shuffled labels | "
@@ -281,7 +285,9 @@ def table(runs: list[dict[str, Any]]) -> str:
             f"| {method}{control} | {verdict(c)} | {np.nanmean(c[half]):.2f} | "
             f"{number(c['weights_100'])} | {number(c.get('labels', []))} | "
             f"{np.mean(c['weights_100_constant']):.2f} | {number(c['pixel_ap'])} | "
-            f"{number(c['srg'])} | {np.mean(c['checkerboard']):.2f} | {np.mean(c['ms']):.1f} |"
+            f"{number(c['srg'])} | {np.mean(c['checkerboard']):.2f} | "
+            + ("" if on_gpu else f"{np.mean(c['ms']):.1f}")
+            + " |"
         )
     lines += ["", f"Refused on this network: {', '.join(refused) or 'none'}.", ""]
     lines += pairs(runs)

@@ -30,6 +30,7 @@ from pathology_scaat.export.raster.thumbnail import blank, frame_thumbnail
 from pathology_scaat.export.slide_findings import SlideFindings
 from pathology_scaat.export.tiles import TileTable, tile_table
 from pathology_scaat.geometry import SizePx
+from pathology_scaat.saliency.cautions import map_caution
 from pathology_scaat.slides import open_slide
 from pathology_scaat.slides.base import RgbImage, Slide
 from pathology_scaat.slides.spacing import distortion_warning, given_by
@@ -158,6 +159,8 @@ class Context:
             "method": meta.method,
             **self.words.metadata(),
         }
+        if caution := map_caution(facts.began, meta.method):
+            found["caution"] = caution
         if given := given_by(meta.slide.mpp_source):
             found["sizes by"] = (
                 f"{meta.slide.mpp:.5g} um/px of {given[0]}, not of the file: sizes "

@@ -62,6 +62,8 @@ class ModelFacts:
     of_slides : bool
         Whether the model learnt from labels of slides: a patch's probability then says what the
         slide would be given if all its patches contributed as this one does.
+    began : str
+        What the network was before its training, where that was not random.
     """
 
     fingerprint: str
@@ -75,6 +77,7 @@ class ModelFacts:
     imported: ImportRecord | None = None
     data_years: DataYears | None = None
     of_slides: bool = False
+    began: str = ""
 
     @classmethod
     def of(cls, meta: SlideMapMeta) -> ModelFacts:
@@ -102,6 +105,7 @@ class ModelFacts:
                 ImportRecord.model_validate(imported) if imported else None,
                 DataYears.model_validate(years) if years else None,
                 value.get("of_slides") is True,
+                str(value.get("began", "")),
             )
         except (ValidationError, TypeError, ValueError, AttributeError):
             return cls(fingerprint, None, "unknown", {}, {}, {}, None)

@@ -12,10 +12,11 @@ from pathology_scaat.execution.engine import Beside, EngineConfig
 from pathology_scaat.patches import TileJob
 from pathology_scaat.pipeline.cases import cases_of, refuse_without_pixels
 from pathology_scaat.pipeline.preflight import check_device, check_stores, spelled_target
-from pathology_scaat.pipeline.reporting import Reporter, StageReport
+from pathology_scaat.pipeline.reporting import Reporter, StageReport, report_and_keep
 from pathology_scaat.pipeline.run_log import logged
 from pathology_scaat.pipeline.stage import run_stage, slides_to_do
 from pathology_scaat.saliency import ExplainConfig, ExplainResult
+from pathology_scaat.saliency.cautions import map_caution
 from pathology_scaat.saliency.explain_job import ExplainJob, explain_job
 from pathology_scaat.saliency.explanation import explained_classes
 from pathology_scaat.training.bundle_reading import read_bundle_config
@@ -98,6 +99,9 @@ def explain(
     if model_config.bag_of is not None:
         cases = cases_of(space, StatusTable(out))
         refuse_without_pixels(space, {s for i in todo for s in (i, *cases.get(i, ()))})
+    listener = logged(reporter, out, "explain")
+    caution = map_caution(model_config.began, settings.method)
+    report_and_keep((f"{caution}.",) if caution else (), out, "explain", listener)
     jobs = [
         ExplainJob(
             slide_id,
@@ -120,7 +124,7 @@ def explain(
         [job.out_path for job in jobs],
         _engine_for(engine or EngineConfig(), device),
         StatusTable(out),
-        logged(reporter, out, "explain"),
+        listener,
         facts=_facts,
         on_done=on_done,
         beside=beside,

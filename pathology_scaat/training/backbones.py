@@ -17,6 +17,7 @@ from pathology_scaat.system.memory import is_out_of_memory
 from pathology_scaat.system.names import did_you_mean
 from pathology_scaat.system.signals import raise_again
 from pathology_scaat.training.backbone_options import checked_options
+from pathology_scaat.training.bundle_config import GIVEN_WEIGHTS
 from pathology_scaat.training.encoders import ENCODERS, Encoder, encoder_of
 from pathology_scaat.training.imported.hugging_face import is_hugging_face_vit, renamed_vit
 from pathology_scaat.training.lora import add_lora, lora_rank, require_lora
@@ -242,8 +243,8 @@ def load_backbone_weights(backbone: nn.Module, path: Path, *, whole: bool = Fals
         shrink_head_weights(backbone)
     # kept in the bundle and the notes: it must not hold the name of a file
     return (
-        f"Given weights: {len(fitting)} of {len(own)} tensors, {matched / total:.1%} of the network"
-        f"{', positions resampled to this patch size' if moved else ''}"
+        f"{GIVEN_WEIGHTS} {len(fitting)} of {len(own)} tensors, {matched / total:.1%} of the "
+        f"network{', positions resampled to this patch size' if moved else ''}"
     )
 
 

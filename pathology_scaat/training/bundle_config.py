@@ -114,6 +114,9 @@ class DataYears(BaseModel):
         return f"{scans}, trained in {self.trained}"
 
 
+GIVEN_WEIGHTS = "Given weights:"
+"""How the note begins that says of a bundle that its training began with the weights of a file."""
+
 NO_YEARS = "not recorded (training with data_years records years)"
 """What is said of the age of a model's data where its bundle does not say."""
 
@@ -223,6 +226,17 @@ class BundleConfig(BaseModel):
         return self.method if self.imported is None else "unknown: imported, trained elsewhere"
 
     @property
+    def began(self) -> str:
+        """What the network was before this training, in words; empty where it was random.
+
+        As far as it is recorded: notes tell of weights that were given since there are bundles.
+        """
+        if self.imported is not None:
+            return "imported: what its training began with is not known"
+        given = any(note.startswith(GIVEN_WEIGHTS) for note in self.notes)
+        return "its training began with the weights of another one" if given else ""
+
+    @property
     def terms(self) -> str:
         """Under which terms the weights are, where that is known; else empty."""
         if self.imported is not None and self.imported.licence:
@@ -266,9 +280,11 @@ class BundleConfig(BaseModel):
         if self.data_years is not None:
             names.add("data_years")
         # a patch's probability means another thing under a model of whole slides
-        of_slides = {"of_slides": True} if self.bag is not None else {}
+        more: dict[str, Any] = {"of_slides": True} if self.bag is not None else {}
+        if self.began:
+            more["began"] = self.began
         return {
-            **of_slides,
+            **more,
             **self.model_dump(mode="json", include=names),
             "fingerprint": model_fingerprint(self),
             "slide_role": self.role_of(slide_fingerprint),

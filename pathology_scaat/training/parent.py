@@ -7,6 +7,7 @@ from pathlib import Path
 from pathology_scaat.errors import TrainingError
 from pathology_scaat.training.backbones import Classifier, set_trainable
 from pathology_scaat.training.bundle import load_bundle
+from pathology_scaat.training.bundle_config import GIVEN_WEIGHTS
 from pathology_scaat.training.config import TrainConfig
 
 
@@ -30,4 +31,5 @@ def parent_model(path: Path, config: TrainConfig) -> tuple[Classifier, tuple[str
         f"Fine-tuned from the model {bundle.fingerprint[:12]} (trained with "
         f"'{bundle.config.method}'); normalisation and network are that model's."
     )
-    return model, (note,)
+    given = tuple(text for text in bundle.config.notes if text.startswith(GIVEN_WEIGHTS))
+    return model, (note, *given)

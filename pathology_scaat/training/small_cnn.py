@@ -45,7 +45,8 @@ class EdgeRepeatingConv2d(nn.Conv2d):
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         if not input.is_cuda:
-            return super()._conv_forward(input, weight, bias)
+            found: Tensor = super()._conv_forward(input, weight, bias)
+            return found
         return F.conv2d(repeat_border(input), weight, bias, self.stride)
 
 

@@ -32,6 +32,7 @@ from pathology_scaat.export.raster.colour_scale import (
     saliency_scale,
 )
 from pathology_scaat.export.raster.examined import Examined, enlarged, examine, hatched, paled
+from pathology_scaat.saliency.cautions import map_caution
 from pathology_scaat.saliency.schema import UNLIKE_SLIDE_SHARE
 from pathology_scaat.slides.base import RgbImage
 from pathology_scaat.slides.spacing import distortion_warning, given_by
@@ -244,9 +245,11 @@ class MapPictures:
         slide = self.slide_map.meta.slide
         given = given_by(slide.mpp_source)
         sizes = f" Sizes by {slide.mpp:.4g} µm/px of {given[0]}, not of the file." if given else ""
+        caution = map_caution(facts.began, self.slide_map.meta.method)
         return [
             f"Model {facts.fingerprint[:12]}, {facts.slides}. Age of its data: {facts.age}. "
             f"{quality}.",
+            *([f"{caution}."] if caution else []),
             f"This slide: {ROLE_WORDS[facts.role]}.{sizes} For research only.",
         ]
 

@@ -1,0 +1,37 @@
+"""What is to be known of a map before it is trusted, whichever slide it is of."""
+
+from __future__ import annotations
+
+LOCATED = frozenset({"grad-cam", "grad-cam++", "advise"})
+"""Methods whose maps of the pretrained network that was measured lay on the tumour of a real slide.
+
+``benchmarks/evidence/attribution_located.py``; all others lay there no more than at random places,
+or hardly more.
+"""
+
+
+def map_caution(began: str, method: str) -> str:
+    """Why a map may lie beside what the model looks at; empty where nothing is known against it.
+
+    Parameters
+    ----------
+    began : str
+        What the network was before its training, in words
+        (:attr:`~pathology_scaat.training.bundle_config.BundleConfig.began`).
+    method : str
+        Attribution method of the map.
+
+    Examples
+    --------
+    >>> map_caution("", "gradient")
+    ''
+    >>> map_caution("its training began with the weights of another one", "grad-cam")
+    ''
+    """
+    if not began or method in LOCATED:
+        return ""
+    return (
+        f"Of this network ({began}) maps by '{method}' may lie beside the tumour: of the one "
+        "pretrained network that was measured, fine-tuned, they lay on the tumour of a real slide "
+        "no more than at random, those by grad-cam and advise did (--method)"
+    )

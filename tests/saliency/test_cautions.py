@@ -1,0 +1,61 @@
+"""Maps of a network that began with weights of another training are not drawn without a word."""
+
+from __future__ import annotations
+
+import gzip
+import json
+
+import pytest
+from saliency_fixtures import RunFolder
+
+from pathology_scaat.artifacts.notes import read_notes
+from pathology_scaat.execution.engine import EngineConfig
+from pathology_scaat.export import ExportConfig
+from pathology_scaat.pipeline.explain import explain
+from pathology_scaat.pipeline.export import export
+from pathology_scaat.pipeline.stitch import stitch
+from pathology_scaat.saliency import ExplainConfig
+from pathology_scaat.saliency.attributions import ATTRIBUTIONS
+from pathology_scaat.saliency.cautions import LOCATED
+
+HERE = EngineConfig(workers=0)
+GIVEN = "Given weights: 310 of 312 tensors, 99.9% of the network"
+
+
+def exported(folder: RunFolder, method: str) -> tuple[list[str], list[dict[str, str]]]:
+    """Notes of explaining, and what each region of the slide carries, after the whole way."""
+    folder.add_slide("s")
+    explain(folder.out, config=ExplainConfig(method=method), device="cpu", engine=HERE)
+    stitch(folder.out, engine=HERE)
+    some = ExportConfig(
+        formats=("geojson",),
+        region_mpp=2.0,
+        region_quantile=0.5,
+        region_min_probability=0,
+        min_region_um2=0,
+    )
+    export(folder.out, config=some, engine=HERE)
+    written = gzip.decompress((folder.out / "overlays/s.geojson.gz").read_bytes())
+    carried = [each["properties"].get("metadata") for each in json.loads(written)["features"]]
+    regions = [found for found in carried if found]
+    assert regions
+    return [*read_notes(folder.out).get("explain", ())], regions
+
+
+@pytest.mark.parametrize(
+    ("notes", "method", "is_told"),
+    [((GIVEN,), "gradient", True), ((GIVEN,), "grad-cam", False), ((), "gradient", False)],
+)
+def test_told_where_it_is_explained_and_on_every_region(
+    run_folder: RunFolder, notes: tuple[str, ...], method: str, is_told: bool
+) -> None:
+    run_folder.save_model(run_folder.model, 0, notes=notes)
+    said, regions = exported(run_folder, method)
+    assert [("may lie beside the tumour" in text) for text in said] == [True] * is_told
+    assert {("caution" in each) for each in regions} == {is_told}
+    if is_told:
+        assert said[0].removesuffix(".") == regions[0]["caution"]
+
+
+def test_methods_that_located_are_there() -> None:
+    assert set(ATTRIBUTIONS.names) >= LOCATED
