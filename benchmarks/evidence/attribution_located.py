@@ -1,23 +1,26 @@
-"""Where each attribution method's map of a pretrained network lies, also on a real slide.
+"""Where each attribution method's map lies, also on a real slide.
 
-An EfficientNet-Lite0 with ImageNet weights is fine-tuned plainly as in ``cpu-pretrained.yaml``
-(its sizes, steps and seeds); every method that takes the network then explains the same test images
-that hold tumour. Measured is the pixel AP on the tumour's pixels (``_stored``: of the map
+An EfficientNet-Lite0 with ImageNet weights is fine-tuned as in ``cpu-pretrained.yaml``, and a
+residual network of 8 to 32 channels trained from random weights as in ``cpu-ablation.yaml`` (their
+sizes, steps and seeds); every method that takes the network then explains the same test images that
+hold tumour. Measured is the pixel AP on the tumour's pixels (``_stored``: of the map
 averaged over squares of 4 px, as runs store it), beside chance and haematoxylin. Each method is
 compared with the gradient, image by image; intervals are over seeds and patients (blocks of tissue
 on the granular slide), p is corrected for the methods (Holm). The named measure is the pixel AP.
 ``attribution_checks.py`` asks whether the methods show the model at all. ::
 
     python benchmarks/evidence/attribution_located.py --work /tmp/evidence --out DIR
+    python ... --networks cnn-narrow --arms plain staged-soft-16
     python benchmarks/evidence/attribution_located.py --out DIR --report   # the tables anew
 
-SCAAT_LITE0 names the weights (``pretrained.py``). One JSON file a data set and seed is written as
-it ends; what is there is not run again.
+SCAAT_LITE0 names the weights (``pretrained.py``). One JSON file a network, arm, data and seed is
+written as it ends; what is there is not run again.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import time
 from pathlib import Path
@@ -40,16 +43,18 @@ from pathology_scaat.metrics.functional.statistics import clustered_mean, holm
 from pathology_scaat.saliency.attribution import attribution
 from pathology_scaat.saliency.attributions import ATTRIBUTIONS
 
-CONFIG = Path(__file__).resolve().parent / "cpu-pretrained.yaml"
+HERE = Path(__file__).resolve().parent
+CONFIGS = {"lite0": "cpu-pretrained.yaml", "cnn-narrow": "cpu-ablation.yaml"}
 BASE = "gradient"
 AT_ONCE = 32
 MOST_COVERED = 0.9
 
 
-def run_seed(config: dict[str, Any], name: str, seed: int, work: Path, device: torch.device,
+def run_seed(network: str, arm: str, name: str, seed: int, work: Path, device: torch.device,
              most: int) -> dict[str, Any]:  # fmt: skip
+    config = yaml.safe_load((HERE / CONFIGS[network]).read_text())
     data = load_once(name, tuple(config["limits"]), work)
-    fitted = fit(data.train, "lite0", ARMS["plain"], epochs=epochs_for(config, len(data.train)),
+    fitted = fit(data.train, network, ARMS[arm], epochs=epochs_for(config, len(data.train)),
                  seed=seed, device=device, batch=config["batch"],
                  learning_rate=config["learning_rate"])  # fmt: skip
     logits = logits_of(fitted.model, data.test, device)
@@ -77,10 +82,18 @@ def run_seed(config: dict[str, Any], name: str, seed: int, work: Path, device: t
             "pixel_ap": pixel_ap(maps, masks.cpu()).tolist(),
             "pixel_ap_stored": pixel_ap(as_stored(maps), masks.cpu()).tolist(),
         }
-        print(name, seed, method, f"{np.mean(found[method]['pixel_ap']):.3f}", flush=True)
+        print(
+            network,
+            arm,
+            name,
+            seed,
+            method,
+            f"{np.mean(found[method]['pixel_ap']):.3f}",
+            flush=True,
+        )
     density = haematoxylin_density(images)
     return {
-        "data": name, "seed": seed, "machine": machine(device),
+        "network": network, "arm": arm, "data": name, "seed": seed, "machine": machine(device),
         "auc": float(roc_auc_score(test.is_positive, logits[:, 1] - logits[:, 0])),
         "groups": test.groups[useful].tolist(),
         "pixel_ap_chance": float(chance_ap(density, masks).mean()),
@@ -107,7 +120,8 @@ def table(runs: list[dict[str, Any]]) -> str:
     gains = {m: gain(m, "pixel_ap") for m in others}
     corrected = dict(zip(others, holm([g.p_value for g in gains.values()]), strict=True))
     lines = [
-        f"## {first['data']}: {len(runs)} seeds, {len(groups)} images of {len(set(groups))} {unit}",
+        f"## {first['network']}, {first['arm']}, {first['data']}: {len(runs)} seeds, {len(groups)} "
+        f"images of {len(set(groups))} {unit}",
         "",
         f"AUC by seed {auc}. Pixel AP by chance "
         f"{first['pixel_ap_chance']:.3f}, of the haematoxylin alone "
@@ -137,11 +151,12 @@ def table(runs: list[dict[str, Any]]) -> str:
 
 
 def report(out: Path) -> None:
-    parts = ["# Where maps of a pretrained network lie", "", str(__doc__).split("::")[0].rstrip()]
+    parts = ["# Where maps lie, by attribution method", "", str(__doc__).split("::")[0].rstrip()]
     parts += ["", "Bold: p below .05 after correction.", ""]
     runs = [json.loads(path.read_text()) for path in sorted(out.glob("*-seed*.json"))]
-    for name in dict.fromkeys(run["data"] for run in runs):
-        parts.append(table([run for run in runs if run["data"] == name]))
+    keys = [(run["network"], run["arm"], run["data"]) for run in runs]
+    for key in dict.fromkeys(keys):
+        parts.append(table([run for run, own in zip(runs, keys, strict=True) if own == key]))
     (out / "README.md").write_text("\n".join(parts).rstrip() + "\n")
 
 
@@ -149,6 +164,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--work", type=Path, default=Path("evidence-work"))
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--networks", nargs="+", default=["lite0"], choices=[*CONFIGS])
+    parser.add_argument("--arms", nargs="+", default=["plain"], choices=[*ARMS])
     parser.add_argument("--data", nargs="+", default=["granular", "hard"])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--device", default="cpu")
@@ -157,17 +174,14 @@ def main() -> None:
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
-    config = yaml.safe_load(CONFIG.read_text())
     args.work.mkdir(parents=True, exist_ok=True)
-    if not args.report:
-        for seed in args.seeds:
-            for name in args.data:
-                path = args.out / f"{name}-seed{seed}.json"
-                if not path.exists():
-                    found = run_seed(
-                        config, name, seed, args.work, torch.device(args.device), args.most
-                    )
-                    path.write_text(json.dumps(found, indent=1) + "\n")
+    cells = itertools.product(args.seeds, args.networks, args.arms, args.data)
+    for seed, network, arm, name in () if args.report else cells:
+        path = args.out / f"{network}-{arm}-{name}-seed{seed}.json"
+        if not path.exists():
+            device = torch.device(args.device)
+            found = run_seed(network, arm, name, seed, args.work, device, args.most)
+            path.write_text(json.dumps(found, indent=1) + "\n")
     report(args.out)
 
 
