@@ -55,7 +55,14 @@ def patch_evidence(
     values = gaussian_filter(np.asarray(saliency, dtype=np.float64), wide, mode="reflect")
     mean = values.mean(axis=(1, 2), keepdims=True)
     # a patch without any saliency ranks nothing: all its pixels stand in the middle
-    relative = np.where(mean > 0, values / np.where(mean > 0, mean, 1.0), 1.0) ** EVIDENCE_POWER
-    share = EVIDENCE_FLOOR + (1 - EVIDENCE_FLOOR) * relative / (1 + relative)
-    scaled: NDArray[np.float64] = share * np.asarray(probability, np.float64)[:, None, None]
-    return scaled
+    if (mean > 0).all():
+        values /= mean
+    else:
+        values = np.where(mean > 0, values / np.where(mean > 0, mean, 1.0), 1.0)
+    relative = np.power(values, EVIDENCE_POWER, out=values)
+    share: NDArray[np.float64] = (1 - EVIDENCE_FLOOR) * relative
+    relative += 1
+    share /= relative
+    share += EVIDENCE_FLOOR
+    share *= np.asarray(probability, np.float64)[:, None, None]
+    return share

@@ -171,11 +171,11 @@ class Sums:
         The last channel is the count, 0 where no patch is.
         """
         seen = self.count > 0
-        weight = np.where(seen, self.weight, 1.0)
         sums = [*self.columns[:n_classes], *self.layers, *self.columns[n_classes:]]
-        out = np.empty((len(sums) + 1, *self.count.shape), np.float32)
+        out = np.full((len(sums) + 1, *self.count.shape), np.nan, np.float32)
         for k, channel in enumerate(sums):
-            out[k] = np.where(seen, channel / weight, np.nan)
+            # divided as float64, and kept as float32
+            np.divide(channel, self.weight, out=out[k], where=seen, casting="same_kind")
         out[-1] = self.count
         return out
 
@@ -222,7 +222,7 @@ def blend_block(
     sums = Sums.zeros(values.columns.shape[1], 2 * len(values.factor), box)
     window = window_1d(source.side, config.window)
     columns = placement.touching(box.x, box.right, placement.origin_x_px)
-    weights_of: dict[int, AxisWeights] = {}
+    weights_of: dict[int, tuple[AxisWeights, NDArray[np.float64]]] = {}
     batch = max(BATCH_BYTES // (source.side**2 * 8), 1)
     for row in range(band.rows[0], band.rows[1] + 1):
         y_weights = placement.row_weights(row)
@@ -254,7 +254,7 @@ def _add_patches(
     placement: Placement,
     box: BoxPx,
     y_weights: AxisWeights,
-    weights_of: dict[int, AxisWeights],
+    weights_of: dict[int, tuple[AxisWeights, NDArray[np.float64]]],
     window: NDArray[np.float64],
     values: PatchValues,
     start: int,
@@ -275,9 +275,10 @@ def _add_patches(
     cut_y = slice(top - y_weights.start_px, bottom - y_weights.start_px)
     for i in range(stop - start):
         column = int(source.grid_index[start + i, 0])
-        weights = weights_of.get(column)
-        if weights is None:
-            weights = weights_of[column] = placement.column_weights(column)
+        if column not in weights_of:
+            found = placement.column_weights(column)
+            weights_of[column] = found, found.apply(window, axis=0)
+        weights, window_x = weights_of[column]
         left, right = max(weights.start_px, box.x), min(weights.start_px + weights.n_px, box.right)
         if left >= right:
             continue
@@ -286,7 +287,7 @@ def _add_patches(
         for k, layer in enumerate(along_y):
             patch = layer[i] if weights.is_identity else weights.apply(layer[i], axis=1)
             sums.layers[k, ys, xs] += patch[cut_y, cut_x]
-        weight = weight_y[cut_y, None] * weights.apply(window, axis=0)[cut_x]
+        weight = weight_y[cut_y, None] * window_x[cut_x]
         sums.weight[ys, xs] += weight
         sums.columns[:, ys, xs] += values.columns[start + i, :, None, None] * weight
         sums.count[ys, xs] += y_weights.covered[cut_y, None] & weights.covered[cut_x]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,7 +66,7 @@ class AxisWeights:
             out += taken * self.weight[:, k].reshape(shape)
         return out
 
-    @property
+    @cached_property
     def is_identity(self) -> bool:
         # Of a map with two pixels for one of the patch the weights are 1 as well.
         index = self.index

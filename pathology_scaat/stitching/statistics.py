@@ -20,10 +20,13 @@ class Histogram:
 
     def add(self, values: NDArray[np.float32]) -> None:
         """Count values of any shape; what is not finite is left out, negatives count as zero."""
-        held = np.maximum(values[np.isfinite(values)], np.float32(0))
+        finite = np.isfinite(values)
+        held = values if finite.all() else values[finite]
         if held.size == 0:
             return
-        bins = np.ascontiguousarray(held).view(np.uint32) >> np.uint32(16)
+        if held.min() <= 0:
+            held = np.maximum(held, np.float32(0))
+        bins = np.ascontiguousarray(held).reshape(-1).view(np.uint32) >> np.uint32(16)
         self.counts += np.bincount(bins, minlength=N_BINS)[:N_BINS]
         self.maximum = max(self.maximum, float(held.max()))
 
