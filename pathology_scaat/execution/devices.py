@@ -29,6 +29,9 @@ MEMORY_FOR_EACH = 12 << 30
 between two slides gives it nothing to do: several take turns on the GPU, where the machine has
 the cores, and the GPU the memory (bytes), for them."""
 
+_COMPUTE_MODE, _SHARED = 20, 0
+"""CU_DEVICE_ATTRIBUTE_COMPUTE_MODE and CU_COMPUTEMODE_DEFAULT of NVIDIA's cuda.h."""
+
 
 def _no_gpu_driver() -> bool:
     """Whether this machine certainly has no GPU that torch computes on; asked without torch."""
@@ -115,14 +118,34 @@ def gpu_count(name: str = "auto") -> int:
 def processes_on_gpu(name: str = "auto") -> int:
     """How many processes of this machine explain on each GPU; 1 where no GPU is used."""
     gpus = gpu_count(name)
-    if gpus == 0:
+    most = min(PROCESSES_ON_A_GPU, usable_cores() // (CORES_FOR_EACH * gpus)) if gpus else 1
+    if most < 2:
         return 1
     import torch
 
-    numbers = range(gpus) if ":" not in name else [torch.device(name).index]
-    memory = min(torch.cuda.get_device_properties(n).total_memory for n in numbers)
-    most = min(usable_cores() // (CORES_FOR_EACH * gpus), memory // MEMORY_FOR_EACH)
-    return max(1, min(PROCESSES_ON_A_GPU, most))
+    number = torch.device(name).index if ":" in name else None
+    memory = min(_memory_to_share(n) for n in (range(gpus) if number is None else [number]))
+    return max(1, min(most, memory // MEMORY_FOR_EACH))
+
+
+def _memory_to_share(number: int) -> int:
+    """Bytes of a GPU's memory; 0 where that is not known, or one process may use the GPU at a time.
+
+    Clusters set the latter (exclusive compute mode). The driver is asked by itself: torch does not
+    tell, and would begin to use the GPU.
+    """
+    try:
+        driver = ctypes.CDLL(NVIDIA_DRIVER)
+    except OSError:
+        return 0
+    device, mode, memory = ctypes.c_int(), ctypes.c_int(), ctypes.c_size_t()
+    failed = (
+        driver.cuInit(0)
+        or driver.cuDeviceGet(ctypes.byref(device), number)
+        or driver.cuDeviceGetAttribute(ctypes.byref(mode), _COMPUTE_MODE, device)
+        or driver.cuDeviceTotalMem_v2(ctypes.byref(memory), device)
+    )
+    return memory.value if not failed and mode.value == _SHARED else 0
 
 
 def process_device(name: str, rank: int) -> torch.device:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from types import SimpleNamespace
 
 import distributed
 import pytest
@@ -111,17 +110,60 @@ def test_gpus_are_shared_out_among_workers(monkeypatch: pytest.MonkeyPatch) -> N
     assert job_device("cuda:1") == torch.device("cuda", 1)
     assert (gpu_count("auto"), gpu_count("cuda:3"), gpu_count("cpu")) == (4, 1, 0)
     monkeypatch.setattr(devices, "usable_cores", lambda: 8)
-    memory = {n: SimpleNamespace(total_memory=80 << 30) for n in range(4)}
-    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda n: memory[n])
+    memory = dict.fromkeys(range(4), 80 << 30)
+    monkeypatch.setattr(devices, "_memory_to_share", memory.__getitem__)
     assert _engine_for(EngineConfig(), "auto").workers == 4
     # several processes take turns on a GPU, where there are the cores and the memory for them
     monkeypatch.setattr(devices, "usable_cores", lambda: 64)
     assert _engine_for(EngineConfig(), "auto").workers == 12
     assert _engine_for(EngineConfig(), "cuda:3").workers == 3
-    memory[3] = SimpleNamespace(total_memory=24 << 30)
+    memory[3] = 24 << 30
     assert _engine_for(EngineConfig(), "auto").workers == 8
     assert _engine_for(EngineConfig(), "cuda:3").workers == 2
-    memory[3] = SimpleNamespace(total_memory=8 << 30)
+    memory[3] = 0  # only one process may use it
     assert _engine_for(EngineConfig(), "auto").workers == 4
     assert _engine_for(EngineConfig(workers=7), "auto").workers == 7
     assert _engine_for(EngineConfig(), "cpu").workers is None
+
+
+class Driver:
+    """Stands for NVIDIA's library: a GPU of 80 GiB in a compute mode, or one that answers not."""
+
+    def __init__(self, mode: int, code: int = 0) -> None:
+        self.mode, self.code = mode, code
+        self.asked: list[int] = []
+
+    def cuInit(self, flags: int) -> int:
+        return self.code
+
+    def cuDeviceGet(self, device: object, number: int) -> int:
+        self.asked.append(number)
+        device._obj.value = 7  # type: ignore[attr-defined]
+        return 0
+
+    def cuDeviceGetAttribute(self, value: object, attribute: int, device: object) -> int:
+        assert (attribute, device.value) == (20, 7)  # type: ignore[attr-defined]
+        value._obj.value = self.mode  # type: ignore[attr-defined]
+        return 0
+
+    def cuDeviceTotalMem_v2(self, value: object, device: object) -> int:
+        value._obj.value = 80 << 30  # type: ignore[attr-defined]
+        return 0
+
+
+def test_a_gpu_for_one_process_at_a_time_is_not_shared(monkeypatch: pytest.MonkeyPatch) -> None:
+    def memory(driver: Driver) -> int:
+        monkeypatch.setattr(devices.ctypes, "CDLL", lambda name: driver)
+        found = devices._memory_to_share(3)
+        assert driver.asked in ([3], [])
+        return found
+
+    assert memory(Driver(mode=0)) == 80 << 30
+    assert memory(Driver(mode=3)) == 0
+    assert memory(Driver(mode=0, code=100)) == 0
+
+    def missing(name: str) -> object:
+        raise OSError
+
+    monkeypatch.setattr(devices.ctypes, "CDLL", missing)
+    assert devices._memory_to_share(0) == 0
