@@ -31,7 +31,7 @@ def map_caution(began: str, method: str) -> str:
     if not began or method in LOCATED:
         return ""
     return (
-        f"Of this network ({began}) maps by '{method}' may lie beside the tumour: of the one "
-        "pretrained network that was measured, fine-tuned, they lay on the tumour of a real slide "
-        "no more than at random, those by grad-cam and advise did (--method)"
+        f"Maps by '{method}' may miss the tumour ({began}): of the one pretrained network that was "
+        "measured they lay on the tumour of a real slide no more than chance does, those by "
+        "grad-cam and advise lay on it (--method)"
     )

@@ -9,6 +9,8 @@ from typing import Any, Literal
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from map_stores import make_saliency_store, write_marked_slide
 from PIL import Image, ImageDraw
 from pydantic import ValidationError
@@ -17,7 +19,7 @@ from pathology_scaat.artifacts.status import StatusTable
 from pathology_scaat.export import ExportConfig, export_slide
 from pathology_scaat.export.model_facts import ModelFacts
 from pathology_scaat.export.raster import figure
-from pathology_scaat.export.raster.canvas import Canvas, font, wrapped
+from pathology_scaat.export.raster.canvas import NUMBER_PX, Canvas, font, short_number, wrapped
 from pathology_scaat.export.raster.colour_scale import (
     FAINTEST,
     LEAST_TOP,
@@ -498,3 +500,10 @@ def test_a_canvas_draws_what_pillow_draws_also_over_its_edges() -> None:
         canvas.paste(part, x, y)
         image.paste(Image.fromarray(part), (x, y))
     assert np.array_equal(canvas.pixels, np.asarray(image))
+
+
+@given(st.floats(1e-12, 9e4))
+def test_numbers_beside_a_colour_bar_are_whole_and_right(value: float) -> None:
+    text = short_number(value)
+    assert font(13).getlength(text) + 7 <= NUMBER_PX
+    assert float(text) == pytest.approx(value, rel=0.051)

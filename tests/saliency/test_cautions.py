@@ -51,7 +51,7 @@ def test_told_where_it_is_explained_and_on_every_region(
 ) -> None:
     run_folder.save_model(run_folder.model, 0, notes=notes)
     said, regions = exported(run_folder, method)
-    assert [("may lie beside the tumour" in text) for text in said] == [True] * is_told
+    assert [("may miss the tumour" in text) for text in said] == [True] * is_told
     assert {("caution" in each) for each in regions} == {is_told}
     if is_told:
         assert said[0].removesuffix(".") == regions[0]["caution"]

@@ -105,8 +105,25 @@ def _upright(words: str, height: int) -> RgbImage:
     return upright
 
 
+NUMBER_PX = 58
+"""Between a colour bar and the words beside it: room for its numbers."""
+LONGEST_NUMBER = 6
+
+
 def short_number(value: float) -> str:
-    return f"{value:.3g}"
+    """Three digits, or fewer where they would not fit beside a colour bar: a number that is cut
+    off says another one.
+
+    Examples
+    --------
+    >>> short_number(0.5), short_number(0.0719), short_number(0.000359), short_number(1.43e-05)
+    ('0.5', '0.0719', '3.6e-4', '1.4e-5')
+    """
+    text = f"{value:.3g}"
+    if len(text) <= LONGEST_NUMBER:
+        return text
+    digits, _, power = f"{value:.1e}".partition("e")
+    return f"{digits}e{int(power)}"
 
 
 def scale_bar_um(width_um: float) -> float:
@@ -242,7 +259,7 @@ class Canvas:
             if min(abs(share - (1 - scale.floor / scale.vmax)) * height for share, _ in marks) > 12:
                 self.text(right + 7, at, short_number(scale.floor), 13, WARNING, anchor="lm")
         upright = _upright(words, height)
-        self.paste(upright, right + 58, y + (height - len(upright)) // 2)
+        self.paste(upright, right + NUMBER_PX, y + (height - len(upright)) // 2)
 
     def save(self, path: Path) -> None:
         """Write a PNG without software or time in it, whole or not at all."""
