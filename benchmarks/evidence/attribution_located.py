@@ -79,8 +79,8 @@ def run_seed(network: str, arm: str, name: str, seed: int, work: Path, device: t
         took = time.perf_counter() - begun
         found[method] = {
             "s_a_patch": took / len(images),
-            "pixel_ap": pixel_ap(maps, masks.cpu()).tolist(),
-            "pixel_ap_stored": pixel_ap(as_stored(maps), masks.cpu()).tolist(),
+            "pixel_ap": rounded(pixel_ap(maps, masks.cpu())),
+            "pixel_ap_stored": rounded(pixel_ap(as_stored(maps), masks.cpu())),
         }
         print(
             network,
@@ -100,6 +100,11 @@ def run_seed(network: str, arm: str, name: str, seed: int, work: Path, device: t
         "pixel_ap_haematoxylin": float(pixel_ap(density, masks).mean()),
         "methods": found,
     }  # fmt: skip
+
+
+def rounded(values: torch.Tensor) -> list[float]:
+    """Five digits: more are noise, and these files are kept."""
+    return [float(f"{value:.5g}") for value in values.tolist()]
 
 
 def table(runs: list[dict[str, Any]]) -> str:
@@ -181,7 +186,7 @@ def main() -> None:
         if not path.exists():
             device = torch.device(args.device)
             found = run_seed(network, arm, name, seed, args.work, device, args.most)
-            path.write_text(json.dumps(found, indent=1) + "\n")
+            path.write_text(json.dumps(found) + "\n")
     report(args.out)
 
 
