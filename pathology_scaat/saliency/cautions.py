@@ -5,8 +5,7 @@ from __future__ import annotations
 LOCATED = frozenset({"grad-cam", "grad-cam++", "advise"})
 """Methods whose maps of the pretrained network that was measured lay on the tumour of a real slide.
 
-``benchmarks/evidence/attribution_located.py``; all others lay there no more than at random places,
-or hardly more.
+``benchmarks/evidence/attribution_located.py``; all others lay there as by chance or less.
 """
 
 
@@ -31,7 +30,7 @@ def map_caution(began: str, method: str) -> str:
     if not began or method in LOCATED:
         return ""
     return (
-        f"Maps by '{method}' may miss the tumour ({began}): of the one pretrained network that was "
-        "measured they lay on the tumour of a real slide no more than chance does, those by "
-        "grad-cam and advise lay on it (--method)"
+        f"Inside a patch, maps by '{method}' may miss the tumour ({began}): of the one pretrained "
+        "network that was measured they lay on the tumour of a real slide hardly more than chance "
+        "does, or less; those by grad-cam and advise lay on it (--method)"
     )
