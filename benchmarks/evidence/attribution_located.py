@@ -39,7 +39,7 @@ from sklearn.metrics import roc_auc_score
 from pathology_scaat.errors import UsageError
 from pathology_scaat.metrics.functional.baselines import haematoxylin_density
 from pathology_scaat.metrics.functional.ranking import chance_ap, pixel_ap
-from pathology_scaat.metrics.functional.statistics import clustered_mean, holm
+from pathology_scaat.metrics.functional.statistics import Interval, clustered_mean, holm
 from pathology_scaat.saliency.attribution import attribution
 from pathology_scaat.saliency.attributions import ATTRIBUTIONS
 
@@ -107,6 +107,22 @@ def rounded(values: torch.Tensor) -> list[float]:
     return [float(f"{value:.5g}") for value in values.tolist()]
 
 
+def gains_of(runs: list[dict[str, Any]], measure: str) -> dict[str, Interval]:
+    """Each method's gain over the gradient, over seeds and patients."""
+
+    def values(method: str) -> list[list[float]]:
+        return [run["methods"][method][measure] for run in runs]
+
+    kept = [m for m, e in runs[0]["methods"].items() if "refused" not in e and m != BASE]
+    return {
+        m: clustered_mean(
+            [np.subtract(a, b) for a, b in zip(values(m), values(BASE), strict=True)],
+            runs[0]["groups"],
+        )
+        for m in kept
+    }
+
+
 def table(runs: list[dict[str, Any]]) -> str:
     """Each method on one data set, against the gradient."""
     first, unit = runs[0], "blocks of tissue" if runs[0]["data"] == "granular" else "patients"
@@ -116,14 +132,9 @@ def table(runs: list[dict[str, Any]]) -> str:
     def values(method: str, measure: str) -> list[list[float]]:
         return [run["methods"][method][measure] for run in runs]
 
-    def gain(method: str, measure: str) -> Any:
-        pairs = zip(values(method, measure), values(BASE, measure), strict=True)
-        return clustered_mean([np.subtract(a, b) for a, b in pairs], groups)
-
     auc = ", ".join(f"{run['auc']:.3f}" for run in runs)
-    others = [m for m in kept if m != BASE]
-    gains = {m: gain(m, "pixel_ap") for m in others}
-    corrected = dict(zip(others, holm([g.p_value for g in gains.values()]), strict=True))
+    gains, as_kept = gains_of(runs, "pixel_ap"), gains_of(runs, "pixel_ap_stored")
+    corrected = dict(zip(gains, holm([g.p_value for g in gains.values()]), strict=True))
     lines = [
         f"## {first['network']}, {first['arm']}, {first['data']}: {len(runs)} seeds, {len(groups)} "
         f"images of {len(set(groups))} {unit}",
@@ -141,7 +152,7 @@ def table(runs: list[dict[str, Any]]) -> str:
         if method == BASE:
             lines.append(f"| {method} | {mean:.3f} | | | | | {ms:.1f} |")
             continue
-        g, s = gains[method], gain(method, "pixel_ap_stored")
+        g, s = gains[method], as_kept[method]
         by_seed = [
             np.mean(a) - np.mean(b)
             for a, b in zip(values(method, "pixel_ap"), values(BASE, "pixel_ap"), strict=True)
@@ -160,8 +171,16 @@ def report(out: Path) -> None:
     parts += ["", "Bold: p below .05 after correction.", ""]
     runs = [json.loads(path.read_text()) for path in sorted(out.glob("*-seed*.json"))]
     keys = [(run["network"], run["arm"], run["data"]) for run in runs]
+    gains = {}
     for key in dict.fromkeys(keys):
-        parts.append(table([run for run, own in zip(runs, keys, strict=True) if own == key]))
+        own = [run for run, its in zip(runs, keys, strict=True) if its == key]
+        parts.append(table(own))
+        found = gains_of(own, "pixel_ap")
+        gains["-".join(key)] = {
+            m: {k: v for k, v in g.as_dict().items() if k in ("value", "low", "high", "p_value")}
+            for m, g in found.items()
+        }
+    (out / "gains.json").write_text(json.dumps(gains, indent=1) + "\n")
     (out / "README.md").write_text("\n".join(parts).rstrip() + "\n")
 
 
