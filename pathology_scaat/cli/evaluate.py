@@ -93,6 +93,8 @@ def compare(
             reporter=reporter,
         )
     put_values(out=folder, folder=folder / "comparison", comparison=found.as_dict())
+    for said in found.read_first:
+        stdout.print(said, markup=False, highlight=False, soft_wrap=True)
     for arm in found.arms:
         stdout.print(f"{arm.arm}: {arm.verdict}", markup=False, highlight=False, soft_wrap=True)
     path = folder / "comparison" / "comparison.md"

@@ -20,6 +20,7 @@ from pathology_scaat.cli.common import (
 )
 from pathology_scaat.cli.output import Json, put_values, stdout
 from pathology_scaat.errors import UsageError
+from pathology_scaat.slides.painted import FIGURES_OF_PAINTED
 
 
 @app.command(short_help="The whole job, from slides to maps.")
@@ -199,6 +200,7 @@ def demo(
         for row in table[1:]:
             shown.add_row(*row)
         stdout.print(shown)
+    stdout.print(FIGURES_OF_PAINTED, markup=False, highlight=False, soft_wrap=True)
     put_values(
         scores=read_json(report.run.out / "demo.json"), nothing_learnt=report.run.nothing_learnt
     )

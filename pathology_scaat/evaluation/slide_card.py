@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,17 +19,10 @@ from pathology_scaat.evaluation.slide_faithfulness import (
     SlideFeatures,
     measure_slide,
 )
-from pathology_scaat.evaluation.trust_card import (
-    NOT_MEASURED,
-    TrustCard,
-    TrustEntry,
-    Verdict,
-    judge,
-    verdict_words,
-)
-from pathology_scaat.evaluation.warnings import doubts_of_slides, model_warning
+from pathology_scaat.evaluation.trust_card import NOT_MEASURED, TrustCard, TrustEntry
+from pathology_scaat.evaluation.verdicts import judge, judged_auc, verdict_words
+from pathology_scaat.evaluation.warnings import doubts_of_model, doubts_of_slides, model_warning
 from pathology_scaat.metrics.functional.statistics import (
-    MIN_PATIENTS,
     clustered_auc,
     clustered_mean,
 )
@@ -148,7 +139,7 @@ def slide_card(
         settings=config.model_dump(mode="json"),
         images="slide",
         warning=model_warning(bundle.config.held_out),
-        slide_notes=doubts_of_slides(out_dir, choice.slide_ids),
+        slide_notes=(*doubts_of_model(bundle.config), *doubts_of_slides(out_dir, choice.slide_ids)),
     )
 
 
@@ -236,13 +227,5 @@ def _auc(
         why = "the slides are all of one class" if known else "no labels of slides were given"
         return TrustEntry(question, "auc", None, None, "not measured", f"{NOT_MEASURED}: {why}")
     found = clustered_auc([scores[s] for s in known], truth, [groups[s] for s in known])
-    if found.value in (0.0, 1.0):  # every pair alike: an interval would call that certain
-        found = replace(found, low=math.nan, high=math.nan)
-        few = min(len({groups[s] for s, t in zip(known, truth, strict=True) if t == kind})
-                  for kind in (True, False)) < MIN_PATIENTS  # fmt: skip
-        words = "every slide on its side: no interval can be given"
-        words += f", with fewer than {MIN_PATIENTS} of a class" if few else ""
-        clear: Verdict = "good" if found.value else "poor"
-        return TrustEntry(question, "auc", found, 0.5, "unclear" if few else clear, words)
-    verdict = judge(found, 0.5)
-    return TrustEntry(question, "auc", found, 0.5, verdict, verdict_words(verdict, found, unit))
+    verdict, words = judged_auc(found, truth, [groups[s] for s in known], unit, "slide")
+    return TrustEntry(question, "auc", found, 0.5, verdict, words)

@@ -230,6 +230,7 @@ def test_bag_models_get_a_trust_card_of_whole_slides(
     text = (out / "evaluation" / "trust_card.md").read_text()
     assert "Measured on 8 slides of 8 patients" in text
     assert "4 that the model calls Tumor" in text
+    assert "The model learnt from painted slides (scaat demo), not from patients' tissue." in text
 
 
 def test_performance_is_that_of_the_test_slides(whole: tuple[Path, Notes], cohort: Path) -> None:
@@ -237,6 +238,11 @@ def test_performance_is_that_of_the_test_slides(whole: tuple[Path, Notes], cohor
     found = json.loads((out / "performance.json").read_text())
     assert found["evaluated_on"] == "test slides"
     assert found["n"] == 8
+    (first,) = found["read_first"]
+    assert first.startswith("PAINTED SLIDES: All slides that were measured were painted")
+    page = (out / "performance.md").read_text()
+    assert page.split("\n")[2] == f"> **{first}**"
+    assert "- The model learnt from painted slides" in page
     assert found["auroc"] == 1.0
     assert found["intervals_95"]["auroc"] is None  # four patients of a class
     keys = {"auroc", "auprc", "balanced_accuracy", "sensitivity", "specificity", "ppv", "npv",

@@ -11,6 +11,7 @@ from pathology_scaat.evaluation.performance.report_files import HEADINGS
 from pathology_scaat.evaluation.performance.report_files import PERFORMANCE_NAME as PERFORMANCE
 from pathology_scaat.evaluation.report.run_files import NOTES, TRUST_CARD, Fact, RunFiles, shown
 from pathology_scaat.saliency.schema import UNLIKE_PERCENTILE
+from pathology_scaat.system.rounding import decimals
 
 MAX_LISTED = 20
 
@@ -236,9 +237,11 @@ def measures(files: RunFiles) -> list[Fact]:
             continue
         interval = files.get(PERFORMANCE, f"intervals_95.{key}")
         said = (
-            f"95 % interval {interval[0]:.3f} to {interval[1]:.3f}" if interval else "no interval"
+            f"95 % interval {decimals(interval[0])} to {decimals(interval[1])}"
+            if interval
+            else "no interval"
         )
-        facts.append(Fact(f"{heading} {value:.3f} ({said})", f"{PERFORMANCE}: {key}"))
+        facts.append(Fact(f"{heading} {decimals(value)} ({said})", f"{PERFORMANCE}: {key}"))
     return facts
 
 
@@ -299,7 +302,7 @@ def explanation(files: RunFiles) -> list[Fact]:
         if value is not None:
             facts.append(
                 Fact(
-                    f"{entry['question']} {value:.3f}: {entry['words']}",
+                    f"{entry['question']} {decimals(value)}: {entry['words']}",
                     f"{TRUST_CARD}: entries.{number}",
                 )
             )
