@@ -127,6 +127,7 @@ class TiatoolboxSlide(SlideBase):
         return None
 
     def close(self) -> None:
-        handle = getattr(self._reader, "openslide_wsi", None)
-        if handle is not None:
-            handle.close()
+        for name in ("openslide_wsi", "tiff"):
+            handle = getattr(self._reader, name, None)
+            if handle is not None:
+                handle.close()

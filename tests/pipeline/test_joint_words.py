@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from saliency_fixtures import RunFolder
 
 from pathology_scaat.evaluation.performance.predictions import Prediction
+from pathology_scaat.pipeline.cross_validation import nothing_learnt_in_folds
 from pathology_scaat.pipeline.export import in_words
 from pathology_scaat.pipeline.members import (
     FoldModel,
@@ -15,6 +17,7 @@ from pathology_scaat.pipeline.members import (
     joint_rule,
     record_of,
 )
+from pathology_scaat.training.bundle_quality import Estimate, HeldOut
 
 NAMES = ("Normal", "Tumor")
 FITTED = "calibrated on 6 validation slides (Platt)"
@@ -49,3 +52,19 @@ def test_each_fold_has_its_own_calibration() -> None:
     assert "Normal 0.0004, Tumor 0.9996" in words["a"].text
     assert "not calibrated" not in words["a"].text
     assert "not calibrated" in words["b"].text
+
+
+def test_folds_none_of_which_has_learnt_are_no_success(run_folder: RunFolder) -> None:
+    """Exit code and JSON of a run go by it; that one fold has not is told among the notes."""
+    nothing = HeldOut(
+        source="validation slides", n_patches=32, n_slides=2, n_patients=2, unit="block",
+        n_units=8, class_counts={"Normal": 16, "tumour": 16}, auc=Estimate(value=0.5),
+        balanced_accuracy=Estimate(value=0.5), chance=0.5, probability_span=0.9,
+    )  # fmt: skip
+    out = run_folder.out / "folds"
+    run_folder.save_model(out / "silent", 0, held_out=nothing)
+    run_folder.save_model(out / "good", 1)
+    silent, good = (FoldModel(n, out / name, {}) for n, name in enumerate(("silent", "good")))
+    assert nothing_learnt_in_folds([silent, good]) == ""
+    why = nothing_learnt_in_folds([silent, silent])
+    assert why.startswith("no model of any fold: its balanced accuracy")
