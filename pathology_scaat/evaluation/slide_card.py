@@ -29,6 +29,7 @@ from pathology_scaat.metrics.functional.statistics import (
 from pathology_scaat.patches import PatchStore
 from pathology_scaat.saliency.store import SaliencyStore
 from pathology_scaat.scaat.evidence import patch_evidence
+from pathology_scaat.system.names import spelled_as
 from pathology_scaat.training.bags.model import BagModel
 from pathology_scaat.training.bags.predict import encode
 from pathology_scaat.training.bundle import ModelBundle
@@ -135,7 +136,9 @@ def slide_card(
         held_out=choice.held_out,
         held_out_words=choice.held_out_words,
         temperature=float(bundle.config.temperature),
-        entries=tuple(_entries(rows, scores, groups, unit, target, labels or {})),
+        entries=tuple(
+            _entries(rows, scores, groups, unit, target, names, _as_classes(labels or {}, names))
+        ),
         settings=config.model_dump(mode="json"),
         images="slide",
         warning=model_warning(bundle.config.held_out),
@@ -149,6 +152,7 @@ def _entries(
     groups: Mapping[str, str],
     unit: str,
     target: str,
+    names: Sequence[str],
     labels: Mapping[str, str],
 ) -> list[TrustEntry]:
     clusters = [groups[s] for s in rows]
@@ -167,7 +171,7 @@ def _entries(
         sentence = words or verdict_words(verdict, interval, unit)
         return TrustEntry(question, measure, interval, chance, verdict, sentence)
 
-    entries = [_auc(scores, groups, unit, target, labels)]
+    entries = [_auc(scores, groups, unit, target, names, labels)]
     main = values("flipping/contribution")
     entries.append(
         entry("Do the maps name the patches the model uses? (patch flipping, gain)",
@@ -213,19 +217,30 @@ def _entries(
     return entries
 
 
+def _as_classes(labels: Mapping[str, str], names: Sequence[str]) -> dict[str, str]:
+    """Labels in the spelling of the model's classes; what is none of them stays as it is."""
+    return {slide_id: spelled_as(label, names) for slide_id, label in labels.items() if label}
+
+
 def _auc(
     scores: Mapping[str, float],
     groups: Mapping[str, str],
     unit: str,
     target: str,
+    names: Sequence[str],
     labels: Mapping[str, str],
 ) -> TrustEntry:
     question = "How well does the model tell slides apart? (AUC)"
-    known = [s for s in scores if labels.get(s)]
+    known = [s for s in scores if labels.get(s) in names]
+    strange = sum(labels.get(s, "") not in ("", *names) for s in scores)
+    left_out = f"{strange} of the labels name no class of the model" if strange else ""
     truth = np.array([labels[s] == target for s in known], bool)
     if not known or truth.all() or not truth.any():
         why = "the slides are all of one class" if known else "no labels of slides were given"
+        if left_out:
+            why = f"{left_out}; the other slides are all of one class" if known else left_out
         return TrustEntry(question, "auc", None, None, "not measured", f"{NOT_MEASURED}: {why}")
     found = clustered_auc([scores[s] for s in known], truth, [groups[s] for s in known])
     verdict, words = judged_auc(found, truth, [groups[s] for s in known], unit, "slide")
+    words += f"; without these slides: {left_out}" if left_out else ""
     return TrustEntry(question, "auc", found, 0.5, verdict, words)

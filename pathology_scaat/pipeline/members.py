@@ -341,7 +341,7 @@ def record_of(members: Sequence[ModelPredictions], models: Sequence[FoldModel]) 
     first = members[0]
     return {
         "rule": first.rule,
-        "calibration": _calibrations(members, models),
+        "calibration": calibrations([one.fold for one in models], [m.calibration for m in members]),
         "models": [
             {"fold": one.fold, "fingerprint": said.fingerprints[0], "calibration": said.calibration}
             for one, said in zip(models, members, strict=True)
@@ -349,14 +349,13 @@ def record_of(members: Sequence[ModelPredictions], models: Sequence[FoldModel]) 
     }
 
 
-def _calibrations(members: Sequence[ModelPredictions], models: Sequence[FoldModel]) -> str:
-    """How each model was calibrated; said once where that is the same of all."""
-    told = list(dict.fromkeys(m.calibration for m in members))
-    if len(told) == 1:
-        return told[0]
+def calibrations(folds: Sequence[int | None], said: Sequence[str]) -> str:
+    """How each model was calibrated, by its fold or number; once where that is the same of all."""
+    if len(set(said)) == 1:
+        return said[0]
     return "; ".join(
-        f"{f'model {number}' if one.fold is None else f'fold {one.fold}'}: {said.calibration}"
-        for number, (one, said) in enumerate(zip(models, members, strict=True), 1)
+        f"{f'model {number}' if fold is None else f'fold {fold}'}: {text}"
+        for number, (fold, text) in enumerate(zip(folds, said, strict=True), 1)
     )
 
 

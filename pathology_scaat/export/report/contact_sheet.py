@@ -96,9 +96,8 @@ def _head(
     left = max(sheet.width - BAR_PX[0] - GAP_PX, sheet.width // 2)
     room = left - 2 * GAP_PX
     drawn = str(records[0]["drawn"]).capitalize()
-    title = (
-        f"{drawn} for {', '.join(sorted(targets))}: {len(records)} slide{'s'[: len(records) != 1]}"
-    )
+    count = f"{len(records)} slide{'' if len(records) == 1 else 's'}"
+    title = f"{drawn} for {', '.join(sorted(targets))}: {count}"
     draw.text((GAP_PX, 6), fitting(title, large, room), fill="black", font=large)
     one_model = len({str(r["model_fingerprint"]) for r in records}) == 1
     quality = f"model {records[0]['model']['quality']}" if one_model else ""
