@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pathology_scaat import review
 from pathology_scaat.evaluation.performance.bootstrap import Estimate
 from pathology_scaat.system.amounts import in_time
 from pathology_scaat.system.rounding import decimals, percent
@@ -40,3 +46,20 @@ def test_estimates_that_are_nearly_perfect_are_not_called_perfect() -> None:
 def test_durations() -> None:
     assert in_time(0.2) == "1 second"
     assert in_time(1.6) == "2 seconds"
+
+
+def test_the_pages_of_the_review_round_alike() -> None:
+    node = shutil.which("node")
+    if node is None:
+        pytest.skip("Node.js is not installed")
+    values = [0.0, 1.0, 0.9996, 0.0002, 0.4567, 1e-9, 1 - 1e-9, 0.99949, 0.5]
+    shares = [0.0, 0.004, 0.254, 0.996, 1.0]
+    script = (Path(review.__file__).parent / "static" / "numbers.js").read_text(encoding="utf-8")
+    asked = f"{values}.map((v) => decimals(v, 3)), {shares}.map(percent)"
+    done = subprocess.run(
+        [node, "-e", f"{script}\nconsole.log(JSON.stringify([{asked}]))"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    shown, percents = json.loads(done.stdout)
+    assert shown == [decimals(value) for value in values]
+    assert percents == ["0 %", "below 1 %", "25 %", "above 99 %", "100 %"]
