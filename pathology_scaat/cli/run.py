@@ -20,7 +20,6 @@ from pathology_scaat.cli.common import (
 )
 from pathology_scaat.cli.output import Json, put_values, stdout
 from pathology_scaat.errors import UsageError
-from pathology_scaat.slides.painted import FIGURES_OF_PAINTED
 
 
 @app.command(short_help="The whole job, from slides to maps.")
@@ -181,6 +180,7 @@ def demo(
     from pathology_scaat.artifacts.atomic import read_json
     from pathology_scaat.pipeline.demo import demo as annotated
     from pathology_scaat.pipeline.demo_labels import labelled_demo
+    from pathology_scaat.slides.painted import FIGURES_OF_PAINTED
 
     if folder is not None and out is not None and folder != out:
         raise UsageError("--out", "names another folder than the argument", "give one of them")

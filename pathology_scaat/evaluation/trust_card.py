@@ -86,6 +86,11 @@ class TrustCard:
     warning: str = ""
     slide_notes: tuple[str, ...] = ()
 
+    @property
+    def measured_on(self) -> str:
+        """How many patches or slides, in words."""
+        return count(self.n_images, *_PLURAL[self.images])
+
     def entry(self, measure: str) -> TrustEntry | None:
         """The entry of a measure, or None."""
         return next((e for e in self.entries if e.measure == measure), None)
@@ -281,7 +286,7 @@ def card_markdown(card: TrustCard) -> str:
         *((f"> **{card.warning}**", "") if card.warning else ()),
         f"Model `{card.model_fingerprint[:12]}`, trained by *{card.training_method}*, "
         f"explained by *{card.explanation_method}* for the class **{card.target_class}**.",
-        f"Measured on {count(card.n_images, *_PLURAL[card.images])} of "
+        f"Measured on {card.measured_on} of "
         f"{count(card.n_groups, card.unit.removesuffix('s'), card.unit)} ({card.data}). "
         f"Held out: {card.held_out_words}. Intervals are 95 %, over {card.unit}, for this one "
         f"trained model: another seed gives another.{_CAUTION.get(card.unit, '')}",

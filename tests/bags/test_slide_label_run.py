@@ -214,6 +214,7 @@ def test_bag_models_get_a_trust_card_of_whole_slides(
     out, _ = whole
     card = evaluate(out, manifest=cohort, device="cpu")
     assert (card.n_images, card.images, card.held_out) == (8, "slide", True)
+    assert card.measured_on == "8 slides"  # the terminal said images
     auc = card.entry("auc")
     assert auc is not None
     assert auc.interval is not None
