@@ -12,6 +12,7 @@ from pathology_scaat.annotations.classes import match_class, with_classes
 from pathology_scaat.annotations.model import LabelledPolygon
 from pathology_scaat.annotations.rasterize import area_mask
 from pathology_scaat.geometry import PatchGrid
+from pathology_scaat.system.rounding import percent
 
 MIN_ON_TISSUE = 0.5
 """A class with less of its annotated area on tissue is told."""
@@ -67,4 +68,4 @@ def off_tissue_notes(
 
 
 def _part(share: float) -> str:
-    return "nothing" if share == 0 else f"only {max(share, 0.01):.0%}"
+    return "nothing" if share == 0 else f"only {percent(share)}".replace("only less", "less")

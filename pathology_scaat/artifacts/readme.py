@@ -47,6 +47,8 @@ that is by a scale that is the same for all slides of one model.
   with the class in the slides that it was trained on.
 * A model that has not learnt anything draws maps as well. Read performance.* and the first page
   before the maps; numbers on slides of the training are too good.
+* Slides of "scaat demo" are painted (slides.csv says which): they show no patient's tissue, and
+  figures of them say nothing of real slides.
 * It is for research. It has not been approved for the care of patients.
 """
 

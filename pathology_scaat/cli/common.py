@@ -161,9 +161,12 @@ def train_overrides(
 
 
 def print_metrics(metrics: dict[str, Any]) -> None:
+    """The measures of a training; loss and calibration error are of logits as they come."""
     put_values(metrics=metrics)
     table = folded("measure", "value")
     for name, value in metrics.items():
+        if name.endswith(("_loss", "_ece")):
+            name = f"{name}, before calibration"
         if isinstance(value, int | float):
             table.add_row(name, f"{value:.4g}")
         elif isinstance(value, str):

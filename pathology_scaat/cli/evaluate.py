@@ -45,7 +45,7 @@ def evaluate(
         )
     put_values(out=folder, folder=folder / "evaluation", trust_card=card.as_dict())
     measured = sum(entry.interval is not None for entry in card.entries)
-    text = f"{measured} of {len(card.entries)} measures on {card.n_images} images"
+    text = f"{measured} of {len(card.entries)} measures on {card.measured_on}"
     stdout.print(text, markup=False, highlight=False)
     stdout.print(f"held out: {card.held_out_words}", markup=False, highlight=False, soft_wrap=True)
     for line in (*((card.warning,) if card.warning else ()), *card.slide_notes):
@@ -93,6 +93,8 @@ def compare(
             reporter=reporter,
         )
     put_values(out=folder, folder=folder / "comparison", comparison=found.as_dict())
+    for said in found.read_first:
+        stdout.print(said, markup=False, highlight=False, soft_wrap=True)
     for arm in found.arms:
         stdout.print(f"{arm.arm}: {arm.verdict}", markup=False, highlight=False, soft_wrap=True)
     path = folder / "comparison" / "comparison.md"

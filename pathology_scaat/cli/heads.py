@@ -17,6 +17,7 @@ from pathology_scaat.cli.common import (
 )
 from pathology_scaat.cli.output import put_values, stdout
 from pathology_scaat.errors import UsageError
+from pathology_scaat.system.rounding import decimals
 
 if TYPE_CHECKING:
     from pathology_scaat.training.config import TrainConfig
@@ -233,8 +234,8 @@ def _concordance(record: Mapping[str, Any]) -> str:
     head = f"C-index, {record['n']} {record['evaluated_on']}: "
     if value is None:
         return f"{head}not measurable"
-    span = f"{limits[0]:.3f}-{limits[1]:.3f}" if limits else "no interval"
-    return f"{head}{value:.3f} ({span})"
+    span = f"{decimals(limits[0])}-{decimals(limits[1])}" if limits else "no interval"
+    return f"{head}{decimals(value)} ({span})"
 
 
 def _line(text: str) -> None:

@@ -180,6 +180,7 @@ def demo(
     from pathology_scaat.artifacts.atomic import read_json
     from pathology_scaat.pipeline.demo import demo as annotated
     from pathology_scaat.pipeline.demo_labels import labelled_demo
+    from pathology_scaat.slides.painted import FIGURES_OF_PAINTED
 
     if folder is not None and out is not None and folder != out:
         raise UsageError("--out", "names another folder than the argument", "give one of them")
@@ -199,6 +200,7 @@ def demo(
         for row in table[1:]:
             shown.add_row(*row)
         stdout.print(shown)
+    stdout.print(FIGURES_OF_PAINTED, markup=False, highlight=False, soft_wrap=True)
     put_values(
         scores=read_json(report.run.out / "demo.json"), nothing_learnt=report.run.nothing_learnt
     )

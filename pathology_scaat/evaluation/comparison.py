@@ -110,7 +110,8 @@ class Comparison:
     """The whole comparison, as plain values.
 
     ``n_groups`` counts patients, or what else images are grouped by: ``unit`` says which.
-    ``label_note`` is what is to be said of the images' labels.
+    ``label_note`` is what is to be said of the images' labels; ``read_first`` what no figure is to
+    be read without: which models have learnt nothing, or learnt from painted slides.
     """
 
     data: str
@@ -124,6 +125,7 @@ class Comparison:
     arms: tuple[ArmSummary, ...]
     rows: tuple[MeasureRow, ...]
     label_note: str = ""
+    read_first: tuple[str, ...] = ()
 
     def row(self, arm: str, measure: str, subset: Subset = "all") -> MeasureRow | None:
         """The row of an arm and measure, or None where it was not measured."""

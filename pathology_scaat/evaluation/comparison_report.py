@@ -9,6 +9,8 @@ from pathlib import Path
 from pathology_scaat.artifacts.atomic import atomic_path, write_json
 from pathology_scaat.evaluation.comparison import Comparison
 from pathology_scaat.metrics.functional.statistics import MIN_PATIENTS, MIN_SEEDS, Interval
+from pathology_scaat.system.rounding import decimals
+from pathology_scaat.training.bundle_quality import NOTHING_LEARNT, OF_PAINTED_SLIDES
 
 TABLE_MEASURES = (
     "pixel_ap", "mosaic_ap", "srg/mean/probability", "srg/blur/probability",
@@ -16,14 +18,24 @@ TABLE_MEASURES = (
     "referee_srg/blur", "stability_spearman", "sensitivity", "infidelity", "gini",
 )  # fmt: skip
 
+SMALL_P = 1e-6
+"""Smaller p-values are given as below it: so far down they rest on the shape of a tail."""
+
 
 def _number(interval: Interval | None, signed: bool = False) -> str:
     if interval is None or math.isnan(interval.value):
         return ""
-    sign = "+" if signed else ""
+
+    def shown(value: float) -> str:
+        return f"{value:+.3f}" if signed else decimals(value)
+
     if math.isnan(interval.low):
-        return f"{interval.value:{sign}.3f}"
-    return f"{interval.value:{sign}.3f} ({interval.low:{sign}.3f} to {interval.high:{sign}.3f})"
+        return shown(interval.value)
+    return f"{shown(interval.value)} ({shown(interval.low)} to {shown(interval.high)})"
+
+
+def _p_value(p: float) -> str:
+    return f"{p:.2g}" if p >= SMALL_P else "<0.000001"
 
 
 def _value_table(c: Comparison, measures: Sequence[str], subset: str = "all") -> list[str]:
@@ -40,7 +52,7 @@ def _value_table(c: Comparison, measures: Sequence[str], subset: str = "all") ->
             mark = " **▲**" if row.improves else ""
             if row.improves is None and row.shift == 1:
                 mark = " △"
-            fields.append(f"{row.value.value:.3f}{mark}")
+            fields.append(f"{decimals(row.value.value)}{mark}")
         lines.append(f"| {arm.arm} | " + " | ".join(fields) + " |")
     return lines
 
@@ -71,6 +83,7 @@ def comparison_markdown(comparison: Comparison) -> str:
         f"## {c.data}: {c.n_images} images of {c.n_groups} {c.unit} "
         f"({c.n_all_correct} right in all arms and seeds)",
         "",
+        *(line for said in c.read_first for line in (f"> **{said}**", "")),
         f"Primary measure: `{c.primary}`. Baseline: {c.baseline}. AUC may be lower by "
         f"{c.auc_margin:g} at most (lower end of the interval). p-values of the primary measure "
         "are corrected for the number of arms (Holm).",
@@ -84,7 +97,7 @@ def comparison_markdown(comparison: Comparison) -> str:
     for arm in c.arms:
         row = c.row(arm.arm, c.primary)
         gain = _number(row.gain, signed=True) if row else ""
-        p = f"{row.p_holm:.2g}" if row and row.p_holm is not None else ""
+        p = _p_value(row.p_holm) if row and row.p_holm is not None else ""
         lines.append(
             f"| {arm.arm} | {arm.n_seeds} | {_number(arm.auc)} | "
             f"{_number(arm.auc_difference, signed=True)} | {gain} | {p} | {arm.verdict} |"
@@ -112,6 +125,10 @@ def picture_title(comparison: Comparison) -> str:
         title += f"\nNo verdicts: fewer than {MIN_SEEDS} seeds an arm, said of these seeds only"
     if c.n_groups < MIN_PATIENTS:
         title += f"\nNo verdicts: fewer than {MIN_PATIENTS} {c.unit}"
+    if any(NOTHING_LEARNT in said for said in c.read_first):
+        title += "\nSome of these models have learnt nothing that can be relied on"
+    if any(OF_PAINTED_SLIDES in said for said in c.read_first):
+        title += "\nThe models learnt from painted slides: nothing here is of tissue"
     return title
 
 

@@ -28,10 +28,11 @@ from pathology_scaat.evaluation.measurement import Measurement
 from pathology_scaat.evaluation.protocol import ProtocolConfig
 from pathology_scaat.evaluation.slide_card import slide_card
 from pathology_scaat.evaluation.trust_card import TrustCard, build_entries, write_card
-from pathology_scaat.evaluation.warnings import doubts_of_slides, model_warning
+from pathology_scaat.evaluation.warnings import doubts_of_model, doubts_of_slides, model_warning
 from pathology_scaat.execution.devices import choose_device
 from pathology_scaat.execution.engine import EngineConfig, map_jobs
 from pathology_scaat.metrics.functional.calibration import fit_temperature, temperature_problem
+from pathology_scaat.training.bundle_quality import OF_PAINTED_SLIDES
 
 logger = logging.getLogger(__name__)
 
@@ -214,7 +215,10 @@ def evaluate_job(job: EvaluateJob, progress: Progress | None = None) -> TrustCar
         label_note=data.label_note,
         copied_labels=data.copied,
         warning=model_warning(bundle.config.held_out),
-        slide_notes=doubts_of_slides(job.out_dir, choice.slide_ids),
+        slide_notes=(
+            *doubts_of_model(bundle.config),
+            *doubts_of_slides(job.out_dir, choice.slide_ids),
+        ),
         settings=config.model_dump(mode="json"),
     )
 
@@ -331,6 +335,8 @@ def compare(
     data = data.take(data.spread(config.max_images, config.seed))
     judges = [load_bundle(path, device=str(chosen_device)) for path in referees]
     results: dict[str, list[Measurement]] = {}
+    silent: list[str] = []
+    n_painted = 0
     for arm, paths in arms.items():
         for path in paths:
             bundle = load_bundle(path, device=str(chosen_device))
@@ -347,10 +353,18 @@ def compare(
                 bundle, data, config, temperature, judges, chosen_device, Path(out_dir),
                 overwrite, progress,
             )  # fmt: skip
-            if "seed" in bundle.config.training:
-                found.facts["seed"] = int(bundle.config.training["seed"])
+            seed = bundle.config.training.get("seed")
+            if seed is not None:
+                found.facts["seed"] = int(seed)
+            n_painted += bundle.config.of_painted
+            if warning := model_warning(bundle.config.held_out):
+                silent.append(f"{arm}{'' if seed is None else f', seed {seed}'}: {warning}")
             results.setdefault(arm, []).append(found)
+    n_models = sum(map(len, results.values()))
+    which = "All" if n_painted == n_models else f"{n_painted} of the {n_models}"
+    painted = (f"{which} models {OF_PAINTED_SLIDES}.",) if n_painted else ()
     comparison = compare_measurements(results, data, baseline=baseline, config=config)
+    comparison = replace(comparison, read_first=(*painted, *silent))
     write_comparison(comparison, Path(out_dir))
     return comparison
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,23 +19,17 @@ from pathology_scaat.evaluation.slide_faithfulness import (
     SlideFeatures,
     measure_slide,
 )
-from pathology_scaat.evaluation.trust_card import (
-    NOT_MEASURED,
-    TrustCard,
-    TrustEntry,
-    Verdict,
-    judge,
-    verdict_words,
-)
-from pathology_scaat.evaluation.warnings import doubts_of_slides, model_warning
+from pathology_scaat.evaluation.trust_card import NOT_MEASURED, TrustCard, TrustEntry
+from pathology_scaat.evaluation.verdicts import judge, judged_auc, verdict_words
+from pathology_scaat.evaluation.warnings import doubts_of_model, doubts_of_slides, model_warning
 from pathology_scaat.metrics.functional.statistics import (
-    MIN_PATIENTS,
     clustered_auc,
     clustered_mean,
 )
 from pathology_scaat.patches import PatchStore
 from pathology_scaat.saliency.store import SaliencyStore
 from pathology_scaat.scaat.evidence import patch_evidence
+from pathology_scaat.system.names import spelled_as
 from pathology_scaat.training.bags.model import BagModel
 from pathology_scaat.training.bags.predict import encode
 from pathology_scaat.training.bundle import ModelBundle
@@ -144,11 +136,13 @@ def slide_card(
         held_out=choice.held_out,
         held_out_words=choice.held_out_words,
         temperature=float(bundle.config.temperature),
-        entries=tuple(_entries(rows, scores, groups, unit, target, labels or {})),
+        entries=tuple(
+            _entries(rows, scores, groups, unit, target, names, _as_classes(labels or {}, names))
+        ),
         settings=config.model_dump(mode="json"),
         images="slide",
         warning=model_warning(bundle.config.held_out),
-        slide_notes=doubts_of_slides(out_dir, choice.slide_ids),
+        slide_notes=(*doubts_of_model(bundle.config), *doubts_of_slides(out_dir, choice.slide_ids)),
     )
 
 
@@ -158,6 +152,7 @@ def _entries(
     groups: Mapping[str, str],
     unit: str,
     target: str,
+    names: Sequence[str],
     labels: Mapping[str, str],
 ) -> list[TrustEntry]:
     clusters = [groups[s] for s in rows]
@@ -176,7 +171,7 @@ def _entries(
         sentence = words or verdict_words(verdict, interval, unit)
         return TrustEntry(question, measure, interval, chance, verdict, sentence)
 
-    entries = [_auc(scores, groups, unit, target, labels)]
+    entries = [_auc(scores, groups, unit, target, names, labels)]
     main = values("flipping/contribution")
     entries.append(
         entry("Do the maps name the patches the model uses? (patch flipping, gain)",
@@ -222,27 +217,30 @@ def _entries(
     return entries
 
 
+def _as_classes(labels: Mapping[str, str], names: Sequence[str]) -> dict[str, str]:
+    """Labels in the spelling of the model's classes; what is none of them stays as it is."""
+    return {slide_id: spelled_as(label, names) for slide_id, label in labels.items() if label}
+
+
 def _auc(
     scores: Mapping[str, float],
     groups: Mapping[str, str],
     unit: str,
     target: str,
+    names: Sequence[str],
     labels: Mapping[str, str],
 ) -> TrustEntry:
     question = "How well does the model tell slides apart? (AUC)"
-    known = [s for s in scores if labels.get(s)]
+    known = [s for s in scores if labels.get(s) in names]
+    strange = sum(labels.get(s, "") not in ("", *names) for s in scores)
+    left_out = f"{strange} of the labels name no class of the model" if strange else ""
     truth = np.array([labels[s] == target for s in known], bool)
     if not known or truth.all() or not truth.any():
         why = "the slides are all of one class" if known else "no labels of slides were given"
+        if left_out:
+            why = f"{left_out}; the other slides are all of one class" if known else left_out
         return TrustEntry(question, "auc", None, None, "not measured", f"{NOT_MEASURED}: {why}")
     found = clustered_auc([scores[s] for s in known], truth, [groups[s] for s in known])
-    if found.value in (0.0, 1.0):  # every pair alike: an interval would call that certain
-        found = replace(found, low=math.nan, high=math.nan)
-        few = min(len({groups[s] for s, t in zip(known, truth, strict=True) if t == kind})
-                  for kind in (True, False)) < MIN_PATIENTS  # fmt: skip
-        words = "every slide on its side: no interval can be given"
-        words += f", with fewer than {MIN_PATIENTS} of a class" if few else ""
-        clear: Verdict = "good" if found.value else "poor"
-        return TrustEntry(question, "auc", found, 0.5, "unclear" if few else clear, words)
-    verdict = judge(found, 0.5)
-    return TrustEntry(question, "auc", found, 0.5, verdict, verdict_words(verdict, found, unit))
+    verdict, words = judged_auc(found, truth, [groups[s] for s in known], unit, "slide")
+    words += f"; without these slides: {left_out}" if left_out else ""
+    return TrustEntry(question, "auc", found, 0.5, verdict, words)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from pathology_scaat.artifacts.atomic import atomic_path, write_json
 from pathology_scaat.evaluation.evaluation_set import EvaluationSet
 from pathology_scaat.evaluation.measurement import Measurement
 from pathology_scaat.evaluation.protocol import ProtocolConfig
+from pathology_scaat.evaluation.verdicts import Verdict, count, judge, judged_auc, verdict_words
 from pathology_scaat.metrics.functional.statistics import (
     MIN_PATIENTS,
     Interval,
@@ -20,6 +22,7 @@ from pathology_scaat.metrics.functional.statistics import (
     clustered_mean,
     within,
 )
+from pathology_scaat.system.rounding import decimals
 
 SCHEMA_NAME = "pathology_scaat.trust_card"
 SCHEMA_VERSION = 2
@@ -31,8 +34,6 @@ _CAUTION = {
 }
 
 _PLURAL = {"patch": ("patch", "patches"), "slide": ("slide", "slides")}
-
-Verdict = Literal["good", "unclear", "poor", "described", "not measured"]
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,11 @@ class TrustCard:
     warning: str = ""
     slide_notes: tuple[str, ...] = ()
 
+    @property
+    def measured_on(self) -> str:
+        """How many patches or slides, in words."""
+        return count(self.n_images, *_PLURAL[self.images])
+
     def entry(self, measure: str) -> TrustEntry | None:
         """The entry of a measure, or None."""
         return next((e for e in self.entries if e.measure == measure), None)
@@ -112,32 +118,6 @@ def _limits(measure: str) -> tuple[float, float]:
     if measure.startswith(_CORRELATIONS) or measure.endswith(_CHANGES_OF_PROBABILITY):
         return -1.0, 1.0
     return (0.0, math.inf) if measure.startswith(_AT_LEAST_0) else (-math.inf, math.inf)
-
-
-def judge(interval: Interval, chance: float) -> Verdict:
-    if interval.n_clusters < MIN_PATIENTS or math.isnan(interval.low):
-        return "unclear"
-    if interval.low > chance:
-        return "good"
-    return "poor" if interval.high < chance else "unclear"
-
-
-_WORDS: dict[Verdict, str] = {
-    "good": "above chance, interval included",
-    "unclear": "not told apart from chance with these images",
-    "poor": "below chance",
-    "described": "a description: neither high nor low is good in itself",
-    "not measured": "",
-}
-
-
-def verdict_words(verdict: Verdict, interval: Interval, unit: str) -> str:
-    if verdict != "described" and interval.n_clusters < MIN_PATIENTS:
-        return (
-            f"{_count(interval.n_clusters, unit.removesuffix('s'), unit)} only: too few to say "
-            "what follows for others"
-        )
-    return _WORDS[verdict]
 
 
 class _Builder:
@@ -188,6 +168,34 @@ class _Builder:
         sentence = words or verdict_words(verdict, found, unit)
         self.entries.append(TrustEntry(question, measure, found, chance, verdict, sentence))
 
+    def hold_against(self, measure: str, yardsticks: Mapping[str, str]) -> None:
+        """Add to the words on the last measure which yardsticks it is not shown to beat."""
+        last = self.entries[-1]
+        if last.verdict != "good":
+            return
+        own = self.result.values[measure]
+        beaten_by = []
+        for name, what in yardsticks.items():
+            other = self.result.values.get(name)
+            if other is None or np.isnan(other).all():
+                continue
+            gain = clustered_mean(own - other, list(self.data.groups))
+            if not gain.low > 0:
+                beaten_by.append(what)
+        if beaten_by:
+            words = f"{last.words}; not shown to be better than {', nor than '.join(beaten_by)}"
+            self.entries[-1] = replace(last, words=words)
+
+
+YARDSTICKS = (
+    ("pixel_ap_haematoxylin", "... by the density of haematoxylin, without any model?",
+     "the density of haematoxylin"),
+    ("pixel_ap_centre", "... by pointing to the middle?", "pointing to the middle"),
+    ("pixel_ap_random_weights", "... by the same network with random weights?",
+     "the same network with random weights"),
+)  # fmt: skip
+"""What finds annotated regions without having learnt: measure, question, and what it is called."""
+
 
 def build_entries(
     result: Measurement, data: EvaluationSet, config: ProtocolConfig, n_referees: int
@@ -224,11 +232,8 @@ def build_entries(
         "Is the annotated region found within a patch?", "pixel_ap",
         None if math.isnan(chance) else chance, no_masks,
     )  # fmt: skip
-    for name, question in (
-        ("pixel_ap_haematoxylin", "... by the density of haematoxylin, without any model?"),
-        ("pixel_ap_centre", "... by pointing to the middle?"),
-        ("pixel_ap_random_weights", "... by the same network with random weights?"),
-    ):
+    build.hold_against("pixel_ap", {name: what for name, _, what in YARDSTICKS})
+    for name, question, _ in YARDSTICKS:
         build.add(question, name, None, no_masks, "a yardstick: the model's map should beat it")
     build.add("Do the maps depend on what was learned?", "weight_randomisation", None,
               "no images", "rank correlation with maps of shuffled weights: 0 is right",
@@ -251,8 +256,9 @@ def _prediction(build: _Builder) -> None:
     if math.isnan(auc.value):
         build.missing(question, "auc", "the images are all of one class")
         return
-    verdict = "described" if data.copied else judge(auc, 0.5)
-    words = BY_COPIED if data.copied else verdict_words(verdict, auc, data.unit)
+    verdict, words = judged_auc(auc, data.is_positive, list(data.groups), data.unit, "patch")
+    if data.copied:
+        verdict, words = "described", BY_COPIED
     build.entries.append(TrustEntry(question, "auc", auc, 0.5, verdict, words))
 
 
@@ -261,12 +267,9 @@ def format_interval(interval: Interval | None) -> str:
     if interval is None:
         return NOT_MEASURED
     if math.isnan(interval.low):
-        return f"{interval.value:.3f}"
-    return f"{interval.value:.3f} ({interval.low:.3f} to {interval.high:.3f})"
-
-
-def _count(n: int, one: str, many: str) -> str:
-    return f"{n} {one if n == 1 else many}"
+        return decimals(interval.value)
+    low, high = decimals(interval.low), decimals(interval.high)
+    return f"{decimals(interval.value)} ({low} to {high})"
 
 
 def card_markdown(card: TrustCard) -> str:
@@ -283,8 +286,8 @@ def card_markdown(card: TrustCard) -> str:
         *((f"> **{card.warning}**", "") if card.warning else ()),
         f"Model `{card.model_fingerprint[:12]}`, trained by *{card.training_method}*, "
         f"explained by *{card.explanation_method}* for the class **{card.target_class}**.",
-        f"Measured on {_count(card.n_images, *_PLURAL[card.images])} of "
-        f"{_count(card.n_groups, card.unit.removesuffix('s'), card.unit)} ({card.data}). "
+        f"Measured on {card.measured_on} of "
+        f"{count(card.n_groups, card.unit.removesuffix('s'), card.unit)} ({card.data}). "
         f"Held out: {card.held_out_words}. Intervals are 95 %, over {card.unit}, for this one "
         f"trained model: another seed gives another.{_CAUTION.get(card.unit, '')}",
         warning,

@@ -9,7 +9,12 @@ from pathology_scaat.annotations.on_tissue import OFF_TISSUE
 from pathology_scaat.artifacts.status import StatusTable
 from pathology_scaat.artifacts.table_cells import id_cell
 from pathology_scaat.slides.painted import PAINTED_NOTE
-from pathology_scaat.training.bundle_quality import HeldOut, nothing_learnt_warning
+from pathology_scaat.training.bundle_config import BundleConfig
+from pathology_scaat.training.bundle_quality import (
+    LEARNT_FROM_PAINTED,
+    HeldOut,
+    nothing_learnt_warning,
+)
 
 MOST_SHOWN = 10
 _DOUBTS = (OFF_TISSUE, "CHECK THE ", PAINTED_NOTE)
@@ -19,6 +24,11 @@ _DOUBTS = (OFF_TISSUE, "CHECK THE ", PAINTED_NOTE)
 def model_warning(held_out: HeldOut | None) -> str:
     """That a model has learnt nothing, and why; empty where it has, or nobody knows."""
     return "" if held_out is None else nothing_learnt_warning(held_out.nothing_learnt)
+
+
+def doubts_of_model(config: BundleConfig) -> tuple[str, ...]:
+    """That a model learnt from painted slides; nothing of others."""
+    return (LEARNT_FROM_PAINTED,) if config.of_painted else ()
 
 
 def doubts_of_slides(out: Path, slide_ids: Sequence[str]) -> tuple[str, ...]:

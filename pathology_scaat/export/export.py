@@ -282,7 +282,8 @@ def _summary(context: Context) -> dict[str, Any]:
 
 
 def _rounded(value: Any) -> float:
-    return float(f"{float(value):.5g}")
+    rounded = float(f"{float(value):.5g}")
+    return float(value) if rounded == 1.0 else rounded  # what is nearly all is not all
 
 
 def _result(record: dict[str, Any], skipped: bool, seconds: float) -> ExportResult:

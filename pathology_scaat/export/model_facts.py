@@ -180,9 +180,11 @@ class ModelFacts:
         if not counts:
             return "its training slides are not recorded"
         train, val, test = (counts.get(word, 0) for word in ("train", "val", "test"))
+        # Of training slides parts are held out where patches are learnt, and not where slides are.
+        parts = "none" if self.of_slides or self.held_out is None else "parts of them"
         return (
             f"trained on {train} slide{'' if train == 1 else 's'}, validated on "
-            f"{val or 'parts of them'}, tested on {test or 'none'}"
+            f"{val or parts}, tested on {test or 'none'}"
         )
 
     @property

@@ -59,16 +59,19 @@ def export_geojson(path: Path, context: Context) -> ExportFrame:
     target = qupath_name(meta.target_class)
     regions = region_features(found, context.key, target, metadata)
     unjudged = context.unjudged
-    if unjudged.any():
+    if n := int(unjudged.sum()):
+        are, have, them = ("is", "it has", "it") if n == 1 else ("are", "they have", "them")
+        lie = "lies" if n == 1 else "lie"
         context.notes.append(
-            f"{unjudged.sum()} of {len(table)} tiles are unlike the training data: they have the "
-            f"class '{UNLIKE_TRAINING.name}' and lie in no region, whatever the model says of them"
+            f"{n} of {len(table)} tiles {are} unlike the training data: {have} the class "
+            f"'{UNLIKE_TRAINING.name}' and {lie} in no region, whatever the model says of {them}"
         )
     little = table.little & ~unjudged
-    if little.any() and context.facts.has_learnt:
+    if (n := int(little.sum())) and context.facts.has_learnt:
+        does, have = ("contributes", "it has") if n == 1 else ("contribute", "they have")
         context.notes.append(
-            f"{little.sum()} of {len(table)} tiles contribute little to what the model says of the "
-            f"slide: they have the class '{CONTRIBUTES_LITTLE.name}'"
+            f"{n} of {len(table)} tiles {does} little to what the model says of the slide: {have} "
+            f"the class '{CONTRIBUTES_LITTLE.name}'"
         )
     tiles = tile_features(
         table, chosen, context.classes, context.qupath_frame, context.key, unjudged,

@@ -23,6 +23,7 @@ from pathology_scaat.pipeline.members import FoldModel
 from pathology_scaat.pipeline.reporting import Reporter, Silent, train_reported
 from pathology_scaat.pipeline.train import learn, training_slides
 from pathology_scaat.training import TrainConfig, TrainingSlide
+from pathology_scaat.training.bundle_reading import read_bundle_config
 
 
 @dataclass(frozen=True)
@@ -163,6 +164,15 @@ def train_folds(
             reporter.note(f"fold {fold}: {note}")
         models.append(FoldModel(fold, path, plan.splits(fold)))
     return tuple(models)
+
+
+def nothing_learnt_in_folds(models: Sequence[FoldModel]) -> str:
+    """Why the models of the folds have learnt nothing, where none of them has; else empty.
+
+    That some have not is among the notes: few patients validate a fold.
+    """
+    reasons = [read_bundle_config(one.model).nothing_learnt for one in models]
+    return f"no model of any fold: {reasons[0]}" if reasons and all(reasons) else ""
 
 
 def predicting_models(plan: FoldPlan, models: Sequence[FoldModel]) -> tuple[FoldModel, ...]:

@@ -20,6 +20,7 @@ from pathology_scaat.pipeline.demo_scores import (
 )
 from pathology_scaat.pipeline.reporting import Reporter, Silent
 from pathology_scaat.pipeline.run import RunReport, run
+from pathology_scaat.system.rounding import decimals
 
 N_SLIDES = 6
 
@@ -65,7 +66,7 @@ class DemoReport:
                 str(self.held_out.n_patches),
                 str(self.held_out.n_positive),
                 str(self.held_out.n_slides),
-                f"{self.held_out.auc:.3f}" if self.held_out.n_patches else "not measured",
+                decimals(self.held_out.auc) if self.held_out.n_patches else "not measured",
             ],
         ]
         files = [
@@ -154,6 +155,7 @@ def demo(
     write_json(
         report.out / "demo.json",
         {
+            "painted": True,
             "held_out_auc": result.held_out.auc if math.isfinite(result.held_out.auc) else None,
             "held_out_patches": result.held_out.n_patches,
             "maps": scores_as_json(result.maps),

@@ -21,6 +21,7 @@ from pathology_scaat.pipeline.demo_scores import (
 )
 from pathology_scaat.pipeline.reporting import Reporter, Silent
 from pathology_scaat.pipeline.run import RunReport, run
+from pathology_scaat.system.rounding import decimals
 
 LABELLED_SETTINGS: dict[str, Any] = {
     "tile": {
@@ -60,7 +61,9 @@ class LabelledDemoReport:
             tables.append(("Slides told apart that the model never saw", rows))
         if self.maps:
             rows = score_rows(self.maps)
-            rows.append(["mean", *(f"{value:.3f}" for value in mean_precision(self.maps).values())])
+            rows.append(
+                ["mean", *(decimals(value) for value in mean_precision(self.maps).values())]
+            )
             tables.append(
                 ("Pixel average precision on the planted tumour, positive test slides", rows)
             )
@@ -140,6 +143,7 @@ def labelled_demo(
         report.out / "demo.json",
         {
             "labels": "slide",
+            "painted": True,
             "held_out_slide_auc": performance.slide.estimates["auroc"].value
             if performance
             else None,

@@ -9,6 +9,7 @@ from typing import Any
 
 from pathology_scaat.demo.cohort import POSITIVE_CLASS, DemoSlide
 from pathology_scaat.evaluation.ground_truth import MapScore, map_score
+from pathology_scaat.system.rounding import decimals
 
 TRUTH_CLASS = POSITIVE_CLASS
 
@@ -35,8 +36,8 @@ def score_rows(maps: Sequence[MapScore]) -> list[list[str]]:
     rows += [
         [
             score.slide_id,
-            *(f"{getattr(score, name).pixel_ap:.3f}" for name in MAPS),
-            f"{score.saliency.chance:.3f}",
+            *(decimals(getattr(score, name).pixel_ap) for name in MAPS),
+            decimals(score.saliency.chance),
         ]
         for score in maps
     ]

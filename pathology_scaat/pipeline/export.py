@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +15,8 @@ from pathology_scaat.cohort.manifest import Manifest, ManifestRow
 from pathology_scaat.errors import BundleError, StoreError
 from pathology_scaat.evaluation.performance.predictions import (
     HOW_NAME,
+    MODEL_HEX,
+    NOT_CALIBRATED,
     Prediction,
     read_how,
     read_predictions,
@@ -29,6 +31,7 @@ from pathology_scaat.pipeline.run_log import logged
 from pathology_scaat.pipeline.slide_findings import slide_findings
 from pathology_scaat.pipeline.stage import run_stage, slides_to_do
 from pathology_scaat.pipeline.tile import load_cohort
+from pathology_scaat.system.rounding import decimals
 from pathology_scaat.training.bundle_config import model_fingerprint, model_name
 
 if TYPE_CHECKING:
@@ -106,23 +109,35 @@ def predictions_in_words(out: Path) -> dict[str, SlideWords]:
         rows, names = read_predictions(path)
     except StoreError:
         return {}
-    return in_words(rows, names, str(read_how(out / HOW_NAME).get("calibration", "")))
+    how = read_how(out / HOW_NAME)
+    by_model = {
+        str(one.get("fingerprint", ""))[:MODEL_HEX]: str(one.get("calibration", ""))
+        for one in how.get("models") or ()
+    }
+    return in_words(rows, names, str(how.get("calibration", "")), by_model)
 
 
 def in_words(
-    rows: Iterable[Prediction], names: Sequence[str], calibration: str
+    rows: Iterable[Prediction],
+    names: Sequence[str],
+    calibration: str,
+    by_model: Mapping[str, str] | None = None,
 ) -> dict[str, SlideWords]:
-    """What exports say of predictions, as the table holds them, by slide id."""
-    # How sure a model is of a patch is calibrated by itself; of a slide that is another matter.
-    uncalibrated = calibration.startswith("not calibrated")
+    """What exports say of predictions, as the table holds them, by slide id.
+
+    ``calibration`` is that of the model, in words; ``by_model`` that of each of several, by the
+    first characters of its fingerprint.
+    """
     found = {}
     for row in rows:
         if not row.model:  # several models together, or a table of before
             continue
         chances = ", ".join(
-            f"{name} {p:.3f}" for name, p in zip(names, row.probability, strict=True)
+            f"{name} {decimals(p)}" for name, p in zip(names, row.probability, strict=True)
         )
-        if uncalibrated:
+        # How sure a model is of a patch is calibrated by itself; of a slide that is another matter.
+        own = (by_model or {}).get(row.model[:MODEL_HEX], calibration)
+        if own.startswith(NOT_CALIBRATED):
             chances += " (not calibrated for whole slides)"
         parts = [chances, f"uncertainty {row.uncertainty:.2f} of 1"]
         if row.possible is not None:

@@ -35,15 +35,14 @@ from pathology_scaat.pipeline.head_scoring import (
 )
 from pathology_scaat.pipeline.head_survival import publish_survival
 from pathology_scaat.pipeline.head_targets import head_folders, refuse_slide_models
-from pathology_scaat.pipeline.members import ENSEMBLE_RULE
+from pathology_scaat.pipeline.members import calibrations, joint_rule
 from pathology_scaat.pipeline.predict import Gathered, PredictReport, publish
 from pathology_scaat.pipeline.reporting import Reporter, Silent
 from pathology_scaat.training.heads.bundle import HeadBundle, load_head
 from pathology_scaat.training.heads.data import FeatureBag
 
 BAG_RULE = (
-    "a head on features: the sum of what the patches of a bag contribute, calibrated; a bag is "
-    "one {unit}"
+    "a head on features: the sum of what the patches of a bag contribute; a bag is one {unit}"
 )
 OF_PATIENTS = "Each bag is all slides of a patient: what is headed slides counts bags."
 
@@ -255,9 +254,10 @@ def _classes(
     if config.unit == "patient":
         notes.append(OF_PATIENTS)
     rule = BAG_RULE.format(unit=config.unit)
+    said = [m.bundle.config.calibration for m in members]
     how: dict[str, Any] = {
         "rule": rule,
-        "calibration": "; ".join(dict.fromkeys(m.bundle.config.calibration for m in members)),
+        "calibration": calibrations([m.fold for m in members], said),
         "models": [
             {"fold": one.fold, "fingerprint": one.bundle.fingerprint,
              "calibration": one.bundle.config.calibration}
@@ -265,7 +265,7 @@ def _classes(
         ],
     }  # fmt: skip
     if len(members) > 1:
-        joint = f"{ENSEMBLE_RULE.format(n=len(members))}; each: {rule}"
+        joint = f"{joint_rule(said)}; each: {rule}"
         how["external_rule" if folds else "rule"] = joint
     both = folds and any(r.split == EXTERNAL for r in rows)
     gathered = Gathered(

@@ -19,7 +19,7 @@ from pathology_scaat.pipeline.contributions import (
 )
 from pathology_scaat.pipeline.head_folds import Member
 from pathology_scaat.pipeline.reporting import Reporter
-from pathology_scaat.training.bundle_quality import NOTHING_LEARNT
+from pathology_scaat.training.bundle_quality import silent_note
 from pathology_scaat.training.heads.bundle import HeadBundle
 from pathology_scaat.training.heads.data import FeatureBag, FeatureReader, is_known
 
@@ -222,8 +222,8 @@ def _forget(folder: Path, slide_id: str) -> None:
 
 def _silent(members: Sequence[Member]) -> list[str]:
     """Heads that have learnt nothing, by fold."""
-    notes = []
-    for one in members:
-        mark = "" if one.fold is None else f"fold {one.fold}: "
-        notes += [mark + n for n in one.bundle.config.notes if n.startswith(NOTHING_LEARNT)][:1]
-    return notes
+    told = [
+        silent_note(one.bundle.config.nothing_learnt, one.fold, number, len(members))
+        for number, one in enumerate(members, 1)
+    ]
+    return [note for note in told if note]

@@ -15,6 +15,9 @@ from pathology_scaat.slides.spacing import spacing_remedy
 COMMON_MPPS = (0.25, 0.5, 1.0, 2.0, 4.0)
 """µm/px that models are commonly trained at (40x, 20x, 10x, 5x, 2.5x)."""
 
+READ_ICC = ("tiff", "openslide")
+"""Readers that look for an ICC profile."""
+
 
 @dataclass(frozen=True)
 class SlideReport:
@@ -31,6 +34,8 @@ class SlideReport:
         value = asdict(self.info)
         value["size_px"] = asdict(self.info.size_px)
         value["suggested_mpp"] = self.suggested_mpp
+        if self.info.reader not in READ_ICC:
+            value["icc_profile_bytes"] = None
         return value
 
     def rows(self) -> list[tuple[str, str]]:
@@ -43,7 +48,7 @@ class SlideReport:
             ("µm/px", f"{info.mpp:.4f} (from {info.mpp_source})" if info.mpp else info.mpp_source),
             ("objective", f"{info.objective_power:g}x" if info.objective_power else "not stated"),
             ("scanner bounds", _box_text(info.bounds_px)),
-            ("ICC profile", f"{info.icc_profile_bytes} bytes" if info.icc_profile_bytes else "no"),
+            ("ICC profile", self._icc_text()),
         ]
         for number, level in enumerate(info.levels):
             spacing = f", {info.mpp * level.downsample:.4g} µm/px" if info.mpp else ""
@@ -61,6 +66,11 @@ class SlideReport:
         rows.extend((f"image {number}", text) for number, text in enumerate(info.images, 1))
         rows.extend(("note", note) for note in info.notes)
         return rows
+
+    def _icc_text(self) -> str:
+        if self.info.icc_profile_bytes:
+            return f"{self.info.icc_profile_bytes:,} bytes"
+        return "no" if self.info.reader in READ_ICC else "this reader does not look for one"
 
 
 def _box_text(box: BoxPx | None) -> str:

@@ -14,7 +14,11 @@ from pathology_scaat.artifacts.output_folder import Workspace
 from pathology_scaat.cohort.manifest import Manifest, ManifestRow
 from pathology_scaat.errors import BundleError, StoreError
 from pathology_scaat.evaluation.performance.aggregate import Calibration, fit_calibration
-from pathology_scaat.evaluation.performance.predictions import EXTERNAL, Prediction
+from pathology_scaat.evaluation.performance.predictions import (
+    EXTERNAL,
+    NOT_CALIBRATED,
+    Prediction,
+)
 from pathology_scaat.evaluation.performance.slide_scores import SlideScore, explained_score, rule_of
 from pathology_scaat.execution.devices import require_device
 from pathology_scaat.patches import PatchStore
@@ -24,11 +28,10 @@ from pathology_scaat.pipeline.stage import usable_slides
 from pathology_scaat.system.names import spelled_as
 from pathology_scaat.training.bags.patch_meaning import least_said, most_against
 from pathology_scaat.training.bundle_config import BundleConfig, model_fingerprint
-from pathology_scaat.training.bundle_quality import nothing_learnt_warning
+from pathology_scaat.training.bundle_quality import silent_note
 from pathology_scaat.training.bundle_reading import read_bundle_config
 
 STAGE = "predict"
-ENSEMBLE_RULE = "the mean of {n} models' calibrated probabilities"
 
 
 @dataclass(frozen=True)
@@ -301,7 +304,7 @@ def combined(members: Sequence[ModelPredictions]) -> ModelPredictions:
         tuple(rows),
         first.class_names,
         first.positive,
-        f"{ENSEMBLE_RULE.format(n=len(members))}; each: {first.rule}",
+        f"{joint_rule([m.calibration for m in members])}; each: {first.rule}",
         "; ".join(dict.fromkeys(m.calibration for m in members)),
         tuple(f for m in members for f in m.fingerprints),
         all(m.splits_known for m in members),
@@ -323,12 +326,22 @@ def _n_apart(by_member: NDArray[np.float32], n_classes: int, of_slides: bool) ->
     return int((above.any(axis=0) & against.any(axis=0)).sum())
 
 
+def joint_rule(calibrations: Sequence[str]) -> str:
+    """How several models predict together, by what is said of each one's calibration."""
+    n = len(calibrations)
+    missing = sum(said.startswith(NOT_CALIBRATED) for said in calibrations)
+    if not missing:
+        return f"the mean of {n} models' calibrated probabilities"
+    which = "none" if missing == n else f"{n - missing}"
+    return f"the mean of {n} models' probabilities, {which} of them calibrated"
+
+
 def record_of(members: Sequence[ModelPredictions], models: Sequence[FoldModel]) -> dict[str, Any]:
     """How predictions were made, for the record."""
     first = members[0]
     return {
         "rule": first.rule,
-        "calibration": first.calibration,
+        "calibration": calibrations([one.fold for one in models], [m.calibration for m in members]),
         "models": [
             {"fold": one.fold, "fingerprint": said.fingerprints[0], "calibration": said.calibration}
             for one, said in zip(models, members, strict=True)
@@ -336,15 +349,23 @@ def record_of(members: Sequence[ModelPredictions], models: Sequence[FoldModel]) 
     }
 
 
+def calibrations(folds: Sequence[int | None], said: Sequence[str]) -> str:
+    """How each model was calibrated, by its fold or number; once where that is the same of all."""
+    if len(set(said)) == 1:
+        return said[0]
+    return "; ".join(
+        f"{f'model {number}' if fold is None else f'fold {fold}'}: {text}"
+        for number, (fold, text) in enumerate(zip(folds, said, strict=True), 1)
+    )
+
+
 def silent_models(models: Sequence[FoldModel]) -> list[str]:
     """Which of the models have learnt nothing, and why, as sentences; figures are read by that."""
-    notes = []
-    for one in models:
-        warning = nothing_learnt_warning(read_bundle_config(one.model).nothing_learnt)
-        mark = "" if one.fold is None else f"fold {one.fold}: "
-        if warning:
-            notes.append(mark + warning)
-    return notes
+    told = [
+        silent_note(read_bundle_config(one.model).nothing_learnt, one.fold, number, len(models))
+        for number, one in enumerate(models, 1)
+    ]
+    return [note for note in told if note]
 
 
 def slide_facts(

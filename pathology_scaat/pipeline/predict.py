@@ -51,6 +51,7 @@ from pathology_scaat.pipeline.members import (
     slide_facts,
     slides_of,
 )
+from pathology_scaat.pipeline.origins import origin_notes, painted_slides
 from pathology_scaat.pipeline.reporting import Reporter
 from pathology_scaat.pipeline.run_log import logged
 from pathology_scaat.pipeline.tile import load_cohort
@@ -154,7 +155,8 @@ def predict(
     )  # fmt: skip
     if differ:
         found.how[DISAGREEMENT] = differ
-    notes = (*silent_models(ones), *_notes(cohort, found, recorded, models))
+    of_models = (*silent_models(ones), *origin_notes([one.model for one in ones]))
+    notes = (*of_models, *_notes(cohort, found, recorded, models))
     report = publish(
         out, found, notes=notes, folds=bool(folds),
         prevalence=prevalence, subgroups=subgroups, seed=seed, listener=listener,
@@ -191,6 +193,8 @@ class Gathered:
     n_models: int = 1
     ordered: bool = False
     """Whether the classes are grades, from lowest to highest."""
+    painted: frozenset[str] = frozenset()
+    """Slides that ``scaat demo`` painted."""
 
 
 def publish(
@@ -214,7 +218,7 @@ def publish(
         measure_performance(
             found.rows, names, positive, how=found.how, splits_known=found.splits_known,
             prevalence=prevalence, seed=seed, notes=notes, external=wanted, subgroups=subgroups,
-            ordered=found.ordered,
+            ordered=found.ordered, painted=found.painted,
         )
         for wanted in ((False, True) if found.both else (None,))
     ]  # fmt: skip
@@ -284,6 +288,7 @@ def _gather(
         apart,
         all(p.of_slides for p in said),
         len(said),
+        painted=painted_slides(space, {r.slide_id for r in rows}),
     )
 
 

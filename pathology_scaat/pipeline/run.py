@@ -15,6 +15,7 @@ from pathology_scaat.patches import TileJob
 from pathology_scaat.pipeline.ahead import Ahead, ahead_job_of, helpers_for
 from pathology_scaat.pipeline.config import RunConfig
 from pathology_scaat.pipeline.cross_validation import (
+    nothing_learnt_in_folds,
     plan_folds,
     predicting_models,
     train_folds,
@@ -289,6 +290,7 @@ def _by_folds(
         overwrite=overwrite,
         reporter=listener,
     )
+    report.nothing_learnt = nothing_learnt_in_folds(models)
     if outside:
         listener.note(
             f"The {len(outside)} external test slides are predicted by the {n_folds} models of the "

@@ -20,6 +20,7 @@ from pathology_scaat.review.regions import ReviewRegion, ordered, overlay_path, 
 from pathology_scaat.review.verdicts import WHOLE_SLIDE, Verdict, VerdictTable
 from pathology_scaat.saliency.schema import UNLIKE_SLIDE_SHARE
 from pathology_scaat.stitching import SlideMap
+from pathology_scaat.system.rounding import percent
 
 MAX_TABLE_BYTES = 64 << 20
 
@@ -193,7 +194,7 @@ def _warnings(facts: ModelFacts, unlike: float | None) -> tuple[str, ...]:
     said = [facts.warning] if facts.warning else []
     if unlike is not None and unlike >= UNLIKE_SLIDE_SHARE:
         said.append(
-            f"Unlike the training data: {unlike:.0%} of this slide's patches. "
+            f"Unlike the training data: {percent(unlike)} of this slide's patches. "
             "What the model says of it may mean nothing."
         )
     return tuple(said)

@@ -11,12 +11,14 @@ from pathology_scaat.artifacts.output_folder import Workspace
 from pathology_scaat.artifacts.redaction import redact
 from pathology_scaat.errors import ScaatError
 from pathology_scaat.export.model_facts import ModelFacts
+from pathology_scaat.system.rounding import decimals
 from pathology_scaat.training.bundle_config import BundleConfig, model_fingerprint
 from pathology_scaat.training.bundle_reading import read_bundle_config
 
 PERFORMANCE = "performance.json"
 PREDICTED_HOW = "predictions.json"
 TRUST_CARD = "evaluation/trust_card.json"
+NO_INTERVAL = "bootstrap samples of the patients do not differ, or most have one class only"
 ONE_SEED = (
     "not known: one training was done; another seed gives another model, and by how much it "
     "would differ was not measured"
@@ -45,10 +47,11 @@ def model_card(out: Path, model: Path | None = None) -> dict[str, Any]:
         config = read_bundle_config(model or Workspace(out).model)
     except ScaatError as error:
         problem = redact(f"the model is not here: {error.problem}")
-        return {"problem": problem, "facts": _performance(out), "warnings": []}
+        return {"problem": problem, "facts": _performance(out), "warnings": _read_first(out)}
     fingerprint = model_fingerprint(config)
     facts = ModelFacts.of_json(config.facts(""), fingerprint)
     warnings = [facts.warning] if facts.warning else []
+    warnings += [said for said in _read_first(out) if said != facts.warning]
     rows = [
         ["model", f"{fingerprint[:12]}: {config.backbone}, trained with {config.trained_by}"],
         ["classes", ", ".join(config.class_names)],
@@ -85,6 +88,12 @@ def _quality(config: BundleConfig, facts: ModelFacts) -> str:
     return facts.quality
 
 
+def _read_first(out: Path) -> list[str]:
+    """What no figure of slides is to be read without."""
+    found = read_json(out / PERFORMANCE).get("read_first")
+    return [said for said in found if isinstance(said, str)] if isinstance(found, list) else []
+
+
 def _performance(out: Path) -> list[list[str]]:
     """AUROC of slides and patients with intervals; what is not there is stated to be unknown."""
     found = read_json(out / PERFORMANCE)
@@ -106,8 +115,10 @@ def _estimate(level: dict[str, Any], name: str) -> str:
     if not isinstance(value, int | float) or not math.isfinite(value):
         return "not measurable"
     if not (isinstance(bounds, list) and len(bounds) == 2):
-        return f"{value:.2f} (no interval: too few patients)"
-    return f"{value:.2f} (95 % interval {bounds[0]:.2f} to {bounds[1]:.2f})"
+        why = level.get("no_intervals") or NO_INTERVAL
+        return f"{decimals(value, 2)} (no interval: {why})"
+    low, high = (decimals(end, 2) for end in bounds)
+    return f"{decimals(value, 2)} (95 % interval {low} to {high})"
 
 
 def _trust(out: Path, fingerprint: str) -> str:

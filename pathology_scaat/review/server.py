@@ -35,6 +35,7 @@ STATIC = {
     "openseadragon.LICENSE.txt": "text/plain",
     "cohort.js": "text/javascript",
     "slide.js": "text/javascript",
+    "numbers.js": "text/javascript",
     "why.js": "text/javascript",
     "drawing.js": "text/javascript",
     "colours.js": "text/javascript",

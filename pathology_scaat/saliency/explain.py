@@ -43,6 +43,7 @@ from pathology_scaat.saliency.sources import (
 )
 from pathology_scaat.saliency.store import SaliencyStore
 from pathology_scaat.saliency.store_writer import saliency_store_writer
+from pathology_scaat.system.rounding import percent
 from pathology_scaat.training.bundle_reading import read_bundle_config
 
 if TYPE_CHECKING:
@@ -262,12 +263,16 @@ class _Explaining:
             writer.columns.update(explain.look(source.batches(size), others))
             sums = self._explain_all(explain, source, size, len(store), writer.append)
         notes: tuple[str, ...] = ()
-        if writer.n_clipped:
-            notes = (f"{writer.n_clipped} saliency values were cut: lower saliency_scale",)
+        if n := writer.n_clipped:
+            values = "value was" if n == 1 else "values were"
+            notes = (f"{n} saliency {values} cut: lower saliency_scale",)
             logger.warning("%s: %s", store.meta.slide_id, notes[0])
         share = unlike_share(np.concatenate(sums.unlike) if sums.unlike else None)
         if share is not None and share >= UNLIKE_SLIDE_SHARE:
-            notes = (*notes, f"{share:.0%} of its patches are unlike the model's training data")
+            notes = (
+                *notes,
+                f"{percent(share)} of its patches are unlike the model's training data",
+            )
         return ExplainResult(
             slide_id=store.meta.slide_id,
             path=self._out_path,

@@ -11,6 +11,10 @@ PAINTED_BY = "pathology_scaat demo"
 _FAMILY = ", painted by scaat demo"
 """After the format family of a painted slide, which every artifact of it keeps."""
 PAINTED_NOTE = "PAINTED by 'scaat demo': it shows no patient's tissue"
+FIGURES_OF_PAINTED = (
+    "These slides are painted and show no patient's tissue: the figures say nothing of real slides."
+)
+"""Beside the figures of a demo."""
 
 
 def as_painted(info: SlideInfo, software: object) -> SlideInfo:

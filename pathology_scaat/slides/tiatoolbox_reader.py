@@ -6,17 +6,38 @@ Its import takes seconds, so that this module is imported only for such files.
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tifffile
 
 from pathology_scaat.errors import SlideOpenError, SlideReadError
 from pathology_scaat.geometry import BoxPx, SizePx, snapped_downsample
 from pathology_scaat.slides.base import LevelInfo, RgbImage, SlideBase, SlideInfo
+from pathology_scaat.slides.painted import as_painted
 from pathology_scaat.slides.pyramid import alike_levels
 from pathology_scaat.slides.spacing import spacing_from_file, with_override
+from pathology_scaat.slides.tiff_reader import TIFF_ERRORS
 from pathology_scaat.slides.tiles import check_box
+
+NO_MPP = "none: tiatoolbox finds no µm/px in the file"
+
+
+def _family(vendor: object) -> str:
+    """The format family; tiatoolbox gives none, or the word, of what it does not know."""
+    name = str(vendor or "").strip().lower()
+    return "unknown" if name in ("", "none") else name
+
+
+def _software_of(path: Path) -> str:
+    """The TIFF tag Software of a file's first image; empty where there is none, or no TIFF."""
+    try:
+        with tifffile.TiffFile(path) as tiff:
+            return str(tiff.pages.first.tags.valueof("Software") or "")
+    except TIFF_ERRORS:
+        return ""
 
 
 def _import_reader() -> Any:
@@ -51,19 +72,22 @@ class TiatoolboxSlide(SlideBase):
             ) from None
         stated = (None, None) if meta.mpp is None else tuple(meta.mpp)
         spacing = spacing_from_file(*stated)
+        if stated == (None, None):  # it looks in fewer places than the file may state it in
+            spacing = replace(spacing, source=NO_MPP)
         levels, squeezed = alike_levels(
             [LevelInfo(s, snapped_downsample(sizes[0], s)) for s in sizes]
         )
         info = SlideInfo(
             reader="tiatoolbox",
-            vendor=str(meta.vendor or "unknown").lower(),
+            vendor=_family(meta.vendor),
             levels=levels,
             mpp=spacing.mpp,
             mpp_source=spacing.source,
             objective_power=meta.objective_power,
             notes=(*spacing.notes, *squeezed),
         )
-        self._info = with_override(info, mpp, path.name)
+        # It does not pass on who made the file, which is asked by itself.
+        self._info = with_override(as_painted(info, _software_of(path)), mpp, path.name)
 
     @property
     def info(self) -> SlideInfo:
@@ -103,6 +127,7 @@ class TiatoolboxSlide(SlideBase):
         return None
 
     def close(self) -> None:
-        handle = getattr(self._reader, "openslide_wsi", None)
-        if handle is not None:
-            handle.close()
+        for name in ("openslide_wsi", "tiff"):
+            handle = getattr(self._reader, name, None)
+            if handle is not None:
+                handle.close()

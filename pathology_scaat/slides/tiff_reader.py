@@ -24,6 +24,7 @@ from pathology_scaat.slides.tiff_colours import OPENSLIDE_COMPRESSIONS, sample_p
 from pathology_scaat.slides.tiff_images import TiffImage, list_images, page_size, special_family
 from pathology_scaat.slides.tiff_levels import TiffLevel, UnsuitableError, make_level
 from pathology_scaat.slides.tiles import TileCache, TileLattice, assemble, check_box
+from pathology_scaat.system.rounding import percent
 
 _ICC_TAG = 34675
 _ORIENTATION_TAG = 274
@@ -109,7 +110,7 @@ class TiffSlide(SlideBase):
         if lost:
             if not known:
                 raise UnsuitableError("it is cut off")
-            lost_note = f"the file is cut off: {lost:.1%} of its tiles are missing"
+            lost_note = f"the file is cut off: {percent(lost, 1)} of its tiles are missing"
             info = replace(info, notes=(*info.notes, lost_note))
         info = as_painted(info, self._page.tags.valueof("Software"))
         self._info = with_override(info, mpp, name)

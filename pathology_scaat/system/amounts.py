@@ -19,7 +19,8 @@ def in_time(seconds: float) -> str:
     for unit, length in (("days", 86_400), ("hours", 3_600), ("minutes", 60)):
         if seconds >= 2 * length:
             return f"{seconds / length:.0f} {unit}"
-    return f"{max(seconds, 1):.0f} seconds"
+    whole = max(round(seconds), 1)
+    return f"{whole} second{'' if whole == 1 else 's'}"
 
 
 def clock(seconds: float) -> str:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from pathology_scaat.errors import TrainingError, UsageError
 from pathology_scaat.system.memory import is_out_of_memory
 from pathology_scaat.system.names import did_you_mean
+from pathology_scaat.system.rounding import percent
 from pathology_scaat.system.signals import raise_again
 from pathology_scaat.training.backbone_options import checked_options
 from pathology_scaat.training.bundle_config import GIVEN_WEIGHTS
@@ -224,7 +225,7 @@ def load_backbone_weights(backbone: nn.Module, path: Path, *, whole: bool = Fals
     if matched < MIN_MATCHED_SHARE * total:
         raise TrainingError(
             path.name,
-            f"fits only {matched / max(total, 1):.0%} of the network",
+            f"fits only {percent(matched / max(total, 1))} of the network",
             "check that backbone and backbone_options are those of the weights",
         )
     head = _head_name(backbone)
@@ -243,8 +244,9 @@ def load_backbone_weights(backbone: nn.Module, path: Path, *, whole: bool = Fals
         shrink_head_weights(backbone)
     # kept in the bundle and the notes: it must not hold the name of a file
     return (
-        f"{GIVEN_WEIGHTS} {len(fitting)} of {len(own)} tensors, {matched / total:.1%} of the "
-        f"network{', positions resampled to this patch size' if moved else ''}"
+        f"{GIVEN_WEIGHTS} {len(fitting)} of {len(own)} tensors, "
+        f"{percent(matched / total, 1)} of the network"
+        f"{', positions resampled to this patch size' if moved else ''}"
     )
 
 

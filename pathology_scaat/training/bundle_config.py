@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from pathology_scaat.artifacts.fingerprint import fingerprint
 from pathology_scaat.slides.fingerprint import key_of
 from pathology_scaat.training.bags.config import BagHeadConfig
-from pathology_scaat.training.bundle_quality import COPIED_LABELS, HeldOut
+from pathology_scaat.training.bundle_quality import COPIED_LABELS, LEARNT_FROM_PAINTED, HeldOut
 from pathology_scaat.training.encoders import encoder_of
 from pathology_scaat.training.imported.record import ImportRecord
 
@@ -248,6 +248,12 @@ class BundleConfig(BaseModel):
     def nothing_learnt(self) -> str:
         """Why the model counts as having learnt nothing; empty where it has, or is not known."""
         return self.held_out.nothing_learnt if self.held_out is not None else ""
+
+    @property
+    def of_painted(self) -> bool:
+        """Whether it learnt from slides that ``scaat demo`` painted, as far as it records it."""
+        known = self.held_out is not None and self.held_out.painted
+        return known or LEARNT_FROM_PAINTED in self.notes
 
     def role_of(self, slide_fingerprint: str) -> SplitName | Literal["held out", "unknown"]:
         """What a slide served for in training: the bundle knows, whatever a table says.

@@ -7,10 +7,16 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from pathology_scaat.system.rounding import decimals
+
 NOTHING_LEARNT = "THIS MODEL HAS LEARNT NOTHING THAT CAN BE RELIED ON"
 QUALITY_NOT_KNOWN = "NOT KNOWN HOW GOOD THIS MODEL IS"
 COPIED_LABELS = "copied labels"
 OF_PAINTED_SLIDES = "learnt from painted slides (scaat demo), not from patients' tissue"
+LEARNT_FROM_PAINTED = f"The model {OF_PAINTED_SLIDES}."
+"""A note of the training, kept in the bundle also where no quality is known."""
+PAINTED_SLIDES = "PAINTED SLIDES"
+READ_FIRST = (NOTHING_LEARNT, PAINTED_SLIDES)
 HARDLY_VARIES = 0.05
 """Span of the calibrated probability (5th to 95th percentile) below which a model says the same
 of everything."""
@@ -21,9 +27,48 @@ def nothing_learnt_warning(why: str) -> str:
     return f"{NOTHING_LEARNT}: {why}." if why else ""
 
 
+def silent_note(nothing_learnt: str, fold: int | None, number: int, n_models: int) -> str:
+    """That a model has learnt nothing, and which of several it is; empty where it has learnt.
+
+    Parameters
+    ----------
+    nothing_learnt : str
+        Why; empty where it has.
+    fold : int or None
+        Fold of cross-validation, where it is of one.
+    number, n_models : int
+        Its place among those that were given, from 1, and how many there are.
+    """
+    warning = nothing_learnt_warning(nothing_learnt)
+    if not warning or (fold is None and n_models == 1):
+        return warning
+    return f"{f'model {number} of {n_models}' if fold is None else f'fold {fold}'}: {warning}"
+
+
+def painted_note(n_painted: int, n_slides: int) -> str:
+    """That slides which figures are of were painted, and show no tissue; empty where none was."""
+    if not n_painted:
+        return ""
+    which = "All" if n_painted == n_slides else f"{n_painted:,} of the {n_slides:,}"
+    was = "was" if n_painted == 1 and n_painted != n_slides else "were"
+    return (
+        f"{PAINTED_SLIDES}: {which} slides that were measured {was} painted by 'scaat demo' and "
+        "show no patient's tissue; the figures say nothing of real slides."
+    )
+
+
 def read_first(notes: Iterable[str]) -> tuple[str, ...]:
-    """Notes that no figure is to be read without: that a model has learnt nothing."""
-    return tuple(note for note in notes if NOTHING_LEARNT in note)
+    """Notes that no figure is to be read without.
+
+    They say that a model has learnt nothing, or that slides were painted.
+    """
+    return tuple(note for note in notes if any(mark in note for mark in READ_FIRST))
+
+
+def read_first_marks(notes: Iterable[str]) -> list[str]:
+    """What :func:`read_first` says, in the few words that a figure has room for."""
+    first = read_first(notes)
+    return [mark for mark in READ_FIRST if any(mark in note for note in first)]
 
 
 class Estimate(BaseModel):
@@ -38,8 +83,8 @@ class Estimate(BaseModel):
     def text(self) -> str:
         """``0.95 (0.91 to 0.98)``."""
         if self.low is None or self.high is None:
-            return f"{self.value:.2f} (no interval)"
-        return f"{self.value:.2f} ({self.low:.2f} to {self.high:.2f})"
+            return f"{decimals(self.value, 2)} (no interval)"
+        return f"{decimals(self.value, 2)} ({decimals(self.low, 2)} to {decimals(self.high, 2)})"
 
 
 class HeldOut(BaseModel):

@@ -133,11 +133,17 @@ def _of_painted(made: TrainingFacts) -> HeldOut | None:
 
     A model that goes on from such a one has learnt from them too.
     """
-    held_out, before = made.held_out, made.parent.held_out if made.parent is not None else None
-    painted = any(is_painted(store.meta.slide.vendor) for store in made.stores)
-    if held_out is None or not (painted or (before is not None and before.painted)):
+    held_out = made.held_out
+    if held_out is None or not learnt_from_painted(made.stores, made.parent):
         return held_out
     return held_out.model_copy(update={"painted": True})
+
+
+def learnt_from_painted(stores: Iterable[PatchStore], parent: BundleConfig | None) -> bool:
+    """Whether a training sees slides of the demo, or goes on from a model that did."""
+    if parent is not None and parent.of_painted:
+        return True
+    return any(is_painted(store.meta.slide.vendor) for store in stores)
 
 
 def data_years(slides: Iterable[TrainingSlide], parent: BundleConfig | None = None) -> DataYears:

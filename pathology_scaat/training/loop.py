@@ -16,6 +16,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from time import perf_counter
 from typing import Any
 
@@ -27,16 +28,23 @@ from torch import Tensor, nn
 from pathology_scaat.errors import TrainingError
 from pathology_scaat.execution.devices import process_device
 from pathology_scaat.metrics.functional.calibration import temperature_problem
+from pathology_scaat.patches.reader import PatchStore
 from pathology_scaat.scaat.method import Method
 from pathology_scaat.scaat.objective import Objective
 from pathology_scaat.scaat.overfitting_monitor import check_overfitting
 from pathology_scaat.system.own_files import replace_file
 from pathology_scaat.training import builders as setup
 from pathology_scaat.training.backbones import train_mode
-from pathology_scaat.training.bundle_quality import HeldOut, nothing_learnt_warning
+from pathology_scaat.training.bundle_quality import (
+    LEARNT_FROM_PAINTED,
+    HeldOut,
+    nothing_learnt_warning,
+)
+from pathology_scaat.training.bundle_reading import read_bundle_config
 from pathology_scaat.training.checkpoint import CHECKPOINT_NAME, load_checkpoint, save_checkpoint
 from pathology_scaat.training.config import TrainConfig
 from pathology_scaat.training.data import BatchLoader
+from pathology_scaat.training.description import learnt_from_painted
 from pathology_scaat.training.gradient_averaging import GradientAverager
 from pathology_scaat.training.job import LoopJob, StepBatch, TrainingState, work_folder
 from pathology_scaat.training.logs import log_text, write_tensorboard
@@ -344,6 +352,10 @@ class TrainingLoop(ABC):
     def _note_quality(self, temperature: float, held_out: HeldOut | None) -> None:
         if (problem := temperature_problem(temperature)) is not None:
             self.notes.append(problem)
+        used = (PatchStore(s.store) for s in self.job.slides if s.split in ("train", "val"))
+        parent: Path | None = getattr(self.job, "parent", None)
+        if learnt_from_painted(used, read_bundle_config(parent) if parent else None):
+            self.notes.append(LEARNT_FROM_PAINTED)
         if held_out is not None:
             text = held_out.text()
             self.notes.append(

@@ -23,6 +23,7 @@ from pathology_scaat.cohort.column import columns_of
 from pathology_scaat.cohort.manifest import read_manifest
 from pathology_scaat.errors import ManifestError, UsageError
 from pathology_scaat.evaluation.performance.computed_scores import computed_score
+from pathology_scaat.evaluation.slide_card import _as_classes, _auc
 from pathology_scaat.execution.engine import EngineConfig
 from pathology_scaat.export.model_facts import ModelFacts
 from pathology_scaat.patches import PatchStore, TileConfig
@@ -213,6 +214,7 @@ def test_bag_models_get_a_trust_card_of_whole_slides(
     out, _ = whole
     card = evaluate(out, manifest=cohort, device="cpu")
     assert (card.n_images, card.images, card.held_out) == (8, "slide", True)
+    assert card.measured_on == "8 slides"  # the terminal said images
     auc = card.entry("auc")
     assert auc is not None
     assert auc.interval is not None
@@ -230,6 +232,7 @@ def test_bag_models_get_a_trust_card_of_whole_slides(
     text = (out / "evaluation" / "trust_card.md").read_text()
     assert "Measured on 8 slides of 8 patients" in text
     assert "4 that the model calls Tumor" in text
+    assert "painted" not in text
 
 
 def test_performance_is_that_of_the_test_slides(whole: tuple[Path, Notes], cohort: Path) -> None:
@@ -237,6 +240,7 @@ def test_performance_is_that_of_the_test_slides(whole: tuple[Path, Notes], cohor
     found = json.loads((out / "performance.json").read_text())
     assert found["evaluated_on"] == "test slides"
     assert found["n"] == 8
+    assert found["read_first"] == []
     assert found["auroc"] == 1.0
     assert found["intervals_95"]["auroc"] is None  # four patients of a class
     keys = {"auroc", "auprc", "balanced_accuracy", "sensitivity", "specificity", "ppv", "npv",
@@ -570,3 +574,26 @@ def test_mixed_labels_learn_from_the_annotations_that_there_are(
     counts = np.bincount(labels["s01"][labels["s01"] >= 0])
     words = f"1 of 4 training slides (Normal {counts[0]}, Tumor {counts[1]})"
     assert any(words in note for note in notes)
+
+
+def test_labels_of_another_spelling_or_of_no_class_are_no_negatives() -> None:
+    """They stood for slides without the class, and the AUC was of other slides than it said."""
+    names = ("Normal", "Tumor")
+    scores = {f"s{n}": n / 10 for n in range(8)}
+    groups = {s: f"p{s}" for s in scores}
+    lower = {s: "tumor" if n >= 4 else "normal " for n, s in enumerate(scores)}
+    spelled = _as_classes(lower, names)
+    found = _auc(scores, groups, "patients", "Tumor", names, spelled)
+    assert found.interval is not None
+    assert found.interval.value == 1
+    assert found.words.startswith("every slide on its side")
+    wrong = _auc({s: -v for s, v in scores.items()}, groups, "patients", "Tumor", names, spelled)
+    assert wrong.words.startswith("every slide on the wrong side")
+    strange = _auc(scores, groups, "patients", "Tumor", names, {**spelled, "s0": "Stroma"})
+    assert strange.interval is not None
+    assert strange.interval.n == 7
+    assert strange.words.endswith(
+        "without these slides: 1 of the labels name no class of the model"
+    )
+    none = _auc(scores, groups, "patients", "Tumor", names, dict.fromkeys(scores, "Stroma"))
+    assert none.words == "not measured: 8 of the labels name no class of the model"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from pathology_scaat.cohort.manifest import read_manifest
 from pathology_scaat.demo import DemoCohort, DemoSlide, make_demo_cohort
 from pathology_scaat.errors import UsageError
 from pathology_scaat.geometry import BoxPx
+from pathology_scaat.pipeline.info import SlideReport
 from pathology_scaat.slides import open_slide
 from pathology_scaat.slides.painted import PAINTED_NOTE, is_painted
 from pathology_scaat.tissue.mask import find_tissue
@@ -72,6 +74,22 @@ def test_the_slides_are_pyramids_that_know_their_spacing(cohort: DemoCohort) -> 
     assert vendors == {"aperio, painted by scaat demo", "generic-tiff, painted by scaat demo"}
     with open_slide(cohort.slides[0].slide_path, reader="openslide") as opened:
         assert is_painted(opened.info.vendor)
+
+
+@pytest.mark.filterwarnings("ignore")  # tiatoolbox's dependencies warn at import
+def test_tiatoolbox_is_not_believed_where_it_does_not_look(cohort: DemoCohort) -> None:
+    pytest.importorskip("tiatoolbox")
+    generic = next(s for s in cohort.slides if s.slide_path.suffix == ".tiff")
+    with open_slide(generic.slide_path, reader="tiatoolbox") as opened:
+        found = opened.info
+    assert is_painted(found.vendor)
+    assert found.vendor.startswith("unknown")
+    assert PAINTED_NOTE in found.notes
+    # the file does state it: this reader does not find it
+    assert found.mpp_source == "none: tiatoolbox finds no µm/px in the file"
+    gc.collect()  # it leaves a file open, which is told where it is collected
+    rows = dict(SlideReport(found, None).rows())
+    assert rows["ICC profile"] == "this reader does not look for one"
 
 
 def test_tissue_is_found_and_the_pen_is_not(cohort: DemoCohort) -> None:

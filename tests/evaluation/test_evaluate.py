@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from pathology_scaat.evaluation.evaluation_set import EvaluationSet, evaluation_
 from pathology_scaat.evaluation.measure import measure_model
 from pathology_scaat.evaluation.measurement import Measurement
 from pathology_scaat.evaluation.protocol import ProtocolConfig
+from pathology_scaat.evaluation.trust_card import build_entries
 from pathology_scaat.slides.fingerprint import keyed
 from pathology_scaat.training.bundle_config import slide_key, slide_mark
 from pathology_scaat.training.bundle_quality import Estimate, HeldOut
@@ -473,3 +475,55 @@ def test_compare_bundles_and_go_on_where_it_stopped(run_folder, tmp_path: Path) 
     assert again.as_dict() == found.as_dict()
     with pytest.raises(UsageError, match="is no arm"):
         compare(arms, data, out, baseline="none")
+
+
+def test_a_perfect_auc_of_patches_is_not_said_to_be_certain() -> None:
+    data = replace(bright_corner_set(), groups=np.arange(24) // 2)
+    scores = np.stack([-data.labels, data.labels], 1).astype(np.float32)
+    result = replace(measure_model(BrightCorner(), data, SMALL), logits=scores)
+    entry = next(e for e in build_entries(result, data, SMALL, 0) if e.measure == "auc")
+    assert entry.interval is not None
+    assert entry.interval.value == 1
+    assert math.isnan(entry.interval.low)
+    assert (entry.verdict, entry.words) == (
+        "good", "every patch on its side: no interval can be given",
+    )  # fmt: skip
+
+
+def test_a_map_that_is_above_chance_is_held_against_what_has_learnt_nothing() -> None:
+    data = replace(bright_corner_set(), groups=np.arange(24) // 2)
+    result = measure_model(BrightCorner(), data, SMALL)
+    own = result.values["pixel_ap"]
+    values = {**result.values, "pixel_ap_random_weights": own + 0.01, "pixel_ap_centre": own * 0.1}
+    values["pixel_ap_haematoxylin"] = own * 0.1
+    found = build_entries(replace(result, values=values), data, SMALL, 0)
+    entry = next(e for e in found if e.measure == "pixel_ap")
+    assert entry.verdict == "good"
+    assert entry.words.endswith(
+        "; not shown to be better than the same network with random weights"
+    )
+
+
+def test_a_comparison_of_models_that_learnt_nothing_says_so_first(
+    run_folder, tmp_path: Path
+) -> None:
+    nothing = HeldOut(
+        source="test slides", n_patches=32, n_slides=2, n_patients=2, unit="block", n_units=8,
+        class_counts={"Normal": 16, "tumour": 16}, auc=Estimate(value=0.5),
+        balanced_accuracy=Estimate(value=0.5), chance=0.5, probability_span=0.9, painted=True,
+    )  # fmt: skip
+    run_folder.save_model(tmp_path / "a", seed=0, held_out=nothing)
+    run_folder.save_model(tmp_path / "b", seed=1)
+    data = EvaluationSet(
+        np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), dtype=np.uint8),
+        np.arange(8) % 2, np.arange(8) // 2, name="noise",
+    )  # fmt: skip
+    arms = {"plain": [tmp_path / "a"], "other": [tmp_path / "b"]}
+    found = compare(arms, data, tmp_path / "c", config=SMALL, device="cpu")
+    painted, silent = found.read_first
+    assert painted.startswith("1 of the 2 models learnt from painted slides")
+    assert silent.startswith("plain: THIS MODEL HAS LEARNT NOTHING")
+    text = (tmp_path / "c" / "comparison.md").read_text()
+    assert text.index(silent) < text.index("Primary measure")
+    assert json.loads((tmp_path / "c" / "comparison.json").read_text())["read_first"]
+    assert "learnt nothing" in picture_title(found)

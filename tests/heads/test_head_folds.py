@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,13 @@ from pathology_scaat.cohort.folds import FoldSlide, slide_folds, split_of
 from pathology_scaat.errors import BundleError, ManifestError, TrainingError, UsageError
 from pathology_scaat.evaluation.performance.conformal import score_limit
 from pathology_scaat.evaluation.performance.survival import Risk, concordance_of
+from pathology_scaat.pipeline.head_folds import Member
 from pathology_scaat.pipeline.head_predictions import predict_heads
+from pathology_scaat.pipeline.head_scoring import _silent
 from pathology_scaat.pipeline.head_targets import targets_of
 from pathology_scaat.pipeline.head_training import train_heads
 from pathology_scaat.training import TrainConfig
+from pathology_scaat.training.bundle_quality import nothing_learnt_warning
 from pathology_scaat.training.heads.bundle import load_head, read_head_config
 
 QUICK = TrainConfig(epochs=8)
@@ -441,3 +445,15 @@ def test_a_fold_of_one_class_is_told(cohort: Path, tmp_path: Path) -> None:
     sheet = table(tmp_path / "o" / "performance.csv")
     own = [r for r in sheet if r["fold"] == "3"]
     assert [(r["measure"], r["value"]) for r in own] == [("auroc", "")]
+
+
+def test_of_several_heads_it_is_said_which_has_learnt_nothing(
+    by_folds: tuple[Path, dict[str, Any]],
+) -> None:
+    head = load_head(by_folds[0] / "folds" / "0" / "head")
+    told = nothing_learnt_warning("it says the same of all")
+    silent = replace(head, config=head.config.model_copy(update={"notes": (told,)}))
+    assert silent.config.nothing_learnt == "it says the same of all"
+    assert _silent([Member(None, silent)]) == [told]
+    assert _silent([Member(None, head), Member(None, silent)]) == [f"model 2 of 2: {told}"]
+    assert _silent([Member(3, silent)]) == [f"fold 3: {told}"]

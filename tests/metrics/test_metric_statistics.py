@@ -101,3 +101,18 @@ def test_standard_error_of_an_auc_is_that_of_delong() -> None:
 def test_holm_by_hand() -> None:
     assert statistics.holm([0.001, 0.5, 0.02]) == pytest.approx([0.003, 0.5, 0.04])
     assert statistics.holm([]) == []
+
+
+def test_an_auc_that_nobody_contradicts_has_no_interval() -> None:
+    truth = np.arange(12) % 2 == 0
+    patients = np.arange(12) // 2
+    for scores, value in ((truth.astype(float), 1.0), (1.0 - truth, 0.0)):
+        found = statistics.clustered_auc(scores, truth, patients)
+        assert found.value == value
+        assert math.isnan(found.low)
+        assert math.isnan(found.p_value)
+
+
+def test_no_p_value_is_zero() -> None:
+    alike = statistics.clustered_mean(np.full((5, 6), 0.25), np.arange(6))
+    assert 0 < alike.p_value <= 1e-12

@@ -320,3 +320,32 @@ def test_of_survival_as_well() -> None:
     assert page[2] == f"> **{note}**"
     assert sum(note in line for line in page) == 1
     assert "- Something else." in page
+
+
+def test_that_slides_are_painted_is_read_before_any_figure(tmp_path: Path) -> None:
+    rows = [replace(row, split="test") for row in predictions(14, 3)]
+    every = {row.slide_id for row in rows}
+    for painted, said in (
+        (every, "PAINTED SLIDES: All slides that were measured were painted"),
+        ({"s3", "other"}, "PAINTED SLIDES: 1 of the 14 slides that were measured was painted"),
+    ):
+        found = measure_performance(rows, NAMES, "tumour", how={}, painted=painted).performance
+        assert found is not None
+        (note,) = found.as_dict()["read_first"]
+        assert note.startswith(said)
+        assert markdown(found).splitlines()[2] == f"> **{note}**"
+        write_performance(tmp_path, found)
+        drawn = (tmp_path / "performance_slides.svg").read_text()
+        assert "PAINTED SLIDES" in drawn
+        assert NOTHING_LEARNT not in drawn
+    real = measure_performance(rows, NAMES, "tumour", how={}).performance
+    assert real is not None
+    assert real.read_first == ()
+
+
+def test_the_record_says_of_intervals_what_the_page_does() -> None:
+    rows = [replace(row, split="test") for row in predictions(14, 3)]
+    found = measure_performance(rows, NAMES, "tumour", how={}).performance
+    assert found is not None
+    assert found.as_dict()["intervals"].endswith("or where all samples agree")
+    assert "or where all samples agree" in markdown(found)

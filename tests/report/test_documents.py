@@ -19,9 +19,11 @@ from pathology_scaat.errors import ExportError, StoreError, UsageError
 from pathology_scaat.evaluation.report import facts
 from pathology_scaat.evaluation.report.checklist import all_answers, count
 from pathology_scaat.evaluation.report.checklist_items import CLAIM, TRIPOD_AI
+from pathology_scaat.evaluation.report.facts import selection, slide_counts
 from pathology_scaat.evaluation.report.model_card import write_model_folder
 from pathology_scaat.evaluation.report.run_files import RunFiles
 from pathology_scaat.pipeline.report import report
+from pathology_scaat.slides.painted import PAINTED_NOTE
 
 
 @pytest.fixture
@@ -237,3 +239,16 @@ def test_writing_again_changes_nothing(run_copy: Path) -> None:
     before = {n: (run_copy / n).read_bytes() for n in names}
     report(run_copy)
     assert before == {n: (run_copy / n).read_bytes() for n in names}
+
+
+def test_painted_slides_and_a_missing_validation_part_are_told(tmp_path: Path) -> None:
+    row = {"patient": "p", "in_manifest": "yes", "notes": f"tissue: ink; {PAINTED_NOTE}"}
+    files = RunFiles(tmp_path, slides=[row, {**row, "notes": ""}])
+    files.model_file = "model/config.json"
+    metrics = {"best_epoch": 2.0, "n_epochs": 2.0, "n_val_patches": 0.0}
+    files.found[files.model_file] = {"metrics": metrics}
+    said = [fact.text for fact in (*slide_counts(files), *selection(files))]
+    assert "PAINTED by 'scaat demo': 1 of these slides, which show no patient's tissue" in said
+    assert "epoch 2 was kept, for there was no validation part to choose by" in said
+    metrics["n_val_patches"] = 7.0
+    assert selection(files)[0].text == "epoch 2 was kept, chosen on the validation part"

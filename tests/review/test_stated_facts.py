@@ -11,7 +11,7 @@ from map_stores import run_with_maps
 from saliency_fixtures import RunFolder
 
 from pathology_scaat.artifacts.output_folder import Workspace
-from pathology_scaat.export.model_facts import NOTHING_LEARNT
+from pathology_scaat.export.model_facts import NOTHING_LEARNT, ModelFacts
 from pathology_scaat.review.cohort import cohort_rows, slide_details
 from pathology_scaat.review.model_card import model_card
 from pathology_scaat.review.verdicts import VerdictTable
@@ -163,3 +163,18 @@ def test_maps_of_another_model_than_the_one_described_are_marked(tmp_path: Path)
     assert row["model"] == "d" * 64
     assert model_card(folder.out)["fingerprint"] != row["model"]
     assert Workspace(out).model.is_dir()
+
+
+@pytest.mark.parametrize(
+    ("of_slides", "known", "parts"),
+    [(False, True, "parts of them"), (True, True, "none"), (False, False, "none")],
+)
+def test_what_a_model_was_not_validated_on_is_not_said(
+    of_slides: bool, known: bool, parts: str
+) -> None:
+    """Parts of training slides are held out of patches alone, and not of slides too small."""
+    value = {**facts(GOOD), "n_slides": {"train": 3}, "of_slides": of_slides}
+    if not known:
+        value["held_out"] = None
+    said = ModelFacts.of_json(value, "f").slides
+    assert said == f"trained on 3 slides, validated on {parts}, tested on none"

@@ -94,6 +94,11 @@ def test_a_model_that_was_trained_on_nothing_useful_says_so(
     assert bundle.nothing_learnt == result.nothing_learnt
     (said,) = silent_models([FoldModel(2, tmp_path / "model", None)])
     assert said == f"fold 2: {NOTHING_LEARNT}: {result.nothing_learnt}."
+    path = tmp_path / "model"
+    (alone,) = silent_models([FoldModel(None, path, None)])
+    assert alone == f"{NOTHING_LEARNT}: {result.nothing_learnt}."
+    told = silent_models([FoldModel(None, path, None)] * 2)  # of two it is said which
+    assert [text.split(":")[0] for text in told] == ["model 1 of 2", "model 2 of 2"]
     again = train_model(slides, tmp_path / "model", config, device="cpu")
     assert again.skipped
     assert again.nothing_learnt == result.nothing_learnt

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from pathology_scaat.system.rounding import decimals
+
 N_RESAMPLES = 5000
 ROWS_AT_ONCE = 500
 CONFIDENCE = 0.95
@@ -39,8 +41,8 @@ class Estimate:
         if self.value is None:
             return "not measurable"
         if self.low is None or self.high is None:
-            return f"{self.value:.3f} (no interval)"
-        return f"{self.value:.3f} ({self.low:.3f}-{self.high:.3f})"
+            return f"{decimals(self.value)} (no interval)"
+        return f"{decimals(self.value)} ({decimals(self.low)}-{decimals(self.high)})"
 
 
 def patient_weights(

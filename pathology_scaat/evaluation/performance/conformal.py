@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pathology_scaat.evaluation.performance.predictions import EXTERNAL, Prediction
+from pathology_scaat.system.rounding import decimals
 
 ALPHA = 0.1
 """Share of patients whose true class may be left out."""
@@ -241,7 +242,7 @@ def abstention_lines(record: Mapping[str, Any]) -> list[str]:
         lines.append(f"Caution: {record['caution']}.")
     lines.append("")
     for split, found in record["judged"].items():
-        shown = {k: "not measurable" if found[k] is None else f"{found[k]:.3f}"
+        shown = {k: "not measurable" if found[k] is None else decimals(found[k])
                  for k in found if k != "n"}  # fmt: skip
         lines.append(
             f"- {split} patients ({found['n']}): true class among those possible "

@@ -33,6 +33,8 @@ NO_CLASS = "none"
 """What stands in the column ``possible`` where no class is left."""
 _QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
 _LISTED = re.compile(rf"\s*({_QUOTED.pattern}(?=\s*(?:\||$))|[^|]+)")
+NOT_CALIBRATED = "not calibrated"
+"""How the words on a model's calibration begin where there was none."""
 MODEL_HEX = 16
 """Characters of a model's fingerprint in the table."""
 EXTERNAL = "external test"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -30,7 +30,7 @@ from pathology_scaat.evaluation.performance.who_counts import (
     mark_known_patients,
     notes_of_left_out,
 )
-from pathology_scaat.training.bundle_quality import read_first
+from pathology_scaat.training.bundle_quality import painted_note, read_first
 
 SCHEMA_NAME = "pathology_scaat.performance"
 SCHEMA_VERSION = 1
@@ -84,7 +84,7 @@ class Performance:
 
     @property
     def read_first(self) -> tuple[str, ...]:
-        """Notes that no figure is to be read without: a model has learnt nothing."""
+        """Notes that no figure is to be read without: of nothing learnt, of painted slides."""
         return read_first(self.notes)
 
     def as_dict(self) -> dict[str, Any]:
@@ -110,7 +110,7 @@ class Performance:
             },
             "thresholds": self.thresholds,
             "intervals": f"95 %, percentiles of {N_RESAMPLES} bootstrap samples of patients; none "
-            f"with fewer than {MIN_PATIENTS} patients of a class",
+            f"with fewer than {MIN_PATIENTS} patients of a class, or where all samples agree",
             "patient_rule": PATIENT_RULE,
             "prediction": dict(self.how),
             "abstention": dict(self.abstention),
@@ -184,6 +184,7 @@ def measure_performance(
     external: bool | None = None,
     subgroups: Mapping[str, Mapping[str, str]] | None = None,
     ordered: bool = False,
+    painted: Collection[str] = (),
 ) -> Measured:
     """Thresholds from the validation cases, measures of the held-out ones.
 
@@ -209,6 +210,8 @@ def measure_performance(
         Columns of the manifest by which the same patients are measured in groups.
     ordered : bool
         Whether the classes are grades, from lowest to highest.
+    painted : collection of str
+        Slides that ``scaat demo`` painted.
     """
     if splits_known:
         rows = mark_known_patients(rows)
@@ -242,7 +245,10 @@ def measure_performance(
         )
         if own is not None:
             folds[fold] = own
-    all_notes = [*notes, *chosen.notes, *left_out, *_few(of_patients, class_names)]
+    shown = {r.slide_id for r in chosen.rows}
+    of_painted = painted_note(len(shown & set(painted)), len(shown))
+    all_notes = [*([of_painted] if of_painted else []), *notes, *chosen.notes, *left_out]
+    all_notes += _few(of_patients, class_names)
     if prevalence is None and len(class_names) == 2:
         all_notes.append(
             "Predictive values are at the prevalence of these cases; give --prevalence for "

@@ -17,7 +17,7 @@ from pathology_scaat.evaluation.performance.measures import ECE_BINS
 from pathology_scaat.evaluation.performance.predictions import PATIENT_RULE
 from pathology_scaat.evaluation.performance.report import Performance
 from pathology_scaat.evaluation.performance.subgroups import cell, few_lines, subgroup_lines
-from pathology_scaat.training.bundle_quality import NOTHING_LEARNT, read_first
+from pathology_scaat.training.bundle_quality import read_first, read_first_marks
 
 STEMS = ("performance", "performance_external")
 """Names of an evaluation's files: the only one or that by folds, and that of an external cohort
@@ -75,8 +75,10 @@ def write_performance(folder: Path, performance: Performance, stem: str = STEMS[
             performance.class_names,
             performance.positive_class,
             "\n".join(
-                [f"{level.n} {unit}: {performance.evaluated_on}"]
-                + [NOTHING_LEARNT] * bool(performance.read_first)
+                (
+                    f"{level.n} {unit}: {performance.evaluated_on}",
+                    *read_first_marks(performance.notes),
+                )
             ),
         )
 

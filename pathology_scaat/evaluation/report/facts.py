@@ -11,6 +11,8 @@ from pathology_scaat.evaluation.performance.report_files import HEADINGS
 from pathology_scaat.evaluation.performance.report_files import PERFORMANCE_NAME as PERFORMANCE
 from pathology_scaat.evaluation.report.run_files import NOTES, TRUST_CARD, Fact, RunFiles, shown
 from pathology_scaat.saliency.schema import UNLIKE_PERCENTILE
+from pathology_scaat.slides.painted import PAINTED_NOTE
+from pathology_scaat.system.rounding import decimals
 
 MAX_LISTED = 20
 
@@ -22,6 +24,12 @@ def slide_counts(files: RunFiles) -> list[Fact]:
     facts = files.of_slides(f"{len(rows)} slides", "slide_id")
     if patients:
         facts += files.of_slides(f"{len(patients)} patients are named", "patient")
+    painted = sum(PAINTED_NOTE in row["notes"] for row in rows)
+    if painted:
+        facts += files.of_slides(
+            f"PAINTED by 'scaat demo': {painted} of these slides, which show no patient's tissue",
+            "notes",
+        )
     without = sum(not row["patient"] for row in rows)
     if without:
         facts += files.of_slides(
@@ -166,8 +174,11 @@ def initial_weights(files: RunFiles) -> list[Fact]:
 
 def selection(files: RunFiles) -> list[Fact]:
     """How the epoch that was kept was chosen."""
+    how = "chosen on the validation part"
+    if files.get(files.model_file, "metrics.n_val_patches") == 0:
+        how = "for there was no validation part to choose by"
     return [
-        *files.of_model("metrics.best_epoch", "epoch {} was kept, chosen on the validation part"),
+        *files.of_model("metrics.best_epoch", f"epoch {{}} was kept, {how}"),
         *files.of_model("metrics.n_epochs", "of {} epochs"),
     ]
 
@@ -236,9 +247,11 @@ def measures(files: RunFiles) -> list[Fact]:
             continue
         interval = files.get(PERFORMANCE, f"intervals_95.{key}")
         said = (
-            f"95 % interval {interval[0]:.3f} to {interval[1]:.3f}" if interval else "no interval"
+            f"95 % interval {decimals(interval[0])} to {decimals(interval[1])}"
+            if interval
+            else "no interval"
         )
-        facts.append(Fact(f"{heading} {value:.3f} ({said})", f"{PERFORMANCE}: {key}"))
+        facts.append(Fact(f"{heading} {decimals(value)} ({said})", f"{PERFORMANCE}: {key}"))
     return facts
 
 
@@ -299,7 +312,7 @@ def explanation(files: RunFiles) -> list[Fact]:
         if value is not None:
             facts.append(
                 Fact(
-                    f"{entry['question']} {value:.3f}: {entry['words']}",
+                    f"{entry['question']} {decimals(value)}: {entry['words']}",
                     f"{TRUST_CARD}: entries.{number}",
                 )
             )

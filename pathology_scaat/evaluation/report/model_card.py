@@ -15,7 +15,9 @@ from pathology_scaat.evaluation.performance.report_files import HEADINGS, PERFOR
 from pathology_scaat.evaluation.report import facts as f
 from pathology_scaat.evaluation.report.run_files import TRUST_CARD, Fact, RunFiles
 from pathology_scaat.export.model_facts import NOTHING_LEARNT
+from pathology_scaat.system.rounding import decimals
 from pathology_scaat.training.bundle_config import BundleConfig, model_name
+from pathology_scaat.training.bundle_quality import LEARNT_FROM_PAINTED, read_first_marks
 from pathology_scaat.training.bundle_reading import (
     CONFIG_NAME,
     FEATURES_NAME,
@@ -51,6 +53,7 @@ def front_matter(config: BundleConfig, files: RunFiles) -> dict[str, Any]:
         if files.get(PERFORMANCE_NAME, key) is not None
     ]
     if measured:
+        notes = files.get(PERFORMANCE_NAME, "notes") or ()
         value["model-index"] = [
             {
                 "name": model_name(config),
@@ -60,7 +63,8 @@ def front_matter(config: BundleConfig, files: RunFiles) -> dict[str, Any]:
                         "dataset": {
                             "type": "whole-slide-images",
                             "name": f"{files.get(PERFORMANCE_NAME, 'evaluated_on')} "
-                            f"({files.get(PERFORMANCE_NAME, 'n')} patients)",
+                            f"({files.get(PERFORMANCE_NAME, 'n')} patients)"
+                            + "".join(f", {mark}" for mark in read_first_marks(notes)),
                         },
                         "metrics": measured,
                     }
@@ -72,7 +76,9 @@ def front_matter(config: BundleConfig, files: RunFiles) -> dict[str, Any]:
 
 def _interval_words(files: RunFiles, key: str) -> str:
     ends = files.get(PERFORMANCE_NAME, f"intervals_95.{key}")
-    return f"95 % interval {ends[0]:.3f} to {ends[1]:.3f}" if ends else "no interval"
+    if not ends:
+        return "no interval"
+    return f"95 % interval {decimals(ends[0])} to {decimals(ends[1])}"
 
 
 def model_card(config: BundleConfig, files: RunFiles) -> str:
@@ -88,6 +94,8 @@ def model_card(config: BundleConfig, files: RunFiles) -> str:
     lines = ["---", head.rstrip(), "---", "", f"# {model_name(config)}", ""]
     if config.nothing_learnt:
         lines += [f"> **{NOTHING_LEARNT}: {config.nothing_learnt}**", ""]
+    if config.of_painted:
+        lines += [f"> **{LEARNT_FROM_PAINTED}**", ""]
     lines += [f"> {note}" for note in files.notes]
     kind = "slides, by bags of their patches" if config.bag is not None else "patches of slides"
     if config.bag_of is not None:

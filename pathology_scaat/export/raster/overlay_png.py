@@ -42,6 +42,7 @@ from pathology_scaat.stitching.schema import (
     saliency_channel,
 )
 from pathology_scaat.stitching.slide_map import SlideMap
+from pathology_scaat.system.rounding import percent
 
 Kind = Literal["probability", "evidence", "saliency"]
 
@@ -60,6 +61,11 @@ def zoom_of(slide_map: SlideMap, level: int) -> int:
     size = slide_map.size_px(level)
     room = DETAILED_PX // max(size.width, size.height)
     return max(1, min(room, int(slide_map.level_scale_px(level))))
+
+
+def all_of(share: float) -> str:
+    """A share that counts as all, in a word."""
+    return "all" if share >= 1 else "nearly all"
 
 
 def little_evidence(class_name: str, area_um2: float) -> str:
@@ -100,7 +106,8 @@ class MapPicture:
         if self.of_no_use:
             return f"evidence for {self.class_name} is not drawn: the model has learnt nothing"
         if self.not_judged > NEARLY_ALL:
-            return f"{self.kind}, {self.class_name}: not judged, all unlike the training data"
+            much = all_of(self.not_judged)
+            return f"{self.kind}, {self.class_name}: not judged, {much} unlike the training data"
         if self.is_bare and self.kind == "evidence":
             none = little_evidence(self.class_name, self.drawn_um2)
             return f"{none} where it was judged; {self._unjudged}" if self.not_judged else none
@@ -110,7 +117,7 @@ class MapPicture:
 
     @property
     def _unjudged(self) -> str:
-        return f"not judged: {self.not_judged:.0%}, unlike the training data"
+        return f"not judged: {percent(self.not_judged)}, unlike the training data"
 
 
 class MapPictures:
@@ -233,8 +240,8 @@ class MapPictures:
                 "not judged, and without colour whatever the model says. That is no finding"
             )  # fmt: skip
             lines.append(
-                f"Hatched: unlike what the model was trained on ({self.examined.unlike_share:.0%} "
-                f"of the tissue): {drawn}."
+                "Hatched: unlike what the model was trained on "
+                f"({percent(self.examined.unlike_share)} of the tissue): {drawn}."
             )
         return lines
 
@@ -261,7 +268,7 @@ class MapPictures:
         share = self.examined.unlike_share
         if share >= UNLIKE_SLIDE_SHARE:
             said.append(
-                f"UNLIKE THE TRAINING DATA: {share:.0%} of this slide's tissue. "
+                f"UNLIKE THE TRAINING DATA: {percent(share)} of this slide's tissue. "
                 + (
                     "Its map may mean nothing."
                     if self.config.draw_unlike

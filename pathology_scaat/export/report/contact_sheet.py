@@ -12,9 +12,10 @@ from PIL import Image, ImageDraw
 from pathology_scaat.errors import ExportError
 from pathology_scaat.export.raster.canvas import WARNING, fitting, font
 from pathology_scaat.export.raster.colour_scale import ColourScale, legend_colours
-from pathology_scaat.export.raster.overlay_png import NEARLY_ALL, little_evidence
+from pathology_scaat.export.raster.overlay_png import NEARLY_ALL, all_of, little_evidence
 from pathology_scaat.export.report.records import CONTACT_SHEET, ExportedCohort, small_picture
 from pathology_scaat.slides.base import RgbImage
+from pathology_scaat.system.rounding import percent
 from pathology_scaat.tissue.overlay import write_png
 
 CELL_PX = 420
@@ -64,14 +65,15 @@ def evidence_words(record: dict[str, Any]) -> str:
             found = little_evidence(target, record["slide_summary"].get("too_little_um2", 0.0))
     share = record["slide_summary"].get("not_judged")
     if share and share > NEARLY_ALL:
-        return f"{record['drawn']} for {target} not judged: all unlike the training data"
-    return f"{found} where judged; {share:.0%} not judged" if share else found
+        much = all_of(share)
+        return f"{record['drawn']} for {target} not judged: {much} unlike the training data"
+    return f"{found} where judged; {percent(share)} not judged" if share else found
 
 
 def unlike_words(record: dict[str, Any]) -> str:
     """How much of a slide is unlike the training data, where it is worth a word."""
     share = record["slide_summary"].get("unlike_share")
-    return f"{share:.0%} unlike training" if share and share >= 0.1 else ""
+    return f"{percent(share)} unlike training" if share and share >= 0.1 else ""
 
 
 def _caption(cohort: ExportedCohort, record: dict[str, Any]) -> str:
@@ -94,7 +96,8 @@ def _head(
     left = max(sheet.width - BAR_PX[0] - GAP_PX, sheet.width // 2)
     room = left - 2 * GAP_PX
     drawn = str(records[0]["drawn"]).capitalize()
-    title = f"{drawn} for {', '.join(sorted(targets))}: {len(records)} slides"
+    count = f"{len(records)} slide{'' if len(records) == 1 else 's'}"
+    title = f"{drawn} for {', '.join(sorted(targets))}: {count}"
     draw.text((GAP_PX, 6), fitting(title, large, room), fill="black", font=large)
     one_model = len({str(r["model_fingerprint"]) for r in records}) == 1
     quality = f"model {records[0]['model']['quality']}" if one_model else ""

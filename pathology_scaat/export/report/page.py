@@ -24,6 +24,7 @@ from pathology_scaat.export.report.records import (
     ExportedCohort,
     small_picture,
 )
+from pathology_scaat.system.rounding import decimals, percent
 
 MAX_EMBEDDED = 100
 """Slides up to which a page holds its pictures; beyond, it shows the files beside it."""
@@ -127,11 +128,11 @@ def _exported(record: dict[str, Any], name: str) -> str:
 
 
 def _number(value: Any) -> str:
-    return "" if value is None else f"{float(value):.3f}"
+    return "" if value is None else html.escape(decimals(float(value)))
 
 
 def _share(value: Any) -> str:
-    return "not known" if value is None else f"{float(value):.0%}"
+    return "not known" if value is None else percent(float(value))
 
 
 def _failed(cohort: ExportedCohort) -> str:

@@ -30,7 +30,7 @@ __all__ = [
     "small_picture",
 ]
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 
 
 CHECKSUM_META = re.compile(r'<meta name="(?:checksum|seal)" content="([0-9a-f]{64})">')

@@ -37,6 +37,8 @@ MIN_PATIENTS = 5
 MIN_SEEDS = 5
 """With fewer no method is called better than another: the interval holds for these seeds only."""
 
+LEAST_P = 1e-12
+"""No p-value is smaller: so far down it rests on the shape of a tail alone."""
 SIGNIFICANCE = 0.05
 """Largest corrected p-value of a verdict."""
 
@@ -112,14 +114,13 @@ class _Reference:
         """Two-sided p-value of an estimate of ``ratio`` standard errors."""
         from scipy.optimize import brentq
 
-        smallest = 1e-12
-        if abs(ratio) >= self.quantile(smallest / 2):
-            return smallest
+        if abs(ratio) >= self.quantile(LEAST_P / 2):
+            return LEAST_P
         if abs(ratio) < 1e-9:
             return 1.0
         # The quantile falls from far above the ratio to zero as p goes to 1.
         found = brentq(
-            lambda log_p: self.quantile(math.exp(log_p) / 2) - abs(ratio), math.log(smallest), 0.0
+            lambda log_p: self.quantile(math.exp(log_p) / 2) - abs(ratio), math.log(LEAST_P), 0.0
         )
         return min(1.0, math.exp(found))
 
@@ -174,7 +175,7 @@ def crossed_interval(
         math.sqrt(patient_variance),
     )
     if error < 1e-12 * max(1.0, abs(value)):  # all alike: nothing varies
-        p_value = 1.0 if abs(value) < 1e-12 else 0.0
+        p_value = 1.0 if abs(value) < 1e-12 else LEAST_P
         return Interval(value, value, value, n, n_patients, p_value, n_seeds, *parts)
     half = error * reference.quantile((1 - confidence) / 2)
     return Interval(
@@ -296,8 +297,9 @@ def clustered_auc(
     Returns
     -------
     Interval
-        All NaN with items of one class only. A patient's part in the AUC is that of its items'
-        placements (DeLong et al. 1988; for clusters, Obuchowski 1997).
+        All NaN with items of one class only; of a single model without limits where it is 0 or 1
+        in every seed, since then nothing tells how certain that is. A patient's part in the AUC is
+        that of its items' placements (DeLong et al. 1988; for clusters, Obuchowski 1997).
 
     Raises
     ------
@@ -334,7 +336,10 @@ def clustered_auc(
 
     if other is not None:
         return _of_parts(parts(first) - parts(other), int(truth.size), confidence)
-    return within(_of_parts(parts(first), int(truth.size), confidence), 0.0, 1.0)
+    found = within(_of_parts(parts(first), int(truth.size), confidence), 0.0, 1.0)
+    if found.value in (0.0, 1.0):  # no pair in another order: nothing varies
+        return replace(found, low=math.nan, high=math.nan, p_value=math.nan)
+    return found
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

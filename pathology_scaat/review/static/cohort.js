@@ -38,14 +38,9 @@ function compare(a, b) {
 function probabilityText(row) {
   const found = Object.entries(row.probabilities || {});
   if (!found.length) return "not computed";
-  const lines = found.map(([name, value]) => `${name} ${value === null ? "unknown" : value.toFixed(3)}`);
-  if (row.disagreement !== null) lines.push(`± ${row.disagreement.toFixed(3)} over the models (SD)`);
+  const lines = found.map(([name, value]) => `${name} ${value === null ? "unknown" : decimals(value, 3)}`);
+  if (row.disagreement !== null) lines.push(`± ${decimals(row.disagreement, 3)} over the models (SD)`);
   return lines.join("\n");
-}
-
-function percent(share) {
-  const value = 100 * share;
-  return value > 0 && value < 1 ? "below 1 %" : value > 99 && value < 100 ? "above 99 %" : `${value.toFixed(0)} %`;
 }
 
 function unlikeElement(row) {
@@ -91,7 +86,7 @@ function madeRow(row) {
   for (const verdict of row.slide_verdicts) judged.append(element("div", `slide: ${verdict}`));
   line.append(
     picture, name, element("td", probabilityText(row), "lines"),
-    element("td", row.uncertainty === null ? "unknown" : row.uncertainty.toFixed(2)), unlikeElement(row),
+    element("td", row.uncertainty === null ? "unknown" : decimals(row.uncertainty, 2)), unlikeElement(row),
     element("td", row.n_regions === null ? "" : String(row.n_regions)), judged,
     element("td", row.role), status,
   );

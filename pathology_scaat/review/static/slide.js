@@ -251,8 +251,8 @@ function drawRegions() {
     const item = document.createElement("li"), button = document.createElement("button");
     const verdict = state.verdicts.get(region.region_id);
     const hidden = byId("blind").checked && verdict === undefined;
-    const apart = (region.models_differ ?? null) === null || hidden ? "" : `, models differ by ${region.models_differ.toFixed(2)}`;
-    const sure = (region.probability === null || hidden ? "" : `, p ${region.probability.toFixed(2)}`) + apart;
+    const apart = (region.models_differ ?? null) === null || hidden ? "" : `, models differ by ${decimals(region.models_differ, 2)}`;
+    const sure = (region.probability === null || hidden ? "" : `, p ${decimals(region.probability, 2)}`) + apart;
     // In QuPath's files regions are called "High saliency", also where they are cut from evidence.
     const name = hidden ? `Region ${index + 1}` : region.name.replace(/^High saliency/, "Region"); // ranks by size
     if (!hidden) button.title = `in QuPath: ${region.name}`;

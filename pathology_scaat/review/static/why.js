@@ -22,7 +22,7 @@ function neighbourElement(item) {
   }
   const usual = item.percentile === null ? "what is usual is not known"
     : item.percentile >= 100 ? "farther than all held-out patches"
-    : `farther than ${item.percentile.toFixed(0)} % of held-out patches`;
+    : `farther than ${percent(item.percentile / 100)} of held-out patches`;
   const whose = item.label_copied ? "; label of the slide, copied" : "";
   figure.append(made("figcaption", `${item.slide_id ?? ""} ${item.distance} (${usual}${whose})`));
   return figure;
@@ -37,15 +37,15 @@ function neighbourParts(found) {
     row.append(...group.items.map(neighbourElement));
     parts.push(group.items.length ? row : made("p", "none of other patients"));
   }
-  const vote = found.vote.map(([name, share]) => `${name} ${share === null ? "unknown" : `${(100 * share).toFixed(0)} %`}`);
+  const vote = found.vote.map(([name, share]) => `${name} ${share === null ? "unknown" : percent(share)}`);
   parts.push(made("p", `${found.voters}: ${vote.join(", ")}; ${found.worth}.`));
   return parts;
 }
 
 function withoutParts(found, count) {
-  const head = made("h2", `The slide without these ${count} patches`);
+  const head = made("h2", `The slide without ${count === 1 ? "this patch" : `these ${count} patches`}`);
   if (found.problem) return [head, made("p", found.problem, "note")];
-  const rows = found.classes.map(([name, before, after]) => made("div", `${name}: ${before.toFixed(3)} with, ${after.toFixed(3)} without`));
+  const rows = found.classes.map(([name, before, after]) => made("div", `${name}: ${decimals(before, 3)} with, ${decimals(after, 3)} without`));
   return [head, ...rows, made("p", `${found.rule}. Every patch that reaches into the region is left out.`, "small")];
 }
 
@@ -55,7 +55,7 @@ function ensembleParts(found) {
   const head = made("h2", "Do the models of the folds agree?");
   if (found.problem) return [head, made("p", found.problem, "note")];
   const rows = found.members.map((m) => made("div",
-    `${m.name}: ${m.probability.toFixed(2)} (${ROLES[m.role] ?? "what this slide was to it is not known"}${m.explained ? "; made this map" : ""})`));
+    `${m.name}: ${decimals(m.probability, 2)} (${ROLES[m.role] ?? "what this slide was to it is not known"}${m.explained ? "; made this map" : ""})`));
   return [head, made("p", `${found.agreement}.`), ...rows,
     made("p", `${found.class}: ${found.rule}, ${found.n_patches} of them.`, "small")];
 }

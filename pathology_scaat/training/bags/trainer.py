@@ -18,6 +18,7 @@ from pathology_scaat.metrics.functional.calibration import (
 )
 from pathology_scaat.scaat.method import Visit
 from pathology_scaat.scaat.objective import SingleLabelObjective
+from pathology_scaat.system.rounding import percent
 from pathology_scaat.training import builders
 from pathology_scaat.training.augment import apply, draw, to_float
 from pathology_scaat.training.backbones import (
@@ -164,7 +165,7 @@ class BagTrainer(TrainingLoop):
         return [
             f"Mixed labels: annotated patches of {slides} of {len(self.train)} training slides "
             f"({shown_counts}) are learnt from one by one beside the bags, "
-            f"{self.bags.annotated_share:.0%} of an epoch's patches."
+            f"{percent(self.bags.annotated_share)} of an epoch's patches."
         ]
 
     def _steps(self, epoch: int) -> list[BagBatch | PatchBatch]:

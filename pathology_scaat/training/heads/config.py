@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from pathology_scaat.training.bags.config import BagHeadConfig
+from pathology_scaat.training.bundle_quality import NOTHING_LEARNT
 
 SCHEMA_NAME = "pathology_scaat.head"
 SCHEMA_VERSION = 1
@@ -66,3 +67,9 @@ class HeadBundleConfig(BaseModel):
     notes: tuple[str, ...] = ()
     weights_sha256: str = ""
     versions: dict[str, str] = Field(default_factory=dict)
+
+    @property
+    def nothing_learnt(self) -> str:
+        """Why the head is no better than guessing; empty where it is better, or not known."""
+        warning = next((n for n in self.notes if n.startswith(NOTHING_LEARNT)), "")
+        return warning.removeprefix(f"{NOTHING_LEARNT}: ").rstrip(".")

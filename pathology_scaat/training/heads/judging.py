@@ -13,6 +13,7 @@ from torch import Tensor
 from pathology_scaat.metrics.classification import scores as class_scores
 from pathology_scaat.metrics.functional.calibration import fit_temperature
 from pathology_scaat.metrics.functional.survival import concordance
+from pathology_scaat.system.rounding import decimals
 from pathology_scaat.training.bundle_quality import HeldOut, nothing_learnt_warning
 from pathology_scaat.training.heads.config import Target, Unit
 from pathology_scaat.training.heads.data import FeatureBag, FeatureReader, labels_of, outcomes_of
@@ -125,11 +126,11 @@ def judge_survival(
         )
     quality_note = (
         f"C-index on the {len(val)} validation patients ({int(event.sum())} events), "
-        f"by which the epoch was chosen: {value:.3f}."
+        f"by which the epoch was chosen: {decimals(value)}."
     )
     silent = ""
     if value <= 0.5:
-        silent = f"its C-index on the validation patients is {value:.3f}; guessing gives 0.5"
+        silent = f"its C-index on the validation patients is {decimals(value)}; guessing gives 0.5"
     return Judgement(
         calibration,
         {"val_c_index": value},

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pathology_scaat.errors import BundleError
-from pathology_scaat.training.bundle_quality import NOTHING_LEARNT
 from pathology_scaat.training.config import TrainConfig
 from pathology_scaat.training.heads.bundle import load_head, read_head_config, save_head
 from pathology_scaat.training.heads.checks import check_learnable
@@ -185,7 +184,5 @@ def _finished(
             config = save_head(path, load_head(path).model, told)
         except BundleError:
             return None
-    learnt = next((n for n in config.notes if n.startswith(NOTHING_LEARNT)), "")
     return HeadResult(path, config, dict(config.metrics), 0, int(config.metrics["best_epoch"]),
-                      config.notes, learnt.removeprefix(f"{NOTHING_LEARNT}: ").rstrip("."),
-                      skipped=True)  # fmt: skip
+                      config.notes, config.nothing_learnt, skipped=True)  # fmt: skip

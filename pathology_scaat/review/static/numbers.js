@@ -1,0 +1,15 @@
+"use strict";
+// Numbers for people: what is nearly 0 or nearly 1 is not called 0 or 1.
+
+function decimals(value, digits) {
+  for (let more = digits; more <= 6; more += 1) {
+    const text = value.toFixed(more), shown = Number(text);
+    if ((shown !== 0 && shown !== 1) || shown === value) return text;
+  }
+  return value > 0 && value < 1 ? (value > 0.5 ? ">0.999999" : "<0.000001") : value.toFixed(digits);
+}
+
+function percent(share) {
+  const value = 100 * share;
+  return value > 0 && value < 1 ? "below 1 %" : value > 99 && value < 100 ? "above 99 %" : `${value.toFixed(0)} %`;
+}
