@@ -139,7 +139,7 @@ def in_words(
         own = (by_model or {}).get(row.model[:MODEL_HEX], calibration)
         if own.startswith(NOT_CALIBRATED):
             chances += " (not calibrated for whole slides)"
-        parts = [chances, f"uncertainty {row.uncertainty:.2f} of 1"]
+        parts = [chances, f"uncertainty {decimals(row.uncertainty, 2)} of 1"]
         if row.possible is not None:
             parts.append(f"possible at 90 %: {' or '.join(row.possible) or 'none'}")
         if row.refer:

@@ -30,6 +30,7 @@ from pathology_scaat.review.ensemble import MOST_REGIONS, Ensemble
 from pathology_scaat.review.regions import ReviewRegion
 from pathology_scaat.saliency.store import SaliencyStore
 from pathology_scaat.slides.base import RgbImage
+from pathology_scaat.system.rounding import decimals
 from pathology_scaat.training.bags.model import BagModel
 from pathology_scaat.training.bags.predict import bag_logits, encode
 from pathology_scaat.training.bundle import ModelBundle, load_bundle, load_neighbours
@@ -372,13 +373,13 @@ def _vote_quality_text(index: NeighbourIndex, of_slides: bool) -> str:
     voted, own = float(index.voted_auc[0]), float(index.model_auc[0])
     if of_slides and not math.isnan(voted):
         return (
-            f"on held-out patches such a vote predicts the slide's label with AUC {voted:.2f} (no "
-            "interval); what a patch itself shows nobody has said, and most of a slide of a class "
-            "may show nothing of it"
+            "on held-out patches such a vote predicts the slide's label with AUC "
+            f"{decimals(voted, 2)} (no interval); what a patch itself shows nobody has said, and "
+            "most of a slide of a class may show nothing of it"
         )
     if math.isnan(voted) or math.isnan(own):
         return "how often neighbours are right is not known: held-out patches could not show it"
     return (
-        f"on held-out patches the vote of the nearest {VOTERS} has AUC {voted:.2f}, "
-        f"the model {own:.2f} (no interval)"
+        f"on held-out patches the vote of the nearest {VOTERS} has AUC {decimals(voted, 2)}, "
+        f"the model {decimals(own, 2)} (no interval)"
     )

@@ -507,3 +507,14 @@ def test_numbers_beside_a_colour_bar_are_whole_and_right(value: float) -> None:
     text = short_number(value)
     assert font(13).getlength(text) + 7 <= NUMBER_PX
     assert float(text) == pytest.approx(value, rel=0.051)
+
+
+def test_a_patch_that_is_nearly_certain_is_not_called_certain(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(Canvas, "text", lambda self, x, y, words, *rest, **more: said.append(words))
+    grey = np.full((figure.PATCH_PICTURE_PX,) * 2 + (3,), 128, np.uint8)
+    patches = [figure.TopPatch(grey, np.zeros((4, 4), np.float32), p, (0, 0)) for p in (0.997, 1)]
+    figure._patch_rows(Canvas(2080, 600), 0, patches, "Tumor", None, 128.0)
+    assert said[1:] == ["1:  p(Tumor) 0.997", "2:  p(Tumor) 1.00"]

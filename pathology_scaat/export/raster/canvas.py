@@ -118,10 +118,12 @@ def short_number(value: float) -> str:
     --------
     >>> short_number(0.5), short_number(0.0719), short_number(0.000359), short_number(1.43e-05)
     ('0.5', '0.0719', '3.6e-4', '1.4e-5')
+    >>> short_number(0.00303)
+    '0.003'
     """
-    text = f"{value:.3g}"
-    if len(text) <= LONGEST_NUMBER:
-        return text
+    for text in (f"{value:.3g}", f"{value:.2g}"):
+        if len(text) <= LONGEST_NUMBER and "e" not in text:
+            return text
     digits, _, power = f"{value:.1e}".partition("e")
     return f"{digits}e{int(power)}"
 

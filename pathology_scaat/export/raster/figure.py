@@ -33,6 +33,7 @@ from pathology_scaat.geometry import BoxPx
 from pathology_scaat.scaat.evidence import patch_evidence
 from pathology_scaat.slides.base import RgbImage, Slide
 from pathology_scaat.stitching.source import SaliencySource
+from pathology_scaat.system.rounding import decimals
 
 N_TOP = 6
 PATCH_PICTURE_PX = 256
@@ -183,7 +184,8 @@ def _patch_rows(
     step = PATCH_PICTURE_PX + GAP_PX
     for k, patch in enumerate(patches):
         x = GAP_PX + k * step
-        canvas.text(x, y + 28, f"{k + 1}:  p({target}) {patch.probability:.2f}", SMALL_POINTS, GREY)
+        words = f"{k + 1}:  p({target}) {decimals(patch.probability, 2)}"
+        canvas.text(x, y + 28, words, SMALL_POINTS, GREY)
         canvas.paste(patch.picture, x, y + 50)
         if scale is None:
             continue
