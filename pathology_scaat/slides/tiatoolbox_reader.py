@@ -72,7 +72,7 @@ class TiatoolboxSlide(SlideBase):
             ) from None
         stated = (None, None) if meta.mpp is None else tuple(meta.mpp)
         spacing = spacing_from_file(*stated)
-        if stated == (None, None):  # it looks in fewer places than the file may state it in
+        if stated == (None, None):  # the file may state it where it does not look
             spacing = replace(spacing, source=NO_MPP)
         levels, squeezed = alike_levels(
             [LevelInfo(s, snapped_downsample(sizes[0], s)) for s in sizes]

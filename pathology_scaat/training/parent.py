@@ -32,4 +32,6 @@ def parent_model(path: Path, config: TrainConfig) -> tuple[Classifier, tuple[str
         f"'{bundle.config.method}'); normalisation and network are that model's."
     )
     given = tuple(text for text in bundle.config.notes if text.startswith(GIVEN_WEIGHTS))
+    if bundle.config.began and not given:
+        given = (f"{GIVEN_WEIGHTS} those of an imported model, whose training is not known.",)
     return model, (note, *given)

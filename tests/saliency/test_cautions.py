@@ -16,7 +16,11 @@ from pathology_scaat.pipeline.export import export
 from pathology_scaat.pipeline.stitch import stitch
 from pathology_scaat.saliency import ExplainConfig
 from pathology_scaat.saliency.attributions import ATTRIBUTIONS
-from pathology_scaat.saliency.cautions import LOCATED
+from pathology_scaat.saliency.cautions import MISSED, map_caution
+from pathology_scaat.training import TrainConfig
+from pathology_scaat.training.bundle_reading import read_bundle_config
+from pathology_scaat.training.imported.record import ImportRecord
+from pathology_scaat.training.parent import parent_model
 
 HERE = EngineConfig(workers=0)
 GIVEN = "Given weights: 310 of 312 tensors, 99.9% of the network"
@@ -57,5 +61,23 @@ def test_told_where_it_is_explained_and_on_every_region(
         assert said[0].removesuffix(".") == regions[0]["caution"]
 
 
-def test_methods_that_located_are_there() -> None:
-    assert set(ATTRIBUTIONS.names) >= LOCATED
+def test_nothing_is_said_of_methods_that_were_not_measured() -> None:
+    assert set(ATTRIBUTIONS.names) > MISSED
+    told = {name for name in ATTRIBUTIONS.names if map_caution("imported", name)}
+    assert told == MISSED
+    assert not map_caution("imported", "another-package's")
+    unmeasured = {"attn-lrp", "token-gradient-x-input", "attention-rollout"}
+    assert set(ATTRIBUTIONS.names) - told >= {"grad-cam", "grad-cam++", "advise", *unmeasured}
+
+
+def test_a_model_that_goes_on_from_such_a_one_is_told_of_too(run_folder: RunFolder) -> None:
+    imported = ImportRecord(kind="weights", source_sha256="0" * 64)
+    for changes in ({"notes": (GIVEN,)}, {"imported": imported}):
+        run_folder.save_model(run_folder.model, 0, **changes)
+        _, notes = parent_model(run_folder.model, TrainConfig())
+        run_folder.save_model(run_folder.model, 0, notes=notes)
+        assert map_caution(read_bundle_config(run_folder.model).began, "gradient")
+    run_folder.save_model(run_folder.model, 0)
+    _, notes = parent_model(run_folder.model, TrainConfig())
+    run_folder.save_model(run_folder.model, 0, notes=notes)
+    assert not read_bundle_config(run_folder.model).began
