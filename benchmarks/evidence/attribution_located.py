@@ -6,15 +6,16 @@ sizes, steps and seeds); every method that takes the network then explains the s
 hold tumour. Measured is the pixel AP on the tumour's pixels (``_stored``: of the map
 averaged over squares of 4 px, as runs store it), beside chance and haematoxylin. Each method is
 compared with the gradient, image by image; intervals are over seeds and patients (blocks of tissue
-on the granular slide), p is corrected for the methods (Holm). The named measure is the pixel AP.
-``attribution_checks.py`` asks whether the methods show the model at all. ::
+on the granular slide, source tiles of colon), p is corrected for the methods (Holm). The named
+measure is the pixel AP. ``attribution_checks.py`` asks if the methods show the model at all. ::
 
     python benchmarks/evidence/attribution_located.py --work /tmp/evidence --out DIR
-    python ... --networks cnn-narrow --arms plain staged-soft-16
+    python ... --networks cnn-narrow --arms plain staged-soft-16 --data colon-joined idc-joined
     python benchmarks/evidence/attribution_located.py --out DIR --report   # the tables anew
 
 SCAAT_LITE0 names the weights (``pretrained.py``). One JSON file a network, arm, data and seed is
-written as it ends; what is there is not run again.
+written as it ends; what is there is not run again, but for methods that it has no figures of. The
+trained networks are kept in the work folder.
 """
 
 from __future__ import annotations
@@ -33,10 +34,14 @@ from arms import ARMS
 from attribution_checks import OPTIONS, as_stored
 from data import load_once
 from fit import epochs_for, fit, logits_of
+from networks import make_network
 from run import machine
 from sklearn.metrics import roc_auc_score
+from torch import nn
 
+from pathology_scaat.artifacts.atomic import atomic_path
 from pathology_scaat.errors import UsageError
+from pathology_scaat.evaluation.evaluation_set import EvaluationSet
 from pathology_scaat.metrics.functional.baselines import haematoxylin_density
 from pathology_scaat.metrics.functional.ranking import chance_ap, pixel_ap
 from pathology_scaat.metrics.functional.statistics import Interval, clustered_mean, holm
@@ -48,57 +53,78 @@ CONFIGS = {"lite0": "cpu-pretrained.yaml", "cnn-narrow": "cpu-ablation.yaml"}
 BASE = "gradient"
 AT_ONCE = 32
 MOST_COVERED = 0.9
+UNITS = {"granular": "blocks of tissue", "colon-joined": "source tiles"}
+"""What the intervals are over, beside seeds, where it is not patients."""
 
 
-def run_seed(network: str, arm: str, name: str, seed: int, work: Path, device: torch.device,
-             most: int) -> dict[str, Any]:  # fmt: skip
+def fitted(network: str, arm: str, name: str, seed: int, work: Path, device: torch.device,
+           config: dict[str, Any], train: EvaluationSet) -> nn.Module:  # fmt: skip
+    """The trained network: kept from before, or trained now and kept."""
+    path = work / f"model__{network}__{arm}__{name.removesuffix('-joined')}__{seed}.pt"
+    if path.exists():
+        model = make_network(network, train.images.shape[1])
+        model.load_state_dict(torch.load(path, weights_only=True))
+        return model.to(device).eval()
+    model = fit(train, network, ARMS[arm], epochs=epochs_for(config, len(train)), seed=seed,
+                device=device, batch=config["batch"],
+                learning_rate=config["learning_rate"]).model  # fmt: skip
+    with atomic_path(path) as partial:
+        torch.save(model.state_dict(), partial)
+    return model
+
+
+def measure_seed(network: str, arm: str, name: str, seed: int, work: Path, device: torch.device,
+                 most: int, found: dict[str, Any]) -> dict[str, Any]:  # fmt: skip
+    """Figures of all methods on one data set; those that ``found`` holds are kept.
+
+    Raises
+    ------
+    SystemExit
+        If the network is not the one that the kept figures are of.
+    """
     config = yaml.safe_load((HERE / CONFIGS[network]).read_text())
     data = load_once(name, tuple(config["limits"]), work)
-    fitted = fit(data.train, network, ARMS[arm], epochs=epochs_for(config, len(data.train)),
-                 seed=seed, device=device, batch=config["batch"],
-                 learning_rate=config["learning_rate"])  # fmt: skip
-    logits = logits_of(fitted.model, data.test, device)
+    model = fitted(network, arm, name, seed, work, device, config, data.train)
+    logits = logits_of(model, data.test, device)
     test = data.test
     assert test.masks is not None
+    auc = float(roc_auc_score(test.is_positive, logits[:, 1] - logits[:, 0]))
+    if found and abs(found["auc"] - auc) > 1e-9:
+        raise SystemExit(f"{network} {arm} {name} {seed}: another network than before ({auc})")
     covered = test.masks.mean((1, 2))
     useful = np.flatnonzero(test.is_positive & (covered > 0) & (covered <= MOST_COVERED))
     useful = useful[np.linspace(0, len(useful) - 1, min(most, len(useful))).astype(int)]
     images = torch.from_numpy(test.images[useful]).permute(0, 3, 1, 2).to(device).float() / 255
     masks = torch.from_numpy(test.masks[useful]).to(device)
-    found: dict[str, Any] = {}
+    kept = found.get("methods", {})
+    methods: dict[str, Any] = {}
     for method in [each.name for each in ATTRIBUTIONS.built_in]:
+        if method in kept:
+            methods[method] = kept[method]
+            continue
         begun = time.perf_counter()
         try:
             maps = torch.cat([
-                attribution(fitted.model, images[k : k + AT_ONCE], 1, method, **OPTIONS).cpu()
+                attribution(model, images[k : k + AT_ONCE], 1, method, **OPTIONS).cpu()
                 for k in range(0, len(images), AT_ONCE)
             ])  # fmt: skip
         except UsageError as error:
-            found[method] = {"refused": str(error)}
+            methods[method] = {"refused": str(error)}
             continue
-        took = time.perf_counter() - begun
-        found[method] = {
-            "s_a_patch": took / len(images),
+        methods[method] = {
+            "s_a_patch": (time.perf_counter() - begun) / len(images),
             "pixel_ap": rounded(pixel_ap(maps, masks.cpu())),
             "pixel_ap_stored": rounded(pixel_ap(as_stored(maps), masks.cpu())),
         }
-        print(
-            network,
-            arm,
-            name,
-            seed,
-            method,
-            f"{np.mean(found[method]['pixel_ap']):.3f}",
-            flush=True,
-        )
+        mean = np.mean(methods[method]["pixel_ap"])
+        print(network, arm, name, seed, method, f"{mean:.3f}", flush=True)
     density = haematoxylin_density(images)
     return {
         "network": network, "arm": arm, "data": name, "seed": seed, "machine": machine(device),
-        "auc": float(roc_auc_score(test.is_positive, logits[:, 1] - logits[:, 0])),
-        "groups": test.groups[useful].tolist(),
+        "auc": auc, "groups": test.groups[useful].tolist(),
         "pixel_ap_chance": float(chance_ap(density, masks).mean()),
         "pixel_ap_haematoxylin": float(pixel_ap(density, masks).mean()),
-        "methods": found,
+        "methods": methods,
     }  # fmt: skip
 
 
@@ -123,9 +149,34 @@ def gains_of(runs: list[dict[str, Any]], measure: str) -> dict[str, Interval]:
     }
 
 
+def of_training(plain: list[dict[str, Any]], other: list[dict[str, Any]]) -> dict[str, Interval]:
+    """By each method's maps: another training minus the plain one, over seeds and patients."""
+    kept = [m for m, e in plain[0]["methods"].items() if "refused" not in e]
+    return {
+        m: clustered_mean(
+            [
+                np.subtract(b["methods"][m]["pixel_ap"], a["methods"][m]["pixel_ap"])
+                for a, b in zip(plain, other, strict=True)
+            ],
+            plain[0]["groups"],
+        )
+        for m in kept
+    }
+
+
+def training_table(gains: dict[str, Interval], title: str) -> str:
+    corrected = dict(zip(gains, holm([g.p_value for g in gains.values()]), strict=True))
+    lines = [f"## {title}", "", "| maps by | pixel AP − plain | p |", "|---|---|---|"]
+    for method, gain in gains.items():
+        text = f"{gain.value:+.3f} ({gain.low:+.3f} to {gain.high:+.3f})"
+        marked = f"**{text}**" if corrected[method] < 0.05 else text
+        lines.append(f"| {method} | {marked} | {corrected[method]:.2g} |")
+    return "\n".join([*lines, ""])
+
+
 def table(runs: list[dict[str, Any]]) -> str:
     """Each method on one data set, against the gradient."""
-    first, unit = runs[0], "blocks of tissue" if runs[0]["data"] == "granular" else "patients"
+    first, unit = runs[0], UNITS.get(runs[0]["data"], "patients")
     groups = first["groups"]
     kept = [m for m, entry in first["methods"].items() if "refused" not in entry]
 
@@ -166,20 +217,31 @@ def table(runs: list[dict[str, Any]]) -> str:
     return "\n".join([*lines, ""])
 
 
+def as_json(gains: dict[str, Interval]) -> dict[str, Any]:
+    names = ("value", "low", "high", "p_value")
+    return {m: {k: v for k, v in g.as_dict().items() if k in names} for m, g in gains.items()}
+
+
 def report(out: Path) -> None:
     parts = ["# Where maps lie, by attribution method", "", str(__doc__).split("::")[0].rstrip()]
     parts += ["", "Bold: p below .05 after correction.", ""]
     runs = [json.loads(path.read_text()) for path in sorted(out.glob("*-seed*.json"))]
     keys = [(run["network"], run["arm"], run["data"]) for run in runs]
     gains = {}
-    for key in dict.fromkeys(keys):
-        own = [run for run, its in zip(runs, keys, strict=True) if its == key]
+    by = {
+        key: [run for run, its in zip(runs, keys, strict=True) if its == key]
+        for key in dict.fromkeys(keys)
+    }
+    for key, own in by.items():
         parts.append(table(own))
-        found = gains_of(own, "pixel_ap")
-        gains["-".join(key)] = {
-            m: {k: v for k, v in g.as_dict().items() if k in ("value", "low", "high", "p_value")}
-            for m, g in found.items()
-        }
+        gains["-".join(key)] = as_json(gains_of(own, "pixel_ap"))
+    for (network, arm, data), own in by.items():
+        plain = by.get((network, "plain", data))
+        if arm == "plain" or plain is None or len(plain) != len(own):
+            continue
+        found = of_training(plain, own)
+        parts.append(training_table(found, f"{network}, {data}: {arm} minus plain"))
+        gains[f"{network}-{arm}-minus-plain-{data}"] = as_json(found)
     (out / "gains.json").write_text(json.dumps(gains, indent=1) + "\n")
     (out / "README.md").write_text("\n".join(parts).rstrip() + "\n")
 
@@ -202,10 +264,12 @@ def main() -> None:
     cells = itertools.product(args.seeds, args.networks, args.arms, args.data)
     for seed, network, arm, name in () if args.report else cells:
         path = args.out / f"{network}-{arm}-{name}-seed{seed}.json"
-        if not path.exists():
-            device = torch.device(args.device)
-            found = run_seed(network, arm, name, seed, args.work, device, args.most)
-            path.write_text(json.dumps(found) + "\n")
+        found = json.loads(path.read_text()) if path.exists() else {}
+        if {each.name for each in ATTRIBUTIONS.built_in} <= set(found.get("methods", ())):
+            continue
+        device = torch.device(args.device)
+        found = measure_seed(network, arm, name, seed, args.work, device, args.most, found)
+        path.write_text(json.dumps(found) + "\n")
     report(args.out)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from granular import composites, read_tissue
+from joined import joined
 from numpy.typing import NDArray
 from planted import add_shortcut, make_patches
 from planted_hard import make_hard_patches
@@ -134,6 +135,16 @@ def load_hard(limits: tuple[int, int, int]) -> Benchmark:
     return Benchmark("hard", *parts)
 
 
+def with_joined_test(bench: Benchmark, n: int, *, within_groups: bool) -> Benchmark:
+    """The same training data, and ``n`` images joined of two test patches as the test."""
+    test, name = bench.test, f"{bench.name}-joined"
+    images, labels, groups, masks = joined(
+        test.images, test.labels, np.asarray(test.groups, str), n, 15, within_groups=within_groups
+    )
+    made = EvaluationSet(images, labels, groups, masks=masks, name=name)
+    return Benchmark(name, bench.train, bench.val, made)
+
+
 def load_granular(limits: tuple[int, int, int]) -> Benchmark:
     """One annotated slide at 1 µm/px: regions for training, composites with masks as the test."""
     tissue = read_tissue(data_root() / "slides")
@@ -243,7 +254,12 @@ def load_once(name: str, limits: tuple[int, int, int], work: Path) -> Benchmark:
 
 
 def load(name: str, limits: tuple[int, int, int]) -> Benchmark:
-    """idc, colon, colon-SIDE, granular, demo, run, hard, planted, planted-ink, -tag, -tint."""
+    """idc, colon, colon-SIDE, granular, demo, run, hard, planted, planted-ink, -tag, -tint;
+    idc-joined, colon-joined."""
+    if name == "idc-joined":  # both sides of one patient
+        return with_joined_test(load_idc(limits), limits[2], within_groups=True)
+    if name == "colon-joined":  # a source tile is of one class: the sides are of two
+        return with_joined_test(load_colon(limits), limits[2], within_groups=False)
     if name == "hard":
         return load_hard(limits)
     if name == "idc":

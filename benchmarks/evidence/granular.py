@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from joined import joined
 from numpy.typing import NDArray
 
 from pathology_scaat.annotations import read_annotations
@@ -89,22 +90,7 @@ def composites(
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.str_], NDArray[np.bool_]]:
     """Images, labels, blocks and tumour masks of ``n`` joined test patches, half with tumour.
 
-    The tumour side takes 20 to 80 % of the image. An image belongs to the block of its first
-    patch: the tumour's where there is tumour.
+    An image belongs to the block of its first patch: the tumour's where there is tumour.
     """
-    rng = np.random.default_rng(seed)
     test = tissue.part == 2
-    pools = [np.flatnonzero(test & (tissue.labels == k)) for k in (0, 1)]
-    size = tissue.images.shape[1]
-    grid_y, grid_x = np.mgrid[0:size, 0:size] - (size - 1) / 2
-    images, masks, blocks = [], [], []
-    labels = np.arange(n) % 2
-    for label in labels:
-        first, second = rng.choice(pools[label]), rng.choice(pools[0])
-        turn = rng.uniform(0, 2 * np.pi)
-        along = grid_x * np.cos(turn) + grid_y * np.sin(turn)
-        side = along <= np.quantile(along, rng.uniform(0.2, 0.8))
-        images.append(np.where(side[..., None], tissue.images[first], tissue.images[second]))
-        masks.append(side & bool(label))
-        blocks.append(tissue.blocks[first])
-    return np.stack(images), labels.astype(np.int64), np.array(blocks), np.stack(masks)
+    return joined(tissue.images[test], tissue.labels[test], tissue.blocks[test], n, seed)

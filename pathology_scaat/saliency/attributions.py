@@ -24,6 +24,11 @@ for _name, _function, _summary in (
     ),
     ("grad-cam", "attribution:grad_cam_map", "class activation map of the last spatial layer"),
     ("grad-cam++", "attribution:grad_cam_plus_plus_map", "Grad-CAM with second-order weights"),
+    (
+        "fused-cam",
+        "fused_cam:fused_cam_map",
+        "Grad-CAM of the last spatial layer times LayerCAM of finer ones; CNNs",
+    ),
     ("advise", "advise:advise_map", "Grad-CAM over units weighed by relevance (reconstruction)"),
     ("lrp", "lrp:lrp_map", "layer-wise relevance propagation; CNNs and ViTs"),
     ("attn-lrp", "lrp:attn_lrp_map", "attention-aware relevance propagation; ViTs"),
@@ -40,7 +45,7 @@ for _name, _function, _summary in (
 ):
     ATTRIBUTIONS.register(_name, _HERE + _function, _summary)
 
-CUT_AT_ZERO = frozenset({"grad-cam", "grad-cam++", "advise", "attention-rollout"})
+CUT_AT_ZERO = frozenset({"grad-cam", "grad-cam++", "fused-cam", "advise", "attention-rollout"})
 SIGNED = frozenset(e.name for e in ATTRIBUTIONS.built_in) - CUT_AT_ZERO
 """Methods whose map of a negated score is the same: the size of something that changes sign.
 

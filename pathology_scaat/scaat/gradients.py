@@ -6,7 +6,8 @@ class in explaining. Who calls decides what mode the network is in.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -65,42 +66,70 @@ def smoothgrad(
     return total / n_samples
 
 
+@dataclass(frozen=True)
+class LayerSlopes:
+    """Outputs of layers with the gradient of a score by each, and the logits; detached.
+
+    Attributes
+    ----------
+    layers : tuple of (Tensor, Tensor)
+        Output and gradient of each layer, both of the layer's shape.
+    logits : Tensor, (N, K)
+    """
+
+    layers: tuple[tuple[Tensor, Tensor], ...]
+    logits: Tensor
+
+
+def slopes_at(
+    forward: Forward, images: Tensor, score: Score, layers: Sequence[nn.Module]
+) -> LayerSlopes:
+    """Outputs of layers and the gradients of the summed score by them, from one pass each way.
+
+    Parameters
+    ----------
+    forward : callable
+        From images (N, C, H, W) to logits (N, K), through each of the layers.
+    images : Tensor, (N, C, H, W)
+    score : callable
+        From logits (N, K) to a number per image, (N,).
+    layers : sequence of nn.Module
+        The last call counts where one is called several times.
+    """
+    kept: dict[int, Tensor] = {}
+
+    def keeper(number: int) -> Callable[[nn.Module, object, Tensor], Tensor]:
+        def keep(_module: nn.Module, _inputs: object, result: Tensor) -> Tensor:
+            # What follows may work in place: it gets a copy, the kept tensor stays as it is.
+            activation = result if result.requires_grad else result.detach().requires_grad_(True)
+            kept[number] = activation
+            return activation.clone()
+
+        return keep
+
+    handles = [layer.register_forward_hook(keeper(k)) for k, layer in enumerate(layers)]
+    try:
+        with torch.enable_grad():
+            logits = forward(images.detach().requires_grad_(True))
+            outputs = [kept[k] for k in range(len(layers))]
+            gradients = torch.autograd.grad(score(logits).sum(), outputs)
+    finally:
+        for handle in handles:
+            handle.remove()
+    pairs = zip(outputs, gradients, strict=True)
+    return LayerSlopes(tuple((a.detach(), g.detach()) for a, g in pairs), logits.detach())
+
+
 def activation_gradient(
     forward: Forward, images: Tensor, score: Score, layer: nn.Module
 ) -> tuple[Tensor, Tensor, Tensor]:
     """A layer's output, the gradient of the summed score by it, and the logits; detached.
 
-    Parameters
-    ----------
-    forward : callable
-        From images (N, C, H, W) to logits (N, K), through ``layer``.
-    images : Tensor, (N, C, H, W)
-    score : callable
-        From logits (N, K) to a number per image, (N,).
-    layer : nn.Module
-        The last call counts where it is called several times.
-
-    Returns
-    -------
-    tuple of Tensor
-        Output and gradient have the layer's shape; logits are (N, K).
+    :func:`slopes_at` of one layer: output and gradient have its shape; logits are (N, K).
     """
-    kept: list[Tensor] = []
-
-    def keep(_module: nn.Module, _inputs: object, result: Tensor) -> Tensor:
-        # What follows may work in place: it gets a copy, the kept tensor stays as it is.
-        activation = result if result.requires_grad else result.detach().requires_grad_(True)
-        kept.append(activation)
-        return activation.clone()
-
-    handle = layer.register_forward_hook(keep)
-    try:
-        with torch.enable_grad():
-            logits = forward(images.detach().requires_grad_(True))
-            (gradient,) = torch.autograd.grad(score(logits).sum(), [kept[-1]])
-    finally:
-        handle.remove()
-    return kept[-1].detach(), gradient.detach(), logits.detach()
+    found = slopes_at(forward, images, score, [layer])
+    ((activation, gradient),) = found.layers
+    return activation, gradient, found.logits
 
 
 def class_activation_map(
@@ -139,5 +168,28 @@ def class_activation_map(
         weights = (alpha * slope.relu()).sum(dim=(2, 3), keepdim=True)
     else:
         weights = slope.mean(dim=(2, 3), keepdim=True)
-    cam = (weights * activation).sum(dim=1, keepdim=True).relu()
+    return _enlarged((weights * activation).sum(dim=1, keepdim=True).relu(), size)
+
+
+def layer_class_activation(activation: Tensor, slope: Tensor, size: tuple[int, int]) -> Tensor:
+    """LayerCAM (Jiang et al. 2021): ``relu(sum_c relu(dS/dA_c) A_c)``, enlarged bilinearly.
+
+    Each position has weights of its own, so that it serves for layers far from the last too.
+
+    Parameters
+    ----------
+    activation, slope : Tensor, (N, C, h, w)
+        A layer's output, and the gradient of the score by it.
+    size : (int, int)
+        Height and width of the map.
+
+    Returns
+    -------
+    Tensor, (N, H, W), float32, >= 0
+    """
+    found = (slope.float().relu() * activation.float()).sum(dim=1, keepdim=True).relu()
+    return _enlarged(found, size)
+
+
+def _enlarged(cam: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(cam, size=size, mode="bilinear", align_corners=False)[:, 0]

@@ -1,0 +1,165 @@
+r"""Class activation of several layers in one map: which region, and what in it.
+
+The last spatial layer of a network knows which region speaks for the class, but not where in it;
+finer layers know where, and less of the class. Here both have to agree: the map is the geometric
+mean of Grad-CAM of the coarsest layer and LayerCAM of the finer ones,
+
+.. math:: \Big(\mathrm{GradCAM}_1 \prod_{l=2}^{L} \mathrm{LayerCAM}_l\Big)^{1/L},
+
+each enlarged to the image. Of an image that nothing speaks for the class in, it is zero.
+
+References
+----------
+Selvaraju et al. 2017 (Grad-CAM); Jiang et al. 2021 (LayerCAM, which fuses layers by their largest
+value); Englebert et al. 2022 (Poly-CAM, which multiplies maps of layers). That the product is of
+this form, and of which layers, was chosen by ``benchmarks/evidence/attribution_located.py``.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pathology_scaat.errors import UsageError
+from pathology_scaat.saliency.cam import spatial_activation
+from pathology_scaat.scaat.gradients import class_activation_map, layer_class_activation, slopes_at
+from pathology_scaat.scaat.target import Output, target_score
+
+if TYPE_CHECKING:
+    from pathology_scaat.saliency.attribution import AttributionOptions
+
+FINEST_CELL_PX = 4
+"""Layers whose positions are narrower than this say more of edges than of the class; and maps are
+stored in squares of 4 px."""
+FLOOR = 1e-3
+"""Of a layer's mean over the image, added to its map: where one layer is zero the others order."""
+
+
+@dataclass(frozen=True)
+class _Seen:
+    name: str
+    module: nn.Module
+    grid: tuple[int, int]
+    """Rows and columns of positions."""
+    octave: int
+    """Width of a position in pixels, as a rounded power of two."""
+    negative: float
+    """Share of the output's absolute values that is of negative ones, 0 to 1."""
+
+
+def _spatial_outputs(model: nn.Module, image: Tensor) -> list[_Seen]:
+    """Modules whose output is a map of at least 2 x 2 positions, in the order they end in."""
+    seen: list[_Seen] = []
+    width = image.shape[-1]
+
+    def watch(name: str, module: nn.Module) -> torch.utils.hooks.RemovableHandle:
+        def note(_module: nn.Module, _inputs: object, output: object) -> None:
+            if isinstance(output, Tensor) and output.ndim == 4 and len(output) == len(image):
+                found = spatial_activation(output, 0)
+                if found is not None and min(found.shape[-2:]) > 1:
+                    grid = (found.shape[-2], found.shape[-1])
+                    octave = round(math.log2(width / grid[1]))
+                    size = output.float().abs().sum().clamp_min(1e-30)
+                    negative = float(output.float().clamp(max=0).sum().abs() / size)
+                    seen.append(_Seen(name, module, grid, octave, negative))
+
+        return module.register_forward_hook(note)
+
+    handles = [
+        watch(name, module)
+        for name, module in model.named_modules()
+        if module is not model and not isinstance(module, nn.Identity)
+    ]
+    try:
+        with torch.no_grad():
+            model(image)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return seen
+
+
+def fused_layers(model: nn.Module, image: Tensor) -> list[nn.Module]:
+    """A layer of each resolution, coarsest first, down to positions of 4 px.
+
+    It is where a resolution ends: the last output that is not inside a block that ends in another
+    one, for those are a branch of what goes on. LayerCAM is a statement on positive activations:
+    where the end has negative ones, as that of a block without an activation function, the layer of
+    the same resolution after it that has fewest is taken, if any has fewer.
+
+    Parameters
+    ----------
+    model : nn.Module
+        In eval mode.
+    image : Tensor, (1, C, H, W)
+        What a forward pass is tried with, in 0..1.
+
+    Raises
+    ------
+    UsageError
+        If fewer than two resolutions are found: in transformers of one grid, in networks that
+        cannot be looked into.
+    """
+    seen = _spatial_outputs(model, image)
+    containers = {n for n, m in model.named_modules() if type(m) is nn.Sequential}
+    ends_in = {each.name: each.octave for each in seen if each.name not in containers}
+
+    def is_branch(each: _Seen) -> bool:
+        parts = each.name.split(".")
+        outer = (".".join(parts[:k]) for k in range(1, len(parts)))
+        return any(ends_in.get(name, each.octave) != each.octave for name in outer)
+
+    finest = round(math.log2(FINEST_CELL_PX))
+    chosen: list[nn.Module] = []
+    for octave in sorted({each.octave for each in seen if each.octave >= finest}, reverse=True):
+        own = [each for each in seen if each.octave == octave]
+        end = max((k for k, each in enumerate(own) if not is_branch(each)), default=None)
+        if end is None:
+            continue
+        later = [each for each in own[end:] if each.grid == own[end].grid]
+        chosen.append(min(later, key=lambda each: each.negative).module)
+    if len(chosen) < 2:
+        raise UsageError(
+            "fused-cam",
+            f"needs layers of two resolutions and more, and finds {len(chosen)} in this network",
+            "choose 'grad-cam' or 'gradient'",
+        )
+    return chosen
+
+
+def fused_cam_map(
+    model: nn.Module, images: Tensor, classes: Tensor, output: Output, options: AttributionOptions
+) -> tuple[Tensor, Tensor]:
+    """Geometric mean of Grad-CAM of the coarsest layer and LayerCAM of finer ones.
+
+    One forward pass and one backward pass, which ends at the finest of the layers.
+
+    Returns the map, (N, H, W) float32, not negative, and the logits, (N, K).
+
+    Raises
+    ------
+    UsageError
+        If the network has no layers of two resolutions.
+    """
+    layers = fused_layers(model, images[:1])
+    found = slopes_at(model, images, lambda logits: target_score(logits, classes, output), layers)
+    height, width = images.shape[-2:]
+    total = torch.zeros((len(images), height, width), device=images.device)
+    for number, (kept, gradient) in enumerate(found.layers):
+        activation, slope = spatial_activation(kept, 0), spatial_activation(gradient, 0)
+        assert activation is not None
+        assert slope is not None
+        size = (height, width)
+        one = (
+            layer_class_activation(activation, slope, size)
+            if number
+            else class_activation_map(activation, slope, size)
+        )
+        one += FLOOR * one.mean(dim=(1, 2), keepdim=True)
+        total += one.log()  # -inf of an image that is zero everywhere: so is the product
+    return (total / len(layers)).exp(), found.logits.float()
