@@ -74,8 +74,8 @@ def fitted(network: str, arm: str, name: str, seed: int, work: Path, device: tor
 
 
 def measure_seed(network: str, arm: str, name: str, seed: int, work: Path, device: torch.device,
-                 most: int, found: dict[str, Any]) -> dict[str, Any]:  # fmt: skip
-    """Figures of all methods on one data set; those that ``found`` holds are kept.
+                 most: int, asked: list[str], found: dict[str, Any]) -> dict[str, Any]:  # fmt: skip
+    """Figures of methods on one data set; those that ``found`` holds are kept.
 
     Raises
     ------
@@ -101,6 +101,7 @@ def measure_seed(network: str, arm: str, name: str, seed: int, work: Path, devic
     for method in [each.name for each in ATTRIBUTIONS.built_in]:
         if method in kept:
             methods[method] = kept[method]
+        if method in kept or method not in asked:
             continue
         begun = time.perf_counter()
         try:
@@ -255,6 +256,8 @@ def main() -> None:
     parser.add_argument("--data", nargs="+", default=["granular", "hard"])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--device", default="cpu")
+    every = [each.name for each in ATTRIBUTIONS.built_in]
+    parser.add_argument("--methods", nargs="+", default=every, choices=every)
     parser.add_argument("--most", type=int, default=96, help="images that are explained")
     parser.add_argument("--report", action="store_true")
     args = parser.parse_args()
@@ -265,10 +268,12 @@ def main() -> None:
     for seed, network, arm, name in () if args.report else cells:
         path = args.out / f"{network}-{arm}-{name}-seed{seed}.json"
         found = json.loads(path.read_text()) if path.exists() else {}
-        if {each.name for each in ATTRIBUTIONS.built_in} <= set(found.get("methods", ())):
+        if set(args.methods) <= set(found.get("methods", ())):
             continue
         device = torch.device(args.device)
-        found = measure_seed(network, arm, name, seed, args.work, device, args.most, found)
+        found = measure_seed(
+            network, arm, name, seed, args.work, device, args.most, args.methods, found
+        )
         path.write_text(json.dumps(found) + "\n")
     report(args.out)
 

@@ -25,7 +25,7 @@ from pathology_scaat.evaluation.evaluation_set import (
 from pathology_scaat.evaluation.held_out import SlideChoice, choose_slides
 from pathology_scaat.evaluation.measure import Progress, measure_model
 from pathology_scaat.evaluation.measurement import Measurement
-from pathology_scaat.evaluation.protocol import ProtocolConfig
+from pathology_scaat.evaluation.protocol import ProtocolConfig, with_method
 from pathology_scaat.evaluation.slide_card import slide_card
 from pathology_scaat.evaluation.trust_card import TrustCard, build_entries, write_card
 from pathology_scaat.evaluation.warnings import doubts_of_model, doubts_of_slides, model_warning
@@ -33,6 +33,7 @@ from pathology_scaat.execution.devices import choose_device
 from pathology_scaat.execution.engine import EngineConfig, map_jobs
 from pathology_scaat.metrics.functional.calibration import fit_temperature, temperature_problem
 from pathology_scaat.training.bundle_quality import OF_PAINTED_SLIDES
+from pathology_scaat.training.bundle_reading import read_bundle_config
 
 logger = logging.getLogger(__name__)
 
@@ -106,8 +107,6 @@ def evaluate_run(
     UsageError
         If no patch of these slides has a label the model knows.
     """
-    from pathology_scaat.training.bundle_reading import read_bundle_config
-
     out_dir = Path(out_dir)
     config = config or ProtocolConfig()
     model = Path(model or out_dir / "model")
@@ -192,7 +191,8 @@ def evaluate_job(job: EvaluateJob, progress: Progress | None = None) -> TrustCar
             job.out_dir, bundle, job.config, slide_ids=job.slide_ids, patients=job.patients,
             labels=job.labels, device=device, progress=progress,
         )  # fmt: skip
-    data, choice, config = job.chosen.read(), job.choice, job.config
+    data, choice = job.chosen.read(), job.choice
+    config = with_method(job.config, [bundle.config])
     judges = [load_bundle(path, device=str(device)) for path in job.referees]
     result = _measured(
         bundle, data, config, float(bundle.config.temperature), judges, device,
@@ -331,6 +331,7 @@ def compare(
     config = config or ProtocolConfig()
     if baseline not in arms:
         raise UsageError("baseline", f"'{baseline}' is no arm", f"have {', '.join(arms)}")
+    config = with_method(config, [read_bundle_config(p) for paths in arms.values() for p in paths])
     chosen_device = choose_device(device)
     data = data.take(data.spread(config.max_images, config.seed))
     judges = [load_bundle(path, device=str(chosen_device)) for path in referees]

@@ -24,7 +24,9 @@ from pathology_scaat.metrics.functional.faithfulness import Score, faithfulness,
 from pathology_scaat.metrics.functional.mosaic import make_mosaics
 from pathology_scaat.metrics.functional.randomisation import cascade_similarity, random_twin
 from pathology_scaat.saliency.attribution import attribute_with_logits, input_gradient
+from pathology_scaat.saliency.attributions import AUTO
 from pathology_scaat.scaat.noise import ImageNoise
+from pathology_scaat.training.references import layers_to_fuse
 
 Progress = Callable[[str, int, int], None]
 Index = NDArray[np.int64]
@@ -84,6 +86,9 @@ def measure_model(
     Measurement
     """
     config = config or ProtocolConfig()
+    if config.method == AUTO:
+        fused = layers_to_fuse(model, data.images.shape[1], torch.device(device))
+        config = config.model_copy(update={"method": "fused-cam" if fused else "gradient"})
     batches = _Batches(data, torch.device(device), config.batch_size)
     on_progress = progress or (lambda *_: None)
     everything = np.arange(len(data), dtype=np.int64)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from pathology_scaat.saliency.attributions import ATTRIBUTIONS
+from pathology_scaat.errors import UsageError
+from pathology_scaat.saliency.attributions import ATTRIBUTIONS, AUTO, check_method
+from pathology_scaat.saliency.explanation import chosen_method
+from pathology_scaat.training.bundle_config import BundleConfig
 
 
 class ProtocolConfig(BaseModel):
@@ -23,10 +27,11 @@ class ProtocolConfig(BaseModel):
         ge=0,
         description="Largest loss of AUC that counts as no loss (lower end of the interval).",
     )
-    method: Annotated[str, AfterValidator(ATTRIBUTIONS.check)] = Field(
-        default="gradient",
-        description="Attribution method that is judged.",
-        json_schema_extra={"enum": list(ATTRIBUTIONS.names)},
+    method: Annotated[str, AfterValidator(check_method)] = Field(
+        default=AUTO,
+        description="Attribution method that is judged; auto: the one that explaining uses by "
+        "itself with these models.",
+        json_schema_extra={"enum": [AUTO, *ATTRIBUTIONS.names]},
     )
     n_samples: int = Field(default=8, ge=1, description="Samples of SmoothGrad or steps of IG.")
     max_images: int = Field(
@@ -59,3 +64,22 @@ class ProtocolConfig(BaseModel):
     )
     batch_size: int = Field(default=64, ge=1, description="Images at once; changes no result.")
     seed: int = Field(default=0, ge=0, description="Of orders, noise and mosaics.")
+
+
+def with_method(config: ProtocolConfig, models: Iterable[BundleConfig]) -> ProtocolConfig:
+    """The settings with the method that explaining uses by itself with these models.
+
+    Raises
+    ------
+    UsageError
+        If it is not the same with all of them: their maps cannot be compared.
+    """
+    if config.method != AUTO:
+        return config
+    methods = sorted({chosen_method(AUTO, model) for model in models})
+    if len(methods) > 1:
+        raise UsageError(
+            "the models", f"are explained by different methods ({' and '.join(methods)})",
+            "name one in the protocol (method: gradient), or compare models of one network",
+        )  # fmt: skip
+    return config.model_copy(update={"method": methods[0]})

@@ -16,9 +16,10 @@ from pathology_scaat.pipeline.reporting import Reporter, StageReport, report_and
 from pathology_scaat.pipeline.run_log import logged
 from pathology_scaat.pipeline.stage import run_stage, slides_to_do
 from pathology_scaat.saliency import ExplainConfig, ExplainResult
+from pathology_scaat.saliency.attributions import LOOKS_INSIDE
 from pathology_scaat.saliency.cautions import map_caution
 from pathology_scaat.saliency.explain_job import ExplainJob, explain_job
-from pathology_scaat.saliency.explanation import explained_classes
+from pathology_scaat.saliency.explanation import chosen_method, explained_classes
 from pathology_scaat.training.bundle_reading import read_bundle_config
 
 
@@ -100,8 +101,14 @@ def explain(
         cases = cases_of(space, StatusTable(out))
         refuse_without_pixels(space, {s for i in todo for s in (i, *cases.get(i, ()))})
     listener = logged(reporter, out, "explain")
-    caution = map_caution(model_config.began, settings.method)
-    report_and_keep((f"{caution}.",) if caution else (), out, "explain", listener)
+    method = chosen_method(settings.method, model_config)
+    caution = map_caution(model_config.began, method)
+    notes = [f"{caution}."] if caution else []
+    if settings.compile and method in LOOKS_INSIDE:
+        notes.append(
+            f"Not compiled: '{method}' looks at single layers (--method gradient does not)."
+        )
+    report_and_keep(notes, out, "explain", listener)
     jobs = [
         ExplainJob(
             slide_id,

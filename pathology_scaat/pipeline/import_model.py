@@ -23,6 +23,7 @@ from pathology_scaat.training.bundle import save_bundle
 from pathology_scaat.training.bundle_config import (
     MAX_PATCH_PX,
     BundleConfig,
+    ReferenceSettings,
     class_names_problem,
     model_fingerprint,
 )
@@ -44,7 +45,7 @@ from pathology_scaat.training.imported.script import run_script, trust_script
 from pathology_scaat.training.imported.unknowns import unknowns
 from pathology_scaat.training.imported.wsinfer_folder import read_wsinfer_folder
 from pathology_scaat.training.positive_class import positive_class
-from pathology_scaat.training.references import measure_maps, spread
+from pathology_scaat.training.references import layers_to_fuse, map_stride_px, measure_maps, spread
 from pathology_scaat.training.wsinfer import NOT_OF_LABELS
 
 
@@ -211,6 +212,14 @@ def import_model(
                 ),
             }
         )
+    else:
+        side = config.patch_size_px
+        fused = bool(layers_to_fuse(model, side, torch.device("cpu")))
+        settings = ReferenceSettings(
+            method="fused-cam" if fused else "gradient", output=output,
+            stride_px=map_stride_px(side), n_patches=0, source="reference patches",
+        )  # fmt: skip
+        config = config.model_copy(update={"reference_settings": settings})
     notes = (*found.notes, *notes, *tried.notes, *near_notes(said.class_names))
     notes = (*notes, f"{positive.note[:1].upper()}{positive.note[1:]}.")
     all_notes = (*notes, *((NOT_OF_LABELS,) if config.multi_label else ()), *unknowns(config))

@@ -19,8 +19,12 @@ import torch
 from torch import Tensor, nn
 
 from pathology_scaat.errors import UsageError
-from pathology_scaat.saliency.cam import find_cam_layer, spatial_activation
-from pathology_scaat.scaat.gradients import activation_gradient, class_activation_map
+from pathology_scaat.saliency.cam import find_cam_layer
+from pathology_scaat.scaat.gradients import (
+    activation_gradient,
+    class_activation_map,
+    spatial_activation,
+)
 from pathology_scaat.scaat.target import Output, target_score
 
 if TYPE_CHECKING:

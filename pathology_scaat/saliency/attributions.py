@@ -26,7 +26,7 @@ for _name, _function, _summary in (
     ("grad-cam++", "attribution:grad_cam_plus_plus_map", "Grad-CAM with second-order weights"),
     (
         "fused-cam",
-        "fused_cam:fused_cam_map",
+        "cam:fused_cam_map",
         "Grad-CAM of the last spatial layer times LayerCAM of finer ones; CNNs",
     ),
     ("advise", "advise:advise_map", "Grad-CAM over units weighed by relevance (reconstruction)"),
@@ -55,3 +55,26 @@ for each class, and of another package's method nothing is known.
 
 OPTIONS_OF = {"n_masks": ("rise",), "square_px": ("rise", "occlusion")}
 """Settings that decide nothing under the other methods, which are not made anew for them."""
+
+AUTO = "auto"
+"""Instead of a method: the one that the model's own reference maps were made by, which is
+``fused-cam`` for convolutional networks trained since that is so, else ``gradient``."""
+
+LOOKS_INSIDE = frozenset(
+    {
+        "grad-cam", "grad-cam++", "fused-cam", "advise", "lrp", "attn-lrp", "attention-rollout",
+        "token-gradient-x-input",
+    }
+)  # fmt: skip
+"""Methods that need the outputs of single layers: a compiled network does not give them."""
+
+
+def check_method(name: str) -> str:
+    """A name of :data:`ATTRIBUTIONS`, or ``auto``.
+
+    Raises
+    ------
+    ValueError
+        If it is neither.
+    """
+    return name if name == AUTO else ATTRIBUTIONS.check(name)

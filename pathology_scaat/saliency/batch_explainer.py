@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from pathology_scaat.errors import UsageError
 from pathology_scaat.execution.devices import processes_on_gpu
 from pathology_scaat.saliency.attribution import attribute_with_logits
+from pathology_scaat.saliency.attributions import LOOKS_INSIDE
 from pathology_scaat.saliency.config import ExplainConfig
 from pathology_scaat.saliency.device_copies import Fetched, Pending, ToDevice
 from pathology_scaat.training.feature_reference import FeatureReference, penultimate
@@ -35,8 +36,11 @@ COMPILED_BATCH = 256
 
 
 def compiled_batch(config: ExplainConfig, device: torch.device) -> int:
-    """How many patches a compiled network takes at once; 0 where none is compiled."""
-    if not config.compile or device.type != "cuda":
+    """How many patches a compiled network takes at once; 0 where none is compiled.
+
+    Methods that look at single layers have the network as it is.
+    """
+    if not config.compile or device.type != "cuda" or config.method in LOOKS_INSIDE:
         return 0
     return config.batch_size or COMPILED_BATCH
 

@@ -1,36 +1,24 @@
-"""Grad-CAM and Grad-CAM++ through a forward hook, for CNNs and for vision transformers."""
+"""Class activation maps through forward hooks, for CNNs and for vision transformers."""
 
 from __future__ import annotations
 
-import math
+from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
 from pathology_scaat.errors import UsageError
-from pathology_scaat.scaat.gradients import activation_gradient, class_activation_map
+from pathology_scaat.scaat.fused_cam import fused_cam, fused_layers
+from pathology_scaat.scaat.gradients import (
+    activation_gradient,
+    class_activation_map,
+    spatial_activation,
+)
 from pathology_scaat.scaat.target import Output, target_score
 
-
-def spatial_activation(activation: Tensor, prefix_tokens: int) -> Tensor | None:
-    """(N, C, h, w) of a CNN's feature map or a transformer's tokens; None where it is neither.
-
-    Given are (N, C, h, w), (N, h, w, C) or (N, T, C), of which ``prefix_tokens`` stand before the
-    grid's.
-    """
-    if activation.ndim == 4:
-        # Channels-last blocks (Swin, ConvNeXt) are told apart by the square in the middle.
-        _n, a, b, c = activation.shape
-        if a == b and b != c and c > a:
-            return activation.permute(0, 3, 1, 2)
-        return activation
-    if activation.ndim == 3:
-        for prefix in dict.fromkeys((prefix_tokens, 1, 0, 2, 5)):
-            side = math.isqrt(max(activation.shape[1] - prefix, 0))
-            if side > 1 and side * side == activation.shape[1] - prefix:
-                tokens = activation[:, prefix:].transpose(1, 2)
-                return tokens.reshape(tokens.shape[0], tokens.shape[1], side, side)
-    return None
+if TYPE_CHECKING:
+    from pathology_scaat.saliency.attribution import AttributionOptions
 
 
 def find_cam_layer(model: nn.Module, image: Tensor) -> nn.Module:
@@ -114,3 +102,34 @@ def grad_cam(
     height, width = images.shape[-2:]
     maps = class_activation_map(activation, slope, (height, width), plus_plus=plus_plus)
     return maps, logits.float()
+
+
+def fused_cam_map(
+    model: nn.Module, images: Tensor, classes: Tensor, output: Output, options: AttributionOptions
+) -> tuple[Tensor, Tensor]:
+    """Grad-CAM of the coarsest layer and LayerCAM of finer ones, as their geometric mean.
+
+    Returns the map, (N, H, W) float32, not negative, and the logits, (N, K).
+
+    Raises
+    ------
+    UsageError
+        If the network has no layers of two resolutions.
+    """
+    layers = known_layers(model, images)
+    maps, logits = fused_cam(
+        model, images, lambda logits: target_score(logits, classes, output), layers
+    )
+    return maps, logits.float()
+
+
+_LAYERS: WeakKeyDictionary[nn.Module, tuple[tuple[int, ...], list[nn.Module]]] = WeakKeyDictionary()
+
+
+def known_layers(model: nn.Module, images: Tensor) -> list[nn.Module]:
+    """:func:`~pathology_scaat.scaat.fused_cam.fused_layers`, looked for once a model and size."""
+    size = tuple(images.shape[1:])
+    kept = _LAYERS.get(model)
+    if kept is None or kept[0] != size:
+        kept = _LAYERS[model] = (size, fused_layers(model, size, images.device))
+    return kept[1]

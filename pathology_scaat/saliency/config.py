@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
-from pathology_scaat.saliency.attributions import ATTRIBUTIONS
+from pathology_scaat.saliency.attributions import ATTRIBUTIONS, AUTO, check_method
 
 Precision = Literal["float32", "bfloat16"]
 """What the arithmetic of a model comes to on a device."""
@@ -25,10 +25,11 @@ class ExplainConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    method: Annotated[str, AfterValidator(ATTRIBUTIONS.check)] = Field(
-        default="gradient",
-        description="Attribution method; gradient is cheapest.",
-        json_schema_extra={"enum": list(ATTRIBUTIONS.names)},
+    method: Annotated[str, AfterValidator(check_method)] = Field(
+        default=AUTO,
+        description="Attribution method; auto: as the model's reference maps were made, which is "
+        "fused-cam where the network allows it, else gradient.",
+        json_schema_extra={"enum": [AUTO, *ATTRIBUTIONS.names]},
     )
     target: str | None = Field(
         default=None,

@@ -186,7 +186,7 @@ def explain_slide(
     plan = plans[0]
     bundle = kept_for_explaining(
         Path(bundle_path), plan.model_print, str(chosen), plan.parameters["precision"],
-        compiled_batch(settings, chosen),
+        compiled_batch(plan.config, chosen),
     )  # fmt: skip
     job = _Explaining(plan, bundle, chosen, out_path, progress, others)
     try:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pathology_scaat.artifacts.fingerprint import fingerprint
 from pathology_scaat.errors import UsageError
 from pathology_scaat.patches.schema import PatchStoreMeta
-from pathology_scaat.saliency.attributions import OPTIONS_OF, SIGNED
+from pathology_scaat.saliency.attributions import AUTO, OPTIONS_OF, SIGNED
 from pathology_scaat.saliency.config import ExplainConfig
 from pathology_scaat.saliency.schema import (
     MAIN_ARRAY,
@@ -83,6 +83,13 @@ def array_names(
         name: MAIN_ARRAY if shared or name == main else f"{MAIN_ARRAY}_{class_names.index(name)}"
         for name in targets
     }
+
+
+def chosen_method(asked: str, model_config: BundleConfig) -> str:
+    """The attribution method; of ``auto`` the one that the model's reference maps were made by."""
+    settings = model_config.reference_settings
+    recorded = settings.method if settings is not None else "gradient"
+    return recorded if asked == AUTO else asked
 
 
 CASE = "case"
@@ -206,6 +213,9 @@ def plan_explanation(
     """
     class_names = tuple(model_config.class_names)
     targets = explained_classes(config.target, model_config)
+    method = chosen_method(config.method, model_config)
+    if method != config.method:
+        config = config.model_copy(update={"method": method})
     if model_config.multi_label and config.output != "logit":
         # Classes do not exclude each other: there is no margin between them.
         config = config.model_copy(update={"output": "logit"})

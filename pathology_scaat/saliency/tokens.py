@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from pathology_scaat.errors import UsageError
-from pathology_scaat.saliency.cam import spatial_activation
 from pathology_scaat.scaat import gradients
+from pathology_scaat.scaat.gradients import spatial_activation
 from pathology_scaat.scaat.grid import Cell, network_cell, pooled, spread
 from pathology_scaat.scaat.target import Output, target_score
 

@@ -6,6 +6,7 @@ class in explaining. Who calls decides what mode the network is in.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -130,6 +131,27 @@ def activation_gradient(
     found = slopes_at(forward, images, score, [layer])
     ((activation, gradient),) = found.layers
     return activation, gradient, found.logits
+
+
+def spatial_activation(activation: Tensor, prefix_tokens: int) -> Tensor | None:
+    """(N, C, h, w) of a CNN's feature map or a transformer's tokens; None where it is neither.
+
+    Given are (N, C, h, w), (N, h, w, C) or (N, T, C), of which ``prefix_tokens`` stand before the
+    grid's.
+    """
+    if activation.ndim == 4:
+        # Channels-last blocks (Swin, ConvNeXt) are told apart by the square in the middle.
+        _n, a, b, c = activation.shape
+        if a == b and b != c and c > a:
+            return activation.permute(0, 3, 1, 2)
+        return activation
+    if activation.ndim == 3:
+        for prefix in dict.fromkeys((prefix_tokens, 1, 0, 2, 5)):
+            side = math.isqrt(max(activation.shape[1] - prefix, 0))
+            if side > 1 and side * side == activation.shape[1] - prefix:
+                tokens = activation[:, prefix:].transpose(1, 2)
+                return tokens.reshape(tokens.shape[0], tokens.shape[1], side, side)
+    return None
 
 
 def class_activation_map(

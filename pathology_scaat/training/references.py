@@ -14,10 +14,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
+from pathology_scaat.errors import UsageError
 from pathology_scaat.scaat.evidence import patch_evidence
-from pathology_scaat.scaat.target import evaluating, target_score
+from pathology_scaat.scaat.fused_cam import fused_cam, fused_layers
+from pathology_scaat.scaat.gradients import input_gradient
+from pathology_scaat.scaat.target import Output, evaluating, target_score
 from pathology_scaat.training.bundle_config import MapReference, ReferenceSettings
 from pathology_scaat.training.data import PatchTable
 from pathology_scaat.training.feature_reference import FeatureReference, penultimate
@@ -146,6 +149,44 @@ def map_stride_px(patch_size_px: int) -> int:
     return STRIDE_PX if patch_size_px % STRIDE_PX == 0 else 1
 
 
+def layers_to_fuse(model: nn.Module, side_px: int, device: torch.device) -> list[nn.Module]:
+    """Layers whose class activation makes this network's maps; empty where the gradient does.
+
+    Which of the two it is was decided by ``benchmarks/evidence/attribution_located.py``: fused
+    class activation finds the tumour inside patches of real tissue, where the gradient does not.
+    A network without layers of several resolutions (a vision transformer), and one that cannot be
+    looked into (TorchScript), has the gradient's.
+    """
+    try:
+        return fused_layers(model, (3, side_px, side_px), device)
+    except UsageError:
+        return []
+
+
+def _maps_of_classes(
+    model: nn.Module, images: Tensor, n_classes: int, output: Output, layers: Sequence[nn.Module]
+) -> tuple[list[Tensor], Tensor]:
+    """A map (n, P, P) of each class, as explaining makes it, and the logits (n, K)."""
+    maps: list[Tensor] = []
+    # a lone logit is that of class 1 against class 0: of the only class it is asked as class 1
+    alone = output == "logit" and n_classes == 1
+    for k in range(n_classes):
+        classes = torch.full((len(images),), 1 if alone else k, device=images.device)
+
+        def score(logits: Tensor, classes: Tensor = classes) -> Tensor:
+            return target_score(logits, classes, output)
+
+        if layers:
+            found, logits = fused_cam(model, images, score, layers)
+        elif k and n_classes == 2 and output == "margin":
+            found = maps[0]  # the two margins differ in sign alone
+        else:
+            slope, logits = input_gradient(model, images, score)
+            found = slope.float().abs().sum(dim=1)
+        maps.append(found)
+    return maps, logits.float()
+
+
 def measure_maps(
     model: nn.Module,
     shown: PatchTable,
@@ -166,29 +207,21 @@ def measure_maps(
         What these patches are, for whoever reads the scale.
     """
     shown = spread(shown, MOST_MAPS)
-    stride = map_stride_px(shown.stores[0].patch_size_px)
-    output = "logit" if multi_label else "margin"
+    side = shown.stores[0].patch_size_px
+    stride = map_stride_px(side)
+    output: Output = "logit" if multi_label else "margin"
     maps: list[list[NDArray[np.float32]]] = [[] for _ in class_names]
     probability: list[NDArray[np.float32]] = []
-    same = len(class_names) == 2 and output == "margin"  # the two margins differ in sign alone
-    with evaluating(model), torch.enable_grad():
+    with evaluating(model):
+        layers = layers_to_fuse(model, side, device)
         for start in range(0, len(shown), BATCH):
-            images = _images(shown, start, device).requires_grad_(True)
-            logits = model(images)
+            images = _images(shown, start, device)
+            found, logits = _maps_of_classes(model, images, len(class_names), output, layers)
+            for k, values in enumerate(found):
+                maps[k].append(F.avg_pool2d(values[:, None], stride)[:, 0].cpu().numpy())
             if logits.shape[1] == 1 and len(class_names) == 2:
                 logits = torch.cat([torch.zeros_like(logits), logits], dim=1)
-            for k in range(len(class_names)):
-                if k and same:
-                    maps[k].append(maps[0][-1])
-                    continue
-                classes = torch.full((len(images),), k, device=device)
-                score = target_score(logits, classes, output).sum()  # type: ignore[arg-type]
-                (slope,) = torch.autograd.grad(
-                    score, [images], retain_graph=k + 1 < len(class_names)
-                )
-                size = F.avg_pool2d(slope.abs().sum(dim=1, keepdim=True), stride)[:, 0]
-                maps[k].append(size.detach().cpu().numpy())
-            scaled = logits.detach() / temperature
+            scaled = logits / temperature
             chances = scaled.sigmoid() if multi_label else scaled.softmax(dim=1)
             probability.append(chances.cpu().numpy())
     chance = np.concatenate(probability).astype(np.float64)
@@ -196,6 +229,7 @@ def measure_maps(
         [np.concatenate(parts) for parts in maps], chance, shown.labels, class_names
     )
     settings = ReferenceSettings(
+        method="fused-cam" if layers else "gradient",
         output=output,
         stride_px=stride,
         n_patches=len(shown),

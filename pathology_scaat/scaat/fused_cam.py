@@ -18,24 +18,28 @@ this form, and of which layers, was chosen by ``benchmarks/evidence/attribution_
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pathology_scaat.errors import UsageError
-from pathology_scaat.saliency.cam import spatial_activation
-from pathology_scaat.scaat.gradients import class_activation_map, layer_class_activation, slopes_at
-from pathology_scaat.scaat.target import Output, target_score
-
-if TYPE_CHECKING:
-    from pathology_scaat.saliency.attribution import AttributionOptions
+from pathology_scaat.scaat.gradients import (
+    Forward,
+    Score,
+    class_activation_map,
+    layer_class_activation,
+    slopes_at,
+    spatial_activation,
+)
 
 FINEST_CELL_PX = 4
 """Layers whose positions are narrower than this say more of edges than of the class; and maps are
 stored in squares of 4 px."""
+MOST_NEGATIVE = 0.25
+"""Share of negative values up to which an output counts as positive: after ReLU there are none,
+after SiLU and the like few, without an activation function half."""
 FLOOR = 1e-3
 """Of a layer's mean over the image, added to its map: where one layer is zero the others order."""
 
@@ -50,6 +54,12 @@ class _Seen:
     """Width of a position in pixels, as a rounded power of two."""
     negative: float
     """Share of the output's absolute values that is of negative ones, 0 to 1."""
+
+
+def _noise(size: Sequence[int], device: torch.device) -> Tensor:
+    """One image (1, C, H, W) of the same noise in 0..1 each time."""
+    generator = torch.Generator().manual_seed(0)
+    return torch.rand((1, *size), generator=generator).to(device)
 
 
 def _spatial_outputs(model: nn.Module, image: Tensor) -> list[_Seen]:
@@ -84,20 +94,23 @@ def _spatial_outputs(model: nn.Module, image: Tensor) -> list[_Seen]:
     return seen
 
 
-def fused_layers(model: nn.Module, image: Tensor) -> list[nn.Module]:
+def fused_layers(model: nn.Module, size: Sequence[int], device: torch.device) -> list[nn.Module]:
     """A layer of each resolution, coarsest first, down to positions of 4 px.
 
     It is where a resolution ends: the last output that is not inside a block that ends in another
     one, for those are a branch of what goes on. LayerCAM is a statement on positive activations:
-    where the end has negative ones, as that of a block without an activation function, the layer of
-    the same resolution after it that has fewest is taken, if any has fewer.
+    where many of the end's are negative, as after a block without an activation function, the next
+    layer of the same resolution is taken of which that is not so, if there is one. Which layers
+    these are hangs on the network alone: a forward pass is tried with noise.
 
     Parameters
     ----------
     model : nn.Module
         In eval mode.
-    image : Tensor, (1, C, H, W)
-        What a forward pass is tried with, in 0..1.
+    size : (C, H, W)
+        Of an image.
+    device : torch.device
+        Of the model.
 
     Raises
     ------
@@ -105,7 +118,7 @@ def fused_layers(model: nn.Module, image: Tensor) -> list[nn.Module]:
         If fewer than two resolutions are found: in transformers of one grid, in networks that
         cannot be looked into.
     """
-    seen = _spatial_outputs(model, image)
+    seen = _spatial_outputs(model, _noise(size, device))
     containers = {n for n, m in model.named_modules() if type(m) is nn.Sequential}
     ends_in = {each.name: each.octave for each in seen if each.name not in containers}
 
@@ -122,7 +135,8 @@ def fused_layers(model: nn.Module, image: Tensor) -> list[nn.Module]:
         if end is None:
             continue
         later = [each for each in own[end:] if each.grid == own[end].grid]
-        chosen.append(min(later, key=lambda each: each.negative).module)
+        positive = [each for each in later if each.negative <= MOST_NEGATIVE]
+        chosen.append((positive or later)[0].module)
     if len(chosen) < 2:
         raise UsageError(
             "fused-cam",
@@ -132,34 +146,37 @@ def fused_layers(model: nn.Module, image: Tensor) -> list[nn.Module]:
     return chosen
 
 
-def fused_cam_map(
-    model: nn.Module, images: Tensor, classes: Tensor, output: Output, options: AttributionOptions
+def fused_cam(
+    forward: Forward, images: Tensor, score: Score, layers: Sequence[nn.Module]
 ) -> tuple[Tensor, Tensor]:
-    """Geometric mean of Grad-CAM of the coarsest layer and LayerCAM of finer ones.
+    """Geometric mean of Grad-CAM of the first layer and LayerCAM of the others.
 
     One forward pass and one backward pass, which ends at the finest of the layers.
 
-    Returns the map, (N, H, W) float32, not negative, and the logits, (N, K).
+    Parameters
+    ----------
+    forward : callable
+        Images (N, C, H, W) to logits (N, K), through the layers.
+    images : Tensor, (N, C, H, W)
+    score : callable
+        Logits (N, K) to a number per image, (N,).
+    layers : sequence of nn.Module
+        As :func:`fused_layers` finds them.
 
-    Raises
-    ------
-    UsageError
-        If the network has no layers of two resolutions.
+    Returns
+    -------
+    tuple of Tensor
+        Maps (N, H, W) float32, not negative, in the unit of the score; and the logits (N, K).
     """
-    layers = fused_layers(model, images[:1])
-    found = slopes_at(model, images, lambda logits: target_score(logits, classes, output), layers)
+    found = slopes_at(forward, images, score, layers)
     height, width = images.shape[-2:]
     total = torch.zeros((len(images), height, width), device=images.device)
     for number, (kept, gradient) in enumerate(found.layers):
         activation, slope = spatial_activation(kept, 0), spatial_activation(gradient, 0)
-        assert activation is not None
-        assert slope is not None
-        size = (height, width)
-        one = (
-            layer_class_activation(activation, slope, size)
-            if number
-            else class_activation_map(activation, slope, size)
-        )
+        if activation is None or slope is None:  # by fused_layers both are maps
+            continue
+        make = layer_class_activation if number else class_activation_map
+        one = make(activation, slope, (height, width))
         one += FLOOR * one.mean(dim=(1, 2), keepdim=True)
         total += one.log()  # -inf of an image that is zero everywhere: so is the product
-    return (total / len(layers)).exp(), found.logits.float()
+    return (total / len(layers)).exp(), found.logits
