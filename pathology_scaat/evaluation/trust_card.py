@@ -22,6 +22,7 @@ from pathology_scaat.metrics.functional.statistics import (
     clustered_mean,
     within,
 )
+from pathology_scaat.saliency.attributions import SIGNED
 from pathology_scaat.system.rounding import decimals
 
 SCHEMA_NAME = "pathology_scaat.trust_card"
@@ -220,11 +221,16 @@ def build_entries(
         "Would independent models agree with the ranking?", "referee_srg/blur", 0.0,
         "no referee models were given" if not n_referees else "no images",
     )  # fmt: skip
+    no_sign = (
+        "the size of an attribution does not distinguish evidence for the class from evidence "
+        "against it; "
+        if config.method in SIGNED
+        else ""
+    )
     build.add(
         "In mosaics of both classes, is the target's tissue found? (interval over mosaics)",
         "mosaic_ap", 0.5, one_class,
-        "an absolute gradient does not distinguish evidence for the class from evidence against "
-        "it; mosaics share patients, so that the interval is too narrow",
+        f"{no_sign}mosaics share patients, so that the interval is too narrow",
     )  # fmt: skip
     chance = result.mean("pixel_ap_chance")
     no_masks = "there are no annotated regions on these slides that leave other tissue in a patch"

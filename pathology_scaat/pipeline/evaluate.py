@@ -9,8 +9,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from pathology_scaat.artifacts.output_folder import claim_output
+from pathology_scaat.artifacts.output_folder import Workspace, claim_output
 from pathology_scaat.cohort.manifest import Manifest
+from pathology_scaat.errors import StoreError
 from pathology_scaat.evaluation.compare_methods import CompareConfig, compare_methods
 from pathology_scaat.evaluation.comparison import Comparison
 from pathology_scaat.evaluation.evaluate import evaluate_run
@@ -25,6 +26,10 @@ from pathology_scaat.pipeline.reporting import Reporter
 from pathology_scaat.pipeline.run_log import logged
 from pathology_scaat.pipeline.tile import load_cohort
 from pathology_scaat.pipeline.train import training_cohort
+from pathology_scaat.saliency import SaliencyStore
+from pathology_scaat.saliency.attributions import AUTO
+from pathology_scaat.training.bundle_config import model_fingerprint
+from pathology_scaat.training.bundle_reading import read_bundle_config
 
 
 def _steps(reporter: Reporter) -> Callable[[str, int, int], None]:
@@ -38,6 +43,26 @@ def _steps(reporter: Reporter) -> Callable[[str, int, int], None]:
         reporter.update(what, done)
 
     return update
+
+
+def _as_explained(config: ProtocolConfig | None, out: Path, model: Path) -> ProtocolConfig:
+    """The settings with the method that the run's maps were made by, where that is one method.
+
+    A trust card stands beside those maps, and is read as theirs.
+    """
+    config = config or ProtocolConfig()
+    if config.method != AUTO:
+        return config
+    print_of_model = model_fingerprint(read_bundle_config(model))
+    methods = set()
+    for path in sorted((out / "saliency").glob("*.zarr")):
+        try:
+            meta = SaliencyStore(path).meta
+        except StoreError:
+            continue
+        if meta.model_fingerprint == print_of_model:
+            methods.add(meta.method)
+    return config.model_copy(update={"method": methods.pop()}) if len(methods) == 1 else config
 
 
 def _annotations(cohort: Manifest) -> dict[str, Path]:
@@ -99,7 +124,7 @@ def evaluate(
     return evaluate_run(
         out,
         model=model,
-        config=config,
+        config=_as_explained(config, out, model or Workspace(out).model),
         patients=cohort.patient_keys() if cohort else None,
         annotations=_annotations(cohort) if cohort else None,
         labels={r.slide_id: r.label for r in cohort.rows if r.label} if cohort else None,

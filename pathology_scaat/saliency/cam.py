@@ -14,6 +14,7 @@ from pathology_scaat.scaat.gradients import (
     activation_gradient,
     class_activation_map,
     spatial_activation,
+    watched_modules,
 )
 from pathology_scaat.scaat.target import Output, target_score
 
@@ -52,11 +53,7 @@ def find_cam_layer(model: nn.Module, image: Tensor) -> nn.Module:
         if isinstance(output, Tensor) and output.ndim == 4 and min(output.shape[-2:]) > 1:
             found.append(module)
 
-    handles = [
-        m.register_forward_hook(note)
-        for m in model.modules()
-        if m is not model and not isinstance(m, nn.Identity)
-    ]
+    handles = [module.register_forward_hook(note) for _, module in watched_modules(model)]
     try:
         with torch.no_grad():
             model(image)

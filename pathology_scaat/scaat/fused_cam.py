@@ -32,6 +32,7 @@ from pathology_scaat.scaat.gradients import (
     layer_class_activation,
     slopes_at,
     spatial_activation,
+    watched_modules,
 )
 
 FINEST_CELL_PX = 4
@@ -80,11 +81,7 @@ def _spatial_outputs(model: nn.Module, image: Tensor) -> list[_Seen]:
 
         return module.register_forward_hook(note)
 
-    handles = [
-        watch(name, module)
-        for name, module in model.named_modules()
-        if module is not model and not isinstance(module, nn.Identity)
-    ]
+    handles = [watch(name, module) for name, module in watched_modules(model)]
     try:
         with torch.no_grad():
             model(image)

@@ -7,7 +7,7 @@ class in explaining. Who calls decides what mode the network is in.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -131,6 +131,17 @@ def activation_gradient(
     found = slopes_at(forward, images, score, [layer])
     ((activation, gradient),) = found.layers
     return activation, gradient, found.logits
+
+
+def watched_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Modules inside a model whose outputs can be seen, with their names.
+
+    Those of a TorchScript program cannot, nor is there anything to see in an ``Identity``.
+    """
+    for name, module in model.named_modules():
+        hidden = isinstance(module, nn.Identity | torch.jit.ScriptModule)
+        if module is not model and not hidden:
+            yield name, module
 
 
 def spatial_activation(activation: Tensor, prefix_tokens: int) -> Tensor | None:

@@ -174,7 +174,7 @@ def test_bfloat16_is_for_who_asks_for_it() -> None:
 
 def test_a_batch_size_is_kept_to_and_else_chosen() -> None:
     model, cpu = trained("scaat-small", steps=1), torch.device("cpu")
-    assert BatchExplainer(model, 1, ExplainConfig(), cpu).batch_size(SIDE) == 16
+    assert BatchExplainer(model, 1, ExplainConfig(method="gradient"), cpu).batch_size(SIDE) == 16
     assert BatchExplainer(model, 1, ExplainConfig(batch_size=5), cpu).batch_size(SIDE) == 5
 
 
@@ -235,8 +235,12 @@ def test_the_last_batch_of_a_compiled_network_is_filled_up_and_cut(
 ) -> None:
     model = ready_to_explain(trained("resnet18", steps=1).eval(), SIDE, "float32")
     pixels = drawn(11, 3)[0].numpy()
-    expected = BatchExplainer(model, [1, 0], ExplainConfig(batch_size=4), torch.device("cpu"))
-    explainer = BatchExplainer(model, [1, 0], ExplainConfig(batch_size=4), torch.device("cpu"))
+    expected = BatchExplainer(
+        model, [1, 0], ExplainConfig(method="gradient", batch_size=4), torch.device("cpu")
+    )
+    explainer = BatchExplainer(
+        model, [1, 0], ExplainConfig(method="gradient", batch_size=4), torch.device("cpu")
+    )
     monkeypatch.setattr(batch_explainer, "compiled_batch", lambda config, device: 4)
     sizes: list[int] = []
     model.register_forward_hook(lambda _module, inputs, _output: sizes.append(len(inputs[0])))

@@ -75,9 +75,11 @@ def test_smoothgrad_without_noise_is_the_gradient(
     torch.testing.assert_close(smooth, attribution(small_cnn, rgb_batch, 0))
 
 
-# what needs a grid or tokens is asked the same of a transformer in test_token_methods.py
+# what needs a grid or tokens is asked the same of a transformer in test_token_methods.py, and what
+# needs layers of several resolutions of a network that has them in test_fused_cam.py
 NEED_A_GRID = {
-    "attn-lrp", "gradient-grid", "gradient-blurred", "token-gradient-x-input", "attention-rollout"
+    "attn-lrp", "gradient-grid", "gradient-blurred", "token-gradient-x-input", "attention-rollout",
+    "fused-cam",
 }  # fmt: skip
 
 

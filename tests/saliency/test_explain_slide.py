@@ -223,7 +223,7 @@ def test_where_memory_is_short_patches_go_in_smaller_parts(
 ) -> None:
     patches = PatchStore(run_folder.add_slide("a", n=11)).read(np.arange(11))
     model = load_bundle(run_folder.model).model
-    explain = BatchExplainer(model, 1, ExplainConfig(), torch.device("cpu"))
+    explain = BatchExplainer(model, 1, ExplainConfig(method="gradient"), torch.device("cpu"))
     expected = explain(patches)
     whole, sizes, room = explain._explain, [], 3
 

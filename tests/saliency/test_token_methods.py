@@ -26,7 +26,12 @@ def cells(maps: Tensor, side: int = 4) -> Tensor:
     return maps.reshape(n, height // side, side, width // side, side)
 
 
-@pytest.mark.parametrize("method", ATTRIBUTIONS.names)
+def test_a_network_of_one_resolution_has_nothing_to_fuse() -> None:
+    with pytest.raises(UsageError, match=r"finds 1 in this network; choose 'grad-cam' or 'grad"):
+        attribution(tiny_vit(), torch.rand(1, 3, 16, 16), 1, "fused-cam")
+
+
+@pytest.mark.parametrize("method", [n for n in ATTRIBUTIONS.names if n != "fused-cam"])
 def test_every_method_takes_a_transformer(method: str) -> None:
     model = tiny_vit().train()
     images = torch.rand(3, 3, 16, 16)
