@@ -122,7 +122,10 @@ def run_once(slides: Path, model: Path, out: Path, given: dict[str, Any], result
         {
             "manifest": slides, "out": out, "model": model, "device": given["device"],
             "keep_patches": given["keep"] or None,
-            "explain": {"precision": given["precision"], "compile": given["compile"]},
+            "explain": {
+                "method": given["method"], "precision": given["precision"],
+                "compile": given["compile"],
+            },
         },
     )  # fmt: skip
     settings = settings.model_copy(update={"engine": EngineConfig(workers=given["workers"])})
@@ -203,7 +206,7 @@ def bounds(slide: Path, model: Path, folder: Path, given: dict[str, Any]) -> dic
     device = choose_device(given["device"])
     loaded = load_bundle(model, str(device)).model
     ready = ready_to_explain(loaded, SIDE, chosen_precision(given["precision"]))
-    explainer = BatchExplainer(ready, 1, ExplainConfig(), device)
+    explainer = BatchExplainer(ready, 1, ExplainConfig(method=given["method"]), device)
     size = explainer.batch_size(SIDE)
     patches = np.random.default_rng(0).integers(0, 255, (size, SIDE, SIDE, 3), np.uint8)
     explainer(patches)
@@ -213,7 +216,7 @@ def bounds(slide: Path, model: Path, folder: Path, given: dict[str, Any]) -> dic
     if given["compile"]:
         from pathology_scaat.saliency.batch_explainer import COMPILED_BATCH, compiled_batch
 
-        settings = ExplainConfig(compile=True)
+        settings = ExplainConfig(method=given["method"], compile=True)
         fixed = compiled_batch(settings, device) or COMPILED_BATCH
         with timed(given["device"]) as compiling:
             ready = ready_to_explain(loaded, SIDE, chosen_precision(given["precision"]), fixed)
@@ -342,6 +345,9 @@ def main() -> None:
     parser.add_argument("--slide", type=Path, help="a real slide instead of drawn ones")
     parser.add_argument("--slides", type=int, default=2)
     parser.add_argument("--precision", default="auto")
+    parser.add_argument(
+        "--method", default="gradient", help="of attribution; what can be compiled is the gradient"
+    )
     parser.add_argument("--compile", action="store_true", help="the network, on a GPU")
     parser.add_argument("--workers", type=int)
     parser.add_argument("--apart", action="store_true", help="one stage after the other")

@@ -264,7 +264,11 @@ def planted_scores(scratch: Path, epochs: int, seeds: int) -> dict[str, list]:
         slides = [TrainingSlide(folder / f"{r}.zarr", r, r, r) for r, _ in roles]
         train_model(slides, folder / "model", TrainConfig(epochs=epochs), device="cpu", seed=seed)
         explain_slide(
-            folder / "test.zarr", folder / "model", folder / "saliency.zarr", ExplainConfig(), "cpu"
+            folder / "test.zarr",
+            folder / "model",
+            folder / "saliency.zarr",
+            ExplainConfig(method="gradient"),
+            "cpu",
         )
         store = SaliencyStore(folder / "saliency.zarr")
         p = store.target_probability.astype(np.float64)[:, None, None]

@@ -60,7 +60,12 @@ def main() -> None:
 
     begin = perf_counter()
     measure_model(
-        models[0], data, ProtocolConfig(), referees=models[1:], device=device, progress=progress
+        models[0],
+        data,
+        ProtocolConfig(method="gradient"),
+        referees=models[1:],
+        device=device,
+        progress=progress,
     )
     report = {
         "device": torch.cuda.get_device_name() if device.type == "cuda" else platform.machine(),

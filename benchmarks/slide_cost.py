@@ -118,7 +118,7 @@ def main() -> None:
             }
             print(method, found[f"training {method}"], flush=True)
         times: dict[str, list[float]] = {"patches": [], "bags": []}
-        config = ExplainConfig(batch_size=64, precision="float32")
+        config = ExplainConfig(method="gradient", batch_size=64, precision="float32")
         for repeat in range(given.repeats + 1):
             for kind, values in times.items():
                 work_one = cpu_seconds(

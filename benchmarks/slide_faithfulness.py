@@ -46,7 +46,12 @@ def measure_model(model: Path, patches: Workspace, slides: list[str], scratch: P
         store = patches.patches(slide_id)
         saliency = scratch / f"{slide_id}.zarr"
         explain_slide(
-            store, model, saliency, ExplainConfig(target=TRUTH_CLASS), "cpu", overwrite=True
+            store,
+            model,
+            saliency,
+            ExplainConfig(method="gradient", target=TRUTH_CLASS),
+            "cpu",
+            overwrite=True,
         )
         slide = slide_features(bundle, store, target, torch.device("cpu"))
         evidence = evidence_of_patches(bundle, saliency, store, TRUTH_CLASS)

@@ -132,7 +132,7 @@ def run_arm(arm: str, seed: int, cohort: DemoCohort, scratch: Path, epochs: int)
     begin = process_time()
     ids = [s.slide_id for s in positive]
     explain(
-        out, config=ExplainConfig(target=TRUTH_CLASS), device="cpu", engine=ONE_PROCESS,
+        out, config=ExplainConfig(method="gradient", target=TRUTH_CLASS), device="cpu", engine=ONE_PROCESS,
         slide_ids=ids, overwrite=True,
     )  # fmt: skip
     explaining = process_time() - begin

@@ -94,7 +94,7 @@ def network_alone(model: Path, n_patches: int, repeats: int) -> float:
     loaded = load_bundle(model, "cpu")
     side = loaded.config.patch_size_px
     ready = ready_to_explain(loaded.model, side, chosen_precision("auto"))
-    explainer = BatchExplainer(ready, 1, ExplainConfig(), device)
+    explainer = BatchExplainer(ready, 1, ExplainConfig(method="gradient"), device)
     patches = np.random.default_rng(0).integers(0, 255, (n_patches, side, side, 3), np.uint8)
     explainer(patches)
     began = time.process_time()

@@ -26,14 +26,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from data import Benchmark, load_once
 from numpy.typing import NDArray
-from run import A_CORE, CALLED, cell_path, cells, machine
+from run import A_CORE, CALLED, cell_path, cells, machine, protocol_of
 from stored import comparison_from
 
 from pathology_scaat.artifacts.atomic import write_json
 from pathology_scaat.evaluation.comparison import Comparison, compare_measurements, without_nan
 from pathology_scaat.evaluation.comparison_report import comparison_markdown, draw_comparison
 from pathology_scaat.evaluation.measurement import Measurement
-from pathology_scaat.evaluation.protocol import ProtocolConfig
 from pathology_scaat.metrics.functional.statistics import clustered_mean, holm
 
 Found = dict[str, dict[int, Measurement]]
@@ -168,7 +167,7 @@ def compared(
         arms,
         replace(bench.test, unit=UNITS.get(data, "patients")),
         baseline=baseline,
-        config=ProtocolConfig(**config["protocol"]),
+        config=protocol_of(config),
         primary=primary_for(bench, config),
     )
 

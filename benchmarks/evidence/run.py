@@ -53,6 +53,11 @@ A_CORE = "one core of"
 """How the words for a machine begin where it was no GPU."""
 
 
+def protocol_of(config: dict[str, Any]) -> ProtocolConfig:
+    """What is measured: of gradient maps, which SCAAT trains, unless it is said."""
+    return ProtocolConfig(**{"method": "gradient", **config["protocol"]})
+
+
 def cells(config: dict[str, Any]) -> Iterator[tuple[str, str, int, str]]:
     """(network, data, seed, arm): tier by tier, all data sets of a seed before the next seed.
 
@@ -170,7 +175,7 @@ def run_cell(bench: Bench, cell: tuple[str, str, int, str], config: dict[str, An
     temperature = fit_temperature(logits_of(fitted.model, data.val, device), data.val.labels)
     started = time.perf_counter()
     result = measure_model(
-        fitted.model, data.test, ProtocolConfig(**config["protocol"]), temperature=temperature,
+        fitted.model, data.test, protocol_of(config), temperature=temperature,
         referees=bench.referees, device=device,
     )  # fmt: skip
     facts: dict[str, Any] = {

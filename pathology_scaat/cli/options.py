@@ -18,7 +18,9 @@ TrainingMethod = Annotated[
 ]
 Attribution = Annotated[
     str | None,
-    one_of("explain.method", "--method", f"Attribution method: {', '.join(ATTRIBUTIONS.names)}."),
+    one_of(
+        "explain.method", "--method", f"Attribution method: auto, {', '.join(ATTRIBUTIONS.names)}."
+    ),
 ]
 Backbone = Annotated[
     str | None, of("train.backbone", "--backbone", "Network: scaat-small, or a model name of timm.")

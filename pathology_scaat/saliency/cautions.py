@@ -11,7 +11,7 @@ MISSED = frozenset(
 """Methods whose maps of the pretrained network that was measured lay on the tumour of a real slide
 as by chance or less (``benchmarks/evidence/attribution_located.py``).
 
-Those by grad-cam, grad-cam++ and advise lay on it. Of methods that did not take that network, and
+Those by fused-cam, grad-cam, grad-cam++ and advise lay on it. Of methods that did not take that network, and
 of other packages', nothing is known.
 """
 
@@ -39,5 +39,5 @@ def map_caution(began: str, method: str) -> str:
     return (
         f"Inside a patch, maps by '{method}' may miss the tumour ({began}): of the one pretrained "
         "network that was measured they lay on the tumour of a real slide hardly more than chance "
-        "does, or less; those by grad-cam and advise lay on it (--method)"
+        "does, or less; those by fused-cam, grad-cam and advise lay on it (--method)"
     )

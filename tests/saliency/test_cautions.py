@@ -67,7 +67,13 @@ def test_nothing_is_said_of_methods_that_were_not_measured() -> None:
     assert told == MISSED
     assert not map_caution("imported", "another-package's")
     unmeasured = {"attn-lrp", "token-gradient-x-input", "attention-rollout"}
-    assert set(ATTRIBUTIONS.names) - told >= {"grad-cam", "grad-cam++", "advise", *unmeasured}
+    assert set(ATTRIBUTIONS.names) - told >= {
+        "fused-cam",
+        "grad-cam",
+        "grad-cam++",
+        "advise",
+        *unmeasured,
+    }
 
 
 def test_a_model_that_goes_on_from_such_a_one_is_told_of_too(run_folder: RunFolder) -> None:
