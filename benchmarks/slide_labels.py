@@ -132,8 +132,8 @@ def run_arm(arm: str, seed: int, cohort: DemoCohort, scratch: Path, epochs: int)
     begin = process_time()
     ids = [s.slide_id for s in positive]
     explain(
-        out, config=ExplainConfig(method="gradient", target=TRUTH_CLASS), device="cpu", engine=ONE_PROCESS,
-        slide_ids=ids, overwrite=True,
+        out, config=ExplainConfig(method="gradient", target=TRUTH_CLASS), device="cpu",
+        engine=ONE_PROCESS, slide_ids=ids, overwrite=True,
     )  # fmt: skip
     explaining = process_time() - begin
     stitch(out, engine=ONE_PROCESS, slide_ids=ids, overwrite=True)

@@ -11,8 +11,8 @@ MISSED = frozenset(
 """Methods whose maps of the pretrained network that was measured lay on the tumour of a real slide
 as by chance or less (``benchmarks/evidence/attribution_located.py``).
 
-Those by fused-cam, grad-cam, grad-cam++ and advise lay on it. Of methods that did not take that network, and
-of other packages', nothing is known.
+Those by fused-cam, grad-cam, grad-cam++ and advise lay on it. Of methods that did not take that
+network, and of other packages', nothing is known.
 """
 
 
