@@ -9,6 +9,11 @@ of one model, and says nothing of other patients. ::
 
     python benchmarks/explained_slide.py --slides SLIDES --scratch D \
         --out benchmarks/results/explained-slide.json
+    python benchmarks/explained_slide.py --demo --scratch D \
+        --out benchmarks/results/explained-demo.json
+
+``--demo`` asks the same of ``scaat demo``: a cohort and a training of its own a seed, and the
+planted nests of the two slides of patients that the model never saw.
 
 Written as each model ends; what is there is not run again.
 """
@@ -29,11 +34,14 @@ from pathology_scaat.artifacts.output_folder import Workspace
 from pathology_scaat.evaluation.ground_truth import polygon_mask
 from pathology_scaat.metrics.functional.statistics import holm
 from pathology_scaat.pipeline.config import load_run_config
+from pathology_scaat.pipeline.demo import demo
+from pathology_scaat.pipeline.demo_scores import score_maps
 from pathology_scaat.pipeline.run import run
 from pathology_scaat.saliency import ExplainConfig, explain_slide
-from pathology_scaat.stitching import SlideMap
+from pathology_scaat.stitching import SlideMap, StitchConfig, stitch_slide
 
 METHODS = ("gradient", "gradient-blurred", "grad-cam", "fused-cam", "advise", "lrp")
+DEMO_METHODS = ("gradient", "gradient-blurred", "grad-cam", "fused-cam")
 MAPS = ("shipped", "p*s", "probability")
 FOLDS = (0, 1)
 
@@ -78,22 +86,47 @@ def one(
     return found
 
 
+def demo_slides(scratch: Path, seed: int) -> list[dict[str, Any]]:
+    """A demo, and its test slides explained by each method: a row a slide."""
+    folder = scratch / f"demo-{seed}"
+    made = demo(folder, workers=0, device="cpu", seed=seed)
+    space = Workspace(made.run.out)
+    rows = []
+    for number, slide in enumerate(s for s in made.cohort.slides if s.split == "test"):
+        row: dict[str, Any] = {"fold": number, "seed": seed}
+        for method in DEMO_METHODS:
+            store = space.saliency(slide.slide_id)
+            config = ExplainConfig(method=method)
+            explain_slide(space.patches(slide.slide_id), space.model, store, config, "cpu")
+            stitch_slide(store, space.map(slide.slide_id), StitchConfig())
+            (found,) = score_maps(made.run.out, [slide])
+            row[method] = {
+                "shipped": round(found.evidence.pixel_ap, 4),
+                "p*s": round(found.saliency.pixel_ap, 4),
+                "probability": round(found.probability.pixel_ap, 4),
+            }
+            print(seed, slide.slide_id, method, row[method], flush=True)
+        rows.append(row)
+    return rows
+
+
 def against_gradient(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Mean of each map, and each method's gain by seed (mean of the halves), Student's interval."""
     from scipy import stats
 
     seeds = sorted({row["seed"] for row in rows})
+    methods = [m for m in METHODS if m in rows[0]]
     result: dict[str, Any] = {}
     for name in MAPS:
         by = {
             m: np.array([np.mean([r[m][name] for r in rows if r["seed"] == s]) for s in seeds])
-            for m in METHODS
+            for m in methods
         }
         result[name] = {m: {"mean": round(float(v.mean()), 4)} for m, v in by.items()}
         if name == "probability" or len(seeds) < 2:
             continue
-        others = METHODS[1:]
-        gains = {m: by[m] - by[METHODS[0]] for m in others}
+        others = methods[1:]
+        gains = {m: by[m] - by[methods[0]] for m in others}
         p_values = [float(stats.ttest_1samp(gains[m], 0.0).pvalue) for m in others]
         for m, p in zip(others, holm(p_values), strict=True):
             gain = gains[m]
@@ -108,7 +141,8 @@ def against_gradient(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--slides", type=Path, required=True, help="folder of the granular scan")
+    parser.add_argument("--slides", type=Path, help="folder of the granular scan")
+    parser.add_argument("--demo", action="store_true", help="of the demo, not of that scan")
     parser.add_argument("--scratch", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seeds", type=int, default=5)
@@ -116,6 +150,17 @@ def main() -> None:
     given = parser.parse_args()
     rows = json.loads(given.out.read_text())["each"] if given.out.exists() else []
     kept = {(row["seed"], row["fold"]): row for row in rows}
+    if given.demo:
+        for seed in sorted(set(range(given.seeds)) - {row["seed"] for row in rows}):
+            rows += demo_slides(given.scratch, seed)
+            result = {
+                "machine": machine(),
+                "each": rows,
+                "against_gradient": against_gradient(rows),
+            }
+            given.out.write_text(json.dumps(result, indent=1) + "\n")
+        print(json.dumps(against_gradient(rows), indent=1))
+        return
     for seed in range(given.seeds):
         for fold in FOLDS:
             row = kept.get((seed, fold), {})
