@@ -75,6 +75,17 @@ def test_the_output_folder_holds_what_the_contract_says(whole: tuple[Path, Any])
     assert not list(out.rglob("*.partial-*"))
 
 
+def test_the_terminal_says_which_measures_are_of_the_uncalibrated_model(
+    whole: tuple[Path, Any],
+) -> None:
+    """Loss and calibration error are taken before the temperature is fitted, the others not."""
+    lines = [line.split("  ")[0].strip() for line in whole[1].stdout.splitlines()]
+    for name in ("val_loss", "val_ece", "test_loss", "test_ece"):
+        assert f"{name}, before calibration" in lines
+        assert name not in lines
+    assert {"val_auc", "val_accuracy", "n_epochs"} <= set(lines)
+
+
 def test_a_dry_run_takes_its_times_from_the_run_before(
     scaat: Any, cohort: Path, whole: tuple[Path, Any], tmp_path: Path
 ) -> None:

@@ -66,7 +66,17 @@ def test_auc_comes_with_its_interval_or_is_unknown(tmp_path: Path) -> None:
     (folder.out / "performance.json").write_text(json.dumps(performance))
     card = facts_of(model_card(folder.out))
     assert "AUROC 0.90 (95 % interval 0.70 to 1.00); 12 slides" in card["quality of slides"]
-    assert "no interval" in card["quality of patients"]
+    assert card["quality of patients"] == (
+        "AUROC 1.00 (no interval: bootstrap samples of the patients do not differ, or most have "
+        "one class only); 4 patients, test slides"
+    )
+    few = "fewer than 5 patients of a class (2 Normal)"
+    performance["levels"]["patient"]["no_intervals"] = few  # type: ignore[index]
+    (folder.out / "performance.json").write_text(json.dumps(performance))
+    card = facts_of(model_card(folder.out))
+    assert (
+        card["quality of patients"] == f"AUROC 1.00 (no interval: {few}); 4 patients, test slides"
+    )
 
 
 def test_a_trust_card_of_another_model_is_not_taken_for_this_ones(tmp_path: Path) -> None:
