@@ -75,6 +75,31 @@ def test_the_output_folder_holds_what_the_contract_says(whole: tuple[Path, Any])
     assert not list(out.rglob("*.partial-*"))
 
 
+def test_results_of_the_model_before_are_not_called_done(
+    scaat: Any, cohort: Path, whole: tuple[Path, Any], tmp_path: Path
+) -> None:
+    """A training puts another model into the folder: its maps are still to be made."""
+    out = tmp_path / "out"
+    shutil.copytree(whole[0], out)
+    again = ("train", "--manifest", cohort, "--out", out, "--epochs")
+    before = statuses(out)
+    assert scaat(*again, 2).returncode == 0  # the right model is there
+    assert statuses(out) == before
+    assert before["slide-0"]["predicted"]
+    assert scaat(*again, 1).returncode in (0, 4)
+    for number in range(3):
+        row = statuses(out)[f"slide-{number}"]
+        waiting = [row[s] for s in ("tile", "explain", "stitch", "export")]
+        assert waiting == ["done", *["pending"] * 3]
+        assert not row["predicted"] + row["probabilities"] + row["uncertainty"]
+    page = (out / "overlays" / "index.html").read_text(encoding="utf-8")
+    assert "3 slides (3 of them of an earlier run)" in page
+    assert "made anew since; explain it again" in page
+    checked = scaat("verify", "--out", out).stdout
+    assert "FAULT predictions.csv: was made by another model" in checked
+    assert "FAULT saliency/slide-0.zarr: was made by another model" in checked
+
+
 def test_the_terminal_says_which_measures_are_of_the_uncalibrated_model(
     whole: tuple[Path, Any],
 ) -> None:
@@ -230,3 +255,5 @@ def test_evaluate_writes_a_trust_card(scaat: Any, cohort: Path, whole: tuple[Pat
     assert card["held_out"] is True
     assert (card["n_groups"], card["unit"]) == (1, "patients")
     assert "not measured" in (out / "evaluation" / "trust_card.md").read_text()
+    page = (out / "overlays" / "index.html").read_text(encoding="utf-8")
+    assert '<a href="../evaluation/trust_card.md">Trust card</a>: how far its maps' in page

@@ -26,6 +26,7 @@ from pathology_scaat.training.bundle_reading import (
     WEIGHTS_NAME,
     read_bundle_config,
 )
+from pathology_scaat.training.run_bundles import bundle_of_results
 
 UNKNOWN: Final = "unknown"
 CARD_NAME: Final = "model_card.md"
@@ -208,5 +209,4 @@ def bundle_of(out: Path, given: Path | None) -> Path | None:
         if not (given / CONFIG_NAME).is_file():
             raise UsageError("--model", "names no model bundle", "give the folder with config.json")
         return given
-    own = [out / "model", *sorted((out / "folds").glob("*/model"))]
-    return next((path for path in own if (path / CONFIG_NAME).is_file()), None)
+    return bundle_of_results(out)

@@ -15,6 +15,7 @@ from pathology_scaat.errors import StoreError, UsageError
 from pathology_scaat.evaluation.performance.predictions import HOW_NAME
 from pathology_scaat.evaluation.performance.report_files import PERFORMANCE_NAME
 from pathology_scaat.training.bundle_reading import CONFIG_NAME, read_bundle_config
+from pathology_scaat.training.run_bundles import bundle_of_results
 
 TRUST_CARD: Final = "evaluation/trust_card.json"
 NOTES: Final = "notes.json"
@@ -106,24 +107,21 @@ class RunFiles:
         return files
 
     def _find_model(self, given: Path | None) -> None:
-        bundles = [("model", self.out / "model")]
-        bundles += [
-            (f"folds/{path.parent.name}/model", path)
-            for path in sorted((self.out / "folds").glob("*/model"))
-        ]
-        if given is not None:
-            bundles = [("model bundle", given)]
-        for name, path in bundles:
-            if (path / CONFIG_NAME).is_file():
-                self.model_file = f"{name}/{CONFIG_NAME}"
-                read_bundle_config(path)  # refuses one that was altered
-                self.found[self.model_file] = _read(path / CONFIG_NAME, has_checksum=False)
-                break
+        path = given if given is not None else bundle_of_results(self.out)
+        if path is None or not (path / CONFIG_NAME).is_file():
+            return
+        name = "model bundle" if given is not None else path.relative_to(self.out).as_posix()
+        self.model_file = f"{name}/{CONFIG_NAME}"
+        read_bundle_config(path)  # refuses one that was altered
+        self.found[self.model_file] = _read(path / CONFIG_NAME, has_checksum=False)
         if self.model_file.startswith("folds/"):
+            other = (self.out / "model" / CONFIG_NAME).is_file()
             self.notes.append(
                 "Cross-validation: one model per fold; settings are those of the first fold's "
-                "model, which all folds share, and there is no model of all slides."
-            )
+                "model, which all folds share, and "
+                + ("the model of all slides in the folder is of another run."
+                   if other else "there is no model of all slides.")
+            )  # fmt: skip
 
     def _leave_out_other_models(self) -> None:
         """What was measured of another model says nothing of this one."""

@@ -184,12 +184,21 @@ def _models(cohort: ExportedCohort) -> str:
             f"{html.escape(str(model.get('probability', 'perhaps not calibrated')))}. Age of its "
             f"data: {html.escape(str(model.get('age_of_data', NO_YEARS)))}.</p>"
         )
-    card = (
-        f'<p><a href="{quote(cohort.card)}">Trust card</a>: how far its maps can be trusted.</p>'
-        if cohort.card
-        else "<p>No trust card yet: <code>scaat evaluate</code> makes one.</p>"
-    )
-    return "".join(lines) + card
+    return "".join(lines) + _card(cohort)
+
+
+def _card(cohort: ExportedCohort) -> str:
+    """Where the trust card is, and of which model."""
+    makes = "<code>scaat evaluate</code> makes one"
+    if not cohort.card:
+        return f"<p>No trust card yet: {makes}.</p>"
+    link, name = f'<a href="{quote(cohort.card)}">', html.escape(cohort.card_of[:16])
+    if not cohort.card_is_of_these:
+        which = f"another model (<code>{name}</code>)" if name else "a model that is not known"
+        return f"<p>No trust card of this: {link}the one there</a> is of {which}; {makes}.</p>"
+    if len(cohort.models) > 1:
+        return f"<p>{link}Trust card</a> of model <code>{name}</code>, and of no other.</p>"
+    return f"<p>{link}Trust card</a>: how far its maps can be trusted.</p>"
 
 
 def _section(cohort: ExportedCohort, record: dict[str, Any], embed: bool) -> str:
