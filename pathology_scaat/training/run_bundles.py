@@ -52,7 +52,8 @@ def bundle_of_results(out: Path) -> Path | None:
 
 def known_fingerprints(out: Path) -> frozenset[str]:
     """Of the models that maps in a folder may be of: those in it, and that the run was given."""
-    prints = [bundle_fingerprint(path) for path in (Workspace(Path(out)).model, *fold_bundles(out))]
+    space = Workspace(Path(out))
+    prints = [bundle_fingerprint(p) for p in (space.model, space.finetuned, *fold_bundles(out))]
     given = _recorded(out).get("inputs", {}).get("model")
     return frozenset(name for name in (*prints, given) if isinstance(name, str) and name)
 

@@ -31,6 +31,7 @@ from pathology_scaat.training.run_bundles import (
     predicting_fingerprints,
 )
 from pathology_scaat.verify.findings import Finding, Report
+from pathology_scaat.verify.heads import check_heads, head_folders_in
 from pathology_scaat.verify.overlays import check_cohort, check_overlays, overlay_ids
 from pathology_scaat.verify.slides import check_slides
 from pathology_scaat.verify.stores import check_map, check_patches, check_saliency
@@ -77,13 +78,17 @@ def verify_run(
     if not out_dir.is_dir():
         raise StoreError(out_dir.name, "is no folder", "name the --out folder of a run")
     ids = _artifact_ids(out_dir)
-    if not any(ids.values()) and not (out_dir / STATUS_TABLE).exists():
+    of_slides = any(ids.values()) or (out_dir / STATUS_TABLE).exists()
+    heads = head_folders_in(out_dir)
+    if not of_slides and not heads:
         raise StoreError(out_dir.name, "holds no results", "name the --out folder of a run")
     report = Report()
     _check_record(out_dir, report)
     _check_notes(out_dir, report)
-    _check_predictions(out_dir, report)
+    for folder in dict.fromkeys((out_dir, *heads)):
+        _check_predictions(out_dir, folder, report)
     _check_partials(out_dir, report)
+    check_heads(out_dir, deep, report)
     for bundle in (Workspace(out_dir).model, Workspace(out_dir).finetuned, *fold_bundles(out_dir)):
         _check_model(out_dir, bundle, deep, report)
     models = known_fingerprints(out_dir)
@@ -93,7 +98,8 @@ def verify_run(
     if cohort is not None:
         stores = {i: Workspace(out_dir).patches(i) for i in ids["patches"]}
         check_slides(cohort, stores, anew=read_slides, report=report)
-    _check_status(out_dir, ids, report)
+    if of_slides:
+        _check_status(out_dir, ids, report)
     return report.findings
 
 
@@ -132,18 +138,19 @@ def _check_notes(out_dir: Path, report: Report) -> None:
     report.add(NOTES, [f"{broken}; run again"] if broken else [], f"{n_notes} notes")
 
 
-def _check_predictions(out_dir: Path, report: Report) -> None:
-    if not any((out_dir / name).exists() for name in (SUMS_NAME, PREDICTIONS_NAME)):
+def _check_predictions(out_dir: Path, folder: Path, report: Report) -> None:
+    if not any((folder / name).exists() for name in (SUMS_NAME, PREDICTIONS_NAME)):
         return  # nothing was predicted here
-    broken = sums_problem(out_dir, SUMS_NAME)
+    broken = sums_problem(folder, SUMS_NAME)
     problems = [f"{broken}; run 'scaat predict' again"] if broken else []
-    models, named = known_fingerprints(out_dir), predicting_fingerprints(out_dir)
+    models, named = known_fingerprints(folder), predicting_fingerprints(folder)
     if models and named and not named & models:
         which = "the one" if len(models) == 1 else "those"
         problems.append(
             f"was made by another model than {which} in this folder; run 'scaat predict' again"
         )
-    report.add(PREDICTIONS_NAME, problems, "predictions and performance")
+    name = (folder / PREDICTIONS_NAME).relative_to(out_dir).as_posix()
+    report.add(name, problems, "predictions and performance")
 
 
 def _check_partials(out_dir: Path, report: Report) -> None:

@@ -62,7 +62,7 @@ def test_folds_in_the_folder_of_a_single_model_are_not_taken_for_its(
     assert done.returncode == 0, done.stderr
     assert (out / "model" / "config.json").is_file()
     page = (out / "overlays" / "index.html").read_text(encoding="utf-8")
-    assert "not made" not in page  # each slide has the prediction of its fold's model
+    assert "none by this model" not in page  # each slide has the prediction of its fold's model
     assert "6 slides." in page  # the one that is gone did not fail in this run
     assert "gone" not in page
     checked = scaat("verify", "--out", out)

@@ -41,6 +41,22 @@ def classes(feature_cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     return out
 
 
+def test_verify_reads_heads_and_their_predictions(classes: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(classes, out)
+    checked = document("verify", "--out", out)
+    assert checked["n_faults"] == 0
+    assert {"head", "predictions.csv", "run.json"} <= {f["artifact"] for f in checked["findings"]}
+    weights = out / "head" / "head.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+    table = out / "predictions.csv"
+    table.write_text(table.read_text().replace("p20", "p99"))
+    found = run_forked(["verify", "--out", out])
+    assert found.returncode == 3
+    assert "FAULT head: has a head.safetensors that is not the one" in found.stdout
+    assert "FAULT predictions.csv: " in found.stdout
+
+
 def test_classes_are_learnt_without_slides(classes: Path, feature_cohort: Path) -> None:
     rows = table(classes / "predictions.csv")
     cohort = {r["slide_id"]: r for r in table(feature_cohort / "cohort.csv")}

@@ -15,11 +15,12 @@ import yaml
 import pathology_scaat as ps
 from pathology_scaat.artifacts.checksums import CHECKSUM_KEY, write_checked_json
 from pathology_scaat.artifacts.status import StatusTable
+from pathology_scaat.artifacts.status_columns import COLUMNS, STAGES
 from pathology_scaat.errors import ExportError, StoreError, UsageError
 from pathology_scaat.evaluation.report import facts
 from pathology_scaat.evaluation.report.checklist import all_answers, count
 from pathology_scaat.evaluation.report.checklist_items import CLAIM, TRIPOD_AI
-from pathology_scaat.evaluation.report.facts import selection, slide_counts
+from pathology_scaat.evaluation.report.facts import exclusions, selection, slide_counts
 from pathology_scaat.evaluation.report.model_card import write_model_folder
 from pathology_scaat.evaluation.report.run_files import RunFiles
 from pathology_scaat.pipeline.report import report
@@ -80,7 +81,7 @@ def test_numbers_are_those_of_the_files(run_copy: Path) -> None:
     assert "test: 2 slides of 2 named patients" in text
     # the splits of this cohort are by patient, and it is counted
     assert "disjoint by patient: none of " in text
-    assert "1 slides failed or were left out" in text
+    assert "1 slide failed or was left out" in text
     with (run_copy / "slides.csv").open(newline="") as stream:
         reason = next(r["reason"] for r in csv.DictReader(stream) if r["slide_id"] == "slide-9")
     assert f"1 x {reason}" in text
@@ -252,3 +253,16 @@ def test_painted_slides_and_a_missing_validation_part_are_told(tmp_path: Path) -
     assert "epoch 2 was kept, for there was no validation part to choose by" in said
     metrics["n_val_patches"] = 7.0
     assert selection(files)[0].text == "epoch 2 was kept, chosen on the validation part"
+
+
+def test_slides_of_earlier_runs_did_not_fail_in_this_one() -> None:
+    row = dict.fromkeys(COLUMNS, "") | dict.fromkeys(STAGES, "done") | {"in_manifest": "yes"}
+    gone = row | {"tile": "failed", "reason": "is empty", "in_manifest": "no", "n_unreadable": "3"}
+    waiting = row | {"explain": "pending"}
+    files = RunFiles(Path(), slides=[row, waiting, gone])
+    assert [fact.text for fact in exclusions(files)] == [
+        "1 slide went through every stage",
+        "0 slides failed or were left out",
+        "0 patches could not be read",
+    ]
+    assert "1 of these slides is not in the manifest" in slide_counts(files)[-1].text

@@ -29,6 +29,7 @@ from pathology_scaat.system.rounding import decimals, percent
 MAX_EMBEDDED = 100
 """Slides up to which a page holds its pictures; beyond, it shows the files beside it."""
 PICTURE_PX = 1400
+NOT_PREDICTED = "none by this model"
 
 _STYLE = (
     "body{font:16px/1.5 system-ui,sans-serif;margin:2em auto;max-width:1200px;padding:0 1em;"
@@ -95,7 +96,7 @@ def _overview(cohort: ExportedCohort) -> str:
         notes = len(cohort.notes(record))
         rows.append(
             f'<tr><td><a href="#{slide_id}">{slide_id}</a>'
-            f"<td>{html.escape(str(record['model'].get('prediction') or 'not made'))}"
+            f"<td>{html.escape(str(record['model'].get('prediction') or NOT_PREDICTED))}"
             f"<td>{html.escape(evidence_words(record))}"
             f'<td class="n">{_number(record["slide_summary"]["target_probability_max"])}'
             f'<td class="n">{_exported(record, "n_regions")}'
@@ -210,7 +211,7 @@ def _section(cohort: ExportedCohort, record: dict[str, Any], embed: bool) -> str
     offset_text = "" if offset == [0, 0] else f", {offset[0]}, {offset[1]} px into the canvas"
     facts = [
         ("evidence", evidence_words(record)),
-        ("slide prediction", model.get("prediction") or "not made"),
+        ("slide prediction", model.get("prediction") or NOT_PREDICTED),
         ("in training", ROLE_WORDS[str(model["slide_role"])]),
         ("unlike the training data", _share(record["slide_summary"]["unlike_share"])),
         ("tiles, regions", f"{_exported(record, 'n_tiles')}, {_exported(record, 'n_regions')}"),
