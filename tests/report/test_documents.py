@@ -14,6 +14,7 @@ import yaml
 
 import pathology_scaat as ps
 from pathology_scaat.artifacts.checksums import CHECKSUM_KEY, write_checked_json
+from pathology_scaat.artifacts.run_record import write_run_record
 from pathology_scaat.artifacts.status import StatusTable
 from pathology_scaat.artifacts.status_columns import COLUMNS, STAGES
 from pathology_scaat.errors import ExportError, StoreError, UsageError
@@ -266,3 +267,30 @@ def test_slides_of_earlier_runs_did_not_fail_in_this_one() -> None:
         "0 patches could not be read",
     ]
     assert "1 of these slides is not in the manifest" in slide_counts(files)[-1].text
+
+
+def test_a_run_that_asked_for_another_training_is_told(run_copy: Path) -> None:
+    """It was interrupted, or a model was trained after it: ``run.json`` is not of the model."""
+    assert not any("asks for a training" in note for note in report(run_copy).notes)
+    record = json.loads((run_copy / "run.json").read_text())
+    config = {**record["config"], "train": {**record["config"]["train"], "epochs": 77}}
+    write_run_record(run_copy, config, inputs=record["inputs"])
+    (note,) = (n for n in report(run_copy).notes if "asks for a training" in n)
+    assert "epochs 77, the model " in note
+    assert "the last run did not come to its end" in note
+    assert note in (run_copy / "report" / "checklist.md").read_text()
+    graph = json.loads((run_copy / "ro-crate-metadata.json").read_text())["@graph"]
+    (action,) = (entity for entity in graph if entity["@id"] == "#run")
+    assert action["actionStatus"].endswith("FailedActionStatus")
+    assert "did not come to its end" in action["error"]
+
+
+def test_the_crate_does_not_call_waiting_slides_a_completed_run(run_copy: Path) -> None:
+    def action() -> dict[str, Any]:
+        report(run_copy)
+        graph = json.loads((run_copy / "ro-crate-metadata.json").read_text())["@graph"]
+        return next(entity for entity in graph if entity["@id"] == "#run")
+
+    assert action()["actionStatus"].endswith("CompletedActionStatus")
+    StatusTable(run_copy).update("slide-0", "explain", "pending")
+    assert action()["actionStatus"].endswith("FailedActionStatus")
