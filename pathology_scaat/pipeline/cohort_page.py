@@ -42,9 +42,8 @@ def write_cohort_page(out: Path) -> None:
     for row in status.rows():
         waiting = [stage for stage in STAGES[1:] if row[stage] == "pending"]
         if waiting and row["tile"] != "pending":
-            earlier[row["slide_id"]] = (
-                f"what it was made of was made anew since; {waiting[0]} it again"
-            )
+            why = f"what it was made of was made anew since; {waiting[0]} it again"
+            earlier.setdefault(row["slide_id"], why)
     earlier |= dict.fromkeys(status.not_in_manifest(), "not in the manifest of the last run")
     write_cohort(
         Workspace(out).overlays,

@@ -10,9 +10,9 @@ from pathology_scaat.artifacts.status_columns import STAGES, Fact
 from pathology_scaat.artifacts.table_cells import id_cell
 from pathology_scaat.pipeline.cohort_page import renew_cohort_page
 from pathology_scaat.pipeline.reporting import Reporter
+from pathology_scaat.pipeline.stage import FACTS_OF
 
 OF_A_MODEL = STAGES[1:]
-FACTS_OF_A_MODEL = ("unlike_training", "predicted", "probabilities", "uncertainty", "refer")
 
 
 def results_are_of_before(
@@ -32,7 +32,7 @@ def results_are_of_before(
         Only these; all by default.
     """
     status = StatusTable(out)
-    nothing: dict[str, Fact] = dict.fromkeys(FACTS_OF_A_MODEL, "")
+    nothing: dict[str, Fact] = dict.fromkeys(FACTS_OF["explain"], "")
     asked = None if slide_ids is None else set(map(id_cell, slide_ids))
     done = [
         row["slide_id"]

@@ -100,6 +100,30 @@ def test_results_of_the_model_before_are_not_called_done(
     assert "FAULT saliency/slide-0.zarr: was made by another model" in checked
 
 
+def test_a_slide_that_fails_now_keeps_nothing_of_the_run_before(
+    scaat: Any, cohort: Path, whole: tuple[Path, Any], tmp_path: Path
+) -> None:
+    """Its file is another one by now: numbers and maps of it are those of the old one."""
+    out, slides = tmp_path / "out", tmp_path / "slides"
+    shutil.copytree(whole[0], out)
+    shutil.copytree(cohort.parent, slides)
+    (slides / "s2.tiff").write_bytes(b"not a slide")
+    done = scaat("run", "--manifest", slides / "cohort.csv", "--out", out, "--workers", 0,
+                 "--model", whole[0] / "model")  # fmt: skip
+    assert done.returncode == 3
+    row = statuses(out)["slide-2"]
+    assert (row["tile"], row["explain"]) == ("failed", "pending")
+    assert statuses(whole[0])["slide-2"]["n_patches"]
+    kept = {name for name, cell in row.items() if cell}
+    assert kept == {
+        "slide_id", "tile", "explain", "stitch", "export", "reason", "split", "patient",
+        "in_manifest",
+    }  # fmt: skip
+    page = (out / "overlays" / "index.html").read_text(encoding="utf-8")
+    assert "OF AN EARLIER RUN: the last run failed in tile" in page
+    assert "made anew since" not in page
+
+
 def test_the_terminal_says_which_measures_are_of_the_uncalibrated_model(
     whole: tuple[Path, Any],
 ) -> None:
