@@ -32,7 +32,7 @@ def make_manifest(
         str | None, typer.Option("--target", help="Column of STAMP's clini table to learn.")
     ] = None,
     splits: Annotated[
-        Path | None, typer.Option("--splits", help="CLAM's splits_K.csv: train, val, test.")
+        Path | None, typer.Option("--splits", help="CLAM's splits_K.csv, or splits_K_bool.csv.")
     ] = None,
     as_json: Json = False,
 ) -> None:

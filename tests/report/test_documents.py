@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 import pathology_scaat as ps
-from pathology_scaat.artifacts.checksums import CHECKSUM_KEY, write_checked_json
+from pathology_scaat.artifacts.checksums import CHECKSUM_KEY, without_checksum, write_checked_json
 from pathology_scaat.artifacts.run_record import write_run_record
 from pathology_scaat.artifacts.status import StatusTable
 from pathology_scaat.artifacts.status_columns import COLUMNS, STAGES
@@ -294,3 +294,27 @@ def test_the_crate_does_not_call_waiting_slides_a_completed_run(run_copy: Path) 
     assert action()["actionStatus"].endswith("CompletedActionStatus")
     StatusTable(run_copy).update("slide-0", "explain", "pending")
     assert action()["actionStatus"].endswith("FailedActionStatus")
+
+
+def test_subgroups_that_were_measured_are_not_called_unknown(run_copy: Path) -> None:
+    report(run_copy)
+    card = (run_copy / "report" / "model_card.md").read_text()
+    assert "no column of the manifest was asked for (--subgroups)" in card
+    value = json.loads((run_copy / "performance.json").read_text())
+    counts = {"Normal": 3, "Tumor": 1}
+    value["subgroups"] = {
+        "sex": {
+            "f": {"n_patients": 1, "counts": counts, "measurable": False},
+            "m": {"n_patients": 4, "counts": counts, "auroc": 0.75,
+                  "intervals_95": {"auroc": [0.5, 0.9]}},
+        }
+    }  # fmt: skip
+    write_checked_json(run_copy / "performance.json", without_checksum(value))
+    report(run_copy)
+    card = (run_copy / "report" / "model_card.md").read_text()
+    assert "sex f: 1 patient (Normal 3, Tumor 1), AUROC not measurable" in card
+    assert (
+        "sex m: 4 patients (Normal 3, Tumor 1), AUROC 0.750 (95 % interval 0.500 to 0.900)" in card
+    )
+    assert "knows no age" not in card
+    assert "sex m: 4 patients" in (run_copy / "report" / "checklist.md").read_text()

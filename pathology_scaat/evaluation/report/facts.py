@@ -268,6 +268,24 @@ def measures(files: RunFiles) -> list[Fact]:
     return facts
 
 
+def subgroups(files: RunFiles) -> list[Fact]:
+    """Patients and AUROC by the values of columns that the run was asked to look at."""
+    facts = []
+    for column, groups in (files.get(PERFORMANCE, "subgroups") or {}).items():
+        for value, found in groups.items():
+            auroc = found.get("auroc")
+            ends = (found.get("intervals_95") or {}).get("auroc")
+            said = "AUROC not measurable" if auroc is None else f"AUROC {decimals(auroc)}"
+            if ends:
+                said += f" (95 % interval {decimals(ends[0])} to {decimals(ends[1])})"
+            elif auroc is not None:
+                said += " (no interval)"
+            counted = f"{_number(found['n_patients'], 'patient')} ({shown(found['counts'])})"
+            key = f"{PERFORMANCE}: subgroups.{column}"
+            facts.append(Fact(f"{column} {value}: {counted}, {said}", key))
+    return facts
+
+
 def intervals(files: RunFiles) -> list[Fact]:
     return files.fact(PERFORMANCE, "intervals", "intervals: {}")
 

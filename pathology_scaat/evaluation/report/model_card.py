@@ -132,7 +132,9 @@ def model_card(config: BundleConfig, files: RunFiles) -> str:
          "no run is beside the bundle"),
         ("Limits", f.limits(files), "a person must write them"),
         ("De-identification", f.identity(files), "there is no run.json"),
-        ("Subgroups and fairness", [], "the program knows no age, sex, origin or site of patients"),
+        ("Subgroups and fairness", f.subgroups(files),
+         "no column of the manifest was asked for (--subgroups); the program knows no age, sex, "
+         "origin or site of patients by itself"),
         ("Software", f.versions(files), "there is no run.json"),
     ]  # fmt: skip
     for title, facts, why in sections:
