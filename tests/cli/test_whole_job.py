@@ -216,6 +216,9 @@ def test_single_verbs_redo_only_what_a_setting_changes(scaat: Any, whole: tuple[
     assert done.returncode == 0, done.stderr
     assert "export: 3 done" in done.stdout
     assert scaat("verify", "--out", out).returncode == 0
+    # the sheet of all slides showed the maps before: it is no part of these results
+    assert "All at a glance" not in (out / "overlays" / "index.html").read_text(encoding="utf-8")
+    assert not (out / "overlays" / "contact_sheet.png").exists()
     done = scaat("stitch", "--out", out, "--ngff", "0.6")
     assert done.returncode == 2
     assert "ngff" in done.stderr

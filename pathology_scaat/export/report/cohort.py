@@ -85,5 +85,14 @@ def write_cohort(
     pictured = any(cohort.picture(r, "png", "figure") for r in cohort.records)
     if _is_current(cohort, cohort.fingerprint(title), pictured):
         return []
+    if not pictured:
+        _remove_earlier_sheet(cohort.overlay_dir)
     made = [write_contact_sheet(cohort)] if pictured else []
     return [*made, write_page(cohort, title)]
+
+
+def _remove_earlier_sheet(overlay_dir: Path) -> None:
+    """Remove the sheet that the page before linked to: it shows maps that the page does not."""
+    sheet, page = overlay_dir / CONTACT_SHEET, overlay_dir / PAGE
+    if sheet.is_file() and page.is_file() and file_sha256(sheet) == stated_sheet(page):
+        sheet.unlink()

@@ -269,7 +269,7 @@ def write_page(cohort: ExportedCohort, title: str = "Evidence maps") -> Path:
         )
     sheet = cohort.overlay_dir / CONTACT_SHEET
     stated = ""
-    if sheet.is_file():
+    if sheet.is_file() and any(cohort.picture(r, "png", "figure") for r in cohort.records):
         stated = f'<meta name="contact-sheet" content="{file_sha256(sheet)}">'
     at_a_glance = f'<a href="{CONTACT_SHEET}">All at a glance</a>. ' if stated else ""
     count, failed = len(cohort.records), len(cohort.failed)
