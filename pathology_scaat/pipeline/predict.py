@@ -62,10 +62,7 @@ OF_CASES = (
     "slides count a case once a slide; those of patients are the ones to read."
 )
 
-OF_ALL_AFTER_FOLDS = (
-    "The model of all slides ('model') predicts now; before, those of the folds did, whose maps "
-    "stay and say no prediction of it."
-)
+OF_ALL_AFTER_FOLDS = "OUT/model predicts now; the maps of the folds' models say nothing of it."
 
 
 @dataclass(frozen=True)
