@@ -102,6 +102,8 @@ def explain(
     listener = logged(reporter, out, "explain")
     caution = map_caution(model_config.began, settings.method)
     report_and_keep((f"{caution}.",) if caution else (), out, "explain", listener)
+    engine = _engine_for(engine or EngineConfig(), device)
+    processes = _sharing_a_gpu(engine, device, len(todo))
     jobs = [
         ExplainJob(
             slide_id,
@@ -113,6 +115,7 @@ def explain(
             overwrite,
             None if slides is None else slides.get(slide_id),
             tuple(space.patches(other) for other in cases.get(slide_id, ())),
+            processes,
         )
         for slide_id in todo
     ]
@@ -122,7 +125,7 @@ def explain(
         explain_job,
         jobs,
         [job.out_path for job in jobs],
-        _engine_for(engine or EngineConfig(), device),
+        engine,
         StatusTable(out),
         listener,
         facts=_facts,
@@ -140,6 +143,16 @@ def _engine_for(engine: EngineConfig, device: str) -> EngineConfig:
     if not gpus:
         return engine
     return engine.model_copy(update={"workers": gpus * processes_on_gpu(device)})
+
+
+def _sharing_a_gpu(engine: EngineConfig, device: str, n_jobs: int) -> int | None:
+    """Processes that will explain on each GPU; None where other machines decide that."""
+    if engine.scheduler or engine.cluster:
+        return None
+    gpus = gpu_count(device)
+    if not gpus or engine.workers is None:
+        return 1
+    return -(-min(max(engine.workers, 1), n_jobs) // gpus)
 
 
 def _facts(result: ExplainResult) -> dict[str, float | None]:
