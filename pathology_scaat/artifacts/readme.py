@@ -12,7 +12,7 @@ FILE_NAME = "README.txt"
 TEXT = """\
 What is in this folder
 ======================
-It was made by "scaat". Open first, in a browser:
+It was made by "scaat". Open first, in a browser, once slides are exported:
 
     overlays/index.html      all slides with their maps
 
@@ -22,7 +22,8 @@ Measure > Show measurement maps; press F to fill the tiles.
 The folders and files (a run that was not finished, or was asked for less, has not all of them)
 ----------------------------------------------------------------------------------------
 slides.csv       one line for each slide: which stage is done, and why a slide failed
-run.json         the settings; "scaat run run.json" runs them again
+run.json         the settings of the last run; to run them again:
+                 "scaat run run.json --manifest TABLE --out NEWFOLDER"
 run.log          what was done and how long it took; times are since the command began
 notes.json       what was assumed, and what you should know
 overlays/        maps for people and for QuPath: pages, pictures, GeoJSON, OME-TIFF
@@ -31,7 +32,7 @@ saliency/        the same by patch, before it was put together
 patches/         where the patches lie; their pixels too (large) where a model was trained
 tissue/          what was taken for tissue, as pictures to look at
 model/           the trained model with its settings; "scaat run --model" applies it
-folds/           the models of a cross-validation
+folds/           the models of a cross-validation; a model/ beside them is of another run
 predictions.csv  what the model says of each slide; predictions_patients.csv: of each patient
 performance.*    how often that is right, and on which slides that was tried
 evaluation/      the trust card of "scaat evaluate": how far the maps can be trusted

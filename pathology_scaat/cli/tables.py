@@ -12,7 +12,7 @@ from pathology_scaat.cli.app import app
 from pathology_scaat.cli.common import needed
 from pathology_scaat.cli.output import Json, put_values, stderr, stdout
 from pathology_scaat.cli.output import note as add_note
-from pathology_scaat.errors import BatchError, UsageError
+from pathology_scaat.errors import BatchError, ManifestError, UsageError
 
 MOST_LABELS = 10
 """Labels that are printed with their counts."""
@@ -32,15 +32,16 @@ def make_manifest(
         str | None, typer.Option("--target", help="Column of STAMP's clini table to learn.")
     ] = None,
     splits: Annotated[
-        Path | None, typer.Option("--splits", help="CLAM's splits_K.csv: train, val, test.")
+        Path | None, typer.Option("--splits", help="CLAM's splits_K.csv, or splits_K_bool.csv.")
     ] = None,
     as_json: Json = False,
 ) -> None:
     """Make a manifest from the tables of CLAM or STAMP; nothing is left out unsaid."""
     from collections import Counter
 
-    from pathology_scaat.cohort.manifest import manifest_text, write_manifest
+    from pathology_scaat.cohort.manifest import manifest_text, read_manifest, write_manifest
     from pathology_scaat.cohort.peer_tables import clam_manifest, stamp_manifest
+    from pathology_scaat.cohort.spelling import refuse_divided_patients
 
     if (slide_table is None) != (target is None):
         raise UsageError(
@@ -57,16 +58,28 @@ def make_manifest(
             f"--to {to.name}", "is there already and says something else",
             "give another name, or move it away",
         )  # fmt: skip
+    # A run would refuse it, but name the manifest.
+    refuse_divided_patients(found.rows, to.name if splits is None else splits.name)
+    was_there = to.exists()
     write_manifest(found, to)
-    for note in found.notes:
+    try:
+        read = read_manifest(to, needs_slides=False)
+    except ManifestError:
+        if not was_there:
+            to.unlink()
+        raise
+    for note in (*found.notes, *(f"{to.name}: {said}" for said in read.notes)):
         add_note(note)
-        stdout.print(note, markup=False, highlight=False)
+        stdout.print(note, markup=False, highlight=False, soft_wrap=True)
     put_values(manifest=to, n_slides=len(found.rows))
     labelled = sum(row.label is not None for row in found.rows)
     counts = Counter(row.label for row in found.rows if row.label is not None)
     put_values(n_labelled=labelled, labels=dict(counts))
     stdout.print(
-        f"{to}: {len(found.rows)} slides, {labelled} with a label", markup=False, highlight=False
+        f"{to}: {len(found.rows)} slide{'' if len(found.rows) == 1 else 's'}, {labelled} with a "
+        "label",
+        markup=False,
+        highlight=False,
     )
     for label, count in counts.most_common(MOST_LABELS):
         stdout.print(f"  {count} '{label}'", markup=False, highlight=False)

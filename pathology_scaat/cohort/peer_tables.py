@@ -18,6 +18,7 @@ from pathology_scaat.cohort.table import Table, read_table
 from pathology_scaat.errors import ManifestError
 
 NO_LABEL_WORDS = {"", "na", "n/a", "nan", "none", "null", "<na>"}
+TRUE_WORDS, FALSE_WORDS = {"true"}, {"false"}
 _FEATURE_ENDINGS = (".h5", ".pt", ".zarr")
 
 
@@ -75,15 +76,23 @@ def clam_manifest(table: Path, slides: Path, splits: Path | None = None) -> Mani
 
 
 def clam_splits(path: Path) -> dict[str, str]:
-    """Split of each slide by CLAM's ``splits_K.csv``.
+    """Split of each slide by CLAM's ``splits_K.csv``, or ``splits_K_bool.csv``.
 
     Raises
     ------
     ManifestError
-        If a column is missing or a slide is in two splits.
+        If a column is missing, a slide is in two splits, or the table holds counts.
     """
+    if path.stem.endswith("_descriptor"):
+        raise ManifestError(
+            path.name, "counts the slides of each class and names none", "give splits_K.csv"
+        )
     read = read_table(path)
     column = _columns(read, path.name, SPLITS)
+    cells_of = [[cells[column[split]].strip() for split in SPLITS] for cells in read.rows]
+    values = {cell.casefold() for cells in cells_of for cell in cells if not _says_nothing(cell)}
+    if values and values <= TRUE_WORDS | FALSE_WORDS and _has_names(read, column.values()):
+        return _marked_splits(read, column, path.name)
     found: dict[str, str] = {}
     for cells in read.rows:
         for split in SPLITS:
@@ -94,6 +103,26 @@ def clam_splits(path: Path) -> dict[str, str]:
                 raise ManifestError(
                     path.name, f"has slide '{slide}' in two splits", "keep it in one"
                 )
+    return found
+
+
+def _has_names(read: Table, columns: Iterable[int]) -> bool:
+    """Whether a table of marks names slides, in its first column."""
+    return 0 not in columns and all(cells[0].strip() for cells in read.rows)
+
+
+def _marked_splits(read: Table, column: Mapping[str, int], table_name: str) -> dict[str, str]:
+    """Split of each slide where a row is a slide and its split is marked ``True``."""
+    found: dict[str, str] = {}
+    for cells, line in zip(read.rows, read.lines, strict=True):
+        slide = cells[0].strip()
+        marked = [s for s in SPLITS if cells[column[s]].strip().casefold() in TRUE_WORDS]
+        if len(marked) > 1 or slide in found:
+            raise ManifestError(
+                f"{table_name}, line {line}", f"has slide '{slide}' twice", "keep it in one split"
+            )
+        if marked:
+            found[slide] = marked[0]
     return found
 
 
@@ -122,8 +151,12 @@ def stamp_manifest(clini: Path, slide_table: Path, slides: Path, target: str) ->
     clinical = read_table(clini)
     columns = _columns(clinical, clini.name, ("PATIENT", target))
     label_of: dict[str, str] = {}
+    n_nameless = 0
     for cells, line in zip(clinical.rows, clinical.lines, strict=True):
         patient, label = cells[columns["PATIENT"]].strip(), cells[columns[target]].strip()
+        if not patient:
+            n_nameless += 1  # rows without a name are not one patient
+            continue
         if label_of.setdefault(patient, label) != label:
             raise ManifestError(
                 f"{clini.name}, line {line}",
@@ -133,13 +166,16 @@ def stamp_manifest(clini: Path, slide_table: Path, slides: Path, target: str) ->
     listed = read_table(slide_table)
     column = _columns(listed, slide_table.name, ("PATIENT", "FILENAME"))
     files = _files_by_stem(slides)
-    rows, n_unknown, n_unlabelled = [], 0, 0
+    rows, n_unknown, n_unlabelled, n_alone = [], 0, 0, 0
     named: list[str] = []
     without = dict.fromkeys(label_of)
     for cells, line in zip(listed.rows, listed.lines, strict=True):
         patient = cells[column["PATIENT"]].strip()
         named.append(_stem(cells[column["FILENAME"]].strip()))
         without.pop(patient, None)
+        if not patient:
+            n_alone += 1
+            continue
         if patient not in label_of:
             n_unknown += 1
             continue
@@ -155,6 +191,10 @@ def stamp_manifest(clini: Path, slide_table: Path, slides: Path, target: str) ->
             slide_table.name, f"has no slide of a patient with a value of {target}", "check both"
         )
     notes = []
+    if n_nameless:
+        notes.append(f"{n_nameless} row(s) of {clini.name} without a PATIENT: left out")
+    if n_alone:
+        notes.append(f"{n_alone} slide(s) without a PATIENT in {slide_table.name}: left out")
     if n_unknown:
         notes.append(f"{n_unknown} slide(s) of patients that {clini.name} does not name: left out")
     if n_unlabelled:

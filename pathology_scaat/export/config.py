@@ -41,9 +41,7 @@ class ExportConfig(BaseModel):
     max_regions: int = Field(
         default=300, ge=0, le=2000, description="Most annotations in a GeoJSON; largest are kept."
     )
-    region_mpp: float = Field(
-        default=8.0, gt=0, description="µm/px at which high-saliency regions are outlined."
-    )
+    region_mpp: float = Field(default=8.0, gt=0, description="µm/px at which regions are outlined.")
     drawn: Literal["evidence", "saliency"] = Field(
         default="evidence",
         description="Map that is drawn first and that regions are cut from; the other one's values "

@@ -135,7 +135,7 @@ class Context:
         )  # fmt: skip
         if found.n_left_out:
             self.notes.append(
-                f"{found.n_left_out} of {found.n_found} high-saliency regions left out "
+                f"{found.n_left_out} of {found.n_found} regions of high {found.drawn} left out "
                 f"(the largest {len(found.regions)} are kept)"
             )
         return found

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from pathology_scaat.artifacts.output_folder import Workspace
+from pathology_scaat.artifacts.output_names import PAGE
 from pathology_scaat.artifacts.status import StatusTable
 from pathology_scaat.artifacts.status_columns import STAGES
+from pathology_scaat.errors import ExportError
 from pathology_scaat.pipeline.disagreement import disagreement_words
+from pathology_scaat.pipeline.reporting import Reporter
 
 CARD = "evaluation/trust_card.md"
 """Where ``scaat evaluate`` puts the trust card, in the output folder."""
@@ -29,16 +33,17 @@ def write_cohort_page(out: Path) -> None:
     failed = [
         FailedSlide(row["slide_id"], stage, row["reason"])
         for row in status.failed()
+        if row["in_manifest"] != "no"  # it was not the last run that failed with it
         for stage in STAGES
         if row[stage] == "failed"
     ]
     earlier = {slide.slide_id: f"the last run failed in {slide.stage}" for slide in failed}
-    # Tiled, explained or stitched since: what lies there was made of something else.
-    earlier |= {
-        row["slide_id"]: "what it was made of was made anew since; export it again"
-        for row in status.rows()
-        if row["export"] == "pending" and row["tile"] != "pending"
-    }
+    # Tiled, trained, explained or stitched since: what lies there was made of something else.
+    for row in status.rows():
+        waiting = [stage for stage in STAGES[1:] if row[stage] == "pending"]
+        if waiting and row["tile"] != "pending":
+            why = f"what it was made of was made anew since; {waiting[0]} it again"
+            earlier.setdefault(row["slide_id"], why)
     earlier |= dict.fromkeys(status.not_in_manifest(), "not in the manifest of the last run")
     write_cohort(
         Workspace(out).overlays,
@@ -46,5 +51,25 @@ def write_cohort_page(out: Path) -> None:
         earlier=earlier,
         slide_notes=status.column("notes"),
         card=f"../{CARD}" if (out / CARD).is_file() else None,
+        card_of=_model_of_card(out),
         differences=disagreement_words(out),
     )
+
+
+def renew_cohort_page(out: Path, reporter: Reporter) -> None:
+    """Write the page anew where there is one, since what it says has changed."""
+    if not (Workspace(out).overlays / PAGE).is_file():
+        return
+    try:
+        write_cohort_page(out)
+    except ExportError as error:
+        reporter.note(f"The page of all slides could not be renewed: {error}")
+
+
+def _model_of_card(out: Path) -> str:
+    """Fingerprint of the model that the trust card is of; empty where nobody knows."""
+    try:
+        found = json.loads((out / CARD).with_suffix(".json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return ""
+    return str(found.get("model_fingerprint", "")) if isinstance(found, dict) else ""

@@ -96,21 +96,23 @@ def write_contributions(
 
 
 def _off_the_slide(file: FeatureFile, slide: Path | None) -> str:
-    if slide is None or file.coords_px is None or not len(file.coords_px):
+    if file.coords_px is None or not len(file.coords_px):
+        return ""
+    low, high = file.coords_px.min(axis=0), file.coords_px.max(axis=0)
+    reach = f"{file.slide_id}: coordinates reach from {low[0]}, {low[1]} to {high[0]}, {high[1]} px"
+    why = "the features are of another scan, or of another level; no tiles are written."
+    if low.min() < 0:
+        return f"{reach}, and a slide begins at 0, 0: {why}"
+    if slide is None:
         return ""
     try:
         with open_slide(slide) as opened:
             size = opened.info.size_px
     except SlideError:
         return ""
-    low, high = file.coords_px.min(axis=0), file.coords_px.max(axis=0)
-    if low.min() >= 0 and high[0] < size.width and high[1] < size.height:
+    if high[0] < size.width and high[1] < size.height:
         return ""
-    return (
-        f"{file.slide_id}: coordinates reach to {high[0]}, {high[1]} px, and the slide is "
-        f"{size.width} x {size.height}: the features are of another scan, or of another level; "
-        "no tiles are written."
-    )
+    return f"{reach}, and the slide is {size.width} x {size.height}: {why}"
 
 
 def _tiles(

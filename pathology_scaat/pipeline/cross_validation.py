@@ -20,10 +20,12 @@ from pathology_scaat.pipeline.label_source import (
     labelled_slides,
 )
 from pathology_scaat.pipeline.members import FoldModel
+from pathology_scaat.pipeline.new_model import results_are_of_before
 from pathology_scaat.pipeline.reporting import Reporter, Silent, train_reported
 from pathology_scaat.pipeline.train import learn, training_slides
 from pathology_scaat.training import TrainConfig, TrainingSlide
 from pathology_scaat.training.bundle_reading import read_bundle_config
+from pathology_scaat.training.run_bundles import bundle_fingerprint
 
 
 @dataclass(frozen=True)
@@ -145,15 +147,17 @@ def train_folds(
         If a fold leaves fewer than two classes to train on; it is named.
     """
     space = Workspace(out)
-    models = []
+    models: list[FoldModel] = []
+    renewed: set[str] = set()
     for fold in range(plan.n_folds):
-        stage = f"train fold {fold + 1} of {plan.n_folds}"
+        stage = f"train fold {fold} ({fold + 1} of {plan.n_folds})"
         path = space.fold_model(fold)
         path.parent.mkdir(parents=True, exist_ok=True)
         training = partial(
             learn, plan.of_fold(fold), path, settings, plan.by_slide, device, seed,
             overwrite=overwrite,
         )  # fmt: skip
+        before = bundle_fingerprint(path)
         try:
             result = train_reported(training, path, stage, reporter)
         except TrainingError as error:
@@ -163,6 +167,10 @@ def train_folds(
         for note in result.notes:
             reporter.note(f"fold {fold}: {note}")
         models.append(FoldModel(fold, path, plan.splits(fold)))
+        if result.model_fingerprint != before:
+            renewed |= set(plan.tested_in(models[-1]))
+    if renewed:
+        results_are_of_before(out, reporter, renewed)
     return tuple(models)
 
 

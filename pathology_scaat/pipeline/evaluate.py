@@ -19,6 +19,7 @@ from pathology_scaat.evaluation.protocol import ProtocolConfig
 from pathology_scaat.evaluation.trust_card import TrustCard
 from pathology_scaat.execution.engine import EngineConfig
 from pathology_scaat.pipeline.class_table import class_table_notes
+from pathology_scaat.pipeline.cohort_page import renew_cohort_page
 from pathology_scaat.pipeline.config import read_yaml, validation_error
 from pathology_scaat.pipeline.data_years import with_years
 from pathology_scaat.pipeline.preflight import check_device
@@ -121,7 +122,7 @@ def evaluate(
     claim_output(out)
     listener = logged(reporter, out, "evaluate")
     cohort = load_cohort(manifest) if manifest is not None else None
-    return evaluate_run(
+    card = evaluate_run(
         out,
         model=model,
         config=_as_explained(config, out, model or Workspace(out).model),
@@ -134,6 +135,8 @@ def evaluate(
         engine=engine,
         announce=listener.note,
     )
+    renew_cohort_page(out, listener)  # it links to the card
+    return card
 
 
 def load_compare_config(path: Path | None, seeds: Sequence[int] | None = None) -> CompareConfig:

@@ -109,6 +109,8 @@ def explain(
             f"Not compiled: '{method}' looks at single layers (--method gradient does not)."
         )
     report_and_keep(notes, out, "explain", listener)
+    engine = _engine_for(engine or EngineConfig(), device)
+    processes = _sharing_a_gpu(engine, device, len(todo))
     jobs = [
         ExplainJob(
             slide_id,
@@ -120,6 +122,7 @@ def explain(
             overwrite,
             None if slides is None else slides.get(slide_id),
             tuple(space.patches(other) for other in cases.get(slide_id, ())),
+            processes,
         )
         for slide_id in todo
     ]
@@ -129,7 +132,7 @@ def explain(
         explain_job,
         jobs,
         [job.out_path for job in jobs],
-        _engine_for(engine or EngineConfig(), device),
+        engine,
         StatusTable(out),
         listener,
         facts=_facts,
@@ -147,6 +150,16 @@ def _engine_for(engine: EngineConfig, device: str) -> EngineConfig:
     if not gpus:
         return engine
     return engine.model_copy(update={"workers": gpus * processes_on_gpu(device)})
+
+
+def _sharing_a_gpu(engine: EngineConfig, device: str, n_jobs: int) -> int | None:
+    """Processes that will explain on each GPU; None where other machines decide that."""
+    if engine.scheduler or engine.cluster:
+        return None
+    gpus = gpu_count(device)
+    if not gpus or engine.workers is None:
+        return 1
+    return -(-min(max(engine.workers, 1), n_jobs) // gpus)
 
 
 def _facts(result: ExplainResult) -> dict[str, float | None]:

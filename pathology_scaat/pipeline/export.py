@@ -149,13 +149,14 @@ def in_words(
 
 
 def with_prediction(facts: ModelWords, said: SlideWords | None) -> ModelWords:
-    """A model's facts with its own prediction of a slide; another model's is left out."""
+    """A model's facts with its own prediction of a slide.
+
+    Another model's prediction is of the maps of that model: of a fold's, or of one that was given.
+    """
     if said is None:
         return facts
-    if not facts.model_fingerprint:  # models of folds: none is the run's
-        return ModelWords(said.model, prediction=said.text)
     if not facts.model_fingerprint.startswith(said.model):
-        return facts
+        return replace(facts, otherwise=ModelWords(said.model, prediction=said.text))
     return replace(facts, prediction=said.text)
 
 

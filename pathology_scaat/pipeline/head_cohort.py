@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -87,7 +88,20 @@ def read_feature_cohort(
     others = sorted(set(held) - set(files))
     if others:
         notes.append(f"{len(others)} file(s) of features are of no slide of the table.")
+    notes += mixed_patches(files.values())
     return FeatureCohort(table, manifest, files, tuple(notes))
+
+
+def mixed_patches(files: Iterable[FeatureFile]) -> tuple[str, ...]:
+    """That features are of patches of several sizes, where the files say so."""
+    found = Counter(file.patch_words for file in files if file.patch_words)
+    if len(found) < 2:
+        return ()
+    said = "; ".join(f"{n} of {words}" for words, n in found.most_common())
+    return (
+        f"The files of features state patches of several sizes ({said}): a patch does not show the "
+        "same everywhere; give features of one size and magnification.",
+    )
 
 
 def refuse_copied_features(*cohorts: FeatureCohort) -> None:

@@ -38,6 +38,7 @@ from pathology_scaat.pipeline.head_targets import head_folders, refuse_slide_mod
 from pathology_scaat.pipeline.members import calibrations, joint_rule
 from pathology_scaat.pipeline.predict import Gathered, PredictReport, publish
 from pathology_scaat.pipeline.reporting import Reporter, Silent
+from pathology_scaat.training.bundle_quality import LEARNT_FROM_PAINTED, OF_PAINTED_SLIDES
 from pathology_scaat.training.heads.bundle import HeadBundle, load_head
 from pathology_scaat.training.heads.data import FeatureBag
 
@@ -202,7 +203,7 @@ def _predict_one(folder: Path, members: tuple[Member, ...], asked: _Asked) -> He
     }
     scored = score_bags(folder, members, bags, frozenset(external), slides, asked.listener)
     asked.listener.end("predict")
-    notes += scored.notes
+    notes += [*scored.notes, *painted_notes(members)]
     if not measured:
         notes.append(f"The tables have no column {config.target.column}: nothing is measured.")
     groups = {column: _by_bag(bags, value_of) for column, value_of in asked.subgroups.items()}
@@ -216,6 +217,15 @@ def _predict_one(folder: Path, members: tuple[Member, ...], asked: _Asked) -> He
             folder, records.n_predicted, survival=records.main, external=records.external
         )
     return _classes(folder, members, scored, notes, groups, asked)
+
+
+def painted_notes(members: Sequence[Member]) -> list[str]:
+    """That heads learnt from features of painted slides, as a sentence."""
+    n = sum(LEARNT_FROM_PAINTED in one.bundle.config.notes for one in members)
+    if not n:
+        return []
+    return [LEARNT_FROM_PAINTED if len(members) == 1 else
+            f"{n} of the {len(members)} heads {OF_PAINTED_SLIDES}."]  # fmt: skip
 
 
 def _is_slide(path: Path) -> bool:
@@ -277,6 +287,9 @@ def _classes(
         both,
         n_models=len(members),
         ordered=config.target.kind == "grades",
+        painted=frozenset(
+            _heading(one.bag) for one in scored.bags if any(f.painted for f in one.bag.files)
+        ),
     )
     report = publish(
         folder, gathered, notes=notes, folds=folds, prevalence=asked.prevalence,

@@ -153,7 +153,7 @@ def score_bags(
     reader = FeatureReader(0)
     found: list[Scored] = []
     notes: list[str] = []
-    n_squares = n_alone = n_together = n_without = 0
+    n_unplaced = n_alone = n_together = n_without = 0
     for bag in bags:
         for one in members:
             check_fit(bag, one.bundle)
@@ -192,13 +192,13 @@ def score_bags(
             written, problem = write_contributions(
                 folder / CONTRIBUTIONS, file, alone[rows], target, slides.get(file.slide_id)
             )
-            n_squares += written.squares
+            n_unplaced += not written.squares and not problem
             if problem:
                 notes.append(problem)
         listener.advance("predict")
-    if n_squares < n_alone:
+    if n_unplaced:
         notes.append(
-            f"{n_alone - n_squares} of {n_alone} slides have no contributions for QuPath: their "
+            f"{n_unplaced} of {n_alone} slides have no contributions for QuPath: their "
             "files do not say where patches lie and how large they are on level 0."
         )
     if n_together:

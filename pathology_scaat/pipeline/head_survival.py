@@ -24,7 +24,7 @@ from pathology_scaat.evaluation.performance.survival import (
 from pathology_scaat.pipeline.head_folds import Member
 from pathology_scaat.pipeline.head_scoring import Scored
 from pathology_scaat.pipeline.reporting import Reporter
-from pathology_scaat.training.bundle_quality import read_first
+from pathology_scaat.training.bundle_quality import painted_note, read_first
 
 RULE = (
     "a head on features: the sum of what the patches of a bag contribute, a log hazard; a bag is "
@@ -95,8 +95,13 @@ def publish_survival(
         how["external_rule"] = JOINT_RULE.format(n=len(members))
     said = [*notes, *([OWN_ZERO] if folds else [])]
     records = []
+    painted = {f.slide_id for one in scored for f in one.bag.files if f.painted}
+    of_models = said
     for own, stem in zip(sets, STEMS, strict=False):
         judged, words = _judged(own)
+        shown = {slide_id for risk in judged for slide_id in risk.slide_ids}
+        note = painted_note(len(shown & painted), len(shown))
+        said = [*([note] if note else []), *of_models]
         record = measure_risks(judged, words, subgroups=subgroups, seed=seed)
         looks = record_test(folder, words, record["predictions_fingerprint"]) if judged else 0
         record |= {"prediction": how, "earlier_looks_at_these_cases": looks, "notes": said,

@@ -12,12 +12,11 @@ from numpy.typing import NDArray
 
 from pathology_scaat.artifacts.checksums import write_sums
 from pathology_scaat.artifacts.output_folder import PREDICTIONS_NAME, SUMS_NAME, Workspace
-from pathology_scaat.artifacts.output_names import PAGE
 from pathology_scaat.artifacts.run_record import record_test
 from pathology_scaat.artifacts.status import StatusTable
 from pathology_scaat.cohort.external import with_external_test
 from pathology_scaat.cohort.manifest import Manifest
-from pathology_scaat.errors import BundleError, ExportError, UsageError
+from pathology_scaat.errors import BundleError, UsageError
 from pathology_scaat.evaluation.performance.predictions import (
     EXTERNAL,
     HOW_NAME,
@@ -39,7 +38,7 @@ from pathology_scaat.evaluation.performance.report_files import (
 )
 from pathology_scaat.evaluation.performance.slide_scores import CASE_RULE
 from pathology_scaat.evaluation.performance.who_counts import why_not_measured
-from pathology_scaat.pipeline.cohort_page import write_cohort_page
+from pathology_scaat.pipeline.cohort_page import renew_cohort_page
 from pathology_scaat.pipeline.disagreement import DISAGREEMENT, where_apart, write_disagreement
 from pathology_scaat.pipeline.members import (
     STAGE,
@@ -56,11 +55,14 @@ from pathology_scaat.pipeline.reporting import Reporter
 from pathology_scaat.pipeline.run_log import logged
 from pathology_scaat.pipeline.tile import load_cohort
 from pathology_scaat.training.bundle_reading import read_bundle_config
+from pathology_scaat.training.run_bundles import bundle_of_results, fold_bundles
 
 OF_CASES = (
     "Each slide has the prediction of its case, all slides of the patient together: figures of "
     "slides count a case once a slide; those of patients are the ones to read."
 )
+
+OF_ALL_AFTER_FOLDS = "OUT/model predicts now; the maps of the folds' models say nothing of it."
 
 
 @dataclass(frozen=True)
@@ -147,7 +149,10 @@ def predict(
         raise UsageError("--out", "has no result of 'scaat tile'", "run that stage first")
     recorded = {s: EXTERNAL if s in outside else split for s, split in _splits(out).items()}
     ones = list(folds or [FoldModel(None, m, None) for m in models])
-    ones = ones or [_trained_here(space, recorded)]
+    if not ones:
+        ones = [_trained_here(space, recorded)]
+        if bundle_of_results(out) != space.model:
+            listener.note(OF_ALL_AFTER_FOLDS)
     found = _gather(ones, cohort, outside, space, device, listener)
     differ = write_disagreement(
         out / DISAGREEMENT, space, found.disagreement, found.apart, found.positive, found.n_models,
@@ -161,11 +166,7 @@ def predict(
         out, found, notes=notes, folds=bool(folds),
         prevalence=prevalence, subgroups=subgroups, seed=seed, listener=listener,
     )  # fmt: skip
-    if (space.overlays / PAGE).is_file():  # it links to where models differ
-        try:
-            write_cohort_page(out)
-        except ExportError as error:
-            listener.note(f"The page of all slides could not be renewed: {error}")
+    renew_cohort_page(out, listener)  # it links to where models differ
     return report
 
 
@@ -379,10 +380,7 @@ def predicting_bundles(out: Path, models: Sequence[Path], ensemble: bool) -> lis
     UsageError
         If both are asked for, there are no folds, or there is neither a model nor a fold.
     """
-    folds = sorted(
-        (p / "model" for p in (out / "folds").glob("*") if (p / "model").is_dir()),
-        key=lambda p: (len(p.parent.name), p.parent.name),
-    )
+    folds = list(fold_bundles(out))
     if ensemble:
         if models:
             raise UsageError("--ensemble", "takes the models of the folds", "leave --model out")

@@ -320,6 +320,7 @@ def _by_folds(
         explained.done += part.done
         explained.skipped += part.skipped
         explained.failed.update(part.failed)
+        explained.warnings.update(part.warnings)
     report.predicted = predict(
         config.out,
         manifest=cohort,

@@ -16,7 +16,7 @@ from pathology_scaat.artifacts.leftovers import sweep_leases, sweep_partials
 from pathology_scaat.artifacts.output_folder import Workspace, claim_output
 from pathology_scaat.artifacts.redaction import reason_for
 from pathology_scaat.artifacts.status import StatusTable
-from pathology_scaat.artifacts.status_columns import STAGES, Stage, StatusChange
+from pathology_scaat.artifacts.status_columns import STAGES, Fact, Stage, StatusChange
 from pathology_scaat.artifacts.status_writer import StatusWriter
 from pathology_scaat.errors import LeaseError, ScaatError, UsageError
 from pathology_scaat.execution.engine import Beside, EngineConfig, LostError, map_jobs
@@ -24,6 +24,17 @@ from pathology_scaat.pipeline.reporting import Reporter, StageReport
 from pathology_scaat.pipeline.run_log import LoggingReporter
 from pathology_scaat.system.names import did_you_mean, shown_names
 from pathology_scaat.system.processes import usable_cores
+
+_OF_A_MODEL = ("unlike_training", "predicted", "probabilities", "uncertainty", "refer")
+FACTS_OF: Mapping[Stage, tuple[str, ...]] = {
+    "tile": (
+        "n_patches", "n_unreadable", "n_labelled", "mpp", "mpp_source", "reader", "notes",
+        *_OF_A_MODEL,
+    ),
+    "explain": _OF_A_MODEL,
+}  # fmt: skip
+"""What a stage, or a later one, tells of a slide: of one that fails in it that is not known any
+more, for what is there is of an earlier run."""
 
 CHECKS_OF_A_PROCESS = 100
 """Artifacts that are there already, for which a process of its own is worth its start."""
@@ -135,7 +146,8 @@ class StageRecorder:
         log_failure(self._status.path.parent, self.report.stage, slide_id, error)
         if isinstance(self._reporter, LoggingReporter):
             self._reporter.failed(self._stage, slide_id, reason_for(error))
-        own: StatusChange = (slide_id, self._stage, "failed", reason_for(error), {})
+        nothing: dict[str, Fact] = dict.fromkeys(FACTS_OF.get(self._stage, ()), "")
+        own: StatusChange = (slide_id, self._stage, "failed", reason_for(error), nothing)
         self._writer.add([*self._outdated(slide_id), own])
         self._advance()
 

@@ -264,7 +264,8 @@ def tile_cohort(
     )
     if relabelled:
         reporter.note(
-            f"{len(relabelled)} slide(s) got new labels, since annotations or classes changed; "
-            "their patches are as they were"
+            f"the labels of {len(relabelled)} slide{'' if len(relabelled) == 1 else 's'} were read "
+            "anew, since annotations, classes or the manifest's labels changed; the patches are as "
+            "they were"
         )
     return report

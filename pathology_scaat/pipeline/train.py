@@ -30,6 +30,7 @@ from pathology_scaat.pipeline.label_source import (
     label_source,
     labelled_slides,
 )
+from pathology_scaat.pipeline.new_model import results_are_of_before
 from pathology_scaat.pipeline.preflight import check_training
 from pathology_scaat.pipeline.reporting import Reporter, train_noted
 from pathology_scaat.pipeline.run_log import logged
@@ -42,6 +43,7 @@ from pathology_scaat.training import (
     TrainResult,
 )
 from pathology_scaat.training.positive_class import positive_class
+from pathology_scaat.training.run_bundles import bundle_fingerprint
 
 FEATURES = "features"
 """Folder beside the patches where features of an encoder that is not trained are kept."""
@@ -346,7 +348,8 @@ def train(
     for note in cohort.notes:
         listener.note(note)
     model = Workspace(out).model
-    return train_noted(
+    before = bundle_fingerprint(model)
+    result = train_noted(
         partial(learn, slides, model, settings, by_slide, device, seed, overwrite=overwrite),
         model,
         out,
@@ -354,3 +357,6 @@ def train(
         notes,
         listener,
     )
+    if result.model_fingerprint != before:
+        results_are_of_before(out, listener)
+    return result

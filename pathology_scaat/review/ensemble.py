@@ -25,6 +25,7 @@ from pathology_scaat.training.bags.model import BagModel
 from pathology_scaat.training.bags.predict import bag_logits, encode
 from pathology_scaat.training.bundle import ModelBundle, load_bundle
 from pathology_scaat.training.bundle_reading import read_bundle_config
+from pathology_scaat.training.run_bundles import fold_bundles
 
 MOST_PATCHES = 64
 """Of a region, evenly spread over it."""
@@ -54,9 +55,8 @@ def members_of(out: Path, meta: SaliencyStoreMeta) -> tuple[Member, ...]:
 
     Those of other classes, patches or µm/px are left out: their word is about something else.
     """
-    folders = sorted((out / "folds").glob("*/model"), key=lambda p: (len(p.parent.name), p))
     found = []
-    for folder in folders[:MOST_MODELS]:
+    for folder in fold_bundles(out)[:MOST_MODELS]:
         try:
             config = read_bundle_config(folder)
         except BundleError:

@@ -14,9 +14,11 @@ from pathology_scaat.export.model_facts import ModelFacts
 from pathology_scaat.system.rounding import decimals
 from pathology_scaat.training.bundle_config import BundleConfig, model_fingerprint
 from pathology_scaat.training.bundle_reading import read_bundle_config
+from pathology_scaat.training.run_bundles import bundle_of_results
 
 PERFORMANCE = "performance.json"
-PREDICTED_HOW = "predictions.json"
+HOW = "predictions.json"
+OTHERS_PREDICTED = "another model than this one has predicted: run 'scaat predict' again"
 TRUST_CARD = "evaluation/trust_card.json"
 NO_INTERVAL = "bootstrap samples of the patients do not differ, or most have one class only"
 ONE_SEED = (
@@ -44,14 +46,17 @@ def model_card(out: Path, model: Path | None = None) -> dict[str, Any]:
         and ``fingerprint`` where the model is at hand; ``problem`` where it is not.
     """
     try:
-        config = read_bundle_config(model or Workspace(out).model)
+        config = read_bundle_config(model or bundle_of_results(out) or Workspace(out).model)
     except ScaatError as error:
         problem = redact(f"the model is not here: {error.problem}")
-        return {"problem": problem, "facts": _performance(out), "warnings": _read_first(out)}
+        measured = read_json(out / PERFORMANCE)
+        warnings = _read_first(measured)
+        return {"problem": problem, "facts": _performance(measured), "warnings": warnings}
     fingerprint = model_fingerprint(config)
+    measured, predicted = (_of_model(out / name, fingerprint) for name in (PERFORMANCE, HOW))
     facts = ModelFacts.of_json(config.facts(""), fingerprint)
     warnings = [facts.warning] if facts.warning else []
-    warnings += [said for said in _read_first(out) if said != facts.warning]
+    warnings += [said for said in _read_first(measured) if said != facts.warning]
     rows = [
         ["model", f"{fingerprint[:12]}: {config.backbone}, trained with {config.trained_by}"],
         ["classes", ", ".join(config.class_names)],
@@ -60,8 +65,8 @@ def model_card(out: Path, model: Path | None = None) -> dict[str, Any]:
         ["probabilities of patches", "calibrated" if config.is_calibrated else "not calibrated"],
         *([["terms of its weights", config.terms]] if config.terms else []),
         ["quality of patches", _quality(config, facts)],
-        *_performance(out),
-        ["probabilities of slides", _calibration_of_slides(out)],
+        *_performance(measured),
+        ["probabilities of slides", _calibration_of_slides(predicted)],
         ["slides", facts.slides],
         ["age of its data", facts.age],
         ["spread over seeds", ONE_SEED],
@@ -75,9 +80,19 @@ def model_card(out: Path, model: Path | None = None) -> dict[str, Any]:
     }
 
 
-def _calibration_of_slides(out: Path) -> str:
+def _of_model(path: Path, fingerprint: str) -> dict[str, Any]:
+    """What a file says of a model's predictions; that it is of others only, where it is."""
+    found = read_json(path)
+    models = found.get("models", (found.get("prediction") or {}).get("models"))
+    named = {one.get("fingerprint") for one in models or () if isinstance(one, dict)}
+    return {"of_others": True} if named and fingerprint not in named else found
+
+
+def _calibration_of_slides(predicted: dict[str, Any]) -> str:
     """Whether what is said of whole slides is calibrated; that of patches may be and this not."""
-    return str(read_json(out / PREDICTED_HOW).get("calibration") or "not known to be calibrated")
+    if predicted.get("of_others"):
+        return f"not known: {OTHERS_PREDICTED}"
+    return str(predicted.get("calibration") or "not known to be calibrated")
 
 
 def _quality(config: BundleConfig, facts: ModelFacts) -> str:
@@ -88,15 +103,16 @@ def _quality(config: BundleConfig, facts: ModelFacts) -> str:
     return facts.quality
 
 
-def _read_first(out: Path) -> list[str]:
+def _read_first(measured: dict[str, Any]) -> list[str]:
     """What no figure of slides is to be read without."""
-    found = read_json(out / PERFORMANCE).get("read_first")
+    found = measured.get("read_first")
     return [said for said in found if isinstance(said, str)] if isinstance(found, list) else []
 
 
-def _performance(out: Path) -> list[list[str]]:
+def _performance(found: dict[str, Any]) -> list[list[str]]:
     """AUROC of slides and patients with intervals; what is not there is stated to be unknown."""
-    found = read_json(out / PERFORMANCE)
+    if found.get("of_others"):
+        return [["quality of slides", f"not known: {OTHERS_PREDICTED}"]]
     levels = found.get("levels")
     if not isinstance(levels, dict):
         return [["quality of slides", "not known: no labelled held-out slides were predicted"]]

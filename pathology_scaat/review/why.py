@@ -39,6 +39,7 @@ from pathology_scaat.training.bundle_reading import read_bundle_config
 from pathology_scaat.training.data import PatchTable
 from pathology_scaat.training.neighbours import VOTERS, NeighbourIndex, short_key
 from pathology_scaat.training.references import features_of
+from pathology_scaat.training.run_bundles import fold_bundles
 
 SHOWN = 3
 """Neighbours of a class that are shown."""
@@ -281,7 +282,7 @@ class RegionExplainer:
         with self._lock:
             if fingerprint not in self._loaded:
                 candidates = [self.model] if self.model else [Workspace(self.out).model]
-                candidates += sorted((self.out / "folds").glob("*/model"))
+                candidates += fold_bundles(self.out)
                 for path_of_model in candidates:
                     try:
                         if model_fingerprint(read_bundle_config(path_of_model)) != fingerprint:

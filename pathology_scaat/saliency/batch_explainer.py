@@ -72,6 +72,9 @@ class BatchExplainer:
     ----------
     at_once : int or None
         Patches that go to the device together; halved, and kept so, where its memory is short.
+    processes : int or None
+        Processes that share the GPU's memory with this one, itself counted; None where nobody
+        said: then as many as this machine would start.
     """
 
     def __init__(
@@ -93,6 +96,7 @@ class BatchExplainer:
         self.device = device
         self.multi_label = multi_label
         self.at_once: int | None = None
+        self.processes: int | None = None
         self.to_device = ToDevice(device)
 
     def look(
@@ -176,7 +180,8 @@ class BatchExplainer:
             pending.result()
         each = max((torch.cuda.max_memory_allocated(device) - before) / PROBE, 1.0)
         torch.cuda.empty_cache()  # what others have freed counts as free
-        room = torch.cuda.mem_get_info(device)[0] * MEMORY_SHARE / processes_on_gpu(str(device))
+        sharing = self.processes or processes_on_gpu(str(device))
+        room = torch.cuda.mem_get_info(device)[0] * MEMORY_SHARE / sharing
         fitting = int(room / each)
         size = CPU_BATCH
         while size * 2 <= min(fitting, GPU_BATCH):

@@ -113,6 +113,7 @@ def explain_slide(
     progress: Progress | None = None,
     slide: TileJob | None = None,
     case: Sequence[Path] = (),
+    processes: int | None = None,
 ) -> ExplainResult:
     """Compute the saliency and the class probabilities of every patch of a slide.
 
@@ -137,6 +138,8 @@ def explain_slide(
     case : sequence of Path
         Patch stores, with pixels, of the other slides of the case, where the model's bags are
         cases: the score that is explained is that of all of them together.
+    processes : int, optional
+        Processes that share the GPU with this one, itself counted, and so its memory.
 
     Returns
     -------
@@ -188,7 +191,7 @@ def explain_slide(
         Path(bundle_path), plan.model_print, str(chosen), plan.parameters["precision"],
         compiled_batch(plan.config, chosen),
     )  # fmt: skip
-    job = _Explaining(plan, bundle, chosen, out_path, progress, others)
+    job = _Explaining(plan, bundle, chosen, out_path, progress, others, processes)
     try:
         return job.run(store, slide, started)
     except UnreadablePatchesError as found:
@@ -231,8 +234,9 @@ class _Explaining:
         out_path: Path,
         progress: Progress | None,
         case: Sequence[PatchStore],
+        processes: int | None,
     ) -> None:
-        self._case = case
+        self._case, self._processes = case, processes
         self._plan, self._bundle, self._device = plan, bundle, device
         self._out_path, self._progress = out_path, progress
         self._further = {n: array for n, array in plan.arrays.items() if array != MAIN_ARRAY}
@@ -250,6 +254,7 @@ class _Explaining:
         source = patch_source(store, slide, pinned=self._device.type == "cuda")
         indices = [self._target_index, *(plan.class_names.index(n) for n in self._further)]
         explain = _explainer(bundle, indices, config, self._device)
+        explain.processes = self._processes
         with saliency_store_writer(
             self._out_path,
             plan.meta(store.meta, bundle.config, versions()),

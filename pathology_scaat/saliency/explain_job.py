@@ -30,6 +30,8 @@ class ExplainJob:
         How the patch store was made, where the pixels are read from the slide.
     case : tuple of Path
         Patch stores of the case's other slides, of a model whose bags are cases.
+    processes : int, optional
+        Processes that explain on each GPU; as many as its machine would start, if None.
     """
 
     slide_id: str
@@ -41,6 +43,7 @@ class ExplainJob:
     overwrite: bool = False
     slide: TileJob | None = None
     case: tuple[Path, ...] = ()
+    processes: int | None = None
 
     @property
     def slide_path(self) -> Path | SlideUrl | str | None:
@@ -76,4 +79,5 @@ def explain_job(job: ExplainJob) -> ExplainResult:
         progress=report_progress,
         slide=job.slide,
         case=job.case,
+        processes=job.processes,
     )

@@ -14,7 +14,7 @@ import copy
 import logging
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from time import perf_counter
@@ -349,12 +349,14 @@ class TrainingLoop(ABC):
         self.model.load_state_dict(state.chosen)
         merge_lora(self.model)  # what is measured is what is saved
 
-    def _note_quality(self, temperature: float, held_out: HeldOut | None) -> None:
+    def _note_quality(
+        self, temperature: float, held_out: HeldOut | None, stores: Iterable[PatchStore]
+    ) -> None:
+        """Note what is to be known of the model; ``stores``: what trained or chose it."""
         if (problem := temperature_problem(temperature)) is not None:
             self.notes.append(problem)
-        used = (PatchStore(s.store) for s in self.job.slides if s.split in ("train", "val"))
         parent: Path | None = getattr(self.job, "parent", None)
-        if learnt_from_painted(used, read_bundle_config(parent) if parent else None):
+        if learnt_from_painted(stores, read_bundle_config(parent) if parent else None):
             self.notes.append(LEARNT_FROM_PAINTED)
         if held_out is not None:
             text = held_out.text()

@@ -199,7 +199,8 @@ class Trainer(TrainingLoop):
                 "n_test_patches": float(len(self.tables.test)),
             }
         )
-        self._note_quality(temperature, held_out)
+        stores = [*self.tables.train.stores, *self.tables.val.stores]
+        self._note_quality(temperature, held_out, stores)
         if self.config.multi_label:
             self.notes.append(NOT_OF_LABELS)
         identity = [""]

@@ -25,7 +25,13 @@ from pathology_scaat.errors import BundleError, ScaatError, StoreError
 from pathology_scaat.saliency.schema import SaliencyStoreMeta
 from pathology_scaat.stitching.schema import SlideMapMeta
 from pathology_scaat.system.processes import machine_id, owner_is_dead
+from pathology_scaat.training.run_bundles import (
+    fold_bundles,
+    known_fingerprints,
+    predicting_fingerprints,
+)
 from pathology_scaat.verify.findings import Finding, Report
+from pathology_scaat.verify.heads import check_heads, head_folders_in
 from pathology_scaat.verify.overlays import check_cohort, check_overlays, overlay_ids
 from pathology_scaat.verify.slides import check_slides
 from pathology_scaat.verify.stores import check_map, check_patches, check_saliency
@@ -72,21 +78,28 @@ def verify_run(
     if not out_dir.is_dir():
         raise StoreError(out_dir.name, "is no folder", "name the --out folder of a run")
     ids = _artifact_ids(out_dir)
-    if not any(ids.values()) and not (out_dir / STATUS_TABLE).exists():
+    of_slides = any(ids.values()) or (out_dir / STATUS_TABLE).exists()
+    heads = head_folders_in(out_dir)
+    if not of_slides and not heads:
         raise StoreError(out_dir.name, "holds no results", "name the --out folder of a run")
     report = Report()
     _check_record(out_dir, report)
     _check_notes(out_dir, report)
-    _check_predictions(out_dir, report)
+    for folder in dict.fromkeys((out_dir, *heads)):
+        _check_predictions(out_dir, folder, report)
     _check_partials(out_dir, report)
-    model = _check_model(out_dir, deep, report)
+    check_heads(out_dir, deep, report)
+    for bundle in (Workspace(out_dir).model, Workspace(out_dir).finetuned, *fold_bundles(out_dir)):
+        _check_model(out_dir, bundle, deep, report)
+    models = known_fingerprints(out_dir)
     for slide_id in sorted(set().union(*ids.values())):
-        _check_slide(out_dir, slide_id, ids, model, deep, report)
+        _check_slide(out_dir, slide_id, ids, models, deep, report)
     check_cohort(out_dir / "overlays", deep, report)
     if cohort is not None:
         stores = {i: Workspace(out_dir).patches(i) for i in ids["patches"]}
         check_slides(cohort, stores, anew=read_slides, report=report)
-    _check_status(out_dir, ids, report)
+    if of_slides:
+        _check_status(out_dir, ids, report)
     return report.findings
 
 
@@ -125,15 +138,19 @@ def _check_notes(out_dir: Path, report: Report) -> None:
     report.add(NOTES, [f"{broken}; run again"] if broken else [], f"{n_notes} notes")
 
 
-def _check_predictions(out_dir: Path, report: Report) -> None:
-    if not any((out_dir / name).exists() for name in (SUMS_NAME, PREDICTIONS_NAME)):
+def _check_predictions(out_dir: Path, folder: Path, report: Report) -> None:
+    if not any((folder / name).exists() for name in (SUMS_NAME, PREDICTIONS_NAME)):
         return  # nothing was predicted here
-    broken = sums_problem(out_dir, SUMS_NAME)
-    report.add(
-        PREDICTIONS_NAME,
-        [f"{broken}; run 'scaat predict' again"] if broken else [],
-        "predictions and performance",
-    )
+    broken = sums_problem(folder, SUMS_NAME)
+    problems = [f"{broken}; run 'scaat predict' again"] if broken else []
+    models, named = known_fingerprints(folder), predicting_fingerprints(folder)
+    if models and named and not named & models:
+        which = "the one" if len(models) == 1 else "those"
+        problems.append(
+            f"was made by another model than {which} in this folder; run 'scaat predict' again"
+        )
+    name = (folder / PREDICTIONS_NAME).relative_to(out_dir).as_posix()
+    report.add(name, problems, "predictions and performance")
 
 
 def _check_partials(out_dir: Path, report: Report) -> None:
@@ -147,32 +164,31 @@ def _check_partials(out_dir: Path, report: Report) -> None:
             report.add(name, ["was left unfinished by a run that ended early; run again"], "")
 
 
-def _check_model(out_dir: Path, deep: bool, report: Report) -> str | None:
-    """Load the bundle, which checks its hashes; return its fingerprint."""
-    if not (out_dir / "model").is_dir():
-        return None
+def _check_model(out_dir: Path, path: Path, deep: bool, report: Report) -> None:
+    """Load a bundle of the folder, if it is there, which checks its hashes."""
+    if not path.is_dir():
+        return
+    name = path.relative_to(out_dir).as_posix()
     from pathology_scaat.training.bundle import load_bundle
     from pathology_scaat.training.bundle_reading import CONFIG_NAME
 
     try:
-        bundle = load_bundle(out_dir / "model")
+        config = load_bundle(path).config
     except (BundleError, StoreError) as error:
-        report.add("model", [f"{error.problem}; {error.remedy}"], "")
-        return None
-    config = bundle.config
-    broken = folder_problem(out_dir / "model", CONFIG_NAME) if deep else None
+        report.add(name, [f"{error.problem}; {error.remedy}"], "")
+        return
+    broken = folder_problem(path, CONFIG_NAME) if deep else None
     problems = [f"{broken}; train it again, or copy the whole folder anew"] if broken else []
     report.add(
-        "model", problems, f"{config.backbone}, {config.method}, {len(config.class_names)} classes"
+        name, problems, f"{config.backbone}, {config.method}, {len(config.class_names)} classes"
     )
-    return str(bundle.fingerprint)
 
 
 def _check_slide(
     out_dir: Path,
     slide_id: str,
     ids: dict[str, set[str]],
-    model: str | None,
+    models: frozenset[str],
     deep: bool,
     report: Report,
 ) -> None:
@@ -186,7 +202,7 @@ def _check_slide(
     if slide_id in ids["saliency"]:
         name = f"saliency/{slide_id}.zarr"
         saliency, problems, summary = check_saliency(out_dir / name, slide_id, patches, deep)
-        problems += _model_problems(saliency, model)
+        problems += _model_problems(saliency, models)
         report.add(name, problems, summary)
     if slide_id in ids["maps"]:
         name = f"maps/{slide_id}.ome.zarr"
@@ -196,10 +212,11 @@ def _check_slide(
         check_overlays(out_dir / "overlays", slide_id, slide_map, deep, report)
 
 
-def _model_problems(saliency: SaliencyStoreMeta | None, model: str | None) -> list[str]:
-    if saliency is not None and model is not None and saliency.model_fingerprint != model:
-        return ["was made by another model than the one in this folder"]
-    return []
+def _model_problems(saliency: SaliencyStoreMeta | None, models: frozenset[str]) -> list[str]:
+    if saliency is None or not models or saliency.model_fingerprint in models:
+        return []
+    which = "the one" if len(models) == 1 else "those"
+    return [f"was made by another model than {which} in this folder; explain again"]
 
 
 def _check_tissue(out_dir: Path, slide_id: str, deep: bool, report: Report) -> None:
@@ -243,5 +260,9 @@ def _check_status(out_dir: Path, ids: dict[str, set[str]], report: Report) -> No
         f"'{slide_id}' has artifacts, but no row"
         for slide_id in sorted(set().union(*ids.values()) - known)
     ]
-    failed = sum(any(row[stage] == "failed" for stage in STAGES) for row in rows)
-    report.add(STATUS_TABLE, problems, f"{len(rows)} slides, {failed} failed")
+    here = [row for row in rows if row["in_manifest"] != "no"]
+    failed = sum(any(row[stage] == "failed" for stage in STAGES) for row in here)
+    others = len(rows) - len(here)
+    beside = f", {others} of earlier runs" if others else ""
+    slides = f"{len(here)} slide{'' if len(here) == 1 else 's'}"
+    report.add(STATUS_TABLE, problems, f"{slides}, {failed} failed{beside}")

@@ -46,11 +46,26 @@ def test_features_are_computed_once_and_explained_to_the_pixels(
     assert np.allclose(kept.read(), features.numpy(), atol=1e-5)
     assert kept.patch_size_level0_px == store.meta.grid.patch_size_level0_px
     assert kept.coords_px is not None
+    assert not kept.painted
     assert np.array_equal(kept.coords_px, store.origins_px)
     explain_slide(slide.store, made.bundle_path, tmp_path / "s.zarr", ExplainConfig(), "cpu")
     contribution = SaliencyStore(tmp_path / "s.zarr").contribution
     assert contribution is not None
     assert np.allclose(contribution.sum(axis=0), logits.numpy(), atol=1e-3)
+
+    # features that were kept before painted slides were recorded are written anew
+    with monkeypatch.context() as painted:
+        painted.setattr(frozen, "is_painted", lambda vendor: True)
+        short = config.model_copy(update={"epochs": 1})
+        train_on_slides(
+            bag_slides, tmp_path / "p", short, device="cpu", features_dir=tmp_path / "features"
+        )
+    file = tmp_path / "features" / f"{slide.slide_id}.h5"
+    assert read_feature_file(file, slide.slide_id).painted
+    train_on_slides(
+        bag_slides, tmp_path / "q", short, device="cpu", features_dir=tmp_path / "features"
+    )
+    assert not read_feature_file(file, slide.slide_id).painted
 
     def again(*_: object) -> None:
         raise AssertionError("computed anew")

@@ -75,6 +75,66 @@ def test_the_output_folder_holds_what_the_contract_says(whole: tuple[Path, Any])
     assert not list(out.rglob("*.partial-*"))
 
 
+def test_results_of_the_model_before_are_not_called_done(
+    scaat: Any, cohort: Path, whole: tuple[Path, Any], tmp_path: Path
+) -> None:
+    """A training puts another model into the folder: its maps are still to be made."""
+    out = tmp_path / "out"
+    shutil.copytree(whole[0], out)
+    again = ("train", "--manifest", cohort, "--out", out, "--epochs")
+    before = statuses(out)
+    assert scaat(*again, 2).returncode == 0  # the right model is there
+    assert statuses(out) == before
+    assert before["slide-0"]["predicted"]
+    assert scaat(*again, 1).returncode in (0, 4)
+    for number in range(3):
+        row = statuses(out)[f"slide-{number}"]
+        waiting = [row[s] for s in ("tile", "explain", "stitch", "export")]
+        assert waiting == ["done", *["pending"] * 3]
+        assert not row["predicted"] + row["probabilities"] + row["uncertainty"]
+    page = (out / "overlays" / "index.html").read_text(encoding="utf-8")
+    assert "3 slides (3 of them of an earlier run)" in page
+    assert "made anew since; explain it again" in page
+    checked = scaat("verify", "--out", out).stdout
+    assert "FAULT predictions.csv: was made by another model" in checked
+    assert "FAULT saliency/slide-0.zarr: was made by another model" in checked
+
+
+def test_a_slide_that_fails_now_keeps_nothing_of_the_run_before(
+    scaat: Any, cohort: Path, whole: tuple[Path, Any], tmp_path: Path
+) -> None:
+    """Its file is another one by now: numbers and maps of it are those of the old one."""
+    out, slides = tmp_path / "out", tmp_path / "slides"
+    shutil.copytree(whole[0], out)
+    shutil.copytree(cohort.parent, slides)
+    (slides / "s2.tiff").write_bytes(b"not a slide")
+    done = scaat("run", "--manifest", slides / "cohort.csv", "--out", out, "--workers", 0,
+                 "--model", whole[0] / "model")  # fmt: skip
+    assert done.returncode == 3
+    row = statuses(out)["slide-2"]
+    assert (row["tile"], row["explain"]) == ("failed", "pending")
+    assert statuses(whole[0])["slide-2"]["n_patches"]
+    kept = {name for name, cell in row.items() if cell}
+    assert kept == {
+        "slide_id", "tile", "explain", "stitch", "export", "reason", "split", "patient",
+        "in_manifest",
+    }  # fmt: skip
+    page = (out / "overlays" / "index.html").read_text(encoding="utf-8")
+    assert "OF AN EARLIER RUN: the last run failed in tile" in page
+    assert "made anew since" not in page
+
+
+def test_the_terminal_says_which_measures_are_of_the_uncalibrated_model(
+    whole: tuple[Path, Any],
+) -> None:
+    """Loss and calibration error are taken before the temperature is fitted, the others not."""
+    lines = [line.split("  ")[0].strip() for line in whole[1].stdout.splitlines()]
+    for name in ("val_loss", "val_ece", "test_loss", "test_ece"):
+        assert f"{name}, before calibration" in lines
+        assert name not in lines
+    assert {"val_auc", "val_accuracy", "n_epochs"} <= set(lines)
+
+
 def test_a_dry_run_takes_its_times_from_the_run_before(
     scaat: Any, cohort: Path, whole: tuple[Path, Any], tmp_path: Path
 ) -> None:
@@ -156,6 +216,9 @@ def test_single_verbs_redo_only_what_a_setting_changes(scaat: Any, whole: tuple[
     assert done.returncode == 0, done.stderr
     assert "export: 3 done" in done.stdout
     assert scaat("verify", "--out", out).returncode == 0
+    # the sheet of all slides showed the maps before: it is no part of these results
+    assert "All at a glance" not in (out / "overlays" / "index.html").read_text(encoding="utf-8")
+    assert not (out / "overlays" / "contact_sheet.png").exists()
     done = scaat("stitch", "--out", out, "--ngff", "0.6")
     assert done.returncode == 2
     assert "ngff" in done.stderr
@@ -219,3 +282,5 @@ def test_evaluate_writes_a_trust_card(scaat: Any, cohort: Path, whole: tuple[Pat
     assert card["held_out"] is True
     assert (card["n_groups"], card["unit"]) == (1, "patients")
     assert "not measured" in (out / "evaluation" / "trust_card.md").read_text()
+    page = (out / "overlays" / "index.html").read_text(encoding="utf-8")
+    assert '<a href="../evaluation/trust_card.md">Trust card</a>: how far its maps' in page

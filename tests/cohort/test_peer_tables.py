@@ -6,7 +6,9 @@ import datetime
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from pathology_scaat.cli.app import app
 from pathology_scaat.cohort.manifest import read_manifest, write_manifest
 from pathology_scaat.cohort.peer_tables import clam_manifest, stamp_manifest
 from pathology_scaat.cohort.table import read_table
@@ -53,6 +55,40 @@ def test_clam_s_table_and_splits(tmp_path: Path, slides: Path) -> None:
     left = clam_manifest(table, slides, few)
     assert len(left.rows) == 3
     assert "1 slide(s)" in left.notes[0]
+
+
+def test_clam_s_splits_as_marks_and_what_is_none(tmp_path: Path, slides: Path) -> None:
+    table = write(
+        tmp_path / "task.csv",
+        "case_id,slide_id,label\np0,slide_1,a\np0,slide_2,b\np1,slide_3,a\n",
+    )
+    marks = write(
+        tmp_path / "splits_0_bool.csv",
+        ",train,val,test\nslide_1,True,False,False\nslide_2,True,False,False\n"
+        "slide_3,False,False,True\n",
+    )
+    found = clam_manifest(table, slides, marks)
+    assert [(r.slide_id, r.split) for r in found.rows] == [
+        ("slide_1", "train"), ("slide_2", "train"), ("slide_3", "test"),
+    ]  # fmt: skip
+    marks.write_text(",train,val,test\nslide_1,True,True,False\n", encoding="utf-8")
+    with pytest.raises(ManifestError, match="line 2: has slide 'slide_1' twice"):
+        clam_manifest(table, slides, marks)
+    counts = write(tmp_path / "splits_0_descriptor.csv", ",train,val,test\na,1,0,0\nb,1,0,0\n")
+    with pytest.raises(ManifestError, match="counts the slides of each class and names none"):
+        clam_manifest(table, slides, counts)
+
+
+def test_rows_without_a_patient_are_not_one_patient(tmp_path: Path, slides: Path) -> None:
+    """Else a slide of nobody would get the label of another nobody."""
+    clini = write(tmp_path / "clini.csv", "PATIENT,grade\nP1,low\n,high\n,low\n")
+    listed = write(tmp_path / "slides.csv", "PATIENT,FILENAME\nP1,slide_1.h5\n,slide_2.h5\n")
+    found = stamp_manifest(clini, listed, slides, "grade")
+    assert [(r.slide_id, r.patient_id, r.label) for r in found.rows] == [("slide_1", "P1", "low")]
+    assert found.notes[:2] == (
+        "2 row(s) of clini.csv without a PATIENT: left out",
+        "1 slide(s) without a PATIENT in slides.csv: left out",
+    )
 
 
 def test_files_of_features_do_where_there_are_no_slides(tmp_path: Path) -> None:
@@ -197,10 +233,6 @@ def test_what_the_tables_do_not_say_is_counted(tmp_path: Path, slides: Path) -> 
 
 
 def test_the_command_writes_a_manifest(tmp_path: Path, slides: Path) -> None:
-    from typer.testing import CliRunner
-
-    from pathology_scaat.cli.app import app
-
     table = write(tmp_path / "task.csv", "case_id,slide_id,label\np0,slide_1,a\np1,slide_2,\n")
     to = tmp_path / "cohort.csv"
     done = CliRunner().invoke(
@@ -222,3 +254,32 @@ def test_the_command_writes_a_manifest(tmp_path: Path, slides: Path) -> None:
         app, ["make-manifest", str(table), "--slides", str(slides), "--target", "x"]
     )
     assert "belong together" in str(half.exception)
+
+
+def test_the_command_says_what_a_run_will_make_of_the_labels(
+    tmp_path: Path, slides: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = write(
+        tmp_path / "task.csv", "case_id,slide_id,label\np0,slide_1,Tumor\np1,slide_2,tumor\n"
+    )
+    to = tmp_path / "cohort.csv"
+    done = CliRunner().invoke(
+        app, ["make-manifest", str(table), "--slides", str(slides), "--to", str(to)]
+    )
+    assert done.exit_code == 0
+    said = done.output + capsys.readouterr().out
+    assert "cohort.csv: label 'tumor' (1 row) is 'Tumor' in another spelling" in said
+
+
+def test_a_patient_in_two_splits_is_refused_at_once(tmp_path: Path, slides: Path) -> None:
+    """A run would refuse the manifest, but the table that is to be mended is CLAM's."""
+    table = write(
+        tmp_path / "task.csv",
+        "case_id,slide_id,label\np0,slide_1,a\np0,slide_2,b\np1,slide_3,a\n",
+    )
+    apart = write(tmp_path / "splits_1.csv", ",train,val,test\n0,slide_1,slide_2,slide_3\n")
+    to = tmp_path / "cohort.csv"
+    options = ["--slides", str(slides), "--to", str(to), "--splits", str(apart)]
+    done = CliRunner().invoke(app, ["make-manifest", str(table), *options])
+    assert "splits_1.csv: has patient 'p0' in more than one split" in str(done.exception)
+    assert not to.exists()

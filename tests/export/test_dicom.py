@@ -80,8 +80,17 @@ def test_an_identity_is_not_copied_unasked(stitched: tuple[Path, Path], tmp_path
     folder, slide = stitched
     config = ExportConfig(formats=("dicom",))
     arguments = (folder / "m.ome.zarr", folder / "s.zarr", tmp_path / "o", config)
-    with pytest.raises(ExportError, match="names a patient"):
+    # this slide names nobody; whether that was done on purpose it does not say
+    with pytest.raises(ExportError, match="does not say that its patient's identity was removed"):
         export_slide(*arguments, slide_path=slide)
+    named = tmp_path / "named"
+    named.mkdir()
+    for file in slide.iterdir():
+        dataset = pydicom.dcmread(file)
+        dataset.PatientID = "4711"
+        dataset.save_as(named / file.name)
+    with pytest.raises(ExportError, match="names a patient"):
+        export_slide(*arguments, slide_path=named)
     assert not list((tmp_path / "o").glob("*.dcm"))
     marked = tmp_path / "marked"
     marked.mkdir()

@@ -251,7 +251,7 @@ def test_a_model_that_has_learnt_nothing_is_reported_in_every_object(
 def test_no_identity_is_copied_unasked(stitched: tuple[Path, Path], tmp_path: Path) -> None:
     folder, slide = stitched
     for kind in ("dicom-map", "dicom-sr"):
-        with pytest.raises(ExportError, match="names a patient"):
+        with pytest.raises(ExportError, match="its patient's identity was removed"):
             export_slide(
                 folder / "m.ome.zarr", folder / "s.zarr", tmp_path / "o",
                 ExportConfig(formats=(kind,)), slide_path=slide,

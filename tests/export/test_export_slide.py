@@ -118,7 +118,7 @@ def test_caps_are_reported(tmp_path: Path) -> None:
     result = export_slide(slide_map, store, tmp_path / "o", config)
     assert (result.n_tiles, result.n_regions) == (10, 2)
     assert any("98 of 108 tiles left out" in note for note in result.notes)
-    assert any("high-saliency regions left out" in note for note in result.notes)
+    assert any("regions of high evidence left out" in note for note in result.notes)
     features = json.loads((tmp_path / "o" / "S1.geojson").read_text())["features"]
     tiles = [f["properties"] for f in features if f["properties"]["objectType"] == "tile"]
     kept = min(t["measurements"]["SCAAT: Tumor probability"] for t in tiles)
@@ -144,12 +144,22 @@ def test_tiles_and_regions_are_as_qupath_wants_them(tmp_path: Path) -> None:
     assert regions
     for number, region in enumerate(regions, start=1):
         properties = region["properties"]
-        assert properties["name"] == f"High saliency {number}"
+        assert properties["name"] == f"High evidence {number}"
         assert properties["isLocked"] is True
         assert properties["classification"] == {
-            "names": ["Saliency", "High"], "color": [255, 200, 0],
+            "names": ["Evidence", "High"], "color": [255, 200, 0],
         }  # fmt: skip
         assert properties["measurements"]["SCAAT: Area um^2"] > 0
+    # those cut from saliency are called after it
+    cut = config.model_copy(update={"drawn": "saliency", "formats": ("geojson-plain",)})
+    export_slide(slide_map, store, tmp_path / "s", cut)
+    of_saliency = [
+        f["properties"]
+        for f in json.loads((tmp_path / "s" / "S1.geojson").read_text())["features"]
+        if f["properties"]["objectType"] == "annotation"
+    ]
+    assert of_saliency[0]["name"] == "High saliency 1"
+    assert of_saliency[0]["classification"]["names"] == ["Saliency", "High"]
     areas = [r["properties"]["measurements"]["SCAAT: Area um^2"] for r in regions]
     ring = np.array(regions[0]["geometry"]["coordinates"][0])
     if len(regions[0]["geometry"]["coordinates"]) == 1:

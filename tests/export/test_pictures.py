@@ -228,7 +228,7 @@ def test_page_and_record_name_the_model_its_quality_and_the_slides_part(tmp_path
     assert "held out: it took no part in training" in page
     assert "1 slide without a result" in page
     assert "is empty; copy it again" in page
-    assert 'href="../evaluation/trust_card.md"' in page
+    assert '<a href="../evaluation/trust_card.md">the one there</a> is of a model that is' in page
     assert "LEARNT NOTHING" not in page
     record = json.loads((tmp_path / "o" / "a.json").read_text())
     assert record["model"]["slide_role"] == "train"
@@ -240,6 +240,12 @@ def test_page_and_record_name_the_model_its_quality_and_the_slides_part(tmp_path
     # the page is made again when a slide fails, or the card comes
     assert write_cohort(tmp_path / "o", failed=failed, card="../evaluation/trust_card.md") == []
     assert write_cohort(tmp_path / "o", failed=[], card=None)
+    # the card may be of another model, or of one of these
+    card, mine = "../evaluation/trust_card.md", str(record["model_fingerprint"])
+    for name, said in (("e" * 64, f"of another model (<code>{'e' * 16}</code>)"),
+                       (mine, "Trust card</a>: how far its maps can be trusted")):  # fmt: skip
+        assert write_cohort(tmp_path / "o", card=card, card_of=name)
+        assert said in (tmp_path / "o" / "index.html").read_text()
     # or models differ: on the slide's card, or in a table where it has none
     differ = {
         name: Difference(f"The models differ about {name}.", f"../disagreement/{name}.geojson.gz")

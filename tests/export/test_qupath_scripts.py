@@ -157,7 +157,7 @@ def test_an_overlay_is_imported_once_however_often(player: Player, tmp_path: Pat
     count = len(features(overlays / "S1.geojson.gz"))
     assert first["lines"][0] == f"SCAAT S1: imported {count} objects (0 replaced)"
     assert "WARNING, NOT KNOWN HOW GOOD THIS MODEL IS" in first["lines"][1]
-    assert set(first["classes"]) == {"Tumor", "normal", "Saliency: High"}
+    assert set(first["classes"]) == {"Tumor", "normal", "Evidence: High"}
     assert other["lines"] == ["SCAAT T.svs: no file"]
     player.add("scaat_import.groovy", overlays, image(objects=first["objects"]))
     ((again,),) = player.play()

@@ -41,6 +41,22 @@ def classes(feature_cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     return out
 
 
+def test_verify_reads_heads_and_their_predictions(classes: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(classes, out)
+    checked = document("verify", "--out", out)
+    assert checked["n_faults"] == 0
+    assert {"head", "predictions.csv", "run.json"} <= {f["artifact"] for f in checked["findings"]}
+    weights = out / "head" / "head.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+    table = out / "predictions.csv"
+    table.write_text(table.read_text().replace("p20", "p99"))
+    found = run_forked(["verify", "--out", out])
+    assert found.returncode == 3
+    assert "FAULT head: has a head.safetensors that is not the one" in found.stdout
+    assert "FAULT predictions.csv: " in found.stdout
+
+
 def test_classes_are_learnt_without_slides(classes: Path, feature_cohort: Path) -> None:
     rows = table(classes / "predictions.csv")
     cohort = {r["slide_id"]: r for r in table(feature_cohort / "cohort.csv")}
@@ -103,6 +119,48 @@ def test_coordinates_that_do_not_lie_on_the_slide_are_reported(tmp_path: Path) -
     assert (found.table, found.squares) == (True, False)
     assert "of another scan, or of another level" in problem
     assert [p.name for p in out.iterdir()] == ["a.csv"]  # what no longer holds is gone
+    # left of or above any slide, whether the slide is at hand or not
+    with h5py.File(tmp_path / "a.h5", "a") as written:
+        written["coords"][...] = written["coords"][...] - np.array([600, 0])
+    file = read_feature_file(tmp_path / "a.h5", "a")
+    for slide in (None, tmp_path / "whole.tiff"):
+        found, problem = write_contributions(out, file, values, target, slide)
+        assert (found.table, found.squares) == (True, False)
+        assert "coordinates reach from -600, 0 to 2984, 1024 px" in problem
+
+
+def test_features_of_painted_slides_and_of_several_sizes_are_told(
+    feature_cohort: Path, tmp_path: Path
+) -> None:
+    """What is measured on them says nothing of tissue; patches of two sizes are not alike."""
+    features = tmp_path / "h5"
+    shutil.copytree(feature_cohort / "h5", features)
+    common = ("--features", features, "--manifest", feature_cohort / "cohort.csv",
+              "--out", tmp_path / "out")  # fmt: skip
+    for number, path in enumerate(sorted(features.iterdir())):
+        with h5py.File(path, "a") as file:
+            file["coords"].attrs["scaat_painted"] = True
+            if number == 0:
+                file["coords"].attrs["target_magnification"] = 10
+            if number == 1:
+                file["coords"][...] = file["coords"][...] - 600
+    trained = document("train", *common, "--epochs", 2)
+    learnt = "The model learnt from painted slides (scaat demo), not from patients' tissue."
+    assert learnt in trained["notes"]
+    mixed = "patches of several sizes (47 of 256 px at 20x; 1 of 256 px at 10x)"
+    assert any(mixed in note for note in trained["notes"])
+    printed = document("predict", *common)
+    record = json.loads((tmp_path / "out" / "performance.json").read_text())
+    assert learnt in record["notes"]
+    assert record["read_first"][0].startswith("PAINTED SLIDES: All slides that were measured")
+    assert any("a slide begins at 0, 0" in note for note in printed["notes"])
+    assert not any("do not say where patches lie" in note for note in printed["notes"])
+    out = ("--out", tmp_path / "survival")
+    document("train", *common[:4], *out, "--time", "months", "--event", "dead", "--epochs", 2)
+    document("predict", *common[:4], *out)
+    record = json.loads((tmp_path / "survival" / "performance.json").read_text())
+    assert learnt in record["notes"]
+    assert record["read_first"][0].startswith("PAINTED SLIDES: All slides that were measured")
 
 
 def test_the_same_training_is_not_done_twice_and_repeats_itself(

@@ -167,7 +167,7 @@ def test_a_run_again_trains_again_on_the_same_patches(tmp_path: Path) -> None:
     write_annotations(tmp_path / "s0.geojson", {"Normal": rings["Tumor"], "Tumor": rings["Normal"]})
     done = run_scaat(*words[:-1], in_process=True)
     assert done.returncode in FINISHED, done.stderr
-    assert "1 slide(s) got new labels" in done.stderr
+    assert "the labels of 1 slide were read anew" in done.stderr
     assert pixels(out / "patches/slide-0.zarr") == before
     trained = json.loads((out / "model/config.json").read_text())
     assert trained["training_fingerprint"] != model["training_fingerprint"]

@@ -13,13 +13,15 @@ import pytest
 import yaml
 
 import pathology_scaat as ps
-from pathology_scaat.artifacts.checksums import CHECKSUM_KEY, write_checked_json
+from pathology_scaat.artifacts.checksums import CHECKSUM_KEY, without_checksum, write_checked_json
+from pathology_scaat.artifacts.run_record import write_run_record
 from pathology_scaat.artifacts.status import StatusTable
+from pathology_scaat.artifacts.status_columns import COLUMNS, STAGES
 from pathology_scaat.errors import ExportError, StoreError, UsageError
 from pathology_scaat.evaluation.report import facts
 from pathology_scaat.evaluation.report.checklist import all_answers, count
 from pathology_scaat.evaluation.report.checklist_items import CLAIM, TRIPOD_AI
-from pathology_scaat.evaluation.report.facts import selection, slide_counts
+from pathology_scaat.evaluation.report.facts import exclusions, selection, slide_counts
 from pathology_scaat.evaluation.report.model_card import write_model_folder
 from pathology_scaat.evaluation.report.run_files import RunFiles
 from pathology_scaat.pipeline.report import report
@@ -80,7 +82,7 @@ def test_numbers_are_those_of_the_files(run_copy: Path) -> None:
     assert "test: 2 slides of 2 named patients" in text
     # the splits of this cohort are by patient, and it is counted
     assert "disjoint by patient: none of " in text
-    assert "1 slides failed or were left out" in text
+    assert "1 slide failed or was left out" in text
     with (run_copy / "slides.csv").open(newline="") as stream:
         reason = next(r["reason"] for r in csv.DictReader(stream) if r["slide_id"] == "slide-9")
     assert f"1 x {reason}" in text
@@ -252,3 +254,67 @@ def test_painted_slides_and_a_missing_validation_part_are_told(tmp_path: Path) -
     assert "epoch 2 was kept, for there was no validation part to choose by" in said
     metrics["n_val_patches"] = 7.0
     assert selection(files)[0].text == "epoch 2 was kept, chosen on the validation part"
+
+
+def test_slides_of_earlier_runs_did_not_fail_in_this_one() -> None:
+    row = dict.fromkeys(COLUMNS, "") | dict.fromkeys(STAGES, "done") | {"in_manifest": "yes"}
+    gone = row | {"tile": "failed", "reason": "is empty", "in_manifest": "no", "n_unreadable": "3"}
+    waiting = row | {"explain": "pending"}
+    files = RunFiles(Path(), slides=[row, waiting, gone])
+    assert [fact.text for fact in exclusions(files)] == [
+        "1 slide went through every stage",
+        "0 slides failed or were left out",
+        "0 patches could not be read",
+    ]
+    assert "1 of these slides is not in the manifest" in slide_counts(files)[-1].text
+
+
+def test_a_run_that_asked_for_another_training_is_told(run_copy: Path) -> None:
+    """It was interrupted, or a model was trained after it: ``run.json`` is not of the model."""
+    assert not any("asks for a training" in note for note in report(run_copy).notes)
+    record = json.loads((run_copy / "run.json").read_text())
+    config = {**record["config"], "train": {**record["config"]["train"], "epochs": 77}}
+    write_run_record(run_copy, config, inputs=record["inputs"])
+    (note,) = (n for n in report(run_copy).notes if "asks for a training" in n)
+    assert "epochs 77, the model " in note
+    assert "the last run did not come to its end" in note
+    assert note in (run_copy / "report" / "checklist.md").read_text()
+    graph = json.loads((run_copy / "ro-crate-metadata.json").read_text())["@graph"]
+    (action,) = (entity for entity in graph if entity["@id"] == "#run")
+    assert action["actionStatus"].endswith("FailedActionStatus")
+    assert "did not come to its end" in action["error"]
+
+
+def test_the_crate_does_not_call_waiting_slides_a_completed_run(run_copy: Path) -> None:
+    def action() -> dict[str, Any]:
+        report(run_copy)
+        graph = json.loads((run_copy / "ro-crate-metadata.json").read_text())["@graph"]
+        return next(entity for entity in graph if entity["@id"] == "#run")
+
+    assert action()["actionStatus"].endswith("CompletedActionStatus")
+    StatusTable(run_copy).update("slide-0", "explain", "pending")
+    assert action()["actionStatus"].endswith("FailedActionStatus")
+
+
+def test_subgroups_that_were_measured_are_not_called_unknown(run_copy: Path) -> None:
+    report(run_copy)
+    card = (run_copy / "report" / "model_card.md").read_text()
+    assert "no column of the manifest was asked for (--subgroups)" in card
+    value = json.loads((run_copy / "performance.json").read_text())
+    counts = {"Normal": 3, "Tumor": 1}
+    value["subgroups"] = {
+        "sex": {
+            "f": {"n_patients": 1, "counts": counts, "measurable": False},
+            "m": {"n_patients": 4, "counts": counts, "auroc": 0.75,
+                  "intervals_95": {"auroc": [0.5, 0.9]}},
+        }
+    }  # fmt: skip
+    write_checked_json(run_copy / "performance.json", without_checksum(value))
+    report(run_copy)
+    card = (run_copy / "report" / "model_card.md").read_text()
+    assert "sex f: 1 patient (Normal 3, Tumor 1), AUROC not measurable" in card
+    assert (
+        "sex m: 4 patients (Normal 3, Tumor 1), AUROC 0.750 (95 % interval 0.500 to 0.900)" in card
+    )
+    assert "knows no age" not in card
+    assert "sex m: 4 patients" in (run_copy / "report" / "checklist.md").read_text()

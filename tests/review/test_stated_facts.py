@@ -66,7 +66,43 @@ def test_auc_comes_with_its_interval_or_is_unknown(tmp_path: Path) -> None:
     (folder.out / "performance.json").write_text(json.dumps(performance))
     card = facts_of(model_card(folder.out))
     assert "AUROC 0.90 (95 % interval 0.70 to 1.00); 12 slides" in card["quality of slides"]
-    assert "no interval" in card["quality of patients"]
+    assert card["quality of patients"] == (
+        "AUROC 1.00 (no interval: bootstrap samples of the patients do not differ, or most have "
+        "one class only); 4 patients, test slides"
+    )
+    few = "fewer than 5 patients of a class (2 Normal)"
+    performance["levels"]["patient"]["no_intervals"] = few  # type: ignore[index]
+    (folder.out / "performance.json").write_text(json.dumps(performance))
+    card = facts_of(model_card(folder.out))
+    assert (
+        card["quality of patients"] == f"AUROC 1.00 (no interval: {few}); 4 patients, test slides"
+    )
+
+
+def test_what_another_model_predicted_is_no_quality_of_this_one(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "out")
+    mine = model_fingerprint(read_bundle_config(folder.model))
+
+    def write(fingerprint: str) -> dict[str, str]:
+        models = [{"fingerprint": fingerprint, "calibration": "fitted"}]
+        level = {"n": 12, "auroc": 0.9, "intervals_95": {"auroc": [0.7, 0.95]}}
+        performance = {
+            "read_first": ["THE MODEL HAS LEARNT NOTHING"], "levels": {"slide": level},
+            "evaluated_on": "test slides", "prediction": {"models": models},
+        }  # fmt: skip
+        (folder.out / "performance.json").write_text(json.dumps(performance))
+        how = {"calibration": "fitted", "models": models}
+        (folder.out / "predictions.json").write_text(json.dumps(how))
+        return facts_of(model_card(folder.out))
+
+    card = write(mine)
+    assert "AUROC 0.90" in card["quality of slides"]
+    assert card["probabilities of slides"] == "fitted"
+    assert "THE MODEL HAS LEARNT NOTHING" in model_card(folder.out)["warnings"]
+    card = write("f" * 64)
+    assert "another model than this one" in card["quality of slides"]
+    assert "another model than this one" in card["probabilities of slides"]
+    assert "THE MODEL HAS LEARNT NOTHING" not in model_card(folder.out)["warnings"]
 
 
 def test_a_trust_card_of_another_model_is_not_taken_for_this_ones(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from pathlib import Path
 
 import distributed
@@ -14,8 +15,12 @@ from pathology_scaat.execution import devices, jobs
 from pathology_scaat.execution.devices import gpu_count, job_device
 from pathology_scaat.execution.engine import EngineConfig, map_jobs
 from pathology_scaat.pipeline.explain import _engine_for, explain
-from pathology_scaat.saliency import ExplainConfig, arithmetic
+from pathology_scaat.pipeline.reporting import StageReport
+from pathology_scaat.saliency import ExplainConfig, arithmetic, batch_explainer
+from pathology_scaat.saliency.batch_explainer import BatchExplainer
 from pathology_scaat.saliency.explain_job import ExplainJob, explain_job
+
+module = sys.modules[explain.__module__]
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -167,3 +172,48 @@ def test_a_gpu_for_one_process_at_a_time_is_not_shared(monkeypatch: pytest.Monke
 
     monkeypatch.setattr(devices.ctypes, "CDLL", missing)
     assert devices._memory_to_share(0) == 0
+
+
+def test_a_process_alone_on_a_gpu_has_its_memory_alone(
+    three_slides: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many processes this machine would start by itself."""
+    monkeypatch.setattr(module, "gpu_count", lambda device: 2)
+    monkeypatch.setattr(module, "processes_on_gpu", lambda device: 3)
+    started: list[ExplainJob] = []
+
+    def run_stage(stage: str, todo: object, function: object, jobs: list[ExplainJob],
+                  *more: object, **named: object) -> StageReport:  # fmt: skip
+        started.extend(jobs)
+        return StageReport("explain")
+
+    monkeypatch.setattr(module, "run_stage", run_stage)
+    monkeypatch.setattr(module, "check_device", lambda *asked: None)
+
+    def processes(device: str = "cuda", **engine: object) -> set[int | None]:
+        started.clear()
+        explain(three_slides, device=device, engine=EngineConfig.model_validate(engine))
+        assert len(started) == 3
+        return {job.processes for job in started}
+
+    assert processes(workers=1) == processes(workers=2) == {1}
+    assert processes(workers=9) == processes() == {2}  # three slides on two GPUs
+    assert processes(scheduler="tcp://host:1") == {None}  # its machines decide that
+    monkeypatch.setattr(module, "gpu_count", lambda device: 0)
+    assert processes(device="cpu") == {1}
+
+
+def test_the_batch_is_sized_by_who_shares_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batch_explainer, "processes_on_gpu", lambda name: 3)
+    monkeypatch.setattr(batch_explainer, "PROBE", 1)
+    for name in ("synchronize", "reset_peak_memory_stats", "empty_cache"):
+        monkeypatch.setattr(torch.cuda, name, lambda *device: None)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 0)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 1 << 20)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (200 << 20, 200 << 20))
+    explainer = BatchExplainer(torch.nn.Identity(), 0, ExplainConfig(), torch.device("cpu"))
+    monkeypatch.setattr(explainer, "start", lambda patches: [])
+    sizes = []
+    for explainer.processes in (1, 3, None):
+        sizes.append(explainer._fitting(64))
+    assert sizes == [64, 32, 32]

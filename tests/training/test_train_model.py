@@ -28,6 +28,7 @@ from pathology_scaat.training import (
     train_model,
 )
 from pathology_scaat.training.job import Job, work_folder
+from pathology_scaat.training.loop import TrainingLoop
 from pathology_scaat.training.train import check_slides
 from pathology_scaat.training.wsinfer import NOT_OF_LABELS
 
@@ -54,6 +55,27 @@ def test_it_learns_and_reports(slides: Slides, tmp_path: Path, quick: TrainConfi
     assert len(rows) == result.n_epochs
     assert float(rows[-1]["masked_pgd_gap"]) >= 0
     assert not (work_folder(result.bundle_path) / "checkpoint.pt").exists()
+
+
+def test_the_end_of_a_training_opens_no_store_to_see_if_it_is_painted(
+    slides: Slides, tmp_path: Path, quick: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[Path] = []
+    read, note = PatchStore.__init__, TrainingLoop._note_quality
+
+    def noted(loop: TrainingLoop, *found: Any) -> None:
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(
+                PatchStore, "__init__", lambda s, path: opened.append(path) or read(s, path)
+            )
+            note(loop, *found)
+
+    monkeypatch.setattr(TrainingLoop, "_note_quality", noted)
+    result = train_model(
+        slides, tmp_path / "model", quick.model_copy(update={"epochs": 1}), device="cpu"
+    )
+    assert any(text.startswith("Quality") for text in result.notes)
+    assert opened == []
 
 
 @pytest.mark.slow

@@ -18,13 +18,19 @@ from pathology_scaat.system.rounding import decimals
 MAX_LISTED = 20
 
 
+def _number(count: int, what: str) -> str:
+    plural = f"{what}es" if what.endswith("ch") else f"{what}s"
+    return f"{count} {what if count == 1 else plural}"
+
+
 def slide_counts(files: RunFiles) -> list[Fact]:
     """How many slides of how many patients."""
     rows = files.slides
     patients = {row["patient"] for row in rows if row["patient"]}
-    facts = files.of_slides(f"{len(rows)} slides", "slide_id")
+    facts = files.of_slides(_number(len(rows), "slide"), "slide_id")
     if patients:
-        facts += files.of_slides(f"{len(patients)} patients are named", "patient")
+        are = "is" if len(patients) == 1 else "are"
+        facts += files.of_slides(f"{_number(len(patients), 'patient')} {are} named", "patient")
     painted = sum(PAINTED_NOTE in row["notes"] for row in rows)
     if painted:
         facts += files.of_slides(
@@ -33,32 +39,39 @@ def slide_counts(files: RunFiles) -> list[Fact]:
         )
     without = sum(not row["patient"] for row in rows)
     if without:
+        name = "names" if without == 1 else "name"
         facts += files.of_slides(
-            f"{without} slides name no patient: each counts as a patient of its own", "patient"
+            f"{_number(without, 'slide')} {name} no patient: each counts as a patient of its own",
+            "patient",
         )
     earlier = sum(row["in_manifest"] == "no" for row in rows)
     if earlier:
         facts += files.of_slides(
-            f"{earlier} of these slides are not in the manifest of the last run: what is there of "
-            "them is of earlier runs, and counts wherever slides are counted here",
+            f"{earlier} of these slides {'is' if earlier == 1 else 'are'} not in the manifest of "
+            "the last run: what is there of them is of earlier runs, and counts here, but not "
+            "among exclusions",
             "in_manifest",
         )
     return facts
 
 
 def exclusions(files: RunFiles) -> list[Fact]:
-    """Slides that fell out, and why."""
-    out = [row for row in files.slides if any(row[s] in ("failed", "skipped") for s in STAGES)]
-    done = sum(row["export"] == "done" for row in files.slides)
-    facts = files.of_slides(f"{done} slides went through every stage", "export")
-    facts += files.of_slides(f"{len(out)} slides failed or were left out", ", ".join(STAGES))
+    """Slides of the last run's manifest that fell out, and why."""
+    rows = [row for row in files.slides if row["in_manifest"] != "no"]
+    out = [row for row in rows if any(row[s] in ("failed", "skipped") for s in STAGES)]
+    done = sum(all(row[s] == "done" for s in STAGES) for row in rows)
+    facts = files.of_slides(f"{_number(done, 'slide')} went through every stage", ", ".join(STAGES))
+    facts += files.of_slides(
+        f"{_number(len(out), 'slide')} failed or {'was' if len(out) == 1 else 'were'} left out",
+        ", ".join(STAGES),
+    )
     reasons = Counter(row["reason"] or "no reason is recorded" for row in out)
     for reason, n in reasons.most_common(MAX_LISTED):
         facts += files.of_slides(f"{n} x {reason}", "reason")
     if len(reasons) > MAX_LISTED:
         facts += files.of_slides(f"{len(reasons) - MAX_LISTED} further reasons", "reason")
-    unreadable = sum(int(row["n_unreadable"] or 0) for row in files.slides)
-    facts += files.of_slides(f"{unreadable} patches could not be read", "n_unreadable")
+    unreadable = sum(int(row["n_unreadable"] or 0) for row in rows)
+    facts += files.of_slides(f"{_number(unreadable, 'patch')} could not be read", "n_unreadable")
     return facts
 
 
@@ -67,8 +80,8 @@ def partitions(files: RunFiles) -> list[Fact]:
     facts = []
     for part, n in sorted(Counter(row["split"] for row in files.slides if row["split"]).items()):
         patients = {r["patient"] for r in files.slides if r["split"] == part and r["patient"]}
-        of = f" of {len(patients)} named patients" if patients else ""
-        facts += files.of_slides(f"{part}: {n} slides{of}", "split, patient")
+        of = f" of {_number(len(patients), 'named patient')}" if patients else ""
+        facts += files.of_slides(f"{part}: {_number(n, 'slide')}{of}", "split, patient")
     facts += files.run("folds", "{} folds of cross-validation, patients kept together")
     facts += files.run("preserve_site", "sites kept together in folds (column {})")
     return facts
@@ -253,6 +266,24 @@ def measures(files: RunFiles) -> list[Fact]:
             else "no interval"
         )
         facts.append(Fact(f"{heading} {decimals(value)} ({said})", f"{PERFORMANCE}: {key}"))
+    return facts
+
+
+def subgroups(files: RunFiles) -> list[Fact]:
+    """Patients and AUROC by the values of columns that the run was asked to look at."""
+    facts = []
+    for column, groups in (files.get(PERFORMANCE, "subgroups") or {}).items():
+        for value, found in groups.items():
+            auroc = found.get("auroc")
+            ends = (found.get("intervals_95") or {}).get("auroc")
+            said = "AUROC not measurable" if auroc is None else f"AUROC {decimals(auroc)}"
+            if ends:
+                said += f" (95 % interval {decimals(ends[0])} to {decimals(ends[1])})"
+            elif auroc is not None:
+                said += " (no interval)"
+            counted = f"{_number(found['n_patients'], 'patient')} ({shown(found['counts'])})"
+            key = f"{PERFORMANCE}: subgroups.{column}"
+            facts.append(Fact(f"{column} {value}: {counted}, {said}", key))
     return facts
 
 

@@ -26,6 +26,7 @@ from pathology_scaat.training.bundle_reading import (
     WEIGHTS_NAME,
     read_bundle_config,
 )
+from pathology_scaat.training.run_bundles import bundle_of_results
 
 UNKNOWN: Final = "unknown"
 CARD_NAME: Final = "model_card.md"
@@ -131,7 +132,9 @@ def model_card(config: BundleConfig, files: RunFiles) -> str:
          "no run is beside the bundle"),
         ("Limits", f.limits(files), "a person must write them"),
         ("De-identification", f.identity(files), "there is no run.json"),
-        ("Subgroups and fairness", [], "the program knows no age, sex, origin or site of patients"),
+        ("Subgroups and fairness", f.subgroups(files),
+         "no column of the manifest was asked for (--subgroups); the program knows no age, sex, "
+         "origin or site of patients by itself"),
         ("Software", f.versions(files), "there is no run.json"),
     ]  # fmt: skip
     for title, facts, why in sections:
@@ -208,5 +211,4 @@ def bundle_of(out: Path, given: Path | None) -> Path | None:
         if not (given / CONFIG_NAME).is_file():
             raise UsageError("--model", "names no model bundle", "give the folder with config.json")
         return given
-    own = [out / "model", *sorted((out / "folds").glob("*/model"))]
-    return next((path for path in own if (path / CONFIG_NAME).is_file()), None)
+    return bundle_of_results(out)

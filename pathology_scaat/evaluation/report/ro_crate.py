@@ -17,7 +17,9 @@ from typing import Any, Final
 from pathology_scaat.artifacts.fingerprint import file_sha256
 from pathology_scaat.artifacts.run_record import FILE_NAME as RUN_NAME
 from pathology_scaat.artifacts.status_columns import STAGES
-from pathology_scaat.evaluation.report.run_files import RunFiles
+from pathology_scaat.evaluation.performance.predictions import HOW_NAME
+from pathology_scaat.evaluation.performance.report_files import PERFORMANCE_NAME
+from pathology_scaat.evaluation.report.run_files import TRUST_CARD, RunFiles
 
 CRATE_NAME: Final = "ro-crate-metadata.json"
 PROFILE: Final = "https://w3id.org/ro/wfrun/process/0.5"
@@ -50,6 +52,7 @@ _FOLDERS: Final = {
     "folds": "Models of cross-validation",
     "tissue": "Pictures of the tissue that was found",
 }
+UNFINISHED: Final = "It did not come to its end: what is here is partly of an earlier run."
 _LICENCE: Final = "https://spdx.org/licenses/Apache-2.0"
 
 
@@ -66,9 +69,12 @@ def crate(files: RunFiles, published: date | None = None) -> dict[str, Any]:
     out = files.out
     modified = datetime.fromtimestamp((out / RUN_NAME).stat().st_mtime, UTC).date()
     day = (published or modified).isoformat()
-    held = [name for name in _FILES if (out / name).is_file()]
+    left_out = _of_other_models(files)
+    held = [name for name in _FILES if (out / name).is_file() and name not in left_out]
     folders = [name for name in _FOLDERS if (out / name).is_dir()]
-    failed = sum(any(row[s] == "failed" for s in STAGES) for row in files.slides)
+    rows = [row for row in files.slides if row["in_manifest"] != "no"]
+    failed = sum(any(row[s] == "failed" for s in STAGES) for row in rows)
+    unfinished = files.is_unfinished
     version = str(files.get(RUN_NAME, "versions.pathology-scaat") or "unknown")
     inputs = files.get(RUN_NAME, "inputs") or {}
     software = {
@@ -86,8 +92,10 @@ def crate(files: RunFiles, published: date | None = None) -> dict[str, Any]:
         "@type": "CreateAction",
         "name": "scaat run",
         "description": "Slides to patches, model, saliency and maps; settings are in run.json. "
-        f"{failed} of {len(files.slides)} slides failed (slides.csv says why).",
-        "actionStatus": "http://schema.org/CompletedActionStatus",
+        f"{failed} of {len(rows)} slides failed (slides.csv says why).",
+        "actionStatus": "http://schema.org/"
+        + ("FailedActionStatus" if unfinished else "CompletedActionStatus"),
+        **({"error": UNFINISHED} if unfinished else {}),
         "instrument": {"@id": software["@id"]},
         "object": _links(f"#input-{name}" for name in sorted(inputs)),
         "result": _links(i for i in (*held, *(f"{n}/" for n in folders)) if i != RUN_NAME),
@@ -138,6 +146,16 @@ def crate(files: RunFiles, published: date | None = None) -> dict[str, Any]:
     for name in folders:
         graph.append({"@id": f"{name}/", "@type": "Dataset", "name": _FOLDERS[name]})
     return {"@context": _CONTEXT, "@graph": graph}
+
+
+def _of_other_models(files: RunFiles) -> set[str]:
+    """Files in the folder that were left out, since they are of another model; and their likes."""
+    gone: set[str] = set()
+    for name in (TRUST_CARD, PERFORMANCE_NAME, HOW_NAME):
+        if (files.out / name).is_file() and name not in files.found:
+            stem = name.rsplit(".", 1)[0]
+            gone |= {other for other in _FILES if other.startswith(stem)}
+    return gone
 
 
 def _links(ids: Iterable[str]) -> Any:

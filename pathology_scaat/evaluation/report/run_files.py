@@ -11,10 +11,12 @@ from pathology_scaat.artifacts.checksums import CHECKSUM_MISMATCH, text_problem
 from pathology_scaat.artifacts.run_record import FILE_NAME as RUN_NAME
 from pathology_scaat.artifacts.status import FILE_NAME as SLIDES_NAME
 from pathology_scaat.artifacts.status import StatusTable
+from pathology_scaat.artifacts.status_columns import STAGES
 from pathology_scaat.errors import StoreError, UsageError
 from pathology_scaat.evaluation.performance.predictions import HOW_NAME
 from pathology_scaat.evaluation.performance.report_files import PERFORMANCE_NAME
 from pathology_scaat.training.bundle_reading import CONFIG_NAME, read_bundle_config
+from pathology_scaat.training.run_bundles import bundle_of_results
 
 TRUST_CARD: Final = "evaluation/trust_card.json"
 NOTES: Final = "notes.json"
@@ -96,7 +98,39 @@ class RunFiles:
                 "The run was given its model: parts and counts of slides are of this run, not of "
                 "the training of the model."
             )
+        elif other := files._other_settings():
+            files.notes.append(
+                f"{RUN_NAME} asks for a training that the model is not of ({other}): the last run "
+                "did not come to its end, or the model was trained after it. What is said by "
+                f"{RUN_NAME} is of that run, and maybe not of the model and its maps."
+            )
         return files
+
+    @property
+    def is_unfinished(self) -> bool:
+        """Whether the last run did not come to its end: slides wait, or the model is another's."""
+        if self._other_settings():
+            return True
+        if self.get(RUN_NAME, "config.folds"):
+            return False  # slides in no fold wait for ever
+        rows = [row for row in self.slides if row["in_manifest"] != "no"]
+        states = [[row[stage] for stage in STAGES] for row in rows]
+        return any("pending" in one and not {"failed", "skipped"} & set(one) for one in states)
+
+    def _other_settings(self) -> str:
+        """Settings of the training in which run and model differ, in words; empty where none do."""
+        asked, model = self.get(RUN_NAME, "config.train"), self.model
+        given = self.get(RUN_NAME, "config.model") or model.get("imported")
+        if not isinstance(asked, dict) or not model or given:
+            return ""
+        mine = {**(model.get("training") or {}),
+                "method": model.get("method"), "backbone": model.get("backbone")}  # fmt: skip
+        both = {**asked, "seed": self.get(RUN_NAME, "config.seed")}
+        return ", ".join(
+            f"{name} {both[name]}, the model {mine[name]}"
+            for name in ("method", "backbone", "epochs", "seed")
+            if None not in (both.get(name), mine.get(name)) and both[name] != mine[name]
+        )
 
     @classmethod
     def of_bundle(cls, bundle: Path) -> RunFiles:
@@ -106,24 +140,21 @@ class RunFiles:
         return files
 
     def _find_model(self, given: Path | None) -> None:
-        bundles = [("model", self.out / "model")]
-        bundles += [
-            (f"folds/{path.parent.name}/model", path)
-            for path in sorted((self.out / "folds").glob("*/model"))
-        ]
-        if given is not None:
-            bundles = [("model bundle", given)]
-        for name, path in bundles:
-            if (path / CONFIG_NAME).is_file():
-                self.model_file = f"{name}/{CONFIG_NAME}"
-                read_bundle_config(path)  # refuses one that was altered
-                self.found[self.model_file] = _read(path / CONFIG_NAME, has_checksum=False)
-                break
+        path = given if given is not None else bundle_of_results(self.out)
+        if path is None or not (path / CONFIG_NAME).is_file():
+            return
+        name = "model bundle" if given is not None else path.relative_to(self.out).as_posix()
+        self.model_file = f"{name}/{CONFIG_NAME}"
+        read_bundle_config(path)  # refuses one that was altered
+        self.found[self.model_file] = _read(path / CONFIG_NAME, has_checksum=False)
         if self.model_file.startswith("folds/"):
+            other = (self.out / "model" / CONFIG_NAME).is_file()
             self.notes.append(
                 "Cross-validation: one model per fold; settings are those of the first fold's "
-                "model, which all folds share, and there is no model of all slides."
-            )
+                "model, which all folds share, and "
+                + ("the model of all slides in the folder is of another run."
+                   if other else "there is no model of all slides.")
+            )  # fmt: skip
 
     def _leave_out_other_models(self) -> None:
         """What was measured of another model says nothing of this one."""

@@ -33,6 +33,7 @@ _SHARED = frozenset((
     # wanted by the library, and given no name
     "Manufacturer",
 ))  # fmt: skip
+_NAMES = ("PatientName", "PatientID", "PatientBirthDate", "AccessionNumber")
 _SPECIMEN = frozenset(("SpecimenIdentifier", "SpecimenUID", "SpecimenTypeCodeSequence"))
 _TEXT_OR_NESTED = frozenset(
     ("PN", "LO", "SH", "LT", "ST", "UT", "UC", "UR", "AE", "AS", "DA", "TM", "DT", "SQ", "UN")
@@ -110,9 +111,13 @@ def read_source(slide_path: SlideLocation, identified: bool) -> Any:
             path.name, "is not a DICOM slide", "leave 'dicom' out of the formats for it"
         )
     if not identified and best.get("PatientIdentityRemoved") != "YES":
+        named = any(str(best.get(keyword, "") or "").strip() for keyword in _NAMES)
         raise ExportError(
             path.name,
-            "names a patient, whose data a DICOM object would copy",
+            "names a patient, whose data a DICOM object would copy"
+            if named
+            else "does not say that its patient's identity was removed (PatientIdentityRemoved), "
+            "and a DICOM object would copy its header's ids and dates",
             "de-identify the slide, or allow it with --identified",
         )
     return _shared_part(best)

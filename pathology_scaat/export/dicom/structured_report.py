@@ -139,7 +139,12 @@ class _Report:
         return self.comments(group, texts)
 
     def region(
-        self, rank: int, region: Region, algorithm: Any, verdicts: Sequence[ReaderVerdict]
+        self,
+        rank: int,
+        region: Region,
+        drawn: str,
+        algorithm: Any,
+        verdicts: Sequence[ReaderVerdict],
     ) -> Any:
         """The group of one region: its outline in mm, what was measured, what readers said."""
         from pydicom.sr.codedict import codes
@@ -155,7 +160,7 @@ class _Report:
                 graphic_data=slide_points(self.source, level0),
                 frame_of_reference_uid=self.source.FrameOfReferenceUID,
             ),
-            finding_type=self.own("high-saliency", f"High saliency of a model for {target}"),
+            finding_type=self.own(f"high-{drawn}", f"High {drawn} of a model for {target}"),
             algorithm_id=algorithm,
             measurements=[
                 self.number(codes.SCT.Area, region.area_um2,
@@ -168,7 +173,7 @@ class _Report:
             qualitative_evaluations=self.verdicts(verdicts),
         )  # fmt: skip
         holes = len(region.polygon.interiors)
-        texts = [f"High saliency {rank}"]
+        texts = [f"High {drawn} {rank}"]
         if holes:
             texts.append(
                 f"{holes} hole(s) of this region are not drawn: a DICOM outline has none. The "
@@ -263,7 +268,7 @@ def write_structured_report(
         groups = [report.slide(found, findings, algorithm, texts)]
         for rank, (region, name) in enumerate(zip(found.regions, ids, strict=True), start=1):
             mine = [v for v in findings.verdicts if v.region_id == name]
-            groups.append(report.region(rank, region, algorithm, mine))
+            groups.append(report.region(rank, region, found.drawn, algorithm, mine))
         content = hd.sr.MeasurementReport(
             observation_context=report.context(),
             procedure_reported=report.code(*_LIGHT_MICROSCOPY),

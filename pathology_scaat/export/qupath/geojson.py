@@ -24,10 +24,11 @@ from pathology_scaat.artifacts.atomic import atomic_path
 from pathology_scaat.export.frame import ExportFrame
 from pathology_scaat.export.qupath.palette import (
     CONTRIBUTES_LITTLE,
-    HIGH_SALIENCY,
     LEARNT_NOTHING,
+    REGION_COLOUR,
     UNLIKE_TRAINING,
     QuPathClass,
+    region_names,
 )
 from pathology_scaat.export.qupath.regions import RegionSet
 from pathology_scaat.export.tiles import TileTable
@@ -136,7 +137,7 @@ def region_features(
     found: RegionSet, key: str, target: str, metadata: dict[str, str]
 ) -> Iterator[str]:
     """One JSON text per region: a locked annotation with its area and means."""
-    names, colour = HIGH_SALIENCY
+    name, class_name = region_names(found.drawn)
     for rank, region in enumerate(found.regions, start=1):
         geometry = polygon_geometry(region.polygon)
         measured = {
@@ -150,12 +151,15 @@ def region_features(
             "geometry": geometry,
             "properties": {
                 "objectType": "annotation",
-                "name": f"High saliency {rank}",
+                "name": f"{name} {rank}",
                 "isLocked": True,
-                "classification": {"names": list(names), "color": list(colour)},
+                "classification": {
+                    "names": class_name.split(": "),
+                    "color": list(REGION_COLOUR),
+                },
                 "measurements": {
-                    name: float(number(value))
-                    for name, value in measured.items()
+                    key: float(number(value))
+                    for key, value in measured.items()
                     if abs(value) <= LARGEST
                 },
                 "metadata": {**metadata, "outline": outline_text(region.polygon)},

@@ -305,7 +305,7 @@ def import_annotations(
     """Turn GeoJSON corrected in QuPath into annotation files for the next training.
 
     Tiles and other detections, annotations without a class, lines and points, and our own
-    high-saliency regions that nobody gave another class are left out. A slide keeps the former
+    regions of the map that nobody gave another class are left out. A slide keeps the former
     annotations that did not come back (see ``merge.py``); one of which nothing came back keeps
     them all. A file that cannot be used stops no other.
 

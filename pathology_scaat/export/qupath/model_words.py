@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from pathology_scaat.training.class_colours import Colour
@@ -31,6 +31,8 @@ class ModelWords:
         Colours of the classes as the bundle keeps them.
     prediction : str, optional
         What the model says of the whole slide.
+    otherwise : ModelWords, optional
+        Facts of another model, which the map may be of instead.
     """
 
     model_fingerprint: str = ""
@@ -40,6 +42,7 @@ class ModelWords:
     warning: str | None = None
     class_colours: tuple[tuple[str, Colour], ...] | None = None
     prediction: str | None = None
+    otherwise: ModelWords | None = None
 
     def of_map(self, model_fingerprint: str) -> ModelWords:
         """These facts, or none where the map is another model's.
@@ -48,7 +51,9 @@ class ModelWords:
         """
         mine = self.model_fingerprint
         known = len(mine) >= LEAST_HEX and model_fingerprint.startswith(mine)
-        return self if known else ModelWords()
+        if known:
+            return replace(self, otherwise=None)
+        return self.otherwise.of_map(model_fingerprint) if self.otherwise else ModelWords()
 
     def colours(self) -> dict[str, Colour] | None:
         return None if self.class_colours is None else dict(self.class_colours)

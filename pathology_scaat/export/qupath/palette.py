@@ -8,16 +8,27 @@ from dataclasses import dataclass
 from pathology_scaat.training.class_colours import Colour, alike, class_colours, qupath_name
 
 __all__ = [
-    "HIGH_SALIENCY",
+    "REGION_CLASSES",
+    "REGION_COLOUR",
     "UNLIKE_TRAINING",
     "QuPathClass",
     "alike_notes",
     "qupath_class",
     "qupath_classes",
     "qupath_name",
+    "region_names",
 ]
 
-HIGH_SALIENCY: tuple[tuple[str, str], Colour] = (("Saliency", "High"), (255, 200, 0))
+REGION_COLOUR: Colour = (255, 200, 0)
+
+
+def region_names(drawn: str) -> tuple[str, str]:
+    """Name and class of regions that were cut from a map of this kind: evidence, or saliency."""
+    return f"High {drawn}", f"{drawn.capitalize()}: High"
+
+
+REGION_CLASSES = frozenset(region_names(drawn)[1] for drawn in ("evidence", "saliency"))
+"""Classes that regions of the exports have; those cut from evidence had that of saliency before."""
 
 
 @dataclass(frozen=True)

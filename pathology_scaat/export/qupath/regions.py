@@ -33,12 +33,13 @@ class Region:
 
 @dataclass(frozen=True)
 class RegionSet:
-    """Regions of a slide, largest first, and how they were found."""
+    """Regions of a slide, largest first, and how they were found; ``drawn``: in which map."""
 
     regions: tuple[Region, ...]
     threshold: float
     level_mpp: float
     n_found: int
+    drawn: str = "evidence"
 
     @property
     def n_left_out(self) -> int:
@@ -107,7 +108,7 @@ def find_regions(
         regions.extend(_outline(*cut, origin, slide_map, level, frame))
     regions = regions[: config.max_regions]
     n_found = max(len(kept), len(regions))
-    return RegionSet(tuple(regions), threshold, level_mpp, n_found)
+    return RegionSet(tuple(regions), threshold, level_mpp, n_found, config.drawn)
 
 
 def _outline(

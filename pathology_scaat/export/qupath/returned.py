@@ -19,11 +19,10 @@ from pathology_scaat.artifacts.urls import SlideLocation
 from pathology_scaat.cohort.ids import id_key
 from pathology_scaat.cohort.manifest import Manifest
 from pathology_scaat.errors import AnnotationError
-from pathology_scaat.export.qupath.palette import HIGH_SALIENCY
+from pathology_scaat.export.qupath.palette import REGION_CLASSES
 from pathology_scaat.export.sidecar import read_sidecar
 
 SUFFIXES = (".geojson.gz", ".geojson.zip", ".geojson", ".json.gz", ".json")
-OWN_CLASS = ": ".join(HIGH_SALIENCY[0])
 IMPORT_RECORD = "import_record.json"
 """What an import leaves beside its labels."""
 
@@ -185,7 +184,7 @@ def read_returned_annotations(files: list[Path], record: Mapping[str, Any]) -> R
         if not polygon.class_name:
             unclassed.append(polygon.object_id)
             continue
-        if polygon.class_name == OWN_CLASS:
+        if polygon.class_name in REGION_CLASSES:
             own += 1
             continue
         inside = polygon.geometry.intersection(image)
@@ -206,7 +205,7 @@ def read_returned_annotations(files: list[Path], record: Mapping[str, Any]) -> R
         for count, text in (
             (len(files) - 1, f"joined from {len(files)} files"),
             (len(unclassed), f"{len(unclassed)} annotations without a class left out"),
-            (own, f"{own} high-saliency regions left out: nobody gave them a class"),
+            (own, f"{own} regions of the map left out: nobody gave them a class"),
             (lines, f"{lines} lines with a class left out: they have no area"),
             (points, f"{points} points with a class left out: they have no area"),
             (cut, f"{cut} areas cut at the edge of the image"),

@@ -55,13 +55,15 @@ def write_cohort(
     *,
     failed: Sequence[FailedSlide] = (),
     card: str | None = None,
+    card_of: str = "",
     differences: Mapping[str, Difference] | None = None,
     earlier: Mapping[str, str] | None = None,
     slide_notes: Mapping[str, str] | None = None,
 ) -> Sequence[Path]:
     """Write what shows a whole cohort, unless it is there: the contact sheet, then the page.
 
-    ``failed`` slides are named on the page; ``card`` is a link to the trust card;
+    ``failed`` slides are named on the page; ``card`` is a link to the trust card,
+    which is of the model with the fingerprint ``card_of``, as far as that is known;
     ``differences`` say where several models differ about a slide, by slide id. ``earlier`` says
     why what is there of a slide is of an earlier run, by slide id; ``slide_notes`` what was noted
     of a slide before it was exported.
@@ -77,9 +79,20 @@ def write_cohort(
     from pathology_scaat.export.report.contact_sheet import write_contact_sheet
     from pathology_scaat.export.report.page import write_page
 
-    cohort = read_cohort(overlay_dir, failed, card, differences, earlier, slide_notes)
+    cohort = read_cohort(
+        overlay_dir, failed, card, differences, earlier, slide_notes, card_of=card_of
+    )
     pictured = any(cohort.picture(r, "png", "figure") for r in cohort.records)
     if _is_current(cohort, cohort.fingerprint(title), pictured):
         return []
+    if not pictured:
+        _remove_earlier_sheet(cohort.overlay_dir)
     made = [write_contact_sheet(cohort)] if pictured else []
     return [*made, write_page(cohort, title)]
+
+
+def _remove_earlier_sheet(overlay_dir: Path) -> None:
+    """Remove the sheet that the page before linked to: it shows maps that the page does not."""
+    sheet, page = overlay_dir / CONTACT_SHEET, overlay_dir / PAGE
+    if sheet.is_file() and page.is_file() and file_sha256(sheet) == stated_sheet(page):
+        sheet.unlink()

@@ -29,6 +29,7 @@ from pathology_scaat.system.rounding import decimals, percent
 MAX_EMBEDDED = 100
 """Slides up to which a page holds its pictures; beyond, it shows the files beside it."""
 PICTURE_PX = 1400
+NOT_PREDICTED = "none by this model"
 
 _STYLE = (
     "body{font:16px/1.5 system-ui,sans-serif;margin:2em auto;max-width:1200px;padding:0 1em;"
@@ -95,7 +96,7 @@ def _overview(cohort: ExportedCohort) -> str:
         notes = len(cohort.notes(record))
         rows.append(
             f'<tr><td><a href="#{slide_id}">{slide_id}</a>'
-            f"<td>{html.escape(str(record['model'].get('prediction') or 'not made'))}"
+            f"<td>{html.escape(str(record['model'].get('prediction') or NOT_PREDICTED))}"
             f"<td>{html.escape(evidence_words(record))}"
             f'<td class="n">{_number(record["slide_summary"]["target_probability_max"])}'
             f'<td class="n">{_exported(record, "n_regions")}'
@@ -184,12 +185,21 @@ def _models(cohort: ExportedCohort) -> str:
             f"{html.escape(str(model.get('probability', 'perhaps not calibrated')))}. Age of its "
             f"data: {html.escape(str(model.get('age_of_data', NO_YEARS)))}.</p>"
         )
-    card = (
-        f'<p><a href="{quote(cohort.card)}">Trust card</a>: how far its maps can be trusted.</p>'
-        if cohort.card
-        else "<p>No trust card yet: <code>scaat evaluate</code> makes one.</p>"
-    )
-    return "".join(lines) + card
+    return "".join(lines) + _card(cohort)
+
+
+def _card(cohort: ExportedCohort) -> str:
+    """Where the trust card is, and of which model."""
+    makes = "<code>scaat evaluate</code> makes one"
+    if not cohort.card:
+        return f"<p>No trust card yet: {makes}.</p>"
+    link, name = f'<a href="{quote(cohort.card)}">', html.escape(cohort.card_of[:16])
+    if not cohort.card_is_of_these:
+        which = f"another model (<code>{name}</code>)" if name else "a model that is not known"
+        return f"<p>No trust card of this: {link}the one there</a> is of {which}; {makes}.</p>"
+    if len(cohort.models) > 1:
+        return f"<p>{link}Trust card</a> of model <code>{name}</code>, and of no other.</p>"
+    return f"<p>{link}Trust card</a>: how far its maps can be trusted.</p>"
 
 
 def _section(cohort: ExportedCohort, record: dict[str, Any], embed: bool) -> str:
@@ -201,7 +211,7 @@ def _section(cohort: ExportedCohort, record: dict[str, Any], embed: bool) -> str
     offset_text = "" if offset == [0, 0] else f", {offset[0]}, {offset[1]} px into the canvas"
     facts = [
         ("evidence", evidence_words(record)),
-        ("slide prediction", model.get("prediction") or "not made"),
+        ("slide prediction", model.get("prediction") or NOT_PREDICTED),
         ("in training", ROLE_WORDS[str(model["slide_role"])]),
         ("unlike the training data", _share(record["slide_summary"]["unlike_share"])),
         ("tiles, regions", f"{_exported(record, 'n_tiles')}, {_exported(record, 'n_regions')}"),
@@ -259,7 +269,7 @@ def write_page(cohort: ExportedCohort, title: str = "Evidence maps") -> Path:
         )
     sheet = cohort.overlay_dir / CONTACT_SHEET
     stated = ""
-    if sheet.is_file():
+    if sheet.is_file() and any(cohort.picture(r, "png", "figure") for r in cohort.records):
         stated = f'<meta name="contact-sheet" content="{file_sha256(sheet)}">'
     at_a_glance = f'<a href="{CONTACT_SHEET}">All at a glance</a>. ' if stated else ""
     count, failed = len(cohort.records), len(cohort.failed)

@@ -53,7 +53,8 @@ class ExportedCohort:
     folder of overlays, if there is one. ``differences`` are of slides that several models
     predicted together, by slide id; there may be some that have no map. ``earlier`` are slides
     whose files here are of an earlier run, and why. ``slide_notes`` is what the stages before
-    the export have to say of slides, by slide id.
+    the export have to say of slides, by slide id. ``card_of`` is the fingerprint of the model
+    that the card is of; empty where nobody knows.
     """
 
     overlay_dir: Path
@@ -63,6 +64,7 @@ class ExportedCohort:
     differences: Mapping[str, Difference] = field(default_factory=dict)
     earlier: Mapping[str, str] = field(default_factory=dict)
     slide_notes: Mapping[str, str] = field(default_factory=dict)
+    card_of: str = ""
 
     def notes(self, record: Mapping[str, Any]) -> tuple[str, ...]:
         """What is to be read of a slide: what was noted when it was tiled, then its exports'."""
@@ -97,6 +99,11 @@ class ExportedCohort:
         return " ".join(f"Model {name[:16]}: {text}" for name, text in said.items() if text)
 
     @property
+    def card_is_of_these(self) -> bool:
+        """Whether the trust card is of a model that made maps here."""
+        return self.card_of in {str(r["model_fingerprint"]) for r in self.records}
+
+    @property
     def models(self) -> list[dict[str, Any]]:
         """What is known of each model that slides were explained by."""
         found = {str(r["model_fingerprint"]): dict(r["model"]) for r in self.records}
@@ -110,7 +117,7 @@ class ExportedCohort:
                 "title": title,
                 "records": list(self.records),
                 "failed": [[f.slide_id, f.stage, f.reason] for f in self.failed],
-                "card": self.card,
+                "card": [self.card, self.card_is_of_these],
                 "earlier": dict(sorted(self.earlier.items())),
                 "slide_notes": dict(sorted(self.slide_notes.items())),
                 "differences": {k: [d.text, d.link] for k, d in sorted(self.differences.items())},
@@ -125,6 +132,7 @@ def read_cohort(
     differences: Mapping[str, Difference] | None = None,
     earlier: Mapping[str, str] | None = None,
     slide_notes: Mapping[str, str] | None = None,
+    card_of: str = "",
 ) -> ExportedCohort:
     """Read the records of a folder of overlays; what is no record is passed over."""
     overlay_dir = Path(overlay_dir)
@@ -133,7 +141,7 @@ def read_cohort(
     ordered = tuple(sorted(found, key=lambda r: str(r["slide_id"])))
     return ExportedCohort(
         overlay_dir, ordered, tuple(failed), card, differences or {}, earlier or {},
-        slide_notes or {},
+        slide_notes or {}, card_of,
     )  # fmt: skip
 
 

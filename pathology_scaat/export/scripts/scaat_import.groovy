@@ -1,5 +1,5 @@
 /*
- * Import the tiles and high-saliency regions of pathology_scaat into every image of a project.
+ * Import the tiles and regions of pathology_scaat into every image of a project.
  *
  * In QuPath: open the project, open this script, "Run for project", and choose the folder of
  * overlays when asked; or, for all images without a window:
@@ -208,7 +208,8 @@ def outlineChanged = {
     (0..4).any { i -> Math.abs(now[i] - then[i]) > (i == 0 ? 0.5 + 1e-5 * then[0] : 0.05) }
 }
 def regionChanged = {
-    classOf(it) != 'Saliency: High' || !(String.valueOf(it.getName()) ==~ /High saliency \d+/) || outlineChanged(it)
+    !(classOf(it) in ['Evidence: High', 'Saliency: High']) ||
+        !(String.valueOf(it.getName()) ==~ /High (evidence|saliency) \d+/) || outlineChanged(it)
 }
 
 def hierarchy = getCurrentHierarchy()

@@ -253,8 +253,7 @@ function drawRegions() {
     const hidden = byId("blind").checked && verdict === undefined;
     const apart = (region.models_differ ?? null) === null || hidden ? "" : `, models differ by ${decimals(region.models_differ, 2)}`;
     const sure = (region.probability === null || hidden ? "" : `, p ${decimals(region.probability, 2)}`) + apart;
-    // In QuPath's files regions are called "High saliency", also where they are cut from evidence.
-    const name = hidden ? `Region ${index + 1}` : region.name.replace(/^High saliency/, "Region"); // ranks by size
+    const name = hidden ? `Region ${index + 1}` : region.name.replace(/^High (evidence|saliency)/, "Region"); // ranks by size
     if (!hidden) button.title = `in QuPath: ${region.name}`;
     button.textContent = `${name}${sure}${verdict ? ": " + verdict : ""}`;
     button.addEventListener("click", () => choose(index));

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from pathology_scaat.errors import StoreError
 from pathology_scaat.patches.reader import PatchStore
 from pathology_scaat.scaat.method import Visit
+from pathology_scaat.slides.painted import is_painted
 from pathology_scaat.training import builders
 from pathology_scaat.training.augment import to_float
 from pathology_scaat.training.bags.data import BagBatch, BagTable
@@ -29,6 +30,7 @@ from pathology_scaat.training.bags.trainer import EVALUATION_BATCH, BagTrainer
 from pathology_scaat.training.config import TrainConfig
 from pathology_scaat.training.data import BatchLoader
 from pathology_scaat.training.heads.feature_files import (
+    PAINTED,
     PATCHES,
     read_feature_file,
     write_feature_file,
@@ -98,7 +100,8 @@ class FrozenBagTrainer(BagTrainer):
             write_feature_file(
                 path, found, store.origins_px,
                 {"patch_size_level0": side, "patch_size": store.patch_size_px,
-                 PATCHES: store.meta.fingerprint}, encoder,
+                 PATCHES: store.meta.fingerprint, PAINTED: is_painted(store.meta.slide.vendor)},
+                encoder,
             )  # fmt: skip
         return found
 
@@ -171,7 +174,10 @@ def _held(path: Path, slide_id: str, encoder: str, store: PatchStore) -> NDArray
         return None
     try:
         file = read_feature_file(path, slide_id)
+        painted = is_painted(store.meta.slide.vendor)
         if (file.encoder, file.patches) != (encoder, store.meta.fingerprint):
+            return None
+        if file.painted != painted:  # written before that was recorded
             return None
         return file.read()
     except StoreError:

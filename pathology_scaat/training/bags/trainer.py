@@ -328,7 +328,8 @@ class BagTrainer(TrainingLoop):
                 logits, labels, temperature, self.val.patient_ids, len(self.val.patches),
                 self.job.class_names, seed=self.job.seed,
             ).model_copy(update={"n_slides": len(self.val.slide_ids)})  # fmt: skip
-        self._note_quality(temperature, held_out)
+        stores = [*self.train.patches.stores, *self.val.patches.stores]
+        self._note_quality(temperature, held_out, stores)
         if held_out is not None and held_out.nothing_learnt:
             self.notes.append(WHAT_MAY_HELP)
         found.update(

@@ -27,6 +27,8 @@ FEATURES = ("features", "feats")
 COORDINATES = "coords"
 PATCHES = "scaat_patches"
 """Attribute of coordinates: the fingerprint of our patch store."""
+PAINTED = "scaat_painted"
+"""The same: that the slide was painted by ``scaat demo``."""
 MOST_FEATURES = 65_536
 SAMPLED_ROWS = 256
 """Rows, evenly spread, that a file's fingerprint is made of, beside its shape and coordinates."""
@@ -55,6 +57,10 @@ class FeatureFile:
         have the same one.
     patches : str
         Fingerprint of the patch store that the features are of, where they were made here.
+    painted : bool
+        Whether the slide was painted by ``scaat demo``, as far as the file says it.
+    patch_words : str
+        Size and magnification of the patches, where the file states both; else empty.
     """
 
     path: Path
@@ -66,6 +72,8 @@ class FeatureFile:
     encoder: str
     fingerprint: str
     patches: str = ""
+    painted: bool = False
+    patch_words: str = ""
 
     def read(self, rows: NDArray[np.integer] | None = None) -> NDArray[np.float32]:
         """Features (n, d) float32 of some patches, ``rows`` (n,) in the order asked for, or of all.
@@ -134,7 +142,10 @@ def read_feature_file(path: Path, slide_id: str) -> FeatureFile:
     if coords is not None:
         mark.update(np.ascontiguousarray(coords).tobytes())
     made_of = _text(attributes.get(PATCHES, ""))
-    return FeatureFile(path, slide_id, n, d, coords, size, encoder, mark.hexdigest(), made_of)
+    return FeatureFile(
+        path, slide_id, n, d, coords, size, encoder, mark.hexdigest(), made_of,
+        bool(attributes.get(PAINTED, False)), _patch_words(attributes),
+    )  # fmt: skip
 
 
 def write_feature_file(
@@ -252,6 +263,17 @@ def _patch_size(attributes: Mapping[str, Any]) -> float | None:
     except (KeyError, TypeError, ValueError, IndexError):
         return None
     return size if 0 < size < 1e6 else None
+
+
+def _patch_words(attributes: Mapping[str, Any]) -> str:
+    """Patches as TRIDENT states them: their side in pixels, and at which magnification."""
+    try:
+        side, power = (
+            float(np.ravel(attributes[name])[0]) for name in ("patch_size", "target_magnification")
+        )
+    except (KeyError, TypeError, ValueError, IndexError):
+        return ""
+    return f"{side:g} px at {power:g}x"
 
 
 def _patch_size_beside(path: Path, slide_id: str, coords: NDArray[np.int64]) -> float | None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pathology_scaat.errors import BundleError
+from pathology_scaat.training.bundle_quality import LEARNT_FROM_PAINTED
 from pathology_scaat.training.config import TrainConfig
 from pathology_scaat.training.heads.bundle import load_head, read_head_config, save_head
 from pathology_scaat.training.heads.checks import check_learnable
@@ -101,6 +102,8 @@ def train_head(
     val = [b for b in known if b.split == "val"]
     notes = check_learnable(bags, train, target, config, named)
     n_features, encoder = check_alike([*train, *val])
+    if any(file.painted for bag in (*train, *val) for file in bag.files):
+        notes.append(LEARNT_FROM_PAINTED)
     identity = identity_of(train, val, config, target, unit, seed)
     part = None if fold is None else fold.number
     slides = keys_by_split([(b.split, f.fingerprint) for b in bags for f in b.files], identity)
