@@ -16,6 +16,38 @@ network, and of other packages', nothing is known.
 """
 
 
+_MEANINGS = (
+    (
+        ("gradient", "gradient-x-input", "gradient-grid", "gradient-blurred", "smoothgrad",
+         "integrated-gradients", "token-gradient-x-input"),
+        "how strongly a pixel moves the model's score of {}",
+    ),
+    (
+        ("fused-cam", "grad-cam", "grad-cam++", "advise"),
+        "where in the patch the model's score of {} comes from, by the activation of its layers",
+    ),
+    (("lrp", "attn-lrp"), "what share of the model's score of {} a pixel is given"),
+    (("attention-rollout",), "where the attention that helps {} goes to"),
+    (("occlusion", "rise"), "how the model's score of {} changes where a pixel is hidden"),
+)  # fmt: skip
+
+
+def meaning_of(method: str, class_name: str) -> str:
+    """What a map's value at a pixel is, in words.
+
+    Examples
+    --------
+    >>> meaning_of("gradient", "Tumor")
+    "how strongly a pixel moves the model's score of Tumor"
+    >>> meaning_of("another-package's", "Tumor")
+    "what 'another-package's' says of Tumor"
+    """
+    for methods, words in _MEANINGS:
+        if method in methods:
+            return words.format(class_name)
+    return f"what '{method}' says of {class_name}"
+
+
 def map_caution(began: str, method: str) -> str:
     """Why a map may lie beside what the model looks at; empty where nothing is known against it.
 

@@ -16,7 +16,7 @@ from pathology_scaat.pipeline.export import export
 from pathology_scaat.pipeline.stitch import stitch
 from pathology_scaat.saliency import ExplainConfig
 from pathology_scaat.saliency.attributions import ATTRIBUTIONS
-from pathology_scaat.saliency.cautions import MISSED, map_caution
+from pathology_scaat.saliency.cautions import MISSED, map_caution, meaning_of
 from pathology_scaat.training import TrainConfig
 from pathology_scaat.training.bundle_reading import read_bundle_config
 from pathology_scaat.training.imported.record import ImportRecord
@@ -87,3 +87,9 @@ def test_a_model_that_goes_on_from_such_a_one_is_told_of_too(run_folder: RunFold
     _, notes = parent_model(run_folder.model, TrainConfig())
     run_folder.save_model(run_folder.model, 0, notes=notes)
     assert not read_bundle_config(run_folder.model).began
+
+
+def test_every_method_says_what_its_maps_are() -> None:
+    for name in ATTRIBUTIONS.names:
+        assert "Tumor" in meaning_of(name, "Tumor")
+        assert not meaning_of(name, "Tumor").startswith("what '")

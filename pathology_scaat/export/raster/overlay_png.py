@@ -32,7 +32,7 @@ from pathology_scaat.export.raster.colour_scale import (
     saliency_scale,
 )
 from pathology_scaat.export.raster.examined import Examined, enlarged, examine, hatched, paled
-from pathology_scaat.saliency.cautions import map_caution
+from pathology_scaat.saliency.cautions import map_caution, meaning_of
 from pathology_scaat.saliency.schema import UNLIKE_SLIDE_SHARE
 from pathology_scaat.slides.base import RgbImage
 from pathology_scaat.slides.spacing import distortion_warning, given_by
@@ -217,7 +217,7 @@ class MapPictures:
             f"({self.facts.calibration}).",
             "evidence": f"Colour: evidence for {name}: how sure the model is of the patch "
             f"({self.facts.calibration}), strongest where in the patch that comes from.",
-            "saliency": f"Colour: how strongly a pixel moves the model's score of {name}, "
+            "saliency": f"Colour: {meaning_of(self.slide_map.meta.method, name)}, "
             "times probability; it does not say how probable the class is.",
         }[picture.kind]
         where = "The scale is the same on every slide of this model" if scale.is_shared else (
