@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from pathology_scaat.errors import UsageError
 from pathology_scaat.execution.devices import processes_on_gpu
 from pathology_scaat.saliency.attribution import attribute_with_logits
-from pathology_scaat.saliency.attributions import LOOKS_INSIDE
+from pathology_scaat.saliency.attributions import AUTO, LOOKS_INSIDE
 from pathology_scaat.saliency.config import ExplainConfig
 from pathology_scaat.saliency.device_copies import Fetched, Pending, ToDevice
 from pathology_scaat.training.feature_reference import FeatureReference, penultimate
@@ -60,6 +60,7 @@ class BatchExplainer:
         Class that is explained, or several: the maps of the first come first, those of the
         others last.
     config : ExplainConfig
+        Its method is one by name; ``auto``, which a bundle decides, is the gradient here.
     device : torch.device
     multi_label : bool
         Probability is each class's sigmoid instead of the softmax over the classes.
@@ -92,6 +93,8 @@ class BatchExplainer:
         self.targets = [target_index] if isinstance(target_index, int) else list(target_index)
         self.temperature = temperature
         self.features = features
+        if config.method == AUTO:
+            config = config.model_copy(update={"method": "gradient"})
         self.config = config
         self.device = device
         self.multi_label = multi_label

@@ -22,10 +22,12 @@ from pathology_scaat.training.bags.model import BagModel, build_bag_model, tall_
 SIDE = 32
 
 
-def random_model(pooling: str = "gated", n_classes: int = 2) -> tuple[BagModel, BundleConfig]:
+def random_model(
+    pooling: str = "gated", n_classes: int = 2, widths: tuple[int, ...] = (8, 16)
+) -> tuple[BagModel, BundleConfig]:
     torch.manual_seed(5)
     head = BagHeadConfig(pooling=pooling, attention_width=8)
-    options = {"widths": (8, 16)}
+    options = {"widths": widths}
     mean, std = (0.8, 0.6, 0.7), (0.2, 0.2, 0.2)
     model = build_bag_model("scaat-small", options, SIDE, n_classes, head, mean, std).eval()
     for parameter in model.head.parameters():
@@ -64,7 +66,8 @@ FOR_TRANSFORMERS = {"attn-lrp", "token-gradient-x-input", "attention-rollout"}
 @pytest.mark.parametrize("method", sorted(set(ATTRIBUTIONS.names) - FOR_TRANSFORMERS))
 def test_every_method_explains_the_right_patch(method: str) -> None:
     """In batches of 3 or of 9: each patch is multiplied by its own slope."""
-    model, _ = random_model()
+    # positions of 4 and 8 px, for the method that needs two such resolutions
+    model, _ = random_model(widths=(8, 16, 16) if method == "fused-cam" else (8, 16))
     patches = np.random.default_rng(2).integers(0, 256, (9, SIDE, SIDE, 3), dtype=np.uint8)
     config = ExplainConfig(method=method, n_samples=3, stride_px=4)
     found = []
