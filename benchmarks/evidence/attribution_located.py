@@ -134,13 +134,22 @@ def rounded(values: torch.Tensor) -> list[float]:
     return [float(f"{value:.5g}") for value in values.tolist()]
 
 
+def measured(runs: list[dict[str, Any]]) -> list[str]:
+    """Methods that every run has figures of."""
+
+    def has(run: dict[str, Any], method: str) -> bool:
+        return "pixel_ap" in run["methods"].get(method, {})
+
+    return [m for m in runs[0]["methods"] if all(has(run, m) for run in runs)]
+
+
 def gains_of(runs: list[dict[str, Any]], measure: str) -> dict[str, Interval]:
     """Each method's gain over the gradient, over seeds and patients."""
 
     def values(method: str) -> list[list[float]]:
         return [run["methods"][method][measure] for run in runs]
 
-    kept = [m for m, e in runs[0]["methods"].items() if "refused" not in e and m != BASE]
+    kept = [m for m in measured(runs) if m != BASE]
     return {
         m: clustered_mean(
             [np.subtract(a, b) for a, b in zip(values(m), values(BASE), strict=True)],
@@ -152,7 +161,7 @@ def gains_of(runs: list[dict[str, Any]], measure: str) -> dict[str, Interval]:
 
 def of_training(plain: list[dict[str, Any]], other: list[dict[str, Any]]) -> dict[str, Interval]:
     """By each method's maps: another training minus the plain one, over seeds and patients."""
-    kept = [m for m, e in plain[0]["methods"].items() if "refused" not in e]
+    kept = [m for m in measured(plain) if m in measured(other)]
     return {
         m: clustered_mean(
             [
@@ -179,7 +188,7 @@ def table(runs: list[dict[str, Any]]) -> str:
     """Each method on one data set, against the gradient."""
     first, unit = runs[0], UNITS.get(runs[0]["data"], "patients")
     groups = first["groups"]
-    kept = [m for m, entry in first["methods"].items() if "refused" not in entry]
+    kept = measured(runs)
 
     def values(method: str, measure: str) -> list[list[float]]:
         return [run["methods"][method][measure] for run in runs]

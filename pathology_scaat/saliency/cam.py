@@ -124,7 +124,10 @@ _LAYERS: WeakKeyDictionary[nn.Module, tuple[tuple[int, ...], list[nn.Module]]] =
 
 
 def known_layers(model: nn.Module, images: Tensor) -> list[nn.Module]:
-    """:func:`~pathology_scaat.scaat.fused_cam.fused_layers`, looked for once a model and size."""
+    """:func:`~pathology_scaat.scaat.fused_cam.fused_layers`, looked for once a model and size.
+
+    Of images (N, C, H, W) only the size and the device count.
+    """
     size = tuple(images.shape[1:])
     kept = _LAYERS.get(model)
     if kept is None or kept[0] != size:
