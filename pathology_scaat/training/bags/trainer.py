@@ -139,6 +139,8 @@ class BagTrainer(TrainingLoop):
             measured = builders.patch_statistics(self.train.patches)
         mean, std = normalisation_of(config.normalisation, backbone, given is not None, measured)
         encoder = Classifier(backbone, mean, std)
+        if config.channels_last:
+            encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return with_head(encoder, side, self.job.n_classes, self.bags.head())
 
     def _method_settings(self) -> TrainConfig:
