@@ -16,7 +16,8 @@ With a pretrained encoder, EfficientNet-Lite0 (``--weights``), in bags of labels
 ``lite0-plain``          ImageNet weights, trained end to end; plain throughout
 ``lite0-scaat``          the same, half plain, half SCAAT
 
-Their test slides are also explained by Grad-CAM, and they are compared with the small network's
+Test slides of those with given weights are also explained by Grad-CAM, and all are compared with
+the small network's
 stored runs (``slide_labels_pretrained.py``).
 
 All arms look at the same number of patches in training; the CPU time of each is kept. The demo
@@ -47,6 +48,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import shutil
 from dataclasses import dataclass, field, replace
@@ -103,6 +105,9 @@ assert set(ARMS) - set(SMALL) == set(PRETRAINED)
 COHORTS = {"demo": TUMOR_SHARES, "sparse": (0.03, 0.1)}
 """Share of a positive slide's tissue that tumour grows in; about half of it are nests."""
 SEEDS = (0, 1, 2, 3, 4)
+SCALE = 32.0
+"""Of stored saliency of the wide pretrained network: the usual one cut its largest values, and the
+run said to lower it."""
 ONE_PROCESS = EngineConfig(workers=1)
 
 
@@ -150,13 +155,13 @@ def settings_for(arm: Arm, n_train: int, epochs: int, weights: Path | None) -> T
 
 
 def map_scores(
-    out: Path, slides: list[DemoSlide], method: str = "gradient"
+    out: Path, slides: list[DemoSlide], **explaining: Any
 ) -> tuple[dict[str, dict[str, float]], float]:
-    """Pixel AP of the maps of slides by a method of attribution, and CPU ms a patch."""
+    """Pixel AP of the maps of slides by settings of explaining, and CPU ms a patch."""
     begin = process_time()
     ids = [s.slide_id for s in slides]
     explain(
-        out, config=ExplainConfig(method=method, target=TRUTH_CLASS), device="cpu",
+        out, config=ExplainConfig(target=TRUTH_CLASS, **explaining), device="cpu",
         engine=ONE_PROCESS, slide_ids=ids, overwrite=True,
     )  # fmt: skip
     seconds = process_time() - begin
@@ -193,10 +198,15 @@ def run_arm(
     test = [s for s in cohort.slides if s.split == "test"]
     truth = {row.slide_id: row.label == TRUTH_CLASS for row in manifest.rows}
     positive = [s for s in test if truth[s.slide_id]]
-    maps, explaining = map_scores(out, positive)
     more: dict[str, Any] = {}
     if arm in PRETRAINED:
-        more["maps_grad_cam"], more["grad_cam_ms_a_patch"] = map_scores(out, positive, "grad-cam")
+        maps, explaining = map_scores(out, positive, saliency_scale=SCALE)
+        if chosen.weights:
+            more["maps_grad_cam"], more["grad_cam_ms_a_patch"] = map_scores(
+                out, positive, method="grad-cam", saliency_scale=SCALE
+            )
+    else:
+        maps, explaining = map_scores(out, positive)
     judged = tuple(r for r in manifest.rows if r.split != "train")
     found = predict(out, manifest=replace(manifest, rows=judged), device="cpu")
     at = list(trained_classes(out)).index(TRUTH_CLASS)
@@ -278,7 +288,9 @@ def main() -> None:
                 small = json.loads(given.beside.read_text())["runs"]
                 report |= pretrained_summary(report["runs"], small, truth)
                 given.out.parent.mkdir(parents=True, exist_ok=True)
-                given.out.write_text(json.dumps(report, indent=1) + "\n")
+                part = given.out.with_suffix(".part")
+                part.write_text(json.dumps(report, indent=1) + "\n")
+                os.replace(part, given.out)
                 last = report["runs"][-1]
                 print(arm, seed, last["train_cpu_s"], flush=True)
     print(table(summary(report["runs"], report["cohort"]["test_slides"], list(ARMS))))

@@ -126,6 +126,8 @@ def pretrained_summary(
             for _, run in sorted(mine_runs.items())
         ]
         rows[arm] = {"wrong_of_test_patients": wrong, "n_test_patients": len(truth)}
+        if not all("maps_grad_cam" in run for run in mine_runs.values()):
+            continue
         rows[arm]["grad_cam_ms_a_patch"] = round(
             float(np.mean([r["grad_cam_ms_a_patch"] for r in mine_runs.values()])), 2
         )

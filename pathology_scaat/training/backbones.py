@@ -218,7 +218,8 @@ def load_backbone_weights(backbone: nn.Module, path: Path, *, whole: bool = Fals
     given = {
         key.removeprefix(prefix): value for key, value in file.items() if key.startswith(prefix)
     }
-    own = backbone.state_dict()
+    # counters of batches decide nothing, and many files leave them out
+    own = {k: v for k, v in backbone.state_dict().items() if not k.endswith(COUNTERS)}
     moved = resample_positions(backbone, given, own)
     fitting = {k: v for k, v in given.items() if k in own and v.shape == own[k].shape}
     matched = sum(own[k].numel() for k in fitting)
@@ -240,7 +241,7 @@ def load_backbone_weights(backbone: nn.Module, path: Path, *, whole: bool = Fals
         )
     left = [
         k for k in own
-        if k not in fitting and not k.startswith(f"{head}.") and not k.endswith(COUNTERS)
+        if k not in fitting and not k.startswith(f"{head}.")
     ]  # fmt: skip
     if whole and left:
         raise TrainingError(
