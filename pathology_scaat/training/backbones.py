@@ -193,7 +193,22 @@ def read_weight_file(path: Path) -> dict[str, Tensor]:
 def load_backbone_weights(backbone: nn.Module, path: Path, *, whole: bool = False) -> str:
     """Fill a network from a file, leaving out a head of another width; says what was matched.
 
-    Position embeddings learnt for another patch size are resampled to this one's grid.
+    See :func:`fitting_weights`.
+    """
+    fitting, said = fitting_weights(backbone, path, whole=whole)
+    backbone.load_state_dict(fitting, strict=False)
+    if not any(k.startswith(f"{_head_name(backbone)}.") for k in fitting):
+        shrink_head_weights(backbone)
+    return said
+
+
+def fitting_weights(
+    backbone: nn.Module, path: Path, *, whole: bool = False
+) -> tuple[dict[str, Tensor], str]:
+    """The tensors of a file that a network takes, by its names, and what is to be said of them.
+
+    The network may be one of shapes alone (on the device ``meta``). Position
+    embeddings learnt for another patch size are resampled to this one's grid.
 
     Parameters
     ----------
@@ -249,15 +264,13 @@ def load_backbone_weights(backbone: nn.Module, path: Path, *, whole: bool = Fals
             f"lacks {len(left)} of the network's tensors ('{left[0]}'), which would stay random",
             "check that backbone and backbone_options are those of the weights, or train all of it",
         )
-    backbone.load_state_dict(fitting, strict=False)
-    if not any(k.startswith(f"{head}.") for k in fitting):
-        shrink_head_weights(backbone)
     # kept in the bundle and the notes: it must not hold the name of a file
-    return (
+    said = (
         f"{GIVEN_WEIGHTS} {len(fitting)} of {len(own)} tensors, "
         f"{percent(matched / total, 1)} of the network"
         f"{', positions resampled to this patch size' if moved else ''}"
     )
+    return fitting, said
 
 
 HEAD_STD = 0.01
