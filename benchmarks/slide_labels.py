@@ -57,7 +57,13 @@ from time import process_time
 from typing import Any
 
 import torch
-from slide_labels_pretrained import LITE0, PRETRAINED, pretrained_summary, renamed_weights
+from slide_labels_pretrained import (
+    BY_GRAD_CAM,
+    LITE0,
+    PRETRAINED,
+    pretrained_summary,
+    renamed_weights,
+)
 from slide_labels_summary import MAPS, summary, table
 
 from pathology_scaat.artifacts.output_folder import Workspace
@@ -201,7 +207,7 @@ def run_arm(
     more: dict[str, Any] = {}
     if arm in PRETRAINED:
         maps, explaining = map_scores(out, positive, saliency_scale=SCALE)
-        if chosen.weights:
+        if arm in BY_GRAD_CAM:
             more["maps_grad_cam"], more["grad_cam_ms_a_patch"] = map_scores(
                 out, positive, method="grad-cam", saliency_scale=SCALE
             )
@@ -233,6 +239,14 @@ def trained_classes(out: Path) -> tuple[str, ...]:
     from pathology_scaat.training.bundle import read_bundle_config
 
     return read_bundle_config(Workspace(out).model).class_names
+
+
+def beside(report: dict[str, Any], stored: Path) -> dict[str, Any]:
+    """What runs of the pretrained encoder say beside the stored ones; nothing without any."""
+    if not any(run["arm"] in PRETRAINED for run in report["runs"]):
+        return {}
+    small = json.loads(stored.read_text())["runs"]
+    return pretrained_summary(report["runs"], small, report["cohort"]["test_slides"])
 
 
 def main() -> None:
@@ -285,14 +299,15 @@ def main() -> None:
                     "torch": torch.__version__,
                     "summary": summary(report["runs"], truth, list(ARMS)),
                 }
-                small = json.loads(given.beside.read_text())["runs"]
-                report |= pretrained_summary(report["runs"], small, truth)
+                report |= beside(report, given.beside)
                 given.out.parent.mkdir(parents=True, exist_ok=True)
                 part = given.out.with_suffix(".part")
                 part.write_text(json.dumps(report, indent=1) + "\n")
                 os.replace(part, given.out)
                 last = report["runs"][-1]
                 print(arm, seed, last["train_cpu_s"], flush=True)
+    elif more := beside(report, given.beside):
+        given.out.write_text(json.dumps(report | more, indent=1) + "\n")
     print(table(summary(report["runs"], report["cohort"]["test_slides"], list(ARMS))))
 
 
