@@ -116,7 +116,7 @@ def pretrained_summary(
                 if paired
                 else unpaired(mine, others)
             )
-            found[f"{measure}: {one} - {other}"] = as_json(interval, seeds_paired=paired)
+            found[f"{measure}: {one} - {other}"] = _compared(interval, paired)
     primary = [k for k in found if k.partition(":")[0] in PRIMARY]
     _correct(found, primary, len(PRIMARY) * len(COMPARISONS))
     cam: dict[str, dict[str, Any]] = {}
@@ -140,12 +140,20 @@ def pretrained_summary(
                 clustered_mean(by_cam, patients),
                 by_seed=[round(float(v), 4) for v in by_cam.mean(1)],
             )
-            cam[f"{measure}: {arm}, grad-cam - gradient"] = as_json(
-                clustered_mean(by_cam - _parts(mine_runs, measure, truth), patients),
-                seeds_paired=True,
+            cam[f"{measure}: {arm}, grad-cam - gradient"] = _compared(
+                clustered_mean(by_cam - _parts(mine_runs, measure, truth), patients), True
             )
     _correct(cam, list(cam), 2 * len(BY_GRAD_CAM))
     return {"pretrained": {"arms": rows, "comparisons": found, "grad_cam": cam}}
+
+
+def _compared(interval: Interval, paired: bool) -> dict[str, Any]:
+    return as_json(interval, seeds_paired=paired) | {"p_value": _short(interval.p_value)}
+
+
+def _short(p_value: float) -> float:
+    """Three digits, however small it is."""
+    return float(f"{p_value:.3g}")
 
 
 def _correct(found: dict[str, dict[str, Any]], names: Sequence[str], n_planned: int) -> None:
@@ -156,5 +164,5 @@ def _correct(found: dict[str, dict[str, Any]], names: Sequence[str], n_planned: 
     p_values = [found[n]["p_value"] for n in names]
     corrected = holm([*p_values, *[1.0] * (n_planned - len(names))])
     for name, value in zip(names, corrected, strict=False):
-        found[name]["p_value_holm"] = round(value, 4)
+        found[name]["p_value_holm"] = _short(value)
         found[name]["n_compared"] = n_planned
