@@ -331,8 +331,6 @@ class BagTrainer(TrainingLoop):
                 self.job.class_names, seed=self.job.seed,
             ).model_copy(update={"n_slides": len(self.val.slide_ids)})  # fmt: skip
         self._note_quality(temperature, held_out)
-        if held_out is not None and held_out.nothing_learnt:
-            self.notes.append(WHAT_MAY_HELP)
         found.update(
             {
                 "n_epochs": float(state.epoch),
@@ -346,6 +344,10 @@ class BagTrainer(TrainingLoop):
         references = measure_bag_references(
             self.model, self.train, self.val, self.job.class_names, temperature, self.device
         )
+        if destroyed := references.destroyed(self.config.learning_rate):
+            self.notes.append(f"{destroyed}.")
+        elif held_out is not None and held_out.nothing_learnt:
+            self.notes.append(WHAT_MAY_HELP)
         config = bag_bundle_config(
             self.job, self.model, self.method, found, temperature, held_out, references,
             tuple(self.notes),
