@@ -53,7 +53,7 @@ def check_training(config: TrainConfig, patch_size_px: int = DEFAULT_PATCH_SIDE_
         SingleLabelObjective,
     )
     from pathology_scaat.training.backbones import create_backbone
-    from pathology_scaat.training.builders import require_encoder_weights
+    from pathology_scaat.training.builders import require_encoder_weights, require_fitting_weights
     from pathology_scaat.training.lora import require_lora
     from pathology_scaat.training.small_cnn import SmallNet
 
@@ -64,7 +64,8 @@ def check_training(config: TrainConfig, patch_size_px: int = DEFAULT_PATCH_SIDE_
     require_lora(config.trainable)
     try:
         with torch.device("meta"):  # shapes alone: no memory, no time
-            create_backbone(config.backbone, 2, patch_size_px, config.backbone_options)
+            network = create_backbone(config.backbone, 2, patch_size_px, config.backbone_options)
+        require_fitting_weights(config, network)
     except ScaatError:
         raise
     except (RuntimeError, NotImplementedError):

@@ -270,7 +270,11 @@ class _Explaining:
         notes: tuple[str, ...] = ()
         if n := writer.n_clipped:
             values = "value was" if n == 1 else "values were"
-            notes = (f"{n} saliency {values} cut: lower saliency_scale",)
+            notes = (
+                f"{n} saliency {values} cut ({percent(n / writer.n_values)}), being more than the "
+                "store holds: for exact ones set explain: saliency_scale in the pipeline file to "
+                f"{writer.fitting_scale:g} (now {writer.scale:g})",
+            )
             logger.warning("%s: %s", store.meta.slide_id, notes[0])
         share = unlike_share(np.concatenate(sums.unlike) if sums.unlike else None)
         if share is not None and share >= UNLIKE_SLIDE_SHARE:

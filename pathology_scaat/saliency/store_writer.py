@@ -45,6 +45,10 @@ class SaliencyStoreWriter:
     ----------
     n_clipped : int
         Values beyond float16's range, cut to its largest number.
+    n_values : int
+        All values of the maps so far.
+    fitting_scale : float
+        The largest power of two by which all values so far can be scaled without being cut.
     columns : dict of str to ndarray, (N, ...) float
         Further small arrays that :meth:`close` writes, by name.
 
@@ -72,7 +76,8 @@ class SaliencyStoreWriter:
         self.side = meta.grid.patch_size_px // meta.stride_px
         self.scale = float(meta.parameters.get("saliency_scale", DEFAULT_SCALE))
         self.n_patches = n_patches
-        self.n_clipped = 0
+        self.n_clipped = self.n_values = 0
+        self._largest = 0.0
         self.columns: dict[str, NDArray[np.floating[Any]]] = {}
         self._written = 0
         # Whole chunks of about 128 KiB, whole chunks in a shard.
@@ -152,8 +157,16 @@ class SaliencyStoreWriter:
         """As stored: scaled, and cut to what float16 holds."""
         scaled = np.asarray(values, dtype=np.float32) * np.float32(self.scale)
         self.n_clipped += int(np.count_nonzero(scaled > FLOAT16_MAX))
+        self.n_values += scaled.size
+        self._largest = max(self._largest, float(scaled.max(initial=0.0)))
         np.minimum(scaled, FLOAT16_MAX, out=scaled)
         return scaled
+
+    @property
+    def fitting_scale(self) -> float:
+        if self._largest <= FLOAT16_MAX:
+            return self.scale
+        return 2.0 ** math.floor(math.log2(self.scale * FLOAT16_MAX / self._largest))
 
     def _flush(self) -> None:
         if self._filled:

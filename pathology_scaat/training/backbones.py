@@ -23,7 +23,7 @@ from pathology_scaat.training.encoders import ENCODERS, Encoder, encoder_of
 from pathology_scaat.training.imported.hugging_face import is_hugging_face_vit, renamed_vit
 from pathology_scaat.training.lora import add_lora, lora_rank, require_lora
 from pathology_scaat.training.small_cnn import SMALL_NAME, SmallNet
-from pathology_scaat.training.weight_names import COUNTERS, likely_prefixes
+from pathology_scaat.training.weight_names import COUNTERS, likely_prefixes, renamed_tensor
 
 logger = logging.getLogger(__name__)
 
@@ -193,7 +193,22 @@ def read_weight_file(path: Path) -> dict[str, Tensor]:
 def load_backbone_weights(backbone: nn.Module, path: Path, *, whole: bool = False) -> str:
     """Fill a network from a file, leaving out a head of another width; says what was matched.
 
-    Position embeddings learnt for another patch size are resampled to this one's grid.
+    See :func:`fitting_weights`.
+    """
+    fitting, said = fitting_weights(backbone, path, whole=whole)
+    backbone.load_state_dict(fitting, strict=False)
+    if not any(k.startswith(f"{_head_name(backbone)}.") for k in fitting):
+        shrink_head_weights(backbone)
+    return said
+
+
+def fitting_weights(
+    backbone: nn.Module, path: Path, *, whole: bool = False
+) -> tuple[dict[str, Tensor], str]:
+    """The tensors of a file that a network takes, by its names, and what is to be said of them.
+
+    The network may be one of shapes alone (on the device ``meta``). Position
+    embeddings learnt for another patch size are resampled to this one's grid.
 
     Parameters
     ----------
@@ -214,24 +229,34 @@ def load_backbone_weights(backbone: nn.Module, path: Path, *, whole: bool = Fals
     prefixes = likely_prefixes(given, backbone.state_dict())
     # of several copies of one network (student and teacher) the teacher's is meant to be used
     prefix = next((p for p in prefixes if "teacher" in p), prefixes[0])
+    file = given
     given = {
-        key.removeprefix(prefix): value for key, value in given.items() if key.startswith(prefix)
+        key.removeprefix(prefix): value for key, value in file.items() if key.startswith(prefix)
     }
-    own = backbone.state_dict()
+    # counters of batches decide nothing, and many files leave them out
+    own = {k: v for k, v in backbone.state_dict().items() if not k.endswith(COUNTERS)}
     moved = resample_positions(backbone, given, own)
     fitting = {k: v for k, v in given.items() if k in own and v.shape == own[k].shape}
     matched = sum(own[k].numel() for k in fitting)
     total = sum(v.numel() for v in own.values())
+    head = _head_name(backbone)
     if matched < MIN_MATCHED_SHARE * total:
+        body = {k: v for k, v in own.items() if not k.startswith(f"{head}.")}
+        if (names := renamed_tensor(file, body)) is not None:
+            raise TrainingError(
+                path.name,
+                f"is of the network's shapes, but names its tensors otherwise ('{names[0]}' for "
+                f"'{names[1]}'), as another library does",
+                "give the weights under the network's own names (timm's file of this backbone)",
+            )
         raise TrainingError(
             path.name,
             f"fits only {percent(matched / max(total, 1))} of the network",
             "check that backbone and backbone_options are those of the weights",
         )
-    head = _head_name(backbone)
     left = [
         k for k in own
-        if k not in fitting and not k.startswith(f"{head}.") and not k.endswith(COUNTERS)
+        if k not in fitting and not k.startswith(f"{head}.")
     ]  # fmt: skip
     if whole and left:
         raise TrainingError(
@@ -239,15 +264,13 @@ def load_backbone_weights(backbone: nn.Module, path: Path, *, whole: bool = Fals
             f"lacks {len(left)} of the network's tensors ('{left[0]}'), which would stay random",
             "check that backbone and backbone_options are those of the weights, or train all of it",
         )
-    backbone.load_state_dict(fitting, strict=False)
-    if not any(k.startswith(f"{head}.") for k in fitting):
-        shrink_head_weights(backbone)
     # kept in the bundle and the notes: it must not hold the name of a file
-    return (
+    said = (
         f"{GIVEN_WEIGHTS} {len(fitting)} of {len(own)} tensors, "
         f"{percent(matched / total, 1)} of the network"
         f"{', positions resampled to this patch size' if moved else ''}"
     )
+    return fitting, said
 
 
 HEAD_STD = 0.01

@@ -21,6 +21,7 @@ from pathology_scaat.scaat.scaat import SCAAT
 from pathology_scaat.training.backbones import (
     Classifier,
     create_backbone,
+    fitting_weights,
     load_backbone_weights,
     normalisation_of,
     set_trainable,
@@ -161,12 +162,28 @@ def fill_backbone(backbone: nn.Module, config: TrainConfig) -> tuple[str, ...]:
     encoder = encoder_of(config.backbone)
     if config.backbone_weights is None:
         return () if config.trainable == "all" else (RANDOM_AND_FIXED.format(config.trainable),)
-    whole = encoder is not None or config.trainable != "all"
-    notes = (load_backbone_weights(backbone, config.backbone_weights, whole=whole),)
+    said = load_backbone_weights(backbone, config.backbone_weights, whole=needs_all_weights(config))
+    notes = (said,)
     if encoder is None:
         return notes
     beside = (f"{encoder.title}: {encoder.note}.",) if encoder.note else ()
     return (*notes, f"{encoder.terms}.", *beside)
+
+
+def needs_all_weights(config: TrainConfig) -> bool:
+    """Whether a file must hold all of a network but its head: what it lacks would stay random."""
+    return encoder_of(config.backbone) is not None or config.trainable != "all"
+
+
+def require_fitting_weights(config: TrainConfig, backbone: nn.Module) -> None:
+    """Refuse a file of weights that are not the network's, which is left as it is.
+
+    Raises
+    ------
+    TrainingError
+    """
+    if config.backbone_weights is not None:
+        fitting_weights(backbone, config.backbone_weights, whole=needs_all_weights(config))
 
 
 def require_encoder_weights(config: TrainConfig) -> None:

@@ -238,6 +238,8 @@ def load_bundle(path: str | Path, device: str = "cpu") -> ModelBundle:
     if problem := _weights_problem(model):
         raise BundleError(folder.name, problem, "train it again")
     model.eval().requires_grad_(False)
+    if config.bag is not None:  # as it was trained; convolutions by channel are fast so
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return ModelBundle(
         model.to(torch.device(device)),
         config,

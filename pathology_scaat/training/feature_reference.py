@@ -29,6 +29,21 @@ LEAST_PATCHES = 50
 """With fewer patches no Gaussian is fitted."""
 
 
+def all_alike(features: NDArray[np.floating[Any]]) -> bool:
+    """Whether features (N, F) of several patches differ by rounding at most.
+
+    They tell nothing of a patch then: training has destroyed the network.
+
+    Examples
+    --------
+    >>> all_alike(np.zeros((9, 4))), all_alike(np.eye(4)), all_alike(np.zeros((9, 0)))
+    (True, False, False)
+    """
+    if len(features) < 2 or features.shape[1] == 0:
+        return False
+    return float(np.ptp(features, axis=0).max()) <= 1e-5 * float(np.abs(features).max())
+
+
 @contextmanager
 def penultimate(model: nn.Module) -> Iterator[list[Tensor]]:
     """Collect what goes into the head of a classifier, (B, F) a call; empty where it has none.
@@ -127,8 +142,11 @@ class FeatureReference:
     def fit(
         cls, training: NDArray[np.floating[Any]], held_out: NDArray[np.floating[Any]]
     ) -> FeatureReference | None:
-        """Of features (N, F) of training patches, and (M, F) of others; None of too few."""
-        if len(training) < LEAST_PATCHES or training.shape[1] == 0:
+        """Of features (N, F) of training patches, and (M, F) of others.
+
+        None of too few, and of such as are all alike: nothing is like or unlike them.
+        """
+        if len(training) < LEAST_PATCHES or training.shape[1] == 0 or all_alike(training):
             return None
         data = training.astype(np.float64)
         mean, scale = data.mean(axis=0), data.std(axis=0)

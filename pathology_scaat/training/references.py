@@ -23,7 +23,7 @@ from pathology_scaat.scaat.gradients import input_gradient
 from pathology_scaat.scaat.target import Output, evaluating, target_score
 from pathology_scaat.training.bundle_config import MapReference, ReferenceSettings
 from pathology_scaat.training.data import PatchTable
-from pathology_scaat.training.feature_reference import FeatureReference, penultimate
+from pathology_scaat.training.feature_reference import FeatureReference, all_alike, penultimate
 from pathology_scaat.training.looks import look_statistics
 
 STRIDE_PX = 4
@@ -48,6 +48,18 @@ class References:
     training: tuple[PatchTable, NDArray[np.float32]] | None = None
     held_out: tuple[PatchTable, NDArray[np.float32]] | None = None
     held_out_logits: NDArray[np.float32] | None = None
+
+    def destroyed(self, learning_rate: float) -> str:
+        """That training destroyed the network, whose features are the same for every patch, and
+        what helps; empty where they differ.
+        """
+        if self.training is None or not all_alike(self.training[1]):
+            return ""
+        return (
+            "Training has destroyed the network: its features are the same for every patch. Set "
+            f"train: learning_rate in the pipeline file lower (now {learning_rate:g}); given "
+            "weights bear less than a network that begins at random"
+        )
 
 
 def spread(table: PatchTable, most: int) -> PatchTable:

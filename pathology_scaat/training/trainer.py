@@ -210,6 +210,8 @@ class Trainer(TrainingLoop):
                 self.model, self.tables.train, self.tables.val_judges.whole, self.job.class_names,
                 temperature, self.device, multi_label=self.config.multi_label,
             )  # fmt: skip
+            if destroyed := references.destroyed(self.config.learning_rate):
+                self.notes.append(f"{destroyed}.")
             config = patch_bundle_config(
                 self.job, self.model, self.method, self.tables, found, temperature, held_out,
                 references, tuple(self.notes),

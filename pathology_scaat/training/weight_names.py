@@ -38,3 +38,32 @@ def likely_prefixes(given: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> l
         return [""]
     most = max(counts.values())
     return sorted(prefix for prefix, count in counts.items() if count == most)
+
+
+def renamed_tensor(
+    given: Mapping[str, Tensor], own: Mapping[str, Tensor]
+) -> tuple[str, str] | None:
+    """A tensor's name in the file and in the network, where a file is the network's but for names.
+
+    That is so where the tensors are of the network's shapes, one after the other: another
+    library's file of the same network. None where they are not, or nothing is named otherwise.
+
+    Parameters
+    ----------
+    given, own : mapping of str to Tensor
+        As in the file; as the network has them, without its classifier.
+
+    Examples
+    --------
+    >>> import torch
+    >>> renamed_tensor({"_stem.weight": torch.ones(3)}, {"stem.weight": torch.ones(3)})
+    ('_stem.weight', 'stem.weight')
+    """
+    file, network = (
+        [(k, v.shape) for k, v in tensors.items() if not k.endswith(COUNTERS)]
+        for tensors in (given, own)
+    )
+    pairs = list(zip(file, network, strict=False))
+    if len(file) < len(network) or any(one[1] != other[1] for one, other in pairs):
+        return None
+    return next(((one[0], other[0]) for one, other in pairs if one[0] != other[0]), None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
@@ -11,6 +12,7 @@ import torch
 
 from pathology_scaat.errors import TrainingError, UsageError
 from pathology_scaat.patches import PatchStore
+from pathology_scaat.patches.writer import write_patch_store
 from pathology_scaat.saliency import ExplainConfig, SaliencyStore, explain_slide
 from pathology_scaat.scaat.evidence import patch_evidence
 from pathology_scaat.scaat.methods import make_method
@@ -18,6 +20,7 @@ from pathology_scaat.scaat.overfitting_monitor import OverfittingCheck
 from pathology_scaat.training import TrainConfig, TrainingSlide, TrainProgress, load_bundle
 from pathology_scaat.training import loop as loop_module
 from pathology_scaat.training.augment import to_float
+from pathology_scaat.training.backbones import create_backbone
 from pathology_scaat.training.bags import POOLINGS, BagHeadConfig
 from pathology_scaat.training.bags.batch_norm import estimate_statistics
 from pathology_scaat.training.bags.config import LABEL_SOURCES, LabelSource
@@ -26,6 +29,7 @@ from pathology_scaat.training.bags.head import BagHead
 from pathology_scaat.training.bags.model import build_bag_model, tall_image
 from pathology_scaat.training.bags.train import train_on_slides
 from pathology_scaat.training.bundle import ModelBundle
+from pathology_scaat.training.train import train_model
 
 Slides = tuple[TrainingSlide, ...]
 
@@ -335,3 +339,50 @@ def test_what_cannot_be_learnt_from_is_refused(
         train_on_slides(
             bag_slides, tmp_path / "c", quick_bags.model_copy(update={"method": "scaat-amortised"})
         )
+
+
+@pytest.mark.parametrize("of_patches", [False, True], ids=["slides", "patches"])
+def test_a_network_whose_features_are_all_the_same_is_said_to_be_destroyed(
+    of_patches: bool, bag_slides: Slides, quick_bags: TrainConfig, tmp_path: Path
+) -> None:
+    network = create_backbone("resnet18", 2, 32)
+    state = network.state_dict()
+    state["layer4.1.bn2.bias"].fill_(-1e3)  # nothing passes its last ReLU
+    torch.save(state, tmp_path / "dead.pt")
+    settings = {
+        "backbone": "resnet18", "backbone_options": {}, "method": "plain",
+        "backbone_weights": tmp_path / "dead.pt",
+        "epochs": 1, "max_steps_per_epoch": 2, "learning_rate": 1e-4,
+        "labels": "copy" if of_patches else "slide",
+    }  # fmt: skip
+    config = quick_bags.model_copy(update=settings)
+    if of_patches:
+        slides = tuple(
+            replace(slide, store=labelled(slide, tmp_path / f"{slide.slide_id}.zarr"))
+            for slide in bag_slides
+        )
+        made = train_model(slides, tmp_path / "model", config, device="cpu")
+    else:
+        made = train_on_slides(bag_slides, tmp_path / "model", config, device="cpu")
+    said = " ".join(made.notes)
+    assert "Training has destroyed the network" in said
+    assert "learning_rate in the pipeline file lower (now 0.0001)" in said
+    assert "What may help where a class fills little" not in said
+    assert load_bundle(made.bundle_path).features is None  # nothing is unlike it
+    explained = explain_slide(
+        bag_slides[0].store, made.bundle_path, tmp_path / "s.zarr", ExplainConfig(), "cpu"
+    )
+    assert not any("unlike" in note for note in explained.notes)
+
+
+def labelled(slide: TrainingSlide, path: Path) -> Path:
+    """A copy of a slide's patches that are all of its class."""
+    store = PatchStore(slide.store)
+    write_patch_store(
+        path,
+        store.meta,
+        store.read(slice(None)),
+        grid_index=store.grid_index,
+        label=np.full(len(store), store.meta.class_names.index(str(slide.label)), np.int16),
+    )
+    return path

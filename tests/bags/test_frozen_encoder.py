@@ -12,7 +12,7 @@ from pathology_scaat.patches import PatchStore
 from pathology_scaat.saliency import ExplainConfig, SaliencyStore, explain_slide
 from pathology_scaat.training import TrainConfig, TrainingSlide, load_bundle
 from pathology_scaat.training.augment import to_float
-from pathology_scaat.training.bags import frozen
+from pathology_scaat.training.bags import frozen, trainer
 from pathology_scaat.training.bags.model import BagModel
 from pathology_scaat.training.bags.train import train_on_slides
 from pathology_scaat.training.heads.feature_files import read_feature_file
@@ -75,3 +75,46 @@ def test_features_are_computed_once_and_explained_to_the_pixels(
     train_on_slides(
         bag_slides, tmp_path / "other", other, device="cpu", features_dir=tmp_path / "features"
     )
+
+
+def n_by_channel(model: torch.nn.Module) -> int:
+    """Convolutions whose weights lie in memory channel by channel, as is fast on processors."""
+    convolutions = [m for m in model.modules() if isinstance(m, torch.nn.Conv2d)]
+    return sum(
+        m.weight.is_contiguous(memory_format=torch.channels_last) and not m.weight.is_contiguous()
+        for m in convolutions
+    )
+
+
+@pytest.mark.parametrize("trainable", ["head", "all"])
+def test_encoders_lie_in_memory_as_convolutions_like_it_in_training_and_where_bundles_are_used(
+    bag_slides: tuple[TrainingSlide, ...],
+    quick_bags: TrainConfig,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    trainable: str,
+) -> None:
+    seen = {}
+    encoder_of = trainer.with_head
+
+    def noted(encoder: torch.nn.Module, *rest: object) -> BagModel:
+        seen[config.channels_last] = n_by_channel(encoder)
+        return encoder_of(encoder, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(trainer, "with_head", noted)
+    logits = []
+    for channels_last in (True, False):
+        config = quick_bags.model_copy(
+            update={"trainable": trainable, "method": "plain", "epochs": 1,
+                    "channels_last": channels_last}
+        )  # fmt: skip
+        folder = tmp_path / str(channels_last)
+        made = train_on_slides(bag_slides, folder, config, device="cpu")
+        assert not any("without effect" in note for note in made.notes)
+        model = load_bundle(made.bundle_path).model
+        assert n_by_channel(model) > 2
+        patches = torch.from_numpy(PatchStore(bag_slides[0].store).read(slice(None)))
+        logits.append(model.head(model.encoder(to_float(patches))).detach().numpy())
+    assert seen[True] > 2
+    assert seen[False] == 0
+    assert np.allclose(*logits, atol=1e-2)  # rounding alone

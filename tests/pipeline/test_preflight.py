@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from pathology_scaat.errors import ScaatError, UsageError
+from pathology_scaat.errors import ScaatError, TrainingError, UsageError
 from pathology_scaat.execution.engine import EngineConfig
 from pathology_scaat.patches import TileConfig
 from pathology_scaat.pipeline.preflight import (
@@ -18,6 +22,7 @@ from pathology_scaat.pipeline.preflight import (
 )
 from pathology_scaat.saliency import ExplainConfig
 from pathology_scaat.training import TrainConfig
+from pathology_scaat.training.backbones import create_backbone
 from pathology_scaat.training.bundle_config import BundleConfig
 
 MODEL = BundleConfig(
@@ -44,6 +49,52 @@ MODEL = BundleConfig(
 def test_trainings_that_cannot_be(settings: dict[str, Any], words: str) -> None:
     with pytest.raises(ScaatError, match=words):
         check_training(TrainConfig.model_validate(settings))
+
+
+@pytest.mark.parametrize("trainable", ["all", "head"])
+def test_weights_of_another_network_are_told_before_the_first_slide(
+    trainable: str, tmp_path: Path
+) -> None:
+    state = create_backbone("resnet18", 7, 64).state_dict()
+    torch.save(state, tmp_path / "right.pt")
+    torch.save({f"_{k}": v for k, v in state.items()}, tmp_path / "renamed.pt")
+    torch.save({k: v for k, v in state.items() if "layer4" in k}, tmp_path / "part.pt")
+    (tmp_path / "text.pt").write_text("no weights")
+
+    def settings(name: str) -> TrainConfig:
+        return TrainConfig(
+            backbone="resnet18", method="plain", trainable=trainable,
+            backbone_weights=tmp_path / name,
+        )  # fmt: skip
+
+    check_training(settings("right.pt"))
+    with pytest.raises(TrainingError, match="safely"):
+        check_training(settings("text.pt"))
+    with pytest.raises(TrainingError, match="names its tensors otherwise"):
+        check_training(settings("renamed.pt"))
+    if trainable == "head":
+        with pytest.raises(TrainingError, match="which would stay random"):
+            check_training(settings("part.pt"))
+    else:
+        check_training(settings("part.pt"))
+    torch.save(create_backbone("resnet34", 2, 64).state_dict(), tmp_path / "other.pt")
+    config = settings("other.pt").model_copy(update={"backbone": "resnet50"})
+    with pytest.raises(TrainingError, match="fits only"):
+        check_training(config)
+    cohort = tmp_path / "cohort.csv"
+    rows = [f"{n}.svs,p{n},{('a', 'b')[n % 2]}" for n in range(8)]
+    cohort.write_text("\n".join(["slide_path,patient_id,label", *rows]) + "\n")
+    for n in range(8):
+        (tmp_path / f"{n}.svs").touch()  # opened, it would be refused
+    done = subprocess.run(
+        [sys.executable, "-m", "pathology_scaat", "run", "--manifest", str(cohort),
+         "--out", str(tmp_path / "out"), "--backbone", "resnet50", "--weights",
+         str(tmp_path / "other.pt")],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode != 0
+    assert "fits only" in " ".join(done.stderr.split())
+    assert not list((tmp_path / "out").glob("patches/*"))
 
 
 @pytest.mark.parametrize("backbone", ["scaat-small", "resnet18"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -267,3 +268,23 @@ def test_a_store_that_does_not_say_several_labels_is_made_again(run_folder, tmp_
     (out / "zarr.json").write_text(json.dumps(document))
     assert not explain_slide(patches, run_folder.model, out, device="cpu").skipped
     assert SaliencyStore(out).meta.multi_label
+
+
+def test_of_values_that_were_cut_the_scale_that_holds_them_is_said(
+    run_folder, tmp_path: Path
+) -> None:
+    patches = run_folder.add_slide("a")
+    config = ExplainConfig(saliency_scale=1e12)
+    cut = explain_slide(patches, run_folder.model, tmp_path / "a.zarr", config, device="cpu")
+    assert cut.n_clipped > 0
+    (note,) = (note for note in cut.notes if "cut" in note)
+    found = re.search(r"explain: saliency_scale in the pipeline file to (\S+) ", note)
+    assert found is not None
+    config = ExplainConfig(saliency_scale=float(found[1]))
+    held = explain_slide(patches, run_folder.model, tmp_path / "b.zarr", config, device="cpu")
+    assert held.n_clipped == 0
+    assert not any("cut" in note for note in held.notes)
+    twice = ExplainConfig(saliency_scale=4 * float(found[1]))
+    assert explain_slide(
+        patches, run_folder.model, tmp_path / "c.zarr", twice, device="cpu"
+    ).n_clipped

@@ -247,6 +247,31 @@ def test_weight_files_that_do_not_fit_or_are_code(tmp_path: Path) -> None:
     assert not sprung.exists()
 
 
+def test_a_file_without_counters_of_batches_is_whole(tmp_path: Path) -> None:
+    network = create_backbone("tf_efficientnet_lite0", 0, 64)
+    state = {k: v for k, v in network.state_dict().items() if "num_batches" not in k}
+    for kept in (state, network.state_dict()):
+        torch.save(kept, tmp_path / "w.pt")
+        said = load_backbone_weights(network, tmp_path / "w.pt", whole=True)
+        assert said.endswith(f"{len(state)} of {len(state)} tensors, 100.0% of the network")
+
+
+@pytest.mark.parametrize("name", ["resnet18", "tf_efficientnet_lite0"])
+def test_weights_of_this_network_under_another_librarys_names_are_said_to_be_so(
+    name: str, tmp_path: Path
+) -> None:
+    state = create_backbone(name, 1000, 64).state_dict()
+    other = {f"_{key.replace('weight', 'kernel')}": value for key, value in state.items()}
+    torch.save(other, tmp_path / "theirs.pt")
+    first = next(iter(state))
+    for n_classes in (0, 2):  # a model of slides has no classifier of its own
+        with pytest.raises(TrainingError, match="names its tensors otherwise") as error:
+            load_backbone_weights(create_backbone(name, n_classes, 64), tmp_path / "theirs.pt")
+        assert f"'_{first.replace('weight', 'kernel')}' for '{first}'" in str(error.value)
+    with pytest.raises(TrainingError, match="fits only"):  # another network's
+        load_backbone_weights(create_backbone("resnet34", 2, 64), tmp_path / "theirs.pt")
+
+
 @pytest.mark.parametrize(
     "name", ["scaat-small", "resnet18", "convnext_atto", "vit_tiny_patch16_224"]
 )

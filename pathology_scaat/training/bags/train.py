@@ -33,8 +33,10 @@ BAG_DEFAULTS_VERSION = 3
 """Raised when a default of bag learning changes: the same settings then train another model."""
 
 NOT_FOR_BAGS = ("batch_size", "multi_label", "multi_label_min_coverage", "validation_share",
-                "labels", "compile", "channels_last")  # fmt: skip
+                "labels", "compile")  # fmt: skip
 """Settings that bag learning does not use, so that they do not decide its result."""
+ROUNDING_ALONE = ("channels_last",)
+"""Settings that change no more of a result than the last bits: models of before are the same."""
 
 
 def train_on_slides(
@@ -126,7 +128,8 @@ def bag_fingerprint(
     """Fingerprint of everything that decides a model trained on labels of slides."""
     weights = config.backbone_weights
     settings = config.model_dump(
-        mode="json", exclude={*EXECUTION_ONLY, *NOT_FOR_BAGS, *config.not_given}
+        mode="json",
+        exclude={*EXECUTION_ONLY, *NOT_FOR_BAGS, *ROUNDING_ALONE, *config.not_given},
     )
     annotated = {}
     if config.labels == "mixed":

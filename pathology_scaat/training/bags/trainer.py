@@ -139,6 +139,8 @@ class BagTrainer(TrainingLoop):
             measured = builders.patch_statistics(self.train.patches)
         mean, std = normalisation_of(config.normalisation, backbone, given is not None, measured)
         encoder = Classifier(backbone, mean, std)
+        if config.channels_last:
+            encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return with_head(encoder, side, self.job.n_classes, self.bags.head())
 
     def _method_settings(self) -> TrainConfig:
@@ -330,8 +332,6 @@ class BagTrainer(TrainingLoop):
             ).model_copy(update={"n_slides": len(self.val.slide_ids)})  # fmt: skip
         stores = [*self.train.patches.stores, *self.val.patches.stores]
         self._note_quality(temperature, held_out, stores)
-        if held_out is not None and held_out.nothing_learnt:
-            self.notes.append(WHAT_MAY_HELP)
         found.update(
             {
                 "n_epochs": float(state.epoch),
@@ -345,6 +345,10 @@ class BagTrainer(TrainingLoop):
         references = measure_bag_references(
             self.model, self.train, self.val, self.job.class_names, temperature, self.device
         )
+        if destroyed := references.destroyed(self.config.learning_rate):
+            self.notes.append(f"{destroyed}.")
+        elif held_out is not None and held_out.nothing_learnt:
+            self.notes.append(WHAT_MAY_HELP)
         config = bag_bundle_config(
             self.job, self.model, self.method, found, temperature, held_out, references,
             tuple(self.notes),
