@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
-import torch
 from torch import Tensor, nn
 
 from pathology_scaat.errors import UsageError
@@ -13,8 +12,8 @@ from pathology_scaat.scaat.fused_cam import fused_cam, fused_layers
 from pathology_scaat.scaat.gradients import (
     activation_gradient,
     class_activation_map,
+    see_outputs,
     spatial_activation,
-    watched_modules,
 )
 from pathology_scaat.scaat.target import Output, target_score
 
@@ -49,17 +48,11 @@ def find_cam_layer(model: nn.Module, image: Tensor) -> nn.Module:
         if isinstance(norm, nn.Module):
             return norm
 
-    def note(module: nn.Module, _inputs: object, output: object) -> None:
+    def note(_name: str, module: nn.Module, output: object) -> None:
         if isinstance(output, Tensor) and output.ndim == 4 and min(output.shape[-2:]) > 1:
             found.append(module)
 
-    handles = [module.register_forward_hook(note) for _, module in watched_modules(model)]
-    try:
-        with torch.no_grad():
-            model(image)
-    finally:
-        for handle in handles:
-            handle.remove()
+    see_outputs(model, image, note)
     if not found:
         raise UsageError(
             "grad-cam",

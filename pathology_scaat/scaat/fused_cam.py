@@ -30,9 +30,9 @@ from pathology_scaat.scaat.gradients import (
     Score,
     class_activation_map,
     layer_class_activation,
+    see_outputs,
     slopes_at,
     spatial_activation,
-    watched_modules,
 )
 
 FINEST_CELL_PX = 4
@@ -68,26 +68,17 @@ def _spatial_outputs(model: nn.Module, image: Tensor) -> list[_Seen]:
     seen: list[_Seen] = []
     width = image.shape[-1]
 
-    def watch(name: str, module: nn.Module) -> torch.utils.hooks.RemovableHandle:
-        def note(_module: nn.Module, _inputs: object, output: object) -> None:
-            if isinstance(output, Tensor) and output.ndim == 4 and len(output) == len(image):
-                found = spatial_activation(output, 0)
-                if found is not None and min(found.shape[-2:]) > 1:
-                    grid = (found.shape[-2], found.shape[-1])
-                    octave = round(math.log2(width / grid[1]))
-                    size = output.float().abs().sum().clamp_min(1e-30)
-                    negative = float(output.float().clamp(max=0).sum().abs() / size)
-                    seen.append(_Seen(name, module, grid, octave, negative))
+    def note(name: str, module: nn.Module, output: object) -> None:
+        if not isinstance(output, Tensor) or output.ndim != 4 or len(output) != len(image):
+            return
+        found = spatial_activation(output, 0)
+        if found is not None and min(found.shape[-2:]) > 1:
+            grid = (found.shape[-2], found.shape[-1])
+            size = output.float().abs().sum().clamp_min(1e-30)
+            negative = float(output.float().clamp(max=0).sum().abs() / size)
+            seen.append(_Seen(name, module, grid, round(math.log2(width / grid[1])), negative))
 
-        return module.register_forward_hook(note)
-
-    handles = [watch(name, module) for name, module in watched_modules(model)]
-    try:
-        with torch.no_grad():
-            model(image)
-    finally:
-        for handle in handles:
-            handle.remove()
+    see_outputs(model, image, note)
     return seen
 
 

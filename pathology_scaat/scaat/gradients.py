@@ -7,7 +7,7 @@ class in explaining. Who calls decides what mode the network is in.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -133,15 +133,36 @@ def activation_gradient(
     return activation, gradient, found.logits
 
 
-def watched_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Modules inside a model whose outputs can be seen, with their names.
+@torch.no_grad()
+def see_outputs(
+    model: nn.Module, image: Tensor, note: Callable[[str, nn.Module, object], None]
+) -> None:
+    """Run a model and note what each module inside it gives, in the order they end in.
 
-    Those of a TorchScript program cannot, nor is there anything to see in an ``Identity``.
+    Modules of a TorchScript program cannot be seen, nor is there anything to see in an
+    ``Identity``.
+
+    Parameters
+    ----------
+    model : nn.Module
+    image : Tensor, (1, C, H, W)
+    note : callable
+        Called with a module's name, the module and its output.
     """
-    for name, module in model.named_modules():
-        hidden = isinstance(module, nn.Identity | torch.jit.ScriptModule)
-        if module is not model and not hidden:
-            yield name, module
+
+    def watch(name: str, module: nn.Module) -> torch.utils.hooks.RemovableHandle:
+        return module.register_forward_hook(lambda _m, _inputs, output: note(name, module, output))
+
+    handles = [
+        watch(name, module)
+        for name, module in model.named_modules()
+        if module is not model and not isinstance(module, nn.Identity | torch.jit.ScriptModule)
+    ]
+    try:
+        model(image)
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def spatial_activation(activation: Tensor, prefix_tokens: int) -> Tensor | None:

@@ -12,6 +12,7 @@ from saliency_fixtures import RunFolder
 
 from pathology_scaat.errors import UsageError
 from pathology_scaat.evaluation.protocol import ProtocolConfig, with_method
+from pathology_scaat.evaluation.report.run_files import RunFiles
 from pathology_scaat.execution.engine import EngineConfig
 from pathology_scaat.patches import PatchStore
 from pathology_scaat.pipeline.evaluate import evaluate
@@ -131,3 +132,20 @@ def test_auto_of_a_bundle_that_says_nothing_is_the_gradient(tmp_path: Path) -> N
     assert config.reference_settings is None
     assert chosen_method("auto", config) == "gradient"
     assert chosen_method("rise", config) == "rise"
+
+
+@pytest.mark.parametrize(
+    ("asked", "recorded", "said"),
+    [
+        ("auto", {"method": "fused-cam"}, "maps by 'fused-cam'"),
+        ("auto", None, "maps by 'gradient'"),
+        ("rise", {"method": "fused-cam"}, "maps by 'rise'"),
+    ],
+)
+def test_reports_name_the_method_and_not_auto(
+    tmp_path: Path, asked: str, recorded: dict[str, str] | None, said: str
+) -> None:
+    files = RunFiles(tmp_path, model_file="model/config.json")
+    files.found["model/config.json"] = {"reference_settings": recorded}
+    files.found["run.json"] = {"config": {"explain": {"method": asked}}}
+    assert [fact.text for fact in files.method_of_maps("maps by '{}'")] == [said]

@@ -10,7 +10,6 @@ from pathology_scaat.evaluation.performance.predictions import HOW_NAME
 from pathology_scaat.evaluation.performance.report_files import HEADINGS
 from pathology_scaat.evaluation.performance.report_files import PERFORMANCE_NAME as PERFORMANCE
 from pathology_scaat.evaluation.report.run_files import NOTES, TRUST_CARD, Fact, RunFiles, shown
-from pathology_scaat.saliency.attributions import AUTO
 from pathology_scaat.saliency.schema import UNLIKE_PERCENTILE
 from pathology_scaat.slides.painted import PAINTED_NOTE
 from pathology_scaat.system.rounding import decimals
@@ -334,12 +333,8 @@ def unlike(files: RunFiles) -> list[Fact]:
 
 def explanation(files: RunFiles) -> list[Fact]:
     """How maps are made, and what was measured of them."""
-    chosen = files.run("explain.method", "maps by '{}'")
-    if files.get(RUN_NAME, "config.explain.method") == AUTO:
-        recorded = files.of_model("reference_settings.method", "maps by '{}'")
-        chosen = recorded or [Fact("maps by 'gradient'", f"{RUN_NAME}: config.explain.method")]
     facts = [
-        *chosen,
+        *files.method_of_maps("maps by '{}'"),
         *files.run("explain.output", "of the model's {}"),
         *files.run("stitch.weighting", "weighted by {}"),
     ]

@@ -15,6 +15,7 @@ from pathology_scaat.artifacts.status_columns import STAGES
 from pathology_scaat.errors import StoreError, UsageError
 from pathology_scaat.evaluation.performance.predictions import HOW_NAME
 from pathology_scaat.evaluation.performance.report_files import PERFORMANCE_NAME
+from pathology_scaat.saliency.attributions import AUTO
 from pathology_scaat.training.bundle_reading import CONFIG_NAME, read_bundle_config
 from pathology_scaat.training.run_bundles import bundle_of_results
 
@@ -205,6 +206,14 @@ class RunFiles:
     def of_model(self, keys: str, text: str = "{}") -> list[Fact]:
         """Something that the bundle says."""
         return self.fact(self.model_file, keys, text) if self.model_file else []
+
+    def method_of_maps(self, text: str = "{}") -> list[Fact]:
+        """The attribution method: as the run was told, or as the model records it by itself."""
+        key = "explain.method"
+        if self.get(RUN_NAME, f"config.{key}") != AUTO:
+            return self.run(key, text)
+        recorded = self.of_model("reference_settings.method", text)
+        return recorded or [Fact(text.format("gradient"), f"{RUN_NAME}: config.{key}")]
 
     def of_slides(self, text: str, column: str) -> list[Fact]:
         """Something counted in the table of slides."""
