@@ -143,16 +143,16 @@ def measured(runs: list[dict[str, Any]]) -> list[str]:
     return [m for m in runs[0]["methods"] if all(has(run, m) for run in runs)]
 
 
-def gains_of(runs: list[dict[str, Any]], measure: str) -> dict[str, Interval]:
-    """Each method's gain over the gradient, over seeds and patients."""
+def gains_of(runs: list[dict[str, Any]], measure: str, base: str = BASE) -> dict[str, Interval]:
+    """Each method's gain over the gradient, or over another one, over seeds and patients."""
 
     def values(method: str) -> list[list[float]]:
         return [run["methods"][method][measure] for run in runs]
 
-    kept = [m for m in measured(runs) if m != BASE]
+    kept = [m for m in measured(runs) if m != base]
     return {
         m: clustered_mean(
-            [np.subtract(a, b) for a, b in zip(values(m), values(BASE), strict=True)],
+            [np.subtract(a, b) for a, b in zip(values(m), values(base), strict=True)],
             runs[0]["groups"],
         )
         for m in kept
@@ -245,6 +245,9 @@ def report(out: Path) -> None:
     for key, own in by.items():
         parts.append(table(own))
         gains["-".join(key)] = as_json(gains_of(own, "pixel_ap"))
+        gains["-".join([*key, "stored"])] = as_json(gains_of(own, "pixel_ap_stored"))
+        against = gains_of(own, "pixel_ap", base="grad-cam")
+        gains["-".join([*key, "minus-grad-cam"])] = as_json({m: against[m] for m in ("fused-cam",)})
     for (network, arm, data), own in by.items():
         plain = by.get((network, "plain", data))
         if arm == "plain" or plain is None or len(plain) != len(own):
