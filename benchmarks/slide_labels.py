@@ -239,6 +239,24 @@ def run_arm(
     }
 
 
+def explain_by_fused_cam(report: dict[str, Any], scratch: Path, cohort: DemoCohort) -> None:
+    """Maps by fused-cam of the models that earlier calls left, into their runs."""
+    torch.set_num_threads(1)
+    ids = [i for i, positive in report["cohort"]["test_slides"].items() if positive]
+    slides = [s for s in cohort.slides if s.slide_id in ids]
+    for run in report["runs"]:
+        kept = scratch / "models" / f"{run['arm']}-{run['seed']}"
+        if run["arm"] not in BY_GRAD_CAM or "maps_fused_cam" in run or not kept.is_dir():
+            continue
+        out = scratch / ARMS[run["arm"]].labels
+        shutil.rmtree(Workspace(out).model)
+        shutil.copytree(kept, Workspace(out).model)
+        run["maps_fused_cam"], run["fused_cam_ms_a_patch"] = map_scores(
+            out, slides, method="fused-cam", saliency_scale=SCALE
+        )
+        print(run["arm"], run["seed"], flush=True)
+
+
 def trained_classes(out: Path) -> tuple[str, ...]:
     """The classes of a folder's model, in the order of its probabilities."""
     from pathology_scaat.training.bundle import read_bundle_config
@@ -264,6 +282,10 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--weights", type=Path, help="EfficientNet-Lite0's, of the package")
     parser.add_argument("--beside", type=Path, help="stored runs of the small network")
+    parser.add_argument(
+        "--by-fused-cam", action="store_true",
+        help="explain the kept models of the frozen encoder by fused-cam as well, train none",
+    )  # fmt: skip
     parser.add_argument("--table", action="store_true", help="print the file, run nothing")
     given = parser.parse_args()
     report: dict[str, Any] = {"runs": []}
@@ -274,7 +296,12 @@ def main() -> None:
     if given.beside is None:
         sparse = "-sparse" if given.cohort == "sparse" else ""
         given.beside = Path(__file__).parent / "results" / f"slide-labels{sparse}.json"
-    if not given.table:
+    if given.by_fused_cam:
+        explain_by_fused_cam(
+            report, given.scratch, the_cohort(given.scratch / "slides", given.cohort)
+        )
+        given.out.write_text(json.dumps(report | beside(report, given.beside), indent=1) + "\n")
+    elif not given.table:
         given.scratch.mkdir(parents=True, exist_ok=True)
         weights = None
         if any(ARMS[arm].weights for arm in given.arms):

@@ -144,7 +144,34 @@ def pretrained_summary(
                 clustered_mean(by_cam - _parts(mine_runs, measure, truth), patients), True
             )
     _correct(cam, list(cam), 2 * len(BY_GRAD_CAM))
-    return {"pretrained": {"arms": rows, "comparisons": found, "grad_cam": cam}}
+    fused = _by_fused_cam(of, truth)
+    return {"pretrained": {"arms": rows, "comparisons": found, "grad_cam": cam} | fused}
+
+
+def _by_fused_cam(
+    of: dict[str, dict[int, dict[str, Any]]], truth: dict[str, bool]
+) -> dict[str, Any]:
+    """Maps by fused-cam against the gradient's and Grad-CAM's; asked later, of the same models.
+
+    Corrected for both measures and both of the others; nothing where a run was not asked.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    means: dict[str, Any] = {}
+    for arm in BY_GRAD_CAM:
+        runs = of[arm]
+        if not runs or not all("maps_fused_cam" in run for run in runs.values()):
+            continue
+        for measure in MAPS[:2]:
+            mine = _parts(runs, measure, truth, "maps_fused_cam")
+            patients = np.arange(mine.shape[1])
+            means[f"{measure}: {arm}"] = as_json(clustered_mean(mine, patients))
+            for other, maps in (("gradient", "maps"), ("grad-cam", "maps_grad_cam")):
+                difference = mine - _parts(runs, measure, truth, maps)
+                found[f"{measure}: {arm}, fused-cam - {other}"] = _compared(
+                    clustered_mean(difference, patients), True
+                )
+    _correct(found, list(found), 4 * len(BY_GRAD_CAM))
+    return {"fused_cam": {"means": means, "comparisons": found}} if found else {}
 
 
 def _compared(interval: Interval, paired: bool) -> dict[str, Any]:
