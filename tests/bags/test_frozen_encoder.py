@@ -7,14 +7,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from pathology_scaat.patches import PatchStore
 from pathology_scaat.saliency import ExplainConfig, SaliencyStore, explain_slide
 from pathology_scaat.training import TrainConfig, TrainingSlide, load_bundle
 from pathology_scaat.training.augment import to_float
+from pathology_scaat.training.backbones import create_backbone
 from pathology_scaat.training.bags import frozen, trainer
 from pathology_scaat.training.bags.model import BagModel
 from pathology_scaat.training.bags.train import train_on_slides
+from pathology_scaat.training.bundle_reading import read_bundle_config
 from pathology_scaat.training.heads.feature_files import read_feature_file
 
 
@@ -118,3 +121,33 @@ def test_encoders_lie_in_memory_as_convolutions_like_it_in_training_and_where_bu
     assert seen[True] > 2
     assert seen[False] == 0
     assert np.allclose(*logits, atol=1e-2)  # rounding alone
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_maps_of_given_weights_are_class_activation_and_others_the_gradients(
+    bag_slides: tuple[TrainingSlide, ...], quick_bags: TrainConfig, tmp_path: Path, given: bool
+) -> None:
+    options = {"widths": (8, 16, 16)}  # positions of 4 and of 8 px
+    torch.manual_seed(5)
+    network = create_backbone("scaat-small", 2, 32, options)
+    save_file(network.state_dict(), tmp_path / "w.safetensors")
+    config = quick_bags.model_copy(
+        update={
+            "trainable": "head", "method": "plain", "epochs": 2, "backbone_options": options,
+            "backbone_weights": tmp_path / "w.safetensors" if given else None,
+        }
+    )  # fmt: skip
+    made = train_on_slides(bag_slides, tmp_path / "model", config, device="cpu")
+    model_config = read_bundle_config(made.bundle_path)
+    method = "fused-cam" if given else "gradient"
+    assert model_config.reference_settings is not None
+    assert model_config.reference_settings.method == method
+    slide = next(s for s in bag_slides if s.split == "val")
+    explain_slide(slide.store, made.bundle_path, tmp_path / "s.zarr", ExplainConfig(), "cpu")
+    store = SaliencyStore(tmp_path / "s.zarr")
+    assert store.meta.method == method
+    # the reference spans what explaining gives: it was measured on patches of such slides
+    found = store.read_saliency(slice(None)) * store.target_probability[:, None, None]
+    assert model_config.saliency_reference is not None
+    span = model_config.saliency_reference[store.meta.target_class]
+    assert 0.2 < np.quantile(found, 0.99) / span.p99 < 5

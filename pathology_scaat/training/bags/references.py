@@ -9,8 +9,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
+from pathology_scaat.scaat.fused_cam import fused_cam
+from pathology_scaat.scaat.gradients import input_gradient
 from pathology_scaat.scaat.target import evaluating
 from pathology_scaat.training.augment import to_float
 from pathology_scaat.training.bags.data import BagTable
@@ -25,6 +27,7 @@ from pathology_scaat.training.references import (
     MOST_MAPS,
     References,
     features_of,
+    layers_to_fuse,
     map_stride_px,
     spread,
     spreads_of_maps,
@@ -43,13 +46,17 @@ def measure_bag_references(
     class_names: Sequence[str],
     temperature: float,
     device: torch.device,
+    *,
+    given_weights: bool = False,
 ) -> References:
     """Look at maps of whole slides and at features of patches, as pictures and flags need them.
 
     Maps are those of the validation slides, as explaining gives them: the gradient of the slide's
-    score times its number of patches, on patches spread evenly over each of up to 64 slides. A
-    patch counts by the label of its slide: of "other classes" are patches of slides with another
-    label, also where they show nothing of it.
+    score times its number of patches, on patches spread evenly over each of up to 64 slides. Of an
+    encoder that began with given weights they are class activation of several layers, in the same
+    unit: what finds tumour there was decided by ``benchmarks/slide_labels.py``. A patch counts by
+    the label of its slide: of "other classes" are patches of slides with another label, also
+    where they show nothing of it.
 
     Parameters
     ----------
@@ -59,16 +66,20 @@ def measure_bag_references(
         References of maps are of held-out slides, of training slides where there is none.
     temperature : float
         Of the calibrated probability.
+    given_weights : bool
+        Whether the encoder began with the weights of a file.
     """
     shown, source = (held_out, "held-out patches") if len(held_out) else (
         training, "training patches")  # fmt: skip
-    stride = map_stride_px(shown.patches.stores[0].patch_size_px)
+    side = shown.patches.stores[0].patch_size_px
+    stride = map_stride_px(side)
     bags = np.unique(np.linspace(0, len(shown) - 1, min(len(shown), MOST_SLIDES)).astype(np.int64))
     each = max(1, MOST_MAPS // len(bags))
     maps: list[list[NDArray[np.float32]]] = [[] for _ in class_names]
     chance: list[NDArray[np.float64]] = []
     labels: list[NDArray[np.int64]] = []
     with evaluating(model):
+        layers = layers_to_fuse(model.encoder, side, device) if given_weights else []
         for bag in bags.tolist():
             features = _features(model, shown, bag, device)
             with torch.no_grad():
@@ -80,7 +91,7 @@ def measure_bag_references(
             chance.append(probability.cpu().numpy().astype(np.float64))
             labels.append(np.full(len(some), shown.labels[bag]))
             for k, slope in enumerate(slopes):
-                maps[k].append(_maps(model, shown, some, slope[in_bag], stride, device))
+                maps[k].append(_maps(model, shown, some, slope[in_bag], stride, device, layers))
     saliency, evidence = spreads_of_maps(
         [np.concatenate(parts) for parts in maps],
         np.concatenate(chance),
@@ -91,7 +102,11 @@ def measure_bag_references(
         saliency,
         evidence,
         ReferenceSettings(
-            output=OUTPUT, stride_px=stride, n_patches=sum(map(len, labels)), source=source
+            method="fused-cam" if layers else "gradient",
+            output=OUTPUT,
+            stride_px=stride,
+            n_patches=sum(map(len, labels)),
+            source=source,
         ),
         *_seen(model, training, held_out, device),
     )
@@ -135,15 +150,22 @@ def _maps(
     slope: Tensor,
     stride: int,
     device: torch.device,
+    layers: Sequence[nn.Module],
 ) -> NDArray[np.float32]:
-    """Size of the gradient by the pixels, (n, h, h)."""
+    """Size of the gradient by the pixels, or class activation of the layers, (n, h, h)."""
     sloped = SlopedEncoder(model.encoder)
+
+    def score(logits: Tensor) -> Tensor:
+        return logits[:, 0]
+
     parts = []
     for start in range(0, len(index), BATCH):
         mine = slice(start, start + BATCH)
-        images = _images(table, index[mine], device).requires_grad_(True)
+        images = _images(table, index[mine], device)
         sloped.slope = slope[mine]
-        with torch.enable_grad():
-            (gradient,) = torch.autograd.grad(sloped(images).sum(), [images])
-        parts.append(F.avg_pool2d(gradient.abs().sum(dim=1, keepdim=True), stride)[:, 0])
+        if layers:
+            found, _ = fused_cam(sloped, images, score, layers)
+        else:
+            found = input_gradient(sloped, images, score)[0].abs().sum(dim=1)
+        parts.append(F.avg_pool2d(found[:, None], stride)[:, 0])
     return torch.cat(parts).cpu().numpy()

@@ -45,7 +45,7 @@ from pathology_scaat.training.bags.model import BagModel, tall_image, with_head
 from pathology_scaat.training.bags.predict import bag_logits, encode
 from pathology_scaat.training.bags.references import measure_bag_references
 from pathology_scaat.training.bundle import save_bundle
-from pathology_scaat.training.bundle_config import model_fingerprint
+from pathology_scaat.training.bundle_config import GIVEN_WEIGHTS, model_fingerprint
 from pathology_scaat.training.bundle_quality import HeldOut
 from pathology_scaat.training.config import TrainConfig
 from pathology_scaat.training.data import BatchLoader
@@ -343,8 +343,9 @@ class BagTrainer(TrainingLoop):
             }
         )
         references = measure_bag_references(
-            self.model, self.train, self.val, self.job.class_names, temperature, self.device
-        )
+            self.model, self.train, self.val, self.job.class_names, temperature, self.device,
+            given_weights=any(note.startswith(GIVEN_WEIGHTS) for note in self.notes),
+        )  # fmt: skip
         if destroyed := references.destroyed(self.config.learning_rate):
             self.notes.append(f"{destroyed}.")
         elif held_out is not None and held_out.nothing_learnt:
