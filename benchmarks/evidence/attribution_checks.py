@@ -321,14 +321,36 @@ def pairs(runs: list[dict[str, Any]]) -> list[str]:
     return [*lines, ""]
 
 
+def against_gradient(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """The table of :func:`pairs` as JSON."""
+    base, found = columns(runs, "gradient"), {}
+    for method, entry in runs[0]["methods"].items():
+        if "refused" in entry or method == "gradient" or method in CONTROLS:
+            continue
+        mine = columns(runs, method)
+        for name in ("pixel_ap", "pixel_ap_stored", "srg"):
+            if name in base and name in mine:
+                gain = interval([a - b for a, b in zip(mine[name], base[name], strict=True)])
+                words = ("value", "low", "high")
+                found[f"{method} {name}"] = dict(zip(words, map(_rounded, gain), strict=True))
+    return found
+
+
+def _rounded(value: float) -> float:
+    return round(value, 5)
+
+
 def report(out: Path) -> None:
     measured, rules = str(__doc__).split("Fixed before")
     parts = ["# Attribution methods under sanity checks", "", measured]
     parts += ["Fixed before" + rules.split("::")[0].rstrip(), ""]
+    gains: dict[str, Any] = {}
     for name in SETTINGS:
         runs = [json.loads(p.read_text()) for p in sorted(out.glob(f"{name}-seed*.json"))]
         if runs:
             parts.append(table(runs))
+            gains[name] = against_gradient(runs)
+    (out / "gains.json").write_text(json.dumps(gains, indent=1) + "\n")
     (out / "README.md").write_text("\n".join(parts).rstrip() + "\n")
 
 
