@@ -26,7 +26,7 @@ from pathology_scaat.metrics.functional.randomisation import cascade_similarity,
 from pathology_scaat.saliency.attribution import attribute_with_logits, input_gradient
 from pathology_scaat.saliency.attributions import AUTO
 from pathology_scaat.scaat.noise import ImageNoise
-from pathology_scaat.training.references import layers_to_fuse
+from pathology_scaat.training.references import layers_to_fuse, method_by
 
 Progress = Callable[[str, int, int], None]
 Index = NDArray[np.int64]
@@ -87,8 +87,8 @@ def measure_model(
     """
     config = config or ProtocolConfig()
     if config.method == AUTO:
-        fused = layers_to_fuse(model, data.images.shape[1], torch.device(device))
-        config = config.model_copy(update={"method": "fused-cam" if fused else "gradient"})
+        layers = layers_to_fuse(model, data.images.shape[1], torch.device(device))
+        config = config.model_copy(update={"method": method_by(layers)})
     batches = _Batches(data, torch.device(device), config.batch_size)
     on_progress = progress or (lambda *_: None)
     everything = np.arange(len(data), dtype=np.int64)

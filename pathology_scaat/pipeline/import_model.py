@@ -45,7 +45,13 @@ from pathology_scaat.training.imported.script import run_script, trust_script
 from pathology_scaat.training.imported.unknowns import unknowns
 from pathology_scaat.training.imported.wsinfer_folder import read_wsinfer_folder
 from pathology_scaat.training.positive_class import positive_class
-from pathology_scaat.training.references import layers_to_fuse, map_stride_px, measure_maps, spread
+from pathology_scaat.training.references import (
+    layers_to_fuse,
+    map_stride_px,
+    measure_maps,
+    method_by,
+    spread,
+)
 from pathology_scaat.training.wsinfer import NOT_OF_LABELS
 
 
@@ -214,12 +220,11 @@ def import_model(
         )
     else:
         side = config.patch_size_px
-        fused = bool(layers_to_fuse(model, side, torch.device("cpu")))
-        settings = ReferenceSettings(
-            method="fused-cam" if fused else "gradient", output=output,
-            stride_px=map_stride_px(side), n_patches=0, source="reference patches",
-        )  # fmt: skip
-        config = config.model_copy(update={"reference_settings": settings})
+        layers = layers_to_fuse(model, side, torch.device("cpu"))
+        config = config.model_copy(update={"reference_settings": ReferenceSettings(
+            method=method_by(layers), output=output, stride_px=map_stride_px(side), n_patches=0,
+            source="reference patches",
+        )})  # fmt: skip
     notes = (*found.notes, *notes, *tried.notes, *near_notes(said.class_names))
     notes = (*notes, f"{positive.note[:1].upper()}{positive.note[1:]}.")
     all_notes = (*notes, *((NOT_OF_LABELS,) if config.multi_label else ()), *unknowns(config))

@@ -175,6 +175,11 @@ def layers_to_fuse(model: nn.Module, side_px: int, device: torch.device) -> list
         return []
 
 
+def method_by(layers: Sequence[nn.Module]) -> str:
+    """The attribution method of maps that such layers make, or that the gradient makes."""
+    return "fused-cam" if layers else "gradient"
+
+
 def _maps_of_classes(
     model: nn.Module, images: Tensor, n_classes: int, output: Output, layers: Sequence[nn.Module]
 ) -> tuple[list[Tensor], Tensor]:
@@ -241,7 +246,7 @@ def measure_maps(
         [np.concatenate(parts) for parts in maps], chance, shown.labels, class_names
     )
     settings = ReferenceSettings(
-        method="fused-cam" if layers else "gradient",
+        method=method_by(layers),
         output=output,
         stride_px=stride,
         n_patches=len(shown),

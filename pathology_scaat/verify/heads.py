@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pathology_scaat.artifacts.checksums import folder_problem
-from pathology_scaat.errors import BundleError, StoreError
+from pathology_scaat.verify.bundles import check_bundle
 from pathology_scaat.verify.findings import Report
 
 
@@ -27,16 +26,12 @@ def _heads(folder: Path) -> list[Path]:
     return [path for path in found if path.is_dir()]
 
 
-def _check_head(out_dir: Path, path: Path, deep: bool, report: Report) -> None:
-    from pathology_scaat.training.bundle_reading import CONFIG_NAME
+def _described(path: Path) -> str:
     from pathology_scaat.training.heads.bundle import load_head
 
-    name = path.relative_to(out_dir).as_posix()
-    try:
-        config = load_head(path).config
-    except (BundleError, StoreError) as error:
-        report.add(name, [f"{error.problem}; {error.remedy}"], "")
-        return
-    broken = folder_problem(path, CONFIG_NAME) if deep else None
-    problems = [f"{broken}; train it again, or copy the whole folder anew"] if broken else []
-    report.add(name, problems, f"head on {config.n_features} features, {config.target.column}")
+    config = load_head(path).config
+    return f"head on {config.n_features} features, {config.target.column}"
+
+
+def _check_head(out_dir: Path, path: Path, deep: bool, report: Report) -> None:
+    check_bundle(path.relative_to(out_dir).as_posix(), path, deep, _described, report)

@@ -6,7 +6,6 @@ from pathlib import Path
 
 from pathology_scaat.artifacts.atomic import PARTIAL_MARK
 from pathology_scaat.artifacts.checksums import (
-    folder_problem,
     png_problem,
     sums_problem,
     text_problem,
@@ -21,7 +20,7 @@ from pathology_scaat.artifacts.status import FILE_NAME as STATUS_TABLE
 from pathology_scaat.artifacts.status import StatusTable
 from pathology_scaat.artifacts.status_columns import STAGES, STATES
 from pathology_scaat.cohort.manifest import Manifest
-from pathology_scaat.errors import BundleError, ScaatError, StoreError
+from pathology_scaat.errors import ScaatError, StoreError
 from pathology_scaat.saliency.schema import SaliencyStoreMeta
 from pathology_scaat.stitching.schema import SlideMapMeta
 from pathology_scaat.system.processes import machine_id, owner_is_dead
@@ -30,6 +29,7 @@ from pathology_scaat.training.run_bundles import (
     known_fingerprints,
     predicting_fingerprints,
 )
+from pathology_scaat.verify.bundles import check_bundle
 from pathology_scaat.verify.findings import Finding, Report
 from pathology_scaat.verify.heads import check_heads, head_folders_in
 from pathology_scaat.verify.overlays import check_cohort, check_overlays, overlay_ids
@@ -164,24 +164,17 @@ def _check_partials(out_dir: Path, report: Report) -> None:
             report.add(name, ["was left unfinished by a run that ended early; run again"], "")
 
 
+def _described(path: Path) -> str:
+    from pathology_scaat.training.bundle import load_bundle
+
+    config = load_bundle(path).config
+    return f"{config.backbone}, {config.method}, {len(config.class_names)} classes"
+
+
 def _check_model(out_dir: Path, path: Path, deep: bool, report: Report) -> None:
     """Load a bundle of the folder, if it is there, which checks its hashes."""
-    if not path.is_dir():
-        return
-    name = path.relative_to(out_dir).as_posix()
-    from pathology_scaat.training.bundle import load_bundle
-    from pathology_scaat.training.bundle_reading import CONFIG_NAME
-
-    try:
-        config = load_bundle(path).config
-    except (BundleError, StoreError) as error:
-        report.add(name, [f"{error.problem}; {error.remedy}"], "")
-        return
-    broken = folder_problem(path, CONFIG_NAME) if deep else None
-    problems = [f"{broken}; train it again, or copy the whole folder anew"] if broken else []
-    report.add(
-        name, problems, f"{config.backbone}, {config.method}, {len(config.class_names)} classes"
-    )
+    if path.is_dir():
+        check_bundle(path.relative_to(out_dir).as_posix(), path, deep, _described, report)
 
 
 def _check_slide(

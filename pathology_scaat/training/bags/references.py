@@ -29,6 +29,7 @@ from pathology_scaat.training.references import (
     features_of,
     layers_to_fuse,
     map_stride_px,
+    method_by,
     spread,
     spreads_of_maps,
 )
@@ -102,7 +103,7 @@ def measure_bag_references(
         saliency,
         evidence,
         ReferenceSettings(
-            method="fused-cam" if layers else "gradient",
+            method=method_by(layers),
             output=OUTPUT,
             stride_px=stride,
             n_patches=sum(map(len, labels)),
