@@ -190,8 +190,9 @@ def map_scores(
 
 
 def run_arm(
-    arm: str, seed: int, cohort: DemoCohort, scratch: Path, epochs: int, weights: Path | None
-) -> dict[str, Any]:
+    arm: str, seed: int, cohort: DemoCohort, scratch: Path, epochs: int, weights: Path | None,
+    fused_cam: bool,
+) -> dict[str, Any]:  # fmt: skip
     """Train one arm with one seed, predict all test slides, explain those with tumour."""
     chosen = ARMS[arm]
     labels = chosen.labels
@@ -218,6 +219,10 @@ def run_arm(
             )
     else:
         maps, explaining = map_scores(out, positive)
+        if fused_cam:
+            more["maps_fused_cam"], more["fused_cam_ms_a_patch"] = map_scores(
+                out, positive, method="fused-cam"
+            )
     judged = tuple(r for r in manifest.rows if r.split != "train")
     found = predict(out, manifest=replace(manifest, rows=judged), device="cpu")
     at = list(trained_classes(out)).index(TRUTH_CLASS)
@@ -286,6 +291,10 @@ def main() -> None:
         "--by-fused-cam", action="store_true",
         help="explain the kept models of the frozen encoder by fused-cam as well, train none",
     )  # fmt: skip
+    parser.add_argument(
+        "--also-by-fused-cam", action="store_true",
+        help="explain each model of the small network by fused-cam as well",
+    )  # fmt: skip
     parser.add_argument("--table", action="store_true", help="print the file, run nothing")
     given = parser.parse_args()
     report: dict[str, Any] = {"runs": []}
@@ -316,7 +325,8 @@ def main() -> None:
                 if (arm, seed) in done:
                     continue
                 report["runs"].append(
-                    run_arm(arm, seed, cohort, given.scratch, given.epochs, weights)
+                    run_arm(arm, seed, cohort, given.scratch, given.epochs, weights,
+                            given.also_by_fused_cam)  # fmt: skip
                 )
                 rows = read_manifest(cohort.manifest_path).rows
                 truth = {r.slide_id: r.label == TRUTH_CLASS for r in rows if r.split == "test"}

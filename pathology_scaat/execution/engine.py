@@ -9,7 +9,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -33,6 +33,9 @@ from pathology_scaat.execution.jobs import (
 )
 from pathology_scaat.system.memory import is_limited, require_memory
 from pathology_scaat.system.processes import usable_cores
+
+if TYPE_CHECKING:
+    from pathology_scaat.execution.local_pool import StartedWorkers
 
 __all__ = [
     "Beside",
@@ -79,6 +82,7 @@ def map_jobs(
     resources: dict[str, float] | None = None,
     on_progress: OnProgress | None = None,
     beside: Beside | None = None,
+    started: StartedWorkers | None = None,
 ) -> Generator[JobOutcome[Result], None, None]:
     """Run one function over many jobs and yield what becomes of each, as it comes.
 
@@ -103,6 +107,8 @@ def map_jobs(
         thread; jobs on a cluster do not report.
     beside : Beside, optional
         Further jobs for the same workers; the caller adds to it as outcomes come.
+    started : StartedWorkers, optional
+        Local processes that wait for these jobs; without them new ones are started.
 
     Yields
     ------
@@ -125,7 +131,7 @@ def map_jobs(
         return
     require_memory()
     with (
-        _backend(config, len(jobs), announce, resources) as backend,
+        _backend(config, len(jobs), announce, resources, started) as backend,
         closing(run_jobs(backend, function, jobs, on_progress, beside)) as outcomes,
     ):
         yield from outcomes
@@ -165,6 +171,7 @@ def _backend(
     n_jobs: int,
     announce: Callable[[str], None] | None,
     resources: dict[str, float] | None,
+    started: StartedWorkers | None,
 ) -> Iterator[Backend]:
     if config.scheduler or config.cluster:
         from pathology_scaat.execution.dask_cluster import cluster_backend
@@ -176,9 +183,9 @@ def _backend(
     processes = min(workers, n_jobs)
     # Where memory is limited, a job runs in a process of its own even if it is alone: the
     # kernel kills the process that asks for too much, and the command must survive to say so.
-    if processes > 1 or (config.workers != 0 and is_limited()):
+    if processes > 1 or started is not None or (config.workers != 0 and is_limited()):
         from pathology_scaat.execution.local_pool import LocalBackend
 
-        yield LocalBackend(processes, workers // processes)
+        yield LocalBackend(processes, workers // processes, started)
     else:
         yield _InThisProcess(workers)

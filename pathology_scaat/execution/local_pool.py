@@ -22,7 +22,8 @@ from functools import partial
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 from pathology_scaat.artifacts.atomic import remove_unfinished
 from pathology_scaat.artifacts.leases import release_all
@@ -247,12 +248,54 @@ class ProcessExecutor(ThreadPoolExecutor):
             worker.pipe.close()
 
 
+class StartedWorkers:
+    """Worker processes that are started, and made ready, before their jobs are known.
+
+    Importing torch, loading a model and compiling it takes longer than explaining a slide does
+    on a GPU; meanwhile the cores can do what comes before. A context manager: processes that
+    nobody took are ended with it.
+
+    Parameters
+    ----------
+    processes : int
+        How many are started.
+    function : callable
+        Importable function of one job, which each of them runs at once; what it raises is left to
+        the jobs that come after it.
+    job : object
+        Picklable.
+    """
+
+    def __init__(self, processes: int, function: Callable[[Any], Any], job: Any) -> None:
+        self._executor: ProcessExecutor | None = ProcessExecutor(processes, 1)
+        for _ in range(processes):
+            self._executor.submit(self._executor.run_in_worker, function, job)
+
+    def take(self) -> ProcessExecutor | None:
+        """The processes, for the first who asks; who ends them."""
+        taken, self._executor = self._executor, None
+        return taken
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if (executor := self.take()) is not None:
+            executor.close(idle=False)
+
+
 class LocalBackend:
     """Runs a graph of jobs by Dask's scheduler on a :class:`ProcessExecutor`."""
 
-    def __init__(self, processes: int, threads: int) -> None:
+    def __init__(self, processes: int, threads: int, started: StartedWorkers | None = None) -> None:
         self._processes = processes
         self._threads = threads
+        self._started = started
 
     def run(
         self,
@@ -272,7 +315,8 @@ class LocalBackend:
         out with several workers may be enough for one, if the others are really gone.
         """
         processes = 1 if alone else min(self._processes, len(indices))
-        executor = ProcessExecutor(processes, self._threads)
+        started = None if alone or self._started is None else self._started.take()
+        executor = started or ProcessExecutor(processes, self._threads)
         done: queue.SimpleQueue[tuple[int, Outcome | None] | BaseException] = queue.SimpleQueue()
         further: list[Future[Outcome | None]] = []
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pathology_scaat.artifacts.output_folder import Workspace
 from pathology_scaat.artifacts.status import StatusTable
@@ -18,9 +20,12 @@ from pathology_scaat.pipeline.stage import run_stage, slides_to_do
 from pathology_scaat.saliency import ExplainConfig, ExplainResult
 from pathology_scaat.saliency.attributions import LOOKS_INSIDE
 from pathology_scaat.saliency.cautions import map_caution
-from pathology_scaat.saliency.explain_job import ExplainJob, explain_job
+from pathology_scaat.saliency.explain_job import ExplainJob, GetReadyJob, explain_job, get_ready
 from pathology_scaat.saliency.explanation import chosen_method, explained_classes
 from pathology_scaat.training.bundle_reading import read_bundle_config
+
+if TYPE_CHECKING:
+    from pathology_scaat.execution.local_pool import StartedWorkers
 
 
 def explain(
@@ -36,6 +41,7 @@ def explain(
     reporter: Reporter | None = None,
     on_done: Callable[[str], None] | None = None,
     beside: Beside | None = None,
+    started: StartedWorkers | None = None,
 ) -> StageReport:
     """Explain the patch stores in ``out/patches`` into ``out/saliency``.
 
@@ -64,6 +70,8 @@ def explain(
         Told the id of each slide that is explained now.
     beside : Beside, optional
         Further jobs for the same workers, which ``on_done`` adds.
+    started : StartedWorkers, optional
+        Processes that wait for the jobs (:func:`start_early`).
 
     Returns
     -------
@@ -138,8 +146,48 @@ def explain(
         facts=_facts,
         on_done=on_done,
         beside=beside,
+        started=started,
         resources=None if device == "cpu" else {"GPU": 1},
     )
+
+
+@contextmanager
+def start_early(
+    out: Path,
+    model: Path,
+    slide_ids: Sequence[str],
+    *,
+    config: ExplainConfig | None = None,
+    device: str = "auto",
+    engine: EngineConfig | None = None,
+    overwrite: bool = False,
+) -> Iterator[StartedWorkers | None]:
+    """Have the processes that will explain on GPUs load the model while something else is done.
+
+    Parameters
+    ----------
+    out, model, slide_ids, config, device, engine, overwrite
+        As for :func:`explain`, which is to be given what is yielded.
+
+    Yields
+    ------
+    StartedWorkers or None
+        None where nothing is to be explained, or no GPU of this machine does it: the cores have
+        enough to do then.
+    """
+    space = Workspace(out)
+    n_missing = sum(overwrite or not space.saliency(name).exists() for name in slide_ids)
+    given = engine or EngineConfig()
+    gpus = 0 if given.scheduler or given.cluster else gpu_count(device)
+    processes = min(_engine_for(given, device).workers or 0, n_missing) if gpus else 0
+    if not processes:
+        yield None
+        return
+    from pathology_scaat.execution.local_pool import StartedWorkers
+
+    job = GetReadyJob(model, config or ExplainConfig(), device)
+    with StartedWorkers(processes, get_ready, job) as started:
+        yield started
 
 
 def _engine_for(engine: EngineConfig, device: str) -> EngineConfig:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pathology_scaat.artifacts.output_folder import claim_output
 from pathology_scaat.artifacts.readme import write_readme
@@ -20,10 +21,10 @@ from pathology_scaat.pipeline.cross_validation import (
     predicting_models,
     train_folds,
 )
-from pathology_scaat.pipeline.explain import explain
+from pathology_scaat.pipeline.explain import explain, start_early
 from pathology_scaat.pipeline.export import export
 from pathology_scaat.pipeline.predict import PredictReport, predict
-from pathology_scaat.pipeline.prepare import prepare
+from pathology_scaat.pipeline.prepare import Prepared, prepare
 from pathology_scaat.pipeline.reporting import Reporter, StageReport, report_and_keep
 from pathology_scaat.pipeline.run_log import logged
 from pathology_scaat.pipeline.stitch import stitch
@@ -31,6 +32,9 @@ from pathology_scaat.pipeline.tile import plan_note, tile_cohort, tile_jobs
 from pathology_scaat.pipeline.train import train
 from pathology_scaat.training import TrainResult
 from pathology_scaat.training.bundle_quality import QUALITY_NOT_KNOWN
+
+if TYPE_CHECKING:
+    from pathology_scaat.execution.local_pool import StartedWorkers
 
 
 @dataclass
@@ -110,7 +114,7 @@ def run(
     listener = logged(reporter, out, "run")
     ready = prepare(config)
     cohort, tile_config, inputs = ready.cohort, ready.tile_config, dict(ready.inputs)
-    bundle, external, groups = ready.bundle, ready.external, ready.subgroups
+    bundle = ready.bundle
     keep_pixels = config.model is None or config.keep_patches
     planned = plan_note(cohort, out, tile_config, overwrite, keep_pixels)
     claim_output(out, exists_ok=exists_ok)
@@ -134,6 +138,32 @@ def run(
         if bundle.held_out is None:
             listener.note(f"{QUALITY_NOT_KNOWN}: it has no record of it, and every picture says so")
 
+    if config.model is None:
+        return _stages(config, ready, report, overwrite, listener, None)
+    with start_early(
+        out,
+        config.model,
+        [row.slide_id for row in cohort.rows],
+        config=config.explain,
+        device=config.device,
+        engine=config.engine,
+        overwrite=overwrite,
+    ) as started:
+        return _stages(config, ready, report, overwrite, listener, started)
+
+
+def _stages(
+    config: RunConfig,
+    ready: Prepared,
+    report: RunReport,
+    overwrite: bool,
+    listener: Reporter,
+    started: StartedWorkers | None,
+) -> RunReport:
+    """The stages themselves; ``started`` are processes that wait for what is to be explained."""
+    out, cohort, tile_config = config.out, ready.cohort, ready.tile_config
+    external, groups = ready.external, ready.subgroups
+    keep_pixels = config.model is None or config.keep_patches
     tiled = tile_cohort(
         cohort,
         out,
@@ -181,6 +211,7 @@ def run(
                 listener,
                 slides,
                 ahead,
+                started,
             )
         stitched_ahead, exported_ahead = ahead.finish()
     report.stages.append(explained)
@@ -219,6 +250,7 @@ def _by_one_model(
     listener: Reporter,
     slides: Mapping[str, TileJob],
     ahead: Ahead,
+    started: StartedWorkers | None,
 ) -> StageReport:
     """Train (unless a model is given), explain and predict: one model for all slides."""
     if config.model is None:
@@ -244,6 +276,7 @@ def _by_one_model(
         reporter=listener,
         on_done=ahead.ready,
         beside=ahead.beside,
+        started=started,
     )
     report.predicted = predict(
         config.out,

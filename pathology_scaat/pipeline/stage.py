@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from pathology_scaat.artifacts.disk_probe import probe_disk
 from pathology_scaat.artifacts.failure_log import log_failure
@@ -24,6 +24,9 @@ from pathology_scaat.pipeline.reporting import Reporter, StageReport
 from pathology_scaat.pipeline.run_log import LoggingReporter
 from pathology_scaat.system.names import did_you_mean, shown_names
 from pathology_scaat.system.processes import usable_cores
+
+if TYPE_CHECKING:
+    from pathology_scaat.execution.local_pool import StartedWorkers
 
 _OF_A_MODEL = ("unlike_training", "predicted", "probabilities", "uncertainty", "refer")
 FACTS_OF: Mapping[Stage, tuple[str, ...]] = {
@@ -253,6 +256,7 @@ def run_stage(
     on_done: Callable[[str], None] | None = None,
     made_ahead: Collection[str] = (),
     beside: Beside | None = None,
+    started: StartedWorkers | None = None,
 ) -> StageReport:
     """Run one job per slide wherever the engine says; a failed slide stops no other.
 
@@ -288,6 +292,8 @@ def run_stage(
         Slides whose artifact was made while the stage before still ran: done, and not found.
     beside : Beside, optional
         Jobs that ``on_done`` adds for the same workers.
+    started : StartedWorkers, optional
+        Processes that wait for the jobs.
 
     Raises
     ------
@@ -322,6 +328,7 @@ def run_stage(
                     resources=resources,
                     on_progress=recorder.in_progress,
                     beside=beside,
+                    started=started,
                 )
             ) as outcomes:
                 for outcome in outcomes:

@@ -34,7 +34,13 @@ from pathology_scaat.saliency.config import (
     Precision,
 )
 from pathology_scaat.saliency.device_copies import Pending
-from pathology_scaat.saliency.explanation import Explanation, check_match, plan_explanation
+from pathology_scaat.saliency.explanation import (
+    Explanation,
+    check_match,
+    explained_classes,
+    plan_explanation,
+    settled,
+)
 from pathology_scaat.saliency.schema import MAIN_ARRAY, UNLIKE_SLIDE_SHARE, unlike_share
 from pathology_scaat.saliency.sources import (
     READ_AHEAD_BATCHES,
@@ -44,6 +50,7 @@ from pathology_scaat.saliency.sources import (
 from pathology_scaat.saliency.store import SaliencyStore
 from pathology_scaat.saliency.store_writer import saliency_store_writer
 from pathology_scaat.system.rounding import percent
+from pathology_scaat.training.bundle_config import model_fingerprint
 from pathology_scaat.training.bundle_reading import read_bundle_config
 
 if TYPE_CHECKING:
@@ -56,6 +63,8 @@ logger = logging.getLogger(__name__)
 
 IN_FLIGHT = 2
 """Batches that are queued on a GPU before the results of the first are waited for."""
+
+READY_PATCHES = 8
 
 Progress = Callable[[int, int], None]
 
@@ -201,6 +210,41 @@ def explain_slide(
         return job.run(store, slide, started)
     except UnreadablePatchesError as found:
         raise SlideReadError(store.meta.slide_id, str(found), "copy the slide again") from None
+
+
+def get_ready_to_explain(bundle_path: Path, config: ExplainConfig, device: str) -> None:
+    """Do what explaining the first slide begins with, and what it hands on to the next one.
+
+    The model is loaded, and has explained some black patches: libraries, and on a GPU their
+    kernels, are in memory then.
+
+    Parameters
+    ----------
+    bundle_path : Path
+        Model bundle.
+    config : ExplainConfig
+    device : str
+        As :func:`explain_slide` will be given it.
+
+    Raises
+    ------
+    BundleError, UsageError
+        If the bundle cannot be read, or the target is not a class.
+    """
+    chosen = choose_device(device)
+    model_config = read_bundle_config(bundle_path)
+    settings = settled(config, model_config)
+    bundle = kept_for_explaining(
+        bundle_path, model_fingerprint(model_config), str(chosen),
+        chosen_precision(settings.precision), compiled_batch(settings, chosen),
+    )  # fmt: skip
+    if model_config.bag is not None:
+        return  # its patches are explained as parts of a slide, of which there is none yet
+    targets = [0] * len(explained_classes(settings.target, model_config))
+    side = model_config.patch_size_px
+    black = np.zeros((READY_PATCHES, side, side, 3), np.uint8)
+    for pending in _explainer(bundle, targets, settings, chosen).start(black):
+        pending.result()
 
 
 def _without_unreadable(

@@ -81,3 +81,26 @@ def explain_job(job: ExplainJob) -> ExplainResult:
         case=job.case,
         processes=job.processes,
     )
+
+
+@dataclass(frozen=True)
+class GetReadyJob:
+    """The model, and how it will explain: all that can be known before the slides are."""
+
+    bundle_path: Path
+    config: ExplainConfig
+    device: str = "auto"
+
+
+def get_ready(job: GetReadyJob) -> None:
+    """Load the model in this process, as :func:`explain_job` will ask for it.
+
+    Raises
+    ------
+    BundleError, UsageError
+        If that is not possible; explaining a slide says it again.
+    """
+    from pathology_scaat.execution.devices import job_device
+    from pathology_scaat.saliency.explain import get_ready_to_explain
+
+    get_ready_to_explain(job.bundle_path, job.config, str(job_device(job.device)))

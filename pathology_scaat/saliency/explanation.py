@@ -96,6 +96,17 @@ CASE = "case"
 """Parameter of a store of a model of cases: fingerprints of the other slides' patches."""
 
 
+def settled(config: ExplainConfig, model_config: BundleConfig) -> ExplainConfig:
+    """The settings with what the model decides: the method of ``auto``, and what is explained."""
+    method = chosen_method(config.method, model_config)
+    if method != config.method:
+        config = config.model_copy(update={"method": method})
+    if model_config.multi_label and config.output != "logit":
+        # Classes do not exclude each other: there is no margin between them.
+        config = config.model_copy(update={"output": "logit"})
+    return config
+
+
 def _parameters(
     config: ExplainConfig, model_config: BundleConfig, case: Sequence[str]
 ) -> dict[str, Any]:
@@ -213,12 +224,7 @@ def plan_explanation(
     """
     class_names = tuple(model_config.class_names)
     targets = explained_classes(config.target, model_config)
-    method = chosen_method(config.method, model_config)
-    if method != config.method:
-        config = config.model_copy(update={"method": method})
-    if model_config.multi_label and config.output != "logit":
-        # Classes do not exclude each other: there is no margin between them.
-        config = config.model_copy(update={"output": "logit"})
+    config = settled(config, model_config)
     parameters = _parameters(config, model_config, case)
     model_print = model_fingerprint(model_config)
     targets = _with_those_there(targets, there, patches.fingerprint, model_print, parameters)

@@ -127,3 +127,17 @@ def scheduler_address(_job: int) -> str:
     from distributed import get_worker
 
     return str(get_worker().scheduler.address)
+
+
+def leave_pid(folder: Path) -> None:
+    (folder / str(os.getpid())).touch()
+
+
+def leave_pid_and_fail(folder: Path) -> None:
+    leave_pid(folder)
+    raise SlideOpenError("slide", "cannot be read", "copy it again")
+
+
+def pid_after(seconds: float) -> int:
+    time.sleep(seconds)
+    return os.getpid()

@@ -5,6 +5,7 @@ left behind.
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,7 +18,9 @@ from saliency_fixtures import RunFolder
 from pathology_scaat.artifacts.run_log import stage_times
 from pathology_scaat.artifacts.status import StatusTable
 from pathology_scaat.cohort.manifest import Manifest, ManifestRow
+from pathology_scaat.execution import local_pool
 from pathology_scaat.execution.engine import EngineConfig
+from pathology_scaat.execution.local_pool import StartedWorkers
 from pathology_scaat.export import ExportConfig
 from pathology_scaat.pipeline import ahead as module
 from pathology_scaat.pipeline.ahead import Ahead, ahead_job_of, helpers_for
@@ -159,6 +162,28 @@ def test_exported_while_the_last_slide_is_not_explained_yet(
     again = run(applied.model_copy(update={"out": out}), overwrite=True)
     assert again.stages[-1].done == ["s0", "s1", "s2"]
     assert {name: files_of(out / name) for name in RESULTS} == after_each_other
+
+
+def test_processes_that_explain_are_started_before_slides_are_tiled(
+    applied: RunConfig,
+    after_each_other: dict[str, dict[str, bytes]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As where a GPU explains; here by the processor."""
+    begun = []
+
+    class Noted(StartedWorkers):
+        def __init__(self, processes: int, function: Callable[[object], None], job: object) -> None:
+            begun.append((processes, any((tmp_path / "out/patches").glob("*.zarr"))))
+            super().__init__(processes, function, job)
+
+    monkeypatch.setattr(local_pool, "StartedWorkers", Noted)
+    monkeypatch.setattr(sys.modules[explain.__module__], "gpu_count", lambda device: 1)
+    engine = EngineConfig(workers=1)
+    run(applied.model_copy(update={"out": tmp_path / "out", "engine": engine}))
+    assert begun == [(1, False)]
+    assert {name: files_of(tmp_path / "out" / name) for name in RESULTS} == after_each_other
 
 
 def test_ended_in_between_and_run_again(
