@@ -226,6 +226,14 @@ def bounds(slide: Path, model: Path, folder: Path, given: dict[str, Any]) -> dic
         more["network alone, compiled"] = of_network(
             explainer, patches[:fixed], n_repeats, given["device"]
         ) | {"patches": min(fixed, size) * n_repeats, "compiling_s": compiling["wall_s"]}
+    for method in given["also"]:
+        ready = ready_to_explain(loaded, SIDE, chosen_precision(given["precision"]))
+        settings = ExplainConfig(method=method)
+        explainer = BatchExplainer(ready, 1, settings, device)
+        explainer(patches)
+        more[f"network alone, {method}"] = of_network(
+            explainer, patches, repeats, given["device"]
+        ) | {"patches": size * repeats}
     corners = store.origins_px[: given["loop_patches"]]
     loop_over(slide, loaded, device, corners[:2])
     with timed(given["device"]) as loop:
@@ -349,6 +357,9 @@ def main() -> None:
         "--method", default="gradient", help="of attribution; what can be compiled is the gradient"
     )
     parser.add_argument("--compile", action="store_true", help="the network, on a GPU")
+    parser.add_argument(
+        "--also", nargs="*", default=[], help="methods of which the network alone is timed as well"
+    )
     parser.add_argument("--workers", type=int)
     parser.add_argument("--apart", action="store_true", help="one stage after the other")
     parser.add_argument("--keep", action="store_true", help="keep the patches")

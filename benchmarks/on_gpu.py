@@ -35,7 +35,7 @@ EVIDENCE_S, METHOD_S = 420.0, 480.0
 LAST_ARM_S = 40.0
 """No arm is begun so shortly before the end: it would be cut off."""
 TAR_BYTES = 12 << 20
-METHOD = ("gpu-networks", "gpu-pretrained", "gpu-guidance", "gpu-large")
+METHOD = ("gpu-networks", "gpu-pretrained", "gpu-large", "gpu-guidance")
 """Configurations of the part ``method``, in their order of priority."""
 FULL_SIZE = "--side 224 --batch 256 --precision bf16"
 

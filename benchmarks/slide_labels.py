@@ -325,8 +325,15 @@ def main() -> None:
                 if (arm, seed) in done:
                     continue
                 report["runs"].append(
-                    run_arm(arm, seed, cohort, given.scratch, given.epochs, weights,
-                            given.also_by_fused_cam)  # fmt: skip
+                    run_arm(
+                        arm,
+                        seed,
+                        cohort,
+                        given.scratch,
+                        given.epochs,
+                        weights,
+                        given.also_by_fused_cam,
+                    )
                 )
                 rows = read_manifest(cohort.manifest_path).rows
                 truth = {r.slide_id: r.label == TRUTH_CLASS for r in rows if r.split == "test"}

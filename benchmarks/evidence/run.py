@@ -5,9 +5,9 @@
 
 One file per arm and seed; what is there is not made again. ``--budget-s`` ends between two arms.
 Side by side: start as many processes with ``--together`` as there are cores; each takes the first
-arm that no other has taken and whose data are ready. Several configurations are run one after the
-other, in one folder. ``--prepare`` makes data sets and their
-referees and nothing else.
+arm that no other has taken and whose data are ready. Of several configurations, in one folder, the
+first tiers are run one after the other, then the second ones. ``--prepare`` makes data sets and
+their referees and nothing else.
 """
 
 from __future__ import annotations
@@ -58,12 +58,16 @@ def protocol_of(config: dict[str, Any]) -> ProtocolConfig:
     return ProtocolConfig(**{"method": "gradient", **config["protocol"]})
 
 
-def cells(config: dict[str, Any]) -> Iterator[tuple[str, str, int, str]]:
+def cells(
+    config: dict[str, Any], only_tier: int | None = None
+) -> Iterator[tuple[str, str, int, str]]:
     """(network, data, seed, arm): tier by tier, all data sets of a seed before the next seed.
 
     The networks are those of the configuration, or of an entry that names its own.
     """
-    for tier in config["tiers"]:
+    for number, tier in enumerate(config["tiers"]):
+        if only_tier not in (None, number):
+            continue
         for turn in range(max(len(run["seeds"]) for run in tier)):
             for run in tier:
                 for network in run.get("networks", config["networks"]):
@@ -169,9 +173,13 @@ def run_cell(bench: Bench, cell: tuple[str, str, int, str], config: dict[str, An
              device: torch.device, path: Path) -> str:  # fmt: skip
     network, name, seed, arm = cell
     data = bench.data
+    torch.set_float32_matmul_precision(config.get("matmul_precision", "highest"))
+    # The batches of training are all of one size, those of measuring are not.
+    torch.backends.cudnn.benchmark = device.type == "cuda"
     fitted = fit(data.train, network, ARMS[arm], epochs=epochs_for(config, len(data.train)),
                  seed=seed, device=device, batch=config["batch"],
                  learning_rate=config["learning_rate"])  # fmt: skip
+    torch.backends.cudnn.benchmark = False
     temperature = fit_temperature(logits_of(fitted.model, data.val, device), data.val.labels)
     started = time.perf_counter()
     result = measure_model(
@@ -223,15 +231,14 @@ def main() -> int:
     arguments = parser.parse_args()
     configs = [yaml.safe_load(path.read_text()) for path in arguments.configs]
     device = choose_device(arguments.device)
-    if device.type == "cuda":
-        torch.backends.cudnn.benchmark = True  # the batches of training are all of one size
     work: Path = arguments.work
     work.mkdir(parents=True, exist_ok=True)
     started = time.perf_counter()
     wanted = [
         (number, cell)
+        for tier in range(max(len(config["tiers"]) for config in configs))
         for number, config in enumerate(configs)
-        for cell in cells(config)
+        for cell in cells(config, tier)
         if not arguments.data or cell[1] in arguments.data
     ]
     todo = [(k, cell) for k, cell in wanted if not cell_path(work, configs[k], cell).exists()]
