@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -39,43 +38,6 @@ def epochs_for(config: dict[str, Any], n_images: int) -> int:
     return int(config["epochs"])
 
 
-def _contiguous(module: nn.Module, images: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
-    return (images[0].contiguous(),)
-
-
-def laid_out(model: nn.Module, layout: torch.memory_format) -> nn.Module:
-    """The network with weights, and what goes through it, in one layout."""
-    if layout == torch.contiguous_format:  # one operand with channels last is enough for the other
-        model.register_forward_pre_hook(_contiguous)
-    return model.to(memory_format=layout)
-
-
-@lru_cache
-def fastest_layout(
-    network: str, side_px: int, batch: int, device: torch.device
-) -> torch.memory_format:
-    """How a network's weights lie in memory; tried out on a GPU, where it decides by much.
-
-    Tensor cores want channels last; cuDNN's kernels for convolutions by channel in float32 do not.
-    """
-    if device.type != "cuda":  # twice as fast for convolutions by channel on processors
-        return torch.channels_last if network == "lite0" else torch.contiguous_format
-    took = {}
-    for layout in (torch.channels_last, torch.contiguous_format):
-        model = laid_out(make_network(network, side_px).to(device), layout).train()
-        images = torch.rand(batch, side_px, side_px, 3, device=device).permute(0, 3, 1, 2)
-        for repeat in range(8):
-            if repeat == 3:  # kernels are chosen before
-                torch.cuda.synchronize(device)
-                begin = time.perf_counter()
-            model(images).sum().backward()
-        torch.cuda.synchronize(device)
-        took[layout] = time.perf_counter() - begin
-    found = min(took, key=lambda layout: took[layout])
-    print(f"{network}: {', '.join(f'{k} {v / 5:.4f} s' for k, v in took.items())}", flush=True)
-    return found
-
-
 def fit(
     data: EvaluationSet, network: str, arm: Arm, *, epochs: int, seed: int,
     device: torch.device, batch: int = 64, learning_rate: float = 2e-3,
@@ -86,9 +48,11 @@ def fit(
     seed differ in nothing but the method. No choice is made on validation or test data. An arm
     that fine-tunes has a plain training of its own first, then a second cycle, a tenth as high.
     """
-    layout = fastest_layout(network, data.images.shape[1], batch, device)
     torch.manual_seed(seed)
-    model = laid_out(make_network(network, data.images.shape[1]).to(device), layout)
+    model = make_network(network, data.images.shape[1]).to(device)
+    if device.type == "cuda" or network == "lite0":
+        # as tensor cores want it, and twice as fast for convolutions by channel on processors
+        model = model.to(memory_format=torch.channels_last)
     rng = torch.Generator().manual_seed(seed)
     pixels = as_tensor(data, device)
     labels = torch.from_numpy(data.labels).to(device)
