@@ -90,7 +90,7 @@ def write_slides(folder: Path, count: int, patches: int, real: Path | None) -> l
             source = real or made[0]
             path = Path(shutil.copyfile(source, folder / f"s{number}{source.suffix}"))
         with path.open("ab") as stream:
-            stream.write(b"%d" % number)
+            stream.write(b"\0" * (number + 1))  # slides of one size would be compared, whole
         made.append(path)
     return made
 
