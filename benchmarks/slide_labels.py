@@ -19,6 +19,9 @@ With a pretrained encoder, EfficientNet-Lite0 (``--weights``), in bags of labels
 Test slides of those with given weights are also explained by Grad-CAM, and all are compared with
 the small network's stored runs (``slide_labels_pretrained.py``).
 
+``--also-by-fused-cam`` explains each model of the small network by fused-cam as well as by the
+gradient (``results/slide-labels-fused*.json``).
+
 All arms look at the same number of patches in training; the CPU time of each is kept. The demo
 trains 14 epochs; here it is 6 (``--epochs``), so that five seeds of all arms fit into an hour
 of one core. Seeds are
@@ -60,10 +63,11 @@ from slide_labels_pretrained import (
     BY_GRAD_CAM,
     LITE0,
     PRETRAINED,
+    by_fused_cam,
     pretrained_summary,
     renamed_weights,
 )
-from slide_labels_summary import MAPS, summary, table
+from slide_labels_summary import MAPS, runs_of, summary, table
 
 from pathology_scaat.artifacts.output_folder import Workspace
 from pathology_scaat.cohort.manifest import Manifest, read_manifest
@@ -98,6 +102,7 @@ SMALL: dict[str, Arm] = {
     "copy-scaat": Arm("copy", "scaat"),
     "annotated-scaat": Arm("patch", "scaat"),
 }
+BAGS = ("bag-plain", "bag-scaat")
 FROZEN = {"backbone": LITE0, "trainable": "head"}
 WHOLE = {
     "backbone": LITE0,
@@ -270,9 +275,10 @@ def trained_classes(out: Path) -> tuple[str, ...]:
 
 
 def beside(report: dict[str, Any], stored: Path) -> dict[str, Any]:
-    """What runs of the pretrained encoder say beside the stored ones; nothing without any."""
+    """What runs of the pretrained encoder say beside the stored ones, or maps by fused-cam do."""
     if not any(run["arm"] in PRETRAINED for run in report["runs"]):
-        return {}
+        of = {arm: runs_of(report["runs"], arm) for arm in BAGS}
+        return by_fused_cam(of, report["cohort"]["test_slides"], BAGS, {"gradient": "maps"})
     small = json.loads(stored.read_text())["runs"]
     return pretrained_summary(report["runs"], small, report["cohort"]["test_slides"])
 

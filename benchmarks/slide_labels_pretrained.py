@@ -144,33 +144,37 @@ def pretrained_summary(
                 clustered_mean(by_cam - _parts(mine_runs, measure, truth), patients), True
             )
     _correct(cam, list(cam), 2 * len(BY_GRAD_CAM))
-    fused = _by_fused_cam(of, truth)
+    fused = by_fused_cam(of, truth, BY_GRAD_CAM, {"gradient": "maps", "grad-cam": "maps_grad_cam"})
     return {"pretrained": {"arms": rows, "comparisons": found, "grad_cam": cam} | fused}
 
 
-def _by_fused_cam(
-    of: dict[str, dict[int, dict[str, Any]]], truth: dict[str, bool]
+def by_fused_cam(
+    of: dict[str, dict[int, dict[str, Any]]],
+    truth: dict[str, bool],
+    arms: Sequence[str],
+    others: dict[str, str],
 ) -> dict[str, Any]:
-    """Maps by fused-cam against the gradient's and Grad-CAM's; asked later, of the same models.
+    """Maps by fused-cam against those by other methods; asked later, of the same models.
 
-    Corrected for both measures and both of the others; nothing where a run was not asked.
+    Corrected for both measures, all arms and all of the others; nothing where a run was not asked.
+    ``others`` names the key of a run that holds a method's maps.
     """
     found: dict[str, dict[str, Any]] = {}
     means: dict[str, Any] = {}
-    for arm in BY_GRAD_CAM:
-        runs = of[arm]
-        if not runs or not all("maps_fused_cam" in run for run in runs.values()):
+    for arm in arms:
+        runs = of.get(arm, {})
+        if len(runs) < 2 or not all("maps_fused_cam" in run for run in runs.values()):
             continue
         for measure in MAPS[:2]:
             mine = _parts(runs, measure, truth, "maps_fused_cam")
             patients = np.arange(mine.shape[1])
             means[f"{measure}: {arm}"] = as_json(clustered_mean(mine, patients))
-            for other, maps in (("gradient", "maps"), ("grad-cam", "maps_grad_cam")):
+            for other, maps in others.items():
                 difference = mine - _parts(runs, measure, truth, maps)
                 found[f"{measure}: {arm}, fused-cam - {other}"] = _compared(
                     clustered_mean(difference, patients), True
                 )
-    _correct(found, list(found), 4 * len(BY_GRAD_CAM))
+    _correct(found, list(found), 2 * len(others) * len(arms))
     return {"fused_cam": {"means": means, "comparisons": found}} if found else {}
 
 

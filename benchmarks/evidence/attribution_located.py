@@ -49,7 +49,10 @@ from pathology_scaat.saliency.attribution import attribution
 from pathology_scaat.saliency.attributions import ATTRIBUTIONS
 
 HERE = Path(__file__).resolve().parent
-CONFIGS = {"lite0": "cpu-pretrained.yaml", "cnn-narrow": "cpu-ablation.yaml"}
+CONFIGS = {
+    "lite0": "cpu-pretrained.yaml", "cnn-narrow": "cpu-ablation.yaml",
+    "scaat-small": "cpu-ablation.yaml",
+}  # fmt: skip
 BASE = "gradient"
 AT_ONCE = 32
 MOST_COVERED = 0.9

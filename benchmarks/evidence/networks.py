@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from pretrained import MEAN, NETWORK, STD, fill
 from torch import Tensor, nn
 
-from pathology_scaat.training.backbones import shrink_head_weights
+from pathology_scaat.training.backbones import create_backbone, shrink_head_weights
 
 
 class Normalised(nn.Module):
@@ -106,9 +106,11 @@ class Pretrained(nn.Module):
 
 def make_network(name: str, side_px: int) -> nn.Module:
     """A two-class network on 0..1 images: cnn, vit (also -narrow), referee, lite0 (pretrained),
-    or a name of timm."""
+    scaat-small (the default of ``scaat train``), or a name of timm."""
     if name == "lite0":
         return Pretrained()
+    if name == "scaat-small":
+        return Normalised(create_backbone(name, 2, side_px, {}))
     if name == "cnn":
         return Normalised(small_resnet())
     if name == "cnn-narrow":
