@@ -20,6 +20,7 @@ from pathology_scaat.artifacts.status import FILE_NAME as STATUS_TABLE
 from pathology_scaat.artifacts.status import StatusTable
 from pathology_scaat.artifacts.status_columns import STAGES, STATES
 from pathology_scaat.cohort.manifest import Manifest
+from pathology_scaat.cohort.mistaken import not_an_output_folder
 from pathology_scaat.errors import ScaatError, StoreError
 from pathology_scaat.saliency.schema import SaliencyStoreMeta
 from pathology_scaat.stitching.schema import SlideMapMeta
@@ -76,12 +77,12 @@ def verify_run(
     """
     out_dir = Path(out_dir)
     if not out_dir.is_dir():
-        raise StoreError(out_dir.name, "is no folder", "name the --out folder of a run")
+        raise StoreError(out_dir.name, *not_an_output_folder(out_dir))
     ids = _artifact_ids(out_dir)
     of_slides = any(ids.values()) or (out_dir / STATUS_TABLE).exists()
     heads = head_folders_in(out_dir)
     if not of_slides and not heads:
-        raise StoreError(out_dir.name, "holds no results", "name the --out folder of a run")
+        raise StoreError(out_dir.name, *not_an_output_folder(out_dir, "holds no results"))
     report = Report()
     _check_record(out_dir, report)
     _check_notes(out_dir, report)

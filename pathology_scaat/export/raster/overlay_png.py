@@ -175,7 +175,8 @@ class MapPictures:
         if kind == "probability":
             return probability_scale(self.config, self.least_said)
         if kind == "evidence":
-            return evidence_scale(self.facts, class_name, self.config)
+            method = self.slide_map.meta.method
+            return evidence_scale(self.facts, class_name, self.config, method)
         return saliency_scale(self.slide_map, self.facts, class_name, self.config)
 
     def get(self, kind: Kind, class_name: str) -> MapPicture:
