@@ -204,10 +204,8 @@ def _card(cohort: ExportedCohort) -> str:
         return f"<p>{link}Trust card</a> of model <code>{name}</code>, and of no other.</p>"
     if not cohort.card_is_of_these_maps:
         by, here = html.escape(cohort.card_method), html.escape(method_words(cohort.methods))
-        return (
-            f"<p>{link}Trust card</a> of this model's maps by '{by}'; those here are by {here}. "
-            f"{makes} of them.</p>"
-        )
+        anew = "" if len(cohort.methods) > 1 else f" {makes} of them."
+        return f"<p>{link}Trust card</a> of maps by '{by}'; those here are by {here}.{anew}</p>"
     return f"<p>{link}Trust card</a>: how far its maps can be trusted.</p>"
 
 
