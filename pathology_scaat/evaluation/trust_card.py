@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 
 from pathology_scaat.artifacts.atomic import atomic_path, write_json
+from pathology_scaat.artifacts.checksums import write_sums
+from pathology_scaat.artifacts.output_names import CARD_SUMS
 from pathology_scaat.evaluation.evaluation_set import EvaluationSet
 from pathology_scaat.evaluation.measurement import Measurement
 from pathology_scaat.evaluation.protocol import ProtocolConfig
@@ -369,13 +371,15 @@ def draw_card(card: TrustCard, path: Path) -> None:
 
 
 def write_card(card: TrustCard, folder: Path) -> tuple[Path, Path, Path]:
-    """Write ``trust_card.json``, ``.md`` and ``.png`` into a folder; their paths."""
+    """Write ``trust_card.json``, ``.md``, ``.png`` and their checksums; the paths of the three."""
     from pathology_scaat.evaluation.comparison import without_nan
 
     folder.mkdir(parents=True, exist_ok=True)
     paths = tuple(folder / f"trust_card.{suffix}" for suffix in ("json", "md", "png"))
+    (folder / CARD_SUMS).unlink(missing_ok=True)
     write_json(paths[0], without_nan(card.as_dict()))
     with atomic_path(paths[1]) as partial:
         partial.write_text(card_markdown(card), encoding="utf-8")
     draw_card(card, paths[2])
+    write_sums(folder, CARD_SUMS, [path.name for path in paths])
     return paths[0], paths[1], paths[2]

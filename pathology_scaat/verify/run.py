@@ -31,6 +31,7 @@ from pathology_scaat.training.run_bundles import (
     predicting_fingerprints,
 )
 from pathology_scaat.verify.bundles import check_bundle
+from pathology_scaat.verify.documents import check_documents
 from pathology_scaat.verify.findings import Finding, Report
 from pathology_scaat.verify.heads import check_heads, head_folders_in
 from pathology_scaat.verify.overlays import check_cohort, check_overlays, overlay_ids
@@ -96,6 +97,7 @@ def verify_run(
     for slide_id in sorted(set().union(*ids.values())):
         _check_slide(out_dir, slide_id, ids, models, deep, report)
     check_cohort(out_dir / "overlays", deep, report)
+    check_documents(out_dir, deep, report)
     if cohort is not None:
         stores = {i: Workspace(out_dir).patches(i) for i in ids["patches"]}
         check_slides(cohort, stores, anew=read_slides, report=report)
