@@ -18,8 +18,6 @@ from pathology_scaat.training.heads.patch_words import PATCHES_NOT_KNOWN
 
 TRIDENT = "256 px at 20x"
 NOT_KNOWN = "Whether the patches have the size and magnification that the head was trained on is"
-    "Whether the patches have the size and magnification that the head was trained on is not"
-)
 
 
 def changed(source: Path, target: Path, change: Callable[[Any], None]) -> Path:
