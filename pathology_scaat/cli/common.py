@@ -11,6 +11,7 @@ from rich.table import Table
 from pathology_scaat.cli.options import engine_overrides
 from pathology_scaat.cli.output import put_values, stderr, stdout
 from pathology_scaat.errors import BatchError, NothingLearntError, UsageError
+from pathology_scaat.system.rounding import significant
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -168,7 +169,7 @@ def print_metrics(metrics: dict[str, Any]) -> None:
         if name.endswith(("_loss", "_ece")):
             name = f"{name}, before calibration"
         if isinstance(value, int | float):
-            table.add_row(name, f"{value:.4g}")
+            table.add_row(name, significant(value))
         elif isinstance(value, str):
             table.add_row(name, value)
     stdout.print(table)

@@ -304,7 +304,7 @@ def card_markdown(card: TrustCard) -> str:
         "|---|---|---|---|---|",
     ]
     for e in card.entries:
-        chance = "" if e.chance is None else f"{e.chance:.3f}"
+        chance = "" if e.chance is None else decimals(e.chance)
         lines.append(
             f"| {e.question} | {format_interval(e.interval)} | {chance} | {e.verdict} | {e.words} |"
         )

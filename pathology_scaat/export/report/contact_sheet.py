@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from pathology_scaat.errors import ExportError
-from pathology_scaat.export.raster.canvas import WARNING, fitting, font
+from pathology_scaat.export.raster.canvas import WARNING, fitting, fitting_name, font
 from pathology_scaat.export.raster.colour_scale import ColourScale, legend_colours
 from pathology_scaat.export.raster.overlay_png import NEARLY_ALL, all_of, little_evidence
 from pathology_scaat.export.report.records import CONTACT_SHEET, ExportedCohort, small_picture
@@ -153,7 +153,7 @@ def write_contact_sheet(cohort: ExportedCohort) -> Path:
             sheet.paste(Image.fromarray(picture), corner)
         slide_id = fitting(str(record["slide_id"]), face, room)
         draw.text((x + GAP_PX, y + 2), slide_id, fill="black", font=face)
-        caption = fitting(_caption(cohort, record), small, room)
+        caption = fitting_name(_caption(cohort, record), str(record["target_class"]), small, room)
         draw.text((x + GAP_PX, y + 21), caption, fill=GREY, font=small)
     path = cohort.overlay_dir / CONTACT_SHEET
     write_png(np.asarray(sheet), path, {})
