@@ -188,7 +188,8 @@ def print_performance(report: PredictReport, out: Path) -> None:
         if found is None:
             continue
         stdout.print(
-            f"{found.evaluated_on}: {found.slide.n} slides of {found.patient.n} patients",
+            f"{found.evaluated_on}: {found.slide.n} slide{'s'[: found.slide.n != 1]} of "
+            f"{found.patient.n} patient{'s'[: found.patient.n != 1]}",
             markup=False,
             highlight=False,
         )

@@ -11,6 +11,7 @@ from pathology_scaat.artifacts.checksums import write_sums
 from pathology_scaat.artifacts.output_names import COMPARISON_SUMS
 from pathology_scaat.evaluation.comparison import Comparison
 from pathology_scaat.metrics.functional.statistics import MIN_PATIENTS, MIN_SEEDS, Interval
+from pathology_scaat.system.markdown import without_tags
 from pathology_scaat.system.rounding import decimals
 from pathology_scaat.training.bundle_quality import NOTHING_LEARNT, OF_PAINTED_SLIDES
 
@@ -116,7 +117,7 @@ def comparison_markdown(comparison: Comparison) -> str:
         f"△: the same, but of fewer than {MIN_SEEDS} seeds, so no verdict.",
         "",
     ]
-    return "\n".join(lines)
+    return without_tags("\n".join(lines))
 
 
 def picture_title(comparison: Comparison) -> str:

@@ -25,6 +25,7 @@ from pathology_scaat.metrics.functional.statistics import (
     within,
 )
 from pathology_scaat.saliency.attributions import SIGNED
+from pathology_scaat.system.markdown import without_tags
 from pathology_scaat.system.rounding import decimals
 
 SCHEMA_NAME = "pathology_scaat.trust_card"
@@ -314,7 +315,7 @@ def card_markdown(card: TrustCard) -> str:
         "that the decision is right.",
         "",
     ]
-    return "\n".join(lines)
+    return without_tags("\n".join(lines))
 
 
 def _beside(card: TrustCard) -> list[str]:
