@@ -215,13 +215,13 @@ def test_a_long_class_name_is_shortened_and_not_what_is_said_of_it() -> None:
         f"no evidence for {name}",
         f"1:  p({name}) 0.54",
     ):
-        shown = fitting_name(said, name, face, 420)
-        assert face.getlength(shown) <= 420
+        shown = fitting_name(said, name, face, 600)
+        assert face.getlength(shown) <= 600
         before, after = said.split(name)
         assert shown.startswith(before)
         assert shown.endswith(after)
         assert "…" in shown
-    assert fitting_name("evidence for Tumor", "Tumor", face, 420) == "evidence for Tumor"
+    assert fitting_name("evidence for Tumor", "Tumor", face, 600) == "evidence for Tumor"
 
 
 def test_a_percent_for_evidence_is_refused() -> None:
