@@ -124,6 +124,11 @@ def _is_older_run(out: Path, entries: list[Path]) -> bool:
     return bool(stores) and all(map(is_own_folder, stores))
 
 
+def is_output_folder(path: Path) -> bool:
+    """Whether a folder is one that runs write their results into, by what lies in it."""
+    return _has_marker(path) or _is_older_run(path, [])
+
+
 def require_no_links(out: Path, folders: Sequence[str] = FOLDERS) -> None:
     """Refuse an output folder in which a stage's folder is a link.
 
@@ -162,6 +167,8 @@ def claim_output(out: Path, *, exists_ok: bool = False, folders: Sequence[str] =
     StoreError
         If it cannot be made.
     """
+    if out.is_file():
+        raise UsageError("--out", f"'{out.name}' is a file, not a folder", "give another name")
     try:
         make_folder(out)
         entries = sorted(out.iterdir())

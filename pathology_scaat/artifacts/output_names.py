@@ -14,6 +14,13 @@ from pathology_scaat.errors import UsageError
 
 CONTACT_SHEET: Final = "contact_sheet.png"
 PAGE: Final = "index.html"
+CRATE_NAME: Final = "ro-crate-metadata.json"
+CARD_SUMS: Final = "trust_card.sha256"
+"""SHA-256 of the files of a trust card, in ``evaluation``."""
+COMPARISON_SUMS: Final = "comparison.sha256"
+"""SHA-256 of the files of a comparison, in ``comparison``."""
+REPORT_SUMS: Final = "documents.sha256"
+"""SHA-256 of model card and checklists as they were written, in ``report``."""
 RECORD_SUFFIX: Final = ".json"
 SEGMENTATION_SUFFIX: Final = ".seg.dcm"
 

@@ -36,12 +36,15 @@ folds/           the models of a cross-validation; a model/ beside them is of an
 predictions.csv  what the model says of each slide; predictions_patients.csv: of each patient
 performance.*    how often that is right, and on which slides that was tried
 evaluation/      the trust card of "scaat evaluate": how far the maps can be trusted
+comparison/      what "scaat compare" found of several training methods
+report/          model card and checklists of "scaat report", for a person to complete
 logs/            the long story of failures
 
 What a map says, and what it does not
 -------------------------------------
 A map shows where this model found what moved its decision for one class. It shows how strong
-that is by a scale that is the same for all slides of one model.
+that is by a scale that is the same for all slides of one model; a picture on a scale of its own
+says so. Maps by different methods do not compare (overlays/index.html names them).
 * It is no diagnosis, and it does not show that the decision is right.
 * Bare tissue is not proven normal: the model found little there, or nothing looked at it.
 * A bright spot is not proven tumour: a model may look at ink, folds, or what only came along

@@ -11,6 +11,7 @@ from rich.table import Table
 from pathology_scaat.cli.options import engine_overrides
 from pathology_scaat.cli.output import put_values, stderr, stdout
 from pathology_scaat.errors import BatchError, NothingLearntError, UsageError
+from pathology_scaat.system.rounding import significant
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -168,7 +169,7 @@ def print_metrics(metrics: dict[str, Any]) -> None:
         if name.endswith(("_loss", "_ece")):
             name = f"{name}, before calibration"
         if isinstance(value, int | float):
-            table.add_row(name, f"{value:.4g}")
+            table.add_row(name, significant(value))
         elif isinstance(value, str):
             table.add_row(name, value)
     stdout.print(table)
@@ -187,7 +188,8 @@ def print_performance(report: PredictReport, out: Path) -> None:
         if found is None:
             continue
         stdout.print(
-            f"{found.evaluated_on}: {found.slide.n} slides of {found.patient.n} patients",
+            f"{found.evaluated_on}: {found.slide.n} slide{'s'[: found.slide.n != 1]} of "
+            f"{found.patient.n} patient{'s'[: found.patient.n != 1]}",
             markup=False,
             highlight=False,
         )

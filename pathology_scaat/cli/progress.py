@@ -21,6 +21,7 @@ from rich.progress import (
 from pathology_scaat.cli import output
 from pathology_scaat.cli.pace import Pace
 from pathology_scaat.system.amounts import in_time
+from pathology_scaat.system.rounding import done_percent
 
 LINE_AFTER_S = 15.0
 """Seconds between two lines at first."""
@@ -88,7 +89,7 @@ class TerminalReporter:
             total = max(self._totals[stage], 1)
             left_s = pace.left_s(now)
             left = f"about {in_time(left_s)} left" if left_s is not None else "time left not known"
-            parts = [f"{100 * completed / total:.0f} %", *([text] if text else []), left]
+            parts = [done_percent(completed, total), *([text] if text else []), left]
             self._line(f"{stage}: {', '.join(parts)}")
 
     def end(self, stage: str) -> None:

@@ -11,6 +11,7 @@ from pathology_scaat.cli import options as opt
 from pathology_scaat.cli.app import app
 from pathology_scaat.cli.common import cohort
 from pathology_scaat.cli.output import Json, put_values, stdout
+from pathology_scaat.system.rounding import decimals
 
 
 def _say(text: str) -> None:
@@ -87,8 +88,12 @@ def import_review(
             f"map was shown ({moved.to_yes} to yes, {moved.from_yes} away from yes)"
         )
     for pair in done.agreement.pairs:
-        interval = "" if pair.low != pair.low else f" ({pair.low:.2f} to {pair.high:.2f})"
-        value = "undefined" if pair.kappa != pair.kappa else f"{pair.kappa:.2f}{interval}"
+        interval = (
+            ""
+            if pair.low != pair.low
+            else f" ({decimals(pair.low, 2)} to {decimals(pair.high, 2)})"
+        )
+        value = "undefined" if pair.kappa != pair.kappa else f"{decimals(pair.kappa, 2)}{interval}"
         _say(
             f"{pair.readers[0]} and {pair.readers[1]}: Cohen's kappa {value}, "
             f"{pair.n_regions} regions of {pair.n_slides} slide(s)"

@@ -33,6 +33,18 @@ def is_split_word(text: str) -> bool:
     return text.casefold() in _SPLIT_WORDS
 
 
+def _text_problem(text: str) -> str:
+    """What is wrong with a name in a cell, in words; empty where nothing is."""
+    if len(text) > MAX_LABEL_CHARACTERS:
+        return f"has {len(text):,} characters, more than {MAX_LABEL_CHARACTERS}"
+    hidden = next((c for c in text if not c.isprintable()), None)
+    if hidden is None:
+        return ""
+    if hidden in "\n\r":
+        return "goes over several lines"
+    return f"holds a character that cannot be seen (U+{ord(hidden):04X})"
+
+
 def label_cell(text: str, where: str) -> str | None:
     """A class name, normalised; None where the cell is empty.
 
@@ -41,8 +53,9 @@ def label_cell(text: str, where: str) -> str | None:
     ManifestError
         If it is too long, or holds what cannot be printed; ``where`` names the row.
     """
-    if len(text) > MAX_LABEL_CHARACTERS or not text.isprintable():
-        raise ManifestError(where, "has an unusable label", "give a short text as the label")
+    if problem := _text_problem(text):
+        problem = f"has an unusable label: it {problem}"
+        raise ManifestError(where, problem, "give a short text as the label")
     return normal_name(text) or None
 
 
@@ -54,8 +67,8 @@ def patient_cell(text: str, where: str) -> str:
     ManifestError
         If it is too long, holds what cannot be printed, or a spreadsheet program has rounded it.
     """
-    if len(text) > MAX_LABEL_CHARACTERS or not text.isprintable():
-        raise ManifestError(where, "has an unusable patient_id", "give a short text")
+    if problem := _text_problem(text):
+        raise ManifestError(where, f"has an unusable patient_id: it {problem}", "give a short text")
     refuse_rounded(text, "patient_id", where)
     return normal_name(text)
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pathology_scaat.artifacts.dicom_files import DicomFolder, dicom_files, dicom_folder
+from pathology_scaat.artifacts.output_folder import FOLDERS, is_output_folder
 from pathology_scaat.errors import ManifestError
 
 SLIDE_ENDINGS = (
@@ -39,9 +40,9 @@ def slides_of_folder(folder: Path) -> FolderSlides:
     """Slides below a folder, in order of their paths.
 
     Links to folders are not followed, so that no loop can be walked; hidden entries and
-    what this package makes are passed over. A folder of one DICOM series is one slide; where
-    several series lie side by side, or beside other slides, each is one slide, named by its
-    largest file.
+    what this package makes, maps that it exported among them, are passed over. A folder of one
+    DICOM series is one slide; where several series lie side by side, or beside other slides, each
+    is one slide, named by its largest file.
 
     Raises
     ------
@@ -50,6 +51,8 @@ def slides_of_folder(folder: Path) -> FolderSlides:
     """
     if not folder.is_dir():
         raise ManifestError(folder.name, "is not a folder", _HELP)
+    if folder.name in FOLDERS and is_output_folder(folder.absolute().parent):
+        raise ManifestError(folder.name, "is a part of an output folder, and holds no slide", _HELP)
     slides: list[Path] = []
     n_other = n_unreadable = entries = 0
     damaged_dicom = False
@@ -79,19 +82,21 @@ def slides_of_folder(folder: Path) -> FolderSlides:
         slides.extend(own)
         slides.extend(slide.main for slide in dicom.slides)
         mirax = {Path(e.name).stem for e in files if e.name.lower().endswith(".mrxs")}
+        ours = (*FOLDERS, "folds") if is_output_folder(here) else ()
         for entry in children:
             if entry.name.startswith(".") or not entry.is_dir(follow_symlinks=False):
                 continue
             if entry.name.lower().endswith(".zarr"):
                 if _is_ome_zarr(here / entry.name):
                     slides.append(here / entry.name)
-            elif entry.name not in mirax:
+            elif entry.name not in mirax and entry.name not in ours:
                 pending.append(here / entry.name)
     notes = DicomFolder((), n_other, n_unreadable).notes
     if not slides and damaged_dicom:
         return FolderSlides(((folder, None),), notes)
     if not slides:
-        raise ManifestError(folder.name, "holds no slide", _HELP)
+        own_words = "is the output folder of a run, and " if is_output_folder(folder) else ""
+        raise ManifestError(folder.name, f"{own_words}holds no slide", _HELP)
     if len(slides) == 1 and slides[0].parent == folder and _is_dicom_only(folder):
         return FolderSlides(((folder, None),), notes)
     slides.sort(key=lambda p: p.relative_to(folder).as_posix())

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pathology_scaat.cohort import spreadsheet
+from pathology_scaat.cohort.mistaken import not_a_table
 from pathology_scaat.cohort.retyped import refuse_long_number
 from pathology_scaat.errors import ManifestError
 from pathology_scaat.system.text_table import NotTextError, decode_table, split_delimiter
@@ -56,6 +57,8 @@ def read_table(path: Path) -> Table:
         If the file is missing, too large, no table, or its rows do not fit its heading.
     """
     name = path.name
+    if other := not_a_table(path):
+        raise ManifestError(name, *other)
     try:
         size = path.stat().st_size
         if size > MAX_TABLE_BYTES:

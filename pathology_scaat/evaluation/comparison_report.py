@@ -7,8 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pathology_scaat.artifacts.atomic import atomic_path, write_json
+from pathology_scaat.artifacts.checksums import write_sums
+from pathology_scaat.artifacts.output_names import COMPARISON_SUMS
 from pathology_scaat.evaluation.comparison import Comparison
 from pathology_scaat.metrics.functional.statistics import MIN_PATIENTS, MIN_SEEDS, Interval
+from pathology_scaat.system.markdown import without_tags
 from pathology_scaat.system.rounding import decimals
 from pathology_scaat.training.bundle_quality import NOTHING_LEARNT, OF_PAINTED_SLIDES
 
@@ -114,7 +117,7 @@ def comparison_markdown(comparison: Comparison) -> str:
         f"△: the same, but of fewer than {MIN_SEEDS} seeds, so no verdict.",
         "",
     ]
-    return "\n".join(lines)
+    return without_tags("\n".join(lines))
 
 
 def picture_title(comparison: Comparison) -> str:
@@ -164,11 +167,13 @@ def draw_comparison(comparison: Comparison, path: Path) -> None:
 
 
 def write_comparison(comparison: Comparison, folder: Path) -> tuple[Path, Path, Path]:
-    """Write ``comparison.json``, ``.md`` and ``.png`` into a folder; their paths."""
+    """Write ``comparison.json``, ``.md``, ``.png`` and their checksums; the paths of the three."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = tuple(folder / f"comparison.{suffix}" for suffix in ("json", "md", "png"))
+    (folder / COMPARISON_SUMS).unlink(missing_ok=True)
     write_json(paths[0], comparison.as_dict())
     with atomic_path(paths[1]) as partial:
         partial.write_text(comparison_markdown(comparison), encoding="utf-8")
     draw_comparison(comparison, paths[2])
+    write_sums(folder, COMPARISON_SUMS, [path.name for path in paths])
     return paths[0], paths[1], paths[2]

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 
 from pathology_scaat.artifacts.atomic import atomic_path, write_json
+from pathology_scaat.artifacts.checksums import write_sums
+from pathology_scaat.artifacts.output_names import CARD_SUMS
 from pathology_scaat.evaluation.evaluation_set import EvaluationSet
 from pathology_scaat.evaluation.measurement import Measurement
 from pathology_scaat.evaluation.protocol import ProtocolConfig
@@ -23,6 +25,7 @@ from pathology_scaat.metrics.functional.statistics import (
     within,
 )
 from pathology_scaat.saliency.attributions import SIGNED
+from pathology_scaat.system.markdown import without_tags
 from pathology_scaat.system.rounding import decimals
 
 SCHEMA_NAME = "pathology_scaat.trust_card"
@@ -302,7 +305,7 @@ def card_markdown(card: TrustCard) -> str:
         "|---|---|---|---|---|",
     ]
     for e in card.entries:
-        chance = "" if e.chance is None else f"{e.chance:.3f}"
+        chance = "" if e.chance is None else decimals(e.chance)
         lines.append(
             f"| {e.question} | {format_interval(e.interval)} | {chance} | {e.verdict} | {e.words} |"
         )
@@ -312,7 +315,7 @@ def card_markdown(card: TrustCard) -> str:
         "that the decision is right.",
         "",
     ]
-    return "\n".join(lines)
+    return without_tags("\n".join(lines))
 
 
 def _beside(card: TrustCard) -> list[str]:
@@ -369,13 +372,15 @@ def draw_card(card: TrustCard, path: Path) -> None:
 
 
 def write_card(card: TrustCard, folder: Path) -> tuple[Path, Path, Path]:
-    """Write ``trust_card.json``, ``.md`` and ``.png`` into a folder; their paths."""
+    """Write ``trust_card.json``, ``.md``, ``.png`` and their checksums; the paths of the three."""
     from pathology_scaat.evaluation.comparison import without_nan
 
     folder.mkdir(parents=True, exist_ok=True)
     paths = tuple(folder / f"trust_card.{suffix}" for suffix in ("json", "md", "png"))
+    (folder / CARD_SUMS).unlink(missing_ok=True)
     write_json(paths[0], without_nan(card.as_dict()))
     with atomic_path(paths[1]) as partial:
         partial.write_text(card_markdown(card), encoding="utf-8")
     draw_card(card, paths[2])
+    write_sums(folder, CARD_SUMS, [path.name for path in paths])
     return paths[0], paths[1], paths[2]

@@ -242,7 +242,12 @@ def _record(context: Context, wanted: str, files: dict[str, Any]) -> dict[str, A
             {"name": given, "qupath_name": shown.name, "color": list(shown.colour)}
             for given, shown in zip(meta.class_names, context.classes, strict=True)
         ],
-        "map": {"scale_px": meta.scale_px, "mpp": meta.mpp, "formula": meta.formula},
+        "map": {
+            "scale_px": meta.scale_px,
+            "mpp": meta.mpp,
+            "formula": meta.formula,
+            "method": meta.method,
+        },
         "target_class": meta.target_class,
         "classes_explained": list(meta.targets),
         "drawn": context.config.drawn,

@@ -28,6 +28,7 @@ def write_cohort_page(out: Path) -> None:
     # Pictures are drawn here alone: whoever only predicts does not wait for what draws.
     from pathology_scaat.export.report.cohort import write_cohort
     from pathology_scaat.export.report.records import FailedSlide
+    from pathology_scaat.saliency.methods_of_maps import method_of_each
 
     status = StatusTable(out)
     failed = [
@@ -45,13 +46,16 @@ def write_cohort_page(out: Path) -> None:
             why = f"what it was made of was made anew since; {waiting[0]} it again"
             earlier.setdefault(row["slide_id"], why)
     earlier |= dict.fromkeys(status.not_in_manifest(), "not in the manifest of the last run")
+    model, method = _card_is_of(out)
     write_cohort(
         Workspace(out).overlays,
         failed=failed,
         earlier=earlier,
         slide_notes=status.column("notes"),
         card=f"../{CARD}" if (out / CARD).is_file() else None,
-        card_of=_model_of_card(out),
+        card_of=model,
+        card_method=method,
+        slide_methods=method_of_each(out),
         differences=disagreement_words(out),
     )
 
@@ -66,10 +70,12 @@ def renew_cohort_page(out: Path, reporter: Reporter) -> None:
         reporter.note(f"The page of all slides could not be renewed: {error}")
 
 
-def _model_of_card(out: Path) -> str:
-    """Fingerprint of the model that the trust card is of; empty where nobody knows."""
+def _card_is_of(out: Path) -> tuple[str, str]:
+    """Fingerprint of the model and method of the maps that the trust card is of; else empty."""
     try:
         found = json.loads((out / CARD).with_suffix(".json").read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
-        return ""
-    return str(found.get("model_fingerprint", "")) if isinstance(found, dict) else ""
+        return "", ""
+    if not isinstance(found, dict):
+        return "", ""
+    return str(found.get("model_fingerprint", "")), str(found.get("explanation_method", ""))

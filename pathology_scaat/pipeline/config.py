@@ -19,6 +19,7 @@ from pydantic import (
 
 from pathology_scaat.artifacts import run_record
 from pathology_scaat.artifacts.redaction import PATH_MARK
+from pathology_scaat.cohort.mistaken import not_a_pipeline_file
 from pathology_scaat.errors import ConfigError
 from pathology_scaat.execution.engine import EngineConfig
 from pathology_scaat.export.config import ExportConfig
@@ -131,8 +132,8 @@ class _PlainLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
-    """Read a YAML mapping from a file.
+def read_yaml(path: Path, wanted: str = "a pipeline file") -> dict[str, Any]:
+    """Read a YAML mapping from a file; ``wanted`` is what it should be, for the message.
 
     Raises
     ------
@@ -140,8 +141,14 @@ def read_yaml(path: Path) -> dict[str, Any]:
         If the file is missing, too large, not YAML, or not a mapping.
     """
     try:
+        if other := not_a_pipeline_file(path, wanted):
+            raise ConfigError(path.name, *other)
         if path.stat().st_size > MAX_CONFIG_BYTES:
-            raise ConfigError(path.name, "is larger than 1 MiB", "this is no pipeline file")
+            raise ConfigError(
+                path.name,
+                "is larger than 1 MiB, which no file of settings is",
+                f"give {wanted} (YAML)",
+            )
         text = path.read_text(encoding="utf-8-sig")
         value = yaml.load(text, Loader=_PlainLoader)  # noqa: S506  (a SafeLoader)
     except ConfigError:

@@ -11,7 +11,6 @@ from pydantic import ValidationError
 
 from pathology_scaat.artifacts.output_folder import Workspace, claim_output
 from pathology_scaat.cohort.manifest import Manifest
-from pathology_scaat.errors import StoreError
 from pathology_scaat.evaluation.compare_methods import CompareConfig, compare_methods
 from pathology_scaat.evaluation.comparison import Comparison
 from pathology_scaat.evaluation.evaluate import evaluate_run
@@ -27,8 +26,8 @@ from pathology_scaat.pipeline.reporting import Reporter
 from pathology_scaat.pipeline.run_log import logged
 from pathology_scaat.pipeline.tile import load_cohort
 from pathology_scaat.pipeline.train import training_cohort
-from pathology_scaat.saliency import SaliencyStore
 from pathology_scaat.saliency.attributions import AUTO
+from pathology_scaat.saliency.methods_of_maps import method_words, methods_of_maps
 from pathology_scaat.training.bundle_config import model_fingerprint
 from pathology_scaat.training.bundle_reading import read_bundle_config
 
@@ -46,7 +45,9 @@ def _steps(reporter: Reporter) -> Callable[[str, int, int], None]:
     return update
 
 
-def _as_explained(config: ProtocolConfig | None, out: Path, model: Path) -> ProtocolConfig:
+def _as_explained(
+    config: ProtocolConfig | None, out: Path, model: Path, reporter: Reporter
+) -> ProtocolConfig:
     """The settings with the method that the run's maps were made by, where that is one method.
 
     A trust card stands beside those maps, and is read as theirs.
@@ -55,15 +56,15 @@ def _as_explained(config: ProtocolConfig | None, out: Path, model: Path) -> Prot
     if config.method != AUTO:
         return config
     print_of_model = model_fingerprint(read_bundle_config(model))
-    methods = set()
-    for path in sorted((out / "saliency").glob("*.zarr")):
-        try:
-            meta = SaliencyStore(path).meta
-        except StoreError:
-            continue
-        if meta.model_fingerprint == print_of_model:
-            methods.add(meta.method)
-    return config.model_copy(update={"method": methods.pop()}) if len(methods) == 1 else config
+    methods = methods_of_maps(out, print_of_model)
+    if len(methods) == 1:
+        return config.model_copy(update={"method": next(iter(methods))})
+    if methods:
+        reporter.note(
+            f"Maps of this model are made by {method_words(methods)}. The trust card is of those "
+            "by the model's own method: 'scaat explain' with one --method makes all alike."
+        )
+    return config
 
 
 def _annotations(cohort: Manifest) -> dict[str, Path]:
@@ -125,7 +126,7 @@ def evaluate(
     card = evaluate_run(
         out,
         model=model,
-        config=_as_explained(config, out, model or Workspace(out).model),
+        config=_as_explained(config, out, model or Workspace(out).model, listener),
         patients=cohort.patient_keys() if cohort else None,
         annotations=_annotations(cohort) if cohort else None,
         labels={r.slide_id: r.label for r in cohort.rows if r.label} if cohort else None,
@@ -139,6 +140,9 @@ def evaluate(
     return card
 
 
+COMPARISON_FILE = "a file of a comparison"
+
+
 def load_compare_config(path: Path | None, seeds: Sequence[int] | None = None) -> CompareConfig:
     """A comparison from a YAML file; the default arms without one. ``seeds`` go before its own.
 
@@ -147,7 +151,7 @@ def load_compare_config(path: Path | None, seeds: Sequence[int] | None = None) -
     ConfigError
         If the file cannot be read or a setting is unknown or impossible.
     """
-    values: dict[str, Any] = read_yaml(path) if path else {}
+    values: dict[str, Any] = read_yaml(path, COMPARISON_FILE) if path else {}
     if seeds is not None:
         values = {**values, "seeds": tuple(seeds)}
     try:

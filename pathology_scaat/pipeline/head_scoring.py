@@ -22,6 +22,7 @@ from pathology_scaat.pipeline.reporting import Reporter
 from pathology_scaat.training.bundle_quality import silent_note
 from pathology_scaat.training.heads.bundle import HeadBundle
 from pathology_scaat.training.heads.data import FeatureBag, FeatureReader, is_known
+from pathology_scaat.training.heads.patch_words import not_compared, other_patches
 
 NO_ONE_MAP = (
     "{n} slide(s) that several heads predicted together have no contributions: they would be one "
@@ -77,7 +78,7 @@ def check_members(members: Sequence[Member]) -> None:
 
 
 def check_fit(bag: FeatureBag, bundle: HeadBundle) -> None:
-    """Refuse features of another encoder than the head's.
+    """Refuse features of another encoder than the head's, or of other patches.
 
     Raises
     ------
@@ -96,6 +97,13 @@ def check_fit(bag: FeatureBag, bundle: HeadBundle) -> None:
                 file.path.name,
                 f"names the encoder '{file.encoder}', and the head '{config.encoder}'",
                 "give features of the encoder that the head was trained on",
+            )
+        if other_patches(file.patch_words, config.patches):
+            raise BundleError(
+                file.path.name,
+                f"is of patches of {file.patch_words}, and the head learnt from those of "
+                f"{' and '.join(config.patches)}",
+                "give features of patches of the same size and magnification",
             )
 
 
@@ -153,6 +161,10 @@ def score_bags(
     reader = FeatureReader(0)
     found: list[Scored] = []
     notes: list[str] = []
+    known = sorted({words for one in members for words in one.bundle.config.patches})
+    stated = [file.patch_words for bag in bags for file in bag.files]
+    if said := not_compared(stated, known):
+        notes.append(said)
     n_unplaced = n_alone = n_together = n_without = 0
     for bag in bags:
         for one in members:

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from pathology_scaat.artifacts.fingerprint import file_sha256
+from pathology_scaat.cohort.mistaken import not_weights
 from pathology_scaat.errors import BundleError, TrainingError, UsageError
 from pathology_scaat.geometry import is_plausible_mpp
 from pathology_scaat.patches import PatchStore
@@ -258,11 +259,8 @@ def _check_output(out: Path, overwrite: bool) -> None:
 
 
 def _read(source: ModelSource) -> ModelFile:
-    given = [
-        name
-        for name in ("weights", "torchscript", "wsinfer", "monai")
-        if getattr(source, name) is not None
-    ]
+    names = ("weights", "torchscript", "wsinfer", "monai")
+    given = [name for name in names if getattr(source, name) is not None]
     if len(given) != 1:
         raise UsageError(
             "import-model",
@@ -270,9 +268,10 @@ def _read(source: ModelSource) -> ModelFile:
             "give WEIGHTS, --torchscript FILE, --wsinfer DIR or --monai DIR",
         )
     path: Path = getattr(source, given[0])
-    if not (path.is_file() if given[0] in ("weights", "torchscript") else path.is_dir()):
-        kind = "file" if given[0] in ("weights", "torchscript") else "folder"
-        raise UsageError(path.name, f"is no {kind}", "correct the path")
+    of_file = given[0] in ("weights", "torchscript")
+    if not (path.is_file() if of_file else path.is_dir()):
+        wanted = "a file of weights" if of_file else "a model's folder"
+        raise UsageError(path.name, *not_weights(path, wanted))
     if source.wsinfer is not None:
         return read_wsinfer_folder(path)
     if source.monai is not None:

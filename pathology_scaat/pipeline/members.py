@@ -26,6 +26,7 @@ from pathology_scaat.pipeline.model_scores import CaseScores, ScoresOnDemand
 from pathology_scaat.pipeline.reporting import Reporter
 from pathology_scaat.pipeline.stage import usable_slides
 from pathology_scaat.system.names import spelled_as
+from pathology_scaat.system.rounding import significant
 from pathology_scaat.training.bags.patch_meaning import least_said, most_against
 from pathology_scaat.training.bundle_config import BundleConfig, model_fingerprint
 from pathology_scaat.training.bundle_quality import silent_note
@@ -377,8 +378,8 @@ def slide_facts(
         chances = zip(names, row.probability, strict=True)
         found[row.slide_id] = {
             "predicted": row.called(names, positive),
-            "probabilities": "; ".join(f"{name}={p:.4g}" for name, p in chances),
-            "uncertainty": float(f"{row.uncertainty:.4g}"),
+            "probabilities": "; ".join(f"{name}={significant(p)}" for name, p in chances),
+            "uncertainty": float(significant(row.uncertainty)),
             "refer": "" if row.refer is None else ("yes" if row.refer else "no"),
         }
         if row.split == EXTERNAL:

@@ -53,6 +53,7 @@ from pathology_scaat.pipeline.members import (
 from pathology_scaat.pipeline.origins import origin_notes, painted_slides
 from pathology_scaat.pipeline.reporting import Reporter
 from pathology_scaat.pipeline.run_log import logged
+from pathology_scaat.pipeline.stage import without_result
 from pathology_scaat.pipeline.tile import load_cohort
 from pathology_scaat.training.bundle_reading import read_bundle_config
 from pathology_scaat.training.run_bundles import bundle_of_results, fold_bundles
@@ -146,7 +147,7 @@ def predict(
         outside |= set(tested.slide_ids)
     space = Workspace(out)
     if not space.slide_ids_with("tile"):
-        raise UsageError("--out", "has no result of 'scaat tile'", "run that stage first")
+        raise without_result(out, "tile")
     recorded = {s: EXTERNAL if s in outside else split for s, split in _splits(out).items()}
     ones = list(folds or [FoldModel(None, m, None) for m in models])
     if not ones:

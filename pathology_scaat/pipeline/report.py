@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Final
 
 from pathology_scaat.artifacts.atomic import write_json, write_text_if_changed
+from pathology_scaat.artifacts.checksums import write_sums
+from pathology_scaat.artifacts.output_names import CRATE_NAME, REPORT_SUMS
 from pathology_scaat.artifacts.run_record import FILE_NAME as RUN_NAME
 from pathology_scaat.errors import UsageError
 from pathology_scaat.evaluation.report.checklist import (
@@ -21,7 +23,7 @@ from pathology_scaat.evaluation.report.model_card import (
     model_card,
     write_model_folder,
 )
-from pathology_scaat.evaluation.report.ro_crate import CRATE_NAME, crate
+from pathology_scaat.evaluation.report.ro_crate import crate
 from pathology_scaat.evaluation.report.run_files import RunFiles
 from pathology_scaat.training.bundle_reading import read_bundle_config
 
@@ -86,6 +88,7 @@ def report(out: Path, *, model: Path | None = None, model_folder: Path | None = 
     write_text_if_changed(folder / "checklist.md", checklist_markdown(found, notes))
     write_json(folder / "checklist.json", checklist_json(found, notes))
     written += [folder / "checklist.md", folder / "checklist.json"]
+    write_sums(folder, REPORT_SUMS, [path.name for path in written])
     if RUN_NAME in files.found:
         write_json(out / CRATE_NAME, crate(files))
         written.append(out / CRATE_NAME)

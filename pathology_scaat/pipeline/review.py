@@ -10,6 +10,7 @@ from pathlib import Path
 
 from pathology_scaat.artifacts.status import StatusTable
 from pathology_scaat.cohort.manifest import Manifest
+from pathology_scaat.cohort.mistaken import not_an_output_folder, require_output_folder
 from pathology_scaat.errors import UsageError
 from pathology_scaat.pipeline.tile import load_cohort
 from pathology_scaat.review.access import Access
@@ -53,8 +54,8 @@ def review(
     UsageError
         If the folder holds no run, or the port is taken.
     """
-    if not StatusTable(out).rows():
-        raise UsageError("OUT", "holds no run", "give the output folder of 'scaat run'")
+    if not (out.is_dir() and StatusTable(out).rows()):
+        raise UsageError("OUT", *not_an_output_folder(out))
     cohort = load_cohort(manifest) if manifest is not None else None
     slides = {row.slide_id: (row.slide_path, row.mpp) for row in cohort.rows} if cohort else {}
     socket, real_port = bind(port)
@@ -92,6 +93,7 @@ def import_review(
     StoreError
         If a table or overlay is damaged.
     """
+    require_output_folder(out)
     rows = VerdictTable(out).rows()
     verdicts = latest_verdicts(rows)
     drawings = DrawingTable(out).current()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pathology_scaat.artifacts.run_log import RunLog, stage_done
 from pathology_scaat.pipeline.reporting import Reporter, Silent
+from pathology_scaat.system.rounding import done_percent
 from pathology_scaat.system.worker_import import end_if_imported_by_worker
 
 LINE_AFTER_S = 60.0
@@ -50,8 +51,8 @@ class LoggingReporter:
         now_s = time.monotonic()
         wait_s = (now_s - self._began_s.get(stage, now_s)) * LINE_SHARE
         if now_s - self._last_s > max(wait_s, LINE_AFTER_S):
-            share = completed / max(self._totals.get(stage, 1), 1)
-            self._write(f"{stage}: {100 * share:.0f} %{f', {text}' if text else ''}")
+            share = done_percent(completed, self._totals.get(stage, 1))
+            self._write(f"{stage}: {share}{f', {text}' if text else ''}")
 
     def made(self, stage: str, n_slides: int, n_patches: int) -> None:
         """How much of a stage was made and not found: by that its time can be judged."""

@@ -18,6 +18,7 @@ from pathology_scaat.artifacts.redaction import reason_for
 from pathology_scaat.artifacts.status import StatusTable
 from pathology_scaat.artifacts.status_columns import STAGES, Fact, Stage, StatusChange
 from pathology_scaat.artifacts.status_writer import StatusWriter
+from pathology_scaat.cohort.mistaken import require_output_folder
 from pathology_scaat.errors import LeaseError, ScaatError, UsageError
 from pathology_scaat.execution.engine import Beside, EngineConfig, LostError, map_jobs
 from pathology_scaat.pipeline.reporting import Reporter, StageReport
@@ -60,6 +61,12 @@ def usable_slides(space: Workspace, stage: Stage) -> list[str]:
     return StatusTable(space.out).without_failed(stage, space.slide_ids_with(stage))
 
 
+def without_result(out: Path, stage: str) -> UsageError:
+    """That a folder holds nothing that a stage made, or what was given in place of a folder."""
+    require_output_folder(out)
+    return UsageError("--out", f"has no result of 'scaat {stage}'", "run that stage first")
+
+
 def slides_to_do(
     space: Workspace, stage_before: Stage, slide_ids: Sequence[str] | None
 ) -> tuple[str, ...]:
@@ -75,9 +82,7 @@ def slides_to_do(
     """
     have = space.slide_ids_with(stage_before)
     if slide_ids is None and not have:
-        raise UsageError(
-            "--out", f"has no result of 'scaat {stage_before}'", "run that stage first"
-        )
+        raise without_result(space.out, stage_before)
     if slide_ids is None:
         return tuple(StatusTable(space.out).without_failed(stage_before, have))
     return known_slides(slide_ids, have, f"with a result of 'scaat {stage_before}'")

@@ -20,6 +20,7 @@ from pathology_scaat.errors import BundleError, UsageError
 from pathology_scaat.metrics.functional.calibration import sigmoid, softmax
 from pathology_scaat.patches import PatchStore
 from pathology_scaat.saliency.schema import SaliencyStoreMeta
+from pathology_scaat.system.rounding import decimals
 from pathology_scaat.training.augment import to_float
 from pathology_scaat.training.bags.model import BagModel
 from pathology_scaat.training.bags.predict import bag_logits, encode
@@ -197,7 +198,7 @@ def agreement_words(members: list[dict[str, Any]], target: str) -> str:
     unseen = [m for m in members if m["role"] in UNSEEN]
     values = [m["probability"] for m in members]
     words = f"{counted(members)} models see {target} here (probability at least 0.5); "
-    words += f"they differ by {max(values) - min(values):.2f} at most"
+    words += f"they differ by {decimals(max(values) - min(values), 2)} at most"
     if len(unseen) == len(members):
         return f"{words}; none of them has seen this slide"
     if not unseen:

@@ -62,7 +62,7 @@ def _scale(slide_map: SlideMap, facts: ModelFacts, channel: str) -> ChannelScale
     if channel.startswith(EVIDENCE_PREFIX):
         name = channel.removeprefix(EVIDENCE_PREFIX)
         useless = "" if facts.has_learnt else NOTHING_LEARNT
-        return _of(channel, evidence_scale(facts, name, config), useless)
+        return _of(channel, evidence_scale(facts, name, config, meta.method), useless)
     if channel.startswith(PROBABILITY_PREFIX):
         return _of(channel, probability_scale(config, facts.least_said(len(meta.class_names))))
     if channel == UNLIKE_CHANNEL:

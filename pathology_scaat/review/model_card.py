@@ -11,6 +11,7 @@ from pathology_scaat.artifacts.output_folder import Workspace
 from pathology_scaat.artifacts.redaction import redact
 from pathology_scaat.errors import ScaatError
 from pathology_scaat.export.model_facts import ModelFacts
+from pathology_scaat.saliency.methods_of_maps import card_is_of, method_words, methods_of_maps
 from pathology_scaat.system.rounding import decimals
 from pathology_scaat.training.bundle_config import BundleConfig, model_fingerprint
 from pathology_scaat.training.bundle_reading import read_bundle_config
@@ -55,6 +56,7 @@ def model_card(out: Path, model: Path | None = None) -> dict[str, Any]:
     fingerprint = model_fingerprint(config)
     measured, predicted = (_of_model(out / name, fingerprint) for name in (PERFORMANCE, HOW))
     facts = ModelFacts.of_json(config.facts(""), fingerprint)
+    methods = methods_of_maps(out, fingerprint)
     warnings = [facts.warning] if facts.warning else []
     warnings += [said for said in _read_first(measured) if said != facts.warning]
     rows = [
@@ -70,7 +72,8 @@ def model_card(out: Path, model: Path | None = None) -> dict[str, Any]:
         ["slides", facts.slides],
         ["age of its data", facts.age],
         ["spread over seeds", ONE_SEED],
-        ["faithfulness of maps", _trust(out, fingerprint)],
+        ["maps made by", method_words(methods) or "not known: no map of this model is here"],
+        ["faithfulness of maps", _trust(out, fingerprint, methods)],
     ]
     return {
         "facts": rows,
@@ -137,12 +140,15 @@ def _estimate(level: dict[str, Any], name: str) -> str:
     return f"{decimals(value, 2)} (95 % interval {low} to {high})"
 
 
-def _trust(out: Path, fingerprint: str) -> str:
+def _trust(out: Path, fingerprint: str, methods: dict[str, int]) -> str:
     card = read_json(out / TRUST_CARD)
     if not card:
         return "nobody has measured it: 'scaat evaluate' does"
     if card.get("model_fingerprint") != fingerprint:
         return "measured for another model than this one: run 'scaat evaluate' again"
+    measured = str(card.get("explanation_method", ""))
+    if not card_is_of(measured, methods):
+        return f"measured for maps by '{measured}' alone: run 'scaat evaluate' again"
     entries = card.get("entries")
     verdicts = [e.get("verdict") for e in entries or () if isinstance(e, dict)]
     counts = [f"{verdicts.count(v)} {v}" for v in ("good", "unclear", "poor") if v in verdicts]

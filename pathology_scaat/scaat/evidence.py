@@ -1,9 +1,9 @@
 """Evidence: what a patch says for a class, laid where in the patch it comes from.
 
-The saliency of a patch is the size of a gradient. A confident patch has small gradients, so
-that a map of saliency (or of probability times saliency) leaves the inside of a tumour bare and
-its rim bright. Evidence takes from saliency only *where in its patch* a pixel stands, and how
-much from the calibrated probability.
+Saliency by the gradient is the size of a slope. A confident patch has small ones, so that its map
+(or that of probability times saliency) leaves the inside of a tumour bare and its rim bright; by
+class activation it says where the score comes from, and not how sure it is. Evidence takes from
+saliency only *where in its patch* a pixel stands, and how much from the calibrated probability.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from pathology_scaat.geometry import SizePx
+from pathology_scaat.slides.painted import OF_OWN_MAP, OWN_MAP
 
 MIN_SHARE = 1 / 16
 """An RGB image of less than this share of the largest image's area is a picture of it."""
@@ -82,6 +83,7 @@ _REMEDIES = (
         "give a brightfield scan in RGB",
     ),
     (re.compile("points in time|focal planes"), "export one of them as OME-TIFF"),
+    (re.compile(OWN_MAP), OF_OWN_MAP),
     (re.compile("several files"), "convert it to one OME-TIFF"),
 )
 

@@ -187,7 +187,9 @@ def _dicom_slide(folder: Path) -> tuple[Path, tuple[str, ...]]:
     found = dicom_folder(files)
     if not files:
         raise SlideOpenError(
-            folder.name, "is a folder without a slide in it", "give the slide's file"
+            folder.name,
+            "is a folder that is no slide itself (it holds no DICOM and is no Zarr)",
+            "give the slide's file",
         )
     if not found.slides and found.n_unreadable:
         raise SlideOpenError(

@@ -16,7 +16,7 @@ from PIL import Image, ImageCms
 from pathology_scaat.errors import SlideOpenError, SlideReadError
 from pathology_scaat.geometry import BoxPx, SizePx, snapped_downsample
 from pathology_scaat.slides.base import LevelInfo, RgbImage, SlideBase, SlideInfo
-from pathology_scaat.slides.painted import as_painted
+from pathology_scaat.slides.painted import OF_OWN_MAP, OWN_MAP, as_painted, is_own_map
 from pathology_scaat.slides.pyramid import alike_levels
 from pathology_scaat.slides.spacing import Spacing, spacing_from_file, with_override
 from pathology_scaat.slides.tiles import check_box
@@ -212,7 +212,11 @@ class OpenSlideSlide(SlideBase):
         self._lock = threading.Lock()
         info = describe(self._handle, "openslide")
         info = replace(info, notes=(*info.notes, *notes))
-        info = as_painted(info, self._handle.properties.get("tiff.Software"))
+        software = self._handle.properties.get("tiff.Software")
+        if is_own_map(software):
+            self._handle.close()
+            raise SlideOpenError(self._subject, OWN_MAP, OF_OWN_MAP)
+        info = as_painted(info, software)
         self._info = with_override(info, mpp, self._subject)
         self._factors = tuple(self._handle.level_downsamples)
         self._areas = tuple(self._areas_of(level) for level in range(len(info.levels)))

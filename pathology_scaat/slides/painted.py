@@ -1,4 +1,4 @@
-"""Slides that ``scaat demo`` painted: whoever opens, learns from or maps one is told."""
+"""Pictures of our own making: painted slides of ``scaat demo``, and maps, which are no slides."""
 
 from __future__ import annotations
 
@@ -6,6 +6,10 @@ from dataclasses import replace
 
 from pathology_scaat.slides.base import SlideInfo
 
+MAP_BY = "pathology_scaat"
+"""What stands in the TIFF tag Software of an exported map."""
+OWN_MAP = "is a map that scaat exported, not a slide"
+OF_OWN_MAP = "give the slide that it is of"
 PAINTED_BY = "pathology_scaat demo"
 """What stands in the TIFF tag Software of a painted slide."""
 _FAMILY = ", painted by scaat demo"
@@ -15,6 +19,11 @@ FIGURES_OF_PAINTED = (
     "These slides are painted and show no patient's tissue: the figures say nothing of real slides."
 )
 """Beside the figures of a demo."""
+
+
+def is_own_map(software: object) -> bool:
+    """Whether a TIFF is a map of ours, by its tag Software."""
+    return str(software or "").strip("\0 ") == MAP_BY
 
 
 def as_painted(info: SlideInfo, software: object) -> SlideInfo:

@@ -7,14 +7,25 @@ from collections.abc import Sequence
 from pathology_scaat.geometry import SizePx
 from pathology_scaat.slides.base import LevelInfo
 
-MAX_SQUEEZE = 0.02
+MAX_SQUEEZE = 0.002
 """Relative difference of a level's two downsamples above which it is no longer the same picture."""
 SLACK_PX = 2.0
-"""Level pixels by which writers' rounding, level by level, changes a side."""
+"""Level pixels by which writers' rounding, level by level, changes a side: some round each level
+up and others down."""
+
+NOT_ALIKE = "is not the slide made smaller alike along x and y"
 
 
-def _is_alike(full: SizePx, level: SizePx) -> bool:
-    """Whether a level's sides are those of the slide by one factor, as far as rounding tells."""
+def is_alike(full: SizePx, level: SizePx) -> bool:
+    """Whether a level's sides are those of the slide by one factor, as far as rounding tells.
+
+    Examples
+    --------
+    >>> is_alike(SizePx(2048, 2048), SizePx(1024, 1023))
+    True
+    >>> is_alike(SizePx(2048, 2048), SizePx(1024, 1036))
+    False
+    """
     if min(level.width, level.height) < 1:
         return False
     x, y = full.width / level.width, full.height / level.height
@@ -42,10 +53,10 @@ def alike_levels(levels: Sequence[LevelInfo]) -> tuple[tuple[LevelInfo, ...], tu
     """
     full = levels[0].size_px
     for number, level in enumerate(levels):
-        if not _is_alike(full, level.size_px):
+        if not is_alike(full, level.size_px):
             size = level.size_px
             return tuple(levels[:number]), (
-                f"level {number} ({size.width:,} x {size.height:,} px) is not the slide made "
-                "smaller alike along x and y: neither it nor a coarser one is read",
+                f"level {number} ({size.width:,} x {size.height:,} px) {NOT_ALIKE}: neither it "
+                "nor a coarser one is read",
             )
     return tuple(levels), ()

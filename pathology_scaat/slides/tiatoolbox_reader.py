@@ -16,7 +16,7 @@ import tifffile
 from pathology_scaat.errors import SlideOpenError, SlideReadError
 from pathology_scaat.geometry import BoxPx, SizePx, snapped_downsample
 from pathology_scaat.slides.base import LevelInfo, RgbImage, SlideBase, SlideInfo
-from pathology_scaat.slides.painted import as_painted
+from pathology_scaat.slides.painted import OF_OWN_MAP, OWN_MAP, as_painted, is_own_map
 from pathology_scaat.slides.pyramid import alike_levels
 from pathology_scaat.slides.spacing import spacing_from_file, with_override
 from pathology_scaat.slides.tiff_reader import TIFF_ERRORS
@@ -87,7 +87,11 @@ class TiatoolboxSlide(SlideBase):
             notes=(*spacing.notes, *squeezed),
         )
         # It does not pass on who made the file, which is asked by itself.
-        self._info = with_override(as_painted(info, _software_of(path)), mpp, path.name)
+        software = _software_of(path)
+        if is_own_map(software):
+            self.close()
+            raise SlideOpenError(path.name, OWN_MAP, OF_OWN_MAP)
+        self._info = with_override(as_painted(info, software), mpp, path.name)
 
     @property
     def info(self) -> SlideInfo:

@@ -9,10 +9,11 @@ from typing import Any
 
 import tifffile
 
-from pathology_scaat.geometry import SizePx, snapped_downsample
+from pathology_scaat.geometry import SizePx
 from pathology_scaat.slides.channels import Channel, rgb_order
 from pathology_scaat.slides.images import ImageEntry, ImageKind, RefusedError, kind_of_name
 from pathology_scaat.slides.ome_xml import OmeError, OmeImage, read_ome
+from pathology_scaat.slides.pyramid import NOT_ALIKE, is_alike
 from pathology_scaat.slides.spacing import Spacing, spacing_from_file
 from pathology_scaat.slides.tiff_colours import colour_problem
 from pathology_scaat.slides.units import microns_of
@@ -143,7 +144,8 @@ def _ome_image(tiff: tifffile.TiffFile, image: OmeImage) -> TiffImage:
         problem = colour_problem(first)
         if any(channel.fluorescent for channel in image.channels):
             problem = "is fluorescence by its OME-XML, not brightfield"
-    levels = _sub_levels(planes) if not problem else ()
+    levels, squeezed = _sub_levels(planes) if not problem else ((), ())
+    notes += squeezed
     spacing = image.spacing
     if spacing.mpp is None and spacing.source.endswith("states no µm/px"):
         spacing = resolution_spacing(first)
@@ -165,8 +167,8 @@ def _deep_problem(planes: Planes) -> str:
     return ""
 
 
-def _sub_levels(planes: Planes) -> tuple[Planes, ...]:
-    """The level itself and those in its SubIFDs, as far as every plane has them."""
+def _sub_levels(planes: Planes) -> tuple[tuple[Planes, ...], tuple[str, ...]]:
+    """The level itself and those in its SubIFDs, as far as every plane has them; and notes."""
     lists = [[page, *_subs(page)] for page in planes]
     count = min(len(pages) for pages in lists)
     return _in_order([tuple(pages[i] for pages in lists) for i in range(count)])
@@ -181,14 +183,19 @@ def _subs(page: Any) -> list[Any]:
     return [sub for sub in found if _alike(page, sub)]
 
 
-def _in_order(levels: list[Planes]) -> tuple[Planes, ...]:
+def _in_order(levels: list[Planes]) -> tuple[tuple[Planes, ...], tuple[str, ...]]:
     """The levels that are a pyramid: each smaller than the one before, in the same shape."""
     full = page_size(levels[0][0])
-    kept = [levels[0]]
+    kept, notes = [levels[0]], []
     for level in sorted(levels[1:], key=lambda planes: -page_size(planes[0]).area):
-        if _is_level(full, page_size(kept[-1][0]), page_size(level[0])):
+        size = page_size(level[0])
+        if _is_level(full, page_size(kept[-1][0]), size):
             kept.append(level)
-    return tuple(kept)
+        elif not is_alike(full, size):
+            notes.append(
+                f"a level of {size.width:,} x {size.height:,} px {NOT_ALIKE}: it is not read"
+            )
+    return tuple(kept), tuple(notes)
 
 
 # --- other TIFFs ------------------------------------------------------------------------
@@ -238,15 +245,7 @@ def _alike(page: Any, other: Any) -> bool:
 
 
 def _is_level(full: SizePx, last: SizePx, size: SizePx) -> bool:
-    if size.width * MIN_STEP > last.width or size.height < 1 or size.width < 1:
-        return False
-    factor = snapped_downsample(full, size)
-    # Some writers round each level up and others down, level by level.
-    slack = 2.0
-    return (
-        abs(full.width / factor - size.width) < slack
-        and abs(full.height / factor - size.height) < slack
-    )
+    return size.width * MIN_STEP <= last.width and is_alike(full, size)
 
 
 def _continues(group: Sequence[Any], page: Any) -> bool:
@@ -275,10 +274,13 @@ def _grouped(
             shown = ", ".join(c.name for c in channels[:5])
             problem = f"is fluorescence ({shown}), not brightfield RGB"
     levels: tuple[Planes, ...] = tuple((page,) for page in pages)
+    notes: tuple[str, ...] = ()
     if len(pages) == 1 and not problem:
-        levels = _sub_levels((first,))
+        levels, notes = _sub_levels((first,))
     spacing = _imagej_spacing(tiff, first) or resolution_spacing(first)
-    entry = ImageEntry(page_size(first), kind, _pixels(first), len(levels), spacing.mpp, problem)
+    entry = ImageEntry(
+        page_size(first), kind, _pixels(first), len(levels), spacing.mpp, problem, notes
+    )
     return TiffImage(entry, levels, spacing)
 
 

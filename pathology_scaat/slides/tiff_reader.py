@@ -18,7 +18,7 @@ from pathology_scaat.errors import SlideOpenError, SlideReadError
 from pathology_scaat.geometry import BoxPx, SizePx, snapped_downsample
 from pathology_scaat.slides.base import LevelInfo, RgbImage, SlideBase, SlideInfo
 from pathology_scaat.slides.images import RefusedError, choose_slide, remedy_of
-from pathology_scaat.slides.painted import as_painted
+from pathology_scaat.slides.painted import OWN_MAP, as_painted, is_own_map
 from pathology_scaat.slides.spacing import Spacing, spacing_from_file, with_override
 from pathology_scaat.slides.tiff_colours import OPENSLIDE_COMPRESSIONS, sample_problem
 from pathology_scaat.slides.tiff_images import TiffImage, list_images, page_size, special_family
@@ -199,6 +199,8 @@ def _open(
             raise UnsuitableError(f"it is {family}, which only OpenSlide reads")
     else:
         return _as_openslide(tiff, like)
+    if is_own_map(tiff.pages.first.tags.valueof("Software")):
+        raise RefusedError(OWN_MAP)
     images = list_images(tiff, name)
     index, notes = choose_slide([image.entry for image in images])
     image = images[index]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 MOST_DIGITS = 6
 
 
@@ -22,6 +24,34 @@ def decimals(value: float, digits: int = 3) -> str:
     if 0 < value < 1:
         return ">0.999999" if value > 0.5 else "<0.000001"
     return f"{value:.{digits}f}"
+
+
+def significant(value: float, digits: int = 4) -> str:
+    """A number of so many digits, and more where these would call it 1 though it is less.
+
+    It stays a number that programs read.
+
+    Examples
+    --------
+    >>> significant(0.25), significant(0.99998), significant(1.0), significant(0.0000321)
+    ('0.25', '0.99998', '1', '3.21e-05')
+    """
+    for more in range(digits, 18):
+        text = f"{value:.{more}g}"
+        if not 0 < value < 1 or float(text) < 1:
+            break
+    return text
+
+
+def done_percent(done: float, total: float) -> str:
+    """How much of a work is done, rounded down: 100 % is all of it.
+
+    Examples
+    --------
+    >>> done_percent(997, 1000), done_percent(1000, 1000), done_percent(0, 0)
+    ('99 %', '100 %', '0 %')
+    """
+    return f"{math.floor(100 * done / max(total, 1) + 1e-9)} %"
 
 
 def percent(share: float, digits: int = 0) -> str:

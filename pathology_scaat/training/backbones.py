@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pathology_scaat.cohort.mistaken import Kind, kind_of, not_weights
 from pathology_scaat.errors import TrainingError, UsageError
 from pathology_scaat.system.memory import is_out_of_memory
 from pathology_scaat.system.names import did_you_mean
@@ -177,11 +178,11 @@ def read_weight_file(path: Path) -> dict[str, Tensor]:
     except FileNotFoundError:
         raise TrainingError(path.name, "is not there", "check backbone_weights") from None
     except Exception as error:
-        raise TrainingError(
-            path.name,
-            f"is not a weight file that can be read safely ({type(error).__name__})",
-            "convert it to safetensors",
-        ) from None
+        problem = f"is not a weight file that can be read safely ({type(error).__name__})"
+        remedy = "convert it to safetensors"
+        if kind_of(path) not in (Kind.WEIGHTS, Kind.FILE):
+            problem, remedy = not_weights(path)
+        raise TrainingError(path.name, problem, remedy) from None
     for key in ("state_dict", "model", "teacher"):
         if isinstance(state, dict) and isinstance(state.get(key), dict):
             state = state[key]

@@ -18,6 +18,7 @@ from pathology_scaat.scaat.methods.amortised import AmortisedScaat
 from pathology_scaat.scaat.objective import MultiLabelObjective, Objective, SingleLabelObjective
 from pathology_scaat.scaat.options import ScaatOptions
 from pathology_scaat.scaat.scaat import SCAAT
+from pathology_scaat.system.rounding import percent
 from pathology_scaat.training.backbones import (
     Classifier,
     create_backbone,
@@ -115,7 +116,7 @@ def _held_out_note(before: PatchTable, train: PatchTable, val: PatchTable, share
     lost = len(before) - len(train) - len(val)
     return (
         "No slide is left for validation: blocks of the training slides are held out "
-        f"({len(val)} patches, {100 * found:.0f} %; {100 * share:.0f} % was asked for; {lost} "
+        f"({len(val)} patches, {percent(found)}; {percent(share)} was asked for; {lost} "
         "patches that overlap them are not used), so the validation figures are optimistic."
     )
 

@@ -146,7 +146,7 @@ class HeldOut(BaseModel):
         if self.n_patches and self.probability_span < HARDLY_VARIES:
             return (
                 "its probabilities hardly vary: they span "
-                f"{self.probability_span:.3f} over held-out tissue"
+                f"{decimals(self.probability_span)} over held-out tissue"
             )
         return ""
 

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from pathology_scaat.artifacts.checksums import without_checksum
+from pathology_scaat.cohort.mistaken import not_a_bundle
 from pathology_scaat.errors import BundleError
 from pathology_scaat.training.bundle_config import (
     SCHEMA_NAME,
@@ -54,6 +55,8 @@ def read_config_json(
     """
     name, version = schema
     file = path / CONFIG_NAME
+    if not file.is_file() and (other := not_a_bundle(path)):
+        raise BundleError(path.name, *other)
     try:
         if file.stat().st_size > max_bytes:
             raise BundleError(path.name, "has a config.json of absurd size", ANEW)

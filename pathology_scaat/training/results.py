@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from pathology_scaat.system.rounding import decimals
+
 Split = Literal["train", "val", "test"]
 
 
@@ -61,11 +63,11 @@ class TrainProgress:
         """The measures in a few words, for a progress bar."""
         shown = self.metrics or {}
         parts = [
-            f"{label} {shown[key]:{form}}"
-            for key, label, form in (
-                ("loss", "loss", ".3f"),
-                ("val_auc", "val AUC", ".3f"),
-                ("images_per_s", "images/s", ".0f"),
+            f"{label} {decimals(shown[key], digits)}"
+            for key, label, digits in (
+                ("loss", "loss", 3),
+                ("val_auc", "val AUC", 3),
+                ("images_per_s", "images/s", 0),
             )
             if key in shown
         ]

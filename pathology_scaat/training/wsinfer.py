@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from pathology_scaat.artifacts.atomic import write_json
 from pathology_scaat.system.disk_errors import PatientWriter
+from pathology_scaat.system.rounding import significant
 from pathology_scaat.training.bundle_config import BundleConfig, model_fingerprint, model_name
 
 SCRIPT_NAME = "torchscript_model.pt"
@@ -106,7 +107,7 @@ def write_wsinfer_model(folder: Path, model: nn.Module, config: BundleConfig) ->
 
 def wsinfer_readme(config: BundleConfig) -> str:
     """What QuPath shows when one asks about the model."""
-    measured = [f"* {name}: {value:.4g}" for name, value in sorted(config.metrics.items())]
+    measured = [f"* {name}: {significant(value)}" for name, value in sorted(config.metrics.items())]
     classes = ", ".join(config.class_names)
     return "\n".join(
         [

@@ -20,6 +20,7 @@ from pathology_scaat.artifacts.status import FILE_NAME as STATUS_TABLE
 from pathology_scaat.artifacts.status import StatusTable
 from pathology_scaat.artifacts.status_columns import STAGES, STATES
 from pathology_scaat.cohort.manifest import Manifest
+from pathology_scaat.cohort.mistaken import not_an_output_folder
 from pathology_scaat.errors import ScaatError, StoreError
 from pathology_scaat.saliency.schema import SaliencyStoreMeta
 from pathology_scaat.stitching.schema import SlideMapMeta
@@ -30,6 +31,7 @@ from pathology_scaat.training.run_bundles import (
     predicting_fingerprints,
 )
 from pathology_scaat.verify.bundles import check_bundle
+from pathology_scaat.verify.documents import check_documents
 from pathology_scaat.verify.findings import Finding, Report
 from pathology_scaat.verify.heads import check_heads, head_folders_in
 from pathology_scaat.verify.overlays import check_cohort, check_overlays, overlay_ids
@@ -76,12 +78,12 @@ def verify_run(
     """
     out_dir = Path(out_dir)
     if not out_dir.is_dir():
-        raise StoreError(out_dir.name, "is no folder", "name the --out folder of a run")
+        raise StoreError(out_dir.name, *not_an_output_folder(out_dir))
     ids = _artifact_ids(out_dir)
     of_slides = any(ids.values()) or (out_dir / STATUS_TABLE).exists()
     heads = head_folders_in(out_dir)
     if not of_slides and not heads:
-        raise StoreError(out_dir.name, "holds no results", "name the --out folder of a run")
+        raise StoreError(out_dir.name, *not_an_output_folder(out_dir, "holds no results"))
     report = Report()
     _check_record(out_dir, report)
     _check_notes(out_dir, report)
@@ -95,6 +97,7 @@ def verify_run(
     for slide_id in sorted(set().union(*ids.values())):
         _check_slide(out_dir, slide_id, ids, models, deep, report)
     check_cohort(out_dir / "overlays", deep, report)
+    check_documents(out_dir, deep, report)
     if cohort is not None:
         stores = {i: Workspace(out_dir).patches(i) for i in ids["patches"]}
         check_slides(cohort, stores, anew=read_slides, report=report)

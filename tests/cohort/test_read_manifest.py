@@ -154,6 +154,10 @@ HOSTILE = {
     "remote": ("slide_path,mask_path\na.svs,s3://bucket/a.png\n", "remote address"),
     "line in a path": ('slide_path\n"a\nb"\n', "no file can have"),
     "long label": ("slide_path,label\na," + "x" * 5000 + "\n", "unusable label"),
+    "very long label": ("slide_path,label\na," + "x" * 201 + "\n", "201 characters, more than 200"),
+    "hidden label": ("slide_path,label\na,x\u202ey\n", r"cannot be seen \(U\+202E\)"),
+    "lines in a label": ('slide_path,label\na,"x\ny"\n', "label: it goes over several lines"),
+    "lines in a patient": ('slide_path,patient_id\na,"x\ny"\n', "patient_id: it goes over"),
     "huge cell": ("slide_path\n" + "x" * 200_000 + "\n", "quote|no file can have|cell"),
     "cut utf-16": (b"\xff\xfea", "UTF-16|no column"),
 }

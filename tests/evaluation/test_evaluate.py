@@ -461,7 +461,8 @@ def test_compare_bundles_and_go_on_where_it_stopped(run_folder, tmp_path: Path) 
         arms, data, out, config=SMALL, validation=data, referees=[arms["plain"][0]], device="cpu"
     )
     assert {p.name for p in out.iterdir()} == {
-        "comparison.json", "comparison.md", "comparison.png", "measurements",
+        "comparison.json", "comparison.md", "comparison.png", "comparison.sha256",
+        "measurements",
     }  # fmt: skip
     assert found.row("scaat", "referee_srg/blur") is not None
     made = {p: p.stat().st_mtime_ns for p in (out / "measurements").iterdir()}

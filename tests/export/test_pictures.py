@@ -19,7 +19,14 @@ from pathology_scaat.artifacts.status import StatusTable
 from pathology_scaat.export import ExportConfig, export_slide
 from pathology_scaat.export.model_facts import ModelFacts
 from pathology_scaat.export.raster import figure
-from pathology_scaat.export.raster.canvas import NUMBER_PX, Canvas, font, short_number, wrapped
+from pathology_scaat.export.raster.canvas import (
+    NUMBER_PX,
+    Canvas,
+    fitting_name,
+    font,
+    short_number,
+    wrapped,
+)
 from pathology_scaat.export.raster.colour_scale import (
     FAINTEST,
     LEAST_TOP,
@@ -198,6 +205,23 @@ def test_pixels_that_are_not_square_are_told_wherever_sizes_are(tmp_path: Path) 
         ModelFacts.of(slide_map.meta), ExportConfig(),
     )  # fmt: skip
     assert "Sizes by 0.5 µm/px of the manifest" in pictures.model_lines()[-1]
+
+
+def test_a_long_class_name_is_shortened_and_not_what_is_said_of_it() -> None:
+    """ "evidence for a-long-name ..." stood over slides without any."""
+    name, face = "n" * 150, font(12)
+    for said in (
+        f"training slide; evidence for {name} not drawn: the model has learnt nothing",
+        f"no evidence for {name}",
+        f"1:  p({name}) 0.54",
+    ):
+        shown = fitting_name(said, name, face, 600)
+        assert face.getlength(shown) <= 600
+        before, after = said.split(name)
+        assert shown.startswith(before)
+        assert shown.endswith(after)
+        assert "…" in shown
+    assert fitting_name("evidence for Tumor", "Tumor", face, 600) == "evidence for Tumor"
 
 
 def test_a_percent_for_evidence_is_refused() -> None:

@@ -181,6 +181,7 @@ REFUSED = (
     Case("PNG", raw("slide.svs", b"\x89PNG")),
     Case("Empty file", raw("slide.svs", b"")),
     Case("Anything else", raw("slide.svs", b"something")),
+    Case("Map that SCAAT exported (OME-TIFF, `rgb.tiff`)", tif(software="pathology_scaat")),
     Case("Folder without a slide", empty_folder),
 )  # fmt: skip
 

@@ -212,6 +212,36 @@ def test_a_level_squeezed_along_one_axis_is_not_read(tmp_path: Path) -> None:
             assert said.startswith("level 2 (512 x 192 px) is not the slide made smaller alike")
 
 
+@pytest.mark.parametrize("squeezed", [(1024, 700), (1024, 1036)])
+@pytest.mark.parametrize("ome", [True, False])
+def test_one_rule_tells_a_squeezed_level_wherever_it_is_kept(
+    tmp_path: Path, squeezed: tuple[int, int], ome: bool
+) -> None:
+    """In a SubIFD it was left out without a word; by OpenSlide one of 1 % was read."""
+    path = tmp_path / ("s.ome.tiff" if ome else "s.tiff")
+    with tifffile.TiffWriter(path, ome=ome) as writer:
+        for number, (height, width) in enumerate([(2048, 2048), squeezed, (512, 512)]):
+            writer.write(
+                np.full((height, width, 3), 200, np.uint8), tile=(256, 256), photometric="rgb",
+                subifds=2 * (not number) * ome, subfiletype=min(number, 1),
+                resolution=(20_000, 20_000), resolutionunit="CENTIMETER",
+            )  # fmt: skip
+    width = squeezed[1]
+    with open_slide(path) as slide:
+        assert slide.info.level_downsamples == (1, 4)
+        (said,) = slide.info.notes
+    if ome:
+        assert said == (
+            f"a level of {width:,} x 1,024 px is not the slide made smaller alike along x and y: "
+            "it is not read"
+        )
+        return
+    assert f"left out: a thumbnail of {width} x 1024 px" in said
+    with open_slide(path, reader="openslide") as slide:
+        assert slide.info.level_downsamples == (1,)
+        assert any("made smaller alike" in note for note in slide.info.notes)
+
+
 @given(
     width=st.integers(1, 200_000), height=st.integers(1, 200_000),
     factor=st.sampled_from([2, 3, 4, 16, 64]), up=st.tuples(st.booleans(), st.booleans()),

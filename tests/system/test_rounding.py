@@ -7,15 +7,20 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pathology_scaat import review
 from pathology_scaat.evaluation.performance.bootstrap import Estimate
+from pathology_scaat.evaluation.performance.predictions import Prediction, predictions_text
+from pathology_scaat.pipeline.members import slide_facts
+from pathology_scaat.review.ensemble import agreement_words
 from pathology_scaat.system.amounts import in_time
-from pathology_scaat.system.rounding import decimals, percent
+from pathology_scaat.system.rounding import decimals, done_percent, percent
 from pathology_scaat.training.bundle_quality import Estimate as Quality
+from pathology_scaat.training.results import TrainProgress
 
 
 @given(st.floats(0, 1), st.integers(0, 3))
@@ -63,3 +68,21 @@ def test_the_pages_of_the_review_round_alike() -> None:
     shown, percents = json.loads(done.stdout)
     assert shown == [decimals(value) for value in values]
     assert percents == ["0 %", "below 1 %", "25 %", "above 99 %", "100 %"]
+
+
+def test_a_table_calls_no_probability_1_that_is_less() -> None:
+    rows = [Prediction("p", "s", None, "test", "", np.array([4e-7, 0.9999996]), 0.5)]
+    facts = slide_facts(rows, ("Normal", "Tumor"), "Tumor")
+    assert facts["s"]["probabilities"] == "Normal=4e-07; Tumor=0.9999996"
+    assert ",4e-07,0.9999996," in predictions_text(rows, ("Normal", "Tumor"), "Tumor")
+
+
+def test_progress_calls_nothing_done_that_is_not() -> None:
+    assert TrainProgress(1, 3, 0.5, {"loss": 0.0002, "val_auc": 0.99968}).text == (
+        "loss 0.0002, val AUC 0.9997"
+    )
+    assert [done_percent(n, 1000) for n in (0, 4, 290, 999, 1000)] == [
+        "0 %", "0 %", "29 %", "99 %", "100 %",
+    ]  # fmt: skip
+    members = [{"probability": p, "role": "held out"} for p in (0.903, 0.906)]
+    assert "they differ by 0.003 at most" in agreement_words(members, "Tumor")

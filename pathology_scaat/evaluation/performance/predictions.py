@@ -20,6 +20,7 @@ from pathology_scaat.artifacts.atomic import read_json, write_text_if_changed
 from pathology_scaat.artifacts.checksums import checked_json_text
 from pathology_scaat.artifacts.table_cells import from_cell, safe_cell
 from pathology_scaat.errors import StoreError
+from pathology_scaat.system.rounding import significant
 
 PATIENTS_NAME = "predictions_patients.csv"
 HOW_NAME = "predictions.json"
@@ -137,8 +138,8 @@ def predictions_text(
                 *map(safe_cell, (row.patient_id, row.slide_id, fold, row.split, row.label)),
                 safe_cell(row.called(class_names, positive)),
                 _shown(row.threshold),
-                *(f"{p:.6g}" for p in row.probability),
-                f"{row.uncertainty:.4g}",
+                *(significant(p, 6) for p in row.probability),
+                significant(row.uncertainty),
                 _shown(row.disagreement),
                 _shown(row.unlike_training),
                 safe_cell(possible, sys.maxsize),

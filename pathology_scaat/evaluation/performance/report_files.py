@@ -17,6 +17,9 @@ from pathology_scaat.evaluation.performance.measures import ECE_BINS
 from pathology_scaat.evaluation.performance.predictions import PATIENT_RULE
 from pathology_scaat.evaluation.performance.report import Performance
 from pathology_scaat.evaluation.performance.subgroups import cell, few_lines, subgroup_lines
+from pathology_scaat.evaluation.verdicts import count
+from pathology_scaat.system.markdown import without_tags
+from pathology_scaat.system.rounding import significant
 from pathology_scaat.training.bundle_quality import read_first, read_first_marks
 
 STEMS = ("performance", "performance_external")
@@ -156,8 +159,9 @@ def markdown(performance: Performance) -> str:
         "# Performance",
         "",
         *warning_lines(p.notes),
-        f"On {p.evaluated_on}: {p.slide.n} slides of {p.patient.n} patients "
-        f"({', '.join(f'{name} {n}' for name, n in p.patient.counts.items())} patients). "
+        f"On {p.evaluated_on}: {count(p.slide.n, 'slide', 'slides')} of "
+        f"{count(p.patient.n, 'patient', 'patients')} (patients of each class: "
+        f"{', '.join(f'{name} {n}' for name, n in p.patient.counts.items())}). "
         f"Positive class: {p.positive_class}.",
         "",
         "| measure | patients | slides |",
@@ -166,7 +170,7 @@ def markdown(performance: Performance) -> str:
     for key, estimate in p.patient.estimates.items():
         heading = HEADINGS.get(key, cell(key))
         if key in ("ppv", "npv"):
-            heading += f" at a prevalence of {p.patient.prevalence:.3g}"
+            heading += f" at a prevalence of {significant(p.patient.prevalence or 0.0, 3)}"
         lines.append(f"| {heading} | {estimate.text()} | {p.slide.estimates[key].text()} |")
     lines += [
         "",
@@ -198,4 +202,4 @@ def markdown(performance: Performance) -> str:
     lines += note_lines(p.notes)
     if p.tests_before:
         lines.append(LOOKS.format(n=p.tests_before))
-    return "\n".join(lines) + "\n"
+    return without_tags("\n".join(lines) + "\n")

@@ -25,6 +25,7 @@ from pathology_scaat.evaluation.performance.report_files import (
 )
 from pathology_scaat.evaluation.performance.subgroups import NOT_COMPARED, cell, patient_groups
 from pathology_scaat.metrics.functional.survival import concordance
+from pathology_scaat.system.markdown import without_tags
 
 SCHEMA_NAME = "pathology_scaat.survival"
 SCHEMA_VERSION = 1
@@ -246,7 +247,7 @@ def survival_markdown(record: Mapping[str, Any]) -> str:
     lines += note_lines(record.get("notes", ()))
     if looks := record.get("earlier_looks_at_these_cases"):
         lines.append(LOOKS.format(n=looks))
-    return "\n".join([*lines, ""])
+    return without_tags("\n".join([*lines, ""]))
 
 
 def survival_csv(record: Mapping[str, Any]) -> str:

@@ -8,6 +8,7 @@ from typing import Any, Final, Literal
 
 from pathology_scaat.evaluation.report.checklist_items import CLAIM, TRIPOD_AI, Item
 from pathology_scaat.evaluation.report.run_files import Fact, RunFiles
+from pathology_scaat.system.markdown import without_tags
 
 SCHEMA_NAME: Final = "pathology_scaat.checklist"
 State = Literal["filled", "in part", "open"]
@@ -112,4 +113,4 @@ def checklist_markdown(found: dict[str, tuple[Answer, ...]], notes: Sequence[str
             lines += [f"- {fact.text} (`{fact.source}`)" for fact in row.facts]
             if row.left:
                 lines.append(f"- **TO WRITE:** {row.left}")
-    return "\n".join([*lines, ""])
+    return without_tags("\n".join([*lines, ""]))

@@ -338,6 +338,7 @@ def explanation(files: RunFiles) -> list[Fact]:
         *files.run("explain.output", "of the model's {}"),
         *files.run("stitch.weighting", "weighted by {}"),
     ]
+    facts += files.fact(TRUST_CARD, "explanation_method", "the trust card measured maps by '{}'")
     for number, entry in enumerate(files.get(TRUST_CARD, "entries") or ()):
         value = (entry.get("interval") or {}).get("value")
         if value is not None:

@@ -15,6 +15,7 @@ from pathology_scaat.evaluation.performance.report_files import HEADINGS, PERFOR
 from pathology_scaat.evaluation.report import facts as f
 from pathology_scaat.evaluation.report.run_files import TRUST_CARD, Fact, RunFiles
 from pathology_scaat.export.model_facts import NOTHING_LEARNT
+from pathology_scaat.system.markdown import without_tags
 from pathology_scaat.system.rounding import decimals
 from pathology_scaat.training.bundle_config import BundleConfig, model_name
 from pathology_scaat.training.bundle_quality import LEARNT_FROM_PAINTED, read_first_marks
@@ -155,7 +156,7 @@ def model_card(config: BundleConfig, files: RunFiles) -> str:
         "```",
         "",
     ]
-    return "\n".join(lines)
+    return without_tags("\n".join(lines))
 
 
 def write_model_folder(bundle: Path, to: Path, files: RunFiles | None = None) -> Path:

@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from pathology_scaat.artifacts.fingerprint import file_sha256
+from pathology_scaat.artifacts.output_names import CRATE_NAME
 from pathology_scaat.artifacts.run_record import FILE_NAME as RUN_NAME
 from pathology_scaat.artifacts.status_columns import STAGES
 from pathology_scaat.evaluation.performance.predictions import HOW_NAME
 from pathology_scaat.evaluation.performance.report_files import PERFORMANCE_NAME
 from pathology_scaat.evaluation.report.run_files import TRUST_CARD, RunFiles
 
-CRATE_NAME: Final = "ro-crate-metadata.json"
 PROFILE: Final = "https://w3id.org/ro/wfrun/process/0.5"
 _CONTEXT: Final = [
     "https://w3id.org/ro/crate/1.1/context",

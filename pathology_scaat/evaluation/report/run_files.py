@@ -12,10 +12,12 @@ from pathology_scaat.artifacts.run_record import FILE_NAME as RUN_NAME
 from pathology_scaat.artifacts.status import FILE_NAME as SLIDES_NAME
 from pathology_scaat.artifacts.status import StatusTable
 from pathology_scaat.artifacts.status_columns import STAGES
+from pathology_scaat.cohort.mistaken import not_an_output_folder
 from pathology_scaat.errors import StoreError, UsageError
 from pathology_scaat.evaluation.performance.predictions import HOW_NAME
 from pathology_scaat.evaluation.performance.report_files import PERFORMANCE_NAME
 from pathology_scaat.saliency.attributions import AUTO
+from pathology_scaat.saliency.methods_of_maps import method_words, methods_of_maps
 from pathology_scaat.training.bundle_reading import CONFIG_NAME, read_bundle_config
 from pathology_scaat.training.run_bundles import bundle_of_results
 
@@ -82,7 +84,7 @@ class RunFiles:
         """
         rows = StatusTable(out).rows() if out.is_dir() else []
         if not rows:
-            raise UsageError("OUT", "holds no run", "give the output folder of 'scaat run'")
+            raise UsageError("OUT", *not_an_output_folder(out))
         files = cls(out, slides=rows)
         for name in (*_CHECKED, TRUST_CARD):
             if (out / name).is_file():
@@ -208,7 +210,14 @@ class RunFiles:
         return self.fact(self.model_file, keys, text) if self.model_file else []
 
     def method_of_maps(self, text: str = "{}") -> list[Fact]:
-        """The attribution method: as the run was told, or as the model records it by itself."""
+        """The attribution method: of the maps that are here, or else as the run was told.
+
+        Stages that were done one by one may have made maps by another than that of ``run.json``.
+        """
+        if here := methods_of_maps(self.out):
+            said = method_words(here)
+            alone = text.format(next(iter(here))) if len(here) == 1 else f"maps by {said}"
+            return [Fact(alone, "saliency: method of each slide")]
         key = "explain.method"
         if self.get(RUN_NAME, f"config.{key}") != AUTO:
             return self.run(key, text)

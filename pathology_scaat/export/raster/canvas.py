@@ -83,6 +83,14 @@ def fitting(text: str, face: Font, width_px: int) -> str:
     return _fitting(text, int(face.size), "Bold" in str(face.getname()[1]), width_px)
 
 
+def fitting_name(text: str, name: str, face: Font, width_px: int) -> str:
+    """The text, a name in it cut off where it is too long: what is said of the name stays."""
+    if face.getlength(text) <= width_px or not name:
+        return fitting(text, face, width_px)
+    room = int(width_px - face.getlength(text.replace(name, "", 1)))
+    return fitting(text.replace(name, fitting(name, face, room), 1), face, width_px)
+
+
 @lru_cache(maxsize=4096)
 def _fitting(text: str, size_px: int, bold: bool, width_px: int) -> str:
     face = font(size_px, bold)

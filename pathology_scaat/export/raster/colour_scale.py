@@ -57,8 +57,13 @@ class ColourScale:
         return {"vmax": self.vmax, "source": self.source, "floor": self.floor}
 
 
-def evidence_scale(facts: ModelFacts, class_name: str, config: ExportConfig) -> ColourScale:
+def evidence_scale(
+    facts: ModelFacts, class_name: str, config: ExportConfig, method: str = ""
+) -> ColourScale:
     """Scale of a class's evidence, from the patches that the model's maps were measured on.
+
+    Where those were by another ``method`` than the map, its source says so: it has the same
+    probabilities, laid out otherwise within a patch.
 
     Nothing is drawn below a quarter of the scale, nor below what 99 % of the pixels of those
     patches of *other* classes stay under.
@@ -67,7 +72,7 @@ def evidence_scale(facts: ModelFacts, class_name: str, config: ExportConfig) -> 
     top, source = 1.0, "fixed: certain of the whole patch"
     if found is not None:
         top = max(found.p995, LEAST_TOP)
-        source = f"99.5th percentile of {facts.scale_source}"
+        source = f"99.5th percentile of {facts.scale_source}{_by_another(facts, method)}"
         if found.p995 < LEAST_TOP:
             source = f"fixed: the {source} is lower"
     if config.evidence_top is not None:
@@ -76,6 +81,13 @@ def evidence_scale(facts: ModelFacts, class_name: str, config: ExportConfig) -> 
     if found is not None and found.others_p99 is not None:
         floor = max(floor, found.others_p99)
     return ColourScale(top, source, config.colormap, min(floor, MOST_FLOOR * top))
+
+
+def _by_another(facts: ModelFacts, method: str) -> str:
+    measured = facts.settings.method if facts.settings is not None else ""
+    if not (method and measured) or method == measured:
+        return ""
+    return f", measured on maps by '{measured}' and not '{method}'"
 
 
 def saliency_scale(

@@ -14,6 +14,7 @@ from pathology_scaat.export.raster.canvas import (
     GREY,
     Canvas,
     fitting,
+    fitting_name,
     font,
     length_text,
     resized,
@@ -24,6 +25,7 @@ from pathology_scaat.export.raster.canvas import (
 from pathology_scaat.export.raster.colour_scale import ColourScale, solid
 from pathology_scaat.export.raster.overlay_png import (
     Kind,
+    MapPicture,
     MapPictures,
     formula,
     shown_classes,
@@ -122,11 +124,13 @@ def _fit(width: int, height: int) -> tuple[int, int]:
     return max(round(width * scale), 1), max(round(height * scale), 1)
 
 
-def _panel(canvas: Canvas, x: int, y: int, picture: RgbImage, title: str) -> tuple[int, int]:
+def _panel(canvas: Canvas, x: int, y: int, picture: MapPicture) -> tuple[int, int]:
     """A picture under its title; returns the size it is drawn in."""
-    width, height = _fit(picture.shape[1], picture.shape[0])
-    canvas.text(x, y, fitting(title, font(TITLE_POINTS), PANEL_PX + BAR_PX - GAP_PX), TITLE_POINTS)
-    canvas.paste(resized(picture, width, height), x, y + 26)
+    width, height = _fit(picture.image.shape[1], picture.image.shape[0])
+    room, face = PANEL_PX + BAR_PX - GAP_PX, font(TITLE_POINTS)
+    title = fitting_name(picture.title, picture.class_name, face, room)
+    canvas.text(x, y, title, TITLE_POINTS)
+    canvas.paste(resized(picture.image, width, height), x, y + 26)
     return width, height
 
 
@@ -149,7 +153,7 @@ def _map_row(
     x = GAP_PX
     for kind in ROW_KINDS:
         picture = pictures.get(kind, class_name)
-        width, height = _panel(canvas, x, y, picture.image, picture.title)
+        width, height = _panel(canvas, x, y, picture)
         ratio = width / picture.image.shape[1]
         if kind == "evidence":
             pixel_um = pictures.pixel_um / ratio
@@ -185,6 +189,7 @@ def _patch_rows(
     for k, patch in enumerate(patches):
         x = GAP_PX + k * step
         words = f"{k + 1}:  p({target}) {decimals(patch.probability, 2)}"
+        words = fitting_name(words, target, font(SMALL_POINTS), PATCH_PICTURE_PX)
         canvas.text(x, y + 28, words, SMALL_POINTS, GREY)
         canvas.paste(patch.picture, x, y + 50)
         if scale is None:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from pathology_scaat.artifacts.atomic import atomic_path
 from pathology_scaat.export.qupath.geojson import NAMESPACE
 from pathology_scaat.geometry import BoxPx
+from pathology_scaat.slides.painted import MAP_BY
 from pathology_scaat.stitching.slide_map import SlideMap
 
 TILE_PX = 256
@@ -25,7 +26,7 @@ SMALLEST_LEVEL_PX = 512
 BUFFER_BYTES = 8 << 20
 ALONE_PX = 1 << 20
 """Pixels of a level up to which starting threads takes longer than what they save."""
-SOFTWARE = "pathology_scaat"
+SOFTWARE = MAP_BY
 
 
 def pyramid_levels(slide_map: SlideMap) -> list[int]:

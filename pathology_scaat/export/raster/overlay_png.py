@@ -18,6 +18,7 @@ from pathology_scaat.export.raster.canvas import (
     WARNING,
     Canvas,
     fitting,
+    fitting_name,
     font,
     warning_height,
     warning_strip,
@@ -175,7 +176,8 @@ class MapPictures:
         if kind == "probability":
             return probability_scale(self.config, self.least_said)
         if kind == "evidence":
-            return evidence_scale(self.facts, class_name, self.config)
+            method = self.slide_map.meta.method
+            return evidence_scale(self.facts, class_name, self.config, method)
         return saliency_scale(self.slide_map, self.facts, class_name, self.config)
 
     def get(self, kind: Kind, class_name: str) -> MapPicture:
@@ -333,8 +335,11 @@ def _title(canvas: Canvas, y: int, slide_id: str, picture: MapPicture, total: in
     face = font(20, bold=True)
     canvas.text(MARGIN_PX, y, fitting(slide_id, face, total - 2 * MARGIN_PX), 20, bold=True)
     colour = WARNING if not picture.scale.is_shared else GREY
-    canvas.text(MARGIN_PX, y + 28, fitting(picture.title, font(17), total - 2 * MARGIN_PX), 17,
-                colour)  # fmt: skip
+    canvas.text(MARGIN_PX, y + 28, _fitting_title(picture, total), 17, colour)
+
+
+def _fitting_title(picture: MapPicture, total: int) -> str:
+    return fitting_name(picture.title, picture.class_name, font(17), total - 2 * MARGIN_PX)
 
 
 def formula(pictures: MapPictures) -> str:

@@ -56,17 +56,20 @@ def write_cohort(
     failed: Sequence[FailedSlide] = (),
     card: str | None = None,
     card_of: str = "",
+    card_method: str = "",
     differences: Mapping[str, Difference] | None = None,
     earlier: Mapping[str, str] | None = None,
     slide_notes: Mapping[str, str] | None = None,
+    slide_methods: Mapping[str, str] | None = None,
 ) -> Sequence[Path]:
     """Write what shows a whole cohort, unless it is there: the contact sheet, then the page.
 
     ``failed`` slides are named on the page; ``card`` is a link to the trust card,
-    which is of the model with the fingerprint ``card_of``, as far as that is known;
+    which is of the model with the fingerprint ``card_of`` and of its maps by the attribution method
+    ``card_method``, as far as that is known;
     ``differences`` say where several models differ about a slide, by slide id. ``earlier`` says
     why what is there of a slide is of an earlier run, by slide id; ``slide_notes`` what was noted
-    of a slide before it was exported.
+    of a slide before it was exported, ``slide_methods`` by which method its map was made.
 
     The page comes last and carries the fingerprint of both, so that a run that was killed
     between them makes them again.
@@ -80,7 +83,15 @@ def write_cohort(
     from pathology_scaat.export.report.page import write_page
 
     cohort = read_cohort(
-        overlay_dir, failed, card, differences, earlier, slide_notes, card_of=card_of
+        overlay_dir,
+        failed,
+        card,
+        differences,
+        earlier,
+        slide_notes,
+        card_of=card_of,
+        card_method=card_method,
+        slide_methods=slide_methods,
     )
     pictured = any(cohort.picture(r, "png", "figure") for r in cohort.records)
     if _is_current(cohort, cohort.fingerprint(title), pictured):

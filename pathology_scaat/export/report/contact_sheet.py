@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from pathology_scaat.errors import ExportError
-from pathology_scaat.export.raster.canvas import WARNING, fitting, font
+from pathology_scaat.export.raster.canvas import WARNING, fitting, fitting_name, font
 from pathology_scaat.export.raster.colour_scale import ColourScale, legend_colours
 from pathology_scaat.export.raster.overlay_png import NEARLY_ALL, all_of, little_evidence
 from pathology_scaat.export.report.records import CONTACT_SHEET, ExportedCohort, small_picture
@@ -83,7 +84,11 @@ def _caption(cohort: ExportedCohort, record: dict[str, Any]) -> str:
 
 
 def _head(
-    draw: ImageDraw.ImageDraw, sheet: Image.Image, records: list[dict[str, Any]], warning: str
+    draw: ImageDraw.ImageDraw,
+    sheet: Image.Image,
+    records: list[dict[str, Any]],
+    warning: str,
+    methods: Mapping[str, int],
 ) -> None:
     """One line of what is shown and how to read the colours."""
     scales = {(float(r["colour_scale"]["vmax"]), float(r["colour_scale"]["floor"]))
@@ -91,7 +96,11 @@ def _head(
     targets = {str(r["target_class"]) for r in records}
     top, floor = min(scales)
     one = f"one scale, top {top:.3g}, below {floor:.3g} nothing is drawn"
-    scale = one if len(scales) == 1 else "slides of several models: scales differ"
+    n_models = len({str(r["model_fingerprint"]) for r in records})
+    why = "slides of several models" if n_models > 1 else "slides exported with several settings"
+    scale = one if len(scales) == 1 else f"{why}: scales differ"
+    if len(methods) > 1:
+        scale += f"; maps by {' and '.join(methods)}: they do not compare"
     large, small = font(17), font(12)
     left = max(sheet.width - BAR_PX[0] - GAP_PX, sheet.width // 2)
     room = left - 2 * GAP_PX
@@ -99,8 +108,7 @@ def _head(
     count = f"{len(records)} slide{'' if len(records) == 1 else 's'}"
     title = f"{drawn} for {', '.join(sorted(targets))}: {count}"
     draw.text((GAP_PX, 6), fitting(title, large, room), fill="black", font=large)
-    one_model = len({str(r["model_fingerprint"]) for r in records}) == 1
-    quality = f"model {records[0]['model']['quality']}" if one_model else ""
+    quality = f"model {records[0]['model']['quality']}" if n_models == 1 else ""
     draw.text((GAP_PX, 29), fitting(scale, small, room), fill=GREY, font=small)
     line = warning or quality
     width = sheet.width - 2 * GAP_PX
@@ -133,7 +141,7 @@ def write_contact_sheet(cohort: ExportedCohort) -> Path:
     cell = (side, side + CAPTION_PX)
     sheet = Image.new("RGB", (columns * cell[0], HEAD_PX + rows * cell[1]), "white")
     draw = ImageDraw.Draw(sheet)
-    _head(draw, sheet, found, cohort.warning)
+    _head(draw, sheet, found, cohort.warning, cohort.methods)
     face, small = font(14), font(12)
     for position, record in enumerate(found):
         x, y = position % columns * cell[0], HEAD_PX + position // columns * cell[1]
@@ -145,7 +153,7 @@ def write_contact_sheet(cohort: ExportedCohort) -> Path:
             sheet.paste(Image.fromarray(picture), corner)
         slide_id = fitting(str(record["slide_id"]), face, room)
         draw.text((x + GAP_PX, y + 2), slide_id, fill="black", font=face)
-        caption = fitting(_caption(cohort, record), small, room)
+        caption = fitting_name(_caption(cohort, record), str(record["target_class"]), small, room)
         draw.text((x + GAP_PX, y + 21), caption, fill=GREY, font=small)
     path = cohort.overlay_dir / CONTACT_SHEET
     write_png(np.asarray(sheet), path, {})

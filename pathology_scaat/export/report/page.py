@@ -24,6 +24,7 @@ from pathology_scaat.export.report.records import (
     ExportedCohort,
     small_picture,
 )
+from pathology_scaat.saliency.methods_of_maps import method_words
 from pathology_scaat.system.rounding import decimals, percent
 
 MAX_EMBEDDED = 100
@@ -187,7 +188,7 @@ def _models(cohort: ExportedCohort) -> str:
             f"{html.escape(str(model.get('probability', 'perhaps not calibrated')))}. Age of its "
             f"data: {html.escape(str(model.get('age_of_data', NO_YEARS)))}.</p>"
         )
-    return "".join(lines) + _card(cohort)
+    return "".join(lines) + _mixed(cohort) + _card(cohort)
 
 
 def _card(cohort: ExportedCohort) -> str:
@@ -201,7 +202,25 @@ def _card(cohort: ExportedCohort) -> str:
         return f"<p>No trust card of this: {link}the one there</a> is of {which}; {makes}.</p>"
     if len(cohort.models) > 1:
         return f"<p>{link}Trust card</a> of model <code>{name}</code>, and of no other.</p>"
+    if not cohort.card_is_of_these_maps:
+        by, here = html.escape(cohort.card_method), html.escape(method_words(cohort.methods))
+        anew = "" if len(cohort.methods) > 1 else f" {makes} of them."
+        return f"<p>{link}Trust card</a> of maps by '{by}'; those here are by {here}.{anew}</p>"
     return f"<p>{link}Trust card</a>: how far its maps can be trusted.</p>"
+
+
+def _mixed(cohort: ExportedCohort) -> str:
+    """That maps were made by different methods, where they were."""
+    methods = cohort.methods
+    if len(methods) < 2:
+        return ""
+    return f'<p class="note">Maps are made by {html.escape(method_words(methods))}.</p>'
+
+
+def _saliency_words(cohort: ExportedCohort, record: dict[str, Any]) -> str:
+    """The method of a map and how its patches were put together."""
+    method = cohort.method_of(record)
+    return (f"by '{method}'; " if method else "") + str(record["map"]["formula"])
 
 
 def _section(cohort: ExportedCohort, record: dict[str, Any], embed: bool) -> str:
@@ -222,7 +241,7 @@ def _section(cohort: ExportedCohort, record: dict[str, Any], embed: bool) -> str
             f"top {scale['vmax']:.4g} ({scale['source']}); below {scale['floor']:.4g} "
             "nothing is drawn",
         ),
-        ("saliency", record["map"]["formula"]),
+        ("saliency", _saliency_words(cohort, record)),
         ("map", f"{record['map']['mpp']:.4g} µm/px"),
         (
             "slide in QuPath",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,7 @@ from pathology_scaat.errors import ExportError
 from pathology_scaat.export.raster.canvas import resized
 from pathology_scaat.export.report.differences import Difference
 from pathology_scaat.export.sidecar import read_sidecar
+from pathology_scaat.saliency.methods_of_maps import card_is_of
 from pathology_scaat.slides.base import RgbImage
 from pathology_scaat.tissue.overlay import read_written_png
 
@@ -54,7 +56,9 @@ class ExportedCohort:
     predicted together, by slide id; there may be some that have no map. ``earlier`` are slides
     whose files here are of an earlier run, and why. ``slide_notes`` is what the stages before
     the export have to say of slides, by slide id. ``card_of`` is the fingerprint of the model
-    that the card is of; empty where nobody knows.
+    that the card is of, ``card_method`` the attribution method of the maps that it measured; both
+    are empty where nobody knows. ``slide_methods`` are the methods of the slides' maps by slide id,
+    for records of versions that did not write them.
     """
 
     overlay_dir: Path
@@ -65,6 +69,8 @@ class ExportedCohort:
     earlier: Mapping[str, str] = field(default_factory=dict)
     slide_notes: Mapping[str, str] = field(default_factory=dict)
     card_of: str = ""
+    card_method: str = ""
+    slide_methods: Mapping[str, str] = field(default_factory=dict)
 
     def notes(self, record: Mapping[str, Any]) -> tuple[str, ...]:
         """What is to be read of a slide: what was noted when it was tiled, then its exports'."""
@@ -104,6 +110,22 @@ class ExportedCohort:
         return self.card_of in {str(r["model_fingerprint"]) for r in self.records}
 
     @property
+    def methods(self) -> dict[str, int]:
+        """Slides by the attribution method of their maps, as far as it is recorded."""
+        found = Counter(filter(None, map(self.method_of, self.records)))
+        return dict(sorted(found.items()))
+
+    def method_of(self, record: Mapping[str, Any]) -> str:
+        """The attribution method of a slide's map; empty where nobody knows."""
+        slide_id = str(record["slide_id"])
+        return str(record["map"].get("method") or self.slide_methods.get(slide_id, ""))
+
+    @property
+    def card_is_of_these_maps(self) -> bool:
+        """Whether the trust card measured maps as they are made here, as far as that is known."""
+        return card_is_of(self.card_method, self.methods)
+
+    @property
     def models(self) -> list[dict[str, Any]]:
         """What is known of each model that slides were explained by."""
         found = {str(r["model_fingerprint"]): dict(r["model"]) for r in self.records}
@@ -117,7 +139,8 @@ class ExportedCohort:
                 "title": title,
                 "records": list(self.records),
                 "failed": [[f.slide_id, f.stage, f.reason] for f in self.failed],
-                "card": [self.card, self.card_is_of_these],
+                "methods": self.methods,
+                "card": [self.card, self.card_is_of_these, self.card_method],
                 "earlier": dict(sorted(self.earlier.items())),
                 "slide_notes": dict(sorted(self.slide_notes.items())),
                 "differences": {k: [d.text, d.link] for k, d in sorted(self.differences.items())},
@@ -133,6 +156,8 @@ def read_cohort(
     earlier: Mapping[str, str] | None = None,
     slide_notes: Mapping[str, str] | None = None,
     card_of: str = "",
+    card_method: str = "",
+    slide_methods: Mapping[str, str] | None = None,
 ) -> ExportedCohort:
     """Read the records of a folder of overlays; what is no record is passed over."""
     overlay_dir = Path(overlay_dir)
@@ -141,7 +166,7 @@ def read_cohort(
     ordered = tuple(sorted(found, key=lambda r: str(r["slide_id"])))
     return ExportedCohort(
         overlay_dir, ordered, tuple(failed), card, differences or {}, earlier or {},
-        slide_notes or {}, card_of,
+        slide_notes or {}, card_of, card_method, slide_methods or {},
     )  # fmt: skip
 
 

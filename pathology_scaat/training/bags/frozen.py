@@ -35,6 +35,7 @@ from pathology_scaat.training.heads.feature_files import (
     read_feature_file,
     write_feature_file,
 )
+from pathology_scaat.training.heads.patch_words import MPP
 from pathology_scaat.training.job import StepBatch
 
 
@@ -100,6 +101,7 @@ class FrozenBagTrainer(BagTrainer):
             write_feature_file(
                 path, found, store.origins_px,
                 {"patch_size_level0": side, "patch_size": store.patch_size_px,
+                 MPP: store.meta.effective_mpp,
                  PATCHES: store.meta.fingerprint, PAINTED: is_painted(store.meta.slide.vendor)},
                 encoder,
             )  # fmt: skip

@@ -58,7 +58,9 @@ class HeadBundle:
 
 def head_fingerprint(config: HeadBundleConfig) -> str:
     """Fingerprint of a head; versions, measures and notes do not enter."""
-    return fingerprint(config.model_dump(mode="json", exclude=NOT_IDENTITY))
+    # heads of before this was recorded keep their fingerprints
+    unsaid = NOT_IDENTITY if config.patches else NOT_IDENTITY | {"patches"}
+    return fingerprint(config.model_dump(mode="json", exclude=unsaid))
 
 
 def save_head(path: Path, model: FeatureHead, config: HeadBundleConfig) -> HeadBundleConfig:

@@ -50,6 +50,11 @@ class HeadBundleConfig(BaseModel):
     encoder: str = Field(
         "", description="as the files of features name it; empty where they do not"
     )
+    patches: tuple[str, ...] = Field(
+        (),
+        description="size and magnification of the training patches as the files state them; "
+        "empty where they do not",
+    )
     head: BagHeadConfig
     temperature: float = Field(1.0, gt=0, allow_inf_nan=False)
     calibration: str = ""

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from pathology_scaat.errors import StoreError
 from pathology_scaat.system.extras import need
+from pathology_scaat.training.heads.patch_words import patch_words
 
 ENDINGS = (".h5", ".hdf5")
 FEATURES = ("features", "feats")
@@ -60,7 +61,8 @@ class FeatureFile:
     painted : bool
         Whether the slide was painted by ``scaat demo``, as far as the file says it.
     patch_words : str
-        Size and magnification of the patches, where the file states both; else empty.
+        Size and magnification of the patches, where the file, or that of coordinates beside it,
+        states both; else empty.
     """
 
     path: Path
@@ -131,12 +133,15 @@ def read_feature_file(path: Path, slide_id: str) -> FeatureFile:
         coords, attributes = _coordinates(file, path, n)
         encoder = _text(features.attrs.get("encoder", file.attrs.get("encoder",
                         file.attrs.get("extractor", ""))))  # fmt: skip
+        stated = dict(file.attrs)
         in_um = _text(file.attrs.get("unit", attributes.get("unit", ""))) == "um"
     if coords is not None and in_um:
         coords = None  # STAMP's: nothing here says how many pixels a µm is
     size = None if coords is None else _patch_size(attributes)
+    words = patch_words(attributes, stated)
     if coords is not None and size is None:
-        size = _patch_size_beside(path, slide_id, coords)
+        beside = _attributes_beside(path, slide_id, coords)
+        size, words = _patch_size(beside), words or patch_words(beside)
     mark = hashlib.sha256(repr((n, d)).encode())
     mark.update(np.ascontiguousarray(sampled).tobytes())
     if coords is not None:
@@ -144,7 +149,7 @@ def read_feature_file(path: Path, slide_id: str) -> FeatureFile:
     made_of = _text(attributes.get(PATCHES, ""))
     return FeatureFile(
         path, slide_id, n, d, coords, size, encoder, mark.hexdigest(), made_of,
-        bool(attributes.get(PAINTED, False)), _patch_words(attributes),
+        bool(attributes.get(PAINTED, False)), words,
     )  # fmt: skip
 
 
@@ -265,19 +270,8 @@ def _patch_size(attributes: Mapping[str, Any]) -> float | None:
     return size if 0 < size < 1e6 else None
 
 
-def _patch_words(attributes: Mapping[str, Any]) -> str:
-    """Patches as TRIDENT states them: their side in pixels, and at which magnification."""
-    try:
-        side, power = (
-            float(np.ravel(attributes[name])[0]) for name in ("patch_size", "target_magnification")
-        )
-    except (KeyError, TypeError, ValueError, IndexError):
-        return ""
-    return f"{side:g} px at {power:g}x"
-
-
-def _patch_size_beside(path: Path, slide_id: str, coords: NDArray[np.int64]) -> float | None:
-    """The same from the file of coordinates, where that holds the same patches."""
+def _attributes_beside(path: Path, slide_id: str, coords: NDArray[np.int64]) -> dict[str, Any]:
+    """Attributes in the file of coordinates, where that holds the same patches."""
     above = path.parent.parent
     names = (f"{slide_id}_patches.h5", f"{slide_id}.h5")
     for folder in (above / "patches", above.parent / "patches"):
@@ -290,8 +284,8 @@ def _patch_size_beside(path: Path, slide_id: str, coords: NDArray[np.int64]) -> 
                 data = file[COORDINATES]
                 if data.shape != coords.shape or not np.array_equal(data[...], coords):
                     continue
-                return _patch_size(dict(data.attrs))
-    return None
+                return dict(data.attrs)
+    return {}
 
 
 def _text(value: Any) -> str:

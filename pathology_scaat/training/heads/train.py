@@ -16,6 +16,7 @@ from pathology_scaat.training.heads.data import FeatureBag, check_alike, is_know
 from pathology_scaat.training.heads.identity import counts_by_class, identity_of, keys_by_split
 from pathology_scaat.training.heads.judging import judge_classes, judge_survival
 from pathology_scaat.training.heads.learning import HeadLearning
+from pathology_scaat.training.heads.patch_words import PATCHES_NOT_KNOWN, stated_patches
 from pathology_scaat.training.heads.settings import NOT_OF_HEADS, USED, head_settings
 from pathology_scaat.training.positive_class import positive_class
 from pathology_scaat.training.results import TrainProgress
@@ -102,6 +103,9 @@ def train_head(
     val = [b for b in known if b.split == "val"]
     notes = check_learnable(bags, train, target, config, named)
     n_features, encoder = check_alike([*train, *val])
+    patches = stated_patches(f.patch_words for bag in (*train, *val) for f in bag.files)
+    if not patches:
+        notes.append(PATCHES_NOT_KNOWN)
     if any(file.painted for bag in (*train, *val) for file in bag.files):
         notes.append(LEARNT_FROM_PAINTED)
     identity = identity_of(train, val, config, target, unit, seed)
@@ -139,6 +143,7 @@ def train_head(
             unit=unit,
             n_features=n_features,
             encoder=encoder,
+            patches=patches,
             head=work.bag.head(),
             temperature=judged.temperature,
             calibration=judged.calibration,
