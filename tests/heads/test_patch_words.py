@@ -87,7 +87,7 @@ def test_features_of_another_magnification_are_refused(
     ("change", "why"),
     [
         (silent, "48 of 48 files do not state it"),
-        (of_stamp, f"48 of 48 files state it in another unit than {TRIDENT}"),
+        (of_stamp, f"48 of 48 files state it so that it cannot be compared with {TRIDENT}"),
     ],
 )
 def test_patches_that_cannot_be_compared_are_told(
@@ -128,6 +128,16 @@ def test_a_magnification_and_um_per_px_are_not_compared() -> None:
     """Which is which hangs on the slide."""
     known = [TRIDENT]
     assert not other_patches("256 px at 0.5 µm/px", known)
-    assert "another unit than 256 px at 20x" in not_compared(["256 px at 0.5 µm/px"], known)
+    assert "cannot be compared with 256 px at 20x" in not_compared(["256 px at 0.5 µm/px"], known)
     assert other_patches("256 px at 1 µm/px", ["256 px at 0.5 µm/px"])
     assert not_compared([TRIDENT], known) == ""
+
+
+def test_shares_of_the_slides_own_resolution_are_told_and_not_refused() -> None:
+    """Half of a slide at 40x is as all of one at 20x."""
+    whole, half_of_it = (f"256 px at 1/{n} of the slide's own resolution" for n in (1, 2))
+    assert not other_patches(half_of_it, [whole])
+    assert "1 of 2 files state it so that it cannot be compared with" in not_compared(
+        [whole, half_of_it], [whole]
+    )
+    assert not_compared([whole, half_of_it], [whole, half_of_it]) == ""

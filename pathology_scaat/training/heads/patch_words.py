@@ -14,8 +14,10 @@ PATCHES_NOT_KNOWN = (
     "The files of features do not state how large their patches are and at which magnification: "
     "that the head is applied to others cannot be noticed later."
 )
-_UNITS = ("µm/px", "x", "µm", "of the slide's own resolution")
-"""How the last words of a statement end, the first that fits; those that end alike can be compared."""
+_RELATIVE = "of the slide's own resolution"
+_UNITS = ("µm/px", "x", "µm")
+"""How the last words of a statement end, the first that fits. Statements that end alike can be
+compared; a share of the slide's own resolution with nothing, since slides differ in that."""
 
 
 def patch_words(coordinates: Mapping[str, Any], file: Mapping[str, Any] | None = None) -> str:
@@ -46,7 +48,7 @@ def patch_words(coordinates: Mapping[str, Any], file: Mapping[str, Any] | None =
     for name, words in (
         ("target_magnification", "{:g} px at {:g}x"),
         (MPP, "{:g} px at {:g} µm/px"),
-        ("downsample", "{:g} px at 1/{:g} of the slide's own resolution"),
+        ("downsample", "{:g} px at 1/{:g} " + _RELATIVE),
     ):
         value = _number(coordinates, name)
         if side and value:
@@ -75,7 +77,8 @@ def stated_patches(words: Iterable[str]) -> tuple[str, ...]:
 def other_patches(stated: str, known: Sequence[str]) -> bool:
     """Whether a statement is surely not among those that a head learnt from.
 
-    Statements in different units (a magnification, µm/px) are not compared.
+    Statements in different units (a magnification, µm/px) are not compared, nor are shares of the
+    slides' own resolution: half of 40x is 20x.
 
     Examples
     --------
@@ -83,8 +86,11 @@ def other_patches(stated: str, known: Sequence[str]) -> bool:
     True
     >>> other_patches("224 px of 256 µm", ["256 px at 20x"])
     False
+    >>> other_patches(f"256 px at 1/2 {_RELATIVE}", [f"256 px at 1/1 {_RELATIVE}"])
+    False
     """
-    return stated not in known and any(_unit(stated) == _unit(one) for one in known if stated)
+    unit = _unit(stated)
+    return stated not in known and bool(unit) and any(_unit(one) == unit for one in known)
 
 
 def not_compared(stated: Sequence[str], known: Sequence[str]) -> str:
@@ -99,13 +105,16 @@ def not_compared(stated: Sequence[str], known: Sequence[str]) -> str:
     """
     n_silent = sum(not one for one in stated)
     units = {_unit(one) for one in known}
-    n_other = sum(_unit(one) not in units for one in stated if one) if known else 0
+    n_other = sum(one not in known and (_unit(one) or None) not in units for one in stated if one)
     if not known:
         why = "the head does not record that of its training patches"
     elif n_silent:
         why = f"{n_silent} of {len(stated)} files do not state it"
     elif n_other:
-        why = f"{n_other} of {len(stated)} files state it in another unit than {known[0]}"
+        why = (
+            f"{n_other} of {len(stated)} files state it so that it cannot be compared with "
+            f"{known[0]}"
+        )
     else:
         return ""
     return (
