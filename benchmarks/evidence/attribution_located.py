@@ -49,7 +49,12 @@ from pathology_scaat.saliency.attribution import attribution
 from pathology_scaat.saliency.attributions import ATTRIBUTIONS
 
 HERE = Path(__file__).resolve().parent
-CONFIGS = {"lite0": "cpu-pretrained.yaml", "cnn-narrow": "cpu-ablation.yaml"}
+CONFIGS = {
+    "lite0": "cpu-pretrained.yaml",
+    "cnn-narrow": "cpu-ablation.yaml",
+    "vit-token": "cpu-located-vit.yaml",
+    "vit-mean": "cpu-located-vit.yaml",
+}
 BASE = "gradient"
 AT_ONCE = 32
 MOST_COVERED = 0.9
@@ -247,7 +252,9 @@ def report(out: Path) -> None:
         gains["-".join(key)] = as_json(gains_of(own, "pixel_ap"))
         gains["-".join([*key, "stored"])] = as_json(gains_of(own, "pixel_ap_stored"))
         against = gains_of(own, "pixel_ap", base="grad-cam")
-        gains["-".join([*key, "minus-grad-cam"])] = as_json({m: against[m] for m in ("fused-cam",)})
+        fused = as_json({m: g for m, g in against.items() if m == "fused-cam"})
+        if fused:
+            gains["-".join([*key, "minus-grad-cam"])] = fused
     for (network, arm, data), own in by.items():
         plain = by.get((network, "plain", data))
         if arm == "plain" or plain is None or len(plain) != len(own):

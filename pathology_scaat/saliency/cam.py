@@ -16,6 +16,7 @@ from pathology_scaat.scaat.gradients import (
     spatial_activation,
 )
 from pathology_scaat.scaat.target import Output, target_score
+from pathology_scaat.scaat.token_cam import TokenBlocks, token_blocks, token_cam
 
 if TYPE_CHECKING:
     from pathology_scaat.saliency.attribution import AttributionOptions
@@ -126,3 +127,28 @@ def known_layers(model: nn.Module, images: Tensor) -> list[nn.Module]:
     if kept is None or kept[0] != size:
         kept = _LAYERS[model] = (size, fused_layers(model, size, images.device))
     return kept[1]
+
+
+def token_cam_map(
+    model: nn.Module, images: Tensor, classes: Tensor, output: Output, options: AttributionOptions
+) -> tuple[Tensor, Tensor]:
+    """Grad-CAM of the last block and LayerCAM of the upper half of blocks: their geometric mean.
+
+    Returns the map, (N, H, W) float32, not negative, and the logits, (N, K).
+
+    Raises
+    ------
+    UsageError
+        If the network has no blocks of attention over one grid of tokens.
+    """
+    size = tuple(images.shape[1:])
+    kept = _BLOCKS.get(model)
+    if kept is None or kept[0] != size:
+        kept = _BLOCKS[model] = (size, token_blocks(model, size, images.device))
+    maps, logits = token_cam(
+        model, images, lambda logits: target_score(logits, classes, output), kept[1]
+    )
+    return maps, logits.float()
+
+
+_BLOCKS: WeakKeyDictionary[nn.Module, tuple[tuple[int, ...], TokenBlocks]] = WeakKeyDictionary()
