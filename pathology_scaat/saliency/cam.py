@@ -12,6 +12,7 @@ from pathology_scaat.scaat.fused_cam import fused_cam, fused_layers
 from pathology_scaat.scaat.gradients import (
     activation_gradient,
     class_activation_map,
+    prefix_tokens,
     see_outputs,
     spatial_activation,
 )
@@ -86,7 +87,8 @@ def grad_cam(
     kept, gradient, logits = activation_gradient(
         model, images, lambda logits: target_score(logits, target, output), chosen
     )
-    prefix = int(getattr(model, "num_prefix_tokens", 1))
+    stated = prefix_tokens(model)
+    prefix = 1 if stated is None else stated
     activation, slope = spatial_activation(kept, prefix), spatial_activation(gradient, prefix)
     if activation is None or slope is None:
         raise UsageError("grad-cam", "the layer has no spatial output", "name another layer")

@@ -31,6 +31,7 @@ from pathology_scaat.scaat.gradients import (
     Score,
     class_activation_map,
     layer_class_activation,
+    prefix_tokens,
     see_outputs,
     slopes_at,
 )
@@ -119,11 +120,7 @@ def token_blocks(model: nn.Module, size: Sequence[int], device: torch.device) ->
     rows, columns = image.shape[-2] // cell[0], image.shape[-1] // cell[1]
     counts = {count for _layer, count in found}
     prefix = found[0][1] - rows * columns
-    stated = next(
-        (int(n) for m in model.modules() if isinstance(n := getattr(m, "num_prefix_tokens", 0), int)
-         and n), 0,
-    )  # fmt: skip
-    if len(counts) > 1 or prefix != stated or min(rows, columns) < 2:
+    if len(counts) > 1 or prefix != (prefix_tokens(model) or 0) or min(rows, columns) < 2:
         raise UsageError(
             "token-cam",
             f"needs one grid of tokens in every block, and finds {sorted(counts)} tokens for "
