@@ -1,7 +1,8 @@
 """Where each attribution method's map lies, also on a real slide.
 
 An EfficientNet-Lite0 with ImageNet weights is fine-tuned as in ``cpu-pretrained.yaml``, and a
-residual network of 8 to 32 channels trained from random weights as in ``cpu-ablation.yaml`` (their
+residual network of 8 to 32 channels trained from random weights as in ``cpu-ablation.yaml``, and a
+vision transformer of three blocks with a class token as in ``cpu-located-vit.yaml`` (their
 sizes, steps and seeds); every method that takes the network then explains the same test images that
 hold tumour. Measured is the pixel AP on the tumour's pixels (``_stored``: of the map
 averaged over squares of 4 px, as runs store it), beside chance and haematoxylin. Each method is

@@ -65,7 +65,8 @@ OPTIONS_OF = {"n_masks": ("rise",), "square_px": ("rise", "occlusion")}
 
 AUTO = "auto"
 """Instead of a method: the one that the model's own reference maps were made by, which is
-``fused-cam`` for convolutional networks trained since that is so, else ``gradient``."""
+``fused-cam`` for convolutional networks and ``token-cam`` for transformers trained since that is
+so, else ``gradient``."""
 
 LOOKS_INSIDE = frozenset(
     {
