@@ -253,7 +253,7 @@ def report(out: Path) -> None:
         gains["-".join(key)] = as_json(gains_of(own, "pixel_ap"))
         gains["-".join([*key, "stored"])] = as_json(gains_of(own, "pixel_ap_stored"))
         against = gains_of(own, "pixel_ap", base="grad-cam")
-        fused = as_json({m: g for m, g in against.items() if m == "fused-cam"})
+        fused = as_json({m: g for m, g in against.items() if m in ("fused-cam", "token-cam")})
         if fused:
             gains["-".join([*key, "minus-grad-cam"])] = fused
     for (network, arm, data), own in by.items():
