@@ -1,7 +1,8 @@
 """Where each attribution method's map lies, also on a real slide.
 
 An EfficientNet-Lite0 with ImageNet weights is fine-tuned as in ``cpu-pretrained.yaml``, and a
-residual network of 8 to 32 channels trained from random weights as in ``cpu-ablation.yaml`` (their
+residual network of 8 to 32 channels trained from random weights as in ``cpu-ablation.yaml``, and a
+vision transformer of three blocks with a class token as in ``cpu-located-vit.yaml`` (their
 sizes, steps and seeds); every method that takes the network then explains the same test images that
 hold tumour. Measured is the pixel AP on the tumour's pixels (``_stored``: of the map
 averaged over squares of 4 px, as runs store it), beside chance and haematoxylin. Each method is
@@ -50,9 +51,12 @@ from pathology_scaat.saliency.attributions import ATTRIBUTIONS
 
 HERE = Path(__file__).resolve().parent
 CONFIGS = {
-    "lite0": "cpu-pretrained.yaml", "cnn-narrow": "cpu-ablation.yaml",
+    "lite0": "cpu-pretrained.yaml",
+    "cnn-narrow": "cpu-ablation.yaml",
     "scaat-small": "cpu-ablation.yaml",
-}  # fmt: skip
+    "vit-token": "cpu-located-vit.yaml",
+    "vit-mean": "cpu-located-vit.yaml",
+}
 BASE = "gradient"
 AT_ONCE = 32
 MOST_COVERED = 0.9
@@ -250,7 +254,9 @@ def report(out: Path) -> None:
         gains["-".join(key)] = as_json(gains_of(own, "pixel_ap"))
         gains["-".join([*key, "stored"])] = as_json(gains_of(own, "pixel_ap_stored"))
         against = gains_of(own, "pixel_ap", base="grad-cam")
-        gains["-".join([*key, "minus-grad-cam"])] = as_json({m: against[m] for m in ("fused-cam",)})
+        fused = as_json({m: g for m, g in against.items() if m in ("fused-cam", "token-cam")})
+        if fused:
+            gains["-".join([*key, "minus-grad-cam"])] = fused
     for (network, arm, data), own in by.items():
         plain = by.get((network, "plain", data))
         if arm == "plain" or plain is None or len(plain) != len(own):

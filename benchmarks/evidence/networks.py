@@ -83,6 +83,20 @@ class SmallViT(nn.Module):
         return self.head(self.body(tokens).mean(1))
 
 
+def timm_vit(side_px: int, *, class_token: bool) -> nn.Module:
+    """A small transformer of timm, whose layers every attribution method can see.
+
+    With a class token, as timm's are by default, the head reads that alone; else the mean of the
+    tokens.
+    """
+    from timm.models.vision_transformer import VisionTransformer
+
+    return VisionTransformer(
+        img_size=side_px, patch_size=8, embed_dim=64, depth=3, num_heads=4, mlp_ratio=2,
+        num_classes=2, class_token=class_token, global_pool="token" if class_token else "avg",
+    )  # fmt: skip
+
+
 class Pretrained(nn.Module):
     """EfficientNet-Lite0 with ImageNet weights on images twice as large, its head as
     ``scaat train --weights`` begins it.
@@ -105,8 +119,8 @@ class Pretrained(nn.Module):
 
 
 def make_network(name: str, side_px: int) -> nn.Module:
-    """A two-class network on 0..1 images: cnn, vit (also -narrow), referee, lite0 (pretrained),
-    scaat-small (the default of ``scaat train``), or a name of timm."""
+    """A two-class network on 0..1 images: cnn, vit (also -narrow), vit-token, vit-mean, referee,
+    lite0 (pretrained), scaat-small (the default of ``scaat train``), or a name of timm."""
     if name == "lite0":
         return Pretrained()
     if name == "scaat-small":
@@ -115,6 +129,8 @@ def make_network(name: str, side_px: int) -> nn.Module:
         return Normalised(small_resnet())
     if name == "cnn-narrow":
         return Normalised(small_resnet(8))
+    if name in ("vit-token", "vit-mean"):
+        return Normalised(timm_vit(side_px, class_token=name == "vit-token"))
     if name == "vit-narrow":
         return Normalised(SmallViT(side_px, width=64, depth=3))
     if name == "referee":

@@ -26,7 +26,7 @@ from pathology_scaat.metrics.functional.randomisation import cascade_similarity,
 from pathology_scaat.saliency.attribution import attribute_with_logits, input_gradient
 from pathology_scaat.saliency.attributions import AUTO
 from pathology_scaat.scaat.noise import ImageNoise
-from pathology_scaat.training.references import layers_to_fuse, method_by
+from pathology_scaat.training.references import layers_of_maps, method_by
 
 Progress = Callable[[str, int, int], None]
 Index = NDArray[np.int64]
@@ -87,7 +87,7 @@ def measure_model(
     """
     config = config or ProtocolConfig()
     if config.method == AUTO:
-        layers = layers_to_fuse(model, data.images.shape[1], torch.device(device))
+        layers = layers_of_maps(model, data.images.shape[1], torch.device(device))
         config = config.model_copy(update={"method": method_by(layers)})
     batches = _Batches(data, torch.device(device), config.batch_size)
     on_progress = progress or (lambda *_: None)

@@ -47,7 +47,7 @@ from pathology_scaat.training.imported.unknowns import unknowns
 from pathology_scaat.training.imported.wsinfer_folder import read_wsinfer_folder
 from pathology_scaat.training.positive_class import positive_class
 from pathology_scaat.training.references import (
-    layers_to_fuse,
+    layers_of_maps,
     map_stride_px,
     measure_maps,
     method_by,
@@ -221,7 +221,7 @@ def import_model(
         )
     else:
         side = config.patch_size_px
-        layers = layers_to_fuse(model, side, torch.device("cpu"))
+        layers = layers_of_maps(model, side, torch.device("cpu"))
         config = config.model_copy(update={"reference_settings": ReferenceSettings(
             method=method_by(layers), output=output, stride_px=map_stride_px(side), n_patches=0,
             source="reference patches",

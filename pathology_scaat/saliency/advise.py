@@ -23,6 +23,7 @@ from pathology_scaat.saliency.cam import find_cam_layer
 from pathology_scaat.scaat.gradients import (
     activation_gradient,
     class_activation_map,
+    prefix_tokens,
     spatial_activation,
 )
 from pathology_scaat.scaat.target import Output, target_score
@@ -106,7 +107,8 @@ def advise_map(
     kept, gradient, logits = activation_gradient(
         model, images, lambda logits: target_score(logits, classes, output), chosen
     )
-    prefix = int(getattr(model, "num_prefix_tokens", 1))
+    stated = prefix_tokens(model)
+    prefix = 1 if stated is None else stated
     activation = spatial_activation(kept, prefix)
     slope = spatial_activation(gradient, prefix)
     if activation is None or slope is None:

@@ -29,6 +29,11 @@ for _name, _function, _summary in (
         "cam:fused_cam_map",
         "Grad-CAM of the last spatial layer times LayerCAM of finer ones; CNNs",
     ),
+    (
+        "token-cam",
+        "cam:token_cam_map",
+        "Grad-CAM of the last block times LayerCAM of the upper half of blocks; ViTs",
+    ),
     ("advise", "advise:advise_map", "Grad-CAM over units weighed by relevance (reconstruction)"),
     ("lrp", "lrp:lrp_map", "layer-wise relevance propagation; CNNs and ViTs"),
     ("attn-lrp", "lrp:attn_lrp_map", "attention-aware relevance propagation; ViTs"),
@@ -45,7 +50,9 @@ for _name, _function, _summary in (
 ):
     ATTRIBUTIONS.register(_name, _HERE + _function, _summary)
 
-CUT_AT_ZERO = frozenset({"grad-cam", "grad-cam++", "fused-cam", "advise", "attention-rollout"})
+CUT_AT_ZERO = frozenset(
+    {"grad-cam", "grad-cam++", "fused-cam", "token-cam", "advise", "attention-rollout"}
+)
 SIGNED = frozenset(e.name for e in ATTRIBUTIONS.built_in) - CUT_AT_ZERO
 """Methods whose map of a negated score is the same: the size of something that changes sign.
 
@@ -58,12 +65,13 @@ OPTIONS_OF = {"n_masks": ("rise",), "square_px": ("rise", "occlusion")}
 
 AUTO = "auto"
 """Instead of a method: the one that the model's own reference maps were made by, which is
-``fused-cam`` for convolutional networks trained since that is so, else ``gradient``."""
+``fused-cam`` for convolutional networks and ``token-cam`` for transformers trained since that is
+so, else ``gradient``."""
 
 LOOKS_INSIDE = frozenset(
     {
-        "grad-cam", "grad-cam++", "fused-cam", "advise", "lrp", "attn-lrp", "attention-rollout",
-        "token-gradient-x-input",
+        "grad-cam", "grad-cam++", "fused-cam", "token-cam", "advise", "lrp", "attn-lrp",
+        "attention-rollout", "token-gradient-x-input",
     }
 )  # fmt: skip
 """Methods that need the outputs of single layers: a compiled network does not give them."""

@@ -12,10 +12,12 @@ from pathology_scaat.scaat.fused_cam import fused_cam, fused_layers
 from pathology_scaat.scaat.gradients import (
     activation_gradient,
     class_activation_map,
+    prefix_tokens,
     see_outputs,
     spatial_activation,
 )
 from pathology_scaat.scaat.target import Output, target_score
+from pathology_scaat.scaat.token_cam import TokenBlocks, token_blocks, token_cam
 
 if TYPE_CHECKING:
     from pathology_scaat.saliency.attribution import AttributionOptions
@@ -85,7 +87,8 @@ def grad_cam(
     kept, gradient, logits = activation_gradient(
         model, images, lambda logits: target_score(logits, target, output), chosen
     )
-    prefix = int(getattr(model, "num_prefix_tokens", 1))
+    stated = prefix_tokens(model)
+    prefix = 1 if stated is None else stated
     activation, slope = spatial_activation(kept, prefix), spatial_activation(gradient, prefix)
     if activation is None or slope is None:
         raise UsageError("grad-cam", "the layer has no spatial output", "name another layer")
@@ -126,3 +129,28 @@ def known_layers(model: nn.Module, images: Tensor) -> list[nn.Module]:
     if kept is None or kept[0] != size:
         kept = _LAYERS[model] = (size, fused_layers(model, size, images.device))
     return kept[1]
+
+
+def token_cam_map(
+    model: nn.Module, images: Tensor, classes: Tensor, output: Output, options: AttributionOptions
+) -> tuple[Tensor, Tensor]:
+    """Grad-CAM of the last block and LayerCAM of the upper half of blocks: their geometric mean.
+
+    Returns the map, (N, H, W) float32, not negative, and the logits, (N, K).
+
+    Raises
+    ------
+    UsageError
+        If the network has no blocks of attention over one grid of tokens.
+    """
+    size = tuple(images.shape[1:])
+    kept = _BLOCKS.get(model)
+    if kept is None or kept[0] != size:
+        kept = _BLOCKS[model] = (size, token_blocks(model, size, images.device))
+    maps, logits = token_cam(
+        model, images, lambda logits: target_score(logits, classes, output), kept[1]
+    )
+    return maps, logits.float()
+
+
+_BLOCKS: WeakKeyDictionary[nn.Module, tuple[tuple[int, ...], TokenBlocks]] = WeakKeyDictionary()

@@ -23,7 +23,7 @@ _MEANINGS = (
         "how strongly a pixel moves the model's score of {}",
     ),
     (
-        ("fused-cam", "grad-cam", "grad-cam++", "advise"),
+        ("fused-cam", "token-cam", "grad-cam", "grad-cam++", "advise"),
         "where in the patch the model's score of {} comes from, by the activation of its layers",
     ),
     (("lrp", "attn-lrp"), "what share of the model's score of {} a pixel is given"),

@@ -28,7 +28,7 @@ class ExplainConfig(BaseModel):
     method: Annotated[str, AfterValidator(check_method)] = Field(
         default=AUTO,
         description="Attribution method; auto: as the model's reference maps were made, which is "
-        "fused-cam where the network allows it, else gradient.",
+        "fused-cam or token-cam where the network allows it, else gradient.",
         json_schema_extra={"enum": [AUTO, *ATTRIBUTIONS.names]},
     )
     target: str | None = Field(

@@ -57,7 +57,7 @@ class _Seen:
     """Share of the output's absolute values that is of negative ones, 0 to 1."""
 
 
-def _noise(size: Sequence[int], device: torch.device) -> Tensor:
+def noise_image(size: Sequence[int], device: torch.device) -> Tensor:
     """One image (1, C, H, W) of the same noise in 0..1 each time."""
     generator = torch.Generator().manual_seed(0)
     return torch.rand((1, *size), generator=generator).to(device)
@@ -106,7 +106,7 @@ def fused_layers(model: nn.Module, size: Sequence[int], device: torch.device) ->
         If fewer than two resolutions are found: in transformers of one grid, in networks that
         cannot be looked into.
     """
-    seen = _spatial_outputs(model, _noise(size, device))
+    seen = _spatial_outputs(model, noise_image(size, device))
     containers = {n for n, m in model.named_modules() if type(m) is nn.Sequential}
     ends_in = {each.name: each.octave for each in seen if each.name not in containers}
 
@@ -134,6 +134,17 @@ def fused_layers(model: nn.Module, size: Sequence[int], device: torch.device) ->
     return chosen
 
 
+def geometric_mean(maps: Sequence[Tensor]) -> Tensor:
+    """Of maps (N, H, W), not negative; each has :data:`FLOOR` of its own mean added before.
+
+    Zero of an image that one of the maps is zero everywhere of.
+    """
+    total = torch.zeros_like(maps[0])
+    for one in maps:
+        total += (one + FLOOR * one.mean(dim=(1, 2), keepdim=True)).log()
+    return (total / len(maps)).exp()
+
+
 def fused_cam(
     forward: Forward, images: Tensor, score: Score, layers: Sequence[nn.Module]
 ) -> tuple[Tensor, Tensor]:
@@ -158,13 +169,11 @@ def fused_cam(
     """
     found = slopes_at(forward, images, score, layers)
     height, width = images.shape[-2:]
-    total = torch.zeros((len(images), height, width), device=images.device)
+    maps = []
     for number, (kept, gradient) in enumerate(found.layers):
         activation, slope = spatial_activation(kept, 0), spatial_activation(gradient, 0)
         if activation is None or slope is None:  # by fused_layers both are maps
             continue
         make = layer_class_activation if number else class_activation_map
-        one = make(activation, slope, (height, width))
-        one += FLOOR * one.mean(dim=(1, 2), keepdim=True)
-        total += one.log()  # -inf of an image that is zero everywhere: so is the product
-    return (total / len(layers)).exp(), found.logits
+        maps.append(make(activation, slope, (height, width)))
+    return geometric_mean(maps), found.logits

@@ -165,6 +165,12 @@ def see_outputs(
             handle.remove()
 
 
+def prefix_tokens(model: nn.Module) -> int | None:
+    """Tokens that stand before those of the grid, as a transformer in the model states them."""
+    stated = (getattr(module, "num_prefix_tokens", None) for module in model.modules())
+    return next((count for count in stated if isinstance(count, int)), None)
+
+
 def spatial_activation(activation: Tensor, prefix_tokens: int) -> Tensor | None:
     """(N, C, h, w) of a CNN's feature map or a transformer's tokens; None where it is neither.
 

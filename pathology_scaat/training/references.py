@@ -16,10 +16,9 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from pathology_scaat.errors import UsageError
 from pathology_scaat.scaat.evidence import patch_evidence
-from pathology_scaat.scaat.fused_cam import fused_cam, fused_layers
 from pathology_scaat.scaat.gradients import input_gradient
+from pathology_scaat.scaat.map_layers import MapLayers, map_layers
 from pathology_scaat.scaat.target import Output, evaluating, target_score
 from pathology_scaat.training.bundle_config import MapReference, ReferenceSettings
 from pathology_scaat.training.data import PatchTable
@@ -161,27 +160,18 @@ def map_stride_px(patch_size_px: int) -> int:
     return STRIDE_PX if patch_size_px % STRIDE_PX == 0 else 1
 
 
-def layers_to_fuse(model: nn.Module, side_px: int, device: torch.device) -> list[nn.Module]:
-    """Layers whose class activation makes this network's maps; empty where the gradient does.
-
-    Which of the two it is was decided by ``benchmarks/evidence/attribution_located.py``: fused
-    class activation finds the tumour inside patches of real tissue, where the gradient does not.
-    A network without layers of several resolutions (a vision transformer), and one that cannot be
-    looked into (TorchScript), has the gradient's.
-    """
-    try:
-        return fused_layers(model, (3, side_px, side_px), device)
-    except UsageError:
-        return []
+def layers_of_maps(model: nn.Module, side_px: int, device: torch.device) -> MapLayers | None:
+    """:func:`~pathology_scaat.scaat.map_layers.map_layers` of a network of square patches."""
+    return map_layers(model, (3, side_px, side_px), device)
 
 
-def method_by(layers: Sequence[nn.Module]) -> str:
+def method_by(layers: MapLayers | None) -> str:
     """The attribution method of maps that such layers make, or that the gradient makes."""
-    return "fused-cam" if layers else "gradient"
+    return layers.method if layers else "gradient"
 
 
 def _maps_of_classes(
-    model: nn.Module, images: Tensor, n_classes: int, output: Output, layers: Sequence[nn.Module]
+    model: nn.Module, images: Tensor, n_classes: int, output: Output, layers: MapLayers | None
 ) -> tuple[list[Tensor], Tensor]:
     """A map (n, P, P) of each class, as explaining makes it, and the logits (n, K)."""
     maps: list[Tensor] = []
@@ -194,7 +184,7 @@ def _maps_of_classes(
             return target_score(logits, classes, output)
 
         if layers:
-            found, logits = fused_cam(model, images, score, layers)
+            found, logits = layers.maps(model, images, score)
         elif k and n_classes == 2 and output == "margin":
             found = maps[0]  # the two margins differ in sign alone
         else:
@@ -230,7 +220,7 @@ def measure_maps(
     maps: list[list[NDArray[np.float32]]] = [[] for _ in class_names]
     probability: list[NDArray[np.float32]] = []
     with evaluating(model):
-        layers = layers_to_fuse(model, side, device)
+        layers = layers_of_maps(model, side, device)
         for start in range(0, len(shown), BATCH):
             images = _images(shown, start, device)
             found, logits = _maps_of_classes(model, images, len(class_names), output, layers)

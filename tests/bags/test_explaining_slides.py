@@ -59,7 +59,7 @@ def test_two_passes_give_the_gradient_of_the_slide(pooling: str, n_classes: int)
     assert np.allclose(contribution.sum(axis=0), logits.detach().numpy()[0], atol=1e-5)
 
 
-FOR_TRANSFORMERS = {"attn-lrp", "token-gradient-x-input", "attention-rollout"}
+FOR_TRANSFORMERS = {"attn-lrp", "token-gradient-x-input", "attention-rollout", "token-cam"}
 """Methods that refuse a convolutional network by name; a test of theirs has a transformer."""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -123,23 +124,37 @@ def test_encoders_lie_in_memory_as_convolutions_like_it_in_training_and_where_bu
     assert np.allclose(*logits, atol=1e-2)  # rounding alone
 
 
-@pytest.mark.parametrize("given", [True, False])
+CONVOLUTIONS = ("scaat-small", {"widths": (8, 16, 16)})  # positions of 4 and of 8 px
+TOKENS = (
+    "vit_tiny_patch16_224", {"patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 2}
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("network_and_options", "given", "method"),
+    [
+        (CONVOLUTIONS, True, "fused-cam"),
+        (CONVOLUTIONS, False, "gradient"),
+        (TOKENS, True, "gradient"),  # class activation of tokens was not measured there
+    ],
+)
 def test_maps_of_given_weights_are_class_activation_and_others_the_gradients(
-    bag_slides: tuple[TrainingSlide, ...], quick_bags: TrainConfig, tmp_path: Path, given: bool
-) -> None:
-    options = {"widths": (8, 16, 16)}  # positions of 4 and of 8 px
+    bag_slides: tuple[TrainingSlide, ...], quick_bags: TrainConfig, tmp_path: Path,
+    network_and_options: tuple[str, dict[str, Any]], given: bool, method: str,
+) -> None:  # fmt: skip
+    name, options = network_and_options
     torch.manual_seed(5)
-    network = create_backbone("scaat-small", 2, 32, options)
+    network = create_backbone(name, 2, 32, options)
     save_file(network.state_dict(), tmp_path / "w.safetensors")
     config = quick_bags.model_copy(
         update={
-            "trainable": "head", "method": "plain", "epochs": 2, "backbone_options": options,
+            "trainable": "head", "method": "plain", "epochs": 2, "backbone": name,
+            "backbone_options": options,
             "backbone_weights": tmp_path / "w.safetensors" if given else None,
         }
     )  # fmt: skip
     made = train_on_slides(bag_slides, tmp_path / "model", config, device="cpu")
     model_config = read_bundle_config(made.bundle_path)
-    method = "fused-cam" if given else "gradient"
     assert model_config.reference_settings is not None
     assert model_config.reference_settings.method == method
     slide = next(s for s in bag_slides if s.split == "val")

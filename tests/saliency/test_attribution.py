@@ -79,7 +79,7 @@ def test_smoothgrad_without_noise_is_the_gradient(
 # needs layers of several resolutions of a network that has them in test_fused_cam.py
 NEED_A_GRID = {
     "attn-lrp", "gradient-grid", "gradient-blurred", "token-gradient-x-input", "attention-rollout",
-    "fused-cam",
+    "fused-cam", "token-cam",
 }  # fmt: skip
 
 

@@ -21,14 +21,16 @@ from pathology_scaat.saliency import ExplainConfig, SaliencyStore
 from pathology_scaat.saliency.attribution import attribution
 from pathology_scaat.saliency.explanation import chosen_method
 from pathology_scaat.training.backbones import Classifier, create_backbone
-from pathology_scaat.training.bundle import load_bundle
+from pathology_scaat.training.bundle import load_bundle, save_bundle
 from pathology_scaat.training.bundle_config import BundleConfig, ReferenceSettings
 from pathology_scaat.training.bundle_reading import read_bundle_config
 from pathology_scaat.training.data import PatchTable
 from pathology_scaat.training.references import measure_maps
 
+SMALL_VIT = {"patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 2}
 HERE = EngineConfig(workers=0)
 FUSED = ReferenceSettings(method="fused-cam", stride_px=4, n_patches=8)
+TOKENS = ReferenceSettings(method="token-cam", stride_px=4, n_patches=8)
 GRADIENT = ReferenceSettings(stride_px=4, n_patches=8)
 
 
@@ -84,14 +86,39 @@ def references(network: str, options: dict[str, Any], folder: RunFolder) -> Refe
     return found.settings
 
 
-def test_a_convolutional_network_records_fused_maps_and_a_transformer_the_gradients(
+def test_a_network_records_class_activation_of_its_layers_or_of_its_tokens(
     run_folder: RunFolder,
 ) -> None:
     run_folder.add_slide("s")
     assert references("scaat-small", {}, run_folder).method == "fused-cam"
     assert references("resnet18", {}, run_folder).method == "fused-cam"
-    small = {"patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 2}
-    assert references("vit_tiny_patch16_224", small, run_folder).method == "gradient"
+    assert references("vit_tiny_patch16_224", SMALL_VIT, run_folder).method == "token-cam"
+
+
+@pytest.mark.parametrize(
+    ("recorded", "method"), [(TOKENS, "token-cam"), (GRADIENT, "gradient"), (None, "gradient")]
+)
+def test_a_transformer_is_explained_as_recorded_and_those_of_before_keep_the_gradient(
+    run_folder: RunFolder, recorded: ReferenceSettings | None, method: str
+) -> None:
+    torch.manual_seed(0)
+    body = create_backbone("vit_tiny_patch16_224", 2, run_folder.patch_px, SMALL_VIT)
+    config = read_bundle_config(run_folder.model).model_copy(
+        update={
+            "backbone": "vit_tiny_patch16_224", "backbone_options": SMALL_VIT,
+            "reference_settings": recorded,
+        }
+    )  # fmt: skip
+    model = Classifier(body, config.mean, config.std)
+    save_bundle(run_folder.model, model, config, wsinfer=False)
+    run_folder.add_slide("s")
+    store = stored(run_folder)
+    assert store.meta.method == method
+    pixels = PatchStore(run_folder.out / "patches/s.zarr").read(slice(None))
+    images = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255
+    wanted = attribution(load_bundle(run_folder.model).model, images, 1, method)
+    wanted = torch.nn.functional.avg_pool2d(wanted[:, None], 4)[:, 0]
+    np.testing.assert_allclose(store.read_saliency(slice(None)), wanted, rtol=0.01, atol=1e-4)
 
 
 def test_the_trust_card_measures_the_maps_that_the_run_shows(run_folder: RunFolder) -> None:

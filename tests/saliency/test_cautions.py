@@ -66,7 +66,7 @@ def test_nothing_is_said_of_methods_that_were_not_measured() -> None:
     told = {name for name in ATTRIBUTIONS.names if map_caution("imported", name)}
     assert told == MISSED
     assert not map_caution("imported", "another-package's")
-    unmeasured = {"attn-lrp", "token-gradient-x-input", "attention-rollout"}
+    unmeasured = {"attn-lrp", "token-gradient-x-input", "attention-rollout", "token-cam"}
     assert set(ATTRIBUTIONS.names) - told >= {
         "fused-cam",
         "grad-cam",

@@ -233,7 +233,8 @@ def test_pixels_that_are_compared_before_the_first_layer_are_refused() -> None:
 @pytest.mark.parametrize(
     ("method", "message"),
     [("attn-lrp", "no attention"), ("attention-rollout", "no attention"),
-     ("token-gradient-x-input", "no patch embedding"), ("gradient-grid", "grid of its own")],
+     ("token-gradient-x-input", "no patch embedding"), ("gradient-grid", "grid of its own"),
+     ("token-cam", "no blocks of attention")],
 )  # fmt: skip
 def test_methods_for_transformers_refuse_a_cnn(
     method: str, message: str, small_cnn: nn.Module, rgb_batch: Tensor

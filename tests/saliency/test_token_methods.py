@@ -45,6 +45,20 @@ def test_every_method_takes_a_transformer(method: str) -> None:
     assert model.training
 
 
+@pytest.mark.parametrize("method", ["grad-cam", "grad-cam++", "advise"])
+@pytest.mark.parametrize("options", [{"reg_tokens": 8}, {"class_token": False, "reg_tokens": 4}])
+def test_registers_of_a_wrapped_network_are_left_out(
+    method: str, options: dict[str, object]
+) -> None:
+    """25 and 20 tokens: of the first all would make a square."""
+    if "class_token" in options:
+        options = {**options, "global_pool": "avg"}
+    body, images = tiny_vit(**options).eval(), torch.rand(2, 3, 16, 16)
+    expected = attribution(body, images, 1, method)
+    wrapped = nn.Sequential(body).eval()
+    torch.testing.assert_close(attribution(wrapped, images, 1, method), expected)
+
+
 @pytest.mark.parametrize("method", ["gradient-grid", "token-gradient-x-input", "attention-rollout"])
 def test_a_token_is_of_one_value(method: str) -> None:
     maps = cells(attribution(tiny_vit(), torch.rand(2, 3, 16, 16), 1, method))

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
-from pathology_scaat.scaat.fused_cam import fused_cam
 from pathology_scaat.scaat.gradients import input_gradient
+from pathology_scaat.scaat.map_layers import MapLayers
 from pathology_scaat.scaat.target import evaluating
 from pathology_scaat.training.augment import to_float
 from pathology_scaat.training.bags.data import BagTable
@@ -27,7 +27,7 @@ from pathology_scaat.training.references import (
     MOST_MAPS,
     References,
     features_of,
-    layers_to_fuse,
+    layers_of_maps,
     map_stride_px,
     method_by,
     spread,
@@ -36,6 +36,8 @@ from pathology_scaat.training.references import (
 
 OUTPUT = "margin"
 MOST_SLIDES = 64
+MEASURED = ("fused-cam",)
+"""What finds tumour in models for bags: asked of convolutional encoders alone."""
 TableFeatures = tuple[PatchTable, NDArray[np.float32]]
 """Patches and their features, (N, F)."""
 
@@ -80,7 +82,9 @@ def measure_bag_references(
     chance: list[NDArray[np.float64]] = []
     labels: list[NDArray[np.int64]] = []
     with evaluating(model):
-        layers = layers_to_fuse(model.encoder, side, device) if given_weights else []
+        layers = layers_of_maps(model.encoder, side, device) if given_weights else None
+        if layers and layers.method not in MEASURED:
+            layers = None
         for bag in bags.tolist():
             features = _features(model, shown, bag, device)
             with torch.no_grad():
@@ -151,7 +155,7 @@ def _maps(
     slope: Tensor,
     stride: int,
     device: torch.device,
-    layers: Sequence[nn.Module],
+    layers: MapLayers | None,
 ) -> NDArray[np.float32]:
     """Size of the gradient by the pixels, or class activation of the layers, (n, h, h)."""
     sloped = SlopedEncoder(model.encoder)
@@ -165,7 +169,7 @@ def _maps(
         images = _images(table, index[mine], device)
         sloped.slope = slope[mine]
         if layers:
-            found, _ = fused_cam(sloped, images, score, layers)
+            found, _ = layers.maps(sloped, images, score)
         else:
             found = input_gradient(sloped, images, score)[0].abs().sum(dim=1)
         parts.append(F.avg_pool2d(found[:, None], stride)[:, 0])
