@@ -30,7 +30,6 @@ from pathology_scaat.export.raster.thumbnail import blank, frame_thumbnail
 from pathology_scaat.export.slide_findings import SlideFindings
 from pathology_scaat.export.tiles import TileTable, tile_table
 from pathology_scaat.geometry import SizePx
-from pathology_scaat.saliency.cautions import map_caution
 from pathology_scaat.slides import open_slide
 from pathology_scaat.slides.base import RgbImage, Slide
 from pathology_scaat.slides.spacing import distortion_warning, given_by
@@ -159,7 +158,7 @@ class Context:
             "method": meta.method,
             **self.words.metadata(),
         }
-        if caution := map_caution(facts.began, meta.method):
+        if caution := facts.map_caution(meta.method):
             found["caution"] = caution
         if given := given_by(meta.slide.mpp_source):
             found["sizes by"] = (

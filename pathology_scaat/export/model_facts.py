@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from pathology_scaat.saliency.cautions import map_caution
 from pathology_scaat.stitching.schema import SlideMapMeta
 from pathology_scaat.training.bags.patch_meaning import least_said
 from pathology_scaat.training.bundle_config import (
@@ -64,6 +65,8 @@ class ModelFacts:
         slide would be given if all its patches contributed as this one does.
     began : str
         What the network was before its training, where that was not random.
+    backbone : str
+        Name of the network; empty where it is not recorded.
     """
 
     fingerprint: str
@@ -78,6 +81,7 @@ class ModelFacts:
     data_years: DataYears | None = None
     of_slides: bool = False
     began: str = ""
+    backbone: str = ""
 
     @classmethod
     def of(cls, meta: SlideMapMeta) -> ModelFacts:
@@ -106,9 +110,14 @@ class ModelFacts:
                 DataYears.model_validate(years) if years else None,
                 value.get("of_slides") is True,
                 str(value.get("began", "")),
+                str(value.get("backbone", "")),
             )
         except (ValidationError, TypeError, ValueError, AttributeError):
             return cls(fingerprint, None, "unknown", {}, {}, {}, None)
+
+    def map_caution(self, method: str) -> str:
+        """Why a map by a method may lie beside the tumour; empty where nothing is known of that."""
+        return map_caution(self.began, method, self.backbone, self.of_slides)
 
     def least_said(self, n_classes: int) -> float:
         """Probability of a class below which a patch contributes little to it; 0 of patch models.

@@ -110,7 +110,9 @@ def explain(
         refuse_without_pixels(space, {s for i in todo for s in (i, *cases.get(i, ()))})
     listener = logged(reporter, out, "explain")
     method = chosen_method(settings.method, model_config)
-    caution = map_caution(model_config.began, method)
+    caution = map_caution(
+        model_config.began, method, model_config.backbone, model_config.bag is not None
+    )
     notes = [f"{caution}."] if caution else []
     if settings.compile and method in LOOKS_INSIDE:
         notes.append(

@@ -8,13 +8,19 @@ MISSED = frozenset(
         "integrated-gradients", "lrp", "occlusion", "rise",
     }
 )  # fmt: skip
-"""Methods whose maps of the pretrained network that was measured lay on the tumour of a real slide
-as by chance or less (``benchmarks/evidence/attribution_located.py``).
+"""Methods whose maps of the networks that were measured lay on the tumour of a real slide as by
+chance, little more or less (``benchmarks/evidence/attribution_located.py``).
 
-Those by fused-cam, grad-cam, grad-cam++ and advise lay on it. Of methods that did not take that
-network, and of other packages', nothing is known.
+Of methods that did not take those networks, and of other packages', nothing is known.
 """
 
+_CONVOLUTIONAL = (("scaat-small", "efficientnet_lite0"), "scaat-small and EfficientNet-Lite0")
+FOUND: dict[str, tuple[tuple[str, ...], str]] = {
+    **dict.fromkeys(("fused-cam", "grad-cam", "grad-cam++", "advise"), _CONVOLUTIONAL),
+    "token-cam": ((), "a small transformer without pretraining"),
+}
+"""Methods whose maps lay on the tumour of real tissue: of which networks that was measured (how
+their names end), in words."""
 
 _MEANINGS = (
     (
@@ -48,7 +54,7 @@ def meaning_of(method: str, class_name: str) -> str:
     return f"what '{method}' says of {class_name}"
 
 
-def map_caution(began: str, method: str) -> str:
+def map_caution(began: str, method: str, backbone: str = "", of_slides: bool = False) -> str:
     """Why a map may lie beside what the model looks at; empty where nothing is known against it.
 
     Parameters
@@ -58,18 +64,37 @@ def map_caution(began: str, method: str) -> str:
         (:attr:`~pathology_scaat.training.bundle_config.BundleConfig.began`).
     method : str
         Attribution method of the map.
+    backbone : str
+        Name of the network; empty where it is not recorded.
+    of_slides : bool
+        Whether the model learnt from labels of slides. Of such models that began at random, the
+        gradient's maps are better than class activation (painted slides), and where they lie in
+        real tissue was not measured.
 
     Examples
     --------
-    >>> map_caution("", "gradient")
+    >>> map_caution("", "fused-cam", "scaat-small")
     ''
     >>> map_caution("its training began with the weights of another one", "grad-cam")
     ''
+    >>> map_caution("", "fused-cam", "resnet50")[:60]
+    "Where inside a patch maps by 'fused-cam' lie was measured of"
     """
-    if not began or method not in MISSED:
-        return ""
-    return (
-        f"Inside a patch, maps by '{method}' may miss the tumour ({began}): of the one pretrained "
-        "network that was measured they lay on the tumour of a real slide hardly more than chance "
-        "does, or less; those by fused-cam, grad-cam and advise lay on it (--method)"
-    )
+    if method in MISSED and (began or not of_slides):
+        because = f" ({began})" if began else ""
+        networks = "one pretrained network" if began else "a small network"
+        more = "hardly" if began else "little"
+        return (
+            f"Inside a patch, maps by '{method}' may miss the tumour{because}: of {networks} that "
+            f"was measured they lay on the tumour of a real slide {more} more than chance does, or "
+            "less; those by fused-cam, grad-cam and advise lay on it (--method; of transformers "
+            "token-cam)"
+        )
+    known, words = FOUND.get(method, ((), ""))
+    if words and backbone and not backbone.endswith(known):
+        ask = "" if of_slides else ": 'scaat evaluate' measures it of this model"
+        return (
+            f"Where inside a patch maps by '{method}' lie was measured of {words}, not of "
+            f"'{backbone}'{ask}"
+        )
+    return ""

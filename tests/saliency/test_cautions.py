@@ -48,7 +48,12 @@ def exported(folder: RunFolder, method: str) -> tuple[list[str], list[dict[str, 
 
 @pytest.mark.parametrize(
     ("notes", "method", "is_told"),
-    [((GIVEN,), "gradient", True), ((GIVEN,), "grad-cam", False), ((), "gradient", False)],
+    [
+        ((GIVEN,), "gradient", True),
+        ((GIVEN,), "grad-cam", False),
+        ((), "gradient", True),
+        ((), "grad-cam", False),
+    ],
 )
 def test_told_where_it_is_explained_and_on_every_region(
     run_folder: RunFolder, notes: tuple[str, ...], method: str, is_told: bool
@@ -93,3 +98,18 @@ def test_every_method_says_what_its_maps_are() -> None:
     for name in ATTRIBUTIONS.names:
         assert "Tumor" in meaning_of(name, "Tumor")
         assert not meaning_of(name, "Tumor").startswith("what '")
+
+
+def test_class_activation_of_networks_that_were_not_measured_is_told() -> None:
+    for method in ("fused-cam", "grad-cam", "grad-cam++", "advise"):
+        assert not map_caution("", method, "scaat-small")
+        assert not map_caution("imported", method, "tf_efficientnet_lite0")
+        assert "not of 'resnet50': 'scaat evaluate'" in map_caution("", method, "resnet50")
+    assert "small transformer" in map_caution("", "token-cam", "vit_small_patch16_224")
+
+
+def test_of_bags_that_began_at_random_the_gradient_is_the_better_one() -> None:
+    assert not map_caution("", "gradient", "scaat-small", of_slides=True)
+    assert map_caution("imported", "gradient", "scaat-small", of_slides=True)
+    # slides, not patches, judge such a model: no command measures where its maps lie in a patch
+    assert "evaluate" not in map_caution("imported", "fused-cam", "resnet50", of_slides=True)

@@ -33,7 +33,7 @@ from pathology_scaat.export.raster.colour_scale import (
     saliency_scale,
 )
 from pathology_scaat.export.raster.examined import Examined, enlarged, examine, hatched, paled
-from pathology_scaat.saliency.cautions import map_caution, meaning_of
+from pathology_scaat.saliency.cautions import meaning_of
 from pathology_scaat.saliency.schema import UNLIKE_SLIDE_SHARE
 from pathology_scaat.slides.base import RgbImage
 from pathology_scaat.slides.spacing import distortion_warning, given_by
@@ -254,7 +254,7 @@ class MapPictures:
         slide = self.slide_map.meta.slide
         given = given_by(slide.mpp_source)
         sizes = f" Sizes by {slide.mpp:.4g} µm/px of {given[0]}, not of the file." if given else ""
-        caution = map_caution(facts.began, self.slide_map.meta.method)
+        caution = facts.map_caution(self.slide_map.meta.method)
         return [
             f"Model {facts.fingerprint[:12]}, {facts.slides}. Age of its data: {facts.age}. "
             f"{quality}.",
