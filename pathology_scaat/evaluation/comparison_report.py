@@ -11,7 +11,7 @@ from pathology_scaat.artifacts.checksums import write_sums
 from pathology_scaat.artifacts.output_names import COMPARISON_SUMS
 from pathology_scaat.evaluation.comparison import Comparison
 from pathology_scaat.metrics.functional.statistics import MIN_PATIENTS, MIN_SEEDS, Interval
-from pathology_scaat.system.markdown import without_tags
+from pathology_scaat.system.markdown import cell, without_tags
 from pathology_scaat.system.rounding import decimals
 from pathology_scaat.training.bundle_quality import NOTHING_LEARNT, OF_PAINTED_SLIDES
 
@@ -56,7 +56,7 @@ def _value_table(c: Comparison, measures: Sequence[str], subset: str = "all") ->
             if row.improves is None and row.shift == 1:
                 mark = " △"
             fields.append(f"{decimals(row.value.value)}{mark}")
-        lines.append(f"| {arm.arm} | " + " | ".join(fields) + " |")
+        lines.append(f"| {cell(arm.arm)} | " + " | ".join(fields) + " |")
     return lines
 
 
@@ -94,7 +94,7 @@ def comparison_markdown(comparison: Comparison) -> str:
         _intervals_in_words(c),
         "",
         *([c.label_note, ""] if c.label_note else []),
-        f"| arm | seeds | AUC | AUC − {c.baseline} | gain in `{c.primary}` | p | verdict |",
+        f"| arm | seeds | AUC | AUC − {cell(c.baseline)} | gain in `{c.primary}` | p | verdict |",
         "|---|---|---|---|---|---|---|",
     ]
     for arm in c.arms:
@@ -102,7 +102,7 @@ def comparison_markdown(comparison: Comparison) -> str:
         gain = _number(row.gain, signed=True) if row else ""
         p = _p_value(row.p_holm) if row and row.p_holm is not None else ""
         lines.append(
-            f"| {arm.arm} | {arm.n_seeds} | {_number(arm.auc)} | "
+            f"| {cell(arm.arm)} | {arm.n_seeds} | {_number(arm.auc)} | "
             f"{_number(arm.auc_difference, signed=True)} | {gain} | {p} | {arm.verdict} |"
         )
     lines += _value_table(c, measured)

@@ -25,7 +25,7 @@ from pathology_scaat.metrics.functional.statistics import (
     within,
 )
 from pathology_scaat.saliency.attributions import SIGNED
-from pathology_scaat.system.markdown import without_tags
+from pathology_scaat.system.markdown import cell, without_tags
 from pathology_scaat.system.rounding import decimals
 
 SCHEMA_NAME = "pathology_scaat.trust_card"
@@ -307,7 +307,8 @@ def card_markdown(card: TrustCard) -> str:
     for e in card.entries:
         chance = "" if e.chance is None else decimals(e.chance)
         lines.append(
-            f"| {e.question} | {format_interval(e.interval)} | {chance} | {e.verdict} | {e.words} |"
+            f"| {cell(e.question)} | {format_interval(e.interval)} | {chance} | {e.verdict} "
+            f"| {cell(e.words)} |"
         )
     lines += [
         "",

@@ -1,4 +1,4 @@
-"""Names in Markdown: what a browser would take for HTML stays text."""
+"""Names in Markdown: what would be taken for HTML, or for the end of a cell, stays text."""
 
 from __future__ import annotations
 
@@ -16,3 +16,14 @@ def without_tags(text: str) -> str:
     'predicted \\<none>, p <0.05, grade \\<b>3\\</b>'
     """
     return _TAG.sub(r"\\<", text)
+
+
+def cell(text: str) -> str:
+    r"""A value in a Markdown table; of several lines one is made.
+
+    Examples
+    --------
+    >>> cell("grade 1|2")
+    'grade 1\\|2'
+    """
+    return " ".join(text.replace("|", "\\|").split("\n"))

@@ -7,6 +7,7 @@ import numpy as np
 from pathology_scaat.evaluation.performance.predictions import Prediction
 from pathology_scaat.evaluation.performance.report import measure_performance
 from pathology_scaat.evaluation.performance.report_files import markdown
+from pathology_scaat.evaluation.trust_card import TrustCard, TrustEntry, card_markdown
 
 NAMES = ("<none>", "grade <b>3</b>")
 
@@ -31,3 +32,16 @@ def test_names_of_classes_are_no_html() -> None:
     ) in text
     assert "| truth | predicted \\<none> | predicted grade \\<b>3\\</b> |" in text
     assert "<none>" not in text.replace("\\<", "")
+
+
+def test_a_bar_in_a_class_name_ends_no_cell_of_a_trust_card() -> None:
+    entry = TrustEntry(
+        "Where is grade 1|2?", "pixel_ap", None, None, "not measured", "of grade 1|2"
+    )
+    card = TrustCard(
+        "a" * 64, "plain", "gradient", "grade 1|2", "d", 4, 2, "patients", True, "yes", 1.0,
+        (entry,), {},
+    )  # fmt: skip
+    (row,) = [line for line in card_markdown(card).splitlines() if "Where is" in line]
+    assert row.replace("\\|", "").count("|") == 6
+    assert row.count("grade 1\\|2") == 2

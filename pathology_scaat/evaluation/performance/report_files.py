@@ -16,9 +16,9 @@ from pathology_scaat.evaluation.performance.levels import Level
 from pathology_scaat.evaluation.performance.measures import ECE_BINS
 from pathology_scaat.evaluation.performance.predictions import PATIENT_RULE
 from pathology_scaat.evaluation.performance.report import Performance
-from pathology_scaat.evaluation.performance.subgroups import cell, few_lines, subgroup_lines
+from pathology_scaat.evaluation.performance.subgroups import few_lines, subgroup_lines
 from pathology_scaat.evaluation.verdicts import count
-from pathology_scaat.system.markdown import without_tags
+from pathology_scaat.system.markdown import cell, without_tags
 from pathology_scaat.system.rounding import significant
 from pathology_scaat.training.bundle_quality import read_first, read_first_marks
 

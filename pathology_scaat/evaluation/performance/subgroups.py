@@ -10,6 +10,7 @@ from typing import Any
 from pathology_scaat.errors import ManifestError
 from pathology_scaat.evaluation.performance.levels import Level, measure_level
 from pathology_scaat.evaluation.performance.predictions import Prediction
+from pathology_scaat.system.markdown import cell
 
 MOST_GROUPS = 20
 NOT_GIVEN = "(not given)"
@@ -160,8 +161,3 @@ def few_lines(parts: Iterable[tuple[str, Level | None]]) -> list[str]:
     """Why folds or groups have no intervals, as lines of Markdown."""
     told = [f"{cell(name)}: {one.no_intervals}" for name, one in parts if one and one.no_intervals]
     return [f"No intervals: {'; '.join(told)}.", ""] if told else []
-
-
-def cell(text: str) -> str:
-    """A value in a Markdown table."""
-    return text.replace("|", "\\|")

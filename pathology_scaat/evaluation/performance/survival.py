@@ -23,9 +23,9 @@ from pathology_scaat.evaluation.performance.report_files import (
     note_lines,
     warning_lines,
 )
-from pathology_scaat.evaluation.performance.subgroups import NOT_COMPARED, cell, patient_groups
+from pathology_scaat.evaluation.performance.subgroups import NOT_COMPARED, patient_groups
 from pathology_scaat.metrics.functional.survival import concordance
-from pathology_scaat.system.markdown import without_tags
+from pathology_scaat.system.markdown import cell, without_tags
 
 SCHEMA_NAME = "pathology_scaat.survival"
 SCHEMA_VERSION = 1
