@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from pathology_scaat.cohort.manifest import Manifest, ManifestRow
 from pathology_scaat.errors import ManifestError, SlideOpenError, SlideReadError
 from pathology_scaat.slides.fingerprint import slide_files, slide_fingerprint
 from pathology_scaat.system.names import shown_names
+from pathology_scaat.system.processes import usable_cores
 
 
 def same_slides(rows: Iterable[ManifestRow]) -> list[tuple[ManifestRow, ...]]:
@@ -26,14 +28,22 @@ def same_slides(rows: Iterable[ManifestRow]) -> list[tuple[ManifestRow, ...]]:
             except OSError:
                 continue  # it fails when it is tiled
             by_size.setdefault(size, []).append(row)
+    to_read = [row for alike in by_size.values() if len(alike) > 1 for row in alike]
     groups: dict[str, list[ManifestRow]] = {}
-    for alike in by_size.values():
-        for row in alike if len(alike) > 1 else ():
-            try:
-                groups.setdefault(slide_fingerprint(Path(str(row.slide_path))), []).append(row)
-            except (SlideOpenError, SlideReadError):
-                continue  # it fails when it is tiled
+    # Threads suffice: disks answer several readers at once, and hashing holds no lock of Python's.
+    with ThreadPoolExecutor(usable_cores()) as pool:
+        for row, fingerprint in zip(to_read, pool.map(_fingerprint, to_read), strict=True):
+            if fingerprint:
+                groups.setdefault(fingerprint, []).append(row)
     return [tuple(group) for group in groups.values() if len(group) > 1]
+
+
+def _fingerprint(row: ManifestRow) -> str:
+    """Of a slide's bytes; empty where it cannot be read: it fails when it is tiled."""
+    try:
+        return slide_fingerprint(Path(str(row.slide_path)))
+    except (SlideOpenError, SlideReadError):
+        return ""
 
 
 def shared_slide_notes(cohort: Manifest) -> tuple[str, ...]:
