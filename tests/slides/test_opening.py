@@ -22,7 +22,7 @@ REFUSED = {
     "jpeg_renamed.svs": "not a slide",
     "rgb16.tiff": "16 bits per channel",
     "orphan.mrxs": "lacks its folder",
-    "directory.svs": "folder without a slide",
+    "directory.svs": "folder that is no slide itself",
     "broken_zattrs.ome.zarr": "metadata is damaged",
     "truncated.png": "not a slide",
 }
