@@ -22,14 +22,14 @@ from functools import partial
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from pathology_scaat.artifacts.atomic import remove_unfinished
 from pathology_scaat.artifacts.leases import release_all
 from pathology_scaat.errors import UsageError
 from pathology_scaat.execution.graph import Beside, OnProgress, Outcome, job_task
 from pathology_scaat.execution.jobs import guarded, listen_to_progress, set_worker_number
+from pathology_scaat.system.closing import Closing
 from pathology_scaat.system.memory import REMEDY
 from pathology_scaat.system.signals import raise_on, unseen_by_children
 from pathology_scaat.system.worker_import import (
@@ -248,7 +248,7 @@ class ProcessExecutor(ThreadPoolExecutor):
             worker.pipe.close()
 
 
-class StartedWorkers:
+class StartedWorkers(Closing):
     """Worker processes that are started, and made ready, before their jobs are known.
 
     Importing torch, loading a model and compiling it takes longer than explaining a slide does
@@ -276,15 +276,8 @@ class StartedWorkers:
         taken, self._executor = self._executor, None
         return taken
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """End the processes, in the middle of what they do, where nobody took them."""
         if (executor := self.take()) is not None:
             executor.close(idle=False)
 
