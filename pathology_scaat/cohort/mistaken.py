@@ -11,7 +11,7 @@ from pathology_scaat.errors import UsageError
 
 MAX_LOOK = 10_000
 """Entries of a folder that are looked at."""
-_CONFIG_BYTES = 4096
+_CONFIG_BYTES = 4 << 20
 
 
 class Kind(StrEnum):
@@ -45,7 +45,7 @@ _BY_ENDING = (
 def _is_bundle(path: Path) -> bool:
     try:
         with (path / "config.json").open("rb") as stream:
-            head = stream.read(_CONFIG_BYTES << 10)
+            head = stream.read(_CONFIG_BYTES)
     except OSError:
         return False
     return b'"pathology_scaat.model"' in head or b'"pathology_scaat.head"' in head

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 from pathology_scaat.artifacts.output_folder import Workspace
@@ -55,7 +56,7 @@ def write_cohort_page(out: Path) -> None:
         card=f"../{CARD}" if (out / CARD).is_file() else None,
         card_of=model,
         card_method=method,
-        slide_methods=method_of_each(out),
+        slide_methods=partial(method_of_each, out),
         differences=disagreement_words(out),
     )
 

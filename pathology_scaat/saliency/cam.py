@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 from weakref import WeakKeyDictionary
 
+import torch
 from torch import Tensor, nn
 
 from pathology_scaat.errors import UsageError
@@ -109,26 +111,31 @@ def fused_cam_map(
     UsageError
         If the network has no layers of two resolutions.
     """
-    layers = known_layers(model, images)
+    layers = _once(_LAYERS, fused_layers, model, images)
     maps, logits = fused_cam(
         model, images, lambda logits: target_score(logits, classes, output), layers
     )
     return maps, logits.float()
 
 
-_LAYERS: WeakKeyDictionary[nn.Module, tuple[tuple[int, ...], list[nn.Module]]] = WeakKeyDictionary()
+Found = TypeVar("Found")
+Kept: TypeAlias = "WeakKeyDictionary[nn.Module, tuple[tuple[int, ...], Found]]"
+_LAYERS: Kept[list[nn.Module]] = WeakKeyDictionary()
+_BLOCKS: Kept[TokenBlocks] = WeakKeyDictionary()
 
 
-def known_layers(model: nn.Module, images: Tensor) -> list[nn.Module]:
-    """:func:`~pathology_scaat.scaat.fused_cam.fused_layers`, looked for once a model and size.
-
-    Of images (N, C, H, W) only the size and the device count.
-    """
+def _once(
+    kept: Kept[Found],
+    find: Callable[[nn.Module, Sequence[int], torch.device], Found],
+    model: nn.Module,
+    images: Tensor,
+) -> Found:
+    """What a model is made of, looked for once a model and size of images (N, C, H, W)."""
     size = tuple(images.shape[1:])
-    kept = _LAYERS.get(model)
-    if kept is None or kept[0] != size:
-        kept = _LAYERS[model] = (size, fused_layers(model, size, images.device))
-    return kept[1]
+    known = kept.get(model)
+    if known is None or known[0] != size:
+        known = kept[model] = (size, find(model, size, images.device))
+    return known[1]
 
 
 def token_cam_map(
@@ -143,14 +150,8 @@ def token_cam_map(
     UsageError
         If the network has no blocks of attention over one grid of tokens.
     """
-    size = tuple(images.shape[1:])
-    kept = _BLOCKS.get(model)
-    if kept is None or kept[0] != size:
-        kept = _BLOCKS[model] = (size, token_blocks(model, size, images.device))
+    blocks = _once(_BLOCKS, token_blocks, model, images)
     maps, logits = token_cam(
-        model, images, lambda logits: target_score(logits, classes, output), kept[1]
+        model, images, lambda logits: target_score(logits, classes, output), blocks
     )
     return maps, logits.float()
-
-
-_BLOCKS: WeakKeyDictionary[nn.Module, tuple[tuple[int, ...], TokenBlocks]] = WeakKeyDictionary()

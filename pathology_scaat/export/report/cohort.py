@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from pathology_scaat.artifacts.checksums import text_problem
@@ -60,7 +60,7 @@ def write_cohort(
     differences: Mapping[str, Difference] | None = None,
     earlier: Mapping[str, str] | None = None,
     slide_notes: Mapping[str, str] | None = None,
-    slide_methods: Mapping[str, str] | None = None,
+    slide_methods: Callable[[], Mapping[str, str]] | None = None,
 ) -> Sequence[Path]:
     """Write what shows a whole cohort, unless it is there: the contact sheet, then the page.
 
@@ -69,7 +69,8 @@ def write_cohort(
     ``card_method``, as far as that is known;
     ``differences`` say where several models differ about a slide, by slide id. ``earlier`` says
     why what is there of a slide is of an earlier run, by slide id; ``slide_notes`` what was noted
-    of a slide before it was exported, ``slide_methods`` by which method its map was made.
+    of a slide before it was exported, ``slide_methods`` tells by which method each map was made,
+    and is asked only where an export did not write that down.
 
     The page comes last and carries the fingerprint of both, so that a run that was killed
     between them makes them again.

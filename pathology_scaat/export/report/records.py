@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -157,16 +157,21 @@ def read_cohort(
     slide_notes: Mapping[str, str] | None = None,
     card_of: str = "",
     card_method: str = "",
-    slide_methods: Mapping[str, str] | None = None,
+    slide_methods: Callable[[], Mapping[str, str]] | None = None,
 ) -> ExportedCohort:
-    """Read the records of a folder of overlays; what is no record is passed over."""
+    """Read the records of a folder of overlays; what is no record is passed over.
+
+    ``slide_methods`` is asked only where a record does not hold the method of its map.
+    """
     overlay_dir = Path(overlay_dir)
     records = (read_sidecar(path) for path in overlay_dir.glob("*.json"))
     found = [record for record in records if record is not None]
     ordered = tuple(sorted(found, key=lambda r: str(r["slide_id"])))
+    known = all(record["map"].get("method") for record in ordered)
+    methods = {} if known or slide_methods is None else slide_methods()
     return ExportedCohort(
         overlay_dir, ordered, tuple(failed), card, differences or {}, earlier or {},
-        slide_notes or {}, card_of, card_method, slide_methods or {},
+        slide_notes or {}, card_of, card_method, methods,
     )  # fmt: skip
 
 
