@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
@@ -40,11 +41,8 @@ def write_cohort_page(out: Path) -> None:
         if row[stage] == "failed"
     ]
     earlier = {slide.slide_id: f"the last run failed in {slide.stage}" for slide in failed}
-    # Tiled, trained, explained or stitched since: what lies there was made of something else.
     for row in status.rows():
-        waiting = [stage for stage in STAGES[1:] if row[stage] == "pending"]
-        if waiting and row["tile"] != "pending":
-            why = f"what it was made of was made anew since; {waiting[0]} it again"
+        if row["tile"] != "pending" and (why := _waits_for(row)):
             earlier.setdefault(row["slide_id"], why)
     earlier |= dict.fromkeys(status.not_in_manifest(), "not in the manifest of the last run")
     model, method = _card_is_of(out)
@@ -59,6 +57,23 @@ def write_cohort_page(out: Path) -> None:
         slide_methods=partial(method_of_each, out),
         differences=disagreement_words(out),
     )
+
+
+def _waits_for(row: Mapping[str, str]) -> str:
+    """Why the slide of this row has pictures of an earlier run; empty where it has not.
+
+    A stage that made something marks all stages after it as pending; one that was interrupted
+    is pending alone.
+    """
+    waiting = [stage for stage in STAGES[1:] if row[stage] == "pending"]
+    if not waiting:
+        return ""
+    begun, anew = f"{waiting[0]} was begun since and did not end", "what it was made of was made"
+    if any(row[stage] == "done" for stage in STAGES[STAGES.index(waiting[0]) :]):
+        return f"{begun}; {waiting[0]} it again"
+    if waiting[0] == STAGES[-1]:
+        return f"{anew} anew since, or {begun}; {waiting[0]} it again"
+    return f"{anew} anew since; {waiting[0]} it again"
 
 
 def renew_cohort_page(out: Path, reporter: Reporter) -> None:

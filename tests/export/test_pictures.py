@@ -186,6 +186,12 @@ def test_pictures_of_an_earlier_map_and_tiles_that_were_not_exported_are_told(
     status.update_many([("s", "stitch", "done", "", {}), ("s", "export", "pending", "", {})])
     write_cohort_page(tmp_path)
     assert "OF AN EARLIER RUN: what it was made of was made anew since" in page.read_text()
+    # Explaining begun again and interrupted marks that stage alone: nothing was made anew.
+    status.update_many([("s", "explain", "pending", "", {}), ("s", "export", "done", "", {})])
+    write_cohort_page(tmp_path)
+    assert "OF AN EARLIER RUN: explain was begun since and did not end; explain it again" in (
+        page.read_text()
+    )
     plain = {"files": {"s.png": {"format": "png"}}, "n_tiles": 0, "n_regions": 0}
     assert _exported(plain, "n_tiles") == _exported(plain, "n_regions") == "not exported"
 
