@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, is_dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO
 
 import typer
 from rich.console import Console
@@ -18,8 +20,17 @@ from rich.console import Console
 from pathology_scaat import __version__
 from pathology_scaat.errors import ScaatError
 
-stdout = Console()
-stderr = Console(stderr=True)
+NO_TERMINAL_WIDTH = 100_000
+"""Columns in a file or pipe: no path is broken into two lines, none of which can be found."""
+
+
+def _width(stream: TextIO) -> int | None:
+    """Columns of a stream: of a terminal (or ``COLUMNS``) as they are, or else without end."""
+    return None if "COLUMNS" in os.environ or stream.isatty() else NO_TERMINAL_WIDTH
+
+
+stdout = Console(width=_width(sys.stdout))
+stderr = Console(stderr=True, width=_width(sys.stderr))
 
 
 @dataclass

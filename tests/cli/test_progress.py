@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import io
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -181,3 +184,29 @@ def test_the_readme_names_what_a_run_makes(tmp_path: Path, cohort: Path, scaat: 
     lines = [line for line in done.stderr.splitlines() if "to do" in line or "done in" in line]
     assert lines
     assert all(LINE.match(line) for line in lines), lines
+
+
+def test_a_path_in_a_table_stays_in_one_piece_in_a_log() -> None:
+    """It was broken at column 80, where there is no terminal to be narrow."""
+    path = "/data/" + "x" * 90 + "/overlays/<slide>.geojson.gz"
+    code = (
+        "import sys\n"
+        "from pathology_scaat.cli.common import folded\n"
+        "from pathology_scaat.cli.output import stderr, stdout\n"
+        "table = folded('what', 'where')\n"
+        "table.add_row('drag onto the slide', sys.argv[1])\n"
+        "stdout.print(table)\n"
+        "stderr.print(table)\n"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
+    done = subprocess.run(
+        [sys.executable, "-c", code, path], env=environment, capture_output=True, text=True
+    )
+    assert path in done.stdout
+    assert path in done.stderr
+    narrow = subprocess.run(
+        [sys.executable, "-c", code, path], env=environment | {"COLUMNS": "60"},
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert path not in narrow.stdout
+    assert max(len(line) for line in narrow.stdout.splitlines()) <= 60
