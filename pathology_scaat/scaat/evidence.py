@@ -30,7 +30,8 @@ def patch_evidence(
     :math:`t` is the pixel's saliency, smoothed a little, over the mean of its patch. The
     function rises strictly with it: inside a patch pixels keep their order. A pixel of mean
     saliency has :math:`p (1 + f) / 2`, and none has more than :math:`p`. The three constants
-    were chosen by ``benchmarks/evidence_map.py``.
+    were chosen by ``benchmarks/evidence_map.py`` on maps by the gradient; for maps by ``fused-cam``
+    no other pair was found surely better (``benchmarks/evidence_constants.py``).
 
     Parameters
     ----------
