@@ -26,7 +26,7 @@ OTHER_PROGRAMS = {
     "--part", "--parts", "--patches", "--pwd", "--resources", "--rm", "--seconds", "--stored",
     "--system-site-packages", "--table", "--time", "--user", "--variant", "--work",
 }  # fmt: skip
-"""Options of docker, apptainer, snakemake, sbatch, dask worker, QuPath, pip, and of the benchmarks' scripts."""
+"""Options of docker, apptainer, snakemake, sbatch, dask, QuPath, pip, and of the benchmarks."""
 
 SMALL = ["--mpp", "1", "--patch-size", "32", "--overlap", "0"]
 RUN: dict[str, list[str]] = {
