@@ -153,17 +153,21 @@ def colourize(values: NDArray[np.float32], scale: ColourScale) -> NDArray[np.uin
         steps = _steps(values * np.float32(1 / scale.vmax))
     # Pixels as wholes of four bytes: many times as fast as rows of four.
     pixels = np.take(table.view(np.uint32)[:, 0], steps)
-    clear = pixels & np.array([255, 255, 255, 0], np.uint8).view(np.uint32)
-    rgba = np.where(seen, pixels, clear)
-    return rgba[..., None].view(np.uint8)
+    clear = np.array([255, 255, 255, 0], np.uint8).view(np.uint32)
+    np.bitwise_and(pixels, clear, out=pixels, where=~seen)
+    return pixels[..., None].view(np.uint8)
 
 
 def _steps(share: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Which colour of a table values from 0 to 1 have; the first where there is no data (NaN)."""
-    steps = np.minimum(np.fmax(share, np.float32(0)), np.float32(1))
-    steps *= np.float32(STEPS - 1)
-    steps += np.float32(0.5)
-    return steps.astype(np.uint8)
+    """Which colour of a table values from 0 to 1 have; the first where there is no data (NaN).
+
+    The values are used up.
+    """
+    np.fmax(share, np.float32(0), out=share)
+    np.minimum(share, np.float32(1), out=share)
+    share *= np.float32(STEPS - 1)
+    share += np.float32(0.5)
+    return share.astype(np.uint8)
 
 
 def solid(values: NDArray[np.float32], vmax: float, colormap: str) -> RgbImage:
