@@ -7,6 +7,11 @@ from collections import deque
 LEAST_S = 5.0
 """Before this nobody can know."""
 
+LEAST_SHARE = 0.02
+START_S = 60.0
+"""Within this, the time before the first results is mostly starting: until so much of the whole is
+done, it would count as their pace."""
+
 MAX_SAMPLES = 256
 
 
@@ -44,7 +49,10 @@ class Pace:
         """Seconds left at this pace; None where no pace is known."""
         then_s, before = self._samples[0]
         _, completed = self._samples[-1]
-        if now_s - self._began_s < LEAST_S or completed <= before or now_s <= then_s:
+        running_s = now_s - self._began_s
+        if running_s < LEAST_S or completed <= before or now_s <= then_s:
+            return None
+        if running_s < START_S and completed < LEAST_SHARE * self._total:
             return None
         per_s = (completed - before) / (now_s - then_s)
         return max((self._total - completed) / per_s, 0.0)

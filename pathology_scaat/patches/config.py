@@ -188,7 +188,8 @@ class TileResult:
     ``n_unreadable`` patches touch pixels that cannot be decoded and are left out;
     ``n_labelled`` have a label, ``n_labelled_by_class`` of each class; ``skipped`` says that the
     store was already right, ``relabelled`` that its patches were, and got other labels;
-    ``n_cut`` patches were cut out of the slide now, all of them if None.
+    ``same_patches`` that what was made of its patches is right still: they have other labels, or
+    their pixels beside them now; ``n_cut`` patches were cut out of the slide now, all if None.
     ``warnings`` are what the user must not miss, and not in ``notes``.
     """
 
@@ -206,4 +207,5 @@ class TileResult:
     warnings: tuple[str, ...] = ()
     n_labelled_by_class: Mapping[str, int] = field(default_factory=dict)
     relabelled: bool = False
+    same_patches: bool = False
     n_cut: int | None = None

@@ -111,8 +111,8 @@ class TilePlan:
             kept = f"{in_bytes(self.expected_bytes)} of {in_bytes(free_bytes)} free"
         return (
             f"plan: {slides}, about {self.expected_patches:,} patches if "
-            f"{TISSUE_SHARE:.0%} is tissue (at most {self.n_grid:,}), {kept}, "
-            f"{in_time(self.core_seconds)} of one core"
+            f"{TISSUE_SHARE:.0%} is tissue (at most {self.n_grid:,}), {kept}; reading them takes "
+            f"about {in_time(self.core_seconds)} of one core, what a model computes comes on top"
         )
 
 

@@ -243,6 +243,7 @@ def tile_slide(job: TileJob, *, limits: ExtractorLimits | None = None) -> TileRe
             )
 
         present = _existing(job)
+        before = _state(present)
         if present is not None:
             right = signed(present.meta)
             same = present.meta == right
@@ -312,7 +313,17 @@ def tile_slide(job: TileJob, *, limits: ExtractorLimits | None = None) -> TileRe
             )
         with new_store(job.store_path) as partial:
             meta = _write(partial, job, slide, meta, plan, wanted, source, limits, signed)
-    return _result(job, info, meta, PatchStore(job.store_path).labels, began)
+    labels = PatchStore(job.store_path).labels
+    same = before == (meta.fingerprint, len(labels))
+    return _result(job, info, meta, labels, began, same_patches=same)
+
+
+def _state(store: PatchStore | None) -> tuple[str, int] | None:
+    """What is computed from a store's patches hangs on this; None where there are none."""
+    try:
+        return None if store is None else (store.meta.fingerprint, len(store))
+    except StoreError:
+        return None
 
 
 def _can_relabel(store: PatchStore) -> bool:
@@ -345,7 +356,7 @@ def _relabelled(
         parameters={**meta.parameters, **settings_of(job.config), "inputs": inputs},
     )
     relabel_store(present, meta, labels.label, labels.coverage)
-    return _result(job, info, meta, labels.label, began, relabelled=True)
+    return _result(job, info, meta, labels.label, began, relabelled=True, same_patches=True)
 
 
 def _result(
@@ -357,6 +368,7 @@ def _result(
     *,
     skipped: bool = False,
     relabelled: bool = False,
+    same_patches: bool = False,
 ) -> TileResult:
     """The result of a job from the store's own words, so that a re-run says the same."""
     counts = np.bincount(labels[labels != UNLABELLED], minlength=len(meta.class_names))
@@ -375,5 +387,6 @@ def _result(
         warnings=meta.warnings,
         n_labelled_by_class=dict(zip(meta.class_names, counts.tolist(), strict=True)),
         relabelled=relabelled,
+        same_patches=same_patches,
         n_cut=0 if skipped or relabelled or not job.keep_pixels else len(labels),
     )

@@ -37,7 +37,7 @@ from pathology_scaat.evaluation.performance.report_files import (
     write_performance,
 )
 from pathology_scaat.evaluation.performance.slide_scores import CASE_RULE
-from pathology_scaat.evaluation.performance.who_counts import why_not_measured
+from pathology_scaat.evaluation.performance.who_counts import notes_of_record, why_not_measured
 from pathology_scaat.pipeline.cohort_page import renew_cohort_page
 from pathology_scaat.pipeline.disagreement import DISAGREEMENT, where_apart, write_disagreement
 from pathology_scaat.pipeline.members import (
@@ -346,11 +346,8 @@ def _notes(
             f"{len(absent)} external test slide(s) in this folder are not in the manifest and do "
             f"not count here ({_some(absent)}); give --test-manifest to judge by them."
         )
-    if models and found.splits_known and any(row.split == EXTERNAL for row in rows):
-        notes.append(
-            "By the record of the model it was not trained on these slides; whether it was on "
-            "other slides of these patients the record does not name."
-        )
+    if models and found.splits_known:
+        notes += notes_of_record(rows)
     return tuple(notes)
 
 

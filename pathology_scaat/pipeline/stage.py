@@ -167,7 +167,8 @@ class StageRecorder:
         if warnings := tuple(getattr(result, "warnings", ())):
             self.report.warnings[slide_id] = "; ".join(warnings)
         own: StatusChange = (slide_id, self._stage, "done", "", facts)
-        self._writer.add([*([] if was_there else self._outdated(slide_id)), own])
+        same = was_there or bool(getattr(result, "same_patches", False))
+        self._writer.add([*([] if same else self._outdated(slide_id)), own])
         if not was_there:
             n_cut = getattr(result, "n_cut", None)
             units = int(getattr(result, "n_patches", 0) if n_cut is None else n_cut)

@@ -127,7 +127,8 @@ def _integrated_gradients(
 
 def _size(signed: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
     """Absolute attribution summed over the channels, (N, H, W), and the logits."""
-    return signed.float().abs().sum(dim=1), logits.float()
+    with torch.no_grad():
+        return gradients.sum_of_channels(signed.float().abs()), logits.float()
 
 
 def gradient_map(

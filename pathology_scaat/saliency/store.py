@@ -152,7 +152,9 @@ class SaliencyStore(Described):
             raise StoreError(
                 self.path.name, "has damaged values", "make it again with 'scaat explain'"
             ) from None
-        return stored.astype(np.float32) / np.float32(self.scale)
+        values = stored.astype(np.float32)
+        values /= np.float32(self.scale)
+        return values
 
     @cached_property
     def probability(self) -> NDArray[np.float32]:

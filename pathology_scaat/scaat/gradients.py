@@ -23,6 +23,17 @@ Score = Callable[[Tensor], Tensor]
 """Logits (N, K) to one number per image, (N,)."""
 
 
+def sum_of_channels(images: Tensor) -> Tensor:
+    """Sum over the channels, (N, C, H, W) to (N, H, W); the same bits as ``images.sum(dim=1)``.
+
+    Torch's own sum of three numbers that lie beside each other in memory takes a processor five
+    times as long as adding planes.
+    """
+    if images.device.type != "cpu" or images.shape[1] != 3 or torch.is_grad_enabled():
+        return images.sum(dim=1)
+    return (images[:, 0] + images[:, 1]).add_(images[:, 2])
+
+
 def input_gradient(forward: Forward, images: Tensor, score: Score) -> tuple[Tensor, Tensor]:
     """Gradient of each image's score by its pixels, (N, C, H, W), and the logits; detached.
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from pathology_scaat.scaat.gradients import sum_of_channels
+
 MAX_SCALES = 5
 LEAST_SIDE_PX = 8
 """A size of detail is measured while the patch, halved for each, has so many pixels a side."""
@@ -38,7 +40,8 @@ def look_statistics(images: Tensor) -> Tensor:
     spread = covariance.diagonal(dim1=1, dim2=2).clamp(min=0).sqrt()
     together = covariance / ((spread[:, :, None] + _FAINT) * (spread[:, None] + _FAINT))
     found = [mean, spread, together[:, (0, 0, 1), (1, 2, 2)]]
-    level = density.mean(dim=1)
+    on_processor = density.device.type == "cpu"
+    level = sum_of_channels(density) / 3 if on_processor else density.mean(dim=1)
     for _ in range(MAX_SCALES):
         if level.shape[-1] < LEAST_SIDE_PX:
             break

@@ -60,6 +60,19 @@ def test_what_was_there_already_promises_no_early_end(n_there: int, unit_s: floa
     assert left == pytest.approx(25 * unit_s, rel=0.3)
 
 
+def test_the_time_that_starting_takes_is_not_taken_for_the_pace() -> None:
+    """Twenty seconds of loading and then the first batch promised forty minutes, of one."""
+    pace = Pace(1000, 0.0)
+    pace.at(22.0, 9)
+    assert pace.left_s(22.0) is None
+    pace.at(30.0, 100)
+    assert pace.left_s(30.0) is not None
+    long = Pace(100_000, 0.0)  # of a night's work little is done in a minute
+    for second in range(1, 70):
+        long.at(float(second), second)
+    assert long.left_s(70.0) is not None
+
+
 def test_nothing_done_is_no_pace() -> None:
     pace = Pace(10, 0.0)
     pace.at(100.0, 0.0)

@@ -100,6 +100,33 @@ def test_results_of_the_model_before_are_not_called_done(
     assert "FAULT saliency/slide-0.zarr: was made by another model" in checked
 
 
+def test_new_labels_and_pixels_kept_outdate_no_map(
+    scaat: Any, cohort: Path, whole: tuple[Path, Any], tmp_path: Path
+) -> None:
+    """The patches are as they were: the table said that their maps were still to be made."""
+    out, slides = tmp_path / "out", tmp_path / "slides"
+    shutil.copytree(cohort.parent, slides)
+    words = ("--manifest", slides / "cohort.csv", "--out", out, *SMALL)
+    given = ("run", *words, "--model", whole[0] / "model")
+    assert scaat(*given).returncode == 3
+    before = statuses(out)
+    assert before["slide-0"]["export"] == "done"
+    text = (slides / "s0.geojson").read_text(encoding="utf-8")
+    (slides / "s0.geojson").write_text(text.replace("Tumor", "Carcinoma"), encoding="utf-8")
+    assert scaat("tile", *words).returncode == 3  # now with their pixels, and with other labels
+    after = statuses(out)
+    assert not (out / "patches/slide-1.zarr/patches").exists()
+    assert (out / "patches/slide-1.zarr/blocks").exists()
+    stages = ("tile", "explain", "stitch", "export", "predicted")
+    for name in ("slide-0", "slide-1", "slide-2"):
+        assert [after[name][s] for s in stages] == [before[name][s] for s in stages]
+    (slides / "s0.geojson").write_text(text, encoding="utf-8")
+    assert "were read anew" in scaat("tile", *words).stderr
+    assert statuses(out)["slide-0"]["export"] == "done"
+    scaat("export", "--out", out)
+    assert "made anew since" not in (out / "overlays" / "index.html").read_text(encoding="utf-8")
+
+
 def test_a_slide_that_fails_now_keeps_nothing_of_the_run_before(
     scaat: Any, cohort: Path, whole: tuple[Path, Any], tmp_path: Path
 ) -> None:

@@ -23,10 +23,10 @@ OTHER_PROGRAMS = {
     "--data", "--executor", "--gpus", "--gres", "--index-url", "--jobs", "--mem", "--memory-limit",
     "--name", "--net", "--network", "--network=none", "--networks", "--no-crop", "--no-venv",
     "--nv",
-    "--part", "--parts", "--patches", "--pwd", "--rm", "--seconds", "--stored",
+    "--part", "--parts", "--patches", "--pwd", "--resources", "--rm", "--seconds", "--stored",
     "--system-site-packages", "--table", "--time", "--user", "--variant", "--work",
 }  # fmt: skip
-"""Options of docker, apptainer, snakemake, sbatch, QuPath, pip, and of the benchmarks' scripts."""
+"""Options of docker, apptainer, snakemake, sbatch, dask, QuPath, pip, and of the benchmarks."""
 
 SMALL = ["--mpp", "1", "--patch-size", "32", "--overlap", "0"]
 RUN: dict[str, list[str]] = {

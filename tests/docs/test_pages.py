@@ -97,6 +97,17 @@ def test_the_profiles_of_job_queues_are_read(name: str) -> None:
     assert read_profile(ROOT / "pipelines" / f"cluster-{name}.yaml").queue_system == name
 
 
+def test_every_profile_says_how_its_workers_offer_a_gpu() -> None:
+    """What explains asks for it; a profile without it explained on whatever worker was free."""
+    for path in sorted((ROOT / "pipelines").glob("cluster-*.yaml")):
+        text = path.read_text(encoding="utf-8")
+        gpu = 'worker_extra_args: ["--resources", "GPU=1"]'
+        assert gpu in text or "cluster-slurm-gpu.yaml" in text, path.name
+    options = read_profile(ROOT / "pipelines" / "cluster-slurm-gpu.yaml").options
+    assert options["cores"] == options["processes"]  # one thread each
+    assert options["worker_extra_args"] == ["--resources", "GPU=1"]
+
+
 def test_the_exporter_in_contributing_is_one(tmp_path: Path) -> None:
     from types import SimpleNamespace
 

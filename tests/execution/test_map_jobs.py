@@ -245,6 +245,11 @@ def test_profiles_make_job_scripts(path: Path) -> None:
     with queue(**profile.options) as asked:
         script = asked.job_script()
     assert "distributed.cli.dask_worker" in script
+    if path.stem.endswith("-gpu"):
+        assert "--resources GPU=1" in script
+        assert "#SBATCH --gres=gpu:1" in script
+        assert "#SBATCH --cpus-per-task=8" in script
+        assert "--nthreads 1" in script
 
 
 @pytest.mark.parametrize(

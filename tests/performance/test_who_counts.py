@@ -13,7 +13,10 @@ from pathology_scaat.evaluation.performance.predictions import (
 )
 from pathology_scaat.evaluation.performance.report import Measured, measure_performance
 from pathology_scaat.evaluation.performance.report_files import markdown
-from pathology_scaat.evaluation.performance.who_counts import why_not_measured
+from pathology_scaat.evaluation.performance.who_counts import (
+    notes_of_record,
+    why_not_measured,
+)
 
 NAMES = ("Normal", "Tumor")
 THREE = ("A", "B", "C")
@@ -82,6 +85,20 @@ def test_a_class_name_does_not_break_the_tables() -> None:
     assert performance is not None
     table = [line for line in markdown(performance).splitlines() if "A\\|B" in line]
     assert [line.replace("\\|", "").count("|") for line in table] == [4, 4]
+
+
+def test_slides_that_a_given_model_was_made_with_are_named_and_the_others_counted() -> None:
+    """The sentence of slides that it never saw spoke of all of the folder."""
+    new = [slide("a", 1, "", EXTERNAL), slide("b", 2, "", EXTERNAL)]
+    assert [n.split(";")[0] for n in notes_of_record(new)] == [
+        "By the record of the model it was not trained on these slides"
+    ]
+    seen, others = notes_of_record([slide("c", 0, "", "train"), *new, slide("d", 3, "", "test")])
+    assert "1 slide was trained on" in seen
+    assert "(s0): what it says of it tells nothing about new slides" in seen
+    assert "was not trained on the 2 other slide(s)" in others
+    assert len(notes_of_record([slide("c", 0, "", "train"), slide("e", 5, "", "val")])) == 1
+    assert not notes_of_record([slide("d", 3, "", "test")])
 
 
 def test_why_nothing_is_measured_is_said_as_it_is() -> None:

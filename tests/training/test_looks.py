@@ -7,6 +7,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from pathology_scaat.scaat.gradients import sum_of_channels
 from pathology_scaat.training.feature_reference import FeatureReference
 from pathology_scaat.training.looks import look_statistics
 
@@ -79,3 +80,20 @@ def test_small_and_even_patches_have_numbers() -> None:
     for side in (8, 15, 32, 224):
         found = look_statistics(torch.full((2, 3, side, side), 0.5))
         assert torch.isfinite(found).all()
+
+
+@pytest.mark.parametrize("side", [1, 5, 50, 96, 131])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("n", [1, 7])
+def test_planes_added_are_the_sum_to_the_bit(
+    side: int, n: int, layout: torch.memory_format
+) -> None:
+    """What is stored of maps and looks must not hang on how three numbers are added."""
+    generator = torch.Generator().manual_seed(side)
+    images = torch.randn((n, 3, side, side), generator=generator).exp()
+    images = images.contiguous(memory_format=layout)
+    assert torch.equal(sum_of_channels(images), images.sum(dim=1))
+    with torch.no_grad():
+        assert torch.equal(sum_of_channels(images), images.sum(dim=1))
+        assert torch.equal(sum_of_channels(images) / 3, images.mean(dim=1))
+        assert torch.equal(sum_of_channels(images[:, :2]), images[:, :2].sum(dim=1))

@@ -104,6 +104,29 @@ def why_not_measured(slides: Sequence[Prediction]) -> str:
     return "the labels of held-out slides do not name two of the model's classes"
 
 
+def notes_of_record(rows: Sequence[Prediction]) -> list[str]:
+    """Which slides a given model was made with and which it was not, by its own record."""
+    seen = [row.slide_id for row in rows if row.split in ("train", "val")]
+    n_new = sum(row.split == EXTERNAL for row in rows)
+    notes = []
+    if seen:
+        names = ", ".join(seen[:5]) + (", ..." if len(seen) > 5 else "")
+        were, them = (
+            ("1 slide was", "it") if len(seen) == 1 else (f"{len(seen)} slides were", "them")
+        )
+        notes.append(
+            f"By the record of the model {were} trained on, or chose its epoch and calibration "
+            f"({names}): what it says of {them} tells nothing about new slides."
+        )
+    if n_new:
+        which = f"the {n_new} other slide(s)" if seen else "these slides"
+        notes.append(
+            f"By the record of the model it was not trained on {which}; whether it was on other "
+            "slides of these patients the record does not name."
+        )
+    return notes
+
+
 def notes_of_left_out(
     slides: Sequence[Prediction], patients: Sequence[Prediction], class_names: Sequence[str]
 ) -> list[str]:

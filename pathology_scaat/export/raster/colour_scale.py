@@ -147,19 +147,32 @@ def colourize(values: NDArray[np.float32], scale: ColourScale) -> NDArray[np.uin
 
     Below the floor, and where there is no data (NaN), it is transparent.
     """
-    share = np.nan_to_num(values, nan=0.0) * np.float32(1 / scale.vmax)
-    steps = (np.clip(share, 0, 1) * (STEPS - 1) + 0.5).astype(np.uint8)
-    rgba: NDArray[np.uint8] = _table(scale.colormap, round(scale.floor / scale.vmax, 6))[steps]
-    with np.errstate(invalid="ignore"):
-        rgba[~(values >= scale.floor), 3] = 0
-    return rgba
+    table = _table(scale.colormap, round(scale.floor / scale.vmax, 6))
+    with np.errstate(invalid="ignore", over="ignore"):
+        seen = values >= scale.floor
+        steps = _steps(values * np.float32(1 / scale.vmax))
+    # Pixels as wholes of four bytes: many times as fast as rows of four.
+    pixels = np.take(table.view(np.uint32)[:, 0], steps)
+    clear = np.array([255, 255, 255, 0], np.uint8).view(np.uint32)
+    np.bitwise_and(pixels, clear, out=pixels, where=~seen)
+    return pixels[..., None].view(np.uint8)
+
+
+def _steps(share: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Which colour of a table values from 0 to 1 have; the first where there is no data (NaN).
+
+    The values are used up.
+    """
+    np.fmax(share, np.float32(0), out=share)
+    np.minimum(share, np.float32(1), out=share)
+    share *= np.float32(STEPS - 1)
+    share += np.float32(0.5)
+    return share.astype(np.uint8)
 
 
 def solid(values: NDArray[np.float32], vmax: float, colormap: str) -> RgbImage:
     """Opaque colours of values (H, W), 0 to ``vmax``: (H, W, 3) uint8; no data is white."""
-    share = np.clip(np.nan_to_num(values, nan=0.0) / vmax, 0, 1)
-    steps = (share * (STEPS - 1) + 0.5).astype(np.uint8)
-    picture: RgbImage = _table(colormap, 0.0)[steps][..., :3].copy()
+    picture: RgbImage = _table(colormap, 0.0)[_steps(values / np.float32(vmax))][..., :3].copy()
     picture[np.isnan(values)] = 255
     return picture
 
@@ -171,12 +184,21 @@ def over(
 
     Given ``where`` (H, W), the picture stays as it is elsewhere.
     """
-    opaque = np.asarray(cv2.extractChannel(rgba, 3))
+    out = np.empty_like(base) if where is None else base.copy()
+    box: tuple[slice, slice] = (slice(None), slice(None))
     if where is not None:
-        opaque = opaque * where
-    alpha = opaque.astype(np.float32) * np.float32(1 / 255)
-    colours = cv2.cvtColor(rgba, cv2.COLOR_RGBA2RGB)
-    return np.asarray(cv2.blendLinear(base, colours, 1 - alpha, alpha), dtype=np.uint8)
+        x, y, width, height = cv2.boundingRect(where.view(np.uint8))
+        box = (slice(y, y + height), slice(x, x + width))
+        if not (width and height):
+            return out
+    opaque = np.asarray(cv2.extractChannel(rgba[box], 3))
+    if where is not None:
+        opaque *= where[box].view(np.uint8)
+    alpha = opaque.astype(np.float32)
+    alpha *= np.float32(1 / 255)
+    colours = cv2.cvtColor(rgba[box], cv2.COLOR_RGBA2RGB)
+    out[box] = cv2.blendLinear(base[box], colours, 1 - alpha, alpha)
+    return out
 
 
 @lru_cache(maxsize=64)
