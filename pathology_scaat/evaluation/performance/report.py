@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import statistics
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from pathology_scaat.artifacts.fingerprint import fingerprint
@@ -15,6 +17,7 @@ from pathology_scaat.evaluation.performance.conformal import (
     on_slides,
     unlike_by_patient,
 )
+from pathology_scaat.evaluation.performance.headings import NO_PREDICTIVE_VALUES, SEVERAL_CLASSES
 from pathology_scaat.evaluation.performance.levels import Level, measure_level, with_thresholds
 from pathology_scaat.evaluation.performance.predictions import (
     PATIENT_RULE,
@@ -59,6 +62,8 @@ class Performance:
     fold_counts : mapping of int to (mapping of class to int)
         Slides of each class in each fold, also of those that hold one class and are not in
         ``folds``.
+    fold_patients : mapping of int to Level
+        As ``folds``, of patients.
     """
 
     class_names: tuple[str, ...]
@@ -77,6 +82,7 @@ class Performance:
     subgroups: tuple[Subgroup, ...] = ()
     tests_before: int = 0
     fold_counts: Mapping[int, Mapping[str, int]] = field(default_factory=dict)
+    fold_patients: Mapping[int, Level] = field(default_factory=dict)
 
     def after_looks(self, n: int) -> Performance:
         """The same, with how often these cases were looked at before with other predictions."""
@@ -86,6 +92,17 @@ class Performance:
     def read_first(self) -> tuple[str, ...]:
         """Notes that no figure is to be read without: of nothing learnt, of painted slides."""
         return read_first(self.notes)
+
+    @property
+    def mean_of_folds(self) -> dict[str, Any] | None:
+        """Mean and standard deviation of the AUROC of patients over the folds that have one;
+        None of fewer than two."""
+        found = [level.estimates["auroc"].value for level in self.fold_patients.values()]
+        values = [value for value in found if value is not None]
+        if len(values) < 2:
+            return None
+        auroc = {"mean": statistics.mean(values), "standard_deviation": statistics.stdev(values)}
+        return {"unit": "patient", "n_folds": len(values), "auroc": auroc}
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON; the measures of patients also stand at the top."""
@@ -105,9 +122,11 @@ class Performance:
                     "counts": dict(counts),
                     "measurable": fold in self.folds,
                     **(_fold_figures(self.folds[fold]) if fold in self.folds else {}),
+                    "patient": _patients_of_fold(self.fold_patients.get(fold)),
                 }
                 for fold, counts in self.fold_counts.items()
             },
+            "mean_of_folds": self.mean_of_folds,
             "thresholds": self.thresholds,
             "intervals": f"95 %, percentiles of {N_RESAMPLES} bootstrap samples of patients; none "
             f"with fewer than {MIN_PATIENTS} patients of a class, or where all samples agree",
@@ -123,6 +142,12 @@ class Performance:
             "notes": list(self.notes),
             "read_first": list(self.read_first),
         }
+
+
+def _patients_of_fold(level: Level | None) -> dict[str, Any]:
+    if level is None:
+        return {"measurable": False}
+    return {"measurable": True, "n": level.n, "counts": level.counts, **_fold_figures(level)}
 
 
 def _fold_figures(level: Level) -> dict[str, Any]:
@@ -221,35 +246,36 @@ def measure_performance(
     chosen = evaluated(slides, class_names, splits_known, external)
     splits = {(r.patient_id, r.fold, r.split) for r in chosen.rows}
     of_patients = tuple(r for r in patients if (r.patient_id, r.fold, r.split) in splits)
-    slide_level = measure_level(
-        chosen.rows, class_names, positive, prevalence=prevalence, seed=seed, ordered=ordered
+    measure = partial(
+        measure_level,
+        class_names=class_names,
+        positive=positive,
+        prevalence=prevalence,
+        seed=seed,
+        ordered=ordered,
     )
-    patient_level = measure_level(
-        of_patients, class_names, positive, prevalence=prevalence, seed=seed, ordered=ordered
-    )
+    slide_level, patient_level = measure(chosen.rows), measure(of_patients)
     left_out = tuple(notes_of_left_out(slides, of_patients, class_names))
     if slide_level is None or patient_level is None:
         return Measured(None, slides, patients, left_out)
     folds = {}
+    fold_patients = {}
     fold_counts = {}
     for fold in sorted({r.fold for r in chosen.rows if r.fold is not None}):
         mine = [r for r in chosen.rows if r.fold == fold]
         fold_counts[fold] = {name: sum(r.label == name for r in mine) for name in class_names}
-        own = measure_level(
-            mine,
-            class_names,
-            positive,
-            prevalence=prevalence,
-            seed=seed,
-            ordered=ordered,
-        )
-        if own is not None:
+        if (own := measure(mine)) is not None:
             folds[fold] = own
+        if (own := measure([r for r in of_patients if r.fold == fold])) is not None:
+            fold_patients[fold] = own
     shown = {r.slide_id for r in chosen.rows}
     of_painted = painted_note(len(shown & set(painted)), len(shown))
     all_notes = [*([of_painted] if of_painted else []), *notes, *chosen.notes, *left_out]
     all_notes += _few(of_patients, class_names)
-    if prevalence is None and len(class_names) == 2:
+    if len(class_names) > 2:
+        all_notes.append(SEVERAL_CLASSES)
+        all_notes += [NO_PREDICTIVE_VALUES] if prevalence is not None else []
+    elif prevalence is None:
         all_notes.append(
             "Predictive values are at the prevalence of these cases; give --prevalence for "
             "that of the patients the model is meant for."
@@ -275,6 +301,7 @@ def measure_performance(
             notes=tuple(all_notes),
             abstention=abstained.record,
             fold_counts=fold_counts,
+            fold_patients=fold_patients,
             subgroups=measure_subgroups(
                 chosen.rows,
                 of_patients,
