@@ -71,6 +71,28 @@ def test_classes_are_learnt_without_slides(classes: Path, feature_cohort: Path) 
     assert read_head_config(classes / "head").encoder == "uni_v1"
 
 
+def test_validation_labels_that_do_not_follow_calibrate_nothing(
+    feature_cohort: Path, tmp_path: Path
+) -> None:
+    """The table of performance called such a head calibrated, and training said nothing."""
+    lines = (feature_cohort / "cohort.csv").read_text().splitlines()
+    swap = {"Tumor": "Normal", "Normal": "Tumor"}
+    for at, line in enumerate(lines):
+        cells = line.split(",")
+        if cells[-1] == "val":
+            lines[at] = ",".join([*cells[:2], swap[cells[2]], *cells[3:]])
+    (tmp_path / "swapped.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    common = ("--features", feature_cohort / "h5", "--manifest", tmp_path / "swapped.csv",
+              "--out", tmp_path / "out", "--quiet")  # fmt: skip
+    trained = run_forked(["train", *common, "--epochs", 5])
+    assert trained.returncode == 4, trained.stderr
+    notes = read_head_config(tmp_path / "out" / "head").notes
+    assert any(note.startswith("The temperature ended at its upper bound") for note in notes)
+    assert run_forked(["predict", *common]).returncode == 0
+    page = (tmp_path / "out" / "performance.md").read_text()
+    assert "not calibrated: on the validation bags the temperature ended at its upper" in page
+
+
 def test_contributions_add_up_and_lie_where_the_patches_do(
     classes: Path, feature_cohort: Path
 ) -> None:

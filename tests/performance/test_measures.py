@@ -382,7 +382,7 @@ def test_means_over_classes_are_not_taken_for_those_of_one_class() -> None:
                 "| Sensitivity of c |", "| Brier score, summed over classes (0 to 2) |",
                 "| site | patients (by class) | AUROC, mean over classes | Sens"):  # fmt: skip
         assert row in text
-    assert "at the threshold of all" not in text
+    assert "threshold of their own" not in text
     assert "Threshold" not in text
     assert [note for note in found.notes if note in (SEVERAL_CLASSES, NO_PREDICTIVE_VALUES)] == [
         SEVERAL_CLASSES,

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 from pathology_scaat.artifacts.atomic import write_text_if_changed
 from pathology_scaat.artifacts.checksums import checked_json_text
@@ -182,7 +181,7 @@ def markdown(performance: Performance) -> str:
     lines += abstention_lines(p.abstention)
     lines += ["## How", "", f"- Slides: {p.how.get('rule', '')}; {p.how.get('calibration', '')}."]
     lines.append(f"- Patients: {PATIENT_RULE}.")
-    lines += _threshold_lines(p.thresholds)
+    lines += _threshold_lines(p)
     lines += note_lines(p.notes)
     if p.tests_before:
         lines.append(LOOKS.format(n=p.tests_before))
@@ -196,14 +195,15 @@ def _positive_words(p: Performance) -> str:
     return f"Curves in the figures are of {p.positive_class} against the other classes."
 
 
-def _threshold_lines(thresholds: Mapping[str, Any]) -> list[str]:
-    """At which probability a case is called positive, and by what that was chosen."""
-    values = {unit: found["values"] for unit, found in thresholds.items() if "values" in found}
-    return [
-        f"- Threshold of {unit}s, {thresholds[unit]['rule']}: "
-        f"{'; '.join(map(threshold_words, chosen))}."
-        for unit, chosen in values.items()
-    ]
+def _threshold_lines(p: Performance) -> list[str]:
+    """At which probability these cases are called positive, and by what that was chosen."""
+    judged = {row.fold for row in p.slide_rows}
+    lines = []
+    for unit, found in p.thresholds.items():
+        told = [threshold_words(v) for v in found.get("values", ()) if v["fold"] in judged]
+        if told:
+            lines.append(f"- Threshold of {unit}s, {found['rule']}: {'; '.join(told)}.")
+    return lines
 
 
 def _fold_lines(p: Performance) -> list[str]:

@@ -132,7 +132,7 @@ def measure_subgroups(
 def subgroup_lines(groups: Sequence[Subgroup], n_classes: int) -> list[str]:
     """The part of ``performance.md`` about subgroups."""
     headings = " | ".join(heading(key, n_classes) for key in SHOWN)
-    at = "Each at the threshold of all. " if n_classes == 2 else ""
+    at = "Groups have no threshold of their own. " if n_classes == 2 else ""
     lines: list[str] = []
     for column in dict.fromkeys(g.column for g in groups):
         mine = [g for g in groups if g.column == column]
