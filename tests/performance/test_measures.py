@@ -25,7 +25,7 @@ from pathology_scaat.evaluation.performance.bootstrap import intervals
 from pathology_scaat.evaluation.performance.figures import write_figure
 from pathology_scaat.evaluation.performance.headings import NO_PREDICTIVE_VALUES, SEVERAL_CLASSES
 from pathology_scaat.evaluation.performance.levels import measure_level, with_thresholds
-from pathology_scaat.evaluation.performance.predictions import Prediction
+from pathology_scaat.evaluation.performance.predictions import LARGEST_RULE, MEAN_RULE, Prediction
 from pathology_scaat.evaluation.performance.report import measure_performance
 from pathology_scaat.evaluation.performance.report_files import (
     csv_text,
@@ -422,3 +422,20 @@ def test_the_threshold_stands_where_sensitivity_does() -> None:
     blind = measure_performance(rows[8:], ("a", "b"), "b", how={}).performance
     assert blind is not None
     assert ": 0.5 (chosen on nothing: the validation cases do not hold both" in markdown(blind)
+
+
+def test_how_slides_became_patients_is_told_as_it_was() -> None:
+    """It read "the mean" of patients who were called by their largest slide, as all are then."""
+    rows = [Prediction(f"p{k // 2}", f"s{k}", None, "test", "ab"[k // 2 % 2],
+                       np.array([1 - p, p]))
+            for k in range(24) for p in [0.2 + 0.02 * k]]  # fmt: skip
+    alike = measure_performance(rows, ("a", "b"), "b", how={}).performance
+    assert alike is not None
+    assert alike.as_dict()["patient_rule"] == MEAN_RULE
+    assert alike.patient_rows[0].probability[1] == pytest.approx(0.21)
+    rows[3] = replace(rows[3], label="a")
+    mixed = measure_performance(rows, ("a", "b"), "b", how={}).performance
+    assert mixed is not None
+    assert mixed.as_dict()["patient_rule"] == LARGEST_RULE
+    assert LARGEST_RULE in markdown(mixed)
+    assert mixed.patient_rows[0].probability[1] == pytest.approx(0.22)  # of all alike

@@ -20,9 +20,9 @@ from pathology_scaat.evaluation.performance.conformal import (
 from pathology_scaat.evaluation.performance.headings import NO_PREDICTIVE_VALUES, SEVERAL_CLASSES
 from pathology_scaat.evaluation.performance.levels import Level, measure_level, with_thresholds
 from pathology_scaat.evaluation.performance.predictions import (
-    PATIENT_RULE,
     Prediction,
     by_patient,
+    patient_rule,
 )
 from pathology_scaat.evaluation.performance.subgroups import (
     Subgroup,
@@ -64,6 +64,8 @@ class Performance:
         ``folds``.
     fold_patients : mapping of int to Level
         As ``folds``, of patients.
+    patient_rule : str
+        How slides became patients.
     """
 
     class_names: tuple[str, ...]
@@ -83,6 +85,7 @@ class Performance:
     tests_before: int = 0
     fold_counts: Mapping[int, Mapping[str, int]] = field(default_factory=dict)
     fold_patients: Mapping[int, Level] = field(default_factory=dict)
+    patient_rule: str = ""
 
     def after_looks(self, n: int) -> Performance:
         """The same, with how often these cases were looked at before with other predictions."""
@@ -130,7 +133,7 @@ class Performance:
             "thresholds": self.thresholds,
             "intervals": f"95 %, percentiles of {N_RESAMPLES} bootstrap samples of patients; none "
             f"with fewer than {MIN_PATIENTS} patients of a class, or where all samples agree",
-            "patient_rule": PATIENT_RULE,
+            "patient_rule": self.patient_rule,
             "prediction": dict(self.how),
             "abstention": dict(self.abstention),
             "subgroups": {
@@ -302,6 +305,7 @@ def measure_performance(
             abstention=abstained.record,
             fold_counts=fold_counts,
             fold_patients=fold_patients,
+            patient_rule=patient_rule(rows, class_names),
             subgroups=measure_subgroups(
                 chosen.rows,
                 of_patients,

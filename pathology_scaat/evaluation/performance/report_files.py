@@ -14,7 +14,6 @@ from pathology_scaat.evaluation.performance.bootstrap import MIN_PATIENTS, N_RES
 from pathology_scaat.evaluation.performance.conformal import abstention_lines
 from pathology_scaat.evaluation.performance.headings import heading, threshold_words
 from pathology_scaat.evaluation.performance.levels import Level
-from pathology_scaat.evaluation.performance.predictions import PATIENT_RULE
 from pathology_scaat.evaluation.performance.report import Performance
 from pathology_scaat.evaluation.performance.subgroups import few_lines, subgroup_lines
 from pathology_scaat.evaluation.verdicts import count
@@ -180,7 +179,7 @@ def markdown(performance: Performance) -> str:
     lines += subgroup_lines(p.subgroups, len(p.class_names))
     lines += abstention_lines(p.abstention)
     lines += ["## How", "", f"- Slides: {p.how.get('rule', '')}; {p.how.get('calibration', '')}."]
-    lines.append(f"- Patients: {PATIENT_RULE}.")
+    lines.append(f"- Patients: {p.patient_rule}.")
     lines += _threshold_lines(p)
     lines += note_lines(p.notes)
     if p.tests_before:
