@@ -439,3 +439,15 @@ def test_how_slides_became_patients_is_told_as_it_was() -> None:
     assert mixed.as_dict()["patient_rule"] == LARGEST_RULE
     assert LARGEST_RULE in markdown(mixed)
     assert mixed.patient_rows[0].probability[1] == pytest.approx(0.22)  # of all alike
+
+
+def test_a_cohort_without_labels_is_told_how_it_is_called() -> None:
+    """A model that is applied elsewhere brings no validation cases along: .5, and no referrals."""
+    rows = [Prediction(f"p{k}", f"s{k}", None, "", "", np.array([0.4, 0.6])) for k in range(6)]
+    found = measure_performance(rows, ("a", "b"), "b", how={})
+    assert found.performance is None
+    assert found.slides[0].refer is None
+    threshold, referrals = found.uncalled
+    assert threshold.startswith("Cases are called from a probability of 0.5 on: no validation")
+    assert referrals.startswith("Nobody is referred for want of certainty")
+    assert measure_performance(graded(), tuple("abc"), "c", how={}).uncalled == ()

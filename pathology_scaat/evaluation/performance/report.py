@@ -18,7 +18,12 @@ from pathology_scaat.evaluation.performance.conformal import (
     unlike_by_patient,
 )
 from pathology_scaat.evaluation.performance.headings import NO_PREDICTIVE_VALUES, SEVERAL_CLASSES
-from pathology_scaat.evaluation.performance.levels import Level, measure_level, with_thresholds
+from pathology_scaat.evaluation.performance.levels import (
+    DEFAULT_THRESHOLD,
+    Level,
+    measure_level,
+    with_thresholds,
+)
 from pathology_scaat.evaluation.performance.predictions import (
     Prediction,
     by_patient,
@@ -164,12 +169,14 @@ def _fold_figures(level: Level) -> dict[str, Any]:
 class Measured:
     """Performance (None where no labelled slides of two classes are left to judge by), and the
     predictions of slides and of patients with thresholds and referrals. ``left_out`` says of which
-    labelled slides no figure speaks, and why."""
+    labelled slides no figure speaks, and why; ``uncalled`` where there is no performance how cases
+    are called without validation cases."""
 
     performance: Performance | None
     slides: tuple[Prediction, ...]
     patients: tuple[Prediction, ...]
     left_out: tuple[str, ...] = ()
+    uncalled: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -260,7 +267,7 @@ def measure_performance(
     slide_level, patient_level = measure(chosen.rows), measure(of_patients)
     left_out = tuple(notes_of_left_out(slides, of_patients, class_names))
     if slide_level is None or patient_level is None:
-        return Measured(None, slides, patients, left_out)
+        return Measured(None, slides, patients, left_out, _uncalled(called))
     folds = {}
     fold_patients = {}
     fold_counts = {}
@@ -283,8 +290,7 @@ def measure_performance(
             "Predictive values are at the prevalence of these cases; give --prevalence for "
             "that of the patients the model is meant for."
         )
-    fallback = [v for v in slide_thresholds.get("values", ()) if "nothing" in v["chosen_on"]]
-    if fallback:
+    if _fell_back(slide_thresholds):
         all_notes.append(
             "The threshold is 0.5: no validation cases of both classes could choose it."
         )
@@ -321,6 +327,24 @@ def measure_performance(
         patients,
         left_out,
     )
+
+
+def _fell_back(thresholds: Mapping[str, Any]) -> bool:
+    """Whether any threshold is the default, for want of validation cases."""
+    return any("nothing" in v["chosen_on"] for v in thresholds.get("values", ()))
+
+
+def _uncalled(called: _Called) -> tuple[str, ...]:
+    """How cases are called and whether any is referred, where no validation cases are here."""
+    notes = []
+    if _fell_back(called.slide_thresholds):
+        notes.append(
+            f"Cases are called from a probability of {DEFAULT_THRESHOLD} on: no validation cases "
+            "of both classes are in this table, and a model does not keep the threshold of its own."
+        )
+    if why := called.abstained.record.get("not_given"):
+        notes.append(f"Nobody is referred for want of certainty, and no class is ruled out: {why}.")
+    return tuple(notes)
 
 
 def _few(patients: Sequence[Prediction], class_names: Sequence[str]) -> list[str]:
