@@ -31,6 +31,13 @@ def make_manifest(
     target: Annotated[
         str | None, typer.Option("--target", help="Column of STAMP's clini table to learn.")
     ] = None,
+    columns: Annotated[
+        str | None,
+        typer.Option(
+            "--columns",
+            help="Further columns to take along, by commas: a site, grades, time and event.",
+        ),
+    ] = None,
     splits: Annotated[
         Path | None, typer.Option("--splits", help="CLAM's splits_K.csv, or splits_K_bool.csv.")
     ] = None,
@@ -43,16 +50,19 @@ def make_manifest(
     from pathology_scaat.cohort.peer_tables import clam_manifest, stamp_manifest
     from pathology_scaat.cohort.spelling import refuse_divided_patients
 
-    if (slide_table is None) != (target is None):
-        raise UsageError(
-            "--slide-table and --target", "belong together (STAMP's tables)", "give both or none"
-        )
-    if slide_table is not None and target is not None:
+    further = tuple(dict.fromkeys(opt.listed(columns) or ()))
+    if slide_table is None:
+        if target is not None:
+            raise UsageError("--target", "is for STAMP's tables", "give --slide-table too")
+        found = clam_manifest(table, slides, splits, further)
+    else:
         if splits is not None:
             raise UsageError("--splits", "is for CLAM's table", "leave it out")
-        found = stamp_manifest(table, slide_table, slides, target)
-    else:
-        found = clam_manifest(table, slides, splits)
+        if target is None and not further:
+            raise UsageError(
+                "--slide-table", "needs a column to learn", "give --target, or --columns"
+            )
+        found = stamp_manifest(table, slide_table, slides, target, further)
     if to.exists() and to.read_bytes() != manifest_text(found, to.absolute().parent).encode():
         raise UsageError(
             f"--to {to.name}", "is there already and says something else",

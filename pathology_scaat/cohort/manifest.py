@@ -75,12 +75,14 @@ class Manifest:
     """The rows of a cohort, and what was assumed in reading them, in words.
 
     ``fingerprint_key`` is set where the cohort is under pseudonyms: hashes of slides and other
-    files of it are then reported under this key only.
+    files of it are then reported under this key only. ``further`` are columns of other names,
+    cells by slide id, that are written beside those of the rows.
     """
 
     rows: tuple[ManifestRow, ...]
     notes: tuple[str, ...] = field(default=())
     fingerprint_key: bytes = field(default=b"", repr=False)
+    further: Mapping[str, Mapping[str, str]] = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -171,7 +173,7 @@ def manifest_text(manifest: Manifest, base: Path) -> str:
     """A manifest as CSV (commas), with paths relative to the folder ``base`` where possible."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
+    writer.writerow([*COLUMNS, *manifest.further])
     for row in manifest.rows:
         cells: list[str] = []
         for name in COLUMNS:
@@ -180,6 +182,7 @@ def manifest_text(manifest: Manifest, base: Path) -> str:
                 value = value.relative_to(base) if value.is_relative_to(base) else value
                 value = value.as_posix()
             cells.append("" if value is None else str(value))
+        cells += [of_slide.get(row.slide_id, "") for of_slide in manifest.further.values()]
         writer.writerow(cells)
     return text.getvalue()
 

@@ -153,6 +153,8 @@ def not_a_bundle(path: Path) -> tuple[str, str] | None:
 
 def not_a_table(path: Path) -> tuple[str, str] | None:
     """What is wrong and what to do where a table was asked for; None for other files."""
+    if path.is_dir():
+        return "is a folder, not a table", "give the file (CSV, Excel or Parquet)"
     remedy = {
         Kind.SLIDE: "give the folder that it lies in, or a table with a row for it",
         Kind.ARCHIVE: "unpack it, and give the folder or the table in it",
@@ -161,6 +163,24 @@ def not_a_table(path: Path) -> tuple[str, str] | None:
         Kind.ANNOTATIONS: "give the folder of its slide, or a table (annotation_path)",
     }.get(kind_of(path) or Kind.FILE)
     return None if remedy is None else (f"is {kind_of(path)}, not a table of slides", remedy)
+
+
+def not_features(path: Path) -> tuple[str, str]:
+    """What is wrong and what to do where a folder of features was asked for and holds none."""
+    kind = kind_of(path)
+    if kind is None:
+        return f"'{path.name}' is not there", "give the folder with one .h5 file a slide"
+    if not path.is_dir():
+        return f"'{path.name}' is {kind}, not a folder", "give the folder with one .h5 file a slide"
+    names = _names(path)
+    problem = f"'{path.name}' holds no features (.h5)"
+    if any(name.lower().endswith(".pt") for name in names):
+        problem = f"'{path.name}' holds .pt files, and features are read from .h5 files"
+        return problem, "CLAM writes h5_files beside pt_files: give the folder that both lie in"
+    below = [name for name in names if kind_of(path / name) is Kind.FEATURES][:3]
+    if below:
+        return problem, f"give the folder in it: {' or '.join(below)}"
+    return problem, "give the folder with one .h5 file a slide"
 
 
 def not_weights(path: Path, wanted: str = "a file of weights") -> tuple[str, str]:

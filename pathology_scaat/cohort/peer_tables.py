@@ -7,10 +7,11 @@ and a slide table ``PATIENT, FILENAME``, whose file names are of features (``.h5
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from pathology_scaat.cohort.columns import COLUMNS
 from pathology_scaat.cohort.folder import slides_of_folder
 from pathology_scaat.cohort.manifest import Manifest, ManifestRow
 from pathology_scaat.cohort.splits import SPLITS
@@ -22,7 +23,9 @@ TRUE_WORDS, FALSE_WORDS = {"true"}, {"false"}
 _FEATURE_ENDINGS = (".h5", ".pt", ".zarr")
 
 
-def clam_manifest(table: Path, slides: Path, splits: Path | None = None) -> Manifest:
+def clam_manifest(
+    table: Path, slides: Path, splits: Path | None = None, columns: Sequence[str] = ()
+) -> Manifest:
     """A manifest from CLAM's table, with the slides of a folder.
 
     Parameters
@@ -33,6 +36,8 @@ def clam_manifest(table: Path, slides: Path, splits: Path | None = None) -> Mani
         Folder of slides; a slide's file is found by its name without the ending.
     splits : Path, optional
         One ``splits_K.csv``: columns ``train``, ``val``, ``test`` of slide ids.
+    columns : sequence of str
+        Further columns of the table that the manifest is to have: a site, a time and an event.
 
     Raises
     ------
@@ -42,6 +47,7 @@ def clam_manifest(table: Path, slides: Path, splits: Path | None = None) -> Mani
     """
     read = read_table(table)
     column = _columns(read, table.name, ("case_id", "slide_id", "label"))
+    taken = _further(read, table.name, columns, ("case_id", "slide_id", "label"))
     files = _files_by_stem(slides)
     rows = [
         _row(
@@ -54,14 +60,19 @@ def clam_manifest(table: Path, slides: Path, splits: Path | None = None) -> Mani
         for cells, line in zip(read.rows, read.lines, strict=True)
     ]
     _refuse_twice(rows, table.name)
+    further = {
+        name: {row.slide_id: cells[at].strip() for row, cells in zip(rows, read.rows, strict=True)}
+        for name, at in taken.chosen.items()
+    }
     alone = sum(not cells[column["case_id"]].strip() for cells in read.rows)
     said = (
         *read.notes,
         *_counted(alone, "has", "have", "no case_id: each counts as a patient of its own"),
         *_not_named(files, (row.slide_id for row in rows), table.name),
+        *taken.notes,
     )
     if splits is None:
-        return Manifest(tuple(rows), said)
+        return Manifest(tuple(rows), said, further=further)
     split_of = clam_splits(splits)
     known = {row.slide_id for row in rows}
     if unknown := sorted(set(split_of) - known):
@@ -72,7 +83,7 @@ def clam_manifest(table: Path, slides: Path, splits: Path | None = None) -> Mani
     notes: tuple[str, ...] = ()
     if len(kept) < len(rows):
         notes = (f"{len(rows) - len(kept)} slide(s) are in no split of {splits.name}: left out",)
-    return Manifest(kept, (*notes, *said))
+    return Manifest(kept, (*notes, *said), further=further)
 
 
 def clam_splits(path: Path) -> dict[str, str]:
@@ -126,7 +137,13 @@ def _marked_splits(read: Table, column: Mapping[str, int], table_name: str) -> d
     return found
 
 
-def stamp_manifest(clini: Path, slide_table: Path, slides: Path, target: str) -> Manifest:
+def stamp_manifest(
+    clini: Path,
+    slide_table: Path,
+    slides: Path,
+    target: str | None,
+    columns: Sequence[str] = (),
+) -> Manifest:
     """A manifest from STAMP's two tables, with the slides of a folder.
 
     Patients without a value of the target, and slides of patients that the clinical table does
@@ -140,8 +157,11 @@ def stamp_manifest(clini: Path, slide_table: Path, slides: Path, target: str) ->
         ``PATIENT, FILENAME``.
     slides : Path
         Folder of slides; the file is found by the name without the ending.
-    target : str
-        Column of the clinical table that becomes the label.
+    target : str, optional
+        Column of the clinical table that becomes the label; without it no slide has one, and
+        nobody is left out for want of it.
+    columns : sequence of str
+        Further columns of the clinical table that the manifest is to have.
 
     Raises
     ------
@@ -149,18 +169,25 @@ def stamp_manifest(clini: Path, slide_table: Path, slides: Path, target: str) ->
         If a column is missing, a patient has two values, or a slide is not found.
     """
     clinical = read_table(clini)
-    columns = _columns(clinical, clini.name, ("PATIENT", target))
-    label_of: dict[str, str] = {}
+    at_patient = clinical.column("PATIENT", clini.name)
+    used = ("PATIENT",) if target is None else ("PATIENT", target)
+    taken = _further(clinical, clini.name, columns, used)
+    wanted = dict(taken.chosen)
+    if target is not None:
+        wanted[target] = clinical.column(target, clini.name)
+    value_of: dict[str, dict[str, str]] = {}
     n_nameless = 0
     for cells, line in zip(clinical.rows, clinical.lines, strict=True):
-        patient, label = cells[columns["PATIENT"]].strip(), cells[columns[target]].strip()
+        patient = cells[at_patient].strip()
         if not patient:
             n_nameless += 1  # rows without a name are not one patient
             continue
-        if label_of.setdefault(patient, label) != label:
+        own = {name: cells[at].strip() for name, at in wanted.items()}
+        first = value_of.setdefault(patient, own)
+        if other := [name for name in own if own[name] != first[name]]:
             raise ManifestError(
                 f"{clini.name}, line {line}",
-                f"gives patient '{patient}' a second value of {target}",
+                f"gives patient '{patient}' a second value of {other[0]}",
                 "keep one row for each patient",
             )
     listed = read_table(slide_table)
@@ -168,7 +195,7 @@ def stamp_manifest(clini: Path, slide_table: Path, slides: Path, target: str) ->
     files = _files_by_stem(slides)
     rows, n_unknown, n_unlabelled, n_alone = [], 0, 0, 0
     named: list[str] = []
-    without = dict.fromkeys(label_of)
+    without = dict.fromkeys(value_of)
     for cells, line in zip(listed.rows, listed.lines, strict=True):
         patient = cells[column["PATIENT"]].strip()
         named.append(_stem(cells[column["FILENAME"]].strip()))
@@ -176,20 +203,20 @@ def stamp_manifest(clini: Path, slide_table: Path, slides: Path, target: str) ->
         if not patient:
             n_alone += 1
             continue
-        if patient not in label_of:
+        if patient not in value_of:
             n_unknown += 1
             continue
-        if _says_nothing(label_of[patient]):
+        label = "" if target is None else value_of[patient][target]
+        if target is not None and _says_nothing(label):
             n_unlabelled += 1
             continue
         where = f"{slide_table.name}, line {line}"
         name = cells[column["FILENAME"]].strip()
-        rows.append(_row(_stem(name), patient, label_of[patient], files, where))
+        rows.append(_row(_stem(name), patient, label, files, where))
     _refuse_twice(rows, slide_table.name)
     if not rows:
-        raise ManifestError(
-            slide_table.name, f"has no slide of a patient with a value of {target}", "check both"
-        )
+        whom = "patient with a value of " + target if target else f"patient that {clini.name} names"
+        raise ManifestError(slide_table.name, f"has no slide of a {whom}", "check both")
     notes = []
     if n_nameless:
         notes.append(f"{n_nameless} row(s) of {clini.name} without a PATIENT: left out")
@@ -204,7 +231,47 @@ def stamp_manifest(clini: Path, slide_table: Path, slides: Path, target: str) ->
             f"{len(without)} patient(s) of {clini.name} have no slide in {slide_table.name}"
         )
     notes += _not_named(files, named, slide_table.name)
-    return Manifest(tuple(rows), (*clinical.notes, *listed.notes, *notes))
+    return Manifest(
+        tuple(rows),
+        (*clinical.notes, *listed.notes, *notes, *taken.notes),
+        further={
+            name: {row.slide_id: value_of[row.patient_id][name] for row in rows}
+            for name in taken.chosen
+        },
+    )
+
+
+@dataclass(frozen=True)
+class _Further:
+    """Columns that are taken along, with their numbers, and what is said of the others."""
+
+    chosen: dict[str, int]
+    notes: tuple[str, ...]
+
+
+def _further(table: Table, table_name: str, names: Sequence[str], used: Iterable[str]) -> _Further:
+    """Columns that were asked for besides those that a manifest is made of.
+
+    Raises
+    ------
+    ManifestError
+        If the table has no such column, or it would stand in the manifest twice.
+    """
+    for name in names:
+        if name.strip().casefold() in COLUMNS:
+            raise ManifestError(
+                f"--columns {name}", "is the name of a column that every manifest has",
+                f"rename it in {table_name}",
+            )  # fmt: skip
+    chosen = {name: table.column(name, table_name) for name in names}
+    known = {name.casefold() for name in (*used, *names)}
+    left = [h.strip()[:40] for h in table.header if h.strip() and h.strip().casefold() not in known]
+    if not left:
+        return _Further(chosen, ())
+    shown = ", ".join(left[:6]) + (", ..." if len(left) > 6 else "")
+    return _Further(
+        chosen, (f"columns of {table_name} that are not taken along (--columns does): {shown}",)
+    )
 
 
 def _columns(table: Table, table_name: str, wanted: Iterable[str]) -> dict[str, int]:

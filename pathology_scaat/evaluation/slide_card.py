@@ -35,6 +35,13 @@ from pathology_scaat.training.bags.predict import encode
 from pathology_scaat.training.bundle import ModelBundle
 
 EXPLANATION = "contribution x position"
+NO_MAPS = "there are no maps of this model: 'scaat explain' makes them"
+BETTER_OR_WORSE: Mapping[str, str] = {
+    "good": "better, interval included",
+    "poor": "worse, interval included",
+}
+"""What is said of a difference between the map's order and another one."""
+TAKE_TILES = ": to see what the model uses, patch by patch, take the tiles and not the map's shades"
 Progress = Callable[[str, int, int], None]
 
 
@@ -161,36 +168,42 @@ def _entries(
         return np.array([row.get(measure, np.nan) for row in rows.values()], np.float64)
 
     def entry(
-        question: str, measure: str, found: Floats, chance: float | None, words: str = ""
+        question: str,
+        measure: str,
+        found: Floats,
+        chance: float | None,
+        words: str = "",
+        missing: str = "",
     ) -> TrustEntry:
         if not len(found) or np.isnan(found).all():
-            why = f"{NOT_MEASURED}: no slide that this applies to"
+            why = f"{NOT_MEASURED}: {missing or 'no slide that this applies to'}"
             return TrustEntry(question, measure, None, None, "not measured", why)
         interval = clustered_mean(found, clusters)
         verdict = "described" if chance is None else judge(interval, chance)
+        if " - " in measure and verdict in BETTER_OR_WORSE:
+            words = BETTER_OR_WORSE[verdict]
+            if verdict == "poor" and measure.endswith("contribution"):
+                words += TAKE_TILES
         sentence = words or verdict_words(verdict, interval, unit)
         return TrustEntry(question, measure, interval, chance, verdict, sentence)
 
     entries = [_auc(scores, groups, unit, target, names, labels)]
-    main = values("flipping/contribution")
+    # A patch's place in the map is its mean evidence: what it contributes, times where in it.
+    main = values("flipping/evidence")
+    no_maps = bool(rows) and bool(np.isnan(main).all())
     entries.append(
         entry("Do the maps name the patches the model uses? (patch flipping, gain)",
-              "flipping/contribution", main, 0.0)
-    )  # fmt: skip
-    entries.append(
-        entry("... by the mean of each patch in the evidence map", "flipping/evidence",
-              values("flipping/evidence"), 0.0)
+              "flipping/evidence", main, 0.0, missing=NO_MAPS if no_maps else "")
     )  # fmt: skip
     for name, (_, how) in RIVALS.items():
-        if name == "contribution":
-            continue
         reference = values(f"flipping/{name}")
         entries.append(
             entry(f"... {how}", f"flipping/{name}", reference, None, "a yardstick for the map")
         )
         entries.append(
             entry(f"Is the map's order better than that {how}?",
-                  f"flipping/contribution - {name}", main - reference, 0.0)
+                  f"flipping/evidence - {name}", main - reference, 0.0,
+                  missing=NO_MAPS if no_maps else "")
         )  # fmt: skip
     entries.append(
         entry("... in random order", "flipping/random", values("flipping/random"), None,

@@ -116,7 +116,7 @@ def _numpy(values: Tensor) -> Floats:
 
 
 RIVALS: Final[dict[str, tuple[Callable[[BagHead, SlideFeatures], Floats], str]]] = {
-    "contribution": (by_contribution, "by what each patch contributes (the map's weight)"),
+    "contribution": (by_contribution, "by what each patch contributes alone"),
     "single": (by_single_patch, "by the model's word on each patch alone"),
     "integrated-gradients": (by_integrated_gradients, "by integrated gradients of the patches"),
     "attention": (by_attention, "by attention"),

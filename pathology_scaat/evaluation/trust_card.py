@@ -17,6 +17,7 @@ from pathology_scaat.evaluation.evaluation_set import EvaluationSet
 from pathology_scaat.evaluation.measurement import Measurement
 from pathology_scaat.evaluation.protocol import ProtocolConfig
 from pathology_scaat.evaluation.verdicts import Verdict, count, judge, judged_auc, verdict_words
+from pathology_scaat.metrics.functional.calibration import temperature_problem
 from pathology_scaat.metrics.functional.statistics import (
     MIN_PATIENTS,
     Interval,
@@ -326,6 +327,8 @@ def _beside(card: TrustCard) -> list[str]:
         said += [f"> {note}", ""]
     if card.temperature == 1.0:
         said += ["Its probabilities are not calibrated: no temperature was fitted to them.", ""]
+    elif problem := temperature_problem(card.temperature):
+        said += [problem, ""]
     if card.terms:
         said += [f"{card.terms}.", ""]
     return said

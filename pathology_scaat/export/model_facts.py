@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from pathology_scaat.metrics.functional.calibration import ended_at
 from pathology_scaat.saliency.cautions import map_caution
 from pathology_scaat.stitching.schema import SlideMapMeta
 from pathology_scaat.training.bags.patch_meaning import least_said
@@ -170,6 +171,8 @@ class ModelFacts:
             return "perhaps not calibrated"
         if self.held_out is not None and self.held_out.judged == COPIED_LABELS:
             return "not calibrated: there were only labels copied from slides to go by"
+        if (bound := ended_at(self.temperature)) is not None:
+            return f"not calibrated: the temperature ended at {bound}"
         return "calibrated" if self.temperature != 1.0 else "not calibrated"
 
     @property

@@ -10,6 +10,7 @@ from pathlib import Path
 from pathology_scaat.cohort.column import column_of
 from pathology_scaat.cohort.external import DEVELOPMENT_FRACTIONS
 from pathology_scaat.cohort.manifest import Manifest, ManifestRow, assign_splits, read_manifest
+from pathology_scaat.cohort.mistaken import not_features
 from pathology_scaat.cohort.outcomes import events_of, times_of
 from pathology_scaat.errors import ManifestError, TrainingError, UsageError
 from pathology_scaat.system.look_alikes import look_alike_notes
@@ -66,9 +67,7 @@ def read_feature_cohort(
         raise UsageError(option, "is no table", "give the cohort's table (CSV)")
     held = feature_ids(features) if features.is_dir() else ()
     if not held:
-        raise UsageError(
-            folder_option, "holds no features (.h5)", "give the folder with one .h5 file a slide"
-        )
+        raise UsageError(folder_option, *not_features(features))
     manifest = read_manifest(table, needs_slides=False)
     files = {}
     for row in manifest.rows:

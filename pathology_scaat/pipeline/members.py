@@ -21,6 +21,7 @@ from pathology_scaat.evaluation.performance.predictions import (
 )
 from pathology_scaat.evaluation.performance.slide_scores import SlideScore, explained_score, rule_of
 from pathology_scaat.execution.devices import require_device
+from pathology_scaat.metrics.functional.calibration import temperature_words
 from pathology_scaat.patches import PatchStore
 from pathology_scaat.pipeline.model_scores import CaseScores, ScoresOnDemand
 from pathology_scaat.pipeline.reporting import Reporter
@@ -223,7 +224,7 @@ def _said(
         calibrated = tuple(replace(r, probability=p) for r, p in zip(rows, values, strict=True))
     return ModelPredictions(
         calibrated, config.class_names, config.positive_class, rule_of(config),
-        _words(config, fit), (model_fingerprint(config),),
+        calibrated_words(config, fit), (model_fingerprint(config),),
         one.splits is not None or (config.knows_its_slides and all(r.split for r in rows)),
         fit, by_patch, of_slides=config.bag is not None,
     )  # fmt: skip
@@ -242,13 +243,13 @@ def _fit(config: BundleConfig, rows: Sequence[Prediction]) -> Calibration | None
     )
 
 
-def _words(config: BundleConfig, fit: Calibration | None) -> str:
+def calibrated_words(config: BundleConfig, fit: Calibration | None) -> str:
+    """Whether a model's probabilities of slides are calibrated, and on what."""
     if fit is not None:
         return fit.text
     if "val_slide_auc" not in config.metrics:  # they held no two classes
         return "not calibrated: no validation slides of two classes"
-    warm = config.temperature
-    return f"calibrated on the validation slides (temperature {warm:.3g})"
+    return temperature_words(config.temperature, "the validation slides")
 
 
 def combined(members: Sequence[ModelPredictions]) -> ModelPredictions:

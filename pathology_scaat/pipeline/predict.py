@@ -302,7 +302,7 @@ def _write(
     if performance is None:
         remove_performance(out, stem)
         listener.note(f"No performance is given: {why_not_measured(measured.slides)}.")
-        for note in (*notes, *measured.left_out):
+        for note in (*notes, *measured.left_out, *measured.uncalled):
             listener.note(note)
         return None
     before = record_test(out, performance.evaluated_on, performance.predictions_fingerprint)

@@ -121,11 +121,13 @@ def _performance(found: dict[str, Any]) -> list[list[str]]:
         return [["quality of slides", "not known: no labelled held-out slides were predicted"]]
     on = str(found.get("evaluated_on", "slides of unknown origin"))
     rows = []
+    several = len(found.get("class_names") or ()) > 2
+    name = "AUROC, mean over classes," if several else "AUROC"
     for unit in ("slide", "patient"):
         level = levels.get(unit)
         if isinstance(level, dict):
             text = _estimate(level, "auroc")
-            rows.append([f"quality of {unit}s", f"AUROC {text}; {level.get('n')} {unit}s, {on}"])
+            rows.append([f"quality of {unit}s", f"{name} {text}; {level.get('n')} {unit}s, {on}"])
     return rows
 
 

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from pathology_scaat.artifacts.fingerprint import fingerprint
+from pathology_scaat.metrics.functional.calibration import ended_at
 from pathology_scaat.slides.fingerprint import key_of
 from pathology_scaat.training.bags.config import BagHeadConfig
 from pathology_scaat.training.bundle_quality import COPIED_LABELS, LEARNT_FROM_PAINTED, HeldOut
@@ -215,10 +216,11 @@ class BundleConfig(BaseModel):
 
         A fitted temperature is hardly ever 1 to the last digit; where there was nothing to fit it
         on (no validation patches of two classes, several labels, an imported model) it is 1.
-        Labels copied from slides calibrate nothing: they are wrong for many patches.
+        Labels copied from slides calibrate nothing: they are wrong for many patches. Neither does a
+        temperature that ended at a bound of what is tried.
         """
         copied = self.held_out is not None and self.held_out.judged == COPIED_LABELS
-        return self.temperature != 1.0 and not copied
+        return self.temperature != 1.0 and ended_at(self.temperature) is None and not copied
 
     @property
     def trained_by(self) -> str:

@@ -195,6 +195,8 @@ def test_guards_of_patch_training_hold_for_bags(
 
     monkeypatch.setattr(loop_module, "check_overfitting", check)
     update = {"epochs": 2, "tensorboard": True, "compile": True, "class_balance": "sampling"}
+    # as a run.json names them, which holds every setting
+    update |= {"multi_label": TrainConfig().multi_label, "batch_size": TrainConfig().batch_size}
     config = TrainConfig(**{**quick_bags.model_dump(exclude_unset=True), **update})  # type: ignore[arg-type]
     result = train_on_slides(
         bag_slides, tmp_path / "model", config, class_names=("normal", "tumour", "necrosis"),

@@ -219,13 +219,13 @@ def test_bag_models_get_a_trust_card_of_whole_slides(
     assert auc is not None
     assert auc.interval is not None
     assert auc.interval.value == 1.0
-    flipping = card.entry("flipping/contribution")
+    flipping = card.entry("flipping/evidence")
     assert flipping is not None
     assert flipping.interval is not None
     assert flipping.interval.value > 0.1
-    for measure in ("flipping/evidence", "flipping/single", "flipping/integrated-gradients",
+    for measure in ("flipping/contribution", "flipping/single", "flipping/integrated-gradients",
                     "flipping/attention", "flipping/random", "necessity", "sufficiency",
-                    "flipping/contribution - single"):  # fmt: skip
+                    "flipping/evidence - contribution", "flipping/evidence - single"):  # fmt: skip
         entry = card.entry(measure)
         assert entry is not None, measure
         assert entry.interval is not None, measure

@@ -9,6 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from pathology_scaat.cli.app import app
+from pathology_scaat.cohort.column import column_of
 from pathology_scaat.cohort.manifest import read_manifest, write_manifest
 from pathology_scaat.cohort.peer_tables import clam_manifest, stamp_manifest
 from pathology_scaat.cohort.table import read_table
@@ -126,7 +127,8 @@ def test_stamp_s_tables(tmp_path: Path, slides: Path) -> None:
         (TCGA, "P1", "MSIH"),
         ("slide_2", "P2", "nonMSIH"),
     ]
-    assert len(found.notes) == 2
+    assert len(found.notes) == 3
+    assert found.notes[2].endswith("(--columns does): AGE, stage")
     with pytest.raises(ManifestError, match="no column grade; its columns are PATIENT, AGE"):
         stamp_manifest(clini, table, slides, "grade")
     # the same tables as STAMP's users have them: Excel workbooks
@@ -139,7 +141,7 @@ def test_stamp_s_tables(tmp_path: Path, slides: Path) -> None:
         slides, "isMSIH",
     )  # fmt: skip
     assert from_workbooks.rows == found.rows
-    assert len(from_workbooks.notes) == 2
+    assert len(from_workbooks.notes) == 3
 
 
 def workbook(path: Path, *sheets: list[list[object]]) -> Path:
@@ -253,7 +255,71 @@ def test_the_command_writes_a_manifest(tmp_path: Path, slides: Path) -> None:
     half = CliRunner().invoke(
         app, ["make-manifest", str(table), "--slides", str(slides), "--target", "x"]
     )
-    assert "belong together" in str(half.exception)
+    assert "--target: is for STAMP's tables; give --slide-table too" in str(half.exception)
+
+
+def test_further_columns_are_taken_along_where_they_are_asked_for(
+    tmp_path: Path, slides: Path
+) -> None:
+    """Else nobody could learn survival or grades, or see subgroups, from STAMP's tables."""
+    clini = write(
+        tmp_path / "clini.csv",
+        "PATIENT,stage,OS,dead,site,name\nP1,II,12.5,1,north,A\nP2,III,7,0,,B\n",
+    )
+    listed = write(tmp_path / "slide.csv", "PATIENT,FILENAME\nP1,slide_1.h5\nP1,slide_2.h5\n"
+                   "P2,slide_3.h5\n")  # fmt: skip
+    to = tmp_path / "cohort.csv"
+    base = ["make-manifest", str(clini), "--slides", str(slides), "--slide-table", str(listed)]
+    done = CliRunner().invoke(app, [*base, "--columns", "os, dead,site", "--to", str(to)])
+    assert done.exit_code == 0, done.output
+    assert "not taken along (--columns does): stage, name" in " ".join(done.output.split())
+    cohort = read_manifest(to)
+    assert [row.label for row in cohort.rows] == [None, None, None]
+    assert column_of(to, "OS", cohort) == {"slide_1": "12.5", "slide_2": "12.5", "slide_3": "7"}
+    assert column_of(to, "site", cohort) == {"slide_1": "north", "slide_2": "north"}
+    # the same again is the same file; a target and columns go together
+    assert CliRunner().invoke(
+        app, [*base, "--columns", "os,dead,site", "--to", str(to)]
+    ).exit_code == 0  # fmt: skip
+    both = tmp_path / "both.csv"
+    done = CliRunner().invoke(
+        app, [*base, "--target", "stage", "--columns", "stage,dead", "--to", str(both)]
+    )
+    assert done.exit_code == 0, done.output
+    cohort = read_manifest(both)
+    assert [row.label for row in cohort.rows] == ["II", "II", "III"]
+    assert set(column_of(both, "stage", cohort).values()) == {"II", "III"}
+    for options, words in (
+        ([], "--slide-table: needs a column to learn; give --target, or --columns"),
+        (["--columns", "nothing"], "has no column nothing"),
+        (["--columns", "Label"], "is the name of a column that every manifest has"),
+    ):
+        lost = CliRunner().invoke(app, [*base, *options, "--to", str(tmp_path / "no.csv")])
+        assert words in str(lost.exception)
+    assert not (tmp_path / "no.csv").exists()
+
+
+def test_patients_of_two_values_are_refused_in_any_column(tmp_path: Path, slides: Path) -> None:
+    clini = write(tmp_path / "clini.csv", "PATIENT,x,site\nP1,a,north\nP1,a,south\n")
+    listed = write(tmp_path / "slide.csv", "PATIENT,FILENAME\nP1,slide_1.h5\n")
+    with pytest.raises(ManifestError, match="line 3: gives patient 'P1' a second value of site"):
+        stamp_manifest(clini, listed, slides, "x", ("site",))
+    assert len(stamp_manifest(clini, listed, slides, "x").rows) == 1
+
+
+def test_clam_s_table_keeps_further_columns_with_splits(tmp_path: Path, slides: Path) -> None:
+    table = write(
+        tmp_path / "task.csv",
+        "case_id,slide_id,label,survival_months,censorship,age\np0,slide_1,a,10,0,50\n"
+        "p1,slide_2,b,20,1,60\np2,slide_3,a,5,0,70\n",
+    )
+    splits = write(tmp_path / "splits_0.csv", ",train,val,test\n0,slide_1,,slide_3\n")
+    found = clam_manifest(table, slides, splits, ("survival_months", "censorship"))
+    manifest = tmp_path / "cohort.csv"
+    write_manifest(found, manifest)
+    cohort = read_manifest(manifest)
+    assert column_of(manifest, "survival_months", cohort) == {"slide_1": "10", "slide_3": "5"}
+    assert found.notes[-1].endswith("(--columns does): age")
 
 
 def test_the_command_says_what_a_run_will_make_of_the_labels(

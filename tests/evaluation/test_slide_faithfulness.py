@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from pathology_scaat.evaluation.slide_card import BETTER_OR_WORSE, TAKE_TILES, _entries
 from pathology_scaat.evaluation.slide_faithfulness import (
     RIVALS,
     SHARES,
@@ -18,6 +19,7 @@ from pathology_scaat.evaluation.slide_faithfulness import (
     probability,
     random_gain,
 )
+from pathology_scaat.evaluation.trust_card import TrustEntry
 from pathology_scaat.training.bags import POOLINGS, BagHeadConfig
 from pathology_scaat.training.bags.head import BagHead
 
@@ -104,3 +106,45 @@ def test_everything_is_measured_for_every_pooling(pooling: str) -> None:
         assert -1 <= found[f"flipping/{name}"] <= 1
     assert found == measure_slide(head, slide, 0, evidence=np.random.default_rng(0).random(50))
     assert found["flipping/contribution"] > 0
+
+
+def card_entries(rows: dict[str, dict[str, float]]) -> dict[str, TrustEntry]:
+    clusters = {slide: slide for slide in rows}
+    scores = dict.fromkeys(rows, 0.9)
+    names = ("normal", "tumour")
+    return {e.measure: e for e in _entries(rows, scores, clusters, "patients", "tumour", names, {})}
+
+
+def test_a_card_speaks_of_the_map_and_not_of_a_better_order() -> None:
+    """Contribution alone stood for the map, whose own order may be surely worse."""
+    rng = np.random.default_rng(0)
+    rows = {
+        f"s{k}": {"flipping/evidence": 0.3 + e, "flipping/contribution": 0.5 + e,
+                  "flipping/single": 0.5 + e, "flipping/attention": 0.1 + e}
+        for k, e in enumerate(rng.normal(0, 0.02, 12))
+    }  # fmt: skip
+    rows["s0"]["flipping/evidence"] += 0.01
+    found = card_entries(rows)
+    asked = found["flipping/evidence"]
+    assert asked.question.startswith("Do the maps name the patches the model uses?")
+    assert asked.interval is not None
+    assert asked.interval.value == pytest.approx(0.3, abs=0.02)
+    worse = found["flipping/evidence - contribution"]
+    assert (worse.verdict, worse.words) == ("poor", BETTER_OR_WORSE["poor"] + TAKE_TILES)
+    assert found["flipping/evidence - single"].words == BETTER_OR_WORSE["poor"]
+    better = found["flipping/evidence - attention"]
+    assert (better.verdict, better.words) == ("good", BETTER_OR_WORSE["good"])
+    assert found["flipping/contribution"].verdict == "described"
+
+
+def test_a_card_without_maps_says_so_and_measures_the_other_orders() -> None:
+    rows = {f"s{k}": {"flipping/contribution": 0.5, "flipping/single": 0.4 + k / 100}
+            for k in range(8)}  # fmt: skip
+    found = card_entries(rows)
+    for measure in ("flipping/evidence", "flipping/evidence - single"):
+        assert found[measure].verdict == "not measured"
+        assert "there are no maps of this model: 'scaat explain' makes them" in (
+            found[measure].words
+        )
+    assert found["flipping/single"].interval is not None
+    assert "no slide that this applies to" in card_entries({})["flipping/evidence"].words

@@ -71,6 +71,50 @@ def test_classes_are_learnt_without_slides(classes: Path, feature_cohort: Path) 
     assert read_head_config(classes / "head").encoder == "uni_v1"
 
 
+def test_validation_labels_that_do_not_follow_calibrate_nothing(
+    feature_cohort: Path, tmp_path: Path
+) -> None:
+    """The table of performance called such a head calibrated, and training said nothing."""
+    lines = (feature_cohort / "cohort.csv").read_text().splitlines()
+    swap = {"Tumor": "Normal", "Normal": "Tumor"}
+    for at, line in enumerate(lines):
+        cells = line.split(",")
+        if cells[-1] == "val":
+            lines[at] = ",".join([*cells[:2], swap[cells[2]], *cells[3:]])
+    (tmp_path / "swapped.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    common = ("--features", feature_cohort / "h5", "--manifest", tmp_path / "swapped.csv",
+              "--out", tmp_path / "out", "--quiet")  # fmt: skip
+    trained = run_forked(["train", *common, "--epochs", 5])
+    assert trained.returncode == 4, trained.stderr
+    notes = read_head_config(tmp_path / "out" / "head").notes
+    assert any(note.startswith("The temperature ended at its upper bound") for note in notes)
+    assert run_forked(["predict", *common]).returncode == 0
+    page = (tmp_path / "out" / "performance.md").read_text()
+    assert "not calibrated: on the validation bags the temperature ended at its upper" in page
+
+
+def test_what_was_given_for_features_or_a_table_is_named(
+    feature_cohort: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "clam" / "pt_files").mkdir(parents=True)
+    (tmp_path / "clam" / "pt_files" / "a.pt").write_bytes(b"x")
+    (tmp_path / "empty").mkdir()
+    table_path = feature_cohort / "cohort.csv"
+    for given, words in (
+        (tmp_path / "lost", "--features: 'lost' is not there; give the folder with one .h5"),
+        (table_path, "--features: 'cohort.csv' is a table, not a folder; give the folder with"),
+        (tmp_path / "empty", "--features: 'empty' holds no features (.h5); give the folder with"),
+        (feature_cohort, "holds no features (.h5); give the folder in it: h5."),
+        (tmp_path / "clam" / "pt_files", "'pt_files' holds .pt files, and features are read from"),
+    ):
+        found = run_forked(["train", "--features", given, "--manifest", table_path,
+                            "--out", tmp_path / "out"])  # fmt: skip
+        assert found.returncode == 2
+        assert words in found.stderr
+    found = run_forked(["make-manifest", tmp_path / "empty", "--slides", feature_cohort / "h5"])
+    assert "empty: is a folder, not a table; give the file (CSV" in found.stderr
+
+
 def test_contributions_add_up_and_lie_where_the_patches_do(
     classes: Path, feature_cohort: Path
 ) -> None:

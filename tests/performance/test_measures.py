@@ -23,10 +23,15 @@ from sklearn.metrics import mean_absolute_error as sklearn_mean_absolute_error
 from pathology_scaat.evaluation.performance import measures as m
 from pathology_scaat.evaluation.performance.bootstrap import intervals
 from pathology_scaat.evaluation.performance.figures import write_figure
+from pathology_scaat.evaluation.performance.headings import NO_PREDICTIVE_VALUES, SEVERAL_CLASSES
 from pathology_scaat.evaluation.performance.levels import measure_level, with_thresholds
-from pathology_scaat.evaluation.performance.predictions import Prediction
+from pathology_scaat.evaluation.performance.predictions import LARGEST_RULE, MEAN_RULE, Prediction
 from pathology_scaat.evaluation.performance.report import measure_performance
-from pathology_scaat.evaluation.performance.report_files import markdown, write_performance
+from pathology_scaat.evaluation.performance.report_files import (
+    csv_text,
+    markdown,
+    write_performance,
+)
 from pathology_scaat.evaluation.performance.survival import survival_markdown
 from pathology_scaat.training.bundle_quality import NOTHING_LEARNT
 
@@ -349,3 +354,100 @@ def test_the_record_says_of_intervals_what_the_page_does() -> None:
     assert found is not None
     assert found.as_dict()["intervals"].endswith("or where all samples agree")
     assert "or where all samples agree" in markdown(found)
+
+
+def graded(n: int = 60) -> list[Prediction]:
+    """Three classes, of which the last is told apart worst; two slides a patient in three folds."""
+    rng = np.random.default_rng(3)
+    rows = []
+    for k in range(n):
+        label = (k // 2) % 3
+        logits = rng.normal(0, 1, 3)
+        logits[label] += (2.0, 2.0, 0.3)[label]
+        p = np.exp(logits) / np.exp(logits).sum()
+        rows.append(Prediction(f"p{k // 2}", f"s{k}", (k // 2) // 3 % 3, "test", "abc"[label], p))
+    return rows
+
+
+def test_means_over_classes_are_not_taken_for_those_of_one_class() -> None:
+    found = measure_performance(graded(), tuple("abc"), "c", how={}, prevalence=0.1,
+                                subgroups={"site": {f"s{k}": "xy"[k // 30] for k in range(60)}},
+                                ).performance  # fmt: skip
+    assert found is not None
+    assert found.patient.estimates["sensitivity"] != found.patient.estimates["sensitivity: c"]
+    text = markdown(found)
+    assert "Positive class" not in text
+    assert "Curves in the figures are of c against the other classes." in text
+    for row in ("| AUROC, mean over classes |", "| Sensitivity, mean over classes |",
+                "| Sensitivity of c |", "| Brier score, summed over classes (0 to 2) |",
+                "| site | patients (by class) | AUROC, mean over classes | Sens"):  # fmt: skip
+        assert row in text
+    assert "threshold of their own" not in text
+    assert "Threshold" not in text
+    assert [note for note in found.notes if note in (SEVERAL_CLASSES, NO_PREDICTIVE_VALUES)] == [
+        SEVERAL_CLASSES,
+        NO_PREDICTIVE_VALUES,
+    ]
+    plain = measure_performance(graded(), tuple("abc"), "c", how={}).performance
+    assert plain is not None
+    assert NO_PREDICTIVE_VALUES not in plain.notes
+
+
+def test_folds_are_told_by_patient_and_their_mean_too() -> None:
+    rows = [replace(r, label="ab"[r.label == "c"], probability=np.array([1 - p, p]))
+            for r in graded() for p in [float(r.probability[2])]]  # fmt: skip
+    found = measure_performance(rows, ("a", "b"), "b", how={}).performance
+    assert found is not None
+    assert [level.n for level in found.folds.values()] == [24, 18, 18]
+    assert [level.n for level in found.fold_patients.values()] == [12, 9, 9]
+    record = found.as_dict()
+    aurocs = [record["folds"][fold]["patient"]["auroc"] for fold in "012"]
+    mean = record["mean_of_folds"]
+    assert mean["n_folds"] == 3
+    assert mean["auroc"]["mean"] == pytest.approx(np.mean(aurocs))
+    assert mean["auroc"]["standard_deviation"] == pytest.approx(np.std(aurocs, ddof=1))
+    text = markdown(found)
+    assert text.index("## Folds (patients)") < text.index("## Folds (slides)")
+    assert f"Mean of 3 folds: {mean['auroc']['mean']:.3f}, standard deviation" in text
+    assert "patient,0,auroc," in csv_text(found)
+
+
+def test_the_threshold_stands_where_sensitivity_does() -> None:
+    rows = [Prediction(f"p{k}", f"s{k}", None, "val" if k < 8 else "test", "ab"[k % 2],
+                       np.array([0.4, 0.6]) if k % 2 else np.array([0.8, 0.2]))
+            for k in range(24)]  # fmt: skip
+    found = measure_performance(rows, ("a", "b"), "b", how={}).performance
+    assert found is not None
+    assert "(Youden): 0.4 (chosen on 8 validation cases)." in markdown(found)
+    blind = measure_performance(rows[8:], ("a", "b"), "b", how={}).performance
+    assert blind is not None
+    assert ": 0.5 (chosen on nothing: the validation cases do not hold both" in markdown(blind)
+
+
+def test_how_slides_became_patients_is_told_as_it_was() -> None:
+    """It read "the mean" of patients who were called by their largest slide, as all are then."""
+    rows = [Prediction(f"p{k // 2}", f"s{k}", None, "test", "ab"[k // 2 % 2],
+                       np.array([1 - p, p]))
+            for k in range(24) for p in [0.2 + 0.02 * k]]  # fmt: skip
+    alike = measure_performance(rows, ("a", "b"), "b", how={}).performance
+    assert alike is not None
+    assert alike.as_dict()["patient_rule"] == MEAN_RULE
+    assert alike.patient_rows[0].probability[1] == pytest.approx(0.21)
+    rows[3] = replace(rows[3], label="a")
+    mixed = measure_performance(rows, ("a", "b"), "b", how={}).performance
+    assert mixed is not None
+    assert mixed.as_dict()["patient_rule"] == LARGEST_RULE
+    assert LARGEST_RULE in markdown(mixed)
+    assert mixed.patient_rows[0].probability[1] == pytest.approx(0.22)  # of all alike
+
+
+def test_a_cohort_without_labels_is_told_how_it_is_called() -> None:
+    """A model that is applied elsewhere brings no validation cases along: .5, and no referrals."""
+    rows = [Prediction(f"p{k}", f"s{k}", None, "", "", np.array([0.4, 0.6])) for k in range(6)]
+    found = measure_performance(rows, ("a", "b"), "b", how={})
+    assert found.performance is None
+    assert found.slides[0].refer is None
+    threshold, referrals = found.uncalled
+    assert threshold.startswith("Cases are called from a probability of 0.5 on: no validation")
+    assert referrals.startswith("Nobody is referred for want of certainty")
+    assert measure_performance(graded(), tuple("abc"), "c", how={}).uncalled == ()

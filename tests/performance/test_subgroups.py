@@ -58,7 +58,7 @@ def test_nobody_is_lost_and_one_class_is_not_measured() -> None:
     assert set(found) == {"a", "only tumour", MIXED, NOT_GIVEN}
     assert found[MIXED].n_patients == 1
     assert found["only tumour"].patient is None
-    text = "\n".join(subgroup_lines(groups))
+    text = "\n".join(subgroup_lines(groups, 2))
     assert "| only tumour | 3 (Normal 0, Tumor 3) | not measurable: patients of one class |" in text
     assert found["only tumour"].as_dict()["measurable"] is False
 

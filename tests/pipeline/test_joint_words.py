@@ -5,18 +5,24 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 from saliency_fixtures import RunFolder
 
 from pathology_scaat.evaluation.performance.predictions import Prediction
+from pathology_scaat.export.model_facts import ModelFacts
+from pathology_scaat.metrics.functional.calibration import TEMPERATURES
 from pathology_scaat.pipeline.cross_validation import nothing_learnt_in_folds
 from pathology_scaat.pipeline.export import in_words
 from pathology_scaat.pipeline.members import (
     FoldModel,
     ModelPredictions,
+    calibrated_words,
     combined,
     joint_rule,
     record_of,
 )
+from pathology_scaat.training.bags.config import BagHeadConfig
+from pathology_scaat.training.bundle_config import BundleConfig
 from pathology_scaat.training.bundle_quality import Estimate, HeldOut
 
 NAMES = ("Normal", "Tumor")
@@ -52,6 +58,25 @@ def test_each_fold_has_its_own_calibration() -> None:
     assert "Normal 0.0004, Tumor 0.9996" in words["a"].text
     assert "not calibrated" not in words["a"].text
     assert "not calibrated" in words["b"].text
+
+
+@pytest.mark.parametrize("bound", TEMPERATURES)
+def test_a_temperature_that_ended_at_its_bound_calibrates_nothing(bound: float) -> None:
+    """Training said so, and tables, pages and cards called the same model calibrated."""
+    config = BundleConfig(
+        class_names=NAMES, positive_class="Tumor", patch_size_px=32, mpp=0.5,
+        backbone="scaat-small", mean=(0.5,) * 3, std=(0.2,) * 3, bag=BagHeadConfig(),
+        temperature=bound, metrics={"val_slide_auc": 0.5},
+    )  # fmt: skip
+    fitted = config.model_copy(update={"temperature": 1.7})
+    assert (config.is_calibrated, fitted.is_calibrated) == (False, True)
+    facts = ModelFacts.of_json(config.facts(""), "f" * 64)
+    assert facts.calibration.startswith("not calibrated: the temperature ended at its ")
+    assert ModelFacts.of_json(fitted.facts(""), "f" * 64).calibration == "calibrated"
+    said_of = calibrated_words(config, None)
+    assert said_of.startswith("not calibrated: on the validation slides the temperature ended at")
+    assert joint_rule([said_of, FITTED]).endswith("1 of them calibrated")
+    assert calibrated_words(fitted, None).endswith("(temperature 1.7)")
 
 
 def test_folds_none_of_which_has_learnt_are_no_success(run_folder: RunFolder) -> None:

@@ -8,7 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pathology_scaat.metrics.functional.calibration import fit_temperature, softmax
+from pathology_scaat.metrics.functional.calibration import (
+    fit_temperature,
+    softmax,
+    temperature_words,
+)
 from pathology_scaat.metrics.functional.slide_score import PATCH_RULE, top_mean
 
 __all__ = ["MIN_SLIDES", "PATCH_RULE", "Calibration", "fit_calibration", "top_mean"]
@@ -54,11 +58,11 @@ def fit_calibration(scores: NDArray[np.float64], labels: NDArray[np.int64]) -> C
             text=f"not calibrated: the validation slides are too few (by class: {shown})"
         )
     logs = np.log(np.clip(scores, 1e-6, 1))
-    origin = f"calibrated on {len(labels)} validation slides"
+    on = f"{len(labels)} validation slides"
     if n_classes > 2:
-        return Calibration(
-            1 / fit_temperature(logs, labels, smoothed=True), 0.0, f"{origin} (temperature)"
-        )
+        temperature = fit_temperature(logs, labels, smoothed=True)
+        words = temperature_words(temperature, on)
+        return Calibration(1 / temperature, 0.0, words)
     odds = logs[:, 1] - logs[:, 0]
     # Platt's targets: what a few slides say is not certain.
     target = np.where(labels == 1, (counts[1] + 1) / (counts[1] + 2), 1 / (counts[0] + 2))
@@ -71,4 +75,4 @@ def fit_calibration(scores: NDArray[np.float64], labels: NDArray[np.int64]) -> C
     from scipy.optimize import minimize
 
     found = minimize(loss, np.zeros(2), method="Nelder-Mead").x
-    return Calibration(math.exp(found[0]), float(found[1]), f"{origin} (Platt)")
+    return Calibration(math.exp(found[0]), float(found[1]), f"calibrated on {on} (Platt)")

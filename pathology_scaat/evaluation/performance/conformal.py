@@ -30,7 +30,7 @@ UNLIKE_SHARE = 0.25
 
 TWO, NONE, UNLIKE = (
     "more than one class is possible",
-    "no class fits: unlike the cases of known class",
+    "no class is as probable as the true one usually is",
     "unlike the training data",
 )
 """Why a case is referred."""

@@ -264,7 +264,7 @@ def with_thresholds(
     at = list(class_names).index(positive)
     chosen: dict[int | None, float] = {}
     record: dict[str, Any] = {
-        "rule": "greatest sensitivity + specificity on the validation cases (Youden)",
+        "rule": "greatest sensitivity + specificity (Youden)",
         "values": [],
     }
     for fold in sorted({row.fold for row in rows}, key=lambda f: -1 if f is None else f):

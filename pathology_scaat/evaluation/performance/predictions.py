@@ -253,17 +253,38 @@ def _possible_cell(names: Sequence[str]) -> str:
     )
 
 
-PATIENT_RULE = (
-    "a patient's probability is the mean over the patient's slides; the label is that of the "
-    "slides, or, where they differ and there are two classes, the positive one, whose largest "
-    "probability then counts; of more classes such a patient has no label"
+MEAN_RULE = "a patient's probability is the mean over the patient's slides"
+LARGEST_RULE = (
+    "slides of some patients have different labels: of every patient the slide with the largest "
+    "probability of the positive class counts, and one positive slide makes a patient positive; in "
+    "a cohort without labels the mean over the patient's slides is taken, of which no figure here "
+    "speaks"
 )
+"""How patients are pooled where the slides of any patient differ in label."""
+
+
+def slides_differ(predictions: Iterable[Prediction]) -> bool:
+    """Whether any patient's slides have different labels, within a split and fold."""
+    labels: dict[tuple[str, int | None, str], set[str]] = {}
+    for row in predictions:
+        if row.label:
+            labels.setdefault((row.patient_id, row.fold, row.split), set()).add(row.label)
+    return any(len(own) > 1 for own in labels.values())
+
+
+def patient_rule(predictions: Iterable[Prediction], class_names: Sequence[str]) -> str:
+    """How these slides became patients, in words."""
+    if not slides_differ(predictions):
+        return MEAN_RULE
+    if len(class_names) == 2:
+        return LARGEST_RULE
+    return f"{MEAN_RULE}; patients whose slides have different labels have no label"
 
 
 def by_patient(
     predictions: Sequence[Prediction], class_names: Sequence[str], positive: str
 ) -> tuple[Prediction, ...]:
-    """One prediction a patient, by :data:`PATIENT_RULE`; of each split and fold by itself.
+    """One prediction a patient, by :func:`patient_rule`; of each split and fold by itself.
 
     With more than two classes patients whose slides differ in label get none (an empty label).
     """
@@ -273,7 +294,7 @@ def by_patient(
     binary = len(class_names) == 2
     at = list(class_names).index(positive)
     # One rule for all: whether any patient's slides differ decides how all are pooled.
-    differ = binary and any(len({r.label for r in rows if r.label}) > 1 for rows in groups.values())
+    differ = binary and slides_differ(predictions)
     found = []
     for (patient, fold, split), rows in groups.items():
         labels = {r.label for r in rows if r.label}

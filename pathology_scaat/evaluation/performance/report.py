@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import statistics
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from pathology_scaat.artifacts.fingerprint import fingerprint
@@ -15,11 +17,17 @@ from pathology_scaat.evaluation.performance.conformal import (
     on_slides,
     unlike_by_patient,
 )
-from pathology_scaat.evaluation.performance.levels import Level, measure_level, with_thresholds
+from pathology_scaat.evaluation.performance.headings import NO_PREDICTIVE_VALUES, SEVERAL_CLASSES
+from pathology_scaat.evaluation.performance.levels import (
+    DEFAULT_THRESHOLD,
+    Level,
+    measure_level,
+    with_thresholds,
+)
 from pathology_scaat.evaluation.performance.predictions import (
-    PATIENT_RULE,
     Prediction,
     by_patient,
+    patient_rule,
 )
 from pathology_scaat.evaluation.performance.subgroups import (
     Subgroup,
@@ -59,6 +67,10 @@ class Performance:
     fold_counts : mapping of int to (mapping of class to int)
         Slides of each class in each fold, also of those that hold one class and are not in
         ``folds``.
+    fold_patients : mapping of int to Level
+        As ``folds``, of patients.
+    patient_rule : str
+        How slides became patients.
     """
 
     class_names: tuple[str, ...]
@@ -77,6 +89,8 @@ class Performance:
     subgroups: tuple[Subgroup, ...] = ()
     tests_before: int = 0
     fold_counts: Mapping[int, Mapping[str, int]] = field(default_factory=dict)
+    fold_patients: Mapping[int, Level] = field(default_factory=dict)
+    patient_rule: str = ""
 
     def after_looks(self, n: int) -> Performance:
         """The same, with how often these cases were looked at before with other predictions."""
@@ -86,6 +100,17 @@ class Performance:
     def read_first(self) -> tuple[str, ...]:
         """Notes that no figure is to be read without: of nothing learnt, of painted slides."""
         return read_first(self.notes)
+
+    @property
+    def mean_of_folds(self) -> dict[str, Any] | None:
+        """Mean and standard deviation of the AUROC of patients over the folds that have one;
+        None of fewer than two."""
+        found = [level.estimates["auroc"].value for level in self.fold_patients.values()]
+        values = [value for value in found if value is not None]
+        if len(values) < 2:
+            return None
+        auroc = {"mean": statistics.mean(values), "standard_deviation": statistics.stdev(values)}
+        return {"unit": "patient", "n_folds": len(values), "auroc": auroc}
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON; the measures of patients also stand at the top."""
@@ -105,13 +130,15 @@ class Performance:
                     "counts": dict(counts),
                     "measurable": fold in self.folds,
                     **(_fold_figures(self.folds[fold]) if fold in self.folds else {}),
+                    "patient": _patients_of_fold(self.fold_patients.get(fold)),
                 }
                 for fold, counts in self.fold_counts.items()
             },
+            "mean_of_folds": self.mean_of_folds,
             "thresholds": self.thresholds,
             "intervals": f"95 %, percentiles of {N_RESAMPLES} bootstrap samples of patients; none "
             f"with fewer than {MIN_PATIENTS} patients of a class, or where all samples agree",
-            "patient_rule": PATIENT_RULE,
+            "patient_rule": self.patient_rule,
             "prediction": dict(self.how),
             "abstention": dict(self.abstention),
             "subgroups": {
@@ -125,6 +152,12 @@ class Performance:
         }
 
 
+def _patients_of_fold(level: Level | None) -> dict[str, Any]:
+    if level is None:
+        return {"measurable": False}
+    return {"measurable": True, "n": level.n, "counts": level.counts, **_fold_figures(level)}
+
+
 def _fold_figures(level: Level) -> dict[str, Any]:
     """Values of a fold by their names, and their intervals, or why there are none."""
     whole = level.as_dict()
@@ -136,12 +169,14 @@ def _fold_figures(level: Level) -> dict[str, Any]:
 class Measured:
     """Performance (None where no labelled slides of two classes are left to judge by), and the
     predictions of slides and of patients with thresholds and referrals. ``left_out`` says of which
-    labelled slides no figure speaks, and why."""
+    labelled slides no figure speaks, and why; ``uncalled`` where there is no performance how cases
+    are called without validation cases."""
 
     performance: Performance | None
     slides: tuple[Prediction, ...]
     patients: tuple[Prediction, ...]
     left_out: tuple[str, ...] = ()
+    uncalled: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -221,41 +256,41 @@ def measure_performance(
     chosen = evaluated(slides, class_names, splits_known, external)
     splits = {(r.patient_id, r.fold, r.split) for r in chosen.rows}
     of_patients = tuple(r for r in patients if (r.patient_id, r.fold, r.split) in splits)
-    slide_level = measure_level(
-        chosen.rows, class_names, positive, prevalence=prevalence, seed=seed, ordered=ordered
+    measure = partial(
+        measure_level,
+        class_names=class_names,
+        positive=positive,
+        prevalence=prevalence,
+        seed=seed,
+        ordered=ordered,
     )
-    patient_level = measure_level(
-        of_patients, class_names, positive, prevalence=prevalence, seed=seed, ordered=ordered
-    )
+    slide_level, patient_level = measure(chosen.rows), measure(of_patients)
     left_out = tuple(notes_of_left_out(slides, of_patients, class_names))
     if slide_level is None or patient_level is None:
-        return Measured(None, slides, patients, left_out)
+        return Measured(None, slides, patients, left_out, _uncalled(called))
     folds = {}
+    fold_patients = {}
     fold_counts = {}
     for fold in sorted({r.fold for r in chosen.rows if r.fold is not None}):
         mine = [r for r in chosen.rows if r.fold == fold]
         fold_counts[fold] = {name: sum(r.label == name for r in mine) for name in class_names}
-        own = measure_level(
-            mine,
-            class_names,
-            positive,
-            prevalence=prevalence,
-            seed=seed,
-            ordered=ordered,
-        )
-        if own is not None:
+        if (own := measure(mine)) is not None:
             folds[fold] = own
+        if (own := measure([r for r in of_patients if r.fold == fold])) is not None:
+            fold_patients[fold] = own
     shown = {r.slide_id for r in chosen.rows}
     of_painted = painted_note(len(shown & set(painted)), len(shown))
     all_notes = [*([of_painted] if of_painted else []), *notes, *chosen.notes, *left_out]
     all_notes += _few(of_patients, class_names)
-    if prevalence is None and len(class_names) == 2:
+    if len(class_names) > 2:
+        all_notes.append(SEVERAL_CLASSES)
+        all_notes += [NO_PREDICTIVE_VALUES] if prevalence is not None else []
+    elif prevalence is None:
         all_notes.append(
             "Predictive values are at the prevalence of these cases; give --prevalence for "
             "that of the patients the model is meant for."
         )
-    fallback = [v for v in slide_thresholds.get("values", ()) if "nothing" in v["chosen_on"]]
-    if fallback:
+    if _fell_back(slide_thresholds):
         all_notes.append(
             "The threshold is 0.5: no validation cases of both classes could choose it."
         )
@@ -275,6 +310,8 @@ def measure_performance(
             notes=tuple(all_notes),
             abstention=abstained.record,
             fold_counts=fold_counts,
+            fold_patients=fold_patients,
+            patient_rule=patient_rule(rows, class_names),
             subgroups=measure_subgroups(
                 chosen.rows,
                 of_patients,
@@ -290,6 +327,24 @@ def measure_performance(
         patients,
         left_out,
     )
+
+
+def _fell_back(thresholds: Mapping[str, Any]) -> bool:
+    """Whether any threshold is the default, for want of validation cases."""
+    return any("nothing" in v["chosen_on"] for v in thresholds.get("values", ()))
+
+
+def _uncalled(called: _Called) -> tuple[str, ...]:
+    """How cases are called and whether any is referred, where no validation cases are here."""
+    notes = []
+    if _fell_back(called.slide_thresholds):
+        notes.append(
+            f"Cases are called from a probability of {DEFAULT_THRESHOLD} on: no validation cases "
+            "of both classes are in this table, and a model does not keep the threshold of its own."
+        )
+    if why := called.abstained.record.get("not_given"):
+        notes.append(f"Nobody is referred for want of certainty, and no class is ruled out: {why}.")
+    return tuple(notes)
 
 
 def _few(patients: Sequence[Prediction], class_names: Sequence[str]) -> list[str]:

@@ -12,14 +12,13 @@ from pathology_scaat.artifacts.checksums import checked_json_text
 from pathology_scaat.artifacts.table_cells import safe_cell
 from pathology_scaat.evaluation.performance.bootstrap import MIN_PATIENTS, N_RESAMPLES, Estimate
 from pathology_scaat.evaluation.performance.conformal import abstention_lines
+from pathology_scaat.evaluation.performance.headings import heading, threshold_words
 from pathology_scaat.evaluation.performance.levels import Level
-from pathology_scaat.evaluation.performance.measures import ECE_BINS
-from pathology_scaat.evaluation.performance.predictions import PATIENT_RULE
 from pathology_scaat.evaluation.performance.report import Performance
 from pathology_scaat.evaluation.performance.subgroups import few_lines, subgroup_lines
 from pathology_scaat.evaluation.verdicts import count
 from pathology_scaat.system.markdown import cell, without_tags
-from pathology_scaat.system.rounding import significant
+from pathology_scaat.system.rounding import decimals, significant
 from pathology_scaat.training.bundle_quality import read_first, read_first_marks
 
 STEMS = ("performance", "performance_external")
@@ -34,25 +33,11 @@ def performance_files(stem: str) -> tuple[str, ...]:
             f"{stem}_patients.svg", f"{stem}_slides.svg")  # fmt: skip
 
 
-ONE_CLASS_FOLD = "not measurable: slides of one class"
+ONE_CLASS_FOLD = "not measurable: {unit} of one class"
 LOOKS = (
     "- These cases were looked at {n} time(s) before, with other predictions: figures that were "
     "chosen among several looks are optimistic."
 )
-HEADINGS = {
-    "auroc": "AUROC",
-    "auprc": "AUPRC",
-    "balanced_accuracy": "Balanced accuracy",
-    "sensitivity": "Sensitivity",
-    "specificity": "Specificity",
-    "ppv": "PPV",
-    "npv": "NPV",
-    "accuracy": "Accuracy",
-    "brier": "Brier score",
-    "ece": f"Expected calibration error ({ECE_BINS} bins)",
-    "quadratic_kappa": "Kappa of grades, quadratic weights",
-    "mean_absolute_error": "Mean absolute error, in grades",
-}
 
 
 def write_performance(folder: Path, performance: Performance, stem: str = STEMS[0]) -> None:
@@ -99,6 +84,8 @@ def _rows(performance: Performance) -> list[tuple[str, str, str, Estimate, int]]
     for fold, counts in performance.fold_counts.items():
         own = performance.folds.get(fold)
         found += _rows_of("slide", str(fold), own, sum(counts.values()))
+        if (of_patients := performance.fold_patients.get(fold)) is not None:
+            found += _rows_of("patient", str(fold), of_patients, of_patients.n)
     for group in performance.subgroups:
         unit = f"patient, {group.column}={group.value}"
         found += _rows_of(unit, "all", group.patient, sum(group.counts.values()))
@@ -162,16 +149,16 @@ def markdown(performance: Performance) -> str:
         f"On {p.evaluated_on}: {count(p.slide.n, 'slide', 'slides')} of "
         f"{count(p.patient.n, 'patient', 'patients')} (patients of each class: "
         f"{', '.join(f'{name} {n}' for name, n in p.patient.counts.items())}). "
-        f"Positive class: {p.positive_class}.",
+        f"{_positive_words(p)}",
         "",
         "| measure | patients | slides |",
         "|---|---|---|",
     ]
     for key, estimate in p.patient.estimates.items():
-        heading = HEADINGS.get(key, cell(key))
+        called = cell(heading(key, len(p.class_names)))
         if key in ("ppv", "npv"):
-            heading += f" at a prevalence of {significant(p.patient.prevalence or 0.0, 3)}"
-        lines.append(f"| {heading} | {estimate.text()} | {p.slide.estimates[key].text()} |")
+            called += f" at a prevalence of {significant(p.patient.prevalence or 0.0, 3)}"
+        lines.append(f"| {called} | {estimate.text()} | {p.slide.estimates[key].text()} |")
     lines += [
         "",
         f"In brackets: 95 % intervals from {N_RESAMPLES} bootstrap samples of patients; none with "
@@ -188,18 +175,69 @@ def markdown(performance: Performance) -> str:
         "",
     ]  # fmt: skip
     if p.fold_counts:
-        lines += ["## Folds (slides)", "", "| fold | slides (by class) | AUROC |", "|---|---|---|"]
-        for fold, counts in p.fold_counts.items():
-            told = ", ".join(f"{cell(name)} {n}" for name, n in counts.items())
-            level = p.folds.get(fold)
-            value = ONE_CLASS_FOLD if level is None else level.estimates["auroc"].text()
-            lines.append(f"| {fold} | {sum(counts.values())} ({told}) | {value} |")
-        lines += ["", *few_lines((f"fold {n}", p.folds.get(n)) for n in p.fold_counts)]
-    lines += subgroup_lines(p.subgroups)
+        lines += _fold_lines(p)
+    lines += subgroup_lines(p.subgroups, len(p.class_names))
     lines += abstention_lines(p.abstention)
     lines += ["## How", "", f"- Slides: {p.how.get('rule', '')}; {p.how.get('calibration', '')}."]
-    lines.append(f"- Patients: {PATIENT_RULE}.")
+    lines.append(f"- Patients: {p.patient_rule}.")
+    lines += _threshold_lines(p)
     lines += note_lines(p.notes)
     if p.tests_before:
         lines.append(LOOKS.format(n=p.tests_before))
     return without_tags("\n".join(lines) + "\n")
+
+
+def _positive_words(p: Performance) -> str:
+    """Which class the measures speak of; of several classes the figures alone speak of one."""
+    if len(p.class_names) == 2:
+        return f"Positive class: {p.positive_class}."
+    return f"Curves in the figures are of {p.positive_class} against the other classes."
+
+
+def _threshold_lines(p: Performance) -> list[str]:
+    """At which probability these cases are called positive, and by what that was chosen."""
+    judged = {row.fold for row in p.slide_rows}
+    lines = []
+    for unit, found in p.thresholds.items():
+        told = [threshold_words(v) for v in found.get("values", ()) if v["fold"] in judged]
+        if told:
+            lines.append(f"- Threshold of {unit}s, {found['rule']}: {'; '.join(told)}.")
+    return lines
+
+
+def _fold_lines(p: Performance) -> list[str]:
+    """The part of ``performance.md`` about folds: of patients, and of slides."""
+
+    def patients_of(fold: int) -> dict[str, int]:
+        labels = [row.label for row in p.patient_rows if row.fold == fold]
+        return {name: labels.count(name) for name in p.class_names}
+
+    lines = []
+    for unit, levels in (("patients", p.fold_patients), ("slides", p.folds)):
+        auroc = heading("auroc", len(p.class_names))
+        lines += [
+            f"## Folds ({unit})",
+            "",
+            f"| fold | {unit} (by class) | {auroc} |",
+            "|---|---|---|",
+        ]
+        for fold, slides in p.fold_counts.items():
+            level = levels.get(fold)
+            counts = slides if unit == "slides" else patients_of(fold)
+            told = ", ".join(f"{cell(name)} {n}" for name, n in counts.items())
+            value = (
+                ONE_CLASS_FOLD.format(unit=unit)
+                if level is None
+                else level.estimates["auroc"].text()
+            )
+            lines.append(f"| {fold} | {sum(counts.values())} ({told}) | {value} |")
+        lines += ["", *few_lines((f"fold {n}", levels.get(n)) for n in p.fold_counts)]
+        if unit == "patients" and (mean := p.mean_of_folds) is not None:
+            found = mean["auroc"]
+            lines += [
+                f"Mean of {mean['n_folds']} folds: {decimals(found['mean'])}, standard deviation "
+                f"{decimals(found['standard_deviation'])}. Each fold counts alike, however many "
+                "patients it holds; the table at the top judges all patients together.",
+                "",
+            ]
+    return lines

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pathology_scaat.errors import ManifestError
+from pathology_scaat.evaluation.performance.headings import heading
 from pathology_scaat.evaluation.performance.levels import Level, measure_level
 from pathology_scaat.evaluation.performance.predictions import Prediction
 from pathology_scaat.system.markdown import cell
@@ -128,14 +129,16 @@ def measure_subgroups(
     return tuple(found)
 
 
-def subgroup_lines(groups: Sequence[Subgroup]) -> list[str]:
+def subgroup_lines(groups: Sequence[Subgroup], n_classes: int) -> list[str]:
     """The part of ``performance.md`` about subgroups."""
+    headings = " | ".join(heading(key, n_classes) for key in SHOWN)
+    at = "Groups have no threshold of their own. " if n_classes == 2 else ""
     lines: list[str] = []
     for column in dict.fromkeys(g.column for g in groups):
         mine = [g for g in groups if g.column == column]
         lines += [
             f"## By {column} (patients)", "",
-            f"| {cell(column)} | patients (by class) | AUROC | sensitivity | specificity |",
+            f"| {cell(column)} | patients (by class) | {headings} |",
             "|---|---|---|---|---|",
         ]  # fmt: skip
         for g in mine:
@@ -151,7 +154,7 @@ def subgroup_lines(groups: Sequence[Subgroup]) -> list[str]:
             )
         lines += ["", *few_lines((g.value, g.patient) for g in mine)]
         lines += [
-            f"Each at the threshold of all. {NOT_COMPARED}",
+            f"{at}{NOT_COMPARED}",
             "",
         ]
     return lines

@@ -6,8 +6,8 @@ from collections import Counter
 
 from pathology_scaat.artifacts.run_record import FILE_NAME as RUN_NAME
 from pathology_scaat.artifacts.status_columns import STAGES
+from pathology_scaat.evaluation.performance.headings import HEADINGS, heading, threshold_words
 from pathology_scaat.evaluation.performance.predictions import HOW_NAME
-from pathology_scaat.evaluation.performance.report_files import HEADINGS
 from pathology_scaat.evaluation.performance.report_files import PERFORMANCE_NAME as PERFORMANCE
 from pathology_scaat.evaluation.report.run_files import NOTES, TRUST_CARD, Fact, RunFiles, shown
 from pathology_scaat.saliency.schema import UNLIKE_PERCENTILE
@@ -210,17 +210,13 @@ def imbalance(files: RunFiles) -> list[Fact]:
 
 def thresholds(files: RunFiles) -> list[Fact]:
     """Thresholds of patients and how they were chosen."""
-    facts = files.fact(PERFORMANCE, "thresholds.patient.rule", "threshold chosen by: {}")
-    for entry in files.get(PERFORMANCE, "thresholds.patient.values") or ():
-        fold = "" if entry.get("fold") is None else f"fold {entry['fold']}: "
-        facts.append(
-            Fact(
-                f"{fold}threshold {shown(entry['threshold'])}, on {entry['n_validation']} "
-                f"{entry['chosen_on']}",
-                f"{PERFORMANCE}: thresholds.patient.values",
-            )
-        )
-    return facts
+    values = files.get(PERFORMANCE, "thresholds.patient.values") or ()
+    words = "threshold chosen by: {}" if values else "no threshold: {}"
+    return [
+        *files.fact(PERFORMANCE, "thresholds.patient.rule", words),
+        *(Fact(f"threshold, {threshold_words(entry)}", f"{PERFORMANCE}: thresholds.patient.values")
+          for entry in values),
+    ]  # fmt: skip
 
 
 def calibration(files: RunFiles) -> list[Fact]:
@@ -254,7 +250,8 @@ def measures(files: RunFiles) -> list[Fact]:
         *files.fact(PERFORMANCE, "evaluated_on", "evaluated on: {}"),
         *files.fact(PERFORMANCE, "n", "{} patients"),
     ]
-    for key, heading in HEADINGS.items():
+    n_classes = _n_classes(files)
+    for key in HEADINGS:
         value = files.get(PERFORMANCE, key)
         if value is None:
             continue
@@ -264,18 +261,24 @@ def measures(files: RunFiles) -> list[Fact]:
             if interval
             else "no interval"
         )
-        facts.append(Fact(f"{heading} {decimals(value)} ({said})", f"{PERFORMANCE}: {key}"))
+        words = heading(key, n_classes)
+        facts.append(Fact(f"{words} {decimals(value)} ({said})", f"{PERFORMANCE}: {key}"))
     return facts
+
+
+def _n_classes(files: RunFiles) -> int:
+    return len(files.get(PERFORMANCE, "class_names") or ()) or 2
 
 
 def subgroups(files: RunFiles) -> list[Fact]:
     """Patients and AUROC by the values of columns that the run was asked to look at."""
     facts = []
+    name = heading("auroc", _n_classes(files))
     for column, groups in (files.get(PERFORMANCE, "subgroups") or {}).items():
         for value, found in groups.items():
             auroc = found.get("auroc")
             ends = (found.get("intervals_95") or {}).get("auroc")
-            said = "AUROC not measurable" if auroc is None else f"AUROC {decimals(auroc)}"
+            said = f"{name} not measurable" if auroc is None else f"{name} {decimals(auroc)}"
             if ends:
                 said += f" (95 % interval {decimals(ends[0])} to {decimals(ends[1])})"
             elif auroc is not None:

@@ -11,7 +11,8 @@ import yaml
 
 from pathology_scaat.artifacts.atomic import atomic_path
 from pathology_scaat.errors import ExportError, UsageError
-from pathology_scaat.evaluation.performance.report_files import HEADINGS, PERFORMANCE_NAME
+from pathology_scaat.evaluation.performance.headings import HEADINGS, heading
+from pathology_scaat.evaluation.performance.report_files import PERFORMANCE_NAME
 from pathology_scaat.evaluation.report import facts as f
 from pathology_scaat.evaluation.report.run_files import TRUST_CARD, Fact, RunFiles
 from pathology_scaat.export.model_facts import NOTHING_LEARNT
@@ -45,13 +46,14 @@ def front_matter(config: BundleConfig, files: RunFiles) -> dict[str, Any]:
     licence = config.imported.licence if config.imported is not None else ""
     if licence:
         value |= {"license": "other", "license_name": licence}
+    n_classes = len(files.get(PERFORMANCE_NAME, "class_names") or ()) or 2
     measured = [
         {
             "type": key,
-            "name": f"{heading} of patients ({_interval_words(files, key)})",
+            "name": f"{heading(key, n_classes)} of patients ({_interval_words(files, key)})",
             "value": float(files.get(PERFORMANCE_NAME, key)),
         }
-        for key, heading in HEADINGS.items()
+        for key in HEADINGS
         if files.get(PERFORMANCE_NAME, key) is not None
     ]
     if measured:

@@ -160,6 +160,38 @@ def calibrated_loss(logits: FloatArray, labels: NDArray[Any], most: int = 20_000
     )
 
 
+def ended_at(temperature: float) -> str | None:
+    """The bound at which the fit of a temperature ended, in words; None where it is a minimum.
+
+    Examples
+    --------
+    >>> ended_at(1.7)
+    >>> ended_at(TEMPERATURES[1])
+    'its upper bound (55)'
+    """
+    least, largest = TEMPERATURES
+    if temperature >= largest * (1 - 1e-3):
+        return f"its upper bound ({largest:.0f})"
+    if temperature <= least * (1 + 1e-3):
+        return f"its lower bound (1/{1 / least:.0f})"
+    return None
+
+
+def temperature_words(temperature: float, on: str) -> str:
+    """Whether a temperature that was fitted ``on`` something calibrates, in words.
+
+    Examples
+    --------
+    >>> temperature_words(1.75, "the validation slides")
+    'calibrated on the validation slides (temperature 1.75)'
+    >>> temperature_words(TEMPERATURES[1], "the validation slides")
+    'not calibrated: on the validation slides the temperature ended at its upper bound (55)'
+    """
+    if (bound := ended_at(temperature)) is not None:
+        return f"not calibrated: on {on} the temperature ended at {bound}"
+    return f"calibrated on {on} (temperature {temperature:.3g})"
+
+
 def temperature_problem(temperature: float) -> str | None:
     """Why a fitted temperature calibrates nothing, in words; None where it is a minimum.
 
@@ -169,19 +201,18 @@ def temperature_problem(temperature: float) -> str | None:
     >>> temperature_problem(TEMPERATURES[1])[:46]
     'The temperature ended at its upper bound (55):'
     """
-    least, largest = TEMPERATURES
-    if temperature >= largest * (1 - 1e-3):
+    bound = ended_at(temperature)
+    if bound is None:
+        return None
+    if temperature > 1:
         return (
-            f"The temperature ended at its upper bound ({largest:.0f}): the validation labels do "
-            "not follow the predictions at all, and the probabilities are not calibrated."
+            f"The temperature ended at {bound}: the validation labels do not follow the "
+            "predictions at all, and the probabilities are not calibrated."
         )
-    if temperature <= least * (1 + 1e-3):
-        return (
-            f"The temperature ended at its lower bound (1/{1 / least:.0f}): every validation label "
-            "is predicted rightly, so that nothing shows how sure is too sure, and the "
-            "probabilities are not calibrated."
-        )
-    return None
+    return (
+        f"The temperature ended at {bound}: every validation label is predicted rightly, so that "
+        "nothing shows how sure is too sure, and the probabilities are not calibrated."
+    )
 
 
 def calibration_error(confidence: FloatArray, correct: NDArray[np.bool_], bins: int = 15) -> float:

@@ -215,7 +215,12 @@ def _notes(
             f"The first {config.bag.start:.0%} of the training is plain, the rest "
             f"'{config.method}'."
         )
-    without = sorted(config.model_fields_set & set(NOT_FOR_BAGS) - {"labels"})
+    defaults = TrainConfig()  # a run.json names every setting, and its own defaults are no mistake
+    without = sorted(
+        name
+        for name in config.model_fields_set & set(NOT_FOR_BAGS) - {"labels"}
+        if getattr(config, name) != getattr(defaults, name)
+    )
     if without:
         notes.append(f"Settings without effect on labels of slides: {', '.join(without)}.")
     notes.append(f"{positive_class(config.positive_class, class_names).note}.")

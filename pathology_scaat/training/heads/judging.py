@@ -11,7 +11,11 @@ import torch
 from torch import Tensor
 
 from pathology_scaat.metrics.classification import scores as class_scores
-from pathology_scaat.metrics.functional.calibration import fit_temperature
+from pathology_scaat.metrics.functional.calibration import (
+    fit_temperature,
+    temperature_problem,
+    temperature_words,
+)
 from pathology_scaat.metrics.functional.survival import concordance
 from pathology_scaat.system.rounding import decimals
 from pathology_scaat.training.bundle_quality import HeldOut, nothing_learnt_warning
@@ -79,7 +83,8 @@ def judge_classes(
     temperature = 1.0
     if len(np.unique(labels)) > 1:
         temperature = fit_temperature(logits, labels, smoothed=True)
-        calibration = f"calibrated on the validation bags (temperature {temperature:.3g})"
+        calibration = temperature_words(temperature, "the validation bags")
+        notes += [problem] if (problem := temperature_problem(temperature)) else []
     else:
         calibration = "not calibrated: no validation bags of two classes"
         notes.append(
