@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from pathology_scaat.errors import TrainingError, UsageError
-from pathology_scaat.scaat.method import Method
+from pathology_scaat.scaat.method import COMMON_OPTIONS, Method
 from pathology_scaat.scaat.methods import make_method
 from pathology_scaat.scaat.methods.adversarial import Pgd
 from pathology_scaat.scaat.methods.amortised import AmortisedScaat
@@ -251,7 +251,16 @@ def autocast_dtype(config: TrainConfig, device: torch.device) -> torch.dtype | N
 def make_training_method(
     config: TrainConfig, model: nn.Module, objective: Objective, device: torch.device, seed: int
 ) -> Method:
-    """The method by its name, with its options."""
+    """The method by its name, with its options.
+
+    Raises
+    ------
+    UsageError
+        If an option is unknown, out of range, or the training's own to give.
+    """
+    ours = sorted(COMMON_OPTIONS.intersection(config.method_options))
+    if ours:
+        raise UsageError("method options", f"unknown: {', '.join(ours)}", "leave it out")
     return make_method(
         config.method,
         model,
