@@ -272,10 +272,14 @@ def make_training_method(
 
 
 def monitor_options(method: Method) -> ScaatOptions | None:
-    """What the overfitting monitor attacks with: only single-step adversaries need one."""
+    """What the overfitting monitor attacks with: only single-step adversaries need one.
+
+    It attacks pixels, so a method that changes a layer's output has none.
+    """
     if isinstance(method, SCAAT | AmortisedScaat):
         options = method.options
         attacks = options.fill == "perturb" and options.direction == "adversarial"
+        attacks = attacks and options.layer is None
         return options if attacks and options.lam > 0 and options.steps == 1 else None
     if isinstance(method, Pgd) and method.steps == 1:
         return ScaatOptions(eps=method.eps, where="all")

@@ -266,6 +266,9 @@ def test_options_of_the_method_are_given_by_name(trained: tuple[Path, Path]) -> 
     options = read_bundle_config(out / "by-cells").method_options
     assert (options["grid"], options["gamma"], options["eps"]) == ("network", 0, 0.05)
     assert options["start"] == 0.0
+    done = scaat(*words, "--method-option", "layer=blocks.1", "--epochs", 1, "--to", out / "deep")
+    assert done.returncode == 0, done.stderr
+    assert read_bundle_config(out / "deep").method_options["layer"] == "blocks.1"
 
 
 @pytest.mark.parametrize(
