@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from rich.table import Table
 
+from pathology_scaat.cli.method_options import method_options
 from pathology_scaat.cli.options import engine_overrides
 from pathology_scaat.cli.output import put_values, stderr, stdout
 from pathology_scaat.errors import BatchError, NothingLearntError, UsageError
@@ -146,6 +147,7 @@ def train_overrides(
     weights: Path | None = None,
     trainable: str | None = None,
     data_years: bool = False,
+    method_option: Sequence[str] | None = None,
 ) -> dict[str, Any]:
     """The training settings that the command line names."""
     return {
@@ -157,7 +159,7 @@ def train_overrides(
         "data_years": data_years or None,
         "epochs": epochs,
         "positive_class": positive_class,
-        "method_options": {"eps": eps} if eps is not None else None,
+        "method_options": method_options(eps, method_option),
     }
 
 

@@ -17,6 +17,7 @@ from pathology_scaat.cli.common import (
     progress_of,
     refuse_nothing_learnt,
 )
+from pathology_scaat.cli.method_options import MethodOption, method_options
 from pathology_scaat.cli.output import Json, put_values, stdout
 
 
@@ -37,6 +38,7 @@ def finetune(
         typer.Option("--learning-rate", help="A tenth of the model's own if not given."),
     ] = None,
     eps: Annotated[float | None, typer.Option("--eps", help="SCAAT's budget in [0, 1].")] = None,
+    method_option: MethodOption = None,
     device: opt.Device = "auto",
     seed: Annotated[
         int | None, typer.Option("--seed", help="Seed of training; the model's own if not given.")
@@ -55,7 +57,7 @@ def finetune(
         "method": method,
         "epochs": epochs,
         "learning_rate": learning_rate,
-        "method_options": {"eps": eps} if eps is not None else None,
+        "method_options": method_options(eps, method_option),
     }
     folder = needed(out, "--out")
     parent = needed(model, "--model")

@@ -20,6 +20,7 @@ from pathology_scaat.cli.common import (
     refuse_salt_alone,
     train_overrides,
 )
+from pathology_scaat.cli.method_options import MethodOption
 from pathology_scaat.cli.output import Json, put_values
 from pathology_scaat.errors import UsageError
 
@@ -105,6 +106,7 @@ def train(
     trainable: opt.Trainable = None,
     epochs: opt.Epochs = None,
     eps: opt.Eps = None,
+    method_option: MethodOption = None,
     positive_class: opt.PositiveClass = None,
     data_years: opt.DataYears = False,
     device: opt.Device = "auto",
@@ -124,8 +126,9 @@ def train(
     from pathology_scaat.training import TrainConfig
 
     values = train_overrides(
-        method, backbone, epochs, eps, positive_class, labels, weights, trainable, data_years
-    )
+        method, backbone, epochs, eps, positive_class, labels, weights, trainable, data_years,
+        method_option,
+    )  # fmt: skip
     settings = checked(TrainConfig, values, "train options")
     asked = heads.Asked(
         target or [], opt.listed(grades) or [], time, event, bags_of, folds, preserve_site,

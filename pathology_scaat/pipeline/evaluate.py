@@ -11,17 +11,20 @@ from pydantic import ValidationError
 
 from pathology_scaat.artifacts.output_folder import Workspace, claim_output
 from pathology_scaat.cohort.manifest import Manifest
+from pathology_scaat.errors import UsageError
 from pathology_scaat.evaluation.compare_methods import CompareConfig, compare_methods
 from pathology_scaat.evaluation.comparison import Comparison
 from pathology_scaat.evaluation.evaluate import evaluate_run
 from pathology_scaat.evaluation.protocol import ProtocolConfig
 from pathology_scaat.evaluation.trust_card import TrustCard
 from pathology_scaat.execution.engine import EngineConfig
+from pathology_scaat.patches import PatchStore
+from pathology_scaat.patches.schema import PatchStoreMeta
 from pathology_scaat.pipeline.class_table import class_table_notes
 from pathology_scaat.pipeline.cohort_page import renew_cohort_page
 from pathology_scaat.pipeline.config import read_yaml, validation_error
 from pathology_scaat.pipeline.data_years import with_years
-from pathology_scaat.pipeline.preflight import check_device
+from pathology_scaat.pipeline.preflight import check_device, check_training
 from pathology_scaat.pipeline.reporting import Reporter
 from pathology_scaat.pipeline.run_log import logged
 from pathology_scaat.pipeline.tile import load_cohort
@@ -160,6 +163,27 @@ def load_compare_config(path: Path | None, seeds: Sequence[int] | None = None) -
         raise validation_error(path.name if path else "comparison", error, CompareConfig) from None
 
 
+def _check_arms(config: CompareConfig, store: PatchStoreMeta) -> None:
+    """Refuse a method or network that could not be trained, before the first model is.
+
+    Raises
+    ------
+    UsageError
+        Naming the arm.
+    """
+    side = store.grid.patch_size_px
+    for name, arm in config.arms.items():
+        settings = config.train.model_copy(
+            update={"method": arm.method, "method_options": dict(arm.method_options)}
+        )
+        try:
+            check_training(settings, side)
+        except UsageError as error:
+            raise UsageError(
+                f"arm '{name}': {error.subject}", error.problem, error.remedy
+            ) from None
+
+
 def compare(
     manifest: Path | Manifest,
     out: Path,
@@ -199,6 +223,7 @@ def compare(
         found = replace(found, slides=with_years(found.slides, cohort.rows))
     for note in (*cohort.notes, *class_table_notes(found.class_counts), *found.notes):
         listener.note(note)
+    _check_arms(config or CompareConfig(), PatchStore(found.slides[0].store).meta)
     return compare_methods(
         found.slides,
         out / "comparison",

@@ -38,6 +38,9 @@ def check_device(device: str, engine: EngineConfig | None = None) -> None:
 def check_training(config: TrainConfig, patch_size_px: int = DEFAULT_PATCH_SIDE_PX) -> None:
     """Refuse a network, weights or a method that a training would refuse after the tiling.
 
+    A method whose options leave it nothing to do is refused, too: the training would be a plain
+    one under another name.
+
     Raises
     ------
     UsageError, TrainingError
@@ -45,15 +48,20 @@ def check_training(config: TrainConfig, patch_size_px: int = DEFAULT_PATCH_SIDE_
     """
     # What is imported here needs torch; the other checks of this module do not wait for it.
     import torch
+    from torch import nn
 
-    from pathology_scaat.scaat.methods import make_method
+    from pathology_scaat.scaat.grid import network_cell
     from pathology_scaat.scaat.objective import (
         MultiLabelObjective,
         Objective,
         SingleLabelObjective,
     )
     from pathology_scaat.training.backbones import create_backbone
-    from pathology_scaat.training.builders import require_encoder_weights, require_fitting_weights
+    from pathology_scaat.training.builders import (
+        make_training_method,
+        require_encoder_weights,
+        require_fitting_weights,
+    )
     from pathology_scaat.training.lora import require_lora
     from pathology_scaat.training.small_cnn import SmallNet
 
@@ -62,10 +70,13 @@ def check_training(config: TrainConfig, patch_size_px: int = DEFAULT_PATCH_SIDE_
         raise UsageError("--weights", f"'{weights.name}' is no file", "correct the path")
     require_encoder_weights(config)
     require_lora(config.trainable)
+    network: nn.Module | None = None
     try:
         with torch.device("meta"):  # shapes alone: no memory, no time
             network = create_backbone(config.backbone, 2, patch_size_px, config.backbone_options)
         require_fitting_weights(config, network)
+        if config.method_options.get("grid") == "network":
+            network_cell(network, torch.empty(1, 3, patch_size_px, patch_size_px, device="meta"))
     except ScaatError:
         raise
     except (RuntimeError, NotImplementedError):
@@ -73,14 +84,17 @@ def check_training(config: TrainConfig, patch_size_px: int = DEFAULT_PATCH_SIDE_
     objective: Objective = SingleLabelObjective(None, config.label_smoothing)
     if config.multi_label:
         objective = MultiLabelObjective(None, config.label_smoothing)
-    make_method(
-        config.method,
-        SmallNet(2),
-        objective=objective,
-        seed=0,
-        autocast_dtype=None,
-        **config.method_options,
-    )
+    if network is None:  # its layers are not known yet
+        known = {name: v for name, v in config.method_options.items() if name != "layer"}
+        config = config.model_copy(update={"method_options": known})
+    method = make_training_method(config, network or SmallNet(2), objective, torch.device("cpu"), 0)
+    if config.method != "plain" and not method.ever_acts:
+        raise UsageError(
+            "method options",
+            f"leave '{config.method}' nothing to do: all of the training would be plain",
+            "start must be less than 1, and eps, lam and shares more than 0; or choose the "
+            "method 'plain'",
+        )
 
 
 def check_class_choices(

@@ -36,3 +36,21 @@ def apply_change(images: Tensor, change: Tensor, colour_space: str) -> Tensor:
     if colour_space == "rgb":
         return (images + change).clamp_(0, 1)
     return torch.where(change == 0, images, add_density(images, change).clamp_(0, 1))
+
+
+def filled(images: Tensor, mask: Tensor, noise: Tensor | None) -> Tensor:
+    """Images (B, C, H, W) whose pixels under the mask are replaced, channel by channel.
+
+    Parameters
+    ----------
+    images : Tensor of shape (B, C, H, W)
+    mask : Tensor of shape (B, 1, H, W)
+        Bool.
+    noise : Tensor of shape (B, C, H, W) or None
+        From -1 to 1: where between the image's least and largest value the new one lies. None
+        takes the image's mean.
+    """
+    if noise is None:
+        return torch.where(mask, images.mean(dim=(2, 3), keepdim=True), images)
+    low, high = images.amin(dim=(2, 3), keepdim=True), images.amax(dim=(2, 3), keepdim=True)
+    return torch.where(mask, low + (noise + 1) / 2 * (high - low), images)

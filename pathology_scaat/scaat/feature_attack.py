@@ -220,13 +220,17 @@ def feature_step(
     return StepLosses(clean + lam * robust, clean, robust, logits)
 
 
-def feature_loss(method: SCAAT, images: Tensor, labels: Tensor, layer: nn.Module) -> Tensor:
-    """Differentiable total loss, a scalar, of images (B, C, H, W), for a loop of one's own."""
+def feature_loss(method: SCAAT, images: Tensor, labels: Tensor, n: int, layer: nn.Module) -> Tensor:
+    """Differentiable total loss, a scalar, of images (B, C, H, W), for a loop of one's own.
+
+    The first ``n`` of them are perturbed.
+    """
     eager = _eager(method)
-    activation, gradient, before = _layer_gradient(eager, images, labels, layer)
-    change = feature_change(eager, images, labels, activation, gradient, before, layer)
+    first, theirs = images[:n], labels[:n]
+    activation, gradient, before = _layer_gradient(eager, first, theirs, layer)
+    change = feature_change(eager, first, theirs, activation, gradient, before, layer)
     logits = eager.forward(images)
     clean = eager.objective.per_image(logits, labels).mean()
     with moved_output(layer, change):
-        robust = eager.robust_loss(logits, images, labels)
+        robust = eager.robust_loss(logits[:n], images[:n], labels[:n]) * (n / len(images))
     return clean + method.options.lam * robust

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -11,11 +12,15 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from pathology_scaat.errors import UsageError
 from pathology_scaat.scaat.batch_norm import batch_norm_policy, frozen_parameters
 from pathology_scaat.scaat.gradients import input_gradient
 from pathology_scaat.scaat.image_range import RangeCheck
 from pathology_scaat.scaat.objective import Objective, SingleLabelObjective
 from pathology_scaat.scaat.schedule import Schedule
+
+COMMON_OPTIONS = frozenset({"objective", "seed", "autocast_dtype"})
+"""What a training gives every method; nobody chooses it among a method's options."""
 
 Backward = Callable[[Tensor, bool], None]
 """Runs a backward pass; the flag says whether it is the last before the optimiser's step."""
@@ -88,6 +93,8 @@ class Method(ABC):
     autocast_dtype : torch.dtype, optional
         Run forward passes under autocast (``torch.bfloat16``). Perturbed images are built in
         float32 all the same: bfloat16 steps by 1/256 near 1.
+    **unknown
+        Anything else is a :class:`UsageError`.
 
     Attributes
     ----------
@@ -107,7 +114,14 @@ class Method(ABC):
         objective: Objective | None = None,
         seed: int = 0,
         autocast_dtype: torch.dtype | None = None,
+        **unknown: Any,
     ) -> None:
+        if unknown:
+            raise UsageError(
+                "method options",
+                f"unknown: {', '.join(sorted(unknown))}",
+                f"known: {', '.join(self.own_options()) or 'none'}",
+            )
         self.model = model
         self.objective = objective or SingleLabelObjective()
         self.autocast_dtype = autocast_dtype
@@ -120,6 +134,14 @@ class Method(ABC):
     def __repr__(self) -> str:
         options = getattr(self, "options", None)
         return f"{type(self).__name__}(model={type(self.model).__name__}, options={options})"
+
+    @classmethod
+    def own_options(cls) -> list[str]:
+        """Names of the options of a method whose classes say them one by one."""
+        makers = [vars(each)["__init__"] for each in cls.__mro__[:-1] if "__init__" in vars(each)]
+        said = [inspect.signature(maker).parameters for maker in makers]
+        named = {name for one in said for name, p in one.items() if p.kind is p.KEYWORD_ONLY}
+        return sorted(named - COMMON_OPTIONS)
 
     # -- hooks of the training loop
     def start_epoch(self, seed: int) -> None:
@@ -139,6 +161,11 @@ class Method(ABC):
     def schedule(self) -> Schedule:
         """When the method acts; from the first step on and in full unless it says otherwise."""
         return Schedule()
+
+    @property
+    def ever_acts(self) -> bool:
+        """Whether any step of a whole training can be another than a plain one."""
+        return self.schedule.start < 1
 
     @property
     def is_plain(self) -> bool:

@@ -28,7 +28,7 @@ from pathology_scaat.errors import UsageError
 from pathology_scaat.scaat.attribution import EmaTeacher, grad_cam, smoothgrad
 from pathology_scaat.scaat.batch_norm import batch_norm_policy
 from pathology_scaat.scaat.budget import pixel_budget, pixel_saliency, tissue_region
-from pathology_scaat.scaat.colour import apply_change
+from pathology_scaat.scaat.colour import apply_change, filled
 from pathology_scaat.scaat.feature_attack import feature_loss, feature_step, layer_named
 from pathology_scaat.scaat.grid import Cell, network_cell, on_grid
 from pathology_scaat.scaat.method import Backward, Method, StepLosses, Visit
@@ -111,6 +111,10 @@ class SCAAT(Method):
         return self.options.eps * self.schedule.strength(self.progress)
 
     @property
+    def ever_acts(self) -> bool:
+        return super().ever_acts and self.options.are_felt
+
+    @property
     def is_active(self) -> bool:
         """Whether the next step perturbs anything."""
         return self._is_active_at(self.steps_done)
@@ -181,29 +185,24 @@ class SCAAT(Method):
             If the images are not floats in [0, 1].
         """
         self.check_images(images)
-        active = self.is_active
+        n = self._n_perturbed(images)
+        active = self.is_active and n > 0
         self.steps_done += 1
         if not active:
             return self.objective.per_image(self.forward(images), labels).mean()
         if self._layer is not None:
-            return feature_loss(self, images, labels, self._layer)
-        perturbed = self.perturb(images, labels)
-        logits = self.forward(images)
-        clean = self.objective.per_image(logits, labels).mean()
-        return clean + self.options.lam * self.robust_loss(logits, perturbed, labels)
+            return feature_loss(self, images, labels, n, self._layer)
+        return self._joint_losses(images, labels, n)[0]
 
     # -- the shared-backward step
     def _step(
         self, images: Tensor, labels: Tensor, visit: Visit | None, backward: Backward
     ) -> StepLosses:
-        if not self._is_active_at(self.steps_done - 1):
+        options, n = self.options, self._n_perturbed(images)
+        if n == 0 or not self._is_active_at(self.steps_done - 1):
             return self.plain_step(images, labels, backward)
-        options = self.options
         if not options.stop_gradient:
-            return self._joint_step(images, labels, backward)
-        n = math.ceil(options.batch_share * len(images))
-        if n == 0:
-            return self.plain_step(images, labels, backward)
+            return self._joint_step(images, labels, n, backward)
         if self._layer is not None:
             return feature_step(self, images, labels, n, self._layer, backward)
         shared = options.saliency in SHARED_SOURCES and options.random_start != "before"
@@ -232,13 +231,22 @@ class SCAAT(Method):
         robust = robust.detach()
         return StepLosses(clean + options.lam * robust, clean, robust, logits, kept)
 
-    def _joint_step(self, images: Tensor, labels: Tensor, backward: Backward) -> StepLosses:
-        """Both terms in one graph: the clean prediction is pulled towards the perturbed one too."""
-        perturbed = self.perturb(images, labels)
+    def _n_perturbed(self, images: Tensor) -> int:
+        return math.ceil(self.options.batch_share * len(images))
+
+    def _joint_losses(
+        self, images: Tensor, labels: Tensor, n: int
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Total, clean and robust loss in one graph, logits, and the first n images perturbed."""
+        perturbed = self.perturb(images[:n], labels[:n])
         logits = self.forward(images)
         clean = self.objective.per_image(logits, labels).mean()
-        robust = self.robust_loss(logits, perturbed, labels)
-        total = clean + self.options.lam * robust
+        robust = self.robust_loss(logits[:n], perturbed, labels[:n]) * (n / len(images))
+        return clean + self.options.lam * robust, clean, robust, logits, perturbed
+
+    def _joint_step(self, images: Tensor, labels: Tensor, n: int, backward: Backward) -> StepLosses:
+        """Both terms in one graph: the clean prediction is pulled towards the perturbed one too."""
+        total, clean, robust, logits, perturbed = self._joint_losses(images, labels, n)
         kept = perturbed if self.keep_perturbed else None
         del perturbed
         backward(total, True)
@@ -376,7 +384,8 @@ class SCAAT(Method):
         gradient = gradient.float()
         budget = self.budget(images, labels, gradient, logits)
         if options.fill != "perturb":
-            return self._filled(images, budget > 0)
+            between = self.uniform(images) if options.fill == "random" else None
+            return filled(images, budget > 0, between)
         relative = self.attack_step(gradient)
         if noise is not None:
             relative = relative.add_(noise)
@@ -387,12 +396,3 @@ class SCAAT(Method):
             relative = (relative + self.attack_step(gradient)).clamp_(-1, 1)
             perturbed = apply_change(images, relative * budget, options.colour_space)
         return perturbed
-
-    def _filled(self, images: Tensor, mask: Tensor) -> Tensor:
-        if self.options.fill == "mean":
-            filling = images.mean(dim=(2, 3), keepdim=True)
-        else:
-            low = images.amin(dim=(2, 3), keepdim=True)
-            high = images.amax(dim=(2, 3), keepdim=True)
-            filling = low + (self.uniform(images) + 1) / 2 * (high - low)
-        return torch.where(mask, filling, images)

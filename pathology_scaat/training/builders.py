@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from pathology_scaat.errors import TrainingError, UsageError
-from pathology_scaat.scaat.method import Method
+from pathology_scaat.scaat.method import COMMON_OPTIONS, Method
 from pathology_scaat.scaat.methods import make_method
 from pathology_scaat.scaat.methods.adversarial import Pgd
 from pathology_scaat.scaat.methods.amortised import AmortisedScaat
@@ -251,7 +251,16 @@ def autocast_dtype(config: TrainConfig, device: torch.device) -> torch.dtype | N
 def make_training_method(
     config: TrainConfig, model: nn.Module, objective: Objective, device: torch.device, seed: int
 ) -> Method:
-    """The method by its name, with its options."""
+    """The method by its name, with its options.
+
+    Raises
+    ------
+    UsageError
+        If an option is unknown, out of range, or the training's own to give.
+    """
+    ours = sorted(COMMON_OPTIONS.intersection(config.method_options))
+    if ours:
+        raise UsageError("method options", f"unknown: {', '.join(ours)}", "leave it out")
     return make_method(
         config.method,
         model,
@@ -263,10 +272,14 @@ def make_training_method(
 
 
 def monitor_options(method: Method) -> ScaatOptions | None:
-    """What the overfitting monitor attacks with: only single-step adversaries need one."""
+    """What the overfitting monitor attacks with: only single-step adversaries need one.
+
+    It attacks pixels, so a method that changes a layer's output has none.
+    """
     if isinstance(method, SCAAT | AmortisedScaat):
         options = method.options
         attacks = options.fill == "perturb" and options.direction == "adversarial"
+        attacks = attacks and options.layer is None
         return options if attacks and options.lam > 0 and options.steps == 1 else None
     if isinstance(method, Pgd) and method.steps == 1:
         return ScaatOptions(eps=method.eps, where="all")

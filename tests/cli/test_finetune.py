@@ -255,3 +255,62 @@ def test_roles_over_two_trainings() -> None:
     assert {s: dark.role_of(s) for s in "ntx"} == {"n": "train", "t": "unknown", "x": "unknown"}
     assert not dark.knows_its_slides
     assert model_fingerprint(both) != model_fingerprint(dark)
+
+
+def test_options_of_the_method_are_given_by_name(trained: tuple[Path, Path]) -> None:
+    manifest, out = trained
+    words = ("finetune", "--model", out / "model", "--manifest", manifest, "--out", out)
+    named = ("--method-option", "grid=network", "--method-option", "gamma=0", "--eps", "0.05")
+    done = scaat(*words, *named, "--epochs", 1, "--to", out / "by-cells")
+    assert done.returncode == 0, done.stderr
+    options = read_bundle_config(out / "by-cells").method_options
+    assert (options["grid"], options["gamma"], options["eps"]) == ("network", 0, 0.05)
+    assert options["start"] == 0.0
+    done = scaat(*words, "--method-option", "layer=blocks.1", "--epochs", 1, "--to", out / "deep")
+    assert done.returncode == 0, done.stderr
+    assert read_bundle_config(out / "deep").method_options["layer"] == "blocks.1"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--method-option", "start"), "'start' is not NAME=VALUE"),
+        (("--method-option", "start="), "is not NAME=VALUE"),
+        (("--method-option", "eps=0.1", "--eps", "0.2"), "'eps' is given twice"),
+        (("--method-option", "start={"), "cannot be read"),
+        (("--method-option", "begin=0"), "unknown: begin"),
+        (("--method-option", "start=late"), "start: 'late' is no number"),
+        (("--method-option", "lam=0"), "leave 'scaat' nothing to do"),
+        (("--method-option", "layer=nowhere"), "the network has no 'nowhere'"),
+        (("--method", "gradient-penalty", "--eps", "0.1"), "unknown: eps"),
+        (("--method", "sgt", "--eps", "0.1"), "leave it out"),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("command", ["train", "finetune"])
+def test_options_that_cannot_be_are_told(
+    command: str, words: tuple[str, ...], said: str, trained: tuple[Path, Path]
+) -> None:
+    manifest, out = trained
+    begin: tuple[object, ...] = (command, "--manifest", manifest, "--out", out)
+    if command == "finetune":
+        begin = (*begin, "--model", out / "model", "--to", out / "refused")
+    done = scaat(*begin, *words)
+    assert done.returncode == 2
+    assert said in " ".join(done.stderr.split())
+    assert "internal error" not in done.stderr
+    assert not (out / "refused").exists()
+
+
+def test_an_arm_that_cannot_be_is_told_before_the_first_model_is_trained(
+    trained: tuple[Path, Path], tmp_path: Path
+) -> None:
+    manifest, out = trained
+    (tmp_path / "arms.yaml").write_text(
+        "arms:\n  plain: {method: plain}\n"
+        "  deep: {method: scaat, method_options: {layer: nowhere}}\n"
+    )
+    done = scaat("compare", tmp_path / "arms.yaml", "--manifest", manifest, "--out", out)
+    assert done.returncode == 2
+    assert "arm 'deep': layer: the network has no 'nowhere'" in " ".join(done.stderr.split())
+    assert not (out / "comparison").exists()

@@ -59,3 +59,20 @@ def test_the_tables_of_the_readme_are_those_of_the_json(name: str) -> None:
             is_primary = (row["measure"], row["subset"]) == (comparison["primary"], "all")
             if row["arm"] == "scaat-soft-16" and is_primary and row["gain"] is not None:
                 assert shown(row["gain"]) in text, comparison["baseline"]
+
+
+def test_the_picture_of_costs_counts_steps_where_a_gpu_was_shared(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The time of a training that shared a GPU with others is not its cost."""
+    monkeypatch.syspath_prepend(str(FOLDER))
+    import cost_figure
+
+    gpu = json.loads((FOLDER / "results/gpu-staged/resnet18-hard.json").read_text("utf-8"))
+    found = cost_figure.costs(gpu["facts"])
+    assert found["plain"] == 1.0
+    assert found["plain-1.5x"] == 1.5
+    assert found["scaat-soft-16"] == pytest.approx(2.08, abs=0.01)
+    assert found["staged-soft-16"] == pytest.approx(1.54, abs=0.01)
+    cpu = json.loads((FOLDER / "results/cpu-method/cnn-narrow-hard.json").read_text("utf-8"))
+    assert cost_figure.costs(cpu["facts"])["staged-soft-16"] == pytest.approx(1.54, abs=0.01)

@@ -44,6 +44,14 @@ MODEL = BundleConfig(
         ({"backbone_weights": "none.safetensors"}, "is no file"),
         ({"method_options": {"epsilon": 1}}, "epsilon"),
         ({"method_options": {"eps": 7}}, "eps"),
+        ({"method_options": {"eps": "16/255"}}, "eps: '16/255' is no number"),
+        ({"method_options": {"seed": 1}}, "unknown: seed"),
+        ({"method": "gradient-penalty", "method_options": {"eps": 0.1}}, "known: lam, norm, start"),
+        ({"method_options": {"start": 1.0}}, "'scaat' nothing to do"),
+        ({"method_options": {"lam": 0}}, "'scaat' nothing to do"),
+        ({"method": "pgd", "method_options": {"eps": 0}}, "'pgd' nothing to do"),
+        ({"backbone": "resnet18", "method_options": {"layer": "layer9"}}, "no 'layer9'.*'layer4'"),
+        ({"backbone": "vgg11", "method_options": {"grid": "network"}}, "no grid but the pixels"),
     ],
 )
 def test_trainings_that_cannot_be(settings: dict[str, Any], words: str) -> None:
@@ -101,6 +109,26 @@ def test_weights_of_another_network_are_told_before_the_first_slide(
 @pytest.mark.parametrize("method", ["scaat", "plain", "trades", "background", "scaat-amortised"])
 def test_trainings_that_can_be(backbone: str, method: str) -> None:
     check_training(TrainConfig(backbone=backbone, method=method))
+
+
+@pytest.mark.parametrize(
+    ("backbone", "options"),
+    [
+        ("resnet18", {"layer": "layer2"}),
+        ("convnext_femto", {"layer": "stages.1"}),
+        ("vit_tiny_patch16_224", {"layer": "blocks.1"}),
+        ("scaat-small", {"layer": "blocks.1"}),
+        ("vit_tiny_patch16_224", {"grid": "network", "gamma": 0.0}),
+        ("resnet18", {"grid": "network"}),
+        ("resnet18", {"saliency": "ema-teacher"}),
+    ],
+    ids=str,
+)
+def test_options_are_looked_at_with_the_network_they_are_for(
+    backbone: str, options: dict[str, Any]
+) -> None:
+    """A layer is one of that network's: of another's it would be refused, or taken wrongly."""
+    check_training(TrainConfig(backbone=backbone, method_options=options), 64)
 
 
 def test_only_what_contradicts_the_model_is_refused() -> None:

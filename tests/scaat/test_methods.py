@@ -297,3 +297,105 @@ def test_every_counts_the_steps_of_an_own_loop() -> None:
     totals = [float(method.loss(images, labels).detach()) for _ in range(4)]  # type: ignore[attr-defined]
     assert method.steps_done == 4
     assert totals[1] == totals[3] < min(totals[0], totals[2])
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "words"),
+    [
+        ("scaat", {"start": "half"}, "start: 'half' is no number"),
+        ("scaat", {"warmup": True}, "warmup: 'True' is no number"),
+        ("scaat", {"steps": 1.5}, "steps: 1.5 is no whole number"),
+        ("scaat", {"every": "two"}, "every: 'two' is no number"),
+        ("scaat", {"smooth_px": 3.5}, "smooth_px: 3.5 is no whole number"),
+        ("scaat", {"stop_gradient": "no"}, "stop_gradient: 'no' is neither"),
+        ("scaat", {"layer": 2}, "layer: '2' is no name"),
+        ("scaat", {"smoothgrad_samples": 0}, "smoothgrad_samples"),
+        ("scaat", {"tissue_threshold": 3.0}, "tissue_threshold"),
+        ("scaat", {"fill": "mean", "steps": 2}, "steps: says how pixels are moved"),
+        ("sgt", {"colour_space": "optical-density"}, "colour_space: says how pixels are moved"),
+        ("sgt", {"eps": 0.1}, "eps: says how far pixels are moved"),
+        ("pgd", {"steps": "many"}, "steps: 'many' is no number"),
+        ("pgd", {"alpha": "large"}, "alpha: 'large' is no number"),
+        ("pgd", {"nothing": 1}, "unknown: nothing; known: alpha, eps, start, steps, warmup"),
+        ("trades", {"where": "low"}, "unknown: where; known: eps, lam, start, steps, warmup"),
+        ("free", {"replays": 2.5}, "replays: 2.5 is no whole number"),
+        ("fgsm", {"steps": 3}, "steps: FGSM takes one"),
+        ("gradient-penalty", {"eps": 0.1}, "unknown: eps; known: lam, norm, start"),
+        ("gradient-penalty", {"norm": 1.5}, "norm: 1.5 is no whole number"),
+    ],
+    ids=str,
+)
+def test_what_an_option_cannot_be_is_said(name: str, options: dict[str, Any], words: str) -> None:
+    with pytest.raises(UsageError) as raised:
+        make_method(name, net(), **options)
+    assert words in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"layer": "stem"}, {"every": 2}, {"batch_share": 0.5}, {"loss": "ce"}, {"steps": 2},
+     {"stop_gradient": False}, {"direction": "random-sign"}, {"random_start": "none"},
+     {"batch_norm": "frozen"}, {"saliency": "smoothgrad"}, {"sample_scale": "confidence"}],
+    ids=str,
+)  # fmt: skip
+def test_amortised_refuses_what_it_would_not_do(options: dict[str, Any]) -> None:
+    """It keeps masks and signs: an option that it does not look at must not be taken."""
+    name = next(iter(options))
+    with pytest.raises(UsageError, match=f"cannot hold {name} "):
+        make_method("scaat-amortised", net(), **options)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"region": "tissue"}, {"where": "random"}, {"grid": "network"}, {"unmasked_share": 0.5},
+     {"mask_ratio": 0.25}, {"smooth_px": 1}, {"saliency": "gradient-input"}, {"alpha": 1.0}],
+    ids=str,
+)  # fmt: skip
+def test_amortised_takes_what_says_where_and_how_far(options: dict[str, Any]) -> None:
+    images, labels = task()
+    method = make_method("scaat-amortised", net(), **options)
+    visit = Visit(torch.arange(16), torch.zeros(16, dtype=torch.int64))
+    for _ in range(2):
+        assert bool(method.training_step(images, labels, visit=visit).total.isfinite())
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "acts"),
+    [
+        ("scaat", {}, True),
+        ("scaat", {"where": "all", "mask_ratio": 0.0}, True),
+        ("scaat", {"start": 1.0}, False),
+        ("scaat", {"eps": 0.0}, False),
+        ("scaat", {"lam": 0.0}, False),
+        ("scaat", {"mask_ratio": 0.0}, False),
+        ("scaat", {"batch_share": 0.0}, False),
+        ("scaat-amortised", {"lam": 0.0}, False),
+        ("sgt", {}, True),
+        ("pgd", {"eps": 0.0}, False),
+        ("trades", {"start": 1.0}, False),
+        ("gradient-penalty", {"lam": 0.0}, False),
+    ],
+    ids=str,
+)
+def test_a_method_knows_whether_it_ever_acts(
+    name: str, options: dict[str, Any], acts: bool
+) -> None:
+    assert make_method(name, net(), **options).ever_acts is acts
+
+
+@pytest.mark.parametrize("options", [{}, {"stop_gradient": False}, {"layer": "stem"}], ids=str)
+def test_a_share_of_the_batch_is_the_same_share_in_every_way_to_train(
+    options: dict[str, Any],
+) -> None:
+    """A step and the loss for a loop of one's own, the clean prediction held fixed or not."""
+    images, labels = task()
+    given = {"batch_share": 0.25, "random_start": "none", "warmup": 0.0, "start": 0.0, **options}
+    step = make_method("scaat", net(norm="group"), seed=1, **given)
+    own = make_method("scaat", net(norm="group"), seed=1, **given)
+    whole = make_method("scaat", net(norm="group"), seed=1, **{**given, "batch_share": 1.0})
+    losses = step.training_step(images, labels)
+    assert losses.perturbed is None or len(losses.perturbed) == 4
+    total = float(own.loss(images, labels).detach())  # type: ignore[attr-defined]
+    assert total == pytest.approx(float(losses.total), rel=1e-5)
+    robust = float(whole.training_step(images, labels).robust)
+    assert 0 < float(losses.robust) < 0.6 * robust

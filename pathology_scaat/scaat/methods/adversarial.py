@@ -16,10 +16,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pathology_scaat.errors import UsageError
 from pathology_scaat.scaat.batch_norm import batch_norm_policy, frozen_parameters
 from pathology_scaat.scaat.method import Backward, Method, StepLosses, Visit
 from pathology_scaat.scaat.objective import Objective
-from pathology_scaat.scaat.options import check_range
+from pathology_scaat.scaat.options import check_range, check_whole
 from pathology_scaat.scaat.schedule import Schedule
 
 
@@ -41,8 +42,11 @@ class _Attack(Method):
         objective: Objective | None = None,
         seed: int = 0,
         autocast_dtype: torch.dtype | None = None,
+        **unknown: Any,
     ) -> None:
-        super().__init__(model, objective=objective, seed=seed, autocast_dtype=autocast_dtype)
+        super().__init__(
+            model, objective=objective, seed=seed, autocast_dtype=autocast_dtype, **unknown
+        )
         check_range("eps", eps, 0.0, 1.0)
         check_range("warmup", warmup, 0.0, 1.0)
         check_range("start", start, 0.0, 1.0)
@@ -53,6 +57,10 @@ class _Attack(Method):
     @property
     def schedule(self) -> Schedule:
         return Schedule(self.start, self.warmup)
+
+    @property
+    def ever_acts(self) -> bool:
+        return super().ever_acts and self.eps > 0
 
     @property
     def eps_now(self) -> float:
@@ -72,7 +80,9 @@ class Pgd(_Attack):
         self, model: nn.Module, *, steps: int = 7, alpha: float | None = None, **common: Any
     ) -> None:
         super().__init__(model, **common)
-        check_range("steps", steps, 1, 1000)
+        check_whole("steps", steps, 1, 1000)
+        if alpha is not None:
+            check_range("alpha", alpha, 0.0, 1.0)
         self.steps = steps
         self.alpha = alpha
 
@@ -105,6 +115,8 @@ class Pgd(_Attack):
 
 def fgsm(model: nn.Module, *, alpha: float | None = None, **common: Any) -> Pgd:
     """FGSM-RS: one step from a random start (5/3 of a plain step)."""
+    if "steps" in common:
+        raise UsageError("steps", "FGSM takes one", "leave it out, or choose the method 'pgd'")
     return Pgd(model, steps=1, alpha=alpha, **common)
 
 
@@ -120,7 +132,7 @@ class Trades(_Attack):
         self, model: nn.Module, *, steps: int = 5, lam: float = 6.0, **common: Any
     ) -> None:
         super().__init__(model, **common)
-        check_range("steps", steps, 1, 1000)
+        check_whole("steps", steps, 1, 1000)
         check_range("lam", lam, 0.0, 1e3)
         self.steps = steps
         self.lam = lam
@@ -174,7 +186,7 @@ class FreeTraining(_Attack):
 
     def __init__(self, model: nn.Module, *, replays: int = 4, **common: Any) -> None:
         super().__init__(model, **common)
-        check_range("replays", replays, 1, 1000)
+        check_whole("replays", replays, 1, 1000)
         self.replays = replays
         self._forget()
 

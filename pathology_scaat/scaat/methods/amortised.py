@@ -18,10 +18,16 @@ from torch import Tensor, nn
 from pathology_scaat.errors import UsageError
 from pathology_scaat.scaat.mask_store import BitStore
 from pathology_scaat.scaat.method import Backward, Method, StepLosses, Visit
-from pathology_scaat.scaat.options import check_range
+from pathology_scaat.scaat.options import ScaatOptions, check_range
 from pathology_scaat.scaat.orientation import orient
-from pathology_scaat.scaat.scaat import SCAAT
+from pathology_scaat.scaat.scaat import SCAAT, SHARED_SOURCES
 from pathology_scaat.scaat.schedule import Schedule
+
+HONOURED = frozenset({
+    "eps", "mask_ratio", "alpha", "lam", "saliency", "where", "grid", "unmasked_share", "start",
+    "warmup", "region", "tissue_threshold", "smooth_px",
+})  # fmt: skip
+"""Options of SCAAT that mean the same here; ``gamma`` is 0, and all others are as ever."""
 
 
 class AmortisedScaat(Method):
@@ -47,8 +53,8 @@ class AmortisedScaat(Method):
     **overrides
         Fields of :class:`~pathology_scaat.scaat.options.ScaatOptions`, with the adversary from
         the start (``start=0``) by default; only the hard mask
-        (``gamma=0``, the default here), one step, ``fill='perturb'`` and ``colour_space='rgb'``
-        can be stored.
+        (``gamma=0``, the default here) can be stored, and what does not say where and how far
+        (:data:`HONOURED`) must be as it is by default.
 
     Raises
     ------
@@ -76,14 +82,19 @@ class AmortisedScaat(Method):
             **{"gamma": 0.0, "start": 0.0, **overrides},
         )  # fmt: skip
         options = self.scaat.options
-        storable = dataclasses.replace(
-            options, gamma=0.0, steps=1, fill="perturb", colour_space="rgb", sample_scale="none"
-        )
-        if options != storable or options.saliency not in ("gradient", "gradient-input"):
+        usual = dataclasses.asdict(ScaatOptions(gamma=0.0))
+        other = [
+            name for name, value in dataclasses.asdict(options).items()
+            if name not in HONOURED and value != usual[name]
+        ]  # fmt: skip
+        if options.saliency not in SHARED_SOURCES:
+            other.append("saliency")
+        if other:
             raise UsageError(
                 "scaat-amortised",
-                "these options cannot be stored as bits",
-                "use gamma=0, steps=1, fill=perturb, rgb, sample_scale=none, saliency=gradient",
+                "keeps a mask and signs of each visit as bits, which cannot hold "
+                + ", ".join(f"{name} {getattr(options, name)}" for name in other),
+                "leave it out, or choose the method 'scaat'",
             )
         self.options = options
         self.store = BitStore()
@@ -95,6 +106,10 @@ class AmortisedScaat(Method):
     def set_progress(self, fraction: float) -> None:
         super().set_progress(fraction)
         self.scaat.set_progress(fraction)
+
+    @property
+    def ever_acts(self) -> bool:
+        return self.scaat.ever_acts
 
     @property
     def schedule(self) -> Schedule:

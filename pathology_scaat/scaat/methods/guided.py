@@ -14,6 +14,7 @@ from typing import Any
 
 from torch import nn
 
+from pathology_scaat.errors import UsageError
 from pathology_scaat.scaat.scaat import SCAAT
 
 
@@ -21,7 +22,13 @@ def sgt(model: nn.Module, **options: Any) -> SCAAT:
     """Saliency Guided Training with |gradient|: the least salient half is filled at random.
 
     Loss ``CE(x) + lam KL(f(x) || f(x filled))`` without holding the clean prediction fixed.
+    What is filled has no ``eps``, and giving one is a :class:`UsageError`.
     """
+    if "eps" in options:
+        raise UsageError(
+            "eps", "says how far pixels are moved, and Saliency Guided Training replaces them",
+            "leave it out",
+        )  # fmt: skip
     return SCAAT(
         model,
         **{

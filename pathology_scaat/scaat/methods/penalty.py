@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from pathology_scaat.errors import UsageError
 from pathology_scaat.scaat.method import Backward, Method, StepLosses, Visit
-from pathology_scaat.scaat.options import check_range
+from pathology_scaat.scaat.options import check_range, check_whole
 from pathology_scaat.scaat.schedule import Schedule
 
 
@@ -50,11 +50,15 @@ class GradientPenalty(Method):
                 "leave compile off",
             )
         check_range("lam", lam, 0.0, 1e6)
-        check_range("norm", norm, 1, 2)
+        check_whole("norm", norm, 1, 2)
         check_range("start", start, 0.0, 1.0)
         self.lam = lam
         self.norm = norm
         self.start = start
+
+    @property
+    def ever_acts(self) -> bool:
+        return super().ever_acts and self.lam > 0
 
     @property
     def schedule(self) -> Schedule:
