@@ -13,6 +13,7 @@ from pathology_scaat.execution.devices import gpu_count, processes_on_gpu
 from pathology_scaat.execution.engine import Beside, EngineConfig
 from pathology_scaat.patches import TileJob
 from pathology_scaat.pipeline.cases import cases_of, refuse_without_pixels
+from pathology_scaat.pipeline.method_preflight import check_method_of_model, refuse_without_slides
 from pathology_scaat.pipeline.preflight import check_device, check_stores, spelled_target
 from pathology_scaat.pipeline.reporting import Reporter, StageReport, report_and_keep
 from pathology_scaat.pipeline.run_log import logged
@@ -81,8 +82,9 @@ def explain(
     Raises
     ------
     UsageError
-        If the device does not exist, the target is no class of the model, or the model fits
-        no slide.
+        If the device does not exist, the target is no class of the model, the method cannot
+        follow its network, the model fits no slide, or pixels are kept of none and ``slides`` does
+        not say where they are.
     BundleError
         If the model cannot be read.
 
@@ -108,6 +110,9 @@ def explain(
     if model_config.bag_of is not None:
         cases = cases_of(space, StatusTable(out))
         refuse_without_pixels(space, {s for i in todo for s in (i, *cases.get(i, ()))})
+    check_method_of_model(model or space.model, settings)
+    if slides is None and model_config.bag_of is None:
+        refuse_without_slides(space, todo, model_config, settings, overwrite)
     listener = logged(reporter, out, "explain")
     method = chosen_method(settings.method, model_config)
     caution = map_caution(

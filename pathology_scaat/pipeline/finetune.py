@@ -35,6 +35,10 @@ from pathology_scaat.training.bundle_reading import read_bundle_config
 from pathology_scaat.training.finetune import FinetuneConfig, finetune_settings
 from pathology_scaat.training.imported.record import SCRIPT_BACKBONE
 
+HEAD_ALONE = (
+    "The head alone is trained, as in the model's own training: the encoder stays as it is, so that "
+    "the gradient's map can hardly change."
+)
 _SERVED = {"train": "trained on it", "val": "chose its epoch by it", "test": "was tested on it"}
 
 
@@ -261,6 +265,8 @@ def finetune(
     if settings.data_years:
         found = replace(found, slides=with_years(found.slides, cohort.rows))
     notes = (*class_table_notes(found.class_counts), *found.notes)
+    if settings.trainable == "head" and settings.method != "plain":
+        notes = (*notes, HEAD_ALONE)
     from pathology_scaat.training import train_model  # needs torch
 
     return train_noted(

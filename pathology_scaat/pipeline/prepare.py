@@ -16,6 +16,10 @@ from pathology_scaat.patches import TileConfig
 from pathology_scaat.pipeline.class_names import with_class_names
 from pathology_scaat.pipeline.config import RunConfig
 from pathology_scaat.pipeline.label_source import label_notes
+from pathology_scaat.pipeline.method_preflight import (
+    check_method_of_model,
+    check_method_of_training,
+)
 from pathology_scaat.pipeline.preflight import (
     check_class_choices,
     check_device,
@@ -119,12 +123,14 @@ def prepare(config: RunConfig) -> Prepared:
         bundle = load_bundle(config.model)
         model = bundle.config
         inputs["model"] = bundle.fingerprint
+        check_method_of_model(config.model, config.explain)
         tile_config = tile_config_for(model, config.tile)
         notes += unused_settings(config.tile, config.train, model, keeps_pixels=config.keep_patches)
         notes += shared_slide_notes(cohort)
     else:
         require_device(config.device)
         check_training(config.train, config.tile.patch_size_px)
+        check_method_of_training(config.train, config.explain, config.tile.patch_size_px)
         refuse_shared_slides(cohort)
         notes += label_notes(cohort.rows, config.train.labels)
     tile_config, class_notes = with_class_names(tile_config, cohort.rows)

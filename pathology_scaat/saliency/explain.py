@@ -212,7 +212,9 @@ def explain_slide(
         raise SlideReadError(store.meta.slide_id, str(found), "copy the slide again") from None
 
 
-def get_ready_to_explain(bundle_path: Path, config: ExplainConfig, device: str) -> None:
+def get_ready_to_explain(
+    bundle_path: Path, config: ExplainConfig, device: str, n_patches: int = READY_PATCHES
+) -> None:
     """Do what explaining the first slide begins with, and what it hands on to the next one.
 
     The model is loaded, and has explained some black patches: libraries, and on a GPU their
@@ -225,11 +227,14 @@ def get_ready_to_explain(bundle_path: Path, config: ExplainConfig, device: str) 
     config : ExplainConfig
     device : str
         As :func:`explain_slide` will be given it.
+    n_patches : int
+        Black patches.
 
     Raises
     ------
     BundleError, UsageError
-        If the bundle cannot be read, or the target is not a class.
+        If the bundle cannot be read, the target is not a class, or the method cannot follow the
+        network.
     """
     chosen = choose_device(device)
     model_config = read_bundle_config(bundle_path)
@@ -238,12 +243,12 @@ def get_ready_to_explain(bundle_path: Path, config: ExplainConfig, device: str) 
         bundle_path, model_fingerprint(model_config), str(chosen),
         chosen_precision(settings.precision), compiled_batch(settings, chosen),
     )  # fmt: skip
-    if model_config.bag is not None:
-        return  # its patches are explained as parts of a slide, of which there is none yet
     targets = [0] * len(explained_classes(settings.target, model_config))
     side = model_config.patch_size_px
-    black = np.zeros((READY_PATCHES, side, side, 3), np.uint8)
-    for pending in _explainer(bundle, targets, settings, chosen).start(black):
+    black = np.zeros((n_patches, side, side, 3), np.uint8)
+    explain = _explainer(bundle, targets, settings, chosen)
+    explain.look([black])  # of a model for bags they are a slide
+    for pending in explain.start(black):
         pending.result()
 
 

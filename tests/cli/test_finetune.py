@@ -314,3 +314,19 @@ def test_an_arm_that_cannot_be_is_told_before_the_first_model_is_trained(
     assert done.returncode == 2
     assert "arm 'deep': layer: the network has no 'nowhere'" in " ".join(done.stderr.split())
     assert not (out / "comparison").exists()
+
+
+def test_a_head_that_is_trained_alone_is_said_to_move_no_map(
+    trained: tuple[Path, Path], tmp_path: Path
+) -> None:
+    manifest, out = trained
+    given = ("--manifest", manifest, "--out", tmp_path / "out", "--epochs", 1)
+    shutil.copytree(out / "patches", tmp_path / "out" / "patches")
+    done = scaat("train", *given, "--trainable", "head", "--method", "plain")
+    assert done.returncode in (0, 4), done.stderr
+    words = ("finetune", "--model", tmp_path / "out" / "model", *given)
+    done = scaat(*words)
+    assert done.returncode in (0, 4), done.stderr
+    assert "The head alone is trained" in done.stdout + done.stderr
+    plain = scaat(*words, "--method", "plain", "--to", tmp_path / "plain")
+    assert "The head alone is trained" not in plain.stdout + plain.stderr

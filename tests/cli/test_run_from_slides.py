@@ -97,3 +97,30 @@ def test_no_name_of_a_slide_is_kept(applied: Path, tmp_path: Path) -> None:
             data = path.read_bytes()
             for secret in (b"slide-0", b"patient-0", b"s0.tiff", str(applied).encode()):
                 assert secret not in data, (path, secret)
+
+
+@pytest.mark.slow
+def test_maps_that_cannot_be_made_are_refused_before_the_first_slide(
+    applied: Path, tmp_path: Path
+) -> None:
+    """Each slide was told alone, and marked as failed where good maps lay."""
+    model = applied / "trained/model"
+    refused = (
+        ("direct", ("--method", "gradient"), "kept without pixels"),
+        ("direct", ("--overwrite",), "kept without pixels"),
+        ("direct", ("--method", "token-cam"), "finds no blocks of attention"),
+        ("stored", ("--method", "token-cam"), "finds no blocks of attention"),
+        ("stored", ("--method", "attn-lrp"), "meets no attention"),
+    )
+    for folder, options, said in refused:
+        out = applied / folder
+        before, rows = digest(out), read_status(out)
+        done = scaat("explain", "--out", out, "--model", model, *options, *QUIET, ok=(2,))
+        assert said in done
+        assert done.count("\n") == 1
+        assert (digest(out), read_status(out)) == (before, rows)
+    cohort = ("run", "--manifest", applied / "cohort.csv", "--out", tmp_path / "out", *QUIET)
+    for options in (("--model", model), ("--patch-size", 32, "--epochs", 1)):
+        done = scaat(*cohort, *options, "--set", "explain.method=token-cam", ok=(2,))
+        assert "finds no blocks of attention" in done
+        assert not (tmp_path / "out").exists()
