@@ -25,6 +25,7 @@ from pathology_scaat.pipeline.reporting import Reporter, Silent, train_reported
 from pathology_scaat.pipeline.train import learn, training_slides
 from pathology_scaat.training import TrainConfig, TrainingSlide
 from pathology_scaat.training.bundle_reading import read_bundle_config
+from pathology_scaat.training.method_cautions import method_caution
 from pathology_scaat.training.run_bundles import bundle_fingerprint
 
 
@@ -111,6 +112,8 @@ def plan_folds(
         slides, notes = training_slides(free, out, seed), label_notes(cohort.rows, settings.labels)
     if settings.data_years:
         slides = with_years(slides, cohort.rows)
+    if caution := method_caution(settings, by_slide):
+        notes = (*notes, f"{caution}.")
     for note in notes:
         listener.note(note)
     own = {row.slide_id: row.fold for row in cohort.rows}

@@ -34,10 +34,11 @@ from pathology_scaat.training.bundle_config import BundleConfig, model_fingerpri
 from pathology_scaat.training.bundle_reading import read_bundle_config
 from pathology_scaat.training.finetune import FinetuneConfig, finetune_settings
 from pathology_scaat.training.imported.record import SCRIPT_BACKBONE
+from pathology_scaat.training.method_cautions import method_caution
 
 HEAD_ALONE = (
-    "The head alone is trained, as in the model's own training: the encoder stays as it is, so that "
-    "the gradient's map can hardly change."
+    "The head alone is trained, as in the model's own training: the encoder stays as it is, so "
+    "that the gradient's map can hardly change."
 )
 _SERVED = {"train": "trained on it", "val": "chose its epoch by it", "test": "was tested on it"}
 
@@ -267,6 +268,8 @@ def finetune(
     notes = (*class_table_notes(found.class_counts), *found.notes)
     if settings.trainable == "head" and settings.method != "plain":
         notes = (*notes, HEAD_ALONE)
+    if caution := method_caution(settings, False, pretrained=bool(parent.began)):
+        notes = (*notes, f"{caution}.")
     from pathology_scaat.training import train_model  # needs torch
 
     return train_noted(

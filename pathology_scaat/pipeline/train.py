@@ -42,6 +42,7 @@ from pathology_scaat.training import (
     TrainProgress,
     TrainResult,
 )
+from pathology_scaat.training.method_cautions import method_caution
 from pathology_scaat.training.positive_class import positive_class
 from pathology_scaat.training.run_bundles import bundle_fingerprint
 
@@ -343,6 +344,8 @@ def train(
         found = training_cohort(cohort, out, seed, engine, listener.note)
         slides, notes = found.slides, notes_before(found, settings)
         notes = (*label_notes(cohort.rows, settings.labels), *notes)
+    if caution := method_caution(settings, by_slide):
+        notes = (*notes, f"{caution}.")
     if settings.data_years:
         slides = with_years(slides, cohort.rows)
     for note in cohort.notes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -124,3 +125,11 @@ def test_maps_that_cannot_be_made_are_refused_before_the_first_slide(
         done = scaat(*cohort, *options, "--set", "explain.method=token-cam", ok=(2,))
         assert "finds no blocks of attention" in done
         assert not (tmp_path / "out").exists()
+
+
+def test_who_trains_is_told_what_is_known_of_the_method(applied: Path) -> None:
+    """SCAAT is the default; that it was found to help with this network would be untrue."""
+    notes = json.loads((applied / "trained/notes.json").read_text())["train"]
+    (said,) = (note for note in notes if "SCAAT is known to do" in note)
+    assert "real slide were surely worse" in said
+    assert "--method plain" in said
