@@ -50,6 +50,7 @@ def check_training(config: TrainConfig, patch_size_px: int = DEFAULT_PATCH_SIDE_
     import torch
     from torch import nn
 
+    from pathology_scaat.scaat.feature_attack import check_layer
     from pathology_scaat.scaat.grid import network_cell
     from pathology_scaat.scaat.objective import (
         MultiLabelObjective,
@@ -75,8 +76,11 @@ def check_training(config: TrainConfig, patch_size_px: int = DEFAULT_PATCH_SIDE_
         with torch.device("meta"):  # shapes alone: no memory, no time
             network = create_backbone(config.backbone, 2, patch_size_px, config.backbone_options)
         require_fitting_weights(config, network)
+        shape = torch.empty(2, 3, patch_size_px, patch_size_px, device="meta")
         if config.method_options.get("grid") == "network":
-            network_cell(network, torch.empty(1, 3, patch_size_px, patch_size_px, device="meta"))
+            network_cell(network, shape[:1])
+        if isinstance(layer := config.method_options.get("layer"), str):
+            check_layer(network, layer, shape)
     except ScaatError:
         raise
     except (RuntimeError, NotImplementedError):

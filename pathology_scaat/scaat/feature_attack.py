@@ -82,6 +82,20 @@ def kept_output(layer: nn.Module) -> Iterator[list[Tensor]]:
         handle.remove()
 
 
+def check_layer(model: nn.Module, name: str, images: Tensor) -> None:
+    """Refuse a layer whose output cannot be changed: found out by a forward pass of ``images``.
+
+    Raises
+    ------
+    UsageError
+        If there is none of that name, it is not passed through, or gives no map and no tokens.
+    """
+    with kept_output(layer_named(model, name)) as kept:
+        model(images)
+    if not kept:
+        raise UsageError("layer", f"'{name}' takes no part in the result", "name another layer")
+
+
 @contextmanager
 def moved_output(layer: nn.Module, change: Tensor) -> Iterator[None]:
     """Add a change to a layer's output, of its shape: (B, C, h, w) or (B, T, D)."""

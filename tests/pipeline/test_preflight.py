@@ -51,6 +51,7 @@ MODEL = BundleConfig(
         ({"method_options": {"lam": 0}}, "'scaat' nothing to do"),
         ({"method": "pgd", "method_options": {"eps": 0}}, "'pgd' nothing to do"),
         ({"backbone": "resnet18", "method_options": {"layer": "layer9"}}, "no 'layer9'.*'layer4'"),
+        ({"backbone": "resnet18", "method_options": {"layer": "fc"}}, "gives no map .* no tokens"),
         ({"backbone": "vgg11", "method_options": {"grid": "network"}}, "no grid but the pixels"),
     ],
 )
