@@ -24,6 +24,7 @@ import yaml
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
+from calibration_table import calibration_markdown
 from data import Benchmark, load_once
 from numpy.typing import NDArray
 from run import A_CORE, CALLED, cell_path, cells, machine, protocol_of
@@ -185,6 +186,7 @@ def write_report(folder: Path, stem: str, content: dict[str, Any], unit: str) ->
         return comparison, text
 
     comparison, text = table("comparison")
+    text += calibration_markdown(content["facts"])
     for peer, words in PEERS.items():
         if f"comparison_with_{peer}" in content:
             text += f"\n### Against {words}\n\n{table(f'comparison_with_{peer}')[1]}"
