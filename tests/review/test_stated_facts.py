@@ -128,6 +128,7 @@ def test_a_model_that_learnt_nothing_says_so_first_and_draws_no_evidence(tmp_pat
     assert NOTHING_LEARNT in details.warnings[0]
     hidden = {s.channel: s.not_drawn for s in details.scales}
     assert hidden["evidence: tumour"]
+    assert hidden["saliency"]
     assert not hidden["probability: tumour"]
 
 
