@@ -295,7 +295,11 @@ def test_no_curve_is_drawn_of_a_class_that_does_not_occur(tmp_path: Path) -> Non
     drawn = (tmp_path / "f.svg").read_text()
     assert "<!-- ROC: not measurable, -->" in drawn
     write_figure(tmp_path / "g.svg", rows, level, names, "G2", "patients")
-    assert "<!-- ROC: G2 0.500" in (tmp_path / "g.svg").read_text()
+    drawn = (tmp_path / "g.svg").read_text()
+    assert "<!-- ROC: G2 0.500" in drawn
+    for words in ("(area under the curve)", "share that is G2", "call all G2", "(dotted: chance)"):
+        assert words in drawn  # what a curve, a dot and a line are
+    assert "<dc:title>patients</dc:title>" in drawn
 
 
 def test_that_the_model_has_learnt_nothing_is_read_before_any_figure(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from pathology_scaat.artifacts.atomic import atomic_path
 from pathology_scaat.evaluation.performance.levels import Level
 from pathology_scaat.evaluation.performance.predictions import Prediction
 
+_AREA = "(area under the curve)"
 _STYLE = {"svg.hashsalt": "pathology_scaat", "font.size": 9, "axes.grid": True, "grid.alpha": 0.3}
 
 
@@ -41,16 +42,16 @@ def write_figure(
         # Of more than two classes the plain measure is a mean over them, and no curve's.
         of = "" if len(names) == 2 else f": {positive}"
         axes[0].plot([0, 1], [0, 1], "k:", linewidth=1)
-        axes[0].set(xlabel="1 - specificity", ylabel="sensitivity")
+        axes[0].set(xlabel="1 - specificity (dotted: chance)", ylabel="sensitivity")
         axes[1].axhline(truth.mean(), color="k", linestyle=":", linewidth=1)
-        axes[1].set(xlabel="recall", ylabel="precision")
+        axes[1].set(xlabel="recall (dotted: chance)", ylabel="precision")
         if truth.any() and not truth.all():
             fpr, tpr, _ = roc_curve(truth, score)
             axes[0].plot(fpr, tpr, drawstyle="default")
-            axes[0].set(title=f"ROC{of} {level.estimates[f'auroc{of}'].text()}")
+            axes[0].set(title=f"ROC{of} {level.estimates[f'auroc{of}'].text()}\n{_AREA}")
             precision, recall, _ = precision_recall_curve(truth, score)
             axes[1].plot(recall, precision, drawstyle="steps-post")
-            axes[1].set(title=f"PR{of} {level.estimates[f'auprc{of}'].text()}")
+            axes[1].set(title=f"PR{of} {level.estimates[f'auprc{of}'].text()}\n{_AREA}")
         else:
             which = "all cases are" if truth.all() else "no case is"
             axes[0].set(title=f"ROC: not measurable,\n{which} of {positive}")
@@ -60,12 +61,15 @@ def write_figure(
         axes[2].plot(
             [g["mean_probability"] for g in groups], [g["frequency"] for g in groups], "o-"
         )
-        axes[2].set(xlabel=f"probability of {positive}", ylabel="frequency", title="Calibration")
+        axes[2].set(
+            xlabel=f"probability of {positive}", ylabel=f"share that is {positive}",
+            title="Calibration\n(dotted: as it should be)",
+        )  # fmt: skip
         curve = level.decision_curve
         cuts = [c["threshold"] for c in curve]
         axes[3].plot(cuts, [c["net_benefit"] for c in curve], label="model")
-        axes[3].plot(cuts, [c["treat_all"] for c in curve], "--", label="all")
-        axes[3].axhline(0, color="k", linestyle=":", linewidth=1, label="none")
+        axes[3].plot(cuts, [c["treat_all"] for c in curve], "--", label=f"call all {positive}")
+        axes[3].axhline(0, color="k", linestyle=":", linewidth=1, label="call none")
         axes[3].set(
             xlabel="threshold probability", ylabel="net benefit", title="Decision curve",
             ylim=(-0.1, max(0.1, 1.1 * float(truth.mean()))),
@@ -79,9 +83,11 @@ def write_figure(
             axes[4].text(j, i, str(count), ha="center", va="center", color="w" if dark else "k")
         axes[4].set_xticks(range(len(names)), names, rotation=30)
         axes[4].set_yticks(range(len(names)), names)
-        axes[4].set(xlabel="predicted", ylabel="truth", title="Confusion")
+        axes[4].set(xlabel="predicted", ylabel="truth", title=f"Confusion ({len(kept)} cases)")
         _lay_out(figure)
-        figure.savefig(partial, format="svg", metadata={"Date": None})
+        figure.savefig(
+            partial, format="svg", metadata={"Date": None, "Title": title.replace("\n", "; ")}
+        )
 
 
 def _lay_out(figure: Figure) -> None:
