@@ -210,7 +210,9 @@ def legend_colours(scale: ColourScale, count: int = 256, opaque: bool = False) -
     """
     shares = np.linspace(0, scale.vmax, count, dtype=np.float32)[None]
     if opaque:
-        return solid(shares, scale.vmax, scale.colormap)[0]
+        opaque_row: NDArray[np.uint8] = solid(shares, scale.vmax, scale.colormap)[0]
+        opaque_row.flags.writeable = False
+        return opaque_row
     row: NDArray[np.uint8] = over(np.full((1, count, 3), 255, np.uint8), colourize(shares, scale))[
         0
     ]

@@ -13,3 +13,9 @@ function percent(share) {
   const value = 100 * share;
   return value > 0 && value < 1 ? "below 1 %" : value > 99 && value < 100 ? "above 99 %" : `${value.toFixed(0)} %`;
 }
+
+function fartherThan(percentile) { // of a distance, in a sentence
+  if (percentile >= 100) return "farther than all held-out patches";
+  const share = percent(percentile / 100).replace("above", "more than").replace("below", "less than");
+  return `farther than ${share} of held-out patches`;
+}
