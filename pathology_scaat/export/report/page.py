@@ -47,7 +47,7 @@ _STYLE = (
     "table.all td:first-child{min-width:6em}"
     "@media(max-width:50em){body{margin:1em auto}td,th{padding:.25em .4em}}"
     "@media print{body{max-width:none;font-size:11pt}section{break-inside:avoid}"
-    "td,th{padding:.2em .3em}}"
+    "table{font-size:9pt}.wide{overflow:visible}td,th{padding:.2em .3em}}"
 )
 CONTENT_POLICY = "default-src 'none'; img-src data: 'self' file:; style-src 'unsafe-inline'"
 """Content-Security-Policy of the page: nothing but what is in it; no script, no network."""
@@ -74,10 +74,10 @@ _READING = (
     "<dt>Slide without colour<dd>It was looked at, and the model found less than the scale begins "
     "with. That is no diagnosis: it does not mean that the class is not there."
     "<dt>Paled<dd>No tissue was found there, and nothing was computed."
-    "<dt>Hatched<dd>Unlike the tissue that the model was trained on, more than 99 in 100 held-out "
-    "patches, in what the model sees in it or in stain and texture. It is not judged: it has no "
-    "colour, region or class, whatever the model says of it, and that is no finding. A model that "
-    "does not record its training tissue hatches nothing."
+    "<dt>Hatched<dd>Unlike the tissue that the model was trained on, more so than 99 in 100 "
+    "held-out patches, in what the model sees in it or in stain and texture. It is not judged: it "
+    "has no colour, region or class, whatever the model says of it, and that is no finding. A "
+    "model that does not record its training tissue hatches nothing."
     "<dt>Regions<dd>The outlined annotations in the QuPath files: where evidence is drawn and the "
     "class is more probable than not.</dl></details>"
 )
