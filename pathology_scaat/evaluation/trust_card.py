@@ -38,6 +38,12 @@ _CAUTION = {
     "intervals are too narrow."
 }
 
+_HIDDEN_BY = {
+    "mean": "the mean colour stands in their place",
+    "blur": "they are blurred",
+    "noisy-linear": "they are filled in from their neighbours, with a little noise",
+    "swap": "the same place of another image stands there, tissue for tissue",
+}
 _PLURAL = {"patch": ("patch", "patches"), "slide": ("slide", "slides")}
 
 
@@ -313,11 +319,27 @@ def card_markdown(card: TrustCard) -> str:
         )
     lines += [
         "",
+        *_hiding(card),
         "A map shows what moved this model's decision. It is no diagnosis, and it does not show "
         "that the decision is right.",
         "",
     ]
     return without_tags("\n".join(lines))
+
+
+def _hiding(card: TrustCard) -> list[str]:
+    """What the words of the questions on hidden pixels mean, where any was asked."""
+    asked = {e.measure.split("/")[1] for e in card.entries if e.measure.startswith("srg/")}
+    words = [f"*{name}*: {what}" for name, what in _HIDDEN_BY.items() if name in asked]
+    if not words:
+        return []
+    return [
+        "Hidden pixels: the model looks again at each image with the pixels hidden that the map "
+        "calls the most important, and then the least. The result is how much lower its "
+        "probability is by the first than by the second, on average: 0 where the map knows no "
+        f"more than chance, below 0 where it is the wrong way round. {'; '.join(words)}.",
+        "",
+    ]
 
 
 def _beside(card: TrustCard) -> list[str]:
@@ -334,49 +356,9 @@ def _beside(card: TrustCard) -> list[str]:
     return said
 
 
-def draw_card(card: TrustCard, path: Path) -> None:
-    """The measured entries that have a chance level, as a picture with their intervals."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    shown = [e for e in card.entries if e.interval is not None and e.chance is not None][::-1]
-    figure = Figure(figsize=(9, 1.6 + 0.45 * max(len(shown), 1)), layout="constrained")
-    FigureCanvasAgg(figure)
-    axis = figure.add_subplot()
-    colours = {"good": "#1b7837", "unclear": "#8c6d1f", "poor": "#b2182b"}
-    for y, e in enumerate(shown):
-        interval = e.interval
-        assert interval is not None  # noqa: S101  (for the type checker)
-        assert e.chance is not None  # noqa: S101  (for the type checker)
-        colour = colours.get(e.verdict, "#444444")
-        if not math.isnan(interval.low):
-            axis.plot([interval.low, interval.high], [y, y], color=colour, linewidth=3)
-        axis.plot(interval.value, y, "o", color=colour, markersize=8)
-        axis.plot([e.chance, e.chance], [y - 0.3, y + 0.3], color="black", linewidth=1.5)
-    axis.set_yticks(range(len(shown)), [e.question for e in shown], fontsize=8)
-    axis.set_ylim(-0.7, max(len(shown), 1) - 0.3)
-    axis.axvline(0, color="#cccccc", linewidth=0.8, zorder=0)
-    axis.set_xlabel(f"value with 95 % interval over {card.unit}; black bar: chance")
-    figure.suptitle(
-        f"Trust card: model {card.model_fingerprint[:12]}, class {card.target_class}"
-        + {
-            True: "",
-            False: " — images seen in training",
-            None: " — images perhaps seen in training",
-        }[card.held_out]
-        + (f"\n{card.warning}" if card.warning else ""),
-        fontsize=10,
-        color="#b00000" if card.warning else "black",
-    )
-    if not shown:
-        axis.text(0.5, 0.5, NOT_MEASURED, ha="center", transform=axis.transAxes)
-    with atomic_path(path) as partial:
-        # No software name or time in the file: the same card gives the same bytes.
-        figure.savefig(partial, format="png", dpi=120, metadata={"Software": None})
-
-
 def write_card(card: TrustCard, folder: Path) -> tuple[Path, Path, Path]:
     """Write ``trust_card.json``, ``.md``, ``.png`` and their checksums; the paths of the three."""
+    from pathology_scaat.evaluation.card_figure import draw_card
     from pathology_scaat.evaluation.comparison import without_nan
 
     folder.mkdir(parents=True, exist_ok=True)

@@ -218,6 +218,7 @@ class ModelFacts:
             "nothing_learnt": self.nothing_learnt,
             "read_first": self.warning,
             "imported": self.imported is not None,
+            "of_slides": self.of_slides,
         }
 
 

@@ -15,7 +15,7 @@ from pathology_scaat.export.frame import ExportFrame
 
 SCHEMA_NAME = "pathology_scaat.overlay"
 SCHEMA_VERSION = 3
-RULES = 2
+RULES = 3
 """Of what files say of the same map under the same settings: which tiles have a class, where a
 region may be, what warns. One more for each change, so that files by earlier rules, which would be
 read by today's, are written anew."""

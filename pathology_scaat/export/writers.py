@@ -129,6 +129,9 @@ def export_rgb_tiff(path: Path, context: Context) -> ExportFrame:
     target, drawn = context.slide_map.meta.target_class, context.config.drawn
     channel = channel_of(drawn, target, target)
     shown = context.pictures.examined.shown(context.config.draw_unlike)
+    if not context.facts.has_learnt:
+        context.notes.append(f"{path.name} is white: the model has learnt nothing")
+        shown = np.zeros_like(shown)
     write_rgb_tiff(path, context.slide_map, channel, context.pictures.scale(drawn, target), shown)
     return context.map_frame
 

@@ -83,6 +83,7 @@ def cohort_rows(out: Path, verdicts: VerdictTable) -> list[dict[str, Any]]:
                 "n_regions": record.get("n_regions"),
                 "probabilities": _probabilities(predicted),
                 "uncertainty": _uncertainty(predicted),
+                "refer": _refer(predicted),
                 "disagreement": _number(predicted.get("disagreement")),
                 "unlike_training": _unlike(record, status),
                 "model": str(record.get("model_fingerprint", "")),
@@ -136,6 +137,13 @@ def _probabilities(predicted: dict[str, str]) -> dict[str, float | None]:
         for name, value in predicted.items()
         if name and name.startswith("p_")
     }
+
+
+def _refer(predicted: dict[str, str]) -> str:
+    """Why the prediction refers the patient to a pathologist; empty where it does not."""
+    if predicted.get("refer") != "yes":
+        return ""
+    return predicted.get("refer_reason") or "the reason is not recorded"
 
 
 def _uncertainty(predicted: dict[str, str]) -> float | None:

@@ -59,9 +59,9 @@ def channel_scales(slide_map: SlideMap, facts: ModelFacts) -> tuple[ChannelScale
 
 def _scale(slide_map: SlideMap, facts: ModelFacts, channel: str) -> ChannelScale:
     config, meta = ExportConfig(), slide_map.meta
+    useless = "" if facts.has_learnt else NOTHING_LEARNT
     if channel.startswith(EVIDENCE_PREFIX):
         name = channel.removeprefix(EVIDENCE_PREFIX)
-        useless = "" if facts.has_learnt else NOTHING_LEARNT
         return _of(channel, evidence_scale(facts, name, config, meta.method), useless)
     if channel.startswith(PROBABILITY_PREFIX):
         return _of(channel, probability_scale(config, facts.least_said(len(meta.class_names))))
@@ -74,8 +74,8 @@ def _scale(slide_map: SlideMap, facts: ModelFacts, channel: str) -> ChannelScale
         return ChannelScale(channel, 0.0, top, "largest number on this slide", False)
     for name in meta.targets:
         if channel == saliency_channel(name, meta.target_class):
-            return _of(channel, saliency_scale(slide_map, facts, name, config))
-    return _of(channel, saliency_scale(slide_map, facts, meta.target_class, config))
+            return _of(channel, saliency_scale(slide_map, facts, name, config), useless)
+    return _of(channel, saliency_scale(slide_map, facts, meta.target_class, config), useless)
 
 
 def _of(channel: str, scale: ColourScale, not_drawn: str = "") -> ChannelScale:

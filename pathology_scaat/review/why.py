@@ -381,6 +381,7 @@ def _vote_quality_text(index: NeighbourIndex, of_slides: bool) -> str:
     if math.isnan(voted) or math.isnan(own):
         return "how often neighbours are right is not known: held-out patches could not show it"
     return (
-        f"on held-out patches the vote of the nearest {VOTERS} has AUC {decimals(voted, 2)}, "
-        f"the model {decimals(own, 2)} (no interval)"
+        f"on some patches held out in training the vote of the nearest {VOTERS} has AUC "
+        f"{decimals(voted, 2)}, the model {decimals(own, 2)} (no interval; the model's quality on "
+        "unseen slides stands on the page of all slides)"
     )

@@ -169,10 +169,11 @@ class HeldOut(BaseModel):
                 "judged by the labels of their slides, which are wrong for many of them (AUC "
                 f"{self.auc.text()} by these labels)"
             )
-        by = f"{self.n_units} {self.unit}{'s' if self.unit != 'patch' else 'es'}"
+        plural = {"patch": "patches", "block": "blocks of neighbouring patches"}
+        by = f"{self.n_units} {plural.get(self.unit, self.unit + 's')}"
         if self.unit != "patient":
             one = self.n_patients == 1
-            by += f", too narrow: of {self.n_patients} patient{'' if one else 's'} only"
+            by += f", too narrow since they are of {self.n_patients} patient{'' if one else 's'}"
         patches = f"{self.n_patches:,} patches"
         if self.n_copied:
             patches += f", without {self.n_copied:,} that have their slide's label copied onto them"

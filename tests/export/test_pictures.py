@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 import pytest
+import tifffile
 from hypothesis import given
 from hypothesis import strategies as st
 from map_stores import make_saliency_store, write_marked_slide
@@ -554,3 +555,110 @@ def test_a_patch_that_is_nearly_certain_is_not_called_certain(
     patches = [figure.TopPatch(grey, np.zeros((4, 4), np.float32), p, (0, 0)) for p in (0.997, 1)]
     figure._patch_rows(Canvas(2080, 600), 0, patches, "Tumor", None, 128.0)
     assert said[1:] == ["1:  p(Tumor) 0.997", "2:  p(Tumor) 1.00"]
+
+
+def test_saliency_of_a_model_that_has_learnt_nothing_is_not_drawn_either(tmp_path: Path) -> None:
+    """Its scale is the model's own: it glows however little the model has learnt."""
+    for name, model in {"good": facts(), "useless": facts(accuracy=0.52, low=0.44)}.items():
+        exported(tmp_path, name, 0.97, model=model)
+        map_path, store = tmp_path / f"{name}.ome.zarr", tmp_path / f"{name}.zarr"
+        config = ExportConfig(formats=("png", "rgb-tiff"), drawn="saliency")
+        export_slide(map_path, store, tmp_path / "o", config)
+        record = json.loads((tmp_path / "o" / f"{name}.json").read_text())
+        assert (coloured_share(tmp_path, record, f"{name}.png") > 0) == (name == "good")
+        assert coloured_share(tmp_path, record, f"{name}.probability.png") > 0.9
+        (tiff,) = (n for n, entry in record["files"].items() if entry["format"] == "rgb-tiff")
+        pixels = tifffile.imread(tmp_path / "o" / tiff, key=0)
+        assert (pixels < 255).any() == (name == "good")
+        pictures = pictures_of(tmp_path, name)
+        assert pictures.get("saliency", "tumour").is_bare == (name == "useless")
+    said = "saliency for tumour not drawn: the model has learnt nothing"
+    assert evidence_words(record) == said
+    assert said.replace("not drawn", "is not drawn") == pictures.get("saliency", "tumour").title
+
+
+def pictures_of(folder: Path, name: str) -> MapPictures:
+    slide_map = SlideMap(folder / f"{name}.ome.zarr")
+    size = slide_map.size_px(0)
+    grey = np.full((size.height, size.width, 3), 235, np.uint8)
+    model = ModelFacts.of(slide_map.meta)
+    return MapPictures(slide_map, 0, lambda: grey, False, model, ExportConfig())
+
+
+def test_the_scale_beside_patches_has_their_colours(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It showed colours over white, and patches have none of white: no evidence looked strong."""
+    said: list[str] = []
+    monkeypatch.setattr(Canvas, "text", lambda self, x, y, words, *rest, **more: said.append(words))
+    scale = ColourScale(0.8, "", "viridis", 0.2)
+    side = figure.PATCH_PICTURE_PX
+    patches = [
+        figure.TopPatch(
+            np.full((side, side, 3), 128, np.uint8), np.full((4, 4), value), 0.9, (0, 0)
+        )
+        for value in np.array([0, 0.1, 0.35, 0.8], np.float32)
+    ]
+    canvas = Canvas(2080, 700)
+    figure._patch_rows(canvas, 0, patches, "Tumor", scale, 128.0)
+    step = side + figure.GAP_PX
+    top = 50 + step
+    left = figure.GAP_PX + len(patches) * step + 10
+    bar = canvas.pixels[top + 1 : top + side - 1, left + 8].astype(int)
+    for number, _ in enumerate(patches):
+        colour = canvas.pixels[top + 9, figure.GAP_PX + number * step + 9].astype(int)
+        assert np.abs(bar - colour).max(axis=1).min() <= 4, number
+    assert "on the slide it is drawn from 0.2 on" in said[0]
+    assert "0.2" in said
+
+
+def test_words_of_a_scale_are_whole(tmp_path: Path) -> None:
+    """ "not to be compared with othe..." stood beside the bar."""
+    exported(tmp_path, "s", 0.97, model={})
+    pictures = pictures_of(tmp_path, "s")
+    for kind in figure.ROW_KINDS:
+        words = f"top: {pictures.scale(kind, 'tumour').source}"
+        assert font(10).getlength(words) <= figure.PANEL_PX - 16
+        assert ": fixed:" not in words
+    assert not pictures.scale("saliency", "tumour").is_shared
+
+
+def test_the_contact_sheet_cuts_no_caption_and_no_word_on_the_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ "(0.00051 m…" is another area than the one that is meant."""
+    chances = np.full(GRID.n_cols * GRID.n_rows, 0.02)
+    chances[40] = 0.99
+    foreign = np.full(GRID.n_cols * GRID.n_rows, 100.0, np.float32)
+    exported(tmp_path, "little", chances, model=facts(role="train"))
+    exported(tmp_path, "foreign", 0.97, unlike=foreign)
+    said: list[str] = []
+    draw = ImageDraw.ImageDraw.text
+    monkeypatch.setattr(
+        ImageDraw.ImageDraw, "text",
+        lambda self, at, words, **how: (said.append(words), draw(self, at, words, **how))[1],
+    )  # fmt: skip
+    write_cohort(tmp_path / "o")
+    assert not [words for words in said if "…" in words]
+    whole = " ".join(said)
+    assert "mm² in all)" in whole
+    assert "evidence for tumour not judged: all unlike the training data" in whole
+    assert "balanced accuracy 0.93 (0.88 to 0.97)" in whole
+    for number in ("0", "0.2", "0.65"):  # where the bar begins, is drawn from, and ends
+        assert number in said
+
+
+def test_the_page_fits_a_small_screen_and_says_of_what_its_shares_are(tmp_path: Path) -> None:
+    exported(tmp_path, "patches", 0.9)
+    write_cohort(tmp_path / "o")
+    page = (tmp_path / "o" / "index.html").read_text()
+    assert '<meta name="viewport" content="width=device-width, initial-scale=1">' in page
+    assert page.count("<table") == page.count('<div class="wide"><table')
+    assert "<th>of them unlike the training data" in page
+    assert "<th>tiles unlike the training data" in page
+    for word in ("Slide prediction", "Possible at 90 %", "Tile<dd>"):
+        assert word in page[: page.index("</details>")]
+    assert "learnt from whole slides" not in page
+    assert "{" not in page[page.index("<details>") : page.index("</details>")]
+    exported(tmp_path, "slides", 0.5, model=facts(of_slides=True))
+    write_cohort(tmp_path / "o")
+    page = (tmp_path / "o" / "index.html").read_text()
+    assert "0.5 of two: that is what the tiles of a slide without the class have" in page

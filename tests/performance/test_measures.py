@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -295,7 +296,27 @@ def test_no_curve_is_drawn_of_a_class_that_does_not_occur(tmp_path: Path) -> Non
     drawn = (tmp_path / "f.svg").read_text()
     assert "<!-- ROC: not measurable, -->" in drawn
     write_figure(tmp_path / "g.svg", rows, level, names, "G2", "patients")
-    assert "<!-- ROC: G2 0.500" in (tmp_path / "g.svg").read_text()
+    drawn = (tmp_path / "g.svg").read_text()
+    assert "<!-- ROC: G2 0.500" in drawn
+    for words in ("(area under the curve)", "share that is G2", "call all G2", "(dotted: chance)"):
+        assert words in drawn  # what a curve, a dot and a line are
+    assert "<dc:title>patients</dc:title>" in drawn
+
+
+def test_long_names_of_classes_run_into_no_number_of_a_figure(tmp_path: Path) -> None:
+    names = ("Lymphocyte-rich stroma", "Invasive carcinoma of no special type", "Normal")
+    rows = [
+        Prediction(f"p{n}", f"s{n}", None, "test", names[n % 3], np.eye(3)[n % 3] * 0.7 + 0.1)
+        for n in range(30)
+    ]
+    level = measure_level(rows, names, names[1])
+    assert level is not None
+    write_figure(tmp_path / "f.svg", rows, level, names, names[1], "patients")
+    drawn = (tmp_path / "f.svg").read_text()
+    lines = re.findall("<!-- (.*?) -->", drawn)
+    assert "ROC: Invasive carcin…" in lines
+    assert "Names in full: Lymphocyte-rich stroma, Invasive carcinoma of no special type" in lines
+    assert max(len(line) for line in lines if "Names in full" not in line) <= 32
 
 
 def test_that_the_model_has_learnt_nothing_is_read_before_any_figure(tmp_path: Path) -> None:

@@ -175,6 +175,9 @@ def test_the_card_has_what_hugging_face_reads(run_copy: Path) -> None:
     values = {m["type"]: m for m in result["metrics"]}
     assert values["brier"]["value"] == performance["brier"]
     assert "no interval" in values["brier"]["name"]
+    # not "not calibrated" alone: probabilities of patches are another thing, and may be
+    part = text.split("## Thresholds and calibration")[1].split("##")[0]
+    assert "- probabilities of slides: " in part
     hub = pytest.importorskip("huggingface_hub")
     card = hub.ModelCard(text)
     assert card.data.library_name == "pathology_scaat"

@@ -128,6 +128,7 @@ def test_a_model_that_learnt_nothing_says_so_first_and_draws_no_evidence(tmp_pat
     assert NOTHING_LEARNT in details.warnings[0]
     hidden = {s.channel: s.not_drawn for s in details.scales}
     assert hidden["evidence: tumour"]
+    assert hidden["saliency"]
     assert not hidden["probability: tumour"]
 
 
@@ -214,3 +215,15 @@ def test_what_a_model_was_not_validated_on_is_not_said(
         value["held_out"] = None
     said = ModelFacts.of_json(value, "f").slides
     assert said == f"trained on 3 slides, validated on {parts}, tested on none"
+
+
+def test_the_list_of_slides_refers_whom_the_prediction_refers(tmp_path: Path) -> None:
+    """A foreign slide stood there as "Tumor 0.999999", and nothing else."""
+    out = run_with_maps(tmp_path / "out", ("s1", "s2"))
+    (out / "predictions.csv").write_text(
+        "patient_id,slide_id,fold,split,label,p_normal,p_tumour,refer,refer_reason\n"
+        "p,s1,,test,,0.1,0.9,yes,unlike the training data\nq,s2,,test,,0.4,0.6,no,\n"
+    )
+    rows = {row["slide_id"]: row for row in cohort_rows(out, VerdictTable(out))}
+    assert rows["s1"]["refer"] == "unlike the training data"
+    assert rows["s2"]["refer"] == ""

@@ -104,6 +104,7 @@ def test_neighbours_are_of_other_patients(
     assert all(0 <= item["percentile"] <= 100 for item in items)
     assert sum(share for _, share in found["vote"]) == pytest.approx(1)
     assert "AUC" in found["worth"]
+    assert "held out in training" in found["worth"]  # the page has another, of test slides
 
 
 @pytest.mark.parametrize(

@@ -58,16 +58,25 @@ def test_the_pages_of_the_review_round_alike() -> None:
     if node is None:
         pytest.skip("Node.js is not installed")
     values = [0.0, 1.0, 0.9996, 0.0002, 0.4567, 1e-9, 1 - 1e-9, 0.99949, 0.5]
-    shares = [0.0, 0.004, 0.254, 0.996, 1.0]
+    shares = [0.0, 0.004, 0.254, 0.996, 1.0, 0.125, 0.135]
     script = (Path(review.__file__).parent / "static" / "numbers.js").read_text(encoding="utf-8")
-    asked = f"{values}.map((v) => decimals(v, 3)), {shares}.map(percent)"
+    asked = (
+        f"{values}.map((v) => decimals(v, 3)), {shares}.map(percent), "
+        "[99.6, 40, 100].map(fartherThan)"
+    )
     done = subprocess.run(
         [node, "-e", f"{script}\nconsole.log(JSON.stringify([{asked}]))"],
         capture_output=True, text=True, check=True,
     )  # fmt: skip
-    shown, percents = json.loads(done.stdout)
+    shown, percents, far = json.loads(done.stdout)
     assert shown == [decimals(value) for value in values]
-    assert percents == ["0 %", "below 1 %", "25 %", "above 99 %", "100 %"]
+    assert percents[:5] == ["0 %", "below 1 %", "25 %", "above 99 %", "100 %"]
+    assert percents[5:] == [percent(share).replace("%", " %") for share in shares[5:]]
+    assert far == [
+        "farther than more than 99 % of held-out patches",
+        "farther than 40 % of held-out patches",
+        "farther than all held-out patches",
+    ]
 
 
 def test_a_table_calls_no_probability_1_that_is_less() -> None:

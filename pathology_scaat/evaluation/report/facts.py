@@ -223,13 +223,11 @@ def calibration(files: RunFiles) -> list[Fact]:
     name, key = PERFORMANCE, "prediction.models"
     if files.get(name, key) is None:
         name, key = HOW_NAME, "models"
+    models = [m for m in files.get(name, key) or () if m.get("calibration")]
+    folds = ["" if m.get("fold") is None else f" (fold {m['fold']})" for m in models]
     return [
-        Fact(
-            f"{'' if m.get('fold') is None else 'fold {}: '.format(m['fold'])}{m['calibration']}",
-            f"{name}: {key}",
-        )
-        for m in files.get(name, key) or ()
-        if m.get("calibration")
+        Fact(f"probabilities of slides{fold}: {m['calibration']}", f"{name}: {key}")
+        for m, fold in zip(models, folds, strict=True)
     ]
 
 

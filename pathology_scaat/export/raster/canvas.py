@@ -104,7 +104,8 @@ def _fitting(text: str, size_px: int, bold: bool, width_px: int) -> str:
 @lru_cache(maxsize=128)
 def _upright(words: str, height: int) -> RgbImage:
     """What stands beside a colour bar, from below upwards."""
-    face = font(13)
+    sizes = (size for size in (13, 12, 11, 10) if font(size).getlength(words) <= height)
+    face = font(next(sizes, 10))
     words = fitting(words, face, height)
     label = Image.new("RGB", (round(face.getlength(words)) + 2, 18), "white")
     ImageDraw.Draw(label).text((0, 1), words, fill=INK, font=face)
@@ -249,10 +250,14 @@ class Canvas:
         self.text(left, low - 8, words, 14, (0, 0, 0), anchor="ls")
 
     def colour_bar(
-        self, x: int, y: int, height: int, scale: ColourScale, words: str, floor_words: str = ""
-    ) -> None:
-        """An upright legend with numbers; ``words`` stand beside it, from below upwards."""
-        strip = legend_colours(scale, max(height, 2))[::-1]
+        self, x: int, y: int, height: int, scale: ColourScale, words: str, floor_words: str = "",
+        *, opaque: bool = False,
+    ) -> None:  # fmt: skip
+        """An upright legend with numbers; ``words`` stand beside it, from below upwards.
+
+        ``opaque`` where what it explains does not let the slide through.
+        """
+        strip = legend_colours(scale, max(height, 2), opaque)[::-1]
         right, low = x + BAR_PX, y + height - 1
         self.paste(np.repeat(strip[:, None], BAR_PX, axis=1), x, y)
         for line in ((x, y, right - 1, y), (x, low, right - 1, low),

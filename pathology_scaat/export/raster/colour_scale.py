@@ -69,7 +69,7 @@ def evidence_scale(
     patches of *other* classes stay under.
     """
     found = facts.evidence.get(class_name)
-    top, source = 1.0, "fixed: certain of the whole patch"
+    top, source = 1.0, "certain of the whole patch"
     if found is not None:
         top = max(found.p995, LEAST_TOP)
         source = f"99.5th percentile of {facts.scale_source}{_by_another(facts, method)}"
@@ -111,7 +111,9 @@ def saliency_scale(
     else:
         spread = meta.statistics.get(saliency_channel(class_name, meta.target_class))
         top = ((spread.q995 or spread.maximum) if spread else 0.0) or 1.0
-        source = "99.5th percentile of this slide alone: not to be compared with other slides"
+        source = "99.5th percentile of this slide alone"
+        if not (spread and (spread.q995 or spread.maximum)):
+            source = "this slide has no saliency"
     return ColourScale(top, source, config.colormap, FAINTEST_SALIENCY * top)
 
 
@@ -121,7 +123,7 @@ def probability_scale(config: ExportConfig, least_said: float = 0.0) -> ColourSc
     Nothing is drawn below a quarter, nor below ``least_said`` (0 to 1): of a model of whole
     slides, where a patch that contributes nothing has as much of each class.
     """
-    return ColourScale(1.0, "fixed: certain", config.colormap, max(FAINTEST, least_said))
+    return ColourScale(1.0, "certain", config.colormap, max(FAINTEST, least_said))
 
 
 @cache
@@ -202,9 +204,15 @@ def over(
 
 
 @lru_cache(maxsize=64)
-def legend_colours(scale: ColourScale, count: int = 256) -> NDArray[np.uint8]:
-    """Colours from none to the top as they look over white, (count, 3) uint8, RGB."""
+def legend_colours(scale: ColourScale, count: int = 256, opaque: bool = False) -> NDArray[np.uint8]:
+    """Colours from none to the top, (count, 3) uint8, RGB: as they look over white, or as
+    :func:`solid` has them.
+    """
     shares = np.linspace(0, scale.vmax, count, dtype=np.float32)[None]
+    if opaque:
+        opaque_row: NDArray[np.uint8] = solid(shares, scale.vmax, scale.colormap)[0]
+        opaque_row.flags.writeable = False
+        return opaque_row
     row: NDArray[np.uint8] = over(np.full((1, count, 3), 255, np.uint8), colourize(shares, scale))[
         0
     ]

@@ -18,6 +18,7 @@ from pathology_scaat.export.raster.canvas import (
     font,
     length_text,
     resized,
+    short_number,
     warning_height,
     warning_strip,
     wrapped,
@@ -181,6 +182,8 @@ def _patch_rows(
     drawn, here as on the slide.
     """
     below = "below them where in the patch the evidence lies"
+    if scale:
+        below += f"; on the slide it is drawn from {short_number(scale.floor)} on"
     canvas.text(
         GAP_PX, y, f"Patches of highest probability of {target}, each {length_text(side_um)} wide; "
         f"{below if scale else EVIDENCE_NOT_DRAWN}", TITLE_POINTS,
@@ -198,10 +201,9 @@ def _patch_rows(
         canvas.paste(resized(shown, PATCH_PICTURE_PX, PATCH_PICTURE_PX), x, y + 50 + step)
     if scale is None:
         return
-    flat = ColourScale(scale.vmax, scale.source, scale.colormap, 0.0)
     canvas.colour_bar(
-        GAP_PX + len(patches) * step + 10, y + 50 + step, PATCH_PICTURE_PX, flat,
-        f"evidence for {target}",
+        GAP_PX + len(patches) * step + 10, y + 50 + step, PATCH_PICTURE_PX, scale,
+        f"evidence for {target}", "floor", opaque=True,
     )  # fmt: skip
 
 

@@ -105,7 +105,7 @@ class MapPicture:
         if self.nothing_seen:
             return f"{self.kind}, {self.class_name}: not judged, no patch of this slide was cut"
         if self.of_no_use:
-            return f"evidence for {self.class_name} is not drawn: the model has learnt nothing"
+            return f"{self.kind} for {self.class_name} is not drawn: the model has learnt nothing"
         if self.not_judged > NEARLY_ALL:
             much = all_of(self.not_judged)
             return f"{self.kind}, {self.class_name}: not judged, {much} unlike the training data"
@@ -195,13 +195,13 @@ class MapPictures:
         seen = coloured & self.examined.shown(self.config.draw_unlike)
         area = float(np.count_nonzero(seen)) * self.pixel_um**2
         withheld = float(np.count_nonzero(coloured)) * self.pixel_um**2 - area
-        bare = kind == "evidence" and (
-            not self.facts.has_learnt or area < max(self.config.min_region_um2, self.pixel_um**2)
-        )
+        # probability stays: its scale is fixed, and the model's own makes anything glow
+        useless = kind != "probability" and not self.facts.has_learnt
+        least = max(self.config.min_region_um2, self.pixel_um**2)
+        bare = useless or (kind == "evidence" and area < least)
         image = self.plain
         if not bare:
             image = over(image, rgba, seen)
-        useless = kind == "evidence" and not self.facts.has_learnt
         shown = hatched(image, self.examined.hatching)
         share = self.examined.unlike_share
         unjudged = share >= UNLIKE_SLIDE_SHARE and not self.config.draw_unlike

@@ -37,18 +37,30 @@ _STYLE = (
     "color:#222}h1{margin-bottom:.2em}img{max-width:100%;border:1px solid #ddd}"
     "section{margin:3em 0;border-top:3px solid #eee}table{border-collapse:collapse}"
     "td,th{padding:.25em .9em;text-align:left;vertical-align:top;font-weight:normal;"
-    "border-bottom:1px solid #ddd}th{color:#555}thead th{color:#222;font-weight:600}"
+    "border-bottom:1px solid #ddd;overflow-wrap:break-word}"
+    "th{color:#555}thead th{color:#222;font-weight:600}"
     "td.n{text-align:right;font-variant-numeric:tabular-nums}code{font-size:90%}"
     ".bad{background:#b00000;color:#fff;padding:.7em 1em;font-weight:600}"
     ".use{background:#fff6e5;border-left:4px solid #e69f00;padding:.5em 1em}"
     ".note{color:#8a4b00}dt{font-weight:600;margin-top:.5em}dd{margin-left:1.5em}"
-    "details{margin:1em 0}@media print{section{break-inside:avoid}}"
+    "details{margin:1em 0}.wide{overflow-x:auto}h2,a{overflow-wrap:anywhere}"
+    "table.all td:first-child{min-width:6em}"
+    "@media(max-width:50em){body{margin:1em auto}td,th{padding:.25em .4em}}"
+    "@media print{body{max-width:none;font-size:11pt}section{break-inside:avoid}"
+    "table{font-size:9pt}.wide{overflow:visible}td,th{padding:.2em .3em}}"
 )
 CONTENT_POLICY = "default-src 'none'; img-src data: 'self' file:; style-src 'unsafe-inline'"
 """Content-Security-Policy of the page: nothing but what is in it; no script, no network."""
 
 _READING = (
-    "<details><summary>How to read the pictures</summary><dl>"
+    "<details><summary>How to read this page and the pictures</summary><dl>"
+    "<dt>Slide prediction<dd>What the model says of the whole slide: the probability of each "
+    "class, and how uncertain that is (0 certain, 1 undecided). Possible at 90 %: the classes that "
+    "are left where, of patients like those it was checked on, nine in ten keep their true one. "
+    "Where not exactly one is left, or much of the slide is unlike the training data, the patient "
+    "is referred to a pathologist."
+    "<dt>Tile<dd>A piece of the slide that the model judged on its own; QuPath shows them."
+    "{of_slides}"
     "<dt>Probability<dd>How probable the class is to the model, patch by patch; always from 0 to "
     "1. Whether it is calibrated is said of each model above."
     "<dt>Evidence<dd>The same probability, strongest where in the patch it comes from: where to "
@@ -62,12 +74,19 @@ _READING = (
     "<dt>Slide without colour<dd>It was looked at, and the model found less than the scale begins "
     "with. That is no diagnosis: it does not mean that the class is not there."
     "<dt>Paled<dd>No tissue was found there, and nothing was computed."
-    "<dt>Hatched<dd>Unlike the tissue that the model was trained on, more than 99 in 100 held-out "
-    "patches, in what the model sees in it or in stain and texture. It is not judged: it has no "
-    "colour, region or class, whatever the model says of it, and that is no finding. A model that "
-    "does not record its training tissue hatches nothing."
+    "<dt>Hatched<dd>Unlike the tissue that the model was trained on, more so than 99 in 100 "
+    "held-out patches, in what the model sees in it or in stain and texture. It is not judged: it "
+    "has no colour, region or class, whatever the model says of it, and that is no finding. A "
+    "model that does not record its training tissue hatches nothing."
     "<dt>Regions<dd>The outlined annotations in the QuPath files: where evidence is drawn and the "
     "class is more probable than not.</dl></details>"
+)
+
+_OF_SLIDES = (
+    "<dt>Highest probability in a tile<dd>This model learnt from whole slides: a tile has the "
+    "probability that a slide of such tiles alone would have. One that says nothing for or against "
+    "has as much of each class, 0.5 of two: that is what the tiles of a slide without the class "
+    "have, and no finding."
 )
 
 _FILE_WORDS = {
@@ -92,6 +111,13 @@ def _data_uri(path: Path) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(packed).decode()
 
 
+def _reading(cohort: ExportedCohort) -> str:
+    """How to read the page; of models that learnt from labels of slides, what a tile's
+    probability is."""
+    of_slides = any(model.get("of_slides") for model in cohort.models)
+    return _READING.replace("{of_slides}", _OF_SLIDES if of_slides else "")
+
+
 def _overview(cohort: ExportedCohort) -> str:
     rows = []
     for record in cohort.records:
@@ -111,9 +137,11 @@ def _overview(cohort: ExportedCohort) -> str:
         )
     targets = sorted({str(r["target_class"]) for r in cohort.records})
     return (
-        "<table><thead><tr><th>slide<th>slide prediction<th>evidence<th>highest probability of "
-        f"{html.escape(', '.join(targets))}<th>regions<th>tiles<th>unlike the training data"
-        f"<th>in training<th><tbody>{''.join(rows)}</table>"
+        '<div class="wide"><table class="all"><thead><tr><th>slide<th>slide prediction<th>'
+        f"{html.escape(' or '.join(sorted({str(r['drawn']) for r in cohort.records})))}"
+        f"<th>highest probability of {html.escape(', '.join(targets))} in a tile"
+        "<th>regions<th>tiles<th>of them unlike the training data"
+        f"<th>in training<th>notes<tbody>{''.join(rows)}</table></div>"
     )
 
 
@@ -149,8 +177,8 @@ def _failed(cohort: ExportedCohort) -> str:
     )
     count = len(cohort.failed)
     return (
-        f'<h2 id="failed">{count} slide{"s"[: count > 1]} without a result</h2><table><thead><tr>'
-        f"<th>slide<th>failed in<th>why<tbody>{rows}</table>"
+        f'<h2 id="failed">{count} slide{"s"[: count > 1]} without a result</h2><div class="wide">'
+        f"<table><thead><tr><th>slide<th>failed in<th>why<tbody>{rows}</table></div>"
     )
 
 
@@ -234,7 +262,7 @@ def _section(cohort: ExportedCohort, record: dict[str, Any], embed: bool) -> str
         ("evidence", evidence_words(record)),
         ("slide prediction", model.get("prediction") or NOT_PREDICTED),
         ("in training", ROLE_WORDS[str(model["slide_role"])]),
-        ("unlike the training data", _share(record["slide_summary"]["unlike_share"])),
+        ("tiles unlike the training data", _share(record["slide_summary"]["unlike_share"])),
         ("tiles, regions", f"{_exported(record, 'n_tiles')}, {_exported(record, 'n_regions')}"),
         (
             "colour scale of evidence",
@@ -268,8 +296,8 @@ def _section(cohort: ExportedCohort, record: dict[str, Any], embed: bool) -> str
         )
     return (
         f'<section id="{slide_id}"><h2>{slide_id}</h2>{_earlier(cohort, record)}{shown}{notes}'
-        f"<table>{rows}</table>"
-        f"<h3>Files</h3><table>{files}</table></section>\n"
+        f'<div class="wide"><table>{rows}</table></div>'
+        f'<h3>Files</h3><div class="wide"><table>{files}</table></div></section>\n'
     )
 
 
@@ -305,11 +333,12 @@ def write_page(cohort: ExportedCohort, title: str = "Evidence maps") -> Path:
         f'<meta name="fingerprint" content="{cohort.fingerprint(title)}">'
         f'<meta name="checksum" content="{EMPTY_CHECKSUM}">{stated}'
         f'<meta http-equiv="Content-Security-Policy" content="{CONTENT_POLICY}">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f'<title>{html.escape(title)}</title><link rel="icon" href="data:,"><style>{_STYLE}</style>'
         f"<h1>{html.escape(title)}</h1>{warning}"
         f"<p>{count} slide{'s'[: count > 1]}{lost}. {at_a_glance}</p>{_models(cohort)}"
         '<p class="use">For research. The maps show what moved the model, not what is there.</p>'
-        f"{_READING}\n{_overview(cohort)}\n{_failed(cohort)}{_differences(cohort)}\n"
+        f"{_reading(cohort)}\n{_overview(cohort)}\n{_failed(cohort)}{_differences(cohort)}\n"
     )
     embed = count <= MAX_EMBEDDED
     text = head + "".join(_section(cohort, r, embed) for r in cohort.records) + "</html>\n"

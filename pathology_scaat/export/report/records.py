@@ -32,7 +32,7 @@ __all__ = [
     "small_picture",
 ]
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 
 
 CHECKSUM_META = re.compile(r'<meta name="(?:checksum|seal)" content="([0-9a-f]{64})">')

@@ -84,8 +84,10 @@ function madeRow(row) {
   }
   const judged = element("td", row.n_regions ? `${row.n_judged} of ${row.n_regions}` : row.n_regions === 0 ? "nothing to judge" : "");
   for (const verdict of row.slide_verdicts) judged.append(element("div", `slide: ${verdict}`));
+  const probability = element("td", probabilityText(row), "lines");
+  if (row.refer) probability.append(element("div", `REFER TO A PATHOLOGIST (${row.refer})`, "note"));
   line.append(
-    picture, name, element("td", probabilityText(row), "lines"),
+    picture, name, probability,
     element("td", row.uncertainty === null ? "unknown" : decimals(row.uncertainty, 2)), unlikeElement(row),
     element("td", row.n_regions === null ? "" : String(row.n_regions)), judged,
     element("td", row.role), status,

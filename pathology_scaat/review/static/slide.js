@@ -136,7 +136,7 @@ function scaleWords(low, high) {
   const scale = state.map.colouring, short = (value) => Number(value.toPrecision(3));
   if (scale.not_drawn) return `${state.map.name} is not drawn: ${scale.not_drawn.toLowerCase()}`;
   const own = Number(byId("low").value) !== Number(scale.floor.toPrecision(4)) || Number(byId("high").value) !== Number(scale.top.toPrecision(4));
-  const whose = own ? "your own scale" : scale.is_shared ? "the same scale on all slides" : `scale of this slide alone: ${scale.source}`;
+  const whose = own ? "your own scale" : scale.is_shared ? "the same scale on all slides" : `scale of this slide alone, not to be compared with others (top: ${scale.source})`;
   const none = state.map.drawn ? "" : `; nothing ${state.map.nUnjudged ? "that was judged" : "on this slide"} reaches it`;
   const unjudged = state.map.nUnjudged ? "; hatched: unlike the training data, not judged" : "";
   const glass = state.details.slide ? "" : "; the slide is not at hand: glass may be coloured";

@@ -21,8 +21,7 @@ function neighbourElement(item) {
     figure.append(image);
   }
   const usual = item.percentile === null ? "what is usual is not known"
-    : item.percentile >= 100 ? "farther than all held-out patches"
-    : `farther than ${percent(item.percentile / 100)} of held-out patches`;
+    : fartherThan(item.percentile);
   const whose = item.label_copied ? "; label of the slide, copied" : "";
   figure.append(made("figcaption", `${item.slide_id ?? ""} ${item.distance} (${usual}${whose})`));
   return figure;
