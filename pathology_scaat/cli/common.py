@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pathology_scaat.cli.progress import TerminalReporter
     from pathology_scaat.cohort.manifest import Manifest
     from pathology_scaat.execution.engine import EngineConfig
-    from pathology_scaat.pipeline.predict import PredictReport
+    from pathology_scaat.pipeline.prediction_files import PredictReport
     from pathology_scaat.pipeline.reporting import StageReport
     from pathology_scaat.pipeline.run import RunReport
 
