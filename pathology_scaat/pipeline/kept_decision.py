@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from pathology_scaat.artifacts.output_folder import Workspace
 from pathology_scaat.evaluation.performance.aggregate import Calibration
 from pathology_scaat.evaluation.performance.calling import choices
 from pathology_scaat.evaluation.performance.predictions import Prediction
+from pathology_scaat.patches import PatchStore
 from pathology_scaat.pipeline.members import FoldModel
 from pathology_scaat.pipeline.reporting import Reporter
 from pathology_scaat.training.bundle_config import model_fingerprint
@@ -40,12 +42,15 @@ class Chooser:
     calibration : Calibration or None
         How its scores of slides became probabilities; None where its probabilities are the
         model's own.
+    step_px : int or None
+        From patch to patch on the slides here; None of features, or where slides differ.
     """
 
     fold: int | None
     bundle: Path
     fingerprint: str
     calibration: Calibration | None = None
+    step_px: int | None = None
 
 
 def with_decisions(models: Sequence[FoldModel]) -> list[FoldModel]:
@@ -81,6 +86,25 @@ def kept_choice(decisions: Sequence[Decision | None]) -> Choice | None:
     return together.choice if same and together is not None and together.models == prints else None
 
 
+def steps_of(space: Workspace, rows: Sequence[Prediction]) -> tuple[int, ...]:
+    """Distances from patch to patch on these slides, px; nearly always one."""
+    stores = (PatchStore(space.patches(slide)) for slide in sorted({r.slide_id for r in rows}))
+    return tuple(sorted({store.meta.grid.step_px for store in stores}))
+
+
+def step_notes(decisions: Sequence[Decision | None], steps: Sequence[int]) -> list[str]:
+    """That slides are tiled more or less densely than those that chose, as a sentence."""
+    then = {one.step_px for one in decisions if one is not None and one.step_px is not None}
+    if not steps or not then or set(steps) == then:
+        return []
+    here, there = (" and ".join(map(str, sorted(some))) for some in (steps, then))
+    return [
+        f"Patches lie {here} px apart here, and {there} px on the slides that chose threshold and "
+        "referrals when the model was made: probabilities may be others, so that what was chosen "
+        "fits less; tile with the same --overlap."
+    ]
+
+
 def keep(
     choosers: Sequence[Chooser],
     rows: Sequence[Prediction],
@@ -111,7 +135,11 @@ def keep(
             write_decision(
                 one.bundle,
                 Decision(
-                    model=one.fingerprint, calibration=calibration, alone=alone, together=together
+                    model=one.fingerprint,
+                    step_px=one.step_px,
+                    calibration=calibration,
+                    alone=alone,
+                    together=together,
                 ),
             )
         )

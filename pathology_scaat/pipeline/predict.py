@@ -14,12 +14,19 @@ from pathology_scaat.artifacts.status import StatusTable
 from pathology_scaat.cohort.external import with_external_test
 from pathology_scaat.cohort.manifest import Manifest
 from pathology_scaat.errors import BundleError, UsageError
+from pathology_scaat.evaluation.performance.kept import can_choose
 from pathology_scaat.evaluation.performance.predictions import EXTERNAL
 from pathology_scaat.evaluation.performance.slide_scores import CASE_RULE
 from pathology_scaat.evaluation.performance.who_counts import notes_of_record
 from pathology_scaat.pipeline.cohort_page import renew_cohort_page
 from pathology_scaat.pipeline.disagreement import DISAGREEMENT, where_apart, write_disagreement
-from pathology_scaat.pipeline.kept_decision import Chooser, kept_choice, with_decisions
+from pathology_scaat.pipeline.kept_decision import (
+    Chooser,
+    kept_choice,
+    step_notes,
+    steps_of,
+    with_decisions,
+)
 from pathology_scaat.pipeline.members import (
     STAGE,
     FoldModel,
@@ -125,7 +132,7 @@ def predict(
     if differ:
         found.how[DISAGREEMENT] = differ
     of_models = (*silent_models(ones), *origin_notes([one.model for one in ones]))
-    notes = (*of_models, *_notes(cohort, found, recorded, models))
+    notes = (*of_models, *_notes(cohort, found, recorded, models), *found.unlike_chosen)
     report = publish(
         out, found, notes=notes, folds=bool(folds),
         prevalence=prevalence, subgroups=subgroups, seed=seed, listener=listener,
@@ -174,6 +181,9 @@ def _gather(
         rows += joined.rows
         disagreement, apart = joined.patches, joined.apart
         how["external_rule"] = joined.rule
+    steps, decisions = steps_of(space, rows), [one.decision for one in ones]
+    kept = kept_choice(decisions)
+    in_use = kept is not None and not can_choose(rows, said[0].class_names)
     never_seen = set(outside) - {r.slide_id for r in rows if r.split in ("train", "val")}
     return Gathered(
         tuple(replace(r, split=EXTERNAL) if r.slide_id in never_seen else r for r in rows),
@@ -187,9 +197,16 @@ def _gather(
         all(p.of_slides for p in said),
         len(said),
         painted=painted_slides(space, {r.slide_id for r in rows}),
-        kept=kept_choice([one.decision for one in ones]),
+        kept=kept,
+        unlike_chosen=tuple(step_notes(decisions, steps)) if in_use else (),
         choosers=tuple(
-            Chooser(one.fold, one.model, part.fingerprints[0], part.fit)
+            Chooser(
+                one.fold,
+                one.model,
+                part.fingerprints[0],
+                part.fit,
+                steps[0] if len(steps) == 1 else None,
+            )
             for one, part in zip(ones, said, strict=True)
         )
         if own

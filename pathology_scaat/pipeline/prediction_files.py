@@ -14,6 +14,7 @@ from pathology_scaat.artifacts.checksums import write_sums
 from pathology_scaat.artifacts.output_folder import PREDICTIONS_NAME, SUMS_NAME
 from pathology_scaat.artifacts.run_record import record_test
 from pathology_scaat.artifacts.status import StatusTable
+from pathology_scaat.evaluation.performance.kept import can_choose
 from pathology_scaat.evaluation.performance.predictions import (
     HOW_NAME,
     PATIENTS_NAME,
@@ -86,6 +87,8 @@ class Gathered:
     """Slides that ``scaat demo`` painted."""
     kept: Choice | None = None
     """What was chosen for the models that predict when they were made."""
+    unlike_chosen: tuple[str, ...] = ()
+    """In what the slides here differ from those that chose what is kept, where that is used."""
     choosers: tuple[Chooser, ...] = ()
     """Models of this folder, with which is kept what their validation cases choose here."""
 
@@ -107,11 +110,14 @@ def publish(
     ``fill_slide_table`` also puts them into ``slides.csv``, which features have none of.
     """
     names, positive = found.class_names, found.positive
+    # a model of this folder is judged by what its cases choose here; that is what is kept then
+    anew = bool(found.choosers) and can_choose(found.rows, names)
+    kept = None if anew else found.kept
     measured = [
         measure_performance(
             found.rows, names, positive, how=found.how, splits_known=found.splits_known,
             prevalence=prevalence, seed=seed, notes=notes, external=wanted, subgroups=subgroups,
-            ordered=found.ordered, painted=found.painted, kept=found.kept,
+            ordered=found.ordered, painted=found.painted, kept=kept,
         )
         for wanted in ((False, True) if found.both else (None,))
     ]  # fmt: skip

@@ -88,6 +88,9 @@ class Decision(_Record):
     schema_name: Literal["pathology_scaat.decision"] = SCHEMA_NAME  # type: ignore[assignment]
     schema_version: Literal[1] = SCHEMA_VERSION  # type: ignore[assignment]
     model: _Print = Field(description="fingerprint of the model that it is of")
+    step_px: int | None = Field(
+        None, gt=0, description="from patch to patch on the slides that chose, px; none of features"
+    )
     calibration: SlideCalibration | None = None
     alone: Choice | None = Field(None, description="where the model predicts by itself")
     together: Together | None = Field(None, description="where all folds predict together")
