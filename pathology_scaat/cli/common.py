@@ -185,6 +185,7 @@ def print_performance(report: PredictReport, out: Path) -> None:
         n_predicted=len(report.predictions),
         performance=report.performance.as_dict() if report.performance else None,
         external_performance=report.external.as_dict() if report.external else None,
+        decision=dict(report.decision),
     )
     for found in (report.performance, report.external):
         if found is None:

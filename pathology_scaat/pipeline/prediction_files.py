@@ -52,11 +52,14 @@ class PredictReport:
         None where there are no labelled held-out slides of two classes.
     external : Performance or None
         Of the external cohort beside cross-validation, where there are both.
+    decision : mapping
+        By what cases are called and referred, as in ``predictions.json``.
     """
 
     predictions: tuple[Prediction, ...]
     performance: Performance | None
     external: Performance | None = None
+    decision: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -141,7 +144,9 @@ def publish(
         {**found.how, "positive_class": positive, "decision": dict(measured[0].called)},
     )
     write_sums(out, SUMS_NAME, (PREDICTIONS_NAME, PATIENTS_NAME, HOW_NAME, *files))
-    return PredictReport(slides, written[0], written[1] if len(written) > 1 else None)
+    return PredictReport(
+        slides, written[0], written[1] if len(written) > 1 else None, measured[0].called
+    )
 
 
 def _write(

@@ -290,10 +290,10 @@ def test_verify_reads_what_is_kept(whole: tuple[Path, str], cohort: Path, tmp_pa
     assert scaat("verify", "--out", out).returncode == 3  # every other file is still checked
 
 
-def test_what_is_made_of_a_model_takes_nothing_over(
+def test_what_is_kept_stays_until_the_model_is_another(
     whole: tuple[Path, str], cohort: Path, tmp_path: Path
 ) -> None:
-    """Predicting without the validation slides keeps what is there; fine-tuning starts anew."""
+    """Predicting without the validation slides keeps what is there; training starts anew."""
     out = Path(shutil.copytree(whole[0], tmp_path / "out"))
     before = kept(out / "model")
     assert before["model"] == json.loads((out / "model" / "config.json").read_text())["fingerprint"]
@@ -314,3 +314,50 @@ def test_what_is_made_of_a_model_takes_nothing_over(
                     "--device", "cpu"))  # fmt: skip
     assert read_bundle_config(out / "model")
     assert not (out / "model" / DECISION_NAME).exists()
+
+
+def test_the_rule_of_patients_goes_with_the_model(
+    whole: tuple[Path, str], cohort: Path, tmp_path: Path
+) -> None:
+    """Validated by the largest, since slides of a patient differ, and applied by the largest."""
+    out = Path(shutil.copytree(whole[0], tmp_path / "out"))
+    text = (cohort / "cohort.csv").read_text().replace("secretpatient13", "secretpatient12")
+    differing = write_table(tmp_path / "differing.csv", text.splitlines()[1:], text.splitlines()[0])
+    rows = [line.replace("s", f"{cohort}/s", 1) for line in differing.read_text().splitlines()[1:]]
+    write_table(differing, rows, text.splitlines()[0])
+    succeeded(scaat("predict", "--manifest", differing, "--out", out, "--device", "cpu"))
+    assert kept(out / "model")["alone"]["patient_rule"] == "largest"
+    at = tmp_path / "applied"
+    told = succeeded(applied(cohort, at, out / "model"))
+    assert "Of every patient the slide with the largest probability of the positive" in told
+    slides: dict[str, list[float]] = {}
+    for row in table(at / "predictions.csv"):
+        slides.setdefault(row["patient_id"], []).append(float(row["p_Tumor"]))
+    assert any(len(own) > 1 for own in slides.values())
+    for row in table(at / "predictions_patients.csv"):
+        assert float(row["p_Tumor"]) == max(slides[row["patient_id"]])
+
+
+def test_models_for_patches_bring_their_calibration_along(cohort: Path, tmp_path: Path) -> None:
+    """Their threshold is one of calibrated probabilities: the calibration is kept with it."""
+    out = tmp_path / "out"
+    trained(cohort, out, "--labels", "copy", "--method", "plain")
+    assert (
+        kept(out / "model")["calibration"]["text"] == "calibrated on 10 validation slides (Platt)"
+    )
+    copied = Path(shutil.copytree(out / "model", tmp_path / "elsewhere" / "bundle"))
+    away, beside = tmp_path / "away", tmp_path / "beside"
+    succeeded(applied(cohort, away, copied))
+    succeeded(applied(cohort, beside, copied, "both.csv"))
+    wanted = ("slide_id", "predicted", "threshold", "p_Tumor", "possible", "refer", "refer_reason")
+    alone = [[row[k] for k in wanted] for row in table(away / "predictions.csv")]
+    assert alone == [[row[k] for k in wanted] for row in table(beside / "predictions.csv")
+                     if row["slide_id"].startswith("n")]  # fmt: skip
+    assert record(away)["calibration"] == (
+        "calibrated on 10 validation slides (Platt), when the model was made"
+    )
+    tuned = scaat("finetune", "--model", out / "model", "--manifest", cohort / "cohort.csv",
+                  "--out", out, "--epochs", 1, "--device", "cpu")  # fmt: skip
+    succeeded(tuned)
+    assert (out / "finetuned" / "config.json").exists()
+    assert not (out / "finetuned" / DECISION_NAME).exists()
