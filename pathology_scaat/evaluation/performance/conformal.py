@@ -203,7 +203,7 @@ def _as_kept(
 def true_class_scores(
     known: Sequence[Prediction], class_names: Sequence[str]
 ) -> NDArray[np.float64]:
-    """One minus the probability of the true class, of each patient of known class."""
+    """One minus the probability of the true class, (n,) of n patients of known class."""
     names = list(class_names)
     return np.array([1 - r.probability[names.index(r.label)] for r in known], np.float64)
 
