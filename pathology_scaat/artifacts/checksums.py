@@ -100,10 +100,13 @@ def sums_problem(folder: Path, name: str) -> str | None:
     return None if lines else f"{name} is empty"
 
 
-def _tree_digest(folder: Path, holder: str, text: str, by_size: tuple[str, ...]) -> str:
+def _tree_digest(
+    folder: Path, holder: str, text: str, by_size: tuple[str, ...], apart: tuple[str, ...] = ()
+) -> str:
     """SHA-256 over names and contents; ``text`` stands for the file that holds the checksum."""
     digest = hashlib.sha256()
-    for name in sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()):
+    names = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
+    for name in sorted(names - set(apart)):
         if name == holder:
             content = hashlib.sha256(text.encode()).hexdigest()
         elif name.startswith(by_size):
@@ -135,14 +138,20 @@ def checksum_folder(folder: Path, name: str, by_size: tuple[str, ...] = ()) -> N
     (folder / name).write_bytes(with_checksum(text, checksum).encode())
 
 
-def folder_problem(folder: Path, name: str, by_size: tuple[str, ...] = ()) -> str | None:
-    """What is wrong with the bytes of a folder with a checksum, if anything."""
+def folder_problem(
+    folder: Path, name: str, by_size: tuple[str, ...] = (), apart: tuple[str, ...] = ()
+) -> str | None:
+    """What is wrong with the bytes of a folder with a checksum, if anything.
+
+    ``apart`` are files that came later and have checksums of their own.
+    """
     try:
         found = split_checksum((folder / name).read_bytes().decode())
         if found is None:
             return NO_CHECKSUM
         checksum, text = found
-        return None if _tree_digest(folder, name, text, by_size) == checksum else CHECKSUM_MISMATCH
+        found_now = _tree_digest(folder, name, text, by_size, apart)
+        return None if found_now == checksum else CHECKSUM_MISMATCH
     except (OSError, UnicodeDecodeError):
         return CHECKSUM_MISMATCH
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pathology_scaat.cli.progress import TerminalReporter
     from pathology_scaat.cohort.manifest import Manifest
     from pathology_scaat.execution.engine import EngineConfig
-    from pathology_scaat.pipeline.predict import PredictReport
+    from pathology_scaat.pipeline.prediction_files import PredictReport
     from pathology_scaat.pipeline.reporting import StageReport
     from pathology_scaat.pipeline.run import RunReport
 
@@ -185,6 +185,7 @@ def print_performance(report: PredictReport, out: Path) -> None:
         n_predicted=len(report.predictions),
         performance=report.performance.as_dict() if report.performance else None,
         external_performance=report.external.as_dict() if report.external else None,
+        decision=dict(report.decision),
     )
     for found in (report.performance, report.external):
         if found is None:

@@ -212,6 +212,7 @@ def predict(
                 "n_predicted": one.n_predicted,
                 "performance": one.performance,
                 "external_performance": one.external_performance,
+                "decision": dict(one.classes.decision) if one.classes is not None else None,
             }
             for one in found
         })  # fmt: skip
@@ -223,7 +224,8 @@ def predict(
             continue
         _line(f"predictions: {one.folder / 'predictions.csv'}")
         put_values(predictions=one.folder / "predictions.csv", n_predicted=one.n_predicted,
-             performance=one.survival, external_performance=one.external)  # fmt: skip
+             performance=one.survival, external_performance=one.external,
+             decision=None)  # fmt: skip
         for record in (one.survival, one.external):
             if record is not None:
                 _line(_concordance(record))

@@ -73,18 +73,21 @@ def _with_words(ahead: ExportAhead) -> ExportJob | None:
     StoreError, BundleError
         If patches or model cannot be read.
     """
+    from pathology_scaat.evaluation.performance.calling import called_slides
     from pathology_scaat.evaluation.performance.predictions import (
         parse_predictions,
         predictions_text,
     )
-    from pathology_scaat.evaluation.performance.report import called_slides
+    from pathology_scaat.pipeline.kept_decision import kept_choice, with_decisions
     from pathology_scaat.pipeline.members import FoldModel, said_of_one
 
     slide_id = ahead.row.slide_id
-    said = said_of_one(FoldModel(None, ahead.model, None), ahead.row, Workspace(ahead.out))
+    (one,) = with_decisions([FoldModel(None, ahead.model, None)])
+    said = said_of_one(one, ahead.row, Workspace(ahead.out))
     if said is None:
         return None
-    rows = called_slides(said.rows, said.class_names, said.positive)
+    kept = kept_choice([one.decision])
+    rows = called_slides(said.rows, said.class_names, said.positive, kept)
     text = predictions_text(rows, said.class_names, said.positive)
     try:
         # As the table rounds them, so that the words are the same to the last digit.

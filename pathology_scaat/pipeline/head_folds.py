@@ -12,6 +12,7 @@ from pathology_scaat.cohort.folds import FoldSlide, slide_folds, split_of
 from pathology_scaat.cohort.manifest import ManifestRow
 from pathology_scaat.errors import BundleError
 from pathology_scaat.pipeline.head_targets import HEAD, fold_heads
+from pathology_scaat.training.decision import Decision, read_decision
 from pathology_scaat.training.heads.bundle import HeadBundle, load_head
 from pathology_scaat.training.heads.train import FOLD_KEYS, Fold
 
@@ -68,10 +69,27 @@ def plan_head_folds(
 
 @dataclass(frozen=True)
 class Member:
-    """One head that predicts; of cross-validation with its fold."""
+    """One head that predicts; of cross-validation with its fold.
+
+    ``decision`` is what is kept with it of what its validation cases chose, in ``folder``.
+    """
 
     fold: int | None
     bundle: HeadBundle
+    folder: Path | None = None
+    decision: Decision | None = None
+
+
+def member_of(fold: int | None, path: Path) -> Member:
+    """A head of a folder, with what is kept with it.
+
+    Raises
+    ------
+    BundleError
+        If either is damaged, or what is kept is of another head.
+    """
+    bundle = load_head(path)
+    return Member(fold, bundle, path, read_decision(path, bundle.fingerprint))
 
 
 def members_of(folder: Path) -> tuple[Member, ...]:
@@ -84,8 +102,8 @@ def members_of(folder: Path) -> tuple[Member, ...]:
     """
     found = fold_heads(folder)
     if not found:
-        return (Member(None, load_head(folder / HEAD)),)
-    members = tuple(Member(fold, load_head(path)) for fold, path in found.items())
+        return (member_of(None, folder / HEAD),)
+    members = tuple(member_of(fold, path) for fold, path in found.items())
     for one in members:
         fold, n_folds = (one.bundle.config.training.get(key) for key in FOLD_KEYS)
         if fold != one.fold or n_folds != len(members):

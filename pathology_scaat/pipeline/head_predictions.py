@@ -25,7 +25,7 @@ from pathology_scaat.pipeline.head_cohort import (
     refuse_copied_features,
     truth_of,
 )
-from pathology_scaat.pipeline.head_folds import Member, ensure_record, members_of
+from pathology_scaat.pipeline.head_folds import Member, ensure_record, member_of, members_of
 from pathology_scaat.pipeline.head_scoring import (
     AllScored,
     Scored,
@@ -35,11 +35,12 @@ from pathology_scaat.pipeline.head_scoring import (
 )
 from pathology_scaat.pipeline.head_survival import publish_survival
 from pathology_scaat.pipeline.head_targets import head_folders, refuse_slide_models
+from pathology_scaat.pipeline.kept_decision import Chooser, kept_choice
 from pathology_scaat.pipeline.members import calibrations, joint_rule
-from pathology_scaat.pipeline.predict import Gathered, PredictReport, publish
+from pathology_scaat.pipeline.prediction_files import Gathered, PredictReport, publish
 from pathology_scaat.pipeline.reporting import Reporter, Silent
 from pathology_scaat.training.bundle_quality import LEARNT_FROM_PAINTED, OF_PAINTED_SLIDES
-from pathology_scaat.training.heads.bundle import HeadBundle, load_head
+from pathology_scaat.training.heads.bundle import HeadBundle
 from pathology_scaat.training.heads.data import FeatureBag
 
 BAG_RULE = (
@@ -90,6 +91,8 @@ class _Asked:
 
     cohorts: tuple[FeatureCohort, ...]
     """The cohort, and the external one where there is one."""
+    own: bool
+    """Whether the heads are those of the folder."""
     prevalence: float | None
     subgroups: Mapping[str, Mapping[str, str]]
     seed: int
@@ -149,7 +152,7 @@ def predict_heads(
     folders = (out,) if models else head_folders(out)
     if not folders:
         raise UsageError("--out", "holds no head", "train one with 'scaat train --features'")
-    given = tuple(Member(None, load_head(path)) for path in models)
+    given = tuple(member_of(None, path) for path in models)
     heads = {folder: given or members_of(folder) for folder in folders}
     for members in heads.values():
         check_members(members)
@@ -172,7 +175,7 @@ def predict_heads(
     claim_output(out)
     for note in (*(note for cohort in cohorts for note in cohort.notes), *said):
         listener.note(note)
-    asked = _Asked(tuple(cohorts), prevalence, groups, seed, listener)
+    asked = _Asked(tuple(cohorts), not models, prevalence, groups, seed, listener)
     return tuple(_predict_one(folder, members, asked) for folder, members in heads.items())
 
 
@@ -290,7 +293,12 @@ def _classes(
         painted=frozenset(
             _heading(one.bag) for one in scored.bags if any(f.painted for f in one.bag.files)
         ),
-    )
+        kept=kept_choice([one.decision for one in members]),
+        choosers=tuple(
+            Chooser(one.fold, one.folder, one.bundle.fingerprint)
+            for one in members if asked.own and one.folder is not None
+        ),
+    )  # fmt: skip
     report = publish(
         folder, gathered, notes=notes, folds=folds, prevalence=asked.prevalence,
         subgroups=groups, seed=asked.seed, listener=asked.listener, fill_slide_table=False,

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pathology_scaat.artifacts.output_folder import Workspace
 from pathology_scaat.cohort.manifest import Manifest, ManifestRow
 from pathology_scaat.errors import BundleError, StoreError
-from pathology_scaat.evaluation.performance.aggregate import Calibration, fit_calibration
+from pathology_scaat.evaluation.performance.aggregate import Calibration
 from pathology_scaat.evaluation.performance.predictions import (
     EXTERNAL,
     NOT_CALIBRATED,
@@ -21,10 +21,10 @@ from pathology_scaat.evaluation.performance.predictions import (
 )
 from pathology_scaat.evaluation.performance.slide_scores import SlideScore, explained_score, rule_of
 from pathology_scaat.execution.devices import require_device
-from pathology_scaat.metrics.functional.calibration import temperature_words
 from pathology_scaat.patches import PatchStore
 from pathology_scaat.pipeline.model_scores import CaseScores, ScoresOnDemand
 from pathology_scaat.pipeline.reporting import Reporter
+from pathology_scaat.pipeline.slide_calibration import calibrated_words, fit_of
 from pathology_scaat.pipeline.stage import usable_slides
 from pathology_scaat.system.names import spelled_as
 from pathology_scaat.system.rounding import significant
@@ -32,6 +32,7 @@ from pathology_scaat.training.bags.patch_meaning import least_said, most_against
 from pathology_scaat.training.bundle_config import BundleConfig, model_fingerprint
 from pathology_scaat.training.bundle_quality import silent_note
 from pathology_scaat.training.bundle_reading import read_bundle_config
+from pathology_scaat.training.decision import Decision
 
 STAGE = "predict"
 
@@ -49,11 +50,14 @@ class FoldModel:
     splits : dict of slide id to split, or None
         Part of each slide in its training, of the slides to predict; None where no table of this
         folder records, so that the bundle alone does.
+    decision : Decision or None
+        What is kept with the model of what its validation cases chose.
     """
 
     fold: int | None
     model: Path
     splits: dict[str, str] | None
+    decision: Decision | None = None
 
 
 @dataclass(frozen=True)
@@ -144,7 +148,7 @@ def predict_with(
             continue
         prediction, by_patch[row.slide_id] = asked
         rows.append(prediction)
-    fit = like.fit if like is not None else _fit(config, rows)
+    fit = like.fit if like is not None else fit_of(config, rows, one.decision)
     return _said(one, config, rows, fit, by_patch)
 
 
@@ -168,7 +172,7 @@ def said_of_one(one: FoldModel, row: ManifestRow, space: Workspace) -> ModelPred
     if asked is None or asked[0].split == "val":
         return None
     prediction, patches = asked
-    fit = _fit(config, [prediction])
+    fit = fit_of(config, [prediction], one.decision)
     return _said(one, config, [prediction], fit, {row.slide_id: patches})
 
 
@@ -228,28 +232,6 @@ def _said(
         one.splits is not None or (config.knows_its_slides and all(r.split for r in rows)),
         fit, by_patch, of_slides=config.bag is not None,
     )  # fmt: skip
-
-
-def _fit(config: BundleConfig, rows: Sequence[Prediction]) -> Calibration | None:
-    """What calibrates a patch model's slide scores; None for a model for bags, which is."""
-    if config.bag is not None:
-        return None
-    names = config.class_names
-    val = [r for r in rows if r.split == "val" and r.label in names]
-    if not val:
-        return Calibration(text="not calibrated: no validation slide has a label")
-    return fit_calibration(
-        np.stack([r.probability for r in val]), np.array([names.index(r.label) for r in val])
-    )
-
-
-def calibrated_words(config: BundleConfig, fit: Calibration | None) -> str:
-    """Whether a model's probabilities of slides are calibrated, and on what."""
-    if fit is not None:
-        return fit.text
-    if "val_slide_auc" not in config.metrics:  # they held no two classes
-        return "not calibrated: no validation slides of two classes"
-    return temperature_words(config.temperature, "the validation slides")
 
 
 def combined(members: Sequence[ModelPredictions]) -> ModelPredictions:

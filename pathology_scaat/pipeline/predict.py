@@ -3,43 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pathology_scaat.artifacts.checksums import write_sums
-from pathology_scaat.artifacts.output_folder import PREDICTIONS_NAME, SUMS_NAME, Workspace
-from pathology_scaat.artifacts.run_record import record_test
+from pathology_scaat.artifacts.output_folder import Workspace
 from pathology_scaat.artifacts.status import StatusTable
 from pathology_scaat.cohort.external import with_external_test
 from pathology_scaat.cohort.manifest import Manifest
 from pathology_scaat.errors import BundleError, UsageError
-from pathology_scaat.evaluation.performance.predictions import (
-    EXTERNAL,
-    HOW_NAME,
-    PATIENTS_NAME,
-    Prediction,
-    write_how,
-    write_predictions,
-)
-from pathology_scaat.evaluation.performance.report import (
-    Measured,
-    Performance,
-    measure_performance,
-)
-from pathology_scaat.evaluation.performance.report_files import (
-    STEMS,
-    performance_files,
-    remove_performance,
-    write_performance,
-)
+from pathology_scaat.evaluation.performance.kept import can_choose
+from pathology_scaat.evaluation.performance.predictions import EXTERNAL
 from pathology_scaat.evaluation.performance.slide_scores import CASE_RULE
-from pathology_scaat.evaluation.performance.who_counts import notes_of_record, why_not_measured
+from pathology_scaat.evaluation.performance.who_counts import notes_of_record
 from pathology_scaat.pipeline.cohort_page import renew_cohort_page
 from pathology_scaat.pipeline.disagreement import DISAGREEMENT, where_apart, write_disagreement
+from pathology_scaat.pipeline.kept_decision import (
+    Chooser,
+    kept_choice,
+    step_notes,
+    steps_of,
+    with_decisions,
+)
 from pathology_scaat.pipeline.members import (
     STAGE,
     FoldModel,
@@ -47,10 +34,10 @@ from pathology_scaat.pipeline.members import (
     predict_with,
     record_of,
     silent_models,
-    slide_facts,
     slides_of,
 )
 from pathology_scaat.pipeline.origins import origin_notes, painted_slides
+from pathology_scaat.pipeline.prediction_files import Gathered, PredictReport, publish
 from pathology_scaat.pipeline.reporting import Reporter
 from pathology_scaat.pipeline.run_log import logged
 from pathology_scaat.pipeline.stage import without_result
@@ -64,25 +51,6 @@ OF_CASES = (
 )
 
 OF_ALL_AFTER_FOLDS = "OUT/model predicts now; the maps of the folds' models say nothing of it."
-
-
-@dataclass(frozen=True)
-class PredictReport:
-    """What the prediction step left.
-
-    Attributes
-    ----------
-    predictions : tuple of Prediction
-        Of slides, as in ``predictions.csv``.
-    performance : Performance or None
-        None where there are no labelled held-out slides of two classes.
-    external : Performance or None
-        Of the external cohort beside cross-validation, where there are both.
-    """
-
-    predictions: tuple[Prediction, ...]
-    performance: Performance | None
-    external: Performance | None = None
 
 
 def predict(
@@ -134,7 +102,8 @@ def predict(
     UsageError
         If nothing is tiled, or the prevalence is none.
     BundleError
-        If models that are to predict together predict different classes.
+        If models that are to predict together predict different classes, or what is kept with one
+        is damaged or of another model.
     """
     if prevalence is not None and not 0 < prevalence < 1:
         raise UsageError("--prevalence", f"{prevalence} is no share", "give e.g. 0.1")
@@ -154,7 +123,8 @@ def predict(
         ones = [_trained_here(space, recorded)]
         if bundle_of_results(out) != space.model:
             listener.note(OF_ALL_AFTER_FOLDS)
-    found = _gather(ones, cohort, outside, space, device, listener)
+    ones = with_decisions(ones)
+    found = _gather(ones, cohort, outside, space, device, listener, own=not models)
     differ = write_disagreement(
         out / DISAGREEMENT, space, found.disagreement, found.apart, found.positive, found.n_models,
         where_apart(found.positive, found.class_names, found.of_slides),
@@ -162,85 +132,13 @@ def predict(
     if differ:
         found.how[DISAGREEMENT] = differ
     of_models = (*silent_models(ones), *origin_notes([one.model for one in ones]))
-    notes = (*of_models, *_notes(cohort, found, recorded, models))
+    notes = (*of_models, *_notes(cohort, found, recorded, models), *found.unlike_chosen)
     report = publish(
         out, found, notes=notes, folds=bool(folds),
         prevalence=prevalence, subgroups=subgroups, seed=seed, listener=listener,
     )  # fmt: skip
     renew_cohort_page(out, listener)  # it links to where models differ
     return report
-
-
-@dataclass(frozen=True)
-class Gathered:
-    """Predictions of all models: one row per slide.
-
-    ``disagreement`` is (N,) of the slide's N patches, 0 to 0.5. For folds: one row per slide and
-    model that did not learn from it.
-    """
-
-    rows: tuple[Prediction, ...]
-    class_names: tuple[str, ...]
-    positive: str
-    how: dict[str, Any]
-    splits_known: bool
-    both: bool
-    """Whether there are out-of-fold predictions and an external cohort, each to be judged."""
-    disagreement: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
-    """Of slides that several models predicted: how far they differ about each patch."""
-    apart: Mapping[str, int] = field(default_factory=dict)
-    """Of these slides: patches that the models speak of differently."""
-    of_slides: bool = False
-    """Whether all models that predict together learnt from labels of slides."""
-    n_models: int = 1
-    ordered: bool = False
-    """Whether the classes are grades, from lowest to highest."""
-    painted: frozenset[str] = frozenset()
-    """Slides that ``scaat demo`` painted."""
-
-
-def publish(
-    out: Path,
-    found: Gathered,
-    *,
-    notes: Sequence[str],
-    folds: bool,
-    prevalence: float | None,
-    subgroups: Mapping[str, Mapping[str, str]] | None,
-    seed: int,
-    listener: Reporter,
-    fill_slide_table: bool = True,
-) -> PredictReport:
-    """Measure predictions, and write their tables and figures into ``out``.
-
-    ``fill_slide_table`` also puts them into ``slides.csv``, which features have none of.
-    """
-    names, positive = found.class_names, found.positive
-    measured = [
-        measure_performance(
-            found.rows, names, positive, how=found.how, splits_known=found.splits_known,
-            prevalence=prevalence, seed=seed, notes=notes, external=wanted, subgroups=subgroups,
-            ordered=found.ordered, painted=found.painted,
-        )
-        for wanted in ((False, True) if found.both else (None,))
-    ]  # fmt: skip
-    slides, patients = measured[0].slides, measured[0].patients
-    if folds:  # the slides that calibrated a fold's model are tested by another one
-        slides = tuple(row for row in slides if row.fold is None or row.split == "test")
-        patients = tuple(row for row in patients if row.fold is None or row.split == "test")
-    write_predictions(out / PREDICTIONS_NAME, slides, names, positive)
-    write_predictions(out / PATIENTS_NAME, patients, names, positive)
-    if fill_slide_table:
-        _fill_slide_table(out, slides, names, positive)
-    written = [_write(out, one, stem, listener, notes)
-               for one, stem in zip(measured, STEMS, strict=False)]  # fmt: skip
-    for stem in STEMS[len(measured) :]:
-        remove_performance(out, stem)
-    files = [name for performance, stem in zip(written, STEMS, strict=False)
-             if performance is not None for name in performance_files(stem)]  # fmt: skip
-    write_how(out / HOW_NAME, {**found.how, "positive_class": positive})
-    write_sums(out, SUMS_NAME, (PREDICTIONS_NAME, PATIENTS_NAME, HOW_NAME, *files))
-    return PredictReport(slides, written[0], written[1] if len(written) > 1 else None)
 
 
 def _gather(
@@ -250,8 +148,13 @@ def _gather(
     space: Workspace,
     device: str,
     listener: Reporter,
+    *,
+    own: bool,
 ) -> Gathered:
-    """Ask every model: of folds each for its own slides, and all together for external ones."""
+    """Ask every model: of folds each for its own slides, and all together for external ones.
+
+    ``own`` models are those of this folder, with which is kept what their validation cases chose.
+    """
     folds = any(one.fold is not None for one in ones)
     disagreement: Mapping[str, NDArray[np.float32]] = {}
     apart: Mapping[str, int] = {}
@@ -278,6 +181,9 @@ def _gather(
         rows += joined.rows
         disagreement, apart = joined.patches, joined.apart
         how["external_rule"] = joined.rule
+    steps, decisions = steps_of(space, rows), [one.decision for one in ones]
+    kept = kept_choice(decisions)
+    in_use = kept is not None and not can_choose(rows, said[0].class_names)
     never_seen = set(outside) - {r.slide_id for r in rows if r.split in ("train", "val")}
     return Gathered(
         tuple(replace(r, split=EXTERNAL) if r.slide_id in never_seen else r for r in rows),
@@ -291,36 +197,21 @@ def _gather(
         all(p.of_slides for p in said),
         len(said),
         painted=painted_slides(space, {r.slide_id for r in rows}),
+        kept=kept,
+        unlike_chosen=tuple(step_notes(decisions, steps)) if in_use else (),
+        choosers=tuple(
+            Chooser(
+                one.fold,
+                one.model,
+                part.fingerprints[0],
+                part.fit,
+                steps[0] if len(steps) == 1 else None,
+            )
+            for one, part in zip(ones, said, strict=True)
+        )
+        if own
+        else (),
     )
-
-
-def _write(
-    out: Path, measured: Measured, stem: str, listener: Reporter, notes: Sequence[str]
-) -> Performance | None:
-    """Write the figures of an evaluation, counted as a look at its cases; or say there are none."""
-    performance = measured.performance
-    if performance is None:
-        remove_performance(out, stem)
-        listener.note(f"No performance is given: {why_not_measured(measured.slides)}.")
-        for note in (*notes, *measured.left_out, *measured.uncalled):
-            listener.note(note)
-        return None
-    before = record_test(out, performance.evaluated_on, performance.predictions_fingerprint)
-    performance = performance.after_looks(before)
-    write_performance(out, performance, stem)
-    for note in performance.notes:
-        listener.note(note)
-    return performance
-
-
-def _fill_slide_table(
-    out: Path, slides: Sequence[Prediction], names: Sequence[str], positive: str
-) -> None:
-    """Put predictions into ``slides.csv``; what an earlier call said of other slides goes."""
-    status = StatusTable(out)
-    nothing = dict.fromkeys(("predicted", "probabilities", "uncertainty", "refer"), "")
-    status.set_facts({row["slide_id"]: nothing for row in status.rows()})
-    status.set_facts(slide_facts(slides, names, positive))
 
 
 def _notes(

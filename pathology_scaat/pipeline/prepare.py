@@ -30,6 +30,7 @@ from pathology_scaat.pipeline.same_slides import refuse_shared_slides, shared_sl
 from pathology_scaat.pipeline.tile import load_cohort
 from pathology_scaat.slides.fingerprint import keyed
 from pathology_scaat.training.bundle_config import BundleConfig
+from pathology_scaat.training.decision import read_decision
 
 
 @dataclass(frozen=True)
@@ -124,6 +125,7 @@ def prepare(config: RunConfig) -> Prepared:
         model = bundle.config
         inputs["model"] = bundle.fingerprint
         check_method_of_model(config.model, config.explain)
+        read_decision(config.model, bundle.fingerprint)  # a foreign one is refused before all work
         tile_config = tile_config_for(model, config.tile)
         notes += unused_settings(config.tile, config.train, model, keeps_pixels=config.keep_patches)
         notes += shared_slide_notes(cohort)

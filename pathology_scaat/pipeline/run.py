@@ -23,7 +23,8 @@ from pathology_scaat.pipeline.cross_validation import (
 )
 from pathology_scaat.pipeline.explain import explain, start_early
 from pathology_scaat.pipeline.export import export
-from pathology_scaat.pipeline.predict import PredictReport, predict
+from pathology_scaat.pipeline.predict import predict
+from pathology_scaat.pipeline.prediction_files import PredictReport
 from pathology_scaat.pipeline.prepare import Prepared, prepare
 from pathology_scaat.pipeline.reporting import Reporter, StageReport, report_and_keep
 from pathology_scaat.pipeline.run_log import logged

@@ -5,6 +5,7 @@
     model/  model.safetensors                weights; tensors only
             config.json                      schema, hashes, classes, patch size, method, metrics
             training_log.csv                 one row per epoch
+            decision.json                    what validation cases chose; comes later (.decision)
             features.safetensors             what training patches look like to the model
             neighbours.safetensors           their features one by one, for finding the nearest
             wsinfer/NAME/                    the WSInfer model format, in a folder of its name

@@ -11,7 +11,7 @@ from pathology_scaat.verify.findings import Report
 
 
 def check_bundle(
-    name: str, path: Path, deep: bool, describe: Callable[[Path], str], report: Report
+    name: str, path: Path, deep: bool, describe: Callable[[Path], tuple[str, str]], report: Report
 ) -> None:
     """Load a bundle, which checks its hashes, and report what is wrong with it.
 
@@ -23,16 +23,19 @@ def check_bundle(
     deep : bool
         Whether all files of the folder are read.
     describe : callable
-        Loads the bundle and gives what it is, in words.
+        Loads the bundle and gives what it is, in words, and its fingerprint.
     report : Report
     """
     from pathology_scaat.training.bundle_reading import CONFIG_NAME
+    from pathology_scaat.training.decision import DECISION_NAME, read_decision
 
     try:
-        words = describe(path)
+        words, fingerprint = describe(path)
+        if read_decision(path, fingerprint) is not None:
+            words += ", with what its validation cases chose"
     except (BundleError, StoreError) as error:
         report.add(name, [f"{error.problem}; {error.remedy}"], "")
         return
-    broken = folder_problem(path, CONFIG_NAME) if deep else None
+    broken = folder_problem(path, CONFIG_NAME, apart=(DECISION_NAME,)) if deep else None
     problems = [f"{broken}; train it again, or copy the whole folder anew"] if broken else []
     report.add(name, problems, words)

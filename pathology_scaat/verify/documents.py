@@ -87,11 +87,13 @@ def _check_comparison(out_dir: Path, deep: bool, report: Report) -> None:
     report.add("comparison/comparison.json", problems, f"comparison of methods{more}")
 
 
-def _described(path: Path) -> str:
+def _described(path: Path) -> tuple[str, str]:
     from pathology_scaat.training.bundle import load_bundle
 
-    config = load_bundle(path).config
-    return f"{config.backbone}, {config.method}, of a comparison"
+    bundle = load_bundle(path)
+    config = bundle.config
+    words = f"{config.backbone}, {config.method}, of a comparison"
+    return words, bundle.fingerprint
 
 
 def _check_report(out_dir: Path, models: frozenset[str], deep: bool, report: Report) -> None:

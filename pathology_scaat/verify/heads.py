@@ -26,11 +26,12 @@ def _heads(folder: Path) -> list[Path]:
     return [path for path in found if path.is_dir()]
 
 
-def _described(path: Path) -> str:
+def _described(path: Path) -> tuple[str, str]:
     from pathology_scaat.training.heads.bundle import load_head
 
-    config = load_head(path).config
-    return f"head on {config.n_features} features, {config.target.column}"
+    head = load_head(path)
+    config = head.config
+    return f"head on {config.n_features} features, {config.target.column}", head.fingerprint
 
 
 def _check_head(out_dir: Path, path: Path, deep: bool, report: Report) -> None:

@@ -167,11 +167,13 @@ def _check_partials(out_dir: Path, report: Report) -> None:
             report.add(name, ["was left unfinished by a run that ended early; run again"], "")
 
 
-def _described(path: Path) -> str:
+def _described(path: Path) -> tuple[str, str]:
     from pathology_scaat.training.bundle import load_bundle
 
-    config = load_bundle(path).config
-    return f"{config.backbone}, {config.method}, {len(config.class_names)} classes"
+    bundle = load_bundle(path)
+    config = bundle.config
+    words = f"{config.backbone}, {config.method}, {len(config.class_names)} classes"
+    return words, bundle.fingerprint
 
 
 def _check_model(out_dir: Path, path: Path, deep: bool, report: Report) -> None:

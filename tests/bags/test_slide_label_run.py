@@ -491,6 +491,8 @@ def test_folds_together_predict_an_external_cohort(cohort: Path, tmp_path: Path)
     assert not report.failed
     assert any("predicted by the 3 models of the folds together" in n for n in listener.notes)
     rows = {row["slide_id"]: row for row in table(out / "predictions.csv")}
+    first_rows = tmp_path / "first.csv"
+    first_rows.write_bytes((out / "predictions.csv").read_bytes())
     assert len(rows) == 24
     inside, outside = (f"s{k:02d}" for k in (0, 20))
     assert rows[inside]["fold"] in "012"
@@ -512,6 +514,21 @@ def test_folds_together_predict_an_external_cohort(cohort: Path, tmp_path: Path)
     for p in ensemble.predictions:
         assert p.probability[1] == pytest.approx(float(rows[p.slide_id]["p_Tumor"]), abs=1e-5)
         assert p.split == "external test"
+        # as the out-of-fold predictions chose, which this table does not hold
+        assert f"{p.threshold:.6g}" == rows[p.slide_id]["threshold"]
+        assert {True: "yes", False: "no"}[bool(p.refer)] == rows[p.slide_id]["refer"]
+    told = json.loads((out / "predictions.json").read_text())["decision"]
+    assert told["source"] == "model"
+    assert told["thresholds"]["slide"]["values"][0]["chosen_on"] == (
+        "out-of-fold predictions of slides when the models were made"
+    )
+    two = predict(out, manifest=other, models=predicting_bundles(out, [], True)[:2], device="cpu")
+    assert {p.threshold for p in two.predictions} == {0.5}  # of these two together nothing chose
+    # each by itself is called as its own validation cases chose
+    own_of_0 = {r["threshold"] for r in table(first_rows) if r["fold"] == "0"}
+    one = predict(out, manifest=other, models=[out / "folds" / "0" / "model"], device="cpu")
+    assert {f"{p.threshold:.6g}" for p in one.predictions} == own_of_0
+    predict(out, manifest=other, models=predicting_bundles(out, [], True), device="cpu")
     # where they differ is told patch by patch, of the slides that they predicted together
     assert {p.name.split(".")[0] for p in (out / "disagreement").iterdir()} == {
         f"s{k:02d}" for k in range(16, 24)

@@ -105,6 +105,53 @@ def test_each_patient_is_predicted_by_a_head_that_never_saw_it(
     assert not (out / "head").exists()
 
 
+def test_copied_heads_call_and_refer_others_as_they_were_validated(
+    by_folds: tuple[Path, dict[str, Any]], elsewhere: Path, tmp_path: Path
+) -> None:
+    """Of the heads of all folds together what the out-of-fold predictions chose; labels of the
+    other cohort choose nothing, and none are needed."""
+    out, _ = by_folds
+    heads = [Path(shutil.copytree(out / "folds" / str(k) / "head", tmp_path / f"head{k}"))
+             for k in range(N_FOLDS)]  # fmt: skip
+    lines = (elsewhere / "external.csv").read_text(encoding="utf-8").splitlines()
+    at = lines[0].split(",").index("label")
+    blank = [[c for k, c in enumerate(line.split(",")) if k != at] for line in lines]
+    (tmp_path / "new.csv").write_text("\n".join(map(",".join, blank)) + "\n", encoding="utf-8")
+    wanted = ("slide_id", "predicted", "threshold", "possible", "refer", "p_Tumor")
+
+    def applied(name: str, models: list[Path]) -> list[list[str]]:
+        given = [part for path in models for part in ("--model", path)]
+        document("predict", "--features", elsewhere / "h5", "--manifest", tmp_path / "new.csv",
+                 "--out", tmp_path / name, *given)  # fmt: skip
+        rows = table(tmp_path / name / "predictions.csv")
+        return sorted([row[key] for key in wanted] for row in rows)
+
+    own = table(out / "predictions.csv")
+    beside = sorted([row[key] for key in wanted] for row in own if not row["fold"])
+    assert {row[4] for row in beside} <= {"yes", "no"}
+    assert applied("together", heads) == beside
+    told = json.loads((tmp_path / "together" / "predictions.json").read_text())["decision"]
+    assert told["source"] == "model"
+    assert told["referral"]["n_calibration"] == 40
+    assert told["thresholds"]["patient"]["values"][0]["chosen_on"] == (
+        "out-of-fold predictions of patients when the models were made"
+    )
+    kept = json.loads((heads[0] / "decision.json").read_text())
+    alone = {row[2] for row in applied("alone", heads[:1])}
+    assert alone == {f"{kept['alone']['slide']['threshold']:.6g}"}
+    assert {row[2] for row in applied("two", heads[:2])} == {"0.5"}
+    for path in heads:
+        assert not any(p in (path / "decision.json").read_text() for p in ("p00", "s00"))
+    shutil.copy(heads[1] / "decision.json", heads[0])
+    refused = run_forked(
+        ["predict", "--features", elsewhere / "h5", "--manifest", tmp_path / "new.csv",
+         "--out", tmp_path / "refused", "--model", heads[0]]
+    )  # fmt: skip
+    assert refused.returncode == 2
+    assert "head0: has a decision.json of another model" in refused.stderr
+    assert not (tmp_path / "refused").exists()
+
+
 def test_figures_of_folds_equal_those_computed_apart(
     by_folds: tuple[Path, dict[str, Any]],
 ) -> None:

@@ -16,11 +16,11 @@ from pathology_scaat.pipeline.export import in_words
 from pathology_scaat.pipeline.members import (
     FoldModel,
     ModelPredictions,
-    calibrated_words,
     combined,
     joint_rule,
     record_of,
 )
+from pathology_scaat.pipeline.slide_calibration import calibrated_words
 from pathology_scaat.training.bags.config import BagHeadConfig
 from pathology_scaat.training.bundle_config import BundleConfig
 from pathology_scaat.training.bundle_quality import Estimate, HeldOut

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pathology_scaat.evaluation.performance.kept import WHEN_MADE, Kept
 from pathology_scaat.evaluation.performance.predictions import EXTERNAL, Prediction
 from pathology_scaat.system.rounding import decimals
 
@@ -27,6 +28,11 @@ LEAST_PATIENTS = math.ceil(1 / ALPHA) - 1
 """With fewer no class could ever be left out."""
 UNLIKE_SHARE = 0.25
 """Share of patches unlike the training data from which a slide is referred."""
+
+KEPT_CAUTION = (
+    "the calibration patients are those of the model's own cohort, and also chose the epoch or the "
+    "calibration: coverage holds for patients like them, and may be lower elsewhere"
+)
 
 TWO, NONE, UNLIKE = (
     "more than one class is possible",
@@ -108,6 +114,7 @@ def abstain(
     positive: str,
     *,
     slide_unlike: Mapping[Key, float | None],
+    kept: Kept | None = None,
 ) -> Abstention:
     """Say of each patient which classes remain possible, and whether to refer.
 
@@ -120,12 +127,16 @@ def abstain(
         With probabilities that are calibrated.
     slide_unlike : mapping to float or None
         Largest share of patches unlike the training data among the slides of each prediction.
+    kept : Kept, optional
+        What calibration patients left when the model was made: then nobody here calibrates.
     """
     names = list(class_names)
+    if kept is not None:
+        return _as_kept(patients, names, positive, slide_unlike, kept)
     folds = any(r.fold is not None for r in patients)
     source = "test" if folds else "val"
     known = [r for r in patients if r.split == source and r.label in names]
-    scores = np.array([1 - r.probability[names.index(r.label)] for r in known], np.float64)
+    scores = true_class_scores(known, names)
     index_of = {(r.patient_id, r.fold): i for i, r in enumerate(known)}
     record: dict[str, Any] = {
         "alpha": ALPHA,
@@ -151,13 +162,62 @@ def abstain(
         if enough:
             possible = possible_classes(row.probability, names, score_limit(others))
         found.append(_with_referral(row, possible, slide_unlike.get(key_of(row))))
-    record["judged"] = {
+    record["judged"] = _judged(found, names, positive) if enough else {}
+    return Abstention(tuple(found), record)
+
+
+def _as_kept(
+    patients: Sequence[Prediction],
+    names: Sequence[str],
+    positive: str,
+    slide_unlike: Mapping[Key, float | None],
+    kept: Kept,
+) -> Abstention:
+    """Patients by the limit that was found when the model was made."""
+    referral = kept.choice.referral
+    record: dict[str, Any] = {
+        "alpha": referral.alpha,
+        "calibrated_on": kept.patients_words,
+        "n_calibration": referral.n,
+        "caution": KEPT_CAUTION,
+        "kept_with_model": True,
+    }
+    limit = referral.limit
+    if limit is None:
+        record["not_given"] = (
+            f"{referral.n} patients of known class {WHEN_MADE[kept.choice.chosen_on]} were too "
+            f"few: no class could be left out at {1 - referral.alpha:.0%}"
+        )
+    found = [
+        _with_referral(
+            row,
+            None if limit is None else possible_classes(row.probability, names, limit),
+            slide_unlike.get(key_of(row)),
+        )
+        for row in patients
+    ]
+    record["judged"] = {} if limit is None else _judged(found, names, positive)
+    return Abstention(tuple(found), record)
+
+
+def true_class_scores(
+    known: Sequence[Prediction], class_names: Sequence[str]
+) -> NDArray[np.float64]:
+    """One minus the probability of the true class, (n,) of n patients of known class."""
+    names = list(class_names)
+    return np.array([1 - r.probability[names.index(r.label)] for r in known], np.float64)
+
+
+def _judged(
+    found: Sequence[Prediction], names: Sequence[str], positive: str
+) -> dict[str, dict[str, Any]]:
+    """How sets and referrals did on patients of known class that calibrated nothing."""
+    return {
         split: _coverage([r for r in found if r.split == split and r.label in names], names,
                          positive)
         for split in ("test", EXTERNAL)
-        if enough and any(r.split == split and r.label in names for r in found)
+        if any(r.split == split and r.label in names for r in found)
     }  # fmt: skip
-    return Abstention(tuple(found), record)
 
 
 def _with_referral(

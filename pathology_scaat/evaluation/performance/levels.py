@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pathology_scaat.evaluation.performance import measures as m
 from pathology_scaat.evaluation.performance.bootstrap import MIN_PATIENTS, Estimate, intervals
+from pathology_scaat.evaluation.performance.kept import Kept
 from pathology_scaat.evaluation.performance.predictions import Prediction
 
 DEFAULT_THRESHOLD = 0.5
@@ -249,10 +250,51 @@ def _decision_curve(probability: m.Floats, positive: m.Bools) -> list[dict[str, 
     ]
 
 
+def choosing_rows(
+    rows: Sequence[Prediction], class_names: Sequence[str], fold: int | None
+) -> tuple[list[Prediction], str]:
+    """The cases of known class that choose a threshold for a fold's model, and what they are.
+
+    Of ``fold`` None the validation cases of the one model; where there is none, and several fold
+    models speak together, what each of them never saw.
+    """
+    val = [r for r in rows if r.fold == fold and r.split == "val" and r.label in class_names]
+    if fold is not None or val:
+        return val, "validation cases"
+    unseen = [r for r in rows if r.fold is not None and r.split == "test"
+              and r.label in class_names]  # fmt: skip
+    return unseen, "out-of-fold predictions"
+
+
+def chosen_threshold(
+    chosen_by: Sequence[Prediction], class_names: Sequence[str], positive: str
+) -> float | None:
+    """The threshold of two classes that these cases choose; None where they hold not both."""
+    if not chosen_by:
+        return None
+    at = list(class_names).index(positive)
+    return m.youden_threshold(
+        np.array([r.probability[at] for r in chosen_by]),
+        np.array([r.label == positive for r in chosen_by], bool),
+    )
+
+
 def with_thresholds(
-    rows: Sequence[Prediction], class_names: Sequence[str], positive: str
+    rows: Sequence[Prediction],
+    class_names: Sequence[str],
+    positive: str,
+    kept: Kept | None = None,
+    unit: Literal["slide", "patient"] = "slide",
 ) -> tuple[tuple[Prediction, ...], dict[str, Any]]:
     """Give each prediction the threshold that the validation cases of its model chose.
+
+    Parameters
+    ----------
+    rows, class_names, positive
+    kept : Kept, optional
+        What was chosen when the model was made: then no case here chooses anything.
+    unit : str
+        What the rows are, of which the kept threshold is.
 
     Returns
     -------
@@ -261,31 +303,28 @@ def with_thresholds(
     """
     if len(class_names) != 2:
         return tuple(rows), {"rule": "the likeliest class is predicted"}
-    at = list(class_names).index(positive)
     chosen: dict[int | None, float] = {}
     record: dict[str, Any] = {
         "rule": "greatest sensitivity + specificity (Youden)",
         "values": [],
     }
     for fold in sorted({row.fold for row in rows}, key=lambda f: -1 if f is None else f):
-        val = [r for r in rows if r.fold == fold and r.split == "val" and r.label in class_names]
-        words = "validation cases"
-        if fold is None and not val:  # several fold models together: what each never saw
-            val = [r for r in rows if r.fold is not None and r.split == "test"
-                   and r.label in class_names]  # fmt: skip
-            words = "out-of-fold predictions"
-        found = m.youden_threshold(
-            np.array([r.probability[at] for r in val]),
-            np.array([r.label == positive for r in val], bool),
-        ) if val else None  # fmt: skip
+        if kept is not None:
+            own = kept.choice.threshold_of(unit)
+            found, n = (None, 0) if own is None else (own.threshold, own.n)
+            words = kept.cases_words(unit)
+        else:
+            val, words = choosing_rows(rows, class_names, fold)
+            found, n = chosen_threshold(val, class_names, positive), len(val)
         chosen[fold] = DEFAULT_THRESHOLD if found is None else found
         record["values"].append(
             {
                 "fold": fold,
                 "threshold": chosen[fold],
-                "n_validation": len(val),
+                "n_validation": n,
                 "chosen_on": words if found is not None else
                 "nothing: the validation cases do not hold both classes",
+                "kept_with_model": kept is not None and found is not None,
             }
         )  # fmt: skip
     return tuple(replace(r, threshold=chosen[r.fold]) for r in rows), record

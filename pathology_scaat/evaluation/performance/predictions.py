@@ -256,11 +256,17 @@ def _possible_cell(names: Sequence[str]) -> str:
 MEAN_RULE = "a patient's probability is the mean over the patient's slides"
 LARGEST_RULE = (
     "slides of some patients have different labels: of every patient the slide with the largest "
-    "probability of the positive class counts, and one positive slide makes a patient positive; in "
-    "a cohort without labels the mean over the patient's slides is taken, of which no figure here "
-    "speaks"
+    "probability of the positive class counts, and one positive slide makes a patient positive; "
+    "where nothing that validation cases chose is kept with the model, the mean is taken in a "
+    "cohort without labels, of which no figure here speaks"
 )
 """How patients are pooled where the slides of any patient differ in label."""
+KEPT_RULES: dict[str, str] = {
+    "mean": f"{MEAN_RULE}, as when the model was made",
+    "largest": "of every patient the slide with the largest probability of the positive class "
+    "counts, and one positive slide makes a patient positive, as when the model was made",
+}
+"""The same where it was settled when the model was made, by labels there."""
 
 
 def slides_differ(predictions: Iterable[Prediction]) -> bool:
@@ -282,11 +288,15 @@ def patient_rule(predictions: Iterable[Prediction], class_names: Sequence[str]) 
 
 
 def by_patient(
-    predictions: Sequence[Prediction], class_names: Sequence[str], positive: str
+    predictions: Sequence[Prediction],
+    class_names: Sequence[str],
+    positive: str,
+    largest: bool | None = None,
 ) -> tuple[Prediction, ...]:
     """One prediction a patient, by :func:`patient_rule`; of each split and fold by itself.
 
-    With more than two classes patients whose slides differ in label get none (an empty label).
+    ``largest`` says which rule it is, where the labels here are not to settle it. With more than
+    two classes patients whose slides differ in label get none (an empty label).
     """
     groups: dict[tuple[str, int | None, str], list[Prediction]] = {}
     for row in predictions:
@@ -294,7 +304,7 @@ def by_patient(
     binary = len(class_names) == 2
     at = list(class_names).index(positive)
     # One rule for all: whether any patient's slides differ decides how all are pooled.
-    differ = binary and slides_differ(predictions)
+    differ = binary and (slides_differ(predictions) if largest is None else largest)
     found = []
     for (patient, fold, split), rows in groups.items():
         labels = {r.label for r in rows if r.label}

@@ -11,24 +11,10 @@ from typing import Any
 
 from pathology_scaat.artifacts.fingerprint import fingerprint
 from pathology_scaat.evaluation.performance.bootstrap import MIN_PATIENTS, N_RESAMPLES
-from pathology_scaat.evaluation.performance.conformal import (
-    Abstention,
-    abstain,
-    on_slides,
-    unlike_by_patient,
-)
+from pathology_scaat.evaluation.performance.calling import call
 from pathology_scaat.evaluation.performance.headings import NO_PREDICTIVE_VALUES, SEVERAL_CLASSES
-from pathology_scaat.evaluation.performance.levels import (
-    DEFAULT_THRESHOLD,
-    Level,
-    measure_level,
-    with_thresholds,
-)
-from pathology_scaat.evaluation.performance.predictions import (
-    Prediction,
-    by_patient,
-    patient_rule,
-)
+from pathology_scaat.evaluation.performance.levels import Level, measure_level
+from pathology_scaat.evaluation.performance.predictions import Prediction
 from pathology_scaat.evaluation.performance.subgroups import (
     Subgroup,
     measure_subgroups,
@@ -39,6 +25,7 @@ from pathology_scaat.evaluation.performance.who_counts import (
     notes_of_left_out,
 )
 from pathology_scaat.training.bundle_quality import painted_note, read_first
+from pathology_scaat.training.decision import Choice
 
 SCHEMA_NAME = "pathology_scaat.performance"
 SCHEMA_VERSION = 1
@@ -170,40 +157,14 @@ class Measured:
     """Performance (None where no labelled slides of two classes are left to judge by), and the
     predictions of slides and of patients with thresholds and referrals. ``left_out`` says of which
     labelled slides no figure speaks, and why; ``uncalled`` where there is no performance how cases
-    are called without validation cases."""
+    are called without it; ``called`` by what cases are called and referred, for the record."""
 
     performance: Performance | None
     slides: tuple[Prediction, ...]
     patients: tuple[Prediction, ...]
     left_out: tuple[str, ...] = ()
     uncalled: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class _Called:
-    """Predictions with thresholds and referrals, and where these come from."""
-
-    slides: tuple[Prediction, ...]
-    abstained: Abstention
-    slide_thresholds: dict[str, Any]
-    patient_thresholds: dict[str, Any]
-
-
-def _called(rows: Sequence[Prediction], class_names: Sequence[str], positive: str) -> _Called:
-    slides, slide_thresholds = with_thresholds(rows, class_names, positive)
-    patients, patient_thresholds = with_thresholds(
-        by_patient(rows, class_names, positive), class_names, positive
-    )
-    abstained = abstain(patients, class_names, positive, slide_unlike=unlike_by_patient(rows))
-    slides = on_slides(slides, abstained.patients)
-    return _Called(slides, abstained, slide_thresholds, patient_thresholds)
-
-
-def called_slides(
-    rows: Sequence[Prediction], class_names: Sequence[str], positive: str
-) -> tuple[Prediction, ...]:
-    """Predictions of slides with threshold, possible classes and referral; nothing is measured."""
-    return _called(rows, class_names, positive).slides
+    called: Mapping[str, Any] = field(default_factory=dict)
 
 
 def measure_performance(
@@ -220,6 +181,7 @@ def measure_performance(
     subgroups: Mapping[str, Mapping[str, str]] | None = None,
     ordered: bool = False,
     painted: Collection[str] = (),
+    kept: Choice | None = None,
 ) -> Measured:
     """Thresholds from the validation cases, measures of the held-out ones.
 
@@ -247,12 +209,14 @@ def measure_performance(
         Whether the classes are grades, from lowest to highest.
     painted : collection of str
         Slides that ``scaat demo`` painted.
+    kept : Choice, optional
+        What is kept with the model of what its validation cases chose; it holds where none of
+        them are here.
     """
     if splits_known:
         rows = mark_known_patients(rows)
-    called = _called(rows, class_names, positive)
-    slides, patients, abstained = called.slides, called.abstained.patients, called.abstained
-    slide_thresholds, patient_thresholds = called.slide_thresholds, called.patient_thresholds
+    called = call(rows, class_names, positive, kept)
+    slides, patients = called.slides, called.abstained.patients
     chosen = evaluated(slides, class_names, splits_known, external)
     splits = {(r.patient_id, r.fold, r.split) for r in chosen.rows}
     of_patients = tuple(r for r in patients if (r.patient_id, r.fold, r.split) in splits)
@@ -267,7 +231,7 @@ def measure_performance(
     slide_level, patient_level = measure(chosen.rows), measure(of_patients)
     left_out = tuple(notes_of_left_out(slides, of_patients, class_names))
     if slide_level is None or patient_level is None:
-        return Measured(None, slides, patients, left_out, _uncalled(called))
+        return Measured(None, slides, patients, left_out, called.uncalled, called.record)
     folds = {}
     fold_patients = {}
     fold_counts = {}
@@ -281,7 +245,7 @@ def measure_performance(
     shown = {r.slide_id for r in chosen.rows}
     of_painted = painted_note(len(shown & set(painted)), len(shown))
     all_notes = [*([of_painted] if of_painted else []), *notes, *chosen.notes, *left_out]
-    all_notes += _few(of_patients, class_names)
+    all_notes += [*called.notes, *_few(of_patients, class_names)]
     if len(class_names) > 2:
         all_notes.append(SEVERAL_CLASSES)
         all_notes += [NO_PREDICTIVE_VALUES] if prevalence is not None else []
@@ -290,7 +254,7 @@ def measure_performance(
             "Predictive values are at the prevalence of these cases; give --prevalence for "
             "that of the patients the model is meant for."
         )
-    if _fell_back(slide_thresholds):
+    if called.fell_back:
         all_notes.append(
             "The threshold is 0.5: no validation cases of both classes could choose it."
         )
@@ -302,16 +266,16 @@ def measure_performance(
             slide=slide_level,
             patient=patient_level,
             folds=folds,
-            thresholds={"slide": slide_thresholds, "patient": patient_thresholds},
+            thresholds=called.thresholds,
             how=how,
             predictions_fingerprint=_fingerprint(chosen.rows),
             slide_rows=chosen.rows,
             patient_rows=of_patients,
             notes=tuple(all_notes),
-            abstention=abstained.record,
+            abstention=called.abstained.record,
             fold_counts=fold_counts,
             fold_patients=fold_patients,
-            patient_rule=patient_rule(rows, class_names),
+            patient_rule=called.patient_rule,
             subgroups=measure_subgroups(
                 chosen.rows,
                 of_patients,
@@ -326,25 +290,8 @@ def measure_performance(
         slides,
         patients,
         left_out,
+        called=called.record,
     )
-
-
-def _fell_back(thresholds: Mapping[str, Any]) -> bool:
-    """Whether any threshold is the default, for want of validation cases."""
-    return any("nothing" in v["chosen_on"] for v in thresholds.get("values", ()))
-
-
-def _uncalled(called: _Called) -> tuple[str, ...]:
-    """How cases are called and whether any is referred, where no validation cases are here."""
-    notes = []
-    if _fell_back(called.slide_thresholds):
-        notes.append(
-            f"Cases are called from a probability of {DEFAULT_THRESHOLD} on: no validation cases "
-            "of both classes are in this table, and a model does not keep the threshold of its own."
-        )
-    if why := called.abstained.record.get("not_given"):
-        notes.append(f"Nobody is referred for want of certainty, and no class is ruled out: {why}.")
-    return tuple(notes)
 
 
 def _few(patients: Sequence[Prediction], class_names: Sequence[str]) -> list[str]:

@@ -209,12 +209,15 @@ def imbalance(files: RunFiles) -> list[Fact]:
 
 
 def thresholds(files: RunFiles) -> list[Fact]:
-    """Thresholds of patients and how they were chosen."""
-    values = files.get(PERFORMANCE, "thresholds.patient.values") or ()
+    """Thresholds of patients and how they were chosen; also where nothing was measured by them."""
+    name, key = PERFORMANCE, "thresholds.patient"
+    if files.get(name, key) is None:
+        name, key = HOW_NAME, "decision.thresholds.patient"
+    values = files.get(name, f"{key}.values") or ()
     words = "threshold chosen by: {}" if values else "no threshold: {}"
     return [
-        *files.fact(PERFORMANCE, "thresholds.patient.rule", words),
-        *(Fact(f"threshold, {threshold_words(entry)}", f"{PERFORMANCE}: thresholds.patient.values")
+        *files.fact(name, f"{key}.rule", words),
+        *(Fact(f"threshold, {threshold_words(entry)}", f"{name}: {key}.values")
           for entry in values),
     ]  # fmt: skip
 

@@ -28,6 +28,7 @@ from pathology_scaat.training.bundle_reading import (
     WEIGHTS_NAME,
     read_bundle_config,
 )
+from pathology_scaat.training.decision import DECISION_NAME, read_decision
 from pathology_scaat.training.run_bundles import bundle_of_results
 
 UNKNOWN: Final = "unknown"
@@ -183,13 +184,15 @@ def write_model_folder(bundle: Path, to: Path, files: RunFiles | None = None) ->
     """
     from pathology_scaat.training.bundle import load_bundle  # needs torch
 
-    load_bundle(bundle)  # weights too: what is damaged is not passed on
+    # weights and all that is kept with them: what is damaged is not passed on
+    read_decision(bundle, load_bundle(bundle).fingerprint)
     config = read_bundle_config(bundle)
     if to.exists():
         raise ExportError(to.name, "is there already", "name another folder, or remove it")
     with atomic_path(to) as partial:
         partial.mkdir(parents=True)
-        for name in (CONFIG_NAME, WEIGHTS_NAME, SCRIPT_FILE, FEATURES_NAME, NEIGHBOURS_NAME):
+        for name in (CONFIG_NAME, WEIGHTS_NAME, SCRIPT_FILE, FEATURES_NAME, NEIGHBOURS_NAME,
+                     DECISION_NAME):  # fmt: skip
             if (bundle / name).is_file():
                 shutil.copyfile(bundle / name, partial / name)
         card = model_card(config, files or RunFiles.of_bundle(bundle))
