@@ -20,6 +20,10 @@ from pathology_scaat.training.run_bundles import bundle_of_results
 PERFORMANCE = "performance.json"
 HOW = "predictions.json"
 OTHERS_PREDICTED = "another model than this one has predicted: run 'scaat predict' again"
+NOT_HERE = (
+    "the model that made these maps is not in this folder, so that nothing is known of it here: "
+    "start the review with --model BUNDLE"
+)
 TRUST_CARD = "evaluation/trust_card.json"
 NO_INTERVAL = "bootstrap samples of the patients do not differ, or most have one class only"
 ONE_SEED = (
@@ -46,10 +50,14 @@ def model_card(out: Path, model: Path | None = None) -> dict[str, Any]:
         ``facts``: list of [name, text]; ``warnings``: sentences that come first; ``positive_class``
         and ``fingerprint`` where the model is at hand; ``problem`` where it is not.
     """
+    own = Workspace(out).model
     try:
-        config = read_bundle_config(model or bundle_of_results(out) or Workspace(out).model)
+        config = read_bundle_config(model or bundle_of_results(out) or own)
     except ScaatError as error:
-        problem = redact(f"the model is not here: {error.problem}")
+        if model is None and not own.exists():
+            problem = NOT_HERE
+        else:
+            problem = redact(f"the model cannot be read: {error.problem}")
         measured = read_json(out / PERFORMANCE)
         warnings = _read_first(measured)
         return {"problem": problem, "facts": _performance(measured), "warnings": warnings}

@@ -227,3 +227,10 @@ def test_the_list_of_slides_refers_whom_the_prediction_refers(tmp_path: Path) ->
     rows = {row["slide_id"]: row for row in cohort_rows(out, VerdictTable(out))}
     assert rows["s1"]["refer"] == "unlike the training data"
     assert rows["s2"]["refer"] == ""
+
+
+def test_of_a_model_that_is_elsewhere_the_review_says_how_to_name_it(tmp_path: Path) -> None:
+    assert "start the review with --model" in model_card(tmp_path)["problem"]
+    (tmp_path / "model").mkdir()
+    assert "cannot be read: is not a model bundle" in model_card(tmp_path)["problem"]
+    assert "cannot be read" in model_card(tmp_path, tmp_path / "gone")["problem"]
