@@ -212,14 +212,11 @@ def thresholds(files: RunFiles) -> list[Fact]:
     """Thresholds of patients and how they were chosen; also where nothing was measured by them."""
     name, key = PERFORMANCE, "thresholds.patient"
     if files.get(name, key) is None:
-        name, key = HOW_NAME, "decision.thresholds.patient"
+        name, key = HOW_NAME, f"decision.{key}"
     values = files.get(name, f"{key}.values") or ()
     words = "threshold chosen by: {}" if values else "no threshold: {}"
-    return [
-        *files.fact(name, f"{key}.rule", words),
-        *(Fact(f"threshold, {threshold_words(entry)}", f"{name}: {key}.values")
-          for entry in values),
-    ]  # fmt: skip
+    each = (Fact(f"threshold, {threshold_words(v)}", f"{name}: {key}.values") for v in values)
+    return [*files.fact(name, f"{key}.rule", words), *each]
 
 
 def calibration(files: RunFiles) -> list[Fact]:
