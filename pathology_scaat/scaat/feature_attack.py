@@ -83,7 +83,15 @@ def kept_output(layer: nn.Module) -> Iterator[list[Tensor]]:
 
 
 def check_layer(model: nn.Module, name: str, images: Tensor) -> None:
-    """Refuse a layer whose output cannot be changed: found out by a forward pass of ``images``.
+    """Refuse a layer whose output cannot be changed: found out by a forward pass.
+
+    Parameters
+    ----------
+    model : nn.Module
+    name : str
+        Of the layer.
+    images : Tensor of shape (B, C, H, W)
+        What the forward pass is made of.
 
     Raises
     ------
